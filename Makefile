@@ -1,0 +1,55 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test test-all check lint format types bench-quick clean help
+
+help:
+	@echo "make demo         install, then tune a real model with fully Bayesian optimization"
+	@echo "make test         install if need be, then run the tests"
+	@echo "make test-all     the same with the statistical tests at full size"
+	@echo "make check        lint, format check, types, tests: what CI runs"
+	@echo "make format       rewrite the code in the project's format"
+	@echo "make bench-quick  speed and regret against BoTorch, on this machine"
+	@echo "make clean        remove the environments and everything generated"
+
+# One stamp per environment: it is remade only when the requirements change.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet -c constraints.txt torch
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.bench-installed: $(VENV)/.installed
+	$(PIP) install --quiet -c constraints.txt -e '.[bench]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python examples/tune_svm.py --output demo-output
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.installed
+	$(BIN)/python -m pytest --long
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+check: lint types test
+
+bench-quick: $(VENV)/.bench-installed
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/regret.py
+
+clean:
+	rm -rf $(VENV) demo-output build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

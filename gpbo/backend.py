@@ -1,0 +1,106 @@
+"""Where and in what precision gpbo computes, and where its randomness comes from."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gpbo.errors import InvalidOption
+
+#: Factorisations, densities and acquisitions are computed in double precision: close to an
+#: optimum the noise variance is tiny, and single-precision Cholesky factors fail there.
+DTYPE = torch.float64
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """The torch device for an option value; ``"auto"`` is the CPU.
+
+    One small run is faster on the CPU than on any GPU that we measured, so ``"auto"`` does not
+    take a GPU on its own; ask for it with ``"cuda"`` or ``"cuda:1"``.
+
+    Raises:
+        InvalidOption: torch does not know the device, or this machine does not have it.
+    """
+    if device == "auto":
+        return torch.device("cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InvalidOption(
+            f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:<index>'"
+        ) from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidOption(f"device={device!r}: no CUDA device here; use 'auto' or 'cpu'")
+    if resolved.type not in ("cpu", "cuda"):
+        raise InvalidOption(f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:<index>'")
+    return resolved
+
+
+def stream_seed(seed: int, purpose: str, index: int = 0) -> int:
+    """The seed of the stream named ``(seed, purpose, index)``: a 63-bit hash of the name.
+
+    Two streams with different names are unrelated, and a stream does not depend on what was
+    drawn from any other, so a run that is resumed draws what the uninterrupted run would have.
+    """
+    name = f"{seed}/{purpose}/{index}".encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") >> 1
+
+
+class Streams:
+    """One random stream per run: row ``i`` of every draw comes from run ``i``'s own generator.
+
+    A run in a batch therefore draws the same numbers as the same run alone.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self._generators = [
+            torch.Generator(device=self.device).manual_seed(seed) for seed in seeds
+        ]
+
+    @classmethod
+    def named(
+        cls,
+        seed: int,
+        purpose: str,
+        index: int = 0,
+        *,
+        runs: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> "Streams":
+        """The streams ``(seed, purpose, index)`` of ``runs`` runs; run 0 of 64 is run 0 of 1."""
+        return cls([stream_seed(seed, f"{purpose}@{run}", index) for run in range(runs)], device)
+
+    @property
+    def runs(self) -> int:
+        """How many runs there are."""
+        return len(self._generators)
+
+    def uniform(self, *shape: int) -> Float[Tensor, "r *shape"]:
+        """Uniform on [0, 1), ``[r, *shape]``."""
+        return torch.stack(
+            [
+                torch.rand(shape, generator=generator, dtype=DTYPE, device=self.device)
+                for generator in self._generators
+            ]
+        )
+
+    def normal(self, *shape: int) -> Float[Tensor, "r *shape"]:
+        """Standard normal, ``[r, *shape]``."""
+        return torch.stack(
+            [
+                torch.randn(shape, generator=generator, dtype=DTYPE, device=self.device)
+                for generator in self._generators
+            ]
+        )
+
+    def integers(self, high: int, *shape: int) -> Int[Tensor, "r *shape"]:
+        """Uniform on 0 .. high - 1, ``[r, *shape]``."""
+        return torch.stack(
+            [
+                torch.randint(high, shape, generator=generator, device=self.device)
+                for generator in self._generators
+            ]
+        )

@@ -1,0 +1,53 @@
+"""Every exception that gpbo raises on purpose.
+
+    GpboError
+    ├── SpaceError            a search space or one of its parameters is badly defined (also ValueError)
+    ├── InvalidParams         a configuration does not belong to its space          (also ValueError)
+    ├── InvalidOption         an option has a value that is not allowed             (also ValueError)
+    ├── InvalidData           observations of a wrong shape, or not finite          (also ValueError)
+    ├── InvalidResult         a value that cannot be told: not a finite number      (also ValueError)
+    ├── UnknownTrial          no trial has this id                                  (also KeyError)
+    ├── TrialAlreadyFinished  the trial was told or failed before
+    └── SpaceExhausted        every point of a finite space was tried or is pending
+
+An error's message names the parameter, the value it got and what is allowed.
+"""
+
+
+class GpboError(Exception):
+    """Base class: catch it to catch everything that gpbo raises on purpose."""
+
+
+class SpaceError(GpboError, ValueError):
+    """A search space or one of its parameters is badly defined."""
+
+
+class InvalidParams(GpboError, ValueError):
+    """A configuration does not belong to its space."""
+
+
+class InvalidOption(GpboError, ValueError):
+    """An option has a value that is not allowed."""
+
+
+class InvalidData(GpboError, ValueError):
+    """Observations have a wrong shape or are not finite."""
+
+
+class InvalidResult(GpboError, ValueError):
+    """A value that cannot be told: it is not a finite real number."""
+
+
+class UnknownTrial(GpboError, KeyError):
+    """No trial has this id."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class TrialAlreadyFinished(GpboError):
+    """The trial was told or failed before; a result is recorded once."""
+
+
+class SpaceExhausted(GpboError):
+    """Every point of a finite space was tried or is pending."""

@@ -1,0 +1,33 @@
+"""Shapes are checked everywhere: the hook must run before the first import of gpbo."""
+
+from collections.abc import Iterator
+
+from jaxtyping import install_import_hook
+
+install_import_hook("gpbo", "beartype.beartype")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="statistical tests at full size")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skip_long = pytest.mark.skip(reason="full-size statistical test: make test-all")
+    skip_gpu = pytest.mark.skip(reason="no CUDA device")
+    for item in items:
+        if "long" in item.keywords and not config.getoption("--long"):
+            item.add_marker(skip_long)
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(skip_gpu)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small tensors are faster on one thread, and results do not depend on the machine's cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
