@@ -1,0 +1,84 @@
+"""Matern correlation functions of scaled squared distances, and their slopes.
+
+Everything here works on ``q[i,j] = |z_i - z_j|^2`` with ``z = x / lengthscale``, so no
+``n x n x d`` tensor is ever formed. Rasmussen and Williams (2006), equations 4.14 to 4.17.
+"""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gpbo.errors import InvalidOption
+
+#: Smoothness of the Matern family: the functions are differentiable ``ceil(nu) - 1`` times.
+Nu = Literal[0.5, 1.5, 2.5]
+
+#: Below this fraction of |z_i|^2 + |z_j|^2 a squared distance from the norm expansion is rounding.
+_ROUNDING = 1e-14
+
+
+def check_nu(nu: float) -> None:
+    """Raises InvalidOption where ``nu`` is none of the closed-form cases."""
+    if nu not in get_args(Nu):
+        raise InvalidOption(f"nu={nu!r}: expected one of {get_args(Nu)}")
+
+
+def squared_distances(
+    z: Float[Tensor, "*b n d"], w: Float[Tensor, "*b m d"]
+) -> Float[Tensor, "*b n m"]:
+    """``|z_i - w_j|^2`` by the squared-norm expansion: one matrix product.
+
+    Differences that are nothing but rounding become exactly 0, so coincident points have
+    correlation 1. Points should be centred: the expansion loses digits far from the origin.
+    """
+    z_norm = z.square().sum(-1)[..., :, None]
+    w_norm = w.square().sum(-1)[..., None, :]
+    norms = z_norm + w_norm
+    distances = torch.baddbmm(norms.flatten(0, -3), z.flatten(0, -3), w.mT.flatten(0, -3), alpha=-2)
+    distances = distances.reshape(norms.shape)
+    return distances.masked_fill(distances < _ROUNDING * norms, 0.0)
+
+
+def matern(q: Float[Tensor, "*b"], nu: float) -> Float[Tensor, "*b"]:
+    """Correlation at squared scaled distance ``q``; safe under autograd at ``q = 0``."""
+    scaled = torch.sqrt((2 * nu * q).clamp_min(1e-30))
+    decay = torch.exp(-scaled)
+    if nu == 0.5:
+        return decay
+    if nu == 1.5:
+        return (1 + scaled) * decay
+    return (1 + scaled + scaled.square() / 3) * decay
+
+
+def matern_and_slope(
+    q: Float[Tensor, "*b"], nu: float
+) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b"]]:
+    """Correlation ``R(q)`` and ``-dR/dq``, which share their exponential.
+
+    With ``a = sqrt(2 nu q)``, the slope is ``exp(-a) / (2 a)`` for nu = 1/2 (0 at ``q = 0``,
+    where it always multiplies a zero), ``3/2 exp(-a)`` for 3/2, ``5/6 (1 + a) exp(-a)`` for 5/2.
+    """
+    scaled = torch.sqrt(q * (2 * nu))
+    decay = torch.exp(-scaled)
+    if nu == 0.5:
+        return decay, torch.where(q > 0, decay / (2 * scaled), 0.0)
+    if nu == 1.5:
+        return torch.addcmul(decay, scaled, decay), 1.5 * decay
+    linear = torch.addcmul(decay, scaled, decay)
+    return torch.addcmul(linear, q, decay, value=5 / 3), linear * (5 / 6)
+
+
+def spectral_degrees(nu: float) -> float:
+    """Degrees of freedom of the Student-t law of a Matern kernel's frequencies."""
+    return 2 * nu
+
+
+def default_lengthscale_location(dim: int) -> float:
+    """Mean of the log lengthscale in the unit cube, ``sqrt(2) + log(d) / 2``.
+
+    Grows with the root of the dimension as the distances do (Hvarfner, Hellsten and Nardi 2024).
+    """
+    return math.sqrt(2) + math.log(dim) / 2

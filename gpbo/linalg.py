@@ -1,0 +1,83 @@
+"""Batched factorisations whose failures stay in their own row."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+#: Jitters tried in turn, relative to the mean diagonal of the matrix.
+JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)
+
+
+def cholesky(
+    matrix: Float[Tensor, "*b n n"],
+) -> tuple[Float[Tensor, "*b n n"], Bool[Tensor, "*b"]]:
+    """Lower factors, and which rows have one; no jitter and no exception.
+
+    The factor of a failed row is meaningless. Nothing here waits for the device.
+    """
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    return factor, info == 0
+
+
+def jittered_cholesky(
+    matrix: Float[Tensor, "*b n n"],
+) -> tuple[Float[Tensor, "*b n n"], Float[Tensor, "*b"], Bool[Tensor, "*b"]]:
+    """Lower factors with the least of ``JITTERS`` that lets each row succeed.
+
+    Returns:
+        The factors, the absolute jitter added to each row's diagonal, and which rows succeeded;
+        a row fails only where its matrix is not finite or far from positive definite.
+    """
+    scale = matrix.diagonal(dim1=-2, dim2=-1).mean(-1)
+    jitter = torch.zeros_like(scale)
+    factor, succeeded = cholesky(matrix)
+    for relative in JITTERS[1:]:
+        if bool(succeeded.all()):
+            break
+        jitter = torch.where(succeeded, jitter, relative * scale)
+        retried, retried_succeeded = cholesky(add_diagonal(matrix, jitter[..., None]))
+        factor = torch.where(succeeded[..., None, None], factor, retried)
+        succeeded = succeeded | retried_succeeded
+    return factor, torch.where(succeeded, jitter, torch.nan), succeeded
+
+
+def add_diagonal(
+    matrix: Float[Tensor, "*b n n"], values: Float[Tensor, "*#b #n"]
+) -> Float[Tensor, "*b n n"]:
+    """A copy of ``matrix`` with ``values`` added to its diagonal."""
+    result = matrix.clone()
+    result.diagonal(dim1=-2, dim2=-1).add_(values)
+    return result
+
+
+def inverse_lower(factor: Float[Tensor, "*b n n"]) -> Float[Tensor, "*b n n"]:
+    """The inverse of a lower triangular factor.
+
+    One triangular solve against the identity; products with the result are then plain batched
+    matrix products, which is many times faster on a GPU than ``cholesky_inverse`` and solves.
+    """
+    identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+    return torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+
+
+def append_inverse_lower(
+    inverse: Float[Tensor, "*b n n"],
+    cross: Float[Tensor, "*b m n"],
+    corner: Float[Tensor, "*b m m"],
+) -> Float[Tensor, "*b n+m n+m"]:
+    """The inverse factor of a matrix bordered by ``m`` rows, from that of its leading block.
+
+    With ``[[A, B'], [B, C]] = L L'``: ``L21 = B L11^-T``, ``L22 = chol(C - L21 L21')``, so the
+    inverse of ``L`` is ``[[L11^-1, 0], [-L22^-1 L21 L11^-1, L22^-1]]``.
+
+    Args:
+        inverse: ``L11^-1``.
+        cross: ``B``.
+        corner: ``C``.
+    """
+    off_diagonal = cross @ inverse.mT
+    factor, _, succeeded = jittered_cholesky(corner - off_diagonal @ off_diagonal.mT)
+    corner_inverse = torch.where(succeeded[..., None, None], inverse_lower(factor), 0.0)
+    lower = torch.cat([-corner_inverse @ off_diagonal @ inverse, corner_inverse], dim=-1)
+    upper = torch.cat([inverse, torch.zeros_like(cross).mT], dim=-1)
+    return torch.cat([upper, lower], dim=-2)

@@ -1,0 +1,250 @@
+"""The Gaussian-process posterior, for every run and hyperparameter draw at once."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gpbo.backend import Streams
+from gpbo.errors import InvalidData
+from gpbo.kernels import check_nu, matern, matern_and_slope, squared_distances
+from gpbo.linalg import add_diagonal, append_inverse_lower, inverse_lower, jittered_cholesky
+
+if TYPE_CHECKING:
+    from botorch.models.gp_regression import SingleTaskGP
+
+#: Posterior variances are kept above this fraction of the outputscale, so logarithms are finite.
+_VARIANCE_FLOOR = 1e-14
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Posterior of ``y = f(x) + noise``, ``f ~ GP(mean, outputscale * Matern)``, per draw.
+
+    Built by :meth:`condition`. Lower is better everywhere in the engine.
+
+    Attributes:
+        x: Observed points in the unit cube; fantasised points follow the real ones.
+        y: Observed values per draw (fantasies differ between draws).
+        mask: Which of the points are there; the others are padding and change nothing.
+        lengthscale, outputscale, noise_variance, mean: The hyperparameter draws.
+        inverse_factor: ``L^-1`` of ``K + noise_variance I = L L'``.
+        weights: ``(K + noise_variance I)^-1 (y - mean)``.
+        succeeded: Draws whose matrix could be factorised; the others answer with their prior.
+        nu: Smoothness of the Matern kernel.
+    """
+
+    x: Float[Tensor, "r n d"]
+    y: Float[Tensor, "r s n"]
+    mask: Bool[Tensor, "r n"]
+    lengthscale: Float[Tensor, "r s d"]
+    outputscale: Float[Tensor, "r s"]
+    noise_variance: Float[Tensor, "r s"]
+    mean: Float[Tensor, "r s"]
+    inverse_factor: Float[Tensor, "r s n n"]
+    weights: Float[Tensor, "r s n"]
+    succeeded: Bool[Tensor, "r s"]
+    nu: float
+
+    @classmethod
+    def condition(
+        cls,
+        x: Float[Tensor, "r n d"],
+        y: Float[Tensor, "r n"],
+        mask: Bool[Tensor, "r n"],
+        lengthscale: Float[Tensor, "r s d"],
+        outputscale: Float[Tensor, "r s"],
+        noise_variance: Float[Tensor, "r s"],
+        mean: Float[Tensor, "r s"],
+        nu: float = 2.5,
+    ) -> "Surrogate":
+        """The posterior given observations, one factorisation per draw.
+
+        Raises:
+            InvalidOption: ``nu`` is not 0.5, 1.5 or 2.5.
+            InvalidData: Observations that the mask keeps are not finite.
+        """
+        check_nu(nu)
+        if not bool((torch.isfinite(x).all(-1) & torch.isfinite(y) | ~mask).all()):
+            raise InvalidData("x and y must be finite wherever mask is True")
+        x = torch.where(mask[..., None], x, 0.5)
+        z = _scaled(x, lengthscale)
+        both = mask[:, None, :, None] & mask[:, None, None, :]
+        prior = outputscale[..., None, None] * matern(squared_distances(z, z), nu) * both
+        noise = torch.where(mask[:, None], noise_variance[..., None], 1.0)
+        factor, jitter, succeeded = jittered_cholesky(add_diagonal(prior, noise))
+        inverse = torch.where(succeeded[..., None, None], inverse_lower(factor), 0.0)
+        residual = torch.where(mask[:, None], y[:, None] - mean[..., None], 0.0)
+        weights = _apply_transposed(inverse, _apply(inverse, residual))
+        return cls(
+            x=x,
+            y=torch.where(mask, y, 0.0)[:, None].expand_as(residual),
+            mask=mask,
+            lengthscale=lengthscale,
+            outputscale=outputscale,
+            noise_variance=noise_variance + torch.where(succeeded, jitter, 0.0),
+            mean=mean,
+            inverse_factor=inverse,
+            weights=torch.where(torch.isfinite(weights), weights, 0.0),
+            succeeded=succeeded,
+            nu=nu,
+        )
+
+    @property
+    def runs(self) -> int:
+        """How many runs there are."""
+        return self.lengthscale.shape[0]
+
+    @property
+    def draws(self) -> int:
+        """How many hyperparameter draws each run has."""
+        return self.lengthscale.shape[1]
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the unit cube."""
+        return self.lengthscale.shape[2]
+
+    @property
+    def incumbent(self) -> Float[Tensor, "r s"]:
+        """The least posterior mean at the observed points, per draw; the mean if there are none.
+
+        At a training point the posterior mean is ``y - noise_variance * weights``.
+        """
+        fitted = self.y - self.noise_variance[..., None] * self.weights
+        least = torch.where(self.mask[:, None], fitted, torch.inf).amin(-1)
+        return torch.where(torch.isfinite(least), least, self.mean)
+
+    def moments(
+        self, candidates: Float[Tensor, "r q d"]
+    ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r s q"]]:
+        """Mean and variance of the latent function; differentiable by autograd.
+
+        Rasmussen and Williams (2006), equations 2.25 and 2.26.
+        """
+        z = _scaled(candidates, self.lengthscale)
+        cross = self._cross(matern(squared_distances(z, self._z()), self.nu))
+        return self._moments(cross)[:2]
+
+    def moments_and_gradients(
+        self, candidates: Float[Tensor, "r q d"]
+    ) -> tuple[
+        Float[Tensor, "r s q"],
+        Float[Tensor, "r s q"],
+        Float[Tensor, "r s q d"],
+        Float[Tensor, "r s q d"],
+    ]:
+        """Mean, variance and their closed-form gradients with respect to the candidates.
+
+        With ``k = a R(q)`` and ``dk_i/dx = -2 a R'(q_i) (z_i - z) / lengthscale``, a sum of such
+        terms over the observations is one product with ``z``.
+        """
+        z, z_observed = _scaled(candidates, self.lengthscale), self._z()
+        correlation, slope = matern_and_slope(squared_distances(z, z_observed), self.nu)
+        mean, variance, whitened = self._moments(self._cross(correlation))
+        slope = self._cross(slope)
+        inverse_lengthscale = 1 / self.lengthscale[:, :, None]
+
+        def contract(coefficients: Float[Tensor, "r s q n"]) -> Float[Tensor, "r s q d"]:
+            pull = coefficients.sum(-1, keepdim=True) * z - coefficients @ z_observed
+            return -2 * pull * inverse_lengthscale
+
+        mean_gradient = contract(slope * self.weights[:, :, None])
+        variance_gradient = contract(-2 * slope * (whitened @ self.inverse_factor))
+        floored = variance <= _VARIANCE_FLOOR * self.outputscale[..., None]
+        return mean, variance, mean_gradient, variance_gradient.masked_fill(floored[..., None], 0.0)
+
+    def fantasize(
+        self,
+        pending: Float[Tensor, "r m d"],
+        pending_mask: Bool[Tensor, "r m"],
+        streams: Streams,
+    ) -> "Surrogate":
+        """Condition every draw on its own sample of what the pending points will return.
+
+        One fantasy per hyperparameter draw (Snoek, Larochelle and Adams 2012). The sample is of
+        the noisy observation, jointly over the pending points, and it costs no solve: with the
+        factor bordered by the pending rows, the whitened residual of a sample *is* the standard
+        normal vector it was made from.
+        """
+        count = pending.shape[1]
+        if count == 0:
+            return self
+        pending = torch.where(pending_mask[..., None], pending, 0.5)
+        z, z_pending = self._z(), _scaled(pending, self.lengthscale)
+        present = pending_mask[:, None, :, None]
+        cross = self._cross(matern(squared_distances(z_pending, z), self.nu)) * present
+        prior = self.outputscale[..., None, None] * matern(
+            squared_distances(z_pending, z_pending), self.nu
+        )
+        corner = add_diagonal(
+            prior * present * present.mT,
+            torch.where(pending_mask[:, None], self.noise_variance[..., None], 1.0),
+        )
+        inverse = append_inverse_lower(self.inverse_factor, cross, corner)
+        noise = torch.where(pending_mask[:, None], streams.normal(self.draws, count), 0.0)
+        residual = torch.where(self.mask[:, None], self.y - self.mean[..., None], 0.0)
+        whitened = torch.cat([_apply(self.inverse_factor, residual), noise], dim=-1)
+        weights = _apply_transposed(inverse, whitened)
+        x = torch.cat([self.x, pending], dim=1)
+        mask = torch.cat([self.mask, pending_mask], dim=1)
+        extended = replace(self, x=x, mask=mask, y=weights, inverse_factor=inverse, weights=weights)
+        return replace(extended, y=extended._values_of(weights, self.y))
+
+    def _values_of(
+        self, weights: Float[Tensor, "r s n"], known: Float[Tensor, "r s n_known"]
+    ) -> Float[Tensor, "r s n"]:
+        """Observed values with the fantasised ones appended: ``y = mean + (K + v I) weights``."""
+        count = weights.shape[-1] - known.shape[-1]
+        z = self._z()
+        rows = self._cross(matern(squared_distances(z[:, :, -count:], z), self.nu))
+        sampled = self.mean[..., None] + (rows @ weights[..., None])[..., 0]
+        sampled = sampled + self.noise_variance[..., None] * weights[..., -count:]
+        present = self.mask[:, None, -count:]
+        return torch.cat([known, torch.where(present, sampled, 0.0)], dim=-1)
+
+    def to_botorch(self, run: int = 0) -> "SingleTaskGP":
+        """Run ``run`` as a BoTorch model with a batch axis of draws, ``posterior(x).mean[s,q,1]``.
+
+        The model is a ``SingleTaskGP`` with the hyperparameters set, on this surrogate's scale
+        (lower is better); acquisitions of BoTorch work on it draw by draw.
+        """
+        from gpbo.bridge import surrogate_to_botorch
+
+        return surrogate_to_botorch(self, run)
+
+    def _z(self) -> Float[Tensor, "r s n d"]:
+        return _scaled(self.x, self.lengthscale)
+
+    def _cross(self, correlation: Float[Tensor, "r s q n"]) -> Float[Tensor, "r s q n"]:
+        return correlation * (self.outputscale[..., None] * self.mask[:, None])[:, :, None]
+
+    def _moments(
+        self, cross: Float[Tensor, "r s q n"]
+    ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r s q"], Float[Tensor, "r s q n"]]:
+        mean = self.mean[..., None] + (cross @ self.weights[..., None])[..., 0]
+        whitened = cross @ self.inverse_factor.mT
+        prior = self.outputscale[..., None]
+        variance = torch.maximum(prior - whitened.square().sum(-1), _VARIANCE_FLOOR * prior)
+        return mean, variance, whitened
+
+
+def _scaled(
+    x: Float[Tensor, "r q d"], lengthscale: Float[Tensor, "r s d"]
+) -> Float[Tensor, "r s q d"]:
+    """Points in units of the lengthscales, about the centre of the cube."""
+    return (x[:, None] - 0.5) / lengthscale[:, :, None]
+
+
+def _apply(
+    matrix: Float[Tensor, "r s n n"], vector: Float[Tensor, "r s n"]
+) -> Float[Tensor, "r s n"]:
+    return (matrix @ vector[..., None])[..., 0]
+
+
+def _apply_transposed(
+    matrix: Float[Tensor, "r s n n"], vector: Float[Tensor, "r s n"]
+) -> Float[Tensor, "r s n"]:
+    return (matrix.mT @ vector[..., None])[..., 0]
