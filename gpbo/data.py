@@ -1,0 +1,173 @@
+"""Results of trials as the engine sees them: standardised, minimised, padded, masked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gpbo.backend import DTYPE
+from gpbo.errors import InvalidData
+
+# Values are divided by a power of two near their largest magnitude before they are squared, so
+# that neither 1e300 nor 1e-300 leaves the range of a double. 2**1000 and 2**-1000 are both normal.
+_LARGEST_EXPONENT = 1000
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What ``r`` runs have observed and are waiting for, in the unit cube.
+
+    Rows with a false mask are padding: ``x`` is the cube's centre there and ``y`` is 0, and
+    nothing may depend on them. A run's value in its own (minimised) units is
+    ``location + scale * y``.
+    """
+
+    x: Float[Tensor, "r n d"]
+    y: Float[Tensor, "r n"]
+    mask: Bool[Tensor, "r n"]
+    location: Float[Tensor, " r"]
+    scale: Float[Tensor, " r"]
+    pending: Float[Tensor, "r m d"]
+    pending_mask: Bool[Tensor, "r m"]
+
+    @property
+    def runs(self) -> int:
+        """How many runs there are, ``r``."""
+        return self.x.shape[0]
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of the unit cube, ``d``."""
+        return self.x.shape[2]
+
+    @property
+    def counts(self) -> Int[Tensor, " r"]:
+        """How many results each run has."""
+        return self.mask.sum(-1)
+
+    def in_units(self, y: Float[Tensor, "r *any"]) -> Float[Tensor, "r *any"]:
+        """Standardised values back in each run's own units, still minimised."""
+        shape = (-1, *[1] * (y.ndim - 1))
+        return self.location.view(shape) + self.scale.view(shape) * y
+
+    def with_pending(self, points: Float[Tensor, "r q d"]) -> "Observations":
+        """The same results with ``points`` pending too."""
+        waiting = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
+        return replace(
+            self,
+            pending=torch.cat([self.pending, points], 1),
+            pending_mask=torch.cat([self.pending_mask, waiting], 1),
+        )
+
+
+def observations(
+    x: Sequence[Float[Tensor, "_ _"]],
+    values: Sequence[Float[Tensor, " _"]],
+    pending: Sequence[Float[Tensor, "_ _"]] | None = None,
+) -> Observations:
+    """Observations of runs that may hold different numbers of results: one entry per run.
+
+    Args:
+        x: where each run's results were observed, in the unit cube.
+        values: the results, to be minimised (negate the values of a maximisation).
+        pending: points that each run has asked for and not heard of.
+
+    Raises:
+        InvalidData: the runs, their numbers of results or their dimensions do not match, or a
+            value or point is not finite.
+    """
+    waiting = [row[:0] for row in x] if pending is None else list(pending)
+    if not x or not len(x) == len(values) == len(waiting):
+        raise InvalidData(
+            f"{len(x)} runs of x, {len(values)} of values, {len(waiting)} of pending: expected "
+            "the same number of each, one or more"
+        )
+    dim = x[0].shape[1]
+    for run, (points, results, waits) in enumerate(zip(x, values, waiting, strict=True)):
+        wrong_count = points.shape[0] != results.shape[0]
+        if wrong_count or {points.shape[1], waits.shape[1]} != {dim}:
+            raise InvalidData(
+                f"run {run}: x has shape {tuple(points.shape)}, values {tuple(results.shape)}, "
+                f"pending {tuple(waits.shape)}; expected (n, {dim}), (n,), (m, {dim})"
+            )
+    padded_x, mask = _padded(x)
+    padded_values, _ = _padded([results.unsqueeze(-1) for results in values])
+    padded_pending, pending_mask = _padded(waiting)
+    return standardised(padded_x, padded_values.squeeze(-1), mask, padded_pending, pending_mask)
+
+
+def standardised(
+    x: Float[Tensor, "r n d"],
+    values: Float[Tensor, "r n"],
+    mask: Bool[Tensor, "r n"] | None = None,
+    pending: Float[Tensor, "r m d"] | None = None,
+    pending_mask: Bool[Tensor, "r m"] | None = None,
+) -> Observations:
+    """Observations from padded tensors; without a mask every row counts.
+
+    Each run's values get mean 0 and population standard deviation 1 over its unmasked rows, so
+    that ``|y| <= sqrt(n)`` whatever the outliers. A run whose values are all the same (or that
+    has one value) has ``scale`` 1 and ``y`` 0.
+
+    Args:
+        values: to be minimised; anything, NaN too, where masked.
+
+    Raises:
+        InvalidData: an unmasked value or point is not finite.
+    """
+    mask = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
+    pending = x[:, :0] if pending is None else pending
+    if pending_mask is None:
+        pending_mask = torch.ones(pending.shape[:2], dtype=torch.bool, device=x.device)
+    x = torch.where(mask.unsqueeze(-1), x.to(DTYPE), 0.5)
+    pending = torch.where(pending_mask.unsqueeze(-1), pending.to(DTYPE), 0.5)
+    values = torch.where(mask, values.to(DTYPE), 0.0)
+    for name, tensor in (("x", x), ("values", values), ("pending", pending)):
+        if not bool(torch.isfinite(tensor).all()):
+            bad = torch.nonzero(~torch.isfinite(tensor))[0].tolist()
+            raise InvalidData(
+                f"{name}{bad} is {float(tensor[tuple(bad)])}: expected finite numbers"
+            )
+    y, location, scale = _standardise(values, mask)
+    return Observations(x, y, mask, location, scale, pending, pending_mask)
+
+
+def _standardise(
+    values: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]
+) -> tuple[Float[Tensor, "r n"], Float[Tensor, " r"], Float[Tensor, " r"]]:
+    """``y, location, scale`` of each run, without overflow or cancellation."""
+    if values.shape[1] == 0:
+        zeros = values.new_zeros(values.shape[0])
+        return values, zeros, torch.ones_like(zeros)
+    count = mask.sum(-1).clamp(min=1).to(DTYPE)
+    exponent = torch.frexp(values.abs().amax(-1)).exponent
+    unit = torch.exp2(exponent.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT).to(DTYPE))
+    scaled = values / unit.unsqueeze(-1)
+    # Deviations from the smallest value are exact when the values are close together, where
+    # deviations from a rounded mean would be rounding errors.
+    empty = ~mask.any(-1)
+    least = torch.where(mask, scaled, torch.inf).amin(-1).masked_fill(empty, 0.0)
+    above = torch.where(mask, scaled - least.unsqueeze(-1), 0.0)
+    mean = above.sum(-1) / count
+    centred = torch.where(mask, above - mean.unsqueeze(-1), 0.0)
+    deviation = (centred.square().sum(-1) / count).sqrt()
+    constant = above.amax(-1) == 0.0
+    divisor = deviation.masked_fill(constant, 1.0)
+    y = (centred / divisor.unsqueeze(-1)).masked_fill(constant.unsqueeze(-1), 0.0)
+    smallest = torch.finfo(DTYPE).tiny
+    scale = (deviation * unit).clamp(min=smallest).masked_fill(constant, 1.0)
+    return y, (least + mean) * unit, scale
+
+
+def _padded(
+    rows: Sequence[Float[Tensor, "_ j"]],
+) -> tuple[Float[Tensor, "r n j"], Bool[Tensor, "r n"]]:
+    """Rows of different lengths in one tensor, with the mask that tells which are real."""
+    longest = max(row.shape[0] for row in rows)
+    padded = torch.stack(
+        [torch.nn.functional.pad(row.to(DTYPE), (0, 0, 0, longest - row.shape[0])) for row in rows]
+    )
+    lengths = torch.tensor([row.shape[0] for row in rows], device=padded.device)
+    return padded, torch.arange(longest, device=padded.device) < lengths.unsqueeze(-1)

@@ -1,0 +1,159 @@
+"""Observations: standardised exactly, padded with nothing, whatever the values."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpbo.backend import DTYPE
+from gpbo.data import Observations, observations, standardised
+from gpbo.errors import InvalidData
+
+FINITE = st.floats(-1e150, 1e150, allow_nan=False, allow_subnormal=True)
+
+
+def one_run(values: list[float]) -> Observations:
+    n = len(values)
+    return standardised(torch.rand(1, n, 3, dtype=DTYPE), torch.tensor([values], dtype=DTYPE))
+
+
+def test_values_get_mean_zero_and_deviation_one() -> None:
+    data = one_run([1.0, 2.0, 6.0])
+    assert data.location.item() == pytest.approx(3.0, rel=1e-15)
+    assert data.scale.item() == pytest.approx(math.sqrt(14 / 3), rel=1e-15)
+    expected = torch.tensor([[-2.0, -1.0, 3.0]], dtype=DTYPE) / math.sqrt(14 / 3)
+    torch.testing.assert_close(data.y, expected, rtol=1e-14, atol=0)
+
+
+def test_standardised_values_map_back_to_the_values() -> None:
+    values = torch.randn(3, 7, dtype=DTYPE) * 40 + 1000
+    data = standardised(torch.rand(3, 7, 2, dtype=DTYPE), values)
+    torch.testing.assert_close(data.in_units(data.y), values, rtol=1e-14, atol=0)
+    broadcast = data.in_units(data.y.unsqueeze(1).expand(3, 5, 7))
+    torch.testing.assert_close(broadcast[:, 4], values, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.7, 1e300, 1e-310])
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_constant_has_scale_one_and_residual_zero(value: float, count: int) -> None:
+    data = one_run([value] * count)
+    assert data.scale.item() == 1.0
+    assert data.y.abs().max().item() == 0.0
+    assert data.location.item() == pytest.approx(value, rel=1e-15, abs=0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1e300, -1e300, 5e299],
+        [1.7e308, 1.6e308, -1.7e308],
+        [0.0, 1e12, 1.0],
+        [0.3, 0.1, 1e6, 0.2],
+        [1.0, 1.0, 1.0 + 2**-52],
+        [5e-324, 0.0, 0.0],
+        [1e-310, 3e-310, 2e-310],
+    ],
+)
+def test_extreme_values_stay_finite_ordered_and_standardised(values: list[float]) -> None:
+    data = one_run(values)
+    y = data.y[0]
+    assert torch.isfinite(y).all()
+    assert torch.isfinite(data.location).all()
+    assert torch.isfinite(data.scale).all()
+    assert data.scale.item() > 0
+    assert y.mean().item() == pytest.approx(0, abs=1e-14)
+    assert y.square().mean().item() == pytest.approx(1, rel=1e-12)
+    assert (
+        torch.argsort(y, stable=True).tolist()
+        == torch.argsort(torch.tensor(values, dtype=DTYPE), stable=True).tolist()
+    )
+
+
+@given(st.lists(FINITE, min_size=1, max_size=11))
+@settings(max_examples=200, deadline=None)
+def test_any_values_are_bounded_by_the_root_of_their_number_and_map_back(
+    values: list[float],
+) -> None:
+    data = one_run(values)
+    assert data.y.abs().max().item() <= math.sqrt(len(values)) * (1 + 1e-12)
+    back = data.in_units(data.y)[0]
+    largest = max(abs(value) for value in values)
+    assert (back - torch.tensor(values, dtype=DTYPE)).abs().max().item() <= 1e-13 * largest + 1e-306
+
+
+@given(st.lists(st.lists(FINITE, max_size=5), min_size=1, max_size=4))
+@settings(max_examples=50, deadline=None)
+def test_a_run_in_a_ragged_batch_equals_the_run_alone(runs: list[list[float]]) -> None:
+    x = [torch.rand(len(values), 3, dtype=DTYPE) for values in runs]
+    y = [torch.tensor(values, dtype=DTYPE) for values in runs]
+    together = observations(x, y)
+    for row, count in enumerate(map(len, runs)):
+        alone = observations(x[row : row + 1], y[row : row + 1])
+        assert together.counts[row].item() == count
+        torch.testing.assert_close(together.y[row, :count], alone.y[0], rtol=1e-13, atol=1e-15)
+        torch.testing.assert_close(together.x[row, :count], x[row], rtol=0, atol=0)
+        rounding = 1e-13 * max([abs(value) for value in runs[row]], default=0.0)
+        torch.testing.assert_close(
+            together.location[row], alone.location[0], rtol=1e-13, atol=rounding
+        )
+        torch.testing.assert_close(together.scale[row], alone.scale[0], rtol=1e-13, atol=0)
+
+
+def test_padding_holds_the_centre_and_zero_whatever_was_there() -> None:
+    x = torch.full((2, 3, 5), torch.nan, dtype=DTYPE)
+    x[0], x[1, 0] = 0.25, 0.75
+    values = torch.tensor([[1.0, 2.0, 4.0], [7.0, torch.inf, torch.nan]], dtype=DTYPE)
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    data = standardised(x, values, mask)
+    assert data.y[1].tolist() == [0.0, 0.0, 0.0]
+    assert (data.x[1, 1:] == 0.5).all()
+    assert data.location[1].item() == 7.0
+
+
+def test_runs_without_results_are_allowed_and_neutral() -> None:
+    data = observations([torch.rand(0, 2, dtype=DTYPE)], [torch.zeros(0, dtype=DTYPE)])
+    assert data.y.shape == (1, 0)
+    assert (data.location.item(), data.scale.item()) == (0.0, 1.0)
+    assert (data.runs, data.dim) == (1, 2)
+    mixed = observations([torch.rand(0, 2), torch.rand(3, 2)], [torch.zeros(0), torch.ones(3)])
+    assert (mixed.location[0].item(), mixed.scale[0].item()) == (0.0, 1.0)
+
+
+def test_pending_points_are_padded_and_masked_and_can_be_added_to() -> None:
+    x = [torch.rand(2, 3, dtype=DTYPE), torch.rand(1, 3, dtype=DTYPE)]
+    values = [torch.ones(2, dtype=DTYPE), torch.ones(1, dtype=DTYPE)]
+    pending = [torch.rand(0, 3, dtype=DTYPE), torch.rand(2, 3, dtype=DTYPE)]
+    data = observations(x, values, pending)
+    assert data.pending_mask.tolist() == [[False, False], [True, True]]
+    torch.testing.assert_close(data.pending[1], pending[1])
+    point = torch.rand(2, 1, 3, dtype=DTYPE)
+    more = data.with_pending(point)
+    assert more.pending_mask.tolist() == [[False, False, True], [True, True, True]]
+    torch.testing.assert_close(more.pending[:, 2:], point)
+    assert data.pending.shape == (2, 2, 3)
+
+
+def test_what_does_not_fit_together_is_refused_by_name() -> None:
+    x, values = torch.rand(3, 2, dtype=DTYPE), torch.ones(3, dtype=DTYPE)
+    with pytest.raises(InvalidData, match=r"run 0: x has shape \(3, 2\), values \(2,\)"):
+        observations([x], [values[:2]])
+    with pytest.raises(InvalidData, match="1 runs of x, 2 of values"):
+        observations([x], [values, values])
+    with pytest.raises(InvalidData, match=r"run 0.*pending \(1, 5\)"):
+        observations([x], [values], [torch.rand(1, 5)])
+    with pytest.raises(InvalidData, match=r"run 1: x has shape \(3, 5\).*expected \(n, 2\)"):
+        observations([x, torch.rand(3, 5, dtype=DTYPE)], [values, values])
+    with pytest.raises(InvalidData, match="0 runs"):
+        observations([], [])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_an_unmasked_number_that_is_not_finite_is_refused_by_place(bad: float) -> None:
+    with pytest.raises(InvalidData, match=rf"values\[0, 1\] is {bad}"):
+        one_run([1.0, bad])
+    x = torch.rand(1, 2, 3, dtype=DTYPE)
+    x[0, 1, 2] = bad
+    with pytest.raises(InvalidData, match=rf"x\[0, 1, 2\] is {bad}"):
+        standardised(x, torch.ones(1, 2, dtype=DTYPE))
