@@ -1,0 +1,60 @@
+"""Points that fill the unit cube without a model, a design per run."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.quasirandom import SobolEngine
+
+from gpbo.backend import DTYPE, Streams
+from gpbo.errors import InvalidOption
+
+#: As many dimensions as torch has direction numbers for.
+LARGEST_SOBOL_DIM = SobolEngine.MAXDIM
+
+
+def sobol(count: int, dim: int, streams: Streams, skip: int = 0) -> Float[Tensor, "r count d"]:
+    """``count`` consecutive points of every run's own scrambled Sobol sequence.
+
+    Always scrambled (random linear scramble and digital shift, Matousek 1998, J. Complexity 14,
+    527-556): the plain sequence contains the origin and the exact centre of the cube, where
+    several standard problems have their optimum. The scramble is one draw from each run's
+    stream, so equal fresh streams with ``skip=k`` go on where ``k`` points stopped.
+
+    Args:
+        skip: How many points of the sequence to leave out first.
+
+    Raises:
+        InvalidOption: negative counts, or ``dim`` not in 1 .. 21201.
+    """
+    _check(count, dim)
+    if skip < 0:
+        raise InvalidOption(f"skip={skip!r}: expected 0 or more")
+    if dim > LARGEST_SOBOL_DIM:
+        raise InvalidOption(f"dim={dim!r}: expected 1 to {LARGEST_SOBOL_DIM}")
+    seeds: list[int] = streams.integers(2**62).tolist()
+    if count == 0:
+        return torch.zeros(len(seeds), 0, dim, dtype=DTYPE, device=streams.device)
+    designs = []
+    for seed in seeds:
+        engine = SobolEngine(dim, scramble=True, seed=seed)
+        if skip:
+            engine.fast_forward(skip)
+        designs.append(engine.draw(count, dtype=DTYPE))
+    return torch.stack(designs).to(streams.device)
+
+
+def uniform(count: int, dim: int, streams: Streams) -> Float[Tensor, "r count d"]:
+    """``count`` independent uniform points for every run.
+
+    Raises:
+        InvalidOption: a negative count, or ``dim`` below 1.
+    """
+    _check(count, dim)
+    return streams.uniform(count, dim)
+
+
+def _check(count: int, dim: int) -> None:
+    if count < 0:
+        raise InvalidOption(f"count={count!r}: expected 0 or more")
+    if dim < 1:
+        raise InvalidOption(f"dim={dim!r}: expected 1 or more")

@@ -1,0 +1,223 @@
+"""The search space: configurations in user units, and their points in the unit cube.
+
+What decides *which* value a cube point means is torch code that `Space.snap` and `Space.decode`
+share, so that a point and its snapped point always decode to the same configuration.
+"""
+
+import itertools
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, overload
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gpbo.backend import DTYPE
+from gpbo.choices import Categorical, Ordinal
+from gpbo.errors import InvalidData, InvalidOption, InvalidParams, SpaceError
+from gpbo.parameters import Discrete, Integer, Kind, Parameter, Real
+
+__all__ = ["Categorical", "Integer", "Kind", "Ordinal", "Parameter", "Real", "Space"]
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Space:
+    """Named parameters, and the unit cube with ``d`` columns in which gpbo searches them.
+
+    Example: ``Space(Real("rate", 1e-5, 1, "log"), Integer("depth", 1, 9))``, or a list of them.
+
+    Raises:
+        SpaceError: no parameters, something that is no parameter, or two of the same name.
+    """
+
+    parameters: tuple[Parameter, ...]
+
+    @overload
+    def __init__(self, *parameters: Parameter) -> None: ...
+    @overload
+    def __init__(self, parameters: Iterable[Parameter], /) -> None: ...
+    def __init__(self, *parameters: object) -> None:
+        given = parameters
+        if len(given) == 1 and isinstance(given[0], Iterable):
+            given = tuple(given[0])
+        if not given:
+            raise SpaceError("Space(): expected at least one parameter")
+        seen: set[str] = set()
+        for parameter in given:
+            if not isinstance(parameter, Parameter):
+                raise SpaceError(
+                    f"Space: {parameter!r} is not a parameter: "
+                    "expected Real, Integer, Ordinal or Categorical"
+                )
+            if parameter.name in seen:
+                raise SpaceError(
+                    f"Space: two parameters have the name {parameter.name!r}: "
+                    "expected distinct names"
+                )
+            seen.add(parameter.name)
+        object.__setattr__(self, "parameters", given)
+
+    def __repr__(self) -> str:
+        return f"Space({', '.join(map(repr, self.parameters))})"
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of the parameters, in order."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+    @cached_property
+    def slices(self) -> tuple[slice, ...]:
+        """The cube columns of each parameter."""
+        ends = itertools.accumulate(parameter.columns for parameter in self.parameters)
+        return tuple(
+            slice(end - parameter.columns, end)
+            for end, parameter in zip(ends, self.parameters, strict=True)
+        )
+
+    @cached_property
+    def dim(self) -> int:
+        """How many columns the cube has, ``d``."""
+        return sum(parameter.columns for parameter in self.parameters)
+
+    @cached_property
+    def size(self) -> int | None:
+        """How many configurations there are; None if they are a continuum."""
+        size = 1
+        for parameter in self.parameters:
+            if parameter.size is None:
+                return None
+            size *= parameter.size
+        return size
+
+    @cached_property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kind of each cube column."""
+        return tuple(kind for p in self.parameters for kind in [p.kind] * p.columns)
+
+    @property
+    def continuous(self) -> Bool[Tensor, "d"]:
+        """Which cube columns belong to a `Real`; on the CPU."""
+        return torch.tensor([kind == "continuous" for kind in self.kinds])
+
+    @property
+    def ordered(self) -> Bool[Tensor, "d"]:
+        """Which cube columns belong to an `Integer` or an `Ordinal`; on the CPU."""
+        return torch.tensor([kind == "ordered" for kind in self.kinds])
+
+    @cached_property
+    def groups(self) -> tuple[slice, ...]:
+        """The cube columns of each `Categorical`: one-hot groups."""
+        return tuple(
+            columns
+            for parameter, columns in zip(self.parameters, self.slices, strict=True)
+            if parameter.kind == "categorical"
+        )
+
+    def validate(self, params: object) -> dict[str, Any]:
+        """A configuration, a mapping from every name to a value, with canonical Python values.
+
+        Raises:
+            InvalidParams: no mapping, a name is missing or unknown, or a value is not legal.
+        """
+        if not isinstance(params, Mapping):
+            raise InvalidParams(
+                f"params={params!r}: expected a mapping with the names {', '.join(self.names)}"
+            )
+        for problem, names in (
+            ("missing", [name for name in self.names if name not in params]),
+            ("unknown", [name for name in params if name not in self.names]),
+        ):
+            if names:
+                raise InvalidParams(
+                    f"params: {problem} {', '.join(map(repr, names))}: "
+                    f"expected the names {', '.join(map(repr, self.names))}"
+                )
+        return {p.name: p.validate(params[p.name]) for p in self.parameters}
+
+    def key(self, params: Mapping[str, Any]) -> Hashable:
+        """Equal for two configurations if and only if they are the same in user units.
+
+        Raises:
+            InvalidParams: not a configuration of this space.
+        """
+        valid = self.validate(params)
+        return tuple(p.key(valid[p.name]) for p in self.parameters)
+
+    def encode(self, configurations: Sequence[Mapping[str, Any]]) -> Float[Tensor, "n d"]:
+        """Configurations to points of the cube, on the CPU.
+
+        Raises:
+            InvalidParams: one of them is not a configuration of this space.
+        """
+        valid = [self.validate(params) for params in configurations]
+        return torch.cat(
+            [p.to_cube([params[p.name] for params in valid]) for p in self.parameters], dim=-1
+        )
+
+    def decode(self, x: Float[Tensor, "n d"]) -> list[dict[str, Any]]:
+        """Points to configurations; a point outside the cube counts as the nearest one in it.
+
+        Raises:
+            InvalidData: a coordinate is NaN or infinite.
+        """
+        if not bool(x.isfinite().all()):
+            raise InvalidData("x: expected finite cube coordinates")
+        inside = x.to(DTYPE).clamp(0, 1)
+        values = [
+            parameter.from_cube(inside[..., columns])
+            for parameter, columns in zip(self.parameters, self.slices, strict=True)
+        ]
+        return [dict(zip(self.names, row, strict=True)) for row in zip(*values, strict=True)]
+
+    def snap(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """The points of the cube that stand for the configurations that the points mean.
+
+        Snapping twice is snapping once. A NaN stays within its parameter: there a `Real` keeps
+        it, and a discrete parameter has a legal value.
+        """
+        snapped = x.clamp(0, 1)
+        for parameter, columns in self._discrete:
+            snapped[..., columns] = parameter.place(parameter.index(snapped[..., columns]))
+        return snapped
+
+    def neighbours(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch j d"]:
+        """Snapped points that differ from the snapped ``x`` in exactly one discrete parameter.
+
+        Every other choice of a categorical and every other value of an ordered parameter with
+        few values (`gpbo.parameters.FEW_VALUES`); of other ordered parameters one step down and
+        one up, at an end of the range the next two values. So ``j`` depends on the space only;
+        it is 0 if all parameters are real.
+        """
+        here = self.snap(x)
+        blocks = [here.new_empty((*here.shape[:-1], 0, self.dim))]
+        for parameter, columns in self._discrete:
+            others = parameter.place(parameter.others(parameter.index(here[..., columns])))
+            block = here.unsqueeze(-2).expand(*others.shape[:-1], self.dim).clone()
+            block[..., columns] = others
+            blocks.append(block)
+        return torch.cat(blocks, dim=-2)
+
+    def grid(self, points_per_real: int) -> Iterator[dict[str, Any]]:
+        """The full-factorial design, the last parameter running fastest.
+
+        A `Real` has ``points_per_real`` values at equally spaced cube points with both bounds;
+        an `Integer` all its values or, if they are more, as many distinct ones spread in the
+        same way; an `Ordinal` and a `Categorical` have all.
+
+        Raises:
+            InvalidOption: fewer than 2 points.
+        """
+        if points_per_real < 2:
+            raise InvalidOption(f"points_per_real={points_per_real!r}: expected 2 or more")
+        values = [parameter.grid(points_per_real) for parameter in self.parameters]
+        return (dict(zip(self.names, row, strict=True)) for row in itertools.product(*values))
+
+    @cached_property
+    def _discrete(self) -> tuple[tuple[Discrete, slice], ...]:
+        return tuple(
+            (parameter, columns)
+            for parameter, columns in zip(self.parameters, self.slices, strict=True)
+            if isinstance(parameter, Discrete)
+        )

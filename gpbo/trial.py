@@ -1,0 +1,82 @@
+"""One evaluation of the objective, from being asked to its result: plain data."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from gpbo.errors import InvalidResult, TrialAlreadyFinished
+
+
+class TrialStatus(StrEnum):
+    """Where a trial stands; it leaves PENDING once."""
+
+    PENDING = "pending"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A configuration and what came of it; a later state is a new `Trial`.
+
+    Args:
+        id: Its number within the run, from 0.
+        params: The configuration in user units.
+        value: The objective's value with the user's sign; None unless completed.
+        reason: Why it failed; None unless failed.
+        origin: What proposed it: ``"design"``, ``"model:ei"``, ``"random"``, ``"enqueued"``,
+            ``"added"``, ...
+        asked_at: When it was proposed, in seconds since the epoch; None if not known.
+        finished_at: When its result came, likewise.
+    """
+
+    id: int
+    params: Mapping[str, Any] = field(hash=False)
+    status: TrialStatus = TrialStatus.PENDING
+    value: float | None = None
+    reason: str | None = None
+    origin: str = "added"
+    asked_at: float | None = None
+    finished_at: float | None = None
+
+    def __post_init__(self) -> None:
+        # A copy: what the caller does to its own mapping later does not change history.
+        object.__setattr__(self, "params", dict(self.params))
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds from being asked to its end; None if one of the two times is not known."""
+        if self.asked_at is None or self.finished_at is None:
+            return None
+        return self.finished_at - self.asked_at
+
+    def completed(self, value: float, at: float | None) -> "Trial":
+        """The trial with its value.
+
+        Raises:
+            TrialAlreadyFinished: it was completed or failed before.
+            InvalidResult: the value is NaN or infinite.
+        """
+        self._check_pending()
+        if not math.isfinite(value):
+            raise InvalidResult(f"trial {self.id}: value={value!r}: expected a finite number")
+        return replace(self, status=TrialStatus.COMPLETED, value=float(value), finished_at=at)
+
+    def failed(self, reason: str, at: float | None) -> "Trial":
+        """The trial without a value, and why.
+
+        Raises:
+            TrialAlreadyFinished: it was completed or failed before.
+        """
+        self._check_pending()
+        return replace(self, status=TrialStatus.FAILED, reason=reason, finished_at=at)
+
+    def _check_pending(self) -> None:
+        if self.status is not TrialStatus.PENDING:
+            result = self.reason if self.status is TrialStatus.FAILED else self.value
+            raise TrialAlreadyFinished(
+                f"trial {self.id} has status {str(self.status)!r} already ({result!r}): "
+                "expected a pending trial"
+            )
