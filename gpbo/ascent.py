@@ -41,9 +41,6 @@ _SHRINK = (0.1, 0.5)
 # Length of a row's first step, when nothing is known about the curvature. A tenth of the unit
 # cube: a restart should climb the hill that it was chosen for.
 _FIRST_STEP = 0.1
-# A coordinate counts as bound up to this far from its bound, or as far as the projected gradient
-# is long, so that the margin vanishes at a solution; without one the projection could stall.
-_MARGIN = 1e-3
 # A pair is remembered if the slope fell along the step by this fraction of the least gain asked
 # for, and used if its restriction to the free coordinates keeps this much of its curvature.
 _LEAST_CURVATURE = 1e-4
@@ -240,10 +237,11 @@ def _next_trial(
     x, gradient = point.unbind(1)
     projected = ((x - gradient).clamp(box.lower, box.upper) - x).abs()
     norm = projected.amax(-1)
-    size = gradient.abs()
-    # Bound: the box cuts the gradient step short (by half or more: not by rounding), and at once.
-    free = (projected > norm.clamp(max=_MARGIN).unsqueeze(-1)) | (projected >= 0.5 * size)
-    first = (_FIRST_STEP / (size * free).amax(-1)).clamp(max=1.0)
+    # Bound coordinates are those where the box leaves nothing of the gradient step. (Bertsekas
+    # adds those close to that, against steps that jam; here a jammed row restarts along the
+    # gradient, and on random quadratics a margin made no difference.)
+    free = projected > 0
+    first = (_FIRST_STEP / (gradient.abs() * free).amax(-1)).clamp(max=1.0)
     scale = torch.where(scale > 0, scale, first).unsqueeze(-1)
     direction = _quasi_newton(pairs, gradient, free, scale)
     trial = torch.addcmul(x, step.unsqueeze(-1), direction, value=-1.0).clamp(box.lower, box.upper)
