@@ -1,0 +1,141 @@
+"""A benchmark problem as a value: a function on a box, its minimum, its shift and its noise."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gpbo.backend import DTYPE, Streams, stream_seed
+from gpbo.errors import InvalidData, InvalidOption
+from gpbo.space import Real, Space
+
+#: Points of the box in user units, ``[*batch, d]``, to values ``[*batch]``, smaller is better.
+Function = Callable[[Tensor], Tensor]
+
+#: A shift takes the centre of the cube to a point uniform in this range of every coordinate.
+SHIFTED_CENTRE = (0.2, 0.8)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A function to minimise, known to the last digit.
+
+    Args:
+        name: Its name in `gpbo.problems.names`.
+        dim: ``d``.
+        bounds: Lower and upper end of every coordinate, in user units.
+        optimum: The smallest value in the box, to double precision.
+        unshifted_minimizers: Where it is attained without a shift, in user units: all points,
+            or, if they are a continuum, one of them.
+        citation: Where the function comes from.
+        function: The function, in user units.
+        noise: Standard deviation of the noise of `observe`.
+        shift: Of every run, or one for all, in log-odds of the cube's coordinates.
+    """
+
+    name: str
+    dim: int
+    bounds: Float[Tensor, "2 d"]
+    optimum: float
+    unshifted_minimizers: Float[Tensor, "j d"]
+    citation: str
+    function: Function
+    noise: float = 0.0
+    shift: Float[Tensor, "r d"] | None = None
+
+    @cached_property
+    def space(self) -> Space:
+        """The box in user units: reals ``x1`` to ``xd``."""
+        ends = zip(*self.bounds.tolist(), strict=True)
+        return Space([Real(f"x{i}", low, high) for i, (low, high) in enumerate(ends, start=1)])
+
+    @property
+    def minimizers(self) -> Float[Tensor, "r j d"]:
+        """Where the optimum is attained, as points of the cube, of every run (1 if all agree)."""
+        low, high = self.bounds
+        cube = ((self.unshifted_minimizers - low) / (high - low)).unsqueeze(0)
+        return cube if self.shift is None else _move(cube, -self.shift.unsqueeze(1))
+
+    def shifted(self, *seeds: int) -> "Problem":
+        """The problem with its optimum moved: one seed for all runs, or a seed per run.
+
+        Coordinate ``u`` of the cube is read where its log-odds, ``log(u / (1 - u))``, are larger
+        by a random constant (of that seed and coordinate alone), such that the centre of the cube
+        goes to a point uniform in [0.2, 0.8]^d. The map is a smooth, increasing bijection of
+        [0, 1] with slopes from 1/4 to 4. So the function stays as smooth as it was, the box stays
+        the box, the same values are attained, and the optimum is known exactly. (A translation
+        would need the function beyond its box or wrap it around with a jump; a piecewise-linear
+        map would put a kink through the optimum.) An optimum on the boundary stays there.
+
+        Raises:
+            InvalidOption: no seed.
+        """
+        if not seeds:
+            raise InvalidOption("seeds=(): expected one seed, or a seed per run")
+        streams = Streams([stream_seed(seed, "problem-shift") for seed in seeds])
+        low, high = SHIFTED_CENTRE
+        centre = low + (high - low) * streams.uniform(self.dim)
+        return replace(self, shift=-torch.logit(centre))
+
+    def __call__(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+        """The values, without noise, of points in the unit cube, on their device.
+
+        A point outside the cube counts as the nearest one in it.
+
+        Raises:
+            InvalidData: not ``d`` columns, or a first axis that is not the runs that the problem
+                has shifts for.
+        """
+        if x.shape[-1] != self.dim:
+            raise InvalidData(f"x: {x.shape[-1]} columns: {self.name} has {self.dim}")
+        inside = x.to(DTYPE).clamp(0, 1)
+        if self.shift is not None:
+            inside = _move(inside, self._shift_like(inside))
+        low, high = self.bounds.to(x.device)
+        # low + (high - low) may be a rounding beyond high, where a function need not be defined.
+        return self.function((low + inside * (high - low)).clamp(low, high))
+
+    def observe(self, x: Float[Tensor, "r q d"], streams: Streams) -> Float[Tensor, "r q"]:
+        """The values with Gaussian noise, each run's from its own stream.
+
+        Raises:
+            InvalidData: as for a call, or the streams are not of ``r`` runs.
+        """
+        if streams.runs != x.shape[0]:
+            raise InvalidData(f"x: {x.shape[0]} runs: the streams have {streams.runs}")
+        value = self(x)
+        return value + self.noise * streams.normal(x.shape[1]) if self.noise else value
+
+    def evaluate(self, params: Mapping[str, Any]) -> float:
+        """The value, without noise, of a configuration of `space`.
+
+        Raises:
+            InvalidParams: not a configuration of `space`.
+            InvalidData: the problem has different shifts for several runs.
+        """
+        return float(self(self.space.encode([params]).unsqueeze(0)))
+
+    def _shift_like(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*#batch d"]:
+        """The shift, in a shape that broadcasts with the points."""
+        assert self.shift is not None
+        runs = self.shift.shape[0]
+        if runs == 1:
+            return self.shift[0].to(x.device)
+        if x.ndim < 2 or x.shape[0] != runs:
+            raise InvalidData(
+                f"x: shape {tuple(x.shape)}: expected a first axis of {runs} runs, "
+                "each of which has a shift of its own"
+            )
+        return self.shift.view(runs, *[1] * (x.ndim - 2), self.dim).to(x.device)
+
+
+def _move(
+    x: Float[Tensor, "*#batch d"], shift: Float[Tensor, "*#batch d"]
+) -> Float[Tensor, "*#batch d"]:
+    """Adds to the log-odds of coordinates in [0, 1]; 0 and 1 stay exactly where they are."""
+    odds = shift.exp()
+    return odds * x / (odds * x + (1 - x))
