@@ -8,7 +8,7 @@ module: a surrogate that has fantasised them (`Surrogate.fantasize`) carries the
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -62,13 +62,18 @@ class _ImprovementUtility(ABC):
 
     surrogate: Posterior
     best: Float[Tensor, "r s"] | None = None
+    _best: Float[Tensor, "r s 1"] = field(init=False, repr=False)
 
     _sd_power: ClassVar[float]
+
+    def __post_init__(self) -> None:
+        best = self.surrogate.incumbent if self.best is None else self.best
+        object.__setattr__(self, "_best", best.unsqueeze(-1))
 
     def __call__(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r b"]:
         """The utility of each point; differentiable by autograd."""
         mean, variance = self.surrogate.moments(x)
-        u = (self._best() - mean) * variance.rsqrt()
+        u = (self._best - mean) * variance.rsqrt()
         values = self._score(u)[0] + 0.5 * self._sd_power * variance.log()
         return _log_mean_exp(values)
 
@@ -79,7 +84,7 @@ class _ImprovementUtility(ABC):
         """The utility of each point and its gradient in closed form."""
         mean, variance, mean_gradient, variance_gradient = self.surrogate.moments_and_gradients(x)
         inverse_sd = variance.rsqrt()
-        u = (self._best() - mean) * inverse_sd
+        u = (self._best - mean) * inverse_sd
         score, slope = self._score(u)
         values = score + 0.5 * self._sd_power * variance.log()
         value = _log_mean_exp(values)
@@ -91,10 +96,6 @@ class _ImprovementUtility(ABC):
         gradient = by_mean.unsqueeze(-1) * mean_gradient
         gradient = torch.addcmul(gradient, by_variance.unsqueeze(-1), variance_gradient)
         return value, gradient.sum(1)
-
-    def _best(self) -> Float[Tensor, "r s 1"]:
-        best = self.surrogate.incumbent if self.best is None else self.best
-        return best.unsqueeze(-1)
 
     @staticmethod
     @abstractmethod

@@ -240,7 +240,7 @@ def _next_trial(
     # Bound coordinates are those where the box leaves nothing of the gradient step. (Bertsekas
     # adds those close to that, against steps that jam; here a jammed row restarts along the
     # gradient, and on random quadratics a margin made no difference.)
-    free = projected > 0
+    free = (projected > 0).to(x.dtype)
     first = (_FIRST_STEP / (gradient.abs() * free).amax(-1)).clamp(max=1.0)
     scale = torch.where(scale > 0, scale, first).unsqueeze(-1)
     direction = _quasi_newton(pairs, gradient, free, scale)
@@ -251,7 +251,7 @@ def _next_trial(
 def _quasi_newton(
     pairs: Float[Tensor, "k 2 h d"],
     gradient: Float[Tensor, "k d"],
-    free: Bool[Tensor, "k d"],
+    free: Float[Tensor, "k d"],
     scale: Float[Tensor, "k 1"],
 ) -> Float[Tensor, "k d"]:
     """The L-BFGS inverse Hessian of the free coordinates times the gradient; bound ones: scaled.
@@ -263,7 +263,7 @@ def _quasi_newton(
     k, _, h, d = pairs.shape
     pairs = pairs * free.view(k, 1, 1, d)
     curvature = (pairs[:, 0] * pairs[:, 1]).sum(-1)
-    unit = curvature.clamp(min=_LEAST_RESTRICTED).rsqrt() * (curvature > _LEAST_RESTRICTED)
+    unit = torch.where(curvature > _LEAST_RESTRICTED, curvature, torch.inf).rsqrt()
     pairs = pairs * unit.view(k, 1, h, 1)
     steps, changes = pairs.unbind(1)
 

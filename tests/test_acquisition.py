@@ -28,7 +28,7 @@ from gpbo.surrogate import Surrogate
 Utility = type[LogExpectedImprovement] | type[LogProbabilityOfImprovement]
 UTILITIES: list[Utility] = [LogExpectedImprovement, LogProbabilityOfImprovement]
 TAILS = [-1e6, -1e4, -301.0, -299.0, -100.0, -37.5, -5.0, -1.0, -0.1]
-CENTRE = [0.0, 0.3, 0.9, 1.0, 4.0, 9.99, 10.01, 38.0, 1e5]
+CENTRE = [0.0, 0.3, 0.9, 1.0, 4.0, 5.1, 9.99, 10.01, 38.0, 1e5]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,271 @@
+"""Which configuration to try: the maximum of a utility over a space.
+
+Raw points (a scrambled Sobol set, and small perturbations of the best points seen) are screened;
+from the promising ones a batched ascent climbs in the unit cube, ordered columns relaxed and
+one-hot columns pinned; what it finds is snapped to the space, improved over the discrete
+neighbours, and polished in the continuous columns. What was tried before, in user units, is not
+proposed again.
+"""
+
+from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gpbo.ascent import maximize
+from gpbo.backend import Streams
+from gpbo.design import sobol
+from gpbo.errors import InvalidOption, SpaceExhausted
+from gpbo.space import Space
+
+# Perturbations have a standard deviation between these, log-uniform, in units of the cube.
+_LEAST_SPREAD, _LARGEST_SPREAD = 1e-3, 1e-1
+# Starts that are not the very best are drawn with probability exp(-_COLDNESS g), where g is the
+# gap to the best value in units of the gap between the best and the median.
+_COLDNESS = 6.0
+# Points, of all runs together, that are screened at once: what bounds the memory, and on a CPU
+# what fits its cache (chunks of 128 took half the time of 576 at 16 draws of 100 observations).
+_CPU_CHUNK, _GPU_CHUNK = 128, 2**16
+# Finalists that try their discrete neighbours, and how many times each may move.
+_FINALISTS = 4
+_MOVES = 10
+# Random points that are tried before a configuration is looked for one by one.
+_RANDOM = 64
+# An ascent ends where the utility is exact to this; log EI differs by more between draws.
+_TOLERANCE, _GAIN_TOLERANCE = 1e-5, 1e-9
+
+
+@runtime_checkable
+class Utility(Protocol):
+    """What a point is worth, per run; see `gpbo.acquisition`."""
+
+    def __call__(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r b"]:
+        """The values; NaN or -inf for a point that cannot be judged."""
+        ...
+
+    def value_and_gradient(
+        self, x: Float[Tensor, "r b d"]
+    ) -> tuple[Float[Tensor, "r b"], Float[Tensor, "r b d"]]:
+        """The values and their gradients."""
+        ...
+
+
+@dataclass(frozen=True)
+class Search:
+    """How hard to search the maximum of a utility.
+
+    Args:
+        raw: Sobol points to screen.
+        perturbed: perturbations of the best points to screen too.
+        restarts: screened points from which an ascent starts.
+        iterations: at most so many per ascent; each is one evaluation of all restarts.
+
+    Raises:
+        InvalidOption: fewer restarts than 1 or more than raw points, or a negative number.
+    """
+
+    raw: int = 512
+    perturbed: int = 64
+    restarts: int = 16
+    iterations: int = 60
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.restarts <= self.raw:
+            raise InvalidOption(
+                f"restarts={self.restarts!r}: expected 1 to raw={self.raw!r} starting points"
+            )
+        for name in ("perturbed", "iterations"):
+            if getattr(self, name) < 0:
+                raise InvalidOption(f"{name}={getattr(self, name)!r}: expected 0 or more")
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """Legal points with their values, NaN counted as the least."""
+
+    x: Float[Tensor, "r b d"]
+    value: Float[Tensor, "r b"]
+
+    def joined(self, other: "_Ranked") -> "_Ranked":
+        x, value = torch.cat([self.x, other.x], 1), torch.cat([self.value, other.value], 1)
+        return _Ranked(x, value)
+
+    def top(self, count: int) -> "_Ranked":
+        value, index = self.value.topk(min(count, self.value.shape[1]), dim=1)
+        return _Ranked(_rows(self.x, index), value)
+
+
+@torch.no_grad()
+def propose(
+    utility: Utility,
+    space: Space,
+    streams: Streams,
+    *,
+    best_x: Float[Tensor, "r j d"],
+    taken: Sequence[AbstractSet[Hashable]],
+    options: Search | None = None,
+) -> Float[Tensor, "r d"]:
+    """Each run's legal point of greatest utility that it did not take before.
+
+    Args:
+        best_x: points to perturb, such as the best observed ones; may be none.
+        taken: per run, the `Space.key` of every configuration not to propose.
+        options: the defaults of `Search` if None.
+
+    Raises:
+        SpaceExhausted: a run has taken every configuration of a finite space.
+    """
+    search = options or Search()
+    raw = _ranked(utility, _raw_points(space, streams, best_x, search))
+    starts = _pick_starts(raw, search.restarts, streams)
+    found = _climb(utility, space, starts, search)
+    ranked = found.joined(raw)
+    winner = ranked.top(1).x.squeeze(1)
+    clashes = [
+        space.key(params) in keys for params, keys in zip(space.decode(winner), taken, strict=True)
+    ]
+    if not any(clashes):
+        return winner
+    return _replace_taken(winner, clashes, ranked, space, streams, taken)
+
+
+def _raw_points(
+    space: Space, streams: Streams, best_x: Float[Tensor, "r j d"], search: Search
+) -> Float[Tensor, "r b d"]:
+    spread_out = sobol(search.raw, space.dim, streams)
+    if not best_x.shape[1] or not search.perturbed:
+        return space.snap(spread_out)
+    exponent = streams.uniform(search.perturbed, 1)
+    spread = _LEAST_SPREAD * (_LARGEST_SPREAD / _LEAST_SPREAD) ** exponent
+    each = torch.arange(search.perturbed, device=best_x.device) % best_x.shape[1]
+    near = best_x[:, each] + spread * streams.normal(search.perturbed, space.dim)
+    return space.snap(torch.cat([spread_out, near], dim=1))
+
+
+def _ranked(utility: Utility, x: Float[Tensor, "r b d"]) -> _Ranked:
+    width = (_CPU_CHUNK if x.device.type == "cpu" else _GPU_CHUNK) // x.shape[0]
+    value = torch.cat([utility(chunk) for chunk in x.split(max(1, width), dim=1)], dim=1)
+    return _Ranked(x, value.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf))
+
+
+def _pick_starts(raw: _Ranked, restarts: int, streams: Streams) -> _Ranked:
+    """Half of them the best points, the others drawn by their value, without replacement.
+
+    Drawing by the Gumbel-max trick: the largest of value plus Gumbel noise.
+    """
+    best = raw.value.topk(restarts - restarts // 2, dim=1)
+    top, median = best.values[:, :1], raw.value.median(dim=1, keepdim=True).values
+    gap = (top - raw.value) / (top - median).clamp(min=torch.finfo(raw.value.dtype).tiny)
+    noise = -torch.log(-torch.log(streams.uniform(raw.value.shape[1])))
+    lot = (noise - _COLDNESS * gap).nan_to_num(nan=-torch.inf)
+    drawn = lot.scatter(1, best.indices, -torch.inf).topk(restarts // 2, dim=1)
+    index = torch.cat([best.indices, drawn.indices], dim=1)
+    return _Ranked(_rows(raw.x, index), raw.value.gather(1, index))
+
+
+def _climb(utility: Utility, space: Space, starts: _Ranked, search: Search) -> _Ranked:
+    """What the ascents end at, and for a space with discrete parameters its refinement."""
+    device = starts.x.device
+    continuous, ordered = space.continuous.to(device), space.ordered.to(device)
+    climbed = _ascend(utility, starts.x, continuous | ordered, search.iterations)
+    if all(kind == "continuous" for kind in space.kinds):
+        return climbed
+    ends = _ranked(utility, space.snap(climbed.x))
+    # Snapping may lose what the ascent gained, so the starts, snapped before, run for it too.
+    best = _try_neighbours(utility, space, ends.joined(starts).top(_FINALISTS))
+    if "continuous" in space.kinds:
+        polished = _ascend(utility, best.x, continuous, search.iterations)
+        best = _try_neighbours(utility, space, _ranked(utility, space.snap(polished.x)))
+    return best.joined(ends)
+
+
+def _ascend(
+    utility: Utility, starts: Float[Tensor, "r b d"], movable: Bool[Tensor, " d"], iterations: int
+) -> _Ranked:
+    r, b, d = starts.shape
+
+    def objective(x: Float[Tensor, "k d"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
+        value, gradient = utility.value_and_gradient(x.view(r, -1, d))
+        return value.reshape(-1), gradient.reshape(-1, d)
+
+    x = starts.reshape(r * b, d)
+    ascent = maximize(
+        objective,
+        x,
+        torch.where(movable, 0.0, x),
+        torch.where(movable, 1.0, x),
+        iterations=iterations,
+        tolerance=_TOLERANCE,
+        gain_tolerance=_GAIN_TOLERANCE,
+        runs=r,
+    )
+    value = ascent.value.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    return _Ranked(ascent.x.view(r, b, d), value.view(r, b))
+
+
+def _try_neighbours(utility: Utility, space: Space, points: _Ranked) -> _Ranked:
+    """Let each point move to its best discrete neighbour while that is better."""
+    r, b, d = points.x.shape
+    for _ in range(_MOVES):
+        around = space.neighbours(points.x)
+        if not around.shape[2]:
+            break
+        judged = _ranked(utility, around.reshape(r, -1, d))
+        value, index = judged.value.view(r, b, -1).max(dim=-1)
+        better = value > points.value
+        if not bool(better.any()):
+            break
+        moved = around.gather(2, index.view(r, b, 1, 1).expand(r, b, 1, d)).squeeze(2)
+        points = _Ranked(
+            torch.where(better.unsqueeze(-1), moved, points.x),
+            torch.where(better, value, points.value),
+        )
+    return points
+
+
+def _replace_taken(
+    winner: Float[Tensor, "r d"],
+    clashes: list[bool],
+    ranked: _Ranked,
+    space: Space,
+    streams: Streams,
+    taken: Sequence[AbstractSet[Hashable]],
+) -> Float[Tensor, "r d"]:
+    """The next best point that is free, for the runs whose winner is not."""
+    order = ranked.value.argsort(dim=1, descending=True, stable=True)
+    anywhere = space.snap(streams.uniform(_RANDOM, space.dim))
+    choices = torch.cat([_rows(ranked.x, order), anywhere], dim=1)
+    return torch.stack(
+        [
+            _first_free(choices[run], space, taken[run]) if clash else winner[run]
+            for run, clash in enumerate(clashes)
+        ]
+    )
+
+
+def _first_free(
+    choices: Float[Tensor, "b d"], space: Space, taken: AbstractSet[Hashable]
+) -> Float[Tensor, " d"]:
+    """The first of the points that is not taken, else the first free configuration of all.
+
+    Raises:
+        SpaceExhausted: there is none.
+    """
+    for block in choices.split(32):
+        for x, params in zip(block, space.decode(block), strict=True):
+            if space.key(params) not in taken:
+                return x
+    # One value more than is taken, along any parameter that has so many, must leave one free.
+    every: Iterator[dict[str, object]] = space.grid(max(2, len(taken) + 1))
+    for params in every:
+        if space.key(params) not in taken:
+            return space.encode([params])[0].to(choices)
+    raise SpaceExhausted(f"all {space.size} configurations of the space were tried or are pending")
+
+
+def _rows(x: Float[Tensor, "r b d"], index: Tensor) -> Float[Tensor, "r i d"]:
+    return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))

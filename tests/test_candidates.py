@@ -1,0 +1,359 @@
+"""The search over a space: against brute force, against BoTorch, and its laws."""
+
+from collections.abc import Callable, Hashable
+
+import pytest
+import torch
+from botorch.acquisition import AcquisitionFunction
+from botorch.optim import optimize_acqf
+from jaxtyping import Float
+from torch import Tensor
+
+from gpbo.acquisition import LogExpectedImprovement
+from gpbo.backend import DTYPE, Streams, stream_seed
+from gpbo.candidates import Search, propose
+from gpbo.errors import InvalidOption, SpaceExhausted
+from gpbo.kernels import matern, squared_distances
+from gpbo.space import Categorical, Integer, Real, Space
+from gpbo.surrogate import Surrogate
+
+Function = Callable[[Float[Tensor, "r b d"]], Float[Tensor, "r b"]]
+
+REALS = Space(Real("a", 0, 1), Real("b", 1e-3, 10, "log"), Real("c", -2, 5))
+MIXED = Space(
+    Real("rate", 1e-4, 1, "log"),
+    Integer("depth", 1, 7),
+    Categorical("kernel", ["linear", "rbf", "poly"]),
+    Real("share", 0, 1),
+    Integer("width", 8, 512, "log"),
+)
+FINITE = Space(Integer("i", 0, 4), Categorical("c", ["x", "y", "z"]))
+
+
+class _Known:
+    """A utility with a formula; its gradient by autograd. Remembers where it was asked."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self.seen: list[Tensor] = []
+
+    def __call__(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r b"]:
+        self.seen.append(x.flatten(0, 1))
+        return self.function(x)
+
+    def value_and_gradient(
+        self, x: Float[Tensor, "r b d"]
+    ) -> tuple[Float[Tensor, "r b"], Float[Tensor, "r b d"]]:
+        self.seen.append(x.flatten(0, 1))
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            value = self.function(x)
+            (gradient,) = torch.autograd.grad(value.sum(), x)
+        return value.detach(), gradient
+
+
+def _streams(runs: int = 1, index: int = 0) -> Streams:
+    return Streams.named(0, "ascent", index, runs=runs)
+
+
+def _nothing_known(space: Space, runs: int = 1) -> Tensor:
+    return torch.zeros(runs, 0, space.dim, dtype=DTYPE)
+
+
+def _propose(
+    function: Function,
+    space: Space,
+    *,
+    runs: int = 1,
+    taken: list[set[Hashable]] | None = None,
+    index: int = 0,
+) -> Tensor:
+    return propose(
+        _Known(function),
+        space,
+        _streams(runs, index),
+        best_x=_nothing_known(space, runs),
+        taken=taken or [set()] * runs,
+    )
+
+
+def _peak(*at: float) -> Function:
+    return lambda x: -(x - torch.tensor(at, dtype=DTYPE)).square().sum(-1)
+
+
+def _bumps(space: Space, seed: int) -> Function:
+    """A smooth random function of the cube: waves of random directions."""
+    generator = torch.Generator().manual_seed(seed)
+    waves = 4.0 * torch.randn(5, space.dim, generator=generator, dtype=DTYPE)
+    shift = 6.0 * torch.rand(5, generator=generator, dtype=DTYPE)
+    return lambda x: torch.sin(x @ waves.T + shift).sum(-1)
+
+
+def _every(space: Space) -> Tensor:
+    return space.encode(list(space.grid(9)))
+
+
+def _surrogate(seed: int, draws: int) -> Surrogate:
+    """A posterior of a function drawn from a random prior: 1 to 8 columns, 3 to 49 points."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=DTYPE)
+
+    d = int(torch.randint(1, 9, (1,), generator=generator))
+    n = int(torch.randint(3, 50, (1,), generator=generator))
+    x, lengthscale = uniform(1, n, d), (0.15 + 0.6 * uniform(1, 1, d)) * d**0.5
+    z = x / lengthscale
+    covariance = matern(squared_distances(z, z), 2.5) + 1e-4 * torch.eye(n, dtype=DTYPE)
+    noise = torch.randn(n, generator=generator, dtype=DTYPE)
+    return Surrogate.condition(
+        x,
+        torch.linalg.cholesky(covariance) @ noise,
+        torch.ones(1, n, dtype=torch.bool),
+        lengthscale=lengthscale * (0.7 + 0.6 * uniform(1, draws, d)),
+        outputscale=0.5 + uniform(1, draws),
+        noise_variance=10.0 ** (-4.0 + 2.0 * uniform(1, draws)),
+        mean=uniform(1, draws) - 0.5,
+    )
+
+
+class _ForBotorch(AcquisitionFunction):
+    """Our acquisition as BoTorch's optimiser wants it, so that only the optimisers differ."""
+
+    def __init__(self, utility: LogExpectedImprovement) -> None:
+        super().__init__(model=None)
+        self.utility = utility
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.utility(x.squeeze(-2).unsqueeze(0)).squeeze(0)
+
+
+def _beats_botorch(seed: int) -> bool:
+    surrogate = _surrogate(seed, draws=(1, 4, 16)[seed % 3])
+    utility, d = LogExpectedImprovement(surrogate), surrogate.dim
+    order = surrogate.y[:, 0].argsort(-1)[:, :5, None].expand(-1, -1, d)
+    ours = propose(
+        utility,
+        Space([Real(f"x{column}", 0, 1) for column in range(d)]),
+        _streams(index=seed),
+        best_x=surrogate.x.gather(1, order),
+        taken=[set()],
+    )
+    bounds = torch.tensor([[0.0] * d, [1.0] * d], dtype=DTYPE)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        theirs, _ = optimize_acqf(
+            _ForBotorch(utility), bounds, q=1, num_restarts=10, raw_samples=512
+        )
+    return bool(utility(ours[:, None]) >= utility(theirs[None]) - 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_it_finds_at_least_what_botorch_finds_on_random_surrogates() -> None:
+    assert sum(_beats_botorch(seed) for seed in range(20)) >= 19
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")
+def test_it_finds_at_least_what_botorch_finds_on_95_of_100_random_surrogates() -> None:
+    assert sum(_beats_botorch(1000 + seed) for seed in range(100)) >= 95
+
+
+def test_it_finds_a_peak_between_the_raw_points() -> None:
+    found = _propose(_peak(0.123, 0.777, 1.4), REALS)
+    torch.testing.assert_close(
+        found, torch.tensor([[0.123, 0.777, 1.0]], dtype=DTYPE), atol=1e-4, rtol=0.0
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_in_a_mixed_space_it_finds_what_brute_force_finds(seed: int) -> None:
+    function = _bumps(MIXED, seed)
+    steps, kernel = torch.linspace(0.0, 1.0, 15, dtype=DTYPE), torch.eye(3, dtype=DTYPE)
+    rate, depth, share, width = torch.cartesian_prod(steps, steps, steps, steps).unbind(-1)
+    columns = [
+        torch.column_stack([rate, depth, row.expand(len(rate), 3), share, width]) for row in kernel
+    ]
+    every = MIXED.snap(torch.cat(columns))
+    best = float(function(every.unsqueeze(0)).max())
+    found = _propose(function, MIXED, index=seed)
+    assert float(function(found.unsqueeze(1))) >= best - 1e-9
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_in_a_finite_space_it_finds_the_very_best(seed: int) -> None:
+    function, every = _bumps(FINITE, seed), _every(FINITE)
+    best = every[function(every.unsqueeze(0)).argmax()]
+    torch.testing.assert_close(_propose(function, FINITE)[0], best, atol=1e-12, rtol=0.0)
+
+
+def test_a_step_to_a_neighbour_repairs_what_snapping_spoils() -> None:
+    # A narrow ridge a = b: the relaxed optimum (0.5, 0.5) lies between the values of b, and
+    # snapping b alone falls off the ridge, where a cannot follow without the polish.
+    space = Space(Real("a", 0, 1), Integer("b", 0, 1))
+
+    def ridge(x: Tensor) -> Tensor:
+        return -1e4 * (x[..., 0] - x[..., 1]).square() - (x - 0.48).square().sum(-1)
+
+    found = propose(
+        _Known(ridge),
+        space,
+        _streams(),
+        best_x=_nothing_known(space),
+        taken=[set()],
+        options=Search(raw=8, restarts=2),
+    )
+    assert float(found[0, 1]) == pytest.approx(0.25)
+    assert float(found[0, 0]) == pytest.approx(0.25, abs=1e-3)
+
+
+@pytest.mark.parametrize("space", [REALS, MIXED, FINITE])
+def test_what_it_proposes_is_legal_and_means_one_configuration(space: Space) -> None:
+    found = _propose(_bumps(space, 2), space, runs=3)
+    assert found.shape == (3, space.dim)
+    assert torch.equal(space.snap(found), found)
+    assert ((found >= 0) & (found <= 1)).all()
+    for params in space.decode(found):
+        assert space.validate(params) == params
+
+
+def test_a_categorical_column_is_never_asked_between_its_choices() -> None:
+    utility = _Known(_bumps(MIXED, 4))
+    best_x = torch.rand(1, 2, MIXED.dim, generator=torch.Generator().manual_seed(0), dtype=DTYPE)
+    propose(utility, MIXED, _streams(), best_x=MIXED.snap(best_x), taken=[set()])
+    seen = torch.cat(utility.seen)
+    one_hot = seen[:, MIXED.groups[0]]
+    assert ((one_hot == 0) | (one_hot == 1)).all()
+    assert (one_hot.sum(-1) == 1).all()
+    assert ((seen >= 0) & (seen <= 1)).all()
+
+
+def test_points_near_the_best_ones_are_screened() -> None:
+    utility = _Known(_peak(0.5, 0.5, 0.5))
+    best_x = torch.tensor([[[0.2, 0.4, 0.9], [0.6, 0.1, 0.3]]], dtype=DTYPE)
+    options = Search(raw=16, restarts=2, perturbed=32)
+    propose(utility, REALS, _streams(), best_x=best_x, taken=[set()], options=options)
+    screened = torch.cat(utility.seen)[: 16 + 32]
+    distance = torch.cdist(screened, best_x[0]).sort(dim=0).values
+    assert (distance[15] < 0.3).all()
+    assert (distance[3] < 0.05).all()
+    assert (distance[0] > 0.0).all()
+
+
+@pytest.mark.parametrize("space", [REALS, MIXED])
+def test_a_run_of_a_batch_proposes_what_it_proposes_alone(space: Space) -> None:
+    runs, n, s, d = 3, 11, 2, space.dim
+    generator = torch.Generator().manual_seed(1)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=DTYPE)
+
+    x, lengthscale = space.snap(uniform(runs, n, d)), 0.5 + uniform(runs, s, d)
+    y = torch.sin(7.0 * x.sum(-1))
+
+    def rows(which: slice) -> LogExpectedImprovement:
+        return LogExpectedImprovement(
+            Surrogate.condition(
+                x[which],
+                y[which],
+                torch.ones_like(y[which], dtype=torch.bool),
+                lengthscale[which],
+                torch.ones_like(lengthscale[which, :, 0]),
+                torch.full_like(lengthscale[which, :, 0], 1e-2),
+                torch.zeros_like(lengthscale[which, :, 0]),
+            )
+        )
+
+    taken: list[set[Hashable]] = [set(), set(), set()]
+    together = propose(rows(slice(None)), space, _streams(runs), best_x=x[:, :5], taken=taken)
+    # The second run must look elsewhere; the others must not notice.
+    taken[1].add(space.key(space.decode(together[1:2])[0]))
+    again = propose(rows(slice(None)), space, _streams(runs), best_x=x[:, :5], taken=taken)
+    assert torch.equal(again[0], together[0])
+    assert torch.equal(again[2], together[2])
+    assert not torch.equal(again[1], together[1])
+    for run in range(runs):
+        alone = propose(
+            rows(slice(run, run + 1)),
+            space,
+            Streams([stream_seed(0, f"ascent@{run}", 0)]),
+            best_x=x[run : run + 1, :5],
+            taken=taken[run : run + 1],
+        )
+        torch.testing.assert_close(alone[0], again[run], atol=1e-5, rtol=0.0)
+
+
+def test_what_is_taken_is_not_proposed_again_and_the_next_best_is() -> None:
+    function, every = _bumps(FINITE, 1), _every(FINITE)
+    order = every[function(every.unsqueeze(0))[0].argsort(descending=True)]
+    taken: set[Hashable] = set()
+    for expected in order:
+        found = _propose(function, FINITE, taken=[taken])
+        torch.testing.assert_close(found[0], expected, atol=1e-12, rtol=0.0)
+        taken.add(FINITE.key(FINITE.decode(found)[0]))
+    assert len(taken) == FINITE.size
+    with pytest.raises(SpaceExhausted, match="15 configurations"):
+        _propose(function, FINITE, taken=[taken])
+
+
+def test_the_last_free_configuration_of_a_large_finite_space_is_found() -> None:
+    space = Space(Integer("i", 0, 39), Integer("j", 0, 29))
+    free = {"i": 17, "j": 23}
+    taken = {space.key(params) for params in space.grid(100)} - {space.key(free)}
+    found = _propose(_peak(0.1, 0.1), space, taken=[taken])
+    assert space.decode(found) == [free]
+
+
+def test_a_huge_finite_space_is_not_counted_through() -> None:
+    space = Space(Integer("i", 1, 2**40))
+    function = _peak(1.0)
+    first = _propose(function, space)
+    assert space.decode(first) == [{"i": 2**40}]
+    second = _propose(function, space, taken=[{space.key({"i": 2**40})}])
+    assert space.decode(second) != [{"i": 2**40}]
+
+
+@pytest.mark.parametrize("broken", [torch.nan, -torch.inf])
+def test_a_utility_without_a_value_still_yields_a_legal_point(broken: float) -> None:
+    def nowhere(x: Tensor) -> Tensor:
+        return x.sum(-1) * broken
+
+    found = _propose(nowhere, MIXED, runs=2)
+    assert torch.equal(MIXED.snap(found), found)
+    assert torch.isfinite(found).all()
+
+
+def test_a_run_without_values_harms_no_other() -> None:
+    function = _bumps(REALS, 3)
+
+    def half_broken(x: Tensor) -> Tensor:
+        value = function(x)
+        return torch.stack([value[0], value[1] * torch.nan, value[2]])
+
+    found, clean = _propose(half_broken, REALS, runs=3), _propose(function, REALS, runs=3)
+    assert torch.equal(found[0], clean[0])
+    assert torch.equal(found[2], clean[2])
+    assert torch.isfinite(found).all()
+
+
+def test_a_flat_utility_draws_different_points_for_different_trials() -> None:
+    def flat(x: Tensor) -> Tensor:
+        return 0.0 * x.sum(-1)
+
+    first, second = (_propose(flat, REALS, index=index) for index in range(2))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, _propose(flat, REALS, index=0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"restarts": 0}, "restarts=0"),
+        ({"raw": 4, "restarts": 5}, "restarts=5.*raw=4"),
+        ({"perturbed": -1}, "perturbed=-1"),
+        ({"iterations": -3}, "iterations=-3"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, int], message: str) -> None:
+    with pytest.raises(InvalidOption, match=message):
+        Search(**options)
