@@ -76,6 +76,12 @@ class Streams:
         """How many runs there are."""
         return len(self._generators)
 
+    def select(self, runs: Sequence[int]) -> "Streams":
+        """The streams of these runs; what they draw, they draw from the same generators."""
+        chosen = Streams([], self.device)
+        chosen._generators = [self._generators[run] for run in runs]
+        return chosen
+
     def uniform(self, *shape: int) -> Float[Tensor, "r *shape"]:
         """Uniform on [0, 1), ``[r, *shape]``."""
         return torch.stack(

@@ -1,12 +1,12 @@
 """Every exception that gpbo raises on purpose.
 
     GpboError
-    ├── SpaceError            a search space or one of its parameters is badly defined (also ValueError)
-    ├── InvalidParams         a configuration does not belong to its space          (also ValueError)
-    ├── InvalidOption         an option has a value that is not allowed             (also ValueError)
-    ├── InvalidData           observations of a wrong shape, or not finite          (also ValueError)
-    ├── InvalidResult         a value that cannot be told: not a finite number      (also ValueError)
-    ├── UnknownTrial          no trial has this id                                  (also KeyError)
+    ├── SpaceError            a badly defined search space or parameter (also ValueError)
+    ├── InvalidParams         a configuration that is not of its space (also ValueError)
+    ├── InvalidOption         an option with a value that is not allowed (also ValueError)
+    ├── InvalidData           observations of a wrong shape, or not finite (also ValueError)
+    ├── InvalidResult         a value that cannot be told: not a number (also ValueError)
+    ├── UnknownTrial          no trial has this id (also KeyError)
     ├── TrialAlreadyFinished  the trial was told or failed before
     └── SpaceExhausted        every point of a finite space was tried or is pending
 

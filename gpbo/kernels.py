@@ -4,9 +4,6 @@ Everything here works on ``q[i,j] = |z_i - z_j|^2`` with ``z = x / lengthscale``
 ``n x n x d`` tensor is ever formed. Rasmussen and Williams (2006), equations 4.14 to 4.17.
 """
 
-import math
-from typing import Literal, get_args
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,7 +11,7 @@ from torch import Tensor
 from gpbo.errors import InvalidOption
 
 #: Smoothness of the Matern family: the functions are differentiable ``ceil(nu) - 1`` times.
-Nu = Literal[0.5, 1.5, 2.5]
+NUS = (0.5, 1.5, 2.5)
 
 #: Below this fraction of |z_i|^2 + |z_j|^2 a squared distance from the norm expansion is rounding.
 _ROUNDING = 1e-14
@@ -22,8 +19,8 @@ _ROUNDING = 1e-14
 
 def check_nu(nu: float) -> None:
     """Raises InvalidOption where ``nu`` is none of the closed-form cases."""
-    if nu not in get_args(Nu):
-        raise InvalidOption(f"nu={nu!r}: expected one of {get_args(Nu)}")
+    if nu not in NUS:
+        raise InvalidOption(f"nu={nu!r}: expected one of {NUS}")
 
 
 def squared_distances(
@@ -69,16 +66,3 @@ def matern_and_slope(
         return torch.addcmul(decay, scaled, decay), 1.5 * decay
     linear = torch.addcmul(decay, scaled, decay)
     return torch.addcmul(linear, q, decay, value=5 / 3), linear * (5 / 6)
-
-
-def spectral_degrees(nu: float) -> float:
-    """Degrees of freedom of the Student-t law of a Matern kernel's frequencies."""
-    return 2 * nu
-
-
-def default_lengthscale_location(dim: int) -> float:
-    """Mean of the log lengthscale in the unit cube, ``sqrt(2) + log(d) / 2``.
-
-    Grows with the root of the dimension as the distances do (Hvarfner, Hellsten and Nardi 2024).
-    """
-    return math.sqrt(2) + math.log(dim) / 2

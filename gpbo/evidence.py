@@ -1,0 +1,170 @@
+"""Log posterior density of the hyperparameters and its closed-form gradient.
+
+No autograd tape and no ``n x n x d`` tensor: one factorisation, one triangular solve and three
+batched products per evaluation, about ``n^3 + 4 n^2 d`` operations a chain.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gpbo.errors import InvalidData
+from gpbo.hyperparameters import (
+    HyperparameterPrior,
+    Hyperparameters,
+    Parametrization,
+    resolve_prior,
+)
+from gpbo.kernels import check_nu, matern_and_slope, squared_distances
+from gpbo.linalg import cholesky, inverse_lower
+
+
+@dataclass(frozen=True)
+class Model:
+    """A Gaussian process with constant mean, ARD Matern kernel and homoscedastic noise.
+
+    Attributes:
+        nu: Smoothness of the kernel: 0.5, 1.5 or 2.5.
+        prior: Priors of the hyperparameters, or the name of one of ``gpbo.hyperparameters.PRIORS``:
+            ``"dimension-scaled"``, ``"botorch"``, ``"saas"`` or ``"spearmint"``.
+
+    Raises:
+        InvalidOption: ``nu`` or ``prior`` is none of these.
+    """
+
+    nu: float = 2.5
+    prior: str | HyperparameterPrior = "dimension-scaled"
+
+    def __post_init__(self) -> None:
+        check_nu(self.nu)
+        resolve_prior(self.prior)
+
+    def log_posterior(
+        self, x: Float[Tensor, "r n d"], y: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]
+    ) -> "LogPosterior":
+        """The density of the unconstrained hyperparameters given observations."""
+        return LogPosterior(x, y, mask, resolve_prior(self.prior), self.nu)
+
+
+class LogPosterior:
+    """``u[k,p] -> (value[k], gradient[k,p])``, where the ``k`` chains are ``r`` runs x ``c`` each.
+
+    Chains of one run are adjacent. A chain whose covariance cannot be factorised has value -inf
+    and gradient 0; it is a rejected step of that chain and nothing to the others.
+
+    Args:
+        x: Points in the unit cube.
+        y: Values, standardised.
+        mask: Which points are there. The covariance of an absent point is a row of the identity
+            and its residual is 0, so it adds exactly nothing.
+        prior: Priors of the hyperparameters.
+        nu: Smoothness of the Matern kernel.
+
+    Raises:
+        InvalidData: Points or values that the mask keeps are not finite.
+        InvalidOption: ``nu`` is not 0.5, 1.5 or 2.5.
+    """
+
+    def __init__(
+        self,
+        x: Float[Tensor, "r n d"],
+        y: Float[Tensor, "r n"],
+        mask: Bool[Tensor, "r n"],
+        prior: HyperparameterPrior,
+        nu: float = 2.5,
+    ) -> None:
+        check_nu(nu)
+        if not bool((torch.isfinite(x).all(-1) & torch.isfinite(y) | ~mask).all()):
+            raise InvalidData("x and y must be finite wherever mask is True")
+        self.parametrization = Parametrization(prior, x.shape[-1], x.device)
+        self._nu = nu
+        self._x = torch.where(mask[..., None], x - 0.5, 0.0)
+        self._y = torch.where(mask, y, 0.0)
+        self._mask = mask
+        self._padded = not bool(mask.all())
+        self._count = mask.sum(-1).to(x)
+
+    @property
+    def runs(self) -> int:
+        """How many runs there are."""
+        return self._x.shape[0]
+
+    def select(self, runs: slice | Int[Tensor, "_"]) -> "LogPosterior":
+        """The posterior of these runs alone."""
+        return LogPosterior(
+            self._x[runs] + 0.5,
+            self._y[runs],
+            self._mask[runs],
+            self.parametrization.prior,
+            self._nu,
+        )
+
+    def __call__(self, u: Float[Tensor, "k p"]) -> tuple[Float[Tensor, "k"], Float[Tensor, "k p"]]:
+        """Log posterior density up to a constant in ``u``, and its gradient."""
+        natural = self.parametrization.constrain(u)
+        value, gradient = self.log_likelihood(natural)
+        prior, slope = self.parametrization.log_prior(u)
+        total = value + prior
+        slope = slope + self.parametrization.pull_back(u, natural, gradient)
+        finite = torch.isfinite(total)
+        return (
+            total.masked_fill(~finite, -torch.inf),
+            slope.masked_fill(~finite[:, None], 0.0),
+        )
+
+    def log_likelihood(
+        self, natural: Hyperparameters
+    ) -> tuple[Float[Tensor, "k"], Hyperparameters]:
+        """Log marginal likelihood (Rasmussen and Williams 2006, equations 5.8 and 5.9).
+
+        Returns:
+            The value, and its gradient with respect to the log lengthscale, the log outputscale,
+            the noise variance and the mean. Rows without a factor have value -inf.
+        """
+        chains = len(natural.mean) // self.runs
+        lengthscale = natural.lengthscale.reshape(self.runs, chains, 1, -1)
+        z = (self._x[:, None] / lengthscale).flatten(0, 1)
+        residual = (self._y[:, None] - natural.mean.reshape(self.runs, chains, 1)).flatten(0, 1)
+        noise = natural.noise_variance[:, None]
+        scale = natural.outputscale
+        covariance, slope = matern_and_slope(self._squared_distances(z), self._nu)
+        covariance = covariance.mul_(scale[:, None, None])
+        if self._padded:
+            present = self._mask.repeat_interleave(chains, 0)
+            residual = torch.where(present, residual, 0.0)
+            covariance.mul_(present[:, :, None] & present[:, None, :])
+            noise = torch.where(present, noise, 1.0)
+        covariance.diagonal(dim1=-2, dim2=-1).add_(noise)
+
+        factor, succeeded = cholesky(covariance)
+        inverse = inverse_lower(factor)
+        whitened = torch.bmm(inverse, residual[..., None])
+        alpha = torch.bmm(inverse.mT, whitened)
+        fit = whitened.square().sum((-2, -1))
+        log_determinant = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        count = self._count.repeat_interleave(chains)
+        value = -0.5 * fit - log_determinant - (0.5 * math.log(2 * math.pi)) * count
+
+        pull = torch.baddbmm(torch.bmm(inverse.mT, inverse), alpha, alpha.mT, beta=-1)
+        diagonal = pull.diagonal(dim1=-2, dim2=-1)
+        trace = torch.where(present, diagonal, 0.0).sum(-1) if self._padded else diagonal.sum(-1)
+        weighted = pull.mul_(slope)
+        spread = z * weighted.sum(-1, keepdim=True) - torch.bmm(weighted, z)
+        gradient = Hyperparameters(
+            lengthscale=(z * spread).sum(1) * (2 * scale[:, None]),
+            outputscale=0.5 * (fit - count - natural.noise_variance * trace),
+            noise_variance=0.5 * trace,
+            mean=alpha.sum((-2, -1)),
+        )
+        return torch.where(succeeded, value, -torch.inf), gradient
+
+    def _squared_distances(self, z: Float[Tensor, "k n d"]) -> Float[Tensor, "k n n"]:
+        if self._nu == 0.5:
+            return squared_distances(z, z)
+        # Smooth at 0, so rounding of a distance does no harm and the cheaper form will do.
+        gram = torch.bmm(z, z.mT)
+        norms = gram.diagonal(dim1=-2, dim2=-1)
+        return (norms[:, :, None] + norms[:, None, :]).sub_(gram, alpha=2).clamp_min_(0.0)

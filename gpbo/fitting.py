@@ -1,0 +1,361 @@
+"""From observations to a surrogate: NUTS or a point estimate, warm starts, a report."""
+
+import logging
+import time
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gpbo.backend import Streams
+from gpbo.data import Observations
+from gpbo.errors import InvalidData, InvalidOption
+from gpbo.evidence import LogPosterior, Model
+from gpbo.inference import HyperparameterDraws, SamplerInfo, draw, mode, schedule_for
+from gpbo.mcmc.sampling import Warmth
+from gpbo.surrogate import Surrogate
+
+__all__ = ["Fit", "FitReport", "Inference", "Model", "Sampling", "WarmState", "fit"]
+
+logger = logging.getLogger("gpbo")
+
+Inference = Literal["nuts", "map", "pyro"]
+
+#: What became of a run: converged at once; after more sampling; not, but its draws serve; the
+#: sampler was of no use and the posterior's mode stands in; a point estimate as asked.
+Status = Literal["ok", "extended", "unconverged", "fallback-map", "map"]
+
+#: A run with a larger R-hat samples on. Chains here are short and many, and the split R-hat of
+#: chains of 16 draws is about 1.1 when they mix well, so this is not the 1.01 of long chains.
+RHAT_LIMIT = 1.2
+#: Beyond these the draws are not of the posterior at all.
+_BROKEN_RHAT, _BROKEN_DIVERGENCES = 2.0, 0.5
+_EXTENSIONS = 2
+
+_Rows = TypeVar("_Rows", HyperparameterDraws, SamplerInfo, Warmth)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How much to sample for a fit.
+
+    Attributes:
+        chains: NUTS chains of a run.
+        warmup: Transitions before the kept ones in a cold start.
+        settle: The same in a warm start.
+        draws: Transitions kept per chain.
+        kept: Draws that the surrogate averages over, the latest of every chain.
+    """
+
+    chains: int = 16
+    warmup: int = 64
+    settle: int = 4
+    draws: int = 16
+    kept: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("chains", "draws", "kept"):
+            if getattr(self, name) < 1:
+                raise InvalidOption(f"{name}={getattr(self, name)}: expected at least 1")
+        if self.kept > self.chains * self.draws:
+            raise InvalidOption(
+                f"kept={self.kept}: expected at most chains * draws = {self.chains * self.draws}"
+            )
+
+
+@dataclass(frozen=True)
+class WarmState:
+    """Where the chains of the last fit ended, and the scale of the values they were fitted to."""
+
+    warmth: Warmth
+    location: Float[Tensor, "r"]
+    scale: Float[Tensor, "r"]
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a fit went, per run; numbers are the worst over the hyperparameters.
+
+    Attributes:
+        inference: What was asked for.
+        status: What became of every run.
+        rhat: Rank-normalised split R-hat; NaN for a point estimate.
+        ess_bulk: Effective sample size for means.
+        ess_tail: Effective sample size for the 5 % and 95 % quantiles.
+        divergences: Transitions that ended in a divergence.
+        depth_saturation: Fraction of the transitions cut off at the maximal depth.
+        leapfrog_steps: Leapfrog steps per chain, warm-up included.
+        transitions: Transitions kept per chain.
+        warm: Whether the chains went on from the last fit.
+        seconds: Wall time of the fit, all runs together.
+    """
+
+    inference: Inference
+    status: tuple[Status, ...]
+    rhat: Float[Tensor, "r"]
+    ess_bulk: Float[Tensor, "r"]
+    ess_tail: Float[Tensor, "r"]
+    divergences: Float[Tensor, "r"]
+    depth_saturation: Float[Tensor, "r"]
+    leapfrog_steps: Float[Tensor, "r"]
+    transitions: int
+    warm: bool
+    seconds: float
+
+    def summary(self) -> str:
+        """One line: what was done and the worst run's diagnostics."""
+        if self.inference == "map":
+            return f"map, {self.seconds:.2f} s"
+        counts = {status: self.status.count(status) for status in dict.fromkeys(self.status)}
+        several = ", ".join(f"{count} {status}" for status, count in counts.items())
+        start = "warm" if self.warm else "cold"
+        return (
+            f"{self.inference} ({start} start): {several if len(self.status) > 1 else self.status[0]}"
+            f", R-hat {float(self.rhat.max()):.3f}, bulk ESS {float(self.ess_bulk.min()):.0f}"
+            f", tail ESS {float(self.ess_tail.min()):.0f}"
+            f", {float(self.divergences.sum()):.0f} divergences"
+            f", {100 * float(self.depth_saturation.nan_to_num(0.0).max()):.0f} % at maximal depth"
+            f", {self.seconds:.2f} s"
+        )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A surrogate, how it came about, and what the next one can start from."""
+
+    surrogate: Surrogate
+    report: FitReport
+    warm: WarmState | None
+    draws: HyperparameterDraws | None
+
+
+def fit(
+    data: Observations,
+    model: Model | None = None,
+    *,
+    inference: Inference = "nuts",
+    sampling: Sampling | None = None,
+    warm: WarmState | None = None,
+    streams: Streams,
+) -> Fit:
+    """Condition a Gaussian process on observations, its hyperparameters integrated out.
+
+    A run whose chains disagree samples on, twice at most, and the others do not wait for it in
+    vain: only the runs in trouble are sampled again. A run that cannot be sampled gets the mode
+    of its posterior. Either is told in the report, and logged.
+
+    Args:
+        data: Observations of every run; pending points are not looked at.
+        model: Kernel and priors.
+        inference: ``"nuts"``; ``"map"`` for the mode of the posterior, from several starts;
+            ``"pyro"`` for Pyro's NUTS, slow, to check ours against.
+        sampling: How much to sample.
+        warm: The last fit's, for the same runs with a few observations more.
+        streams: One stream per run.
+
+    Raises:
+        InvalidOption: ``inference`` is none of the three.
+        InvalidData: A run has no observation.
+    """
+    if inference not in get_args(Inference):
+        raise InvalidOption(f"inference={inference!r}: expected one of {get_args(Inference)}")
+    if not bool(data.mask.any(-1).all()):
+        raise InvalidData("a run has no observation yet: expected at least one to fit to")
+    began = time.perf_counter()
+    model, sampling = model or Model(), sampling or Sampling()
+    log_posterior = model.log_posterior(data.x, data.y, data.mask)
+    if inference == "map":
+        return _map_fit(data, model, log_posterior, streams, began)
+    status: list[Status]
+    if inference == "nuts":
+        draws, status = _sample(log_posterior, data, sampling, warm, streams)
+        state = WarmState(draws.warmth, data.location, data.scale)
+    else:
+        from gpbo.pyro_nuts import draw_with_pyro
+
+        draws = draw_with_pyro(log_posterior, streams)
+        status, state = ["ok"] * data.runs, None
+    broken = [run for run, outcome in enumerate(status) if outcome == "fallback-map"]
+    natural = draws.last(sampling.kept)
+    if broken:
+        natural = _with_modes(natural, log_posterior, broken, streams)
+    info = draws.info
+    report = FitReport(
+        inference,
+        tuple(status),
+        rhat=info.rhat,
+        ess_bulk=info.ess_bulk,
+        ess_tail=info.ess_tail,
+        divergences=info.divergences,
+        depth_saturation=info.depth_saturation,
+        leapfrog_steps=info.leapfrog_steps,
+        transitions=info.transitions,
+        warm=warm is not None and inference == "nuts",
+        seconds=time.perf_counter() - began,
+    )
+    _log(report)
+    surrogate = Surrogate.condition(
+        data.x,
+        data.y,
+        data.mask,
+        natural.lengthscale,
+        natural.outputscale,
+        natural.noise_variance,
+        natural.mean,
+        model.nu,
+    )
+    return Fit(surrogate, report, state, draws)
+
+
+def _sample(
+    log_posterior: LogPosterior,
+    data: Observations,
+    sampling: Sampling,
+    warm: WarmState | None,
+    streams: Streams,
+) -> tuple[HyperparameterDraws, list[Status]]:
+    """NUTS, and again from where it stopped for the runs whose chains disagree."""
+    warmth = None if warm is None else _transported(warm, data, log_posterior)
+    warmup = sampling.warmup if warm is None else sampling.settle
+    schedule = schedule_for(warmup, sampling.draws, cold=warm is None)
+    draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=warmth)
+    extended = torch.zeros(data.runs, dtype=torch.bool)
+    again = schedule_for(sampling.warmup, sampling.draws, cold=True)
+    for _ in range(_EXTENSIONS):
+        troubled = torch.nonzero(_in_trouble(draws))[:, 0]
+        if len(troubled) == 0:
+            break
+        extended[troubled.cpu()] = True
+        more = draw(
+            log_posterior.select(troubled),
+            streams.select(troubled.tolist()),
+            again,
+            chains=sampling.chains,
+            warmth=_selected(draws.warmth, troubled),
+        )
+        draws = _put(draws, troubled, more)
+    converged = (~_in_trouble(draws)).tolist()
+    usable = (~_is_broken(draws)).tolist()
+    status: list[Status] = [
+        ("extended" if more else "ok") if good else ("unconverged" if use else "fallback-map")
+        for good, use, more in zip(converged, usable, extended.tolist(), strict=True)
+    ]
+    return draws, status
+
+
+def _in_trouble(draws: HyperparameterDraws) -> Bool[Tensor, "r"]:
+    """Runs whose chains disagree; too few draws to tell is no trouble."""
+    return (draws.info.rhat > RHAT_LIMIT) | _is_broken(draws)
+
+
+def _is_broken(draws: HyperparameterDraws) -> Bool[Tensor, "r"]:
+    """Runs whose draws cannot be of the posterior."""
+    info = draws.info
+    transitions = info.transitions * draws.chains
+    finite = torch.isfinite(draws.warmth.position).all(-1).all(-1)
+    diverging = info.divergences > _BROKEN_DIVERGENCES * transitions
+    return (info.rhat > _BROKEN_RHAT) | diverging | ~finite
+
+
+def _selected(warmth: Warmth, runs: Int[Tensor, "_"]) -> Warmth:
+    return Warmth(warmth.position[runs], warmth.step_size[runs], warmth.scale[runs])
+
+
+def _put(whole: _Rows, runs: Int[Tensor, "_"], part: _Rows) -> _Rows:
+    """``whole`` with the rows ``runs`` of every tensor replaced by those of ``part``."""
+    changes: dict[str, Any] = {}
+    for field in fields(whole):
+        old, new = getattr(whole, field.name), getattr(part, field.name)
+        if isinstance(old, Tensor):
+            changes[field.name] = old.index_copy(0, runs, new)
+        elif is_dataclass(old):
+            changes[field.name] = _put(old, runs, new)
+    return replace(whole, **changes)
+
+
+def _transported(warm: WarmState, data: Observations, log_posterior: LogPosterior) -> Warmth:
+    """The last chains in the present standardisation of the values.
+
+    Standardising with another observation maps ``y`` to ``(y - shift) / factor``; the posterior
+    moves with it, and so do the chains, exactly where the priors allow.
+    """
+    factor = data.scale / warm.scale
+    shift = (data.location - warm.location) / warm.scale
+    usable = torch.isfinite(factor) & (factor > 0) & torch.isfinite(shift)
+    moved = log_posterior.parametrization.rescaled(
+        warm.warmth.position,
+        torch.where(usable, shift, 0.0),
+        torch.where(usable, factor, 1.0),
+    )
+    return replace(warm.warmth, position=moved)
+
+
+def _with_modes(
+    draws: HyperparameterDraws, log_posterior: LogPosterior, runs: list[int], streams: Streams
+) -> HyperparameterDraws:
+    """``draws`` with every draw of these runs replaced by the mode of their posterior."""
+    rows = torch.tensor(runs, device=draws.mean.device)
+    points, _ = mode(log_posterior.select(rows), streams.select(runs))
+    natural = log_posterior.parametrization.constrain(points)
+    count = draws.mean.shape[1]
+    return replace(
+        draws,
+        lengthscale=draws.lengthscale.index_copy(
+            0, rows, natural.lengthscale[:, None].expand(-1, count, -1)
+        ),
+        outputscale=draws.outputscale.index_copy(0, rows, _repeat(natural.outputscale, count)),
+        noise_variance=draws.noise_variance.index_copy(
+            0, rows, _repeat(natural.noise_variance, count)
+        ),
+        mean=draws.mean.index_copy(0, rows, _repeat(natural.mean, count)),
+    )
+
+
+def _repeat(values: Float[Tensor, "r"], count: int) -> Float[Tensor, "r s"]:
+    return values[:, None].expand(-1, count)
+
+
+def _map_fit(
+    data: Observations,
+    model: Model,
+    log_posterior: LogPosterior,
+    streams: Streams,
+    began: float,
+) -> Fit:
+    points, _ = mode(log_posterior, streams)
+    natural = log_posterior.parametrization.constrain(points)
+    surrogate = Surrogate.condition(
+        data.x,
+        data.y,
+        data.mask,
+        natural.lengthscale[:, None],
+        natural.outputscale[:, None],
+        natural.noise_variance[:, None],
+        natural.mean[:, None],
+        model.nu,
+    )
+    unknown = torch.full_like(natural.mean, torch.nan)
+    status: list[Status] = ["map"] * data.runs
+    report = FitReport(
+        "map",
+        tuple(status),
+        rhat=unknown,
+        ess_bulk=unknown,
+        ess_tail=unknown,
+        divergences=torch.zeros_like(unknown),
+        depth_saturation=unknown,
+        leapfrog_steps=unknown,
+        transitions=0,
+        warm=False,
+        seconds=time.perf_counter() - began,
+    )
+    return Fit(surrogate, report, None, None)
+
+
+def _log(report: FitReport) -> None:
+    if any(status in ("unconverged", "fallback-map") for status in report.status):
+        logger.warning("gpbo: a fit is in trouble: %s", report.summary())
+    else:
+        logger.debug("gpbo: %s", report.summary())

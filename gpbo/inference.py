@@ -1,0 +1,251 @@
+"""Hyperparameters given observations: draws from their posterior, or its mode."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gpbo.ascent import maximize
+from gpbo.backend import DTYPE, Streams
+from gpbo.errors import InvalidData, InvalidOption
+from gpbo.evidence import LogPosterior, Model
+from gpbo.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess
+from gpbo.mcmc.sampling import Draws, Schedule, Warmth, sample
+
+#: Prior draws from which a chain's cold start takes the best: dispersed, but not absurd.
+_CANDIDATES = 8
+_FIRST_STEP_SIZE = 0.2
+#: Box of the mode search in the unconstrained coordinates, wide enough for any sensible prior.
+_MODE_BOUNDS = (-20.0, 20.0)
+
+
+@dataclass(frozen=True)
+class SamplerInfo:
+    """How the sampling went, per run; the worst over the hyperparameters.
+
+    Attributes:
+        rhat: Rank-normalised split R-hat; 1 at convergence.
+        ess_bulk: Effective sample size for means, over all chains.
+        ess_tail: Effective sample size for the 5 % and 95 % quantiles.
+        divergences: Transitions that ended in a divergence.
+        depth_saturation: Fraction of the transitions that were cut off at the maximal depth.
+        acceptance: Mean acceptance probability.
+        leapfrog_steps: Leapfrog steps per chain, warm-up included.
+        transitions: Transitions kept per chain.
+    """
+
+    rhat: Float[Tensor, "r"]
+    ess_bulk: Float[Tensor, "r"]
+    ess_tail: Float[Tensor, "r"]
+    divergences: Float[Tensor, "r"]
+    depth_saturation: Float[Tensor, "r"]
+    acceptance: Float[Tensor, "r"]
+    leapfrog_steps: Float[Tensor, "r"]
+    transitions: int
+
+
+@dataclass(frozen=True)
+class HyperparameterDraws:
+    """Draws of a GP's hyperparameters, all chains of a run in one axis.
+
+    Attributes:
+        lengthscale: In units of the cube.
+        outputscale: Variance of the latent function, on the scale of ``y`` squared.
+        noise_variance: Variance of the observation noise, on the same scale.
+        mean: Constant mean of the process.
+        chains: Chains of a run; the draws of a chain are adjacent.
+        info: Diagnostics.
+        warmth: What the next sampling can start from, with one more observation say.
+    """
+
+    lengthscale: Float[Tensor, "r s d"]
+    outputscale: Float[Tensor, "r s"]
+    noise_variance: Float[Tensor, "r s"]
+    mean: Float[Tensor, "r s"]
+    chains: int
+    info: SamplerInfo
+    warmth: Warmth
+
+    def last(self, count: int) -> "HyperparameterDraws":
+        """``count`` draws in all: the latest of every chain, evenly from all chains."""
+        length = self.mean.shape[1] // self.chains
+        per_chain = -(-count // self.chains)
+        index = torch.arange(self.mean.shape[1]).reshape(self.chains, length)
+        stride = max(length // per_chain, 1)
+        kept = index.flip(1)[:, ::stride][:, :per_chain].T.flatten()[:count].to(self.mean.device)
+        return HyperparameterDraws(
+            self.lengthscale[:, kept],
+            self.outputscale[:, kept],
+            self.noise_variance[:, kept],
+            self.mean[:, kept],
+            chains=min(self.chains, count),
+            info=self.info,
+            warmth=self.warmth,
+        )
+
+
+def sample_hyperparameters(
+    x: Float[Tensor, "*r n d"],
+    y: Float[Tensor, "*r n"],
+    *,
+    mask: Bool[Tensor, "*r n"] | None = None,
+    chains: int = 16,
+    draws: int = 48,
+    warmup: int | None = None,
+    start: HyperparameterDraws | None = None,
+    seed: int = 0,
+    model: Model | None = None,
+) -> HyperparameterDraws:
+    """Draw a GP's hyperparameters from their posterior by NUTS, for all runs at once.
+
+    Args:
+        x: Points in the unit cube, ``[n,d]`` or ``[r,n,d]``.
+        y: Values, about zero mean and unit variance, ``[n]`` or ``[r,n]``.
+        mask: Which of the points are there; all, by default.
+        chains: Chains of a run.
+        draws: Transitions kept per chain, so that ``s = chains * draws``.
+        warmup: Transitions of a chain before those; by default 64 cold and 8 warm.
+        start: Draws for similar data, such as the same with one observation less: their chains
+            go on, with their step size and mass matrix, and hardly need a warm-up.
+        seed: Of the random streams; run ``i`` of a batch draws what it would draw alone.
+        model: Kernel and priors; by default Matern-5/2 with dimension-scaled priors.
+
+    Returns:
+        The draws, on ``x``'s device.
+
+    Raises:
+        InvalidData: Shapes do not fit or numbers that the mask keeps are not finite.
+        InvalidOption: A number of chains, draws or transitions is out of range.
+    """
+    if x.ndim == 2:
+        x, y = x[None], y[None]
+        mask = None if mask is None else mask[None]
+    mask = torch.ones_like(y, dtype=torch.bool) if mask is None else mask
+    if x.ndim != 3 or y.shape != x.shape[:2] or mask.shape != y.shape:
+        raise InvalidData(
+            f"x{list(x.shape)}, y{list(y.shape)}, mask{list(mask.shape)}: expected x[r,n,d] with "
+            "y[r,n] and mask[r,n], or x[n,d] with y[n] and mask[n]"
+        )
+    log_posterior = (model or Model()).log_posterior(x.to(DTYPE), y.to(DTYPE), mask)
+    streams = Streams.named(seed, "nuts", runs=x.shape[0], device=x.device)
+    schedule = schedule_for(warmup, draws, cold=start is None)
+    warmth = None if start is None else start.warmth
+    return draw(log_posterior, streams, schedule, chains=chains, warmth=warmth)
+
+
+def schedule_for(warmup: int | None, draws: int, *, cold: bool) -> Schedule:
+    """The phases of ``warmup`` transitions and ``draws`` kept ones.
+
+    Raises:
+        InvalidOption: ``warmup`` is negative, or too short for a cold start.
+    """
+    if not cold:
+        return Schedule(windows=(), settle=8 if warmup is None else warmup, draws=draws)
+    if warmup is None:
+        return Schedule(draws=draws)
+    if warmup < 8:
+        raise InvalidOption(f"warmup={warmup}: expected at least 8 without a start")
+    first, second = max(2, warmup * 3 // 16), max(2, warmup // 4)
+    third = max(2, warmup * 3 // 8)
+    return Schedule((first, second, third), warmup - first - second - third, draws)
+
+
+def draw(
+    log_posterior: LogPosterior,
+    streams: Streams,
+    schedule: Schedule,
+    *,
+    chains: int,
+    warmth: Warmth | None,
+) -> HyperparameterDraws:
+    """NUTS on a posterior, from ``warmth`` or cold.
+
+    Raises:
+        InvalidOption: There is no chain, or ``warmth`` is of other hyperparameters.
+    """
+    if chains < 1:
+        raise InvalidOption(f"chains={chains}: expected at least 1")
+    if warmth is None:
+        start = cold_start(log_posterior, streams, chains)
+    else:
+        start = warmth
+        expected = (log_posterior.runs, log_posterior.parametrization.size)
+        if (start.position.shape[0], start.position.shape[2]) != expected:
+            raise InvalidOption(
+                f"start has {start.position.shape[0]} runs and {start.position.shape[2]} "
+                f"coordinates: expected {expected[0]} and {expected[1]}"
+            )
+    return constrained(log_posterior, sample(log_posterior, start, schedule, streams))
+
+
+def cold_start(log_posterior: LogPosterior, streams: Streams, chains: int) -> Warmth:
+    """Dispersed positions, and no knowledge of the scales but the prior's coordinates.
+
+    Every chain starts at the best of a few draws from the prior.
+    """
+    parametrization, runs = log_posterior.parametrization, log_posterior.runs
+    prior = parametrization.sample(streams, chains * _CANDIDATES)
+    value, _ = log_posterior(prior.flatten(0, 1))
+    best = value.reshape(runs, chains, _CANDIDATES).argmax(-1)
+    candidates = prior.reshape(runs, chains, _CANDIDATES, -1)
+    index = best[:, :, None, None].expand(-1, -1, 1, prior.shape[-1])
+    identity = torch.eye(parametrization.size, dtype=DTYPE, device=prior.device)
+    return Warmth(
+        position=candidates.gather(2, index)[:, :, 0],
+        step_size=torch.full((runs,), _FIRST_STEP_SIZE, dtype=DTYPE, device=prior.device),
+        scale=identity.expand(runs, -1, -1),
+    )
+
+
+def constrained(log_posterior: LogPosterior, draws: Draws) -> HyperparameterDraws:
+    """Natural values and diagnostics of draws in unconstrained coordinates."""
+    runs, chains, transitions, dim = draws.position.shape
+    natural = log_posterior.parametrization.constrain(draws.position.reshape(-1, dim))
+    by_coordinate = draws.position.permute(0, 3, 1, 2)
+    info = SamplerInfo(
+        rhat=rank_rhat(by_coordinate).amax(-1),
+        ess_bulk=bulk_ess(by_coordinate).amin(-1),
+        ess_tail=tail_ess(by_coordinate).amin(-1),
+        divergences=draws.diverged.sum((1, 2)),
+        depth_saturation=draws.saturated.mean((1, 2)),
+        acceptance=draws.acceptance.mean((1, 2)),
+        leapfrog_steps=draws.warmup_steps + draws.steps.sum(-1).mean(-1),
+        transitions=transitions,
+    )
+    return HyperparameterDraws(
+        lengthscale=natural.lengthscale.reshape(runs, chains * transitions, -1),
+        outputscale=natural.outputscale.reshape(runs, -1),
+        noise_variance=natural.noise_variance.reshape(runs, -1),
+        mean=natural.mean.reshape(runs, -1),
+        chains=chains,
+        info=info,
+        warmth=draws.warmth,
+    )
+
+
+def mode(
+    log_posterior: LogPosterior, streams: Streams, *, starts: int = 8
+) -> tuple[Float[Tensor, "r p"], Float[Tensor, "r"]]:
+    """The best mode of every run's posterior found from several starts, and its value.
+
+    The mode is of the density in the unconstrained coordinates, the one that NUTS draws from.
+    """
+    runs = log_posterior.runs
+    start = cold_start(log_posterior, streams, starts).position
+    lower, upper = _MODE_BOUNDS
+    found = maximize(
+        log_posterior, start.flatten(0, 1), lower, upper, iterations=200, history=12, runs=runs
+    )
+    value = found.value.reshape(runs, starts).nan_to_num(nan=-torch.inf)
+    best = value.argmax(-1)
+    points = found.x.reshape(runs, starts, -1)
+    run = torch.arange(runs, device=points.device)
+    return points[run, best], value[run, best]
+
+
+def split_runs(log_posterior: LogPosterior) -> Iterator[LogPosterior]:
+    """Every run's posterior alone."""
+    for run in range(log_posterior.runs):
+        yield log_posterior.select(slice(run, run + 1))

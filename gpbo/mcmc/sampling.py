@@ -1,0 +1,228 @@
+"""Warm-up and sampling: drives the ticks until every chain has its transitions."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gpbo.backend import Streams
+from gpbo.errors import InvalidOption
+from gpbo.mcmc.adaptation import DualAveraging, pooled_scale
+from gpbo.mcmc.leapfrog import LogDensity
+from gpbo.mcmc.nuts import Noise, Point, begin, tick, unpack
+
+#: Ticks between two looks at whether all chains are done: rarely where looking makes the host
+#: wait for the device, often where it costs nothing.
+_TICKS_PER_LOOK = {"cpu": 4, "cuda": 32}
+_TICKS_PER_NOISE = 64
+
+
+@dataclass(frozen=True)
+class Warmth:
+    """What the next sampling of a similar density starts from.
+
+    Attributes:
+        position: Last position of every chain.
+        step_size: Step size of every run.
+        scale: A factor of every run's inverse mass matrix.
+    """
+
+    position: Float[Tensor, "r c p"]
+    step_size: Float[Tensor, "r"]
+    scale: Float[Tensor, "r p p"]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The transitions kept, per run and chain.
+
+    Attributes:
+        position: The draws.
+        value: Log-density of the draws.
+        acceptance: Mean acceptance probability of each transition's leaves.
+        steps: Leapfrog steps of each transition.
+        diverged: 1 where a transition ended in a divergence, else 0.
+        saturated: 1 where it was cut off at the maximal depth, else 0.
+        warmth: Where to go on from.
+        warmup_steps: Leapfrog steps per chain that were spent on warm-up.
+    """
+
+    position: Float[Tensor, "r c t p"]
+    value: Float[Tensor, "r c t"]
+    acceptance: Float[Tensor, "r c t"]
+    steps: Float[Tensor, "r c t"]
+    diverged: Float[Tensor, "r c t"]
+    saturated: Float[Tensor, "r c t"]
+    warmth: Warmth
+    warmup_steps: Float[Tensor, "r"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How many transitions each phase has.
+
+    Attributes:
+        windows: Cold warm-up: transitions of the windows that end with a new mass matrix, the
+            covariance over the second half of the window and all chains of the run. A warm
+            start has none and keeps the mass matrix.
+        settle: Transitions after that which only settle the step size.
+        draws: Transitions kept.
+        max_depth: A trajectory has at most ``2^max_depth - 1`` leapfrog steps.
+        target: Acceptance probability that the step size aims at.
+    """
+
+    windows: tuple[int, ...] = (12, 16, 24)
+    settle: int = 12
+    draws: int = 24
+    max_depth: int = 7
+    target: float = 0.8
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise InvalidOption(f"draws={self.draws}: expected at least 1")
+        if self.settle < 0 or any(window < 2 for window in self.windows):
+            raise InvalidOption(
+                f"settle={self.settle}, windows={self.windows}: expected non-negative settle and "
+                "windows of at least 2 transitions"
+            )
+        if not 1 <= self.max_depth <= 12:
+            raise InvalidOption(f"max_depth={self.max_depth}: expected 1 to 12")
+        if not 0 < self.target < 1:
+            raise InvalidOption(f"target={self.target}: expected a number between 0 and 1")
+
+
+def sample(
+    log_density: LogDensity,
+    start: Warmth,
+    schedule: Schedule,
+    streams: Streams,
+) -> Draws:
+    """Draws from a density for every run and chain, by NUTS.
+
+    Args:
+        log_density: Over ``k = r * c`` rows, the chains of a run adjacent.
+        start: Positions, step sizes and inverse mass; a cold start only needs the order of
+            magnitude of the latter two.
+        schedule: Lengths of the phases.
+        streams: One stream per run.
+    """
+    with torch.inference_mode():
+        runs, chains, dim = start.position.shape
+        position = start.position.reshape(runs * chains, dim)
+        step_size, scale = start.step_size, start.scale
+        warmup_steps = torch.zeros_like(step_size)
+        for phase, length in enumerate((*schedule.windows, schedule.settle)):
+            if length == 0:
+                continue
+            driver = _Driver(log_density, schedule, streams, chains, scale)
+            records, step_size = driver.adapt(position, step_size, length)
+            position = records[:, -1, :dim]
+            warmup_steps += _by_run(records, runs)[..., -3].sum(-1).mean(-1)
+            if phase < len(schedule.windows):
+                second_half = _by_run(records, runs)[:, :, length // 2 :]
+                scale = pooled_scale(second_half[..., :dim])
+        driver = _Driver(log_density, schedule, streams, chains, scale)
+        records = driver.draw(position, step_size, schedule.draws)
+    warmth = Warmth(start.position, step_size.clone(), scale.clone())
+    return _collect(records.clone(), runs, warmth, warmup_steps.clone())
+
+
+class _Driver:
+    """Runs ticks with one mass matrix until every chain has its number of transitions."""
+
+    def __init__(
+        self,
+        log_density: LogDensity,
+        schedule: Schedule,
+        streams: Streams,
+        chains: int,
+        scale: Float[Tensor, "r p p"],
+    ) -> None:
+        self._log_density = log_density
+        self._schedule = schedule
+        self._streams = streams
+        self._chains = chains
+        self._scale = scale
+
+    def draw(
+        self, position: Float[Tensor, "k p"], step_size: Float[Tensor, "r"], transitions: int
+    ) -> Float[Tensor, "k t packed"]:
+        """``transitions`` records of every chain at a fixed step size per run."""
+        return self._run(position, step_size, None, transitions)[0]
+
+    def adapt(
+        self, position: Float[Tensor, "k p"], step_size: Float[Tensor, "r"], transitions: int
+    ) -> tuple[Float[Tensor, "k t packed"], Float[Tensor, "r"]]:
+        """The same with dual averaging; also the step size per run, pooled over its chains."""
+        averaging = DualAveraging.start(step_size, self._schedule.target)
+        records, step_size = self._run(position, step_size, averaging, transitions)
+        return records, step_size
+
+    def _run(
+        self,
+        position: Float[Tensor, "k p"],
+        step_size: Float[Tensor, "r"],
+        averaging: DualAveraging | None,
+        transitions: int,
+    ) -> tuple[Float[Tensor, "k t packed"], Float[Tensor, "r"]]:
+        chains, dim = position.shape
+        chain = torch.arange(chains, device=self._scale.device)
+        # One slot more than is kept: chains that are done go on, and write there.
+        records = position.new_zeros(chains, transitions + 1, 2 * dim + 5)
+        finished = torch.zeros_like(chain)
+        noise = self._noise(dim)
+        state = begin(self._point(position), next(noise), self._schedule.max_depth)
+        step = step_size.repeat_interleave(self._chains)
+        while True:
+            for _ in range(_TICKS_PER_LOOK[step.device.type]):
+                state, transition = tick(self._log_density, state, step, self._scale, next(noise))
+                slot = torch.where(transition.done, finished, transitions)
+                records[chain, slot] = transition.record
+                finished = (finished + transition.done).clamp_max(transitions)
+                if averaging is not None:
+                    averaging = averaging.update(transition.done, transition.record[:, -4])
+                    # A step size must not change within a trajectory.
+                    proposed = averaging.log_step.exp().repeat_interleave(self._chains)
+                    step = torch.where(transition.done, proposed, step)
+            if bool((finished == transitions).all()):
+                if averaging is not None:
+                    step_size = averaging.log_average.exp()
+                return records[:, :transitions], step_size
+
+    def _point(self, position: Float[Tensor, "k p"]) -> Point:
+        value, gradient = self._log_density(position)
+        by_run = gradient.reshape(len(self._scale), self._chains, -1)
+        return Point(position, (by_run @ self._scale).reshape(position.shape), value)
+
+    def _noise(self, dim: int) -> Iterator[Noise]:
+        while True:
+            shape = (_TICKS_PER_NOISE, self._chains)
+            momentum = self._streams.normal(*shape, dim).transpose(0, 1).flatten(1, 2)
+            uniform = self._streams.uniform(*shape, 3).transpose(0, 1).flatten(1, 2)
+            log_uniform = uniform[..., :2].log()
+            side = (uniform[..., 2] < 0.5).long()
+            yield from map(Noise, momentum, log_uniform, side)
+
+
+def _by_run(records: Float[Tensor, "k t packed"], runs: int) -> Float[Tensor, "r c t packed"]:
+    return records.reshape(runs, -1, *records.shape[1:])
+
+
+def _collect(
+    records: Float[Tensor, "k t packed"], runs: int, start: Warmth, warmup_steps: Float[Tensor, "r"]
+) -> Draws:
+    by_run = _by_run(records, runs)
+    position, _, value = unpack(by_run[..., :-4])
+    acceptance, steps, diverged, saturated = by_run[..., -4:].unbind(-1)
+    return Draws(
+        position=position,
+        value=value,
+        acceptance=acceptance,
+        steps=steps,
+        diverged=diverged,
+        saturated=saturated,
+        warmth=Warmth(position[:, :, -1], start.step_size, start.scale),
+        warmup_steps=warmup_steps,
+    )

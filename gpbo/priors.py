@@ -1,0 +1,383 @@
+"""Prior densities of one kind of hyperparameter, elementwise in an unconstrained coordinate ``u``.
+
+Positive hyperparameters are ``exp(u)``, real ones ``u`` itself; densities include the Jacobian.
+Gradients are in closed form, so sampling needs no autograd tape.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution, biject_to
+
+from gpbo.backend import DTYPE, Streams
+from gpbo.errors import InvalidOption
+
+Density = tuple[Float[Tensor, "k"], Float[Tensor, "k j"]]
+
+
+class Prior(ABC):
+    """Independent, identical priors of the ``j`` coordinates of a block ``u[k,j]``.
+
+    Attributes:
+        positive: True for a prior on positive numbers, False on all real ones, None for either.
+        logarithmic: Whether ``u`` is the logarithm of the natural value.
+    """
+
+    positive: bool | None = True
+    logarithmic: bool = True
+
+    def size(self, count: int) -> int:
+        """How many coordinates ``count`` hyperparameters have."""
+        return count
+
+    def gaussian(self, dim: int) -> tuple[float, float] | None:
+        """Mean and standard deviation where the density is Gaussian in ``u``, else None."""
+        return None
+
+    def constrain(self, u: Float[Tensor, "k j"], dim: int) -> Float[Tensor, "k j_natural"]:
+        """Natural values at ``u``."""
+        return u.exp() if self.positive else u
+
+    def pull_back(
+        self, u: Float[Tensor, "k j"], gradient: Float[Tensor, "k j_natural"]
+    ) -> Float[Tensor, "k j"]:
+        """Gradient in ``u`` from the one in the log (positive) or plain (real) natural value."""
+        return gradient
+
+    @abstractmethod
+    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+        """Log density of ``u`` summed over the block, and its gradient."""
+
+    @abstractmethod
+    def sample(
+        self, streams: Streams, count: int, size: int, dim: int
+    ) -> Float[Tensor, "r count size"]:
+        """Draws of ``u`` for each run."""
+
+
+@dataclass(frozen=True)
+class Normal(Prior):
+    """Normal with mean ``loc`` and standard deviation ``scale``, on all real numbers."""
+
+    loc: float = 0.0
+    scale: float = 1.0
+    positive = False
+    logarithmic = False
+
+    def __post_init__(self) -> None:
+        _check(self, loc=math.isfinite(self.loc), scale=_positive(self.scale))
+
+    def gaussian(self, dim: int) -> tuple[float, float]:
+        """Mean and standard deviation of ``u``."""
+        return self.loc, self.scale
+
+    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+        """Gaussian in ``u``."""
+        location, scale = self.gaussian(dim)
+        offset = (u - location) / scale
+        value = -0.5 * offset.square() - math.log(scale) - 0.5 * math.log(2 * math.pi)
+        return value.sum(-1), -offset / scale
+
+    def sample(
+        self, streams: Streams, count: int, size: int, dim: int
+    ) -> Float[Tensor, "r count size"]:
+        """Draws of ``u``."""
+        location, scale = self.gaussian(dim)
+        return location + scale * streams.normal(count, size)
+
+
+@dataclass(frozen=True)
+class LogNormal(Normal):
+    """The logarithm is normal with mean ``loc`` and standard deviation ``scale``.
+
+    With ``scaled_by_dim``, ``log(d) / 2`` is added to ``loc``.
+    """
+
+    scaled_by_dim: bool = False
+    positive = True
+    logarithmic = True
+
+    @classmethod
+    def dimension_scaled(cls) -> "LogNormal":
+        """``LogNormal(sqrt(2) + log(d)/2, sqrt(3))`` of Hvarfner, Hellsten and Nardi (2024)."""
+        return cls(math.sqrt(2), math.sqrt(3), scaled_by_dim=True)
+
+    def gaussian(self, dim: int) -> tuple[float, float]:
+        """Mean and standard deviation of the logarithm."""
+        return self.loc + (0.5 * math.log(dim) if self.scaled_by_dim else 0.0), self.scale
+
+
+@dataclass(frozen=True)
+class Gamma(Prior):
+    """Gamma with shape ``concentration`` and ``rate``; mean ``concentration / rate``."""
+
+    concentration: float
+    rate: float
+
+    def __post_init__(self) -> None:
+        _check(self, concentration=_positive(self.concentration), rate=_positive(self.rate))
+
+    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+        """``concentration u - rate e^u`` and a constant."""
+        pull = self.rate * u.exp()
+        constant = self.concentration * math.log(self.rate) - math.lgamma(self.concentration)
+        return (self.concentration * u - pull + constant).sum(-1), self.concentration - pull
+
+    def sample(
+        self, streams: Streams, count: int, size: int, dim: int
+    ) -> Float[Tensor, "r count size"]:
+        """Draws of ``u`` by bisecting the regularised incomplete gamma function."""
+        uniform = streams.uniform(count, size)
+        shape = torch.full_like(uniform, self.concentration)
+        low, high = torch.full_like(uniform, -60.0), torch.full_like(uniform, 10.0)
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            below = torch.special.gammainc(shape, middle.exp()) < uniform
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return 0.5 * (low + high) - math.log(self.rate)
+
+
+@dataclass(frozen=True)
+class HalfCauchy(Prior):
+    """Cauchy of this ``scale`` folded to the positive numbers."""
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        _check(self, scale=_positive(self.scale))
+
+    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+        """In ``w = u - log scale`` the density is ``sech(w) / pi``: no overflow, slope -tanh."""
+        offset = u - math.log(self.scale)
+        size = offset.abs()
+        value = math.log(2 / math.pi) - size - torch.log1p(torch.exp(-2 * size))
+        return value.sum(-1), -torch.tanh(offset)
+
+    def sample(
+        self, streams: Streams, count: int, size: int, dim: int
+    ) -> Float[Tensor, "r count size"]:
+        """Draws of ``u`` by the quantile function."""
+        angle = (math.pi / 2) * streams.uniform(count, size).clamp_min(1e-16)
+        return torch.log(torch.tan(angle)) + math.log(self.scale)
+
+
+@dataclass(frozen=True)
+class Horseshoe(Prior):
+    """Density ``log(1 + (scale/v)^2) / (pi scale)`` of Spearmint's noise variance."""
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        _check(self, scale=_positive(self.scale))
+
+    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+        """With ``x = (scale/v)^2``: ``log log1p(x) + u``, slope ``1 - 2 x / (1 + x) / log1p(x)``.
+
+        ``log1p(x)`` is computed as ``softplus(log x)`` and clamped, so neither end overflows.
+        """
+        log_ratio = 2 * (math.log(self.scale) - u)
+        growth = torch.nn.functional.softplus(log_ratio, threshold=40.0).clamp_min(1e-300)
+        value = torch.log(growth) + u - math.log(math.pi * self.scale)
+        return value.sum(-1), 1 - 2 * torch.sigmoid(log_ratio) / growth
+
+    def sample(
+        self, streams: Streams, count: int, size: int, dim: int
+    ) -> Float[Tensor, "r count size"]:
+        """A half-Cauchy whose scale is uniform on (0, scale) has this density."""
+        angle = (math.pi / 2) * streams.uniform(count, size).clamp_min(1e-16)
+        width = self.scale * streams.uniform(count, size).clamp_min(1e-16)
+        return torch.log(torch.tan(angle)) + torch.log(width)
+
+
+@dataclass(frozen=True)
+class Uniform(Prior):
+    """Uniform between two non-negative bounds; ``u`` is the logit of the place between them."""
+
+    low: float
+    high: float
+    logarithmic = False
+
+    def __post_init__(self) -> None:
+        _check(self, low=0 <= self.low < math.inf, high=self.low < self.high < math.inf)
+
+    def constrain(self, u: Float[Tensor, "k j"], dim: int) -> Float[Tensor, "k j"]:
+        """``low + (high - low) sigmoid(u)``."""
+        return self.low + (self.high - self.low) * torch.sigmoid(u)
+
+    def pull_back(
+        self, u: Float[Tensor, "k j"], gradient: Float[Tensor, "k j"]
+    ) -> Float[Tensor, "k j"]:
+        """The slope of the log natural value in ``u``."""
+        place = torch.sigmoid(u)
+        width = self.high - self.low
+        return gradient * (width * place * (1 - place) / (self.low + width * place))
+
+    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+        """The logistic density."""
+        size = u.abs()
+        value = -size - 2 * torch.log1p(torch.exp(-size))
+        return value.sum(-1), -torch.tanh(0.5 * u)
+
+    def sample(
+        self, streams: Streams, count: int, size: int, dim: int
+    ) -> Float[Tensor, "r count size"]:
+        """Draws of ``u`` by the quantile function."""
+        return torch.logit(streams.uniform(count, size), eps=1e-16)
+
+
+@dataclass(frozen=True)
+class Fixed(Prior):
+    """A known value: it has no coordinate. A fixed noise variance is on top of the floor."""
+
+    value: float
+    positive = None
+    logarithmic = False
+
+    def __post_init__(self) -> None:
+        _check(self, value=math.isfinite(self.value))
+
+    def size(self, count: int) -> int:
+        """None."""
+        return 0
+
+    def constrain(self, u: Float[Tensor, "k j"], dim: int) -> Float[Tensor, "k one"]:
+        """The value."""
+        return torch.full((len(u), 1), self.value, dtype=u.dtype, device=u.device)
+
+    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+        """Nothing is added."""
+        return torch.zeros(len(u), dtype=u.dtype, device=u.device), torch.zeros_like(u)
+
+    def sample(
+        self, streams: Streams, count: int, size: int, dim: int
+    ) -> Float[Tensor, "r count size"]:
+        """No coordinates."""
+        return torch.zeros(streams.runs, count, 0, dtype=DTYPE, device=streams.device)
+
+
+@dataclass(frozen=True)
+class Saas(Prior):
+    """Sparse axis-aligned subspaces: one global and ``d`` local half-Cauchy inverse scales.
+
+    ``lengthscale_k = (tau rho_k)^(-1/2)`` with ``tau ~ HalfCauchy(scale)``, ``rho_k ~
+    HalfCauchy(1)`` (Eriksson and Jankowiak 2021; on the squared global scale, as in BoTorch).
+    Coordinates: ``log tau``, then the ``d`` values ``log rho_k``.
+    """
+
+    scale: float = 0.1
+    logarithmic = False
+
+    def __post_init__(self) -> None:
+        _check(self, scale=_positive(self.scale))
+
+    def size(self, count: int) -> int:
+        """One more than the lengthscales."""
+        return count + 1
+
+    def constrain(self, u: Float[Tensor, "k j"], dim: int) -> Float[Tensor, "k d"]:
+        """The lengthscales."""
+        return torch.exp(-0.5 * (u[:, :1] + u[:, 1:]))
+
+    def pull_back(
+        self, u: Float[Tensor, "k j"], gradient: Float[Tensor, "k d"]
+    ) -> Float[Tensor, "k j"]:
+        """Every lengthscale pulls its own scale and the global one."""
+        return -0.5 * torch.cat([gradient.sum(-1, keepdim=True), gradient], dim=-1)
+
+    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+        """The global and the local half-Cauchy densities."""
+        global_value, global_slope = HalfCauchy(self.scale).log_density(u[:, :1], dim)
+        local_value, local_slope = HalfCauchy(1.0).log_density(u[:, 1:], dim)
+        return global_value + local_value, torch.cat([global_slope, local_slope], dim=-1)
+
+    def sample(
+        self, streams: Streams, count: int, size: int, dim: int
+    ) -> Float[Tensor, "r count size"]:
+        """Draws of the global and the local scales."""
+        global_scale = HalfCauchy(self.scale).sample(streams, count, 1, dim)
+        return torch.cat(
+            [global_scale, HalfCauchy(1.0).sample(streams, count, size - 1, dim)], dim=-1
+        )
+
+
+class FromDistribution(Prior):
+    """A user's ``gpytorch`` prior or ``torch`` / ``pyro`` distribution of one hyperparameter.
+
+    The coordinate is ``biject_to(distribution.support).inv``; gradients come from autograd.
+
+    Raises:
+        InvalidOption: The distribution is not over single real numbers, or states no support.
+    """
+
+    logarithmic = False
+
+    def __init__(self, distribution: Distribution) -> None:
+        if distribution.batch_shape.numel() != 1 or distribution.event_shape.numel() != 1:
+            raise InvalidOption(f"{distribution!r}: expected a prior of one number, not of many")
+        try:
+            self._transform = biject_to(distribution.support)
+        except NotImplementedError as error:
+            raise InvalidOption(
+                f"{distribution!r}: expected a distribution with a support that "
+                "torch.distributions.biject_to knows"
+            ) from error
+        self.distribution = distribution
+        probe = torch.linspace(-20.0, 20.0, 41, dtype=DTYPE)
+        self.positive = bool((self._transform(probe) >= 0).all())
+
+    def __repr__(self) -> str:
+        return f"FromDistribution({self.distribution!r})"
+
+    def constrain(self, u: Float[Tensor, "k j"], dim: int) -> Float[Tensor, "k j"]:
+        """The transform of the support."""
+        return self._transform(u)
+
+    def pull_back(
+        self, u: Float[Tensor, "k j"], gradient: Float[Tensor, "k j"]
+    ) -> Float[Tensor, "k j"]:
+        """The slope of the (log) natural value in ``u``, by autograd."""
+        with torch.enable_grad():
+            leaf = u.detach().requires_grad_()
+            natural = self._transform(leaf)
+            target = natural.log() if self.positive else natural
+            (slope,) = torch.autograd.grad(target.sum(), leaf)
+        return gradient * slope
+
+    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+        """The distribution's density and the transform's Jacobian."""
+        with torch.enable_grad():
+            leaf = u.detach().requires_grad_()
+            natural = self._transform(leaf)
+            density = self.distribution.log_prob(natural)
+            value = (density + self._transform.log_abs_det_jacobian(leaf, natural)).sum(-1)
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        return value.detach().to(DTYPE), gradient
+
+    def sample(
+        self, streams: Streams, count: int, size: int, dim: int
+    ) -> Float[Tensor, "r count size"]:
+        """Draws of ``u``; each run's draws come from a generator seeded by its own stream."""
+        rows = []
+        for seed in streams.integers(2**62, 1)[:, 0].tolist():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                natural = self.distribution.sample(torch.Size((count, size)))
+            rows.append(natural.reshape(count, size).to(DTYPE))
+        return self._transform.inv(torch.stack(rows)).to(streams.device)
+
+
+def _positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def _check(prior: Prior, **valid: bool) -> None:
+    for name, is_valid in valid.items():
+        if not is_valid:
+            raise InvalidOption(
+                f"{type(prior).__name__}: {name}={getattr(prior, name)!r} is out of range "
+                "(scales, shapes and rates are positive, bounds increase, all are finite)"
+            )

@@ -1,0 +1,93 @@
+"""The same posterior through Pyro's NUTS: an independent implementation to check ours against.
+
+Slow: one tree at a time in Python, one run after the other. Nothing else in gpbo uses Pyro's
+samplers.
+"""
+
+from typing import Any
+
+import pyro
+import torch
+from jaxtyping import Float
+from pyro.infer.mcmc import MCMC, NUTS
+from torch import Tensor
+
+from gpbo.backend import Streams
+from gpbo.evidence import LogPosterior
+from gpbo.inference import HyperparameterDraws, cold_start, constrained, split_runs
+from gpbo.mcmc.sampling import Draws, Warmth
+
+
+class _Potential(torch.autograd.Function):
+    """Minus the log posterior, with its closed-form gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Float[Tensor, "p"], log_posterior: LogPosterior) -> Float[Tensor, ""]:
+        value, gradient = log_posterior(u.detach()[None])
+        ctx.save_for_backward(gradient[0])
+        return -value[0]
+
+    @staticmethod
+    def backward(ctx: Any, *pull: Any) -> Any:
+        (gradient,) = ctx.saved_tensors
+        return -pull[0] * gradient, None
+
+
+def draw_with_pyro(
+    log_posterior: LogPosterior, streams: Streams, *, warmup: int = 256, draws: int = 256
+) -> HyperparameterDraws:
+    """One chain a run through ``pyro.infer.NUTS``, on the same density and parametrization."""
+    seeds = streams.integers(2**31, 1)[:, 0].tolist()
+    starts = cold_start(log_posterior, streams, 1).position
+    chains = [
+        _one_run(single, start[0], seed, warmup, draws)
+        for single, start, seed in zip(split_runs(log_posterior), starts, seeds, strict=True)
+    ]
+    position = torch.stack([chain for chain, _ in chains])[:, None]
+    diverged = torch.stack([divergences for _, divergences in chains])[:, None]
+    value, _ = log_posterior(position.flatten(0, 2))
+    nothing = torch.full_like(diverged, torch.nan)
+    runs, dim = position.shape[0], position.shape[-1]
+    return constrained(
+        log_posterior,
+        Draws(
+            position=position,
+            value=value.reshape(runs, 1, -1),
+            acceptance=nothing,
+            steps=nothing,
+            diverged=diverged,
+            saturated=nothing,
+            warmth=Warmth(
+                position[:, :, -1],
+                torch.full((runs,), 0.2).to(position),
+                torch.eye(dim).to(position).expand(runs, -1, -1),
+            ),
+            warmup_steps=torch.full((runs,), torch.nan).to(position),
+        ),
+    )
+
+
+def _one_run(
+    log_posterior: LogPosterior, start: Float[Tensor, "p"], seed: int, warmup: int, draws: int
+) -> tuple[Float[Tensor, "t p"], Float[Tensor, "t"]]:
+    def potential(params: dict[str, Tensor]) -> Tensor:
+        result: Tensor = _Potential.apply(params["u"], log_posterior)
+        return result
+
+    state = torch.get_rng_state()
+    try:
+        pyro.set_rng_seed(seed)
+        kernel = NUTS(potential_fn=potential, full_mass=False, max_tree_depth=8)
+        chain = MCMC(
+            kernel,
+            num_samples=draws,
+            warmup_steps=warmup,
+            initial_params={"u": start.clone()},
+            disable_progbar=True,
+        )
+        chain.run()
+    finally:
+        torch.set_rng_state(state)
+    diverged = torch.zeros(draws, dtype=start.dtype, device=start.device)
+    diverged[chain.diagnostics()["divergences"]["chain 0"]] = 1.0
+    return chain.get_samples()["u"], diverged
