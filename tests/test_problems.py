@@ -44,8 +44,8 @@ def points(problem: Problem, runs: int, count: int, seed: int = 7) -> Tensor:
 
 
 def digits(problem: Problem) -> float:
-    """What rounding leaves of the optimum: 1e-12, relative where that is meant."""
-    return 1e-12 * max(1.0, abs(problem.optimum))
+    """A few roundings of the optimum, or of terms of size 1 that add up to 0."""
+    return 4e-15 * max(1.0, abs(problem.optimum))
 
 
 def value_and_gradient(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,9 +108,9 @@ def test_nothing_better_is_found_by_random_points_and_local_searches(name: str) 
     problem = odd_sized(name)
     x = points(problem, 1, 20_000)[0]
     value = problem(x)
-    best = x[value.argsort()[:12]]
+    best = x[value.argsort()[:8]]
     lowest = float(value.min())
-    for start in torch.cat([best, x[:12]]):
+    for start in torch.cat([best, x[:4]]):
 
         def both(point: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, object]:
             at, slope = value_and_gradient(problem, torch.from_numpy(point))
@@ -252,7 +252,9 @@ def test_a_shift_moves_the_optimum_within_the_box_and_keeps_its_value(name: str)
     x = shifted.minimizers
     assert x.shape == (5, *problem.unshifted_minimizers.shape)
     assert bool(((x >= 0) & (x <= 1)).all())
-    assert bool(((shifted(x) - problem.optimum).abs() <= digits(problem)).all())
+    # A shifted minimizer is rounded, which costs digits at a cusp.
+    loss = 1e-13 if name in CUSPS else digits(problem)
+    assert bool(((shifted(x) - problem.optimum).abs() <= loss).all())
     still = (problem.minimizers == 0) | (problem.minimizers == 1)
     assert torch.equal(x == problem.minimizers, still.expand_as(x)), "only the boundary stays"
     assert torch.equal(x[1], x[3]), "the same seed, the same shift"
@@ -335,7 +337,7 @@ def test_a_configuration_in_user_units_has_the_value_of_its_point() -> None:
 
 def test_points_outside_the_cube_count_as_the_nearest_inside() -> None:
     problem = problems.get("branin", shift_seed=1)
-    outside = torch.tensor([[-1e-12, 0.5], [0.5, 1 + 1e-12]], dtype=DTYPE)
+    outside = torch.tensor([[-1e-12, 0.5], [0.5, 1.5], [-2.0, 9.0]], dtype=DTYPE)
     assert torch.equal(problem(outside), problem(outside.clamp(0, 1)))
 
 
