@@ -30,9 +30,9 @@ _COLDNESS = 6.0
 # Points, of all runs together, that are screened at once: what bounds the memory, and on a CPU
 # what fits its cache (chunks of 128 took half the time of 576 at 16 draws of 100 observations).
 _CPU_CHUNK, _GPU_CHUNK = 128, 2**16
-# Finalists that try their discrete neighbours, and how many times each may move.
-_FINALISTS = 4
-_MOVES = 10
+# Finalists that try their discrete neighbours, at most so many moves each, and are polished in the
+# continuous columns; both so many times, if the first time gained anything.
+_FINALISTS, _MOVES, _ROUNDS = 4, 10, 2
 # Random points that are tried before a configuration is looked for one by one.
 _RANDOM = 64
 # An ascent ends where the utility is exact to this; log EI differs by more between draws.
@@ -175,11 +175,15 @@ def _climb(utility: Utility, space: Space, starts: _Ranked, search: Search) -> _
     if all(kind == "continuous" for kind in space.kinds):
         return climbed
     ends = _ranked(utility, space.snap(climbed.x))
-    # Snapping may lose what the ascent gained, so the starts, snapped before, run for it too.
-    best = _try_neighbours(utility, space, ends.joined(starts).top(_FINALISTS))
-    if "continuous" in space.kinds:
-        polished = _ascend(utility, best.x, continuous, search.iterations)
-        best = _try_neighbours(utility, space, _ranked(utility, space.snap(polished.x)))
+    best = ends.top(_FINALISTS)
+    for _ in range(_ROUNDS):
+        before = best
+        best = _try_neighbours(utility, space, best)
+        if "continuous" in space.kinds:
+            polished = _ascend(utility, best.x, continuous, search.iterations)
+            best = _ranked(utility, space.snap(polished.x))
+        if not bool((best.value > before.value + _GAIN_TOLERANCE).any()):
+            break
     return best.joined(ends)
 
 

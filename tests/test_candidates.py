@@ -207,6 +207,45 @@ def test_a_step_to_a_neighbour_repairs_what_snapping_spoils() -> None:
     assert float(found[0, 0]) == pytest.approx(0.25, abs=1e-3)
 
 
+def test_moves_between_neighbours_find_the_best_of_many_categories() -> None:
+    # 4^7 configurations, 32 raw points, and no gradient to follow: only the moves can do it.
+    space = Space([Categorical(f"c{index}", ["w", "x", "y", "z"]) for index in range(7)])
+    worth = torch.randn(space.dim, generator=torch.Generator().manual_seed(0), dtype=DTYPE)
+    found = propose(
+        _Known(lambda x: x @ worth),
+        space,
+        _streams(),
+        best_x=_nothing_known(space),
+        taken=[set()],
+        options=Search(raw=32, restarts=4),
+    )
+    best = worth.view(7, 4).argmax(-1)
+    assert torch.equal(found.view(7, 4).argmax(-1), best)
+
+
+def test_parameters_with_one_value_only_are_no_obstacle() -> None:
+    space = Space(Categorical("c", ["only"]), Real("a", 0, 1), Integer("i", 3, 3))
+    found = _propose(lambda x: -(x[..., 1] - 0.3).square(), space)
+    assert space.decode(found)[0]["a"] == pytest.approx(0.3, abs=1e-4)
+
+
+def test_the_ascents_start_at_the_best_points_and_at_others_drawn_among_the_good() -> None:
+    function = _bumps(REALS, 1)
+    utility = _Known(function)
+    options = Search(raw=256, restarts=20, perturbed=0)
+    propose(
+        utility, REALS, _streams(), best_x=_nothing_known(REALS), taken=[set()], options=options
+    )
+    seen = torch.cat(utility.seen)
+    screened, starts = seen[:256], seen[256 : 256 + 20]
+    assert len(starts.unique(dim=0)) == 20
+    values, chosen = function(screened[None])[0], function(starts[None])[0]
+    best = values.sort(descending=True).values
+    torch.testing.assert_close(chosen[:10], best[:10])
+    assert (chosen[10:] < best[9]).all()
+    assert chosen[10:].mean() > values.mean() + 0.5 * values.std()
+
+
 @pytest.mark.parametrize("space", [REALS, MIXED, FINITE])
 def test_what_it_proposes_is_legal_and_means_one_configuration(space: Space) -> None:
     found = _propose(_bumps(space, 2), space, runs=3)
@@ -297,10 +336,9 @@ def test_what_is_taken_is_not_proposed_again_and_the_next_best_is() -> None:
 
 
 def test_the_last_free_configuration_of_a_large_finite_space_is_found() -> None:
-    space = Space(Integer("i", 0, 39), Integer("j", 0, 29))
-    free = {"i": 17, "j": 23}
-    taken = {space.key(params) for params in space.grid(100)} - {space.key(free)}
-    found = _propose(_peak(0.1, 0.1), space, taken=[taken])
+    space, free = Space(Integer("i", 0, 2999)), {"i": 1234}
+    taken = {space.key({"i": i}) for i in range(3000) if i != 1234}
+    found = _propose(_peak(0.1), space, taken=[taken])
     assert space.decode(found) == [free]
 
 
@@ -321,6 +359,15 @@ def test_a_utility_without_a_value_still_yields_a_legal_point(broken: float) -> 
     found = _propose(nowhere, MIXED, runs=2)
     assert torch.equal(MIXED.snap(found), found)
     assert torch.isfinite(found).all()
+
+
+def test_points_without_a_value_are_never_preferred() -> None:
+    def half(x: Tensor) -> Tensor:
+        return torch.where(x[..., 0] < 0.5, torch.nan, -5.0 - x[..., 1])
+
+    found = _propose(half, MIXED)
+    assert float(found[0, 0]) >= 0.5
+    assert float(found[0, 1]) == float(MIXED.encode([MIXED.decode(found)[0] | {"depth": 1}])[0, 1])
 
 
 def test_a_run_without_values_harms_no_other() -> None:
