@@ -110,10 +110,11 @@ class FitReport:
             return f"map, {self.seconds:.2f} s"
         counts = {status: self.status.count(status) for status in dict.fromkeys(self.status)}
         several = ", ".join(f"{count} {status}" for status, count in counts.items())
+        outcome = several if len(self.status) > 1 else self.status[0]
         start = "warm" if self.warm else "cold"
         return (
-            f"{self.inference} ({start} start): {several if len(self.status) > 1 else self.status[0]}"
-            f", R-hat {float(self.rhat.max()):.3f}, bulk ESS {float(self.ess_bulk.min()):.0f}"
+            f"{self.inference} ({start} start): {outcome}, R-hat {float(self.rhat.max()):.3f}"
+            f", bulk ESS {float(self.ess_bulk.min()):.0f}"
             f", tail ESS {float(self.ess_tail.min()):.0f}"
             f", {float(self.divergences.sum()):.0f} divergences"
             f", {100 * float(self.depth_saturation.nan_to_num(0.0).max()):.0f} % at maximal depth"

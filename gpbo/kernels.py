@@ -58,11 +58,11 @@ def matern_and_slope(
     With ``a = sqrt(2 nu q)``, the slope is ``exp(-a) / (2 a)`` for nu = 1/2 (0 at ``q = 0``,
     where it always multiplies a zero), ``3/2 exp(-a)`` for 3/2, ``5/6 (1 + a) exp(-a)`` for 5/2.
     """
-    scaled = torch.sqrt(q * (2 * nu))
-    decay = torch.exp(-scaled)
+    scaled = (q * (2 * nu)).sqrt_()
+    decay = scaled.neg().exp_()
     if nu == 0.5:
         return decay, torch.where(q > 0, decay / (2 * scaled), 0.0)
     if nu == 1.5:
         return torch.addcmul(decay, scaled, decay), 1.5 * decay
     linear = torch.addcmul(decay, scaled, decay)
-    return torch.addcmul(linear, q, decay, value=5 / 3), linear * (5 / 6)
+    return torch.addcmul(linear, q, decay, value=5 / 3), linear.mul_(5 / 6)

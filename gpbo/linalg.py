@@ -60,6 +60,18 @@ def inverse_lower(factor: Float[Tensor, "*b n n"]) -> Float[Tensor, "*b n n"]:
     return torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
 
 
+def inverse_from_factor(factor: Float[Tensor, "k n n"]) -> Float[Tensor, "k n n"]:
+    """``(L L')^-1`` from ``L``.
+
+    LAPACK's ``potri`` does least work on a CPU; on a GPU it runs one matrix after the other,
+    and a batched triangular solve and product are several times faster.
+    """
+    if factor.device.type == "cpu":
+        return torch.cholesky_inverse(factor)
+    inverse = inverse_lower(factor)
+    return torch.bmm(inverse.mT, inverse)
+
+
 def append_inverse_lower(
     inverse: Float[Tensor, "*b n n"],
     cross: Float[Tensor, "*b m n"],
