@@ -13,4 +13,80 @@ so that ``x[r,n,d]``, ``y[r,n]``, ``theta[r,s,p]`` and ``candidates[r,q,d]``.
 Inside the engine everything is minimised; a trial's value keeps the user's sign.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpbo import errors, plots, problems
+    from gpbo.fitting import FitReport, Model
+    from gpbo.loop import minimize
+    from gpbo.optimizer import Optimizer
+    from gpbo.result import Result
+    from gpbo.space import Categorical, Integer, Ordinal, Real, Space
+    from gpbo.strategies import (
+        ExpectedImprovement,
+        GridSearch,
+        ProbabilityOfImprovement,
+        RandomSearch,
+        SobolSearch,
+    )
+    from gpbo.trial import Trial, TrialStatus
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Categorical",
+    "ExpectedImprovement",
+    "FitReport",
+    "GridSearch",
+    "Integer",
+    "Model",
+    "Optimizer",
+    "Ordinal",
+    "ProbabilityOfImprovement",
+    "RandomSearch",
+    "Real",
+    "Result",
+    "SobolSearch",
+    "Space",
+    "Trial",
+    "TrialStatus",
+    "errors",
+    "minimize",
+    "plots",
+    "problems",
+]
+
+# Names are imported when they are used, so that `import gpbo` costs nothing: a command line or a
+# worker that evaluates trials need not load the tensor stack.
+_MODULES = {
+    "gpbo.fitting": ("FitReport", "Model"),
+    "gpbo.loop": ("minimize",),
+    "gpbo.optimizer": ("Optimizer",),
+    "gpbo.result": ("Result",),
+    "gpbo.space": ("Categorical", "Integer", "Ordinal", "Real", "Space"),
+    "gpbo.strategies": (
+        "ExpectedImprovement",
+        "GridSearch",
+        "ProbabilityOfImprovement",
+        "RandomSearch",
+        "SobolSearch",
+    ),
+    "gpbo.trial": ("Trial", "TrialStatus"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+    elif name in __all__:
+        value = import_module(f"gpbo.{name}")
+    else:
+        raise AttributeError(f"module 'gpbo' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

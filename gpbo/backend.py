@@ -33,6 +33,10 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         ) from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise InvalidOption(f"device={device!r}: no CUDA device here; use 'auto' or 'cpu'")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise InvalidOption(
+            f"device={device!r}: expected an index below {torch.cuda.device_count()}"
+        )
     if resolved.type not in ("cpu", "cuda"):
         raise InvalidOption(f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:<index>'")
     return resolved

@@ -144,7 +144,7 @@ class LogPosterior:
         alpha = torch.bmm(inverse, residual[..., None])
         fit = (residual * alpha[..., 0]).sum(-1)
         log_determinant = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        count = self._count.repeat_interleave(chains)
+        count = self._count[:, None].expand(-1, chains).reshape(-1)
         value = -0.5 * fit - log_determinant - (0.5 * math.log(2 * math.pi)) * count
 
         pull = torch.baddbmm(inverse, alpha, alpha.mT, beta=-1)

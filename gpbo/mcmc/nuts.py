@@ -30,47 +30,55 @@ class Point:
 
 @dataclass(frozen=True)
 class Noise:
-    """The randomness of one tick."""
+    """The randomness of one tick.
+
+    Attributes:
+        momentum: Standard normal.
+        kinetic: Half the squared norm of the momentum.
+        log_uniform: Logarithms of two uniform numbers.
+        growing: One-hot, which end a trajectory grows from: left or right.
+    """
 
     momentum: Float[Tensor, "k p"]
-    log_uniform: Float[Tensor, "k two"]
-    side: Int[Tensor, "k"]
+    kinetic: Float[Tensor, "k"]
+    log_uniform: Float[Tensor, "two k"]
+    growing: Bool[Tensor, "k two"]
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A chain's trajectory under construction.
+    """A chain's trajectory under construction; packed, since small operations cost most.
 
     Attributes:
-        edges: Left and right end, each with its position, momentum and gradient.
+        edges: Left and right end, each its position, momentum and gradient in one row.
         momentum_sum: Sum of the momenta of all leaves.
         checkpoints: Momentum and anchor (see ``_turned_within``) of the first leaves of the
-            subtrees that are still open; the last slot takes the writes that are not needed.
-        proposal: Position, gradient and value of the trajectory's proposal, packed.
+            subtrees that are still open.
+        proposal: Position, gradient and value of the trajectory's proposal.
         subtree_proposal: The same of the subtree under construction.
         initial: Log joint density at the start.
         log_weight: Log sum of the weights of the leaves, relative to the start.
         subtree_log_weight: The same of the subtree.
-        size: Leaves that the subtree will have, ``2^depth``.
-        leaf: Leaves that it has.
-        side: Which end it grows from, 0 left and 1 right.
         acceptance: Sum of the leaves' Metropolis acceptance probabilities.
         steps: Leapfrog steps taken.
+        size: Leaves that the subtree will have, ``2^depth``.
+        leaf: Leaves that it has.
+        growing: One-hot, which end it grows from.
     """
 
-    edges: Float[Tensor, "k 2 3 p"]
+    edges: Float[Tensor, "k 2 three_p"]
     momentum_sum: Float[Tensor, "k p"]
-    checkpoints: Float[Tensor, "k slots 2 p"]
+    checkpoints: Float[Tensor, "k slots two_p"]
     proposal: Float[Tensor, "k packed"]
     subtree_proposal: Float[Tensor, "k packed"]
     initial: Float[Tensor, "k"]
     log_weight: Float[Tensor, "k"]
     subtree_log_weight: Float[Tensor, "k"]
-    size: Int[Tensor, "k"]
-    leaf: Int[Tensor, "k"]
-    side: Int[Tensor, "k"]
     acceptance: Float[Tensor, "k"]
     steps: Float[Tensor, "k"]
+    size: Int[Tensor, "k"]
+    leaf: Int[Tensor, "k"]
+    growing: Bool[Tensor, "k two"]
 
 
 @dataclass(frozen=True)
@@ -89,22 +97,19 @@ class Transition:
 
 
 @lru_cache
-def checkpoint_tables(
-    max_depth: int, device: torch.device
-) -> tuple[Int[Tensor, "leaves"], Bool[Tensor, "leaves slots"]]:
-    """Where leaf ``i`` of a subtree is stored, and which checkpoints it is compared with.
+def checkpoint_table(max_depth: int, device: torch.device) -> Bool[Tensor, "leaves 2 slots"]:
+    """For leaf ``i`` of a subtree: where it is stored, and what it is compared with.
 
     An even leaf begins subtrees and is stored at slot ``popcount(i >> 1)``; an odd leaf ends as
     many subtrees as it has trailing ones, whose first leaves are in the slots up to that one.
-    Odd leaves are sent to the spare slot ``max_depth``.
     """
-    slots, compared = [], []
-    for leaf in range(2**max_depth):
+    table = torch.zeros(2 ** (max_depth - 1), 2, max_depth, dtype=torch.bool)
+    for leaf in range(len(table)):
         top = (leaf >> 1).bit_count()
         ended = (~leaf & (leaf + 1)).bit_length() - 1
-        slots.append(max_depth if leaf % 2 else top)
-        compared.append([top - ended < slot <= top for slot in range(max_depth)])
-    return torch.tensor(slots, device=device), torch.tensor(compared, device=device)
+        table[leaf, 0, top] = leaf % 2 == 0
+        table[leaf, 1, top - ended + 1 : top + 1] = True
+    return table.to(device)
 
 
 def begin(point: Point, noise: Noise, max_depth: int) -> Trajectory:
@@ -112,21 +117,21 @@ def begin(point: Point, noise: Noise, max_depth: int) -> Trajectory:
     chains, dim = point.position.shape
     proposal = torch.cat([point.position, point.gradient, point.value[:, None]], dim=-1)
     zeros = torch.zeros_like(point.value)
-    end = torch.stack([point.position, noise.momentum, point.gradient], dim=1)
+    end = torch.cat([point.position, noise.momentum, point.gradient], dim=1)
     return Trajectory(
         edges=torch.stack([end, end], dim=1),
         momentum_sum=noise.momentum,
-        checkpoints=point.position.new_zeros(chains, max_depth + 1, 2, dim),
+        checkpoints=point.position.new_zeros(chains, max_depth, 2 * dim),
         proposal=proposal,
         subtree_proposal=proposal,
-        initial=point.value - 0.5 * noise.momentum.square().sum(-1),
+        initial=point.value - noise.kinetic,
         log_weight=zeros,
         subtree_log_weight=torch.full_like(zeros, -torch.inf),
-        size=torch.ones_like(noise.side),
-        leaf=torch.zeros_like(noise.side),
-        side=noise.side,
         acceptance=zeros,
         steps=zeros,
+        size=torch.ones(chains, dtype=torch.long, device=zeros.device),
+        leaf=torch.zeros(chains, dtype=torch.long, device=zeros.device),
+        growing=noise.growing,
     )
 
 
@@ -145,33 +150,27 @@ def tick(
         noise: A fresh momentum and direction for the chains that need one, and two logarithms
             of uniform numbers.
     """
-    state, leaf_log_weight = _extend(log_density, state, step, scale, noise)
+    state, turned_within, leaf_log_weight = _extend(log_density, state, step, scale, noise)
     diverged = leaf_log_weight < DIVERGENCE
-    stopped = diverged | _turned_within(state)
-    leaf = state.leaf + 1
-    full = leaf == state.size
+    stopped = diverged | turned_within
+    full = state.leaf == state.size
     grown = full & ~stopped
-    accepted = grown & (noise.log_uniform[:, 1] < state.subtree_log_weight - state.log_weight)
+    accepted = grown & (noise.log_uniform[1] < state.subtree_log_weight - state.log_weight)
     proposal = torch.where(accepted[:, None], state.subtree_proposal, state.proposal)
     turned = _turned_whole(state)
-    at_limit = state.size == 2 ** (state.checkpoints.shape[1] - 2)
-    done = stopped | (full & (turned | at_limit))
-    steps = state.steps + 1
+    at_limit = state.size == 2 ** (state.checkpoints.shape[1] - 1)
     saturated = grown & at_limit & ~turned
-    outcome = [state.acceptance / steps, steps, diverged.to(steps), saturated.to(steps)]
+    done = stopped | (full & (turned | at_limit))
+    outcome = [state.acceptance / state.steps, state.steps, diverged, saturated]
     transition = Transition(done, torch.cat([proposal, torch.stack(outcome, dim=1)], dim=-1))
-    grown_log_weight = torch.logaddexp(state.log_weight, state.subtree_log_weight)
+    log_weight = torch.logaddexp(state.log_weight, state.subtree_log_weight)
     continued = replace(
         state,
         proposal=proposal,
-        log_weight=torch.where(grown, grown_log_weight, state.log_weight),
-        subtree_log_weight=state.subtree_log_weight.masked_fill(full, -torch.inf),
+        log_weight=torch.where(grown, log_weight, state.log_weight),
         size=torch.where(full, 2 * state.size, state.size),
-        leaf=leaf.masked_fill(full, 0),
-        side=torch.where(full, noise.side, state.side),
-        steps=steps,
     )
-    return _restart(continued, done, noise), transition
+    return _renew(continued, done, full | done, noise), transition
 
 
 def _extend(
@@ -180,80 +179,91 @@ def _extend(
     step: Float[Tensor, "k"],
     scale: Float[Tensor, "r p p"],
     noise: Noise,
-) -> tuple[Trajectory, Float[Tensor, "k"]]:
-    """Add a leaf to the subtree; the leaf's log-weight comes beside the new state."""
-    max_depth = state.checkpoints.shape[1] - 1
-    chain = torch.arange(len(state.side), device=state.side.device)
-    slots, _ = checkpoint_tables(max_depth, state.side.device)
-    end = state.edges[chain, state.side]
+) -> tuple[Trajectory, Bool[Tensor, "k"], Float[Tensor, "k"]]:
+    """Add a leaf to the subtree; whether that made a U-turn, and the leaf's log-weight."""
+    left, right = state.edges.unbind(1)
+    to_right = state.growing[:, 1]
+    end = torch.where(to_right[:, None], right, left)
+    position, momentum, gradient = end.tensor_split(3, dim=1)
+    signed_step = torch.where(to_right, step, -step)
     position, momentum, value, gradient = leapfrog(
-        log_density, end[:, 0], end[:, 1], end[:, 2], (2 * state.side - 1) * step, scale
+        log_density, position, momentum, gradient, signed_step, scale
     )
-    log_weight = value - 0.5 * momentum.square().sum(-1) - state.initial
-    log_weight = log_weight.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+    energy = torch.sub(value, momentum.square().sum(-1), alpha=0.5)
+    log_weight = (energy - state.initial).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
     total = torch.logaddexp(state.subtree_log_weight, log_weight)
-    taken = noise.log_uniform[:, 0] < log_weight - total
+    taken = noise.log_uniform[0] < log_weight - total
     leaf = torch.cat([position, gradient, value[:, None]], dim=-1)
     momentum_sum = state.momentum_sum + momentum
     anchor = torch.sub(momentum_sum, momentum, alpha=0.5)
+    table = checkpoint_table(state.checkpoints.shape[1], step.device)
+    stored, compared = table[state.leaf].unbind(1)
+    turned = _turned_within(state.checkpoints, momentum, anchor, compared)
     extended = replace(
         state,
-        edges=state.edges.index_put(
-            (chain, state.side), torch.stack([position, momentum, gradient], dim=1)
+        edges=torch.where(
+            state.growing[:, :, None],
+            torch.cat([position, momentum, gradient], dim=1)[:, None],
+            state.edges,
         ),
         momentum_sum=momentum_sum,
-        checkpoints=state.checkpoints.index_put(
-            (chain, slots[state.leaf]), torch.stack([momentum, anchor], dim=1)
+        checkpoints=torch.where(
+            stored[:, :, None], torch.cat([momentum, anchor], dim=1)[:, None], state.checkpoints
         ),
         subtree_proposal=torch.where(taken[:, None], leaf, state.subtree_proposal),
         subtree_log_weight=total,
         acceptance=state.acceptance + log_weight.exp().clamp_max(1.0),
+        steps=state.steps + 1,
+        leaf=state.leaf + 1,
     )
-    return extended, log_weight
+    return extended, turned, log_weight
 
 
-def _turned_within(state: Trajectory) -> Bool[Tensor, "k"]:
+def _turned_within(
+    checkpoints: Float[Tensor, "k slots two_p"],
+    momentum: Float[Tensor, "k p"],
+    anchor: Float[Tensor, "k p"],
+    compared: Bool[Tensor, "k slots"],
+) -> Bool[Tensor, "k"]:
     """Whether one of the subtrees that end at the newest leaf makes a U-turn.
 
     The generalised criterion: with ``S`` the sum of the momenta from leaf a to leaf b, less half
     of either end's, the subtree has turned if ``r_a . S <= 0`` or ``r_b . S <= 0``. Let R be the
     running sum of momenta; then ``S = (R_b - r_b/2) - (R_a - r_a/2)``, a difference of anchors.
     """
-    max_depth = state.checkpoints.shape[1] - 1
-    _, compared = checkpoint_tables(max_depth, state.side.device)
-    chain = torch.arange(len(state.side), device=state.side.device)
-    momentum = state.edges[chain, state.side, 1]
-    anchor = torch.sub(state.momentum_sum, momentum, alpha=0.5)
-    first = state.checkpoints[:, :max_depth]
-    span = anchor[:, None] - first[:, :, 1]
-    alignment = torch.minimum((span * first[:, :, 0]).sum(-1), (span @ momentum[..., None])[..., 0])
-    return ((alignment <= 0) & compared[state.leaf]).any(-1)
+    first_momentum, first_anchor = checkpoints.tensor_split(2, dim=2)
+    span = anchor[:, None] - first_anchor
+    at_first = (span * first_momentum).sum(-1)
+    at_last = torch.bmm(span, momentum[:, :, None])[:, :, 0]
+    return ((torch.minimum(at_first, at_last) <= 0) & compared).any(-1)
 
 
 def _turned_whole(state: Trajectory) -> Bool[Tensor, "k"]:
     """The same criterion between the two ends of the whole trajectory."""
-    ends = state.edges[:, :, 1]
+    dim = state.momentum_sum.shape[1]
+    ends = state.edges[:, :, dim : 2 * dim]
     span = torch.sub(state.momentum_sum, ends.sum(1), alpha=0.5)
-    return (ends @ span[..., None] <= 0).any(1)[:, 0]
+    return (torch.bmm(ends, span[:, :, None]) <= 0).any(1)[:, 0]
 
 
-def _restart(state: Trajectory, done: Bool[Tensor, "k"], noise: Noise) -> Trajectory:
-    """A new trajectory from its proposal for every chain that is done."""
+def _renew(
+    state: Trajectory, done: Bool[Tensor, "k"], ended: Bool[Tensor, "k"], noise: Noise
+) -> Trajectory:
+    """A new subtree where one ended, and a new trajectory where it was the last."""
     position, gradient, value = unpack(state.proposal)
-    end = torch.stack([position, noise.momentum, gradient], dim=1)[:, None]
-    initial = value - 0.5 * noise.momentum.square().sum(-1)
+    end = torch.cat([position, noise.momentum, gradient], dim=1)
     return replace(
         state,
-        edges=torch.where(done[:, None, None, None], end, state.edges),
+        edges=torch.where(done[:, None, None], end[:, None], state.edges),
         momentum_sum=torch.where(done[:, None], noise.momentum, state.momentum_sum),
-        initial=torch.where(done, initial, state.initial),
+        initial=torch.where(done, value - noise.kinetic, state.initial),
         log_weight=state.log_weight.masked_fill(done, 0.0),
-        subtree_log_weight=state.subtree_log_weight.masked_fill(done, -torch.inf),
-        size=state.size.masked_fill(done, 1),
-        leaf=state.leaf.masked_fill(done, 0),
-        side=torch.where(done, noise.side, state.side),
+        subtree_log_weight=state.subtree_log_weight.masked_fill(ended, -torch.inf),
         acceptance=state.acceptance.masked_fill(done, 0.0),
         steps=state.steps.masked_fill(done, 0.0),
+        size=state.size.masked_fill(done, 1),
+        leaf=state.leaf.masked_fill(ended, 0),
+        growing=torch.where(ended[:, None], noise.growing, state.growing),
     )
 
 

@@ -200,10 +200,11 @@ class _Driver:
         while True:
             shape = (_TICKS_PER_NOISE, self._chains)
             momentum = self._streams.normal(*shape, dim).transpose(0, 1).flatten(1, 2)
+            kinetic = 0.5 * momentum.square().sum(-1)
             uniform = self._streams.uniform(*shape, 3).transpose(0, 1).flatten(1, 2)
-            log_uniform = uniform[..., :2].log()
-            side = (uniform[..., 2] < 0.5).long()
-            yield from map(Noise, momentum, log_uniform, side)
+            log_uniform = uniform[..., :2].log().mT
+            growing = torch.stack([uniform[..., 2] < 0.5, uniform[..., 2] >= 0.5], dim=-1)
+            yield from map(Noise, momentum, kinetic, log_uniform, growing)
 
 
 def _by_run(records: Float[Tensor, "k t packed"], runs: int) -> Float[Tensor, "r c t packed"]:

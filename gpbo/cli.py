@@ -1,0 +1,117 @@
+"""The command line: ``gpbo problems`` and ``gpbo bench``."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import gpbo
+from gpbo.errors import GpboError
+
+app = typer.Typer(
+    help="Fully Bayesian optimization.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class StrategyName(StrEnum):
+    """The strategies that have a name; `gpbo.strategies` is not imported for ``--help``."""
+
+    EI = "ei"
+    PI = "pi"
+    RANDOM = "random"
+    GRID = "grid"
+    SOBOL = "sobol"
+
+
+class InferenceName(StrEnum):
+    """How the hyperparameters are treated."""
+
+    NUTS = "nuts"
+    MAP = "map"
+    PYRO = "pyro"
+
+
+def main() -> None:
+    """Run the command line; what gpbo raises on purpose is printed as one line."""
+    try:
+        app()
+    except GpboError as error:
+        print(f"gpbo: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        print(f"gpbo {gpbo.__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Say which it is."),
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def problems() -> None:
+    """List the built-in benchmark problems, all of which are minimised."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("problem", no_wrap=True)
+    table.add_column("parameters", justify="right")
+    table.add_column("optimum", justify="right")
+    table.add_column("from")
+    for name in gpbo.problems.names():
+        problem = gpbo.problems.get(name)
+        table.add_row(name, str(problem.dim), f"{problem.optimum:.10g}", problem.citation)
+    Console().print(table)
+
+
+@app.command()
+def bench(
+    problem: Annotated[str, typer.Argument(help="A name that `gpbo problems` lists.")],
+    strategy: Annotated[StrategyName, typer.Option(help="How to search.")] = StrategyName.EI,
+    budget: Annotated[int, typer.Option(help="How many trials.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    dim: Annotated[int | None, typer.Option(help="Parameters; by default as usual.")] = None,
+    inference: Annotated[
+        InferenceName, typer.Option(help="Treatment of the hyperparameters.")
+    ] = InferenceName.NUTS,
+    plot: Annotated[Path | None, typer.Option(help="Write the convergence plot here.")] = None,
+    slices: Annotated[
+        Path | None, typer.Option(help="Write the fitted surrogate along each parameter here.")
+    ] = None,
+) -> None:
+    """Optimize a built-in problem in this process, and say how close it came."""
+    target = gpbo.problems.get(problem, dim)
+    result = gpbo.minimize(
+        target.evaluate,
+        target.space,
+        budget=budget,
+        strategy=strategy.value,
+        seed=seed,
+        inference=inference.value,
+    )
+    print(result)
+    if result.best is not None and result.best.value is not None:
+        print(
+            f"above the optimum {target.optimum:.10g} by {result.best.value - target.optimum:.3g}"
+        )
+    if plot is not None:
+        result.plot(plot)
+    if slices is not None and result.best is not None:
+        gpbo.plots.slices(result, slices)
+    if result.interrupted:
+        raise typer.Exit(130)

@@ -1,0 +1,370 @@
+"""Ask and tell: the memory of one optimization, with no loop and no waiting in it."""
+
+import math
+import numbers
+import operator
+import time
+from collections import deque
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gpbo import fitting
+from gpbo.backend import DTYPE, Streams, resolve_device
+from gpbo.data import Observations, observations
+from gpbo.errors import InvalidData, InvalidOption, InvalidResult, SpaceExhausted, UnknownTrial
+from gpbo.space import Space
+from gpbo.strategies import Situation, SobolSearch, Strategy, resolve_strategy
+from gpbo.trial import Trial, TrialStatus
+
+Direction = Literal["minimize", "maximize"]
+
+#: The initial design has two points per parameter, within these limits: fewer than 5 say
+#: nothing about a single parameter, and beyond 20 a posterior over the hyperparameters, which
+#: does not overfit few points as a point estimate does, chooses better than a space-filling design.
+SMALLEST_DESIGN, LARGEST_DESIGN = 5, 20
+
+
+class Optimizer:
+    """Proposes configurations (`ask`) and learns from their results (`tell`).
+
+    Any number of trials may be pending and results may come in any order: they are matched by
+    trial id. `tell` only records; the model is fitted by the next `ask`, and only if results came
+    since the last fit. The same seed and the same order of calls give the same proposals.
+
+    Args:
+        space: Where to search.
+        strategy: ``"ei"``, ``"pi"``, ``"random"``, ``"grid"``, ``"sobol"``, or a strategy object.
+        direction: ``"minimize"`` or ``"maximize"`` the told values.
+        seed: Of everything random.
+        initial: How many results a strategy with a model starts from: until so many trials
+            were asked or added, failed ones not counted, `ask` gives scrambled Sobol points.
+            By default two per parameter, at least 5 and at most 20.
+        inference: How the hyperparameters are treated: ``"nuts"`` integrates them out,
+            ``"map"`` takes their most probable values, ``"pyro"`` is the slow check of NUTS.
+        model: Kernel and priors; by default `gpbo.Model()`.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
+
+    Raises:
+        InvalidOption: an option is not one of the above.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        strategy: str | Strategy = "ei",
+        *,
+        direction: Direction = "minimize",
+        seed: int = 0,
+        initial: int | None = None,
+        inference: fitting.Inference = "nuts",
+        model: fitting.Model | None = None,
+        device: str = "auto",
+    ) -> None:
+        default = default_initial(space)
+        if direction not in ("minimize", "maximize"):
+            raise InvalidOption(f"direction={direction!r}: expected 'minimize' or 'maximize'")
+        if inference not in ("nuts", "map", "pyro"):
+            raise InvalidOption(f"inference={inference!r}: expected 'nuts', 'map' or 'pyro'")
+        self.space = space
+        self.strategy = resolve_strategy(strategy)
+        self.direction = direction
+        self.seed = whole_number("seed", seed, least=0)
+        self.initial = default if initial is None else whole_number("initial", initial, least=1)
+        self.inference = inference
+        self.model = fitting.Model() if model is None else model
+        self.device = resolve_device(device)
+        self._sign = 1.0 if direction == "minimize" else -1.0
+        self._trials: dict[int, Trial] = {}
+        self._points: dict[int, Tensor] = {}  # in the unit cube, on the device
+        self._finished: list[int] = []  # in the order in which they ended
+        self._taken: set[Hashable] = set()
+        self._queue: deque[dict[str, Any]] = deque()
+        self._fit: fitting.Fit | None = None
+        self._fit_size = 0  # how many results the last fit saw
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every trial there is, by id."""
+        return list(self._trials.values())
+
+    @property
+    def pending(self) -> list[Trial]:
+        """The trials without a result, by id."""
+        return [trial for trial in self.trials if trial.status is TrialStatus.PENDING]
+
+    @property
+    def finished(self) -> list[Trial]:
+        """The trials that were completed or failed, in the order in which they ended."""
+        return [self._trials[number] for number in self._finished]
+
+    @property
+    def completed(self) -> list[Trial]:
+        """The trials that have a value, in the order in which the values came."""
+        return [trial for trial in self.finished if trial.value is not None]
+
+    @property
+    def best(self) -> Trial | None:
+        """The completed trial with the best value, the earliest of several; None before any."""
+        return best_of(self.completed, self.direction)
+
+    @property
+    def fit_report(self) -> fitting.FitReport | None:
+        """The report of the last fit that a proposal came from; None before any."""
+        return None if self._fit is None else self._fit.report
+
+    @overload
+    def ask(self) -> Trial: ...
+    @overload
+    def ask(self, n: int) -> list[Trial]: ...
+    def ask(self, n: Any = None) -> Trial | list[Trial]:
+        """The next trial to run; with ``n``, a list of ``n`` of them.
+
+        Enqueued configurations come first. A batch is chosen one after the other, each knowing
+        that those before it are pending; it has fewer than ``n`` trials where the space has no
+        more left.
+
+        Raises:
+            SpaceExhausted: every configuration was asked or added before.
+            InvalidOption: ``n`` is not a positive whole number.
+        """
+        count = 1 if n is None else whole_number("n", n, least=1)
+        chosen = self._choose(count)
+        # Nothing was changed up to here: an ask that fails or is interrupted leaves no trial.
+        asked = [self._register(params, origin) for params, origin in chosen]
+        for _ in range(min(count, len(self._queue))):
+            self._queue.popleft()
+        return asked[0] if n is None else asked
+
+    def tell(self, trial: object, value: object) -> Trial:
+        """Record a trial's value; returns the trial as it is now.
+
+        A value that is NaN or infinite makes the trial a failed one: nothing is lost, and its
+        configuration is not proposed again.
+
+        Args:
+            trial: A trial of this optimizer, or its id.
+            value: A real number, of Python, or of numpy or torch with one element.
+
+        Raises:
+            InvalidResult: the value is not one real number; the trial stays pending.
+            UnknownTrial: no trial of this optimizer.
+            TrialAlreadyFinished: it has a result already.
+        """
+        known = self._find(trial)
+        number = as_number(f"trial {known.id}: value", value)
+        return self._finish(known, number)
+
+    def fail(self, trial: object, reason: str = "failed") -> Trial:
+        """Record that a trial has no value, and why; returns the trial as it is now.
+
+        Raises:
+            UnknownTrial: no trial of this optimizer.
+            TrialAlreadyFinished: it has a result already.
+        """
+        return self._end(self._find(trial).failed(reason, time.time()))
+
+    def add(self, params: Mapping[str, Any], value: object) -> Trial:
+        """Record a result that was not asked for; its configuration may be known already.
+
+        Raises:
+            InvalidParams: not a configuration of the space; nothing is recorded.
+            InvalidResult: the value is not one real number; nothing is recorded.
+        """
+        valid = self.space.validate(params)
+        number = as_number("value", value)
+        return self._finish(self._register(valid, "added"), number)
+
+    def enqueue(self, params: Mapping[str, Any]) -> None:
+        """Have this configuration asked next, after those enqueued before, even if it is known.
+
+        Raises:
+            InvalidParams: not a configuration of the space.
+        """
+        self._queue.append(self.space.validate(params))
+
+    def observations(self) -> Observations:
+        """The results and the pending points as the engine sees them: one run, minimised."""
+        completed = self.completed
+        values = [self._sign * trial.value for trial in completed if trial.value is not None]
+        return observations(
+            [self._rows(completed)],
+            [torch.tensor(values, dtype=DTYPE, device=self.device)],
+            [self._rows(self.pending)],
+        )
+
+    def fit(self) -> fitting.Fit:
+        """The model of all results so far. Looking at it changes nothing that is proposed.
+
+        Raises:
+            InvalidData: there is no result yet.
+        """
+        size = len(self.completed)
+        if size == 0:
+            raise InvalidData("no trial has a value yet: expected one or more to fit a model to")
+        if self._fit is not None and self._fit_size == size:
+            return self._fit
+        return fitting.fit(
+            self.observations(),
+            self.model,
+            inference=self.inference,
+            warm=None if self._fit is None else self._fit.warm,
+            streams=Streams.named(self.seed, "fit", size, device=self.device),
+        )
+
+    def _fit_to_ask(self) -> fitting.Fit:
+        self._fit = self.fit()
+        self._fit_size = len(self.completed)
+        return self._fit
+
+    def _choose(self, count: int) -> list[tuple[dict[str, Any], str]]:
+        """What to ask next, and where it comes from; changes nothing but the fit."""
+        chosen = [(params, "enqueued") for params in list(self._queue)[:count]]
+        failed = [trial for trial in self.finished if trial.status is TrialStatus.FAILED]
+        situation = Situation(
+            space=self.space,
+            data=self.observations(),
+            failed=self._rows(failed).unsqueeze(0),
+            failed_mask=torch.ones(1, len(failed), dtype=torch.bool, device=self.device),
+            taken=(frozenset(self._taken),),
+            seed=self.seed,
+            index=len(self._trials),
+            fit=self._fit_to_ask,
+        )
+        for params, _ in chosen:
+            situation = situation.after(self._encode(params))
+        design = self._design_left(len(chosen), count - len(chosen))
+        model = "model:" if self.strategy.uses_model else ""
+        for strategy, origin, wanted in (
+            (SobolSearch(), "design", design),
+            (self.strategy, model + self.strategy.name, count - len(chosen) - design),
+        ):
+            try:
+                points = _propose(strategy, situation, wanted)
+            except SpaceExhausted:
+                if not chosen:
+                    raise
+                break
+            for point in points:
+                situation = situation.after(point.unsqueeze(0))
+            chosen += [(params, origin) for params in self.space.decode(points)]
+        return chosen
+
+    def _design_left(self, queued: int, wanted: int) -> int:
+        """How many of the ``wanted`` points belong to the initial design.
+
+        A failed trial tells the model nothing, so the design replaces it; and while there is no
+        result at all there is nothing to fit.
+        """
+        if not self.strategy.uses_model:
+            return 0
+        results = len(self.completed)
+        if results == 0:
+            return wanted
+        informative = results + len(self.pending) + queued
+        return min(wanted, max(0, self.initial - informative))
+
+    def _register(self, params: dict[str, Any], origin: str) -> Trial:
+        trial = Trial(len(self._trials), params, origin=origin, asked_at=time.time())
+        self._trials[trial.id] = trial
+        self._points[trial.id] = self._encode(params)[0]
+        self._taken.add(self.space.key(params))
+        return trial
+
+    def _finish(self, trial: Trial, number: float) -> Trial:
+        if not math.isfinite(number):
+            return self.fail(trial, f"the value is {number}")
+        return self._end(trial.completed(number, time.time()))
+
+    def _end(self, trial: Trial) -> Trial:
+        self._trials[trial.id] = trial
+        self._finished.append(trial.id)
+        return trial
+
+    def _find(self, trial: object) -> Trial:
+        number = trial.id if isinstance(trial, Trial) else trial
+        known = None
+        if isinstance(number, numbers.Integral) and not isinstance(number, bool):
+            known = self._trials.get(int(number))
+        if known is None:
+            raise UnknownTrial(
+                f"trial={trial!r}: expected a trial of this optimizer, or its id "
+                f"(it has {len(self._trials)} trials)"
+            )
+        if isinstance(trial, Trial) and trial.params != known.params:
+            raise UnknownTrial(
+                f"trial={trial!r}: trial {known.id} of this optimizer has params={known.params!r}"
+            )
+        return known
+
+    def _encode(self, params: Mapping[str, Any]) -> Float[Tensor, "1 d"]:
+        return self.space.encode([params]).to(self.device)
+
+    def _rows(self, trials: Sequence[Trial]) -> Float[Tensor, "n d"]:
+        if not trials:
+            return torch.zeros(0, self.space.dim, dtype=DTYPE, device=self.device)
+        return torch.stack([self._points[trial.id] for trial in trials])
+
+
+def default_initial(space: object) -> int:
+    """The size of the initial design if none is given: see `Optimizer`.
+
+    Raises:
+        InvalidOption: not a space.
+    """
+    if not isinstance(space, Space):
+        raise InvalidOption(f"space={space!r}: expected a gpbo.Space")
+    return min(max(2 * len(space.parameters), SMALLEST_DESIGN), LARGEST_DESIGN)
+
+
+def best_of(trials: Iterable[Trial], direction: Direction) -> Trial | None:
+    """The trial with the best value, the first of several; None if none has a value."""
+    sign = 1.0 if direction == "minimize" else -1.0
+    valued = [(sign * trial.value, trial) for trial in trials if trial.value is not None]
+    return min(valued, key=operator.itemgetter(0))[1] if valued else None
+
+
+def whole_number(name: str, value: object, *, least: int) -> int:
+    """An option that counts something.
+
+    Raises:
+        InvalidOption: not a whole number (a bool is none) of at least ``least``.
+    """
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least:
+        return int(value)
+    raise InvalidOption(f"{name}={value!r}: expected a whole number, {least} or more")
+
+
+def as_number(name: str, value: object) -> float:
+    """A told value as a float, which may be NaN or infinite.
+
+    Raises:
+        InvalidResult: not one real number (a bool, a string, None, several numbers, ...).
+    """
+    shape = getattr(value, "shape", None)
+    number = value
+    if shape is not None and not isinstance(value, np.generic):
+        if math.prod(shape) != 1 or np.ma.is_masked(value):
+            raise InvalidResult(f"{name} has shape {tuple(shape)}: expected one real number")
+        number = value.item()  # type: ignore[attr-defined]  # arrays and tensors have it
+    if isinstance(number, bool | np.bool_) or not isinstance(number, numbers.Real):
+        raise InvalidResult(
+            f"{name}={value!r} has type {type(value).__name__}: expected one real number"
+        )
+    try:
+        return float(number)
+    except OverflowError as error:
+        raise InvalidResult(f"{name} is too large for a double: expected a real number") from error
+
+
+def _propose(strategy: Strategy, situation: Situation, count: int) -> Float[Tensor, "q d"]:
+    if count == 0:
+        return situation.data.x[0, :0]
+    size = situation.space.size
+    if size is not None and len(situation.taken[0]) >= size:
+        raise SpaceExhausted(f"all {size} configurations of the space were tried or are pending")
+    return strategy.propose(situation, count)[0]

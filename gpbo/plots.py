@@ -1,0 +1,345 @@
+"""Plots: functions that return the data of a plot, and thin painters of them.
+
+    convergence   the running best of one or several results over the trials
+    slices        the surrogate along each parameter, through the best trial
+
+Figures are drawn without a display and without global state; the ending of the path decides the
+format (``.png``, ``.svg``, ``.pdf``, ...).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from gpbo.choices import Categorical, Ordinal
+from gpbo.errors import InvalidData, InvalidOption
+from gpbo.optimizer import Optimizer, best_of
+from gpbo.parameters import Integer, Parameter, Real
+from gpbo.result import Result
+from gpbo.space import Space
+from gpbo.trial import Trial
+
+#: Okabe and Ito's colours, which colour-blind people can tell apart.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+#: Points of a curve along a real parameter, and the most along an integer one.
+_POINTS = 101
+#: Standard deviations of a normal distribution that hold 95 % of it.
+_BAND = 1.959963984540054
+#: A positive quantity that spans this factor is drawn on a log axis.
+_LOG_SPAN = 1e3
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """One curve of a convergence plot.
+
+    Attributes:
+        label: What the curve is called.
+        values: The value of each trial, in the order in which they ended; NaN if it failed.
+        best: The best value so far after each trial; NaN before the first success.
+        design: How many trials, from the first, were done when the initial design was.
+    """
+
+    label: str
+    values: tuple[float, ...]
+    best: tuple[float, ...]
+    design: int
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The surrogate along one parameter, the others as in the best trial.
+
+    Positions are the parameter's values, or for listed ones their number in the list.
+
+    Attributes:
+        name: The parameter.
+        axis: How to lay out the positions.
+        labels: The listed values; empty for numbers.
+        positions: Where the surrogate was evaluated.
+        mean: Its mean over the hyperparameter draws there, in the user's units.
+        low, high: A 95 % band of the function, observation noise not included.
+        best: Where the best trial is, and its value.
+        observed: Where the completed trials are, and their values.
+        closeness: Per trial, 1 for the best one itself down to 0 for one at the opposite corner.
+    """
+
+    name: str
+    axis: Literal["linear", "log", "reverse_log", "listed"]
+    labels: tuple[str, ...]
+    positions: tuple[float, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    best: tuple[float, float]
+    observed: tuple[tuple[float, float], ...]
+    closeness: tuple[float, ...]
+
+
+def convergence_data(results: Mapping[str, Result]) -> tuple[Convergence, ...]:
+    """The curves of a convergence plot: one for each labelled result."""
+    curves = []
+    for label, result in results.items():
+        design = [i for i, trial in enumerate(result.trials, 1) if trial.origin == "design"]
+        incumbents = [math.nan if best is None else best.value for best in result.incumbents]
+        values = [math.nan if trial.value is None else trial.value for trial in result.trials]
+        best = tuple(math.nan if value is None else value for value in incumbents)
+        curves.append(Convergence(label, tuple(values), best, max(design, default=0)))
+    return tuple(curves)
+
+
+def convergence(results: Mapping[str, Result], path: str | Path | None = None) -> Figure:
+    """The running best of each result over its trials; the initial design is shaded.
+
+    Dots are the trials, crosses at the bottom the failed ones.
+
+    Args:
+        results: By the label that each has in the plot.
+        path: Where to write it, if anywhere.
+
+    Raises:
+        InvalidOption: no results, or some minimised and some maximised.
+    """
+    directions = sorted({result.direction for result in results.values()})
+    if len(directions) != 1:
+        raise InvalidOption(f"results have directions {directions}: expected one or more of one")
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    _paint_convergence(figure.subplots(), convergence_data(results))
+    return _written(figure, path)
+
+
+def slices_data(source: Result | Optimizer) -> tuple[Slice, ...]:
+    """The surrogate along each parameter, through the best trial.
+
+    Raises:
+        InvalidData: no trial has a value yet.
+    """
+    optimizer = source.optimizer if isinstance(source, Result) else source
+    posterior = _Posterior(optimizer)
+    best = best_of(optimizer.completed, optimizer.direction)
+    if best is None:
+        raise InvalidData("no trial has a value yet: expected one or more to plot")
+    closeness = _closeness(optimizer.space, optimizer.completed, best)
+    return tuple(
+        _slice(parameter, posterior, best, optimizer.completed, closeness)
+        for parameter in optimizer.space.parameters
+    )
+
+
+def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure:
+    """The surrogate's mean and 95 % band along each parameter, through the best trial.
+
+    Trials lie off the slices by their other parameters: the closer to the best one, the darker.
+
+    Args:
+        source: A result, or an optimizer that has results; its model is fitted if it was not.
+        path: Where to write it, if anywhere.
+
+    Raises:
+        InvalidData: no trial has a value yet.
+    """
+    data = slices_data(source)
+    columns = min(3, len(data))
+    rows = -(-len(data) // columns)
+    figure = Figure(figsize=(0.6 + 3.1 * columns, 0.5 + 2.5 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for axes, part in zip(grid.flat, data, strict=False):
+        _paint_slice(axes, part)
+    for axes in grid.flat[len(data) :]:
+        axes.remove()
+    for axes in grid[:, 0]:
+        axes.set_ylabel("value")
+    middle = [value for part in data for value in (*part.low, *part.high)]
+    values = [value for _, value in data[0].observed]
+    _set_value_axis(grid[0, 0], [*values, *np.quantile(middle, [0.05, 0.95])], [data[0].best[1]])
+    _legend(figure)
+    return _written(figure, path)
+
+
+class _Posterior:
+    """The surrogate of an optimizer in the user's units."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._surrogate = optimizer.fit().surrogate
+        self._data = optimizer.observations()
+        self._space = optimizer.space
+        self._sign = 1.0 if optimizer.direction == "minimize" else -1.0
+
+    def at(self, rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation over the hyperparameter draws, ``[q]`` each."""
+        points = self._space.encode(rows).to(self._data.x.device).unsqueeze(0)
+        mean, variance = self._surrogate.moments(points)
+        spread = variance.mean(1) + mean.var(1, correction=0)
+        centre = self._sign * self._data.in_units(mean.mean(1))
+        deviation = self._data.scale.unsqueeze(-1) * spread.sqrt()
+        return centre[0].cpu().numpy(), deviation[0].cpu().numpy()
+
+
+def _slice(
+    parameter: Parameter,
+    posterior: _Posterior,
+    best: Trial,
+    trials: Sequence[Trial],
+    closeness: tuple[float, ...],
+) -> Slice:
+    name = parameter.name
+    values = parameter.grid(_POINTS)
+    mean, deviation = posterior.at([{**best.params, name: value} for value in values])
+    listed = isinstance(parameter, Categorical | Ordinal)
+
+    def place(trial: Trial) -> tuple[float, float]:
+        value = trial.params[name]
+        return float(parameter.key(value) if listed else value), float(trial.value or 0.0)
+
+    return Slice(
+        name=name,
+        axis=parameter.scale if isinstance(parameter, Real | Integer) else "listed",
+        labels=tuple(map(str, values)) if listed else (),
+        positions=tuple(float(i if listed else value) for i, value in enumerate(values)),
+        mean=tuple(mean.tolist()),
+        low=tuple((mean - _BAND * deviation).tolist()),
+        high=tuple((mean + _BAND * deviation).tolist()),
+        best=place(best),
+        observed=tuple(map(place, trials)),
+        closeness=closeness,
+    )
+
+
+def _closeness(space: Space, trials: Sequence[Trial], best: Trial) -> tuple[float, ...]:
+    """1 at the best trial, falling to 0 at the trial that is farthest from it in the cube."""
+    points = space.encode([trial.params for trial in trials])
+    distance = (points - space.encode([best.params])).square().sum(-1).sqrt()
+    farthest = distance.max().clamp(min=1e-12)
+    return tuple((1 - distance / farthest).tolist())
+
+
+def _paint_convergence(axes: Axes, curves: Sequence[Convergence]) -> None:
+    design = max((curve.design for curve in curves), default=0)
+    if design:
+        axes.axvspan(0.5, design + 0.5, color="0.93", linewidth=0, zorder=0)
+        axes.annotate(
+            "initial design",
+            (0.5 + design / 2, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            color="0.45",
+            fontsize="small",
+        )
+    for number, curve in enumerate(curves):
+        colour = _COLOURS[number % len(_COLOURS)]
+        trials = np.arange(1, len(curve.values) + 1)
+        axes.plot(trials, curve.values, "o", color=colour, alpha=0.4, markersize=3.5, mew=0)
+        failed = trials[np.isnan(curve.values)]
+        bottom = np.full(len(failed), 0.02 + 0.03 * number)
+        axes.plot(
+            failed, bottom, "x", color=colour, markersize=4, transform=axes.get_xaxis_transform()
+        )
+        axes.step(trials, curve.best, where="post", color=colour, linewidth=2, label=curve.label)
+    longest = max((len(curve.values) for curve in curves), default=1)
+    axes.set_xlim(0.5, longest + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    values = [value for curve in curves for value in curve.values if math.isfinite(value)]
+    first = [next(filter(math.isfinite, curve.best), math.nan) for curve in curves]
+    last = [curve.best[-1] for curve in curves if curve.best]
+    _set_value_axis(axes, values, keep=[*filter(math.isfinite, [*first, *last])])
+    axes.set_xlabel("trial")
+    axes.set_ylabel("value, and the best so far")
+    if len(curves) > 1:
+        axes.legend(frameon=False)
+    _clean(axes)
+
+
+def _paint_slice(axes: Axes, part: Slice) -> None:
+    positions, mean = np.array(part.positions), np.array(part.mean)
+    low, high = np.array(part.low), np.array(part.high)
+    colour = _COLOURS[0]
+    if part.axis == "listed":
+        axes.bar(positions, high - low, 0.5, bottom=low, color=colour, alpha=0.2, linewidth=0)
+        axes.hlines(mean, positions - 0.25, positions + 0.25, color=colour, linewidth=2)
+        axes.set_xticks(positions, part.labels)
+        axes.set_xlim(-0.6, len(positions) - 0.4)
+    else:
+        axes.fill_between(positions, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(positions, mean, color=colour, linewidth=2)
+        _set_position_axis(axes, part.axis, part.positions)
+    where, values = np.array(part.observed).T
+    # A trial's shade says how near it lies to the slice; even the farthest stays visible.
+    shades = [(0.0, 0.0, 0.0, 0.12 + 0.6 * close**2) for close in part.closeness]
+    axes.scatter(where, values, s=12, c=shades, linewidths=0, zorder=3)
+    axes.plot(*part.best, marker="*", color=_COLOURS[1], markersize=11, mec="white", mew=0.6)
+    axes.set_xlabel(part.name)
+    _clean(axes)
+
+
+def _legend(figure: Figure) -> None:
+    blue, orange = _COLOURS[:2]
+    star = Line2D([], [], marker="*", color=orange, linestyle="", markersize=10, mec="white")
+    dots = Line2D([], [], marker="o", color="0.35", linestyle="", markersize=4, mew=0)
+    figure.legend(
+        [Line2D([], [], color=blue), Patch(color=blue, alpha=0.2, linewidth=0), dots, star],
+        ["mean", "95 % band", "trials, darker near the best", "best trial"],
+        loc="outside upper center",
+        ncols=4,
+        frameon=False,
+        fontsize="small",
+    )
+
+
+def _set_position_axis(axes: Axes, axis: str, positions: Sequence[float]) -> None:
+    if axis == "log":
+        axes.set_xscale("log")
+    elif axis == "reverse_log":
+        axes.set_xscale("function", functions=(_reverse_log, lambda u: -np.expm1(-u)))
+        nines = [1 - 10.0**-power for power in range(1, 16)]
+        ticks = [positions[0], *(v for v in nines if positions[0] < v <= positions[-1])]
+        axes.set_xticks(ticks, [f"{tick:.15g}" for tick in ticks])
+    margin = 0.02
+    if axis == "linear":
+        width = (positions[-1] - positions[0]) or 1.0
+        axes.set_xlim(positions[0] - margin * width, positions[-1] + margin * width)
+    else:
+        axes.margins(x=margin)
+
+
+def _reverse_log(values: np.ndarray) -> np.ndarray:
+    """What `Real` lays out evenly; matplotlib asks beyond its range too."""
+    return -np.log1p(-np.minimum(values, 1 - 1e-16))
+
+
+def _set_value_axis(axes: Axes, values: Sequence[float], keep: Sequence[float]) -> None:
+    """Limits that show the bulk of the values and all of ``keep``, whatever the outliers."""
+    if not values:
+        return
+    low, high = np.quantile(values, [0.05, 0.95])
+    low, high = min(low, *keep), max(high, *keep)
+    if low > 0 and high / low >= _LOG_SPAN:
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.5, high * 1.5)
+        return
+    # Limits that differ by roundings only are one value to matplotlib.
+    flat = high - low <= 1e-9 * max(abs(low), abs(high))
+    margin = (0.05 * abs(high) or 0.5) if flat else 0.06 * (high - low)
+    axes.set_ylim(low - margin, high + margin)
+
+
+def _clean(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _written(figure: Figure, path: str | Path | None) -> Figure:
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure

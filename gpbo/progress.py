@@ -1,0 +1,94 @@
+"""What a running optimization shows: a live panel on a terminal, elsewhere a line per trial."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from gpbo.loop import State
+from gpbo.result import outcome, short, short_params
+from gpbo.trial import Trial
+
+#: Without a terminal a long run prints about this many lines, and one for each improvement.
+_LINES = 100
+
+
+def panel(state: State) -> RenderableType:
+    """The state as a panel for a terminal."""
+    bar = Table.grid(padding=(0, 2))
+    failed = f", {state.failed} failed" if state.failed else ""
+    bar.add_row(
+        ProgressBar(total=state.budget, completed=state.done, width=40),
+        Text(f"{state.done}/{state.budget} trials{failed}, {state.left} left"),
+    )
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    if state.best is None:
+        facts.add_row("best", "none yet")
+    else:
+        where = f"  trial {state.best.id}, {state.best.origin}"
+        facts.add_row("best", Text.assemble((short(state.best.value), "bold"), (where, "dim")))
+        facts.add_row("", Text(short_params(state.best.params)))
+    facts.add_row("now", Text(_activity(state)))
+    facts.add_row("time", Text(_times(state)))
+    return Panel(Group(bar, facts), title=Text(state.title), title_align="left", expand=False)
+
+
+def line(state: State, trial: Trial) -> str:
+    """A trial that ended, and the state after it, as one line of text."""
+    width = len(str(state.budget))
+    best = "none" if state.best is None else short(state.best.value)
+    mark = " *" if state.best is not None and state.best.id == trial.id else ""
+    params = f"  {short_params(trial.params)}" if mark else ""
+    return (
+        f"{state.done:>{width}}/{state.budget}  {outcome(trial)}  best {best}  "
+        f"[{_times(state)}]{mark}{params}"
+    )
+
+
+@contextmanager
+def shown(
+    snapshot: Callable[[], State], console: Console | None = None
+) -> Iterator[Callable[[Trial], None]]:
+    """Show an optimization while inside; call what this yields with each trial that ended.
+
+    Args:
+        snapshot: The state at this moment; called from another thread to keep the time moving.
+        console: Where to; by default the standard error stream.
+    """
+    console = Console(stderr=True) if console is None else console
+    if console.is_terminal:
+        with Live(get_renderable=lambda: panel(snapshot()), console=console):
+            yield lambda trial: None
+        return
+
+    def print_line(trial: Trial) -> None:
+        state = snapshot()
+        improved = state.best is not None and state.best.id == trial.id
+        if improved or state.done % max(1, state.budget // _LINES) == 0:
+            console.print(line(state, trial), markup=False, highlight=False, soft_wrap=True)
+
+    yield print_line
+
+
+def _activity(state: State) -> str:
+    if state.left == 0:
+        return "done"
+    if state.running is None:
+        return f"choosing what to try, {state.current_s:.1f} s"
+    return f"evaluating trial {state.running.id} ({state.running.origin}), {state.current_s:.1f} s"
+
+
+def _times(state: State) -> str:
+    minutes, seconds = divmod(int(state.elapsed_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours}:{minutes:02}:{seconds:02} elapsed, "
+        f"objective {state.objective_s:.1f} s, gpbo {state.engine_s:.1f} s"
+    )

@@ -1,0 +1,127 @@
+"""What came of an optimization: the best trial, all trials, where the time went."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gpbo.fitting import FitReport
+from gpbo.optimizer import Direction, Optimizer, best_of
+from gpbo.trial import Trial, TrialStatus
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+#: Why a loop ended: the trials were done, the space was used up, or the user stopped it.
+Stopped = Literal["budget", "exhausted", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The trials of one optimization, in the order in which they ended.
+
+    Attributes:
+        trials: Completed and failed ones.
+        direction: Which values are good ones.
+        stopped: ``"budget"``: all trials were done; ``"exhausted"``: the space has no
+            configuration left; ``"interrupted"``: by Ctrl-C, and what was done is here.
+        objective_s: Seconds spent in the objective.
+        engine_s: Seconds spent in choosing what to try.
+        optimizer: To go on with by `Optimizer.ask`, or to look at the model with
+            `Optimizer.fit`.
+    """
+
+    trials: tuple[Trial, ...]
+    direction: Direction
+    stopped: Stopped
+    objective_s: float
+    engine_s: float
+    optimizer: Optimizer
+
+    @property
+    def best(self) -> Trial | None:
+        """The completed trial with the best value, the first of several; None if all failed."""
+        return best_of(self.trials, self.direction)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user stopped it."""
+        return self.stopped == "interrupted"
+
+    @property
+    def incumbents(self) -> tuple[Trial | None, ...]:
+        """The best trial so far after each of the trials; None before the first success."""
+        incumbents: list[Trial | None] = []
+        best: Trial | None = None
+        for trial in self.trials:
+            best = best_of([trial] if best is None else [best, trial], self.direction)
+            incumbents.append(best)
+        return tuple(incumbents)
+
+    @property
+    def fit_report(self) -> FitReport | None:
+        """The report of the last fit that a proposal came from; None if there was none."""
+        return self.optimizer.fit_report
+
+    def table(self, last: int | None = None) -> "Table":
+        """All trials, or the ``last`` ones, as a table that `rich` prints; the best in bold."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        names = self.optimizer.space.names
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for heading in ("trial", "value", *names, "origin", "s"):
+            left = heading == "origin"
+            table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+        for trial in self.trials if last is None else self.trials[-last:]:
+            value = str(trial.status) if trial.value is None else short(trial.value)
+            seconds = "" if trial.duration_s is None else f"{trial.duration_s:.1f}"
+            cells = [short(trial.params[name]) for name in names]
+            best = self.best is not None and trial.id == self.best.id
+            style = "bold" if best else "dim" if trial.value is None else None
+            table.add_row(str(trial.id), value, *cells, trial.origin, seconds, style=style)
+        return table
+
+    def plot(self, path: str | Path) -> None:
+        """Write the convergence plot; the ending of the path decides the format."""
+        from gpbo import plots
+
+        plots.convergence({self.optimizer.strategy.name: self}, path)
+
+    def __str__(self) -> str:
+        failed = sum(trial.status is TrialStatus.FAILED for trial in self.trials)
+        how = {
+            "budget": "the budget was used",
+            "exhausted": "every configuration of the space was tried",
+            "interrupted": "interrupted",
+        }[self.stopped]
+        lines = [f"{len(self.trials)} trials ({failed} failed), {how}"]
+        if self.best is None:
+            lines.append("no trial has a value")
+        else:
+            lines.append(f"best value {short(self.best.value)} at trial {self.best.id}:")
+            lines += [f"    {name} = {value!r}" for name, value in self.best.params.items()]
+        lines.append(f"time: {self.objective_s:.1f} s objective, {self.engine_s:.1f} s gpbo")
+        if self.fit_report is not None:
+            lines.append(f"last fit: {self.fit_report.summary()}")
+        return "\n".join(lines)
+
+
+def short(value: object) -> str:
+    """A value for people: floats with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def short_params(params: Mapping[str, Any]) -> str:
+    """A configuration on one line."""
+    return "  ".join(f"{name}={short(value)}" for name, value in params.items())
+
+
+def outcome(trial: Trial) -> str:
+    """A trial's value, or the first line of why it has none, in a few characters."""
+    if trial.value is not None:
+        return short(trial.value)
+    if trial.reason is None:
+        return str(trial.status)
+    line = trial.reason.splitlines()[0] if trial.reason else ""
+    return f"failed: {line if len(line) <= 40 else line[:39] + '…'}"
