@@ -13,10 +13,13 @@ def cholesky(
 ) -> tuple[Float[Tensor, "*b n n"], Bool[Tensor, "*b"]]:
     """Lower factors, and which rows have one; no jitter and no exception.
 
-    The factor of a failed row is meaningless. Nothing here waits for the device.
+    The factor of a failed row is meaningless, but its diagonal is NaN: an exact 0 there would make
+    ``cholesky_inverse`` raise for the whole batch. Nothing here waits for the device.
     """
     factor, info = torch.linalg.cholesky_ex(matrix)
-    return factor, info == 0
+    failed = info != 0
+    factor.diagonal(dim1=-2, dim2=-1).masked_fill_(failed[..., None], torch.nan)
+    return factor, ~failed
 
 
 def jittered_cholesky(
