@@ -149,7 +149,7 @@ def _raw_points(
 def _ranked(utility: Utility, x: Float[Tensor, "r b d"]) -> _Ranked:
     width = (_CPU_CHUNK if x.device.type == "cpu" else _GPU_CHUNK) // x.shape[0]
     value = torch.cat([utility(chunk) for chunk in x.split(max(1, width), dim=1)], dim=1)
-    return _Ranked(x, value.nan_to_num(nan=0.0))
+    return _Ranked(x, value.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf))
 
 
 def _pick_starts(raw: _Ranked, restarts: int, streams: Streams) -> _Ranked:
