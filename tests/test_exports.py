@@ -1,0 +1,82 @@
+"""The public names, and what importing them costs."""
+
+import subprocess
+import sys
+
+import gpbo
+
+PUBLIC = [
+    "Categorical",
+    "ExpectedImprovement",
+    "FitReport",
+    "GridSearch",
+    "Integer",
+    "Model",
+    "Optimizer",
+    "Ordinal",
+    "ProbabilityOfImprovement",
+    "RandomSearch",
+    "Real",
+    "Result",
+    "SobolSearch",
+    "Space",
+    "Trial",
+    "TrialStatus",
+    "errors",
+    "minimize",
+    "plots",
+    "problems",
+]
+
+
+def in_a_new_process(script: str) -> str:
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return ran.stdout
+
+
+def test_the_public_names_are_these_and_all_are_there() -> None:
+    assert sorted(gpbo.__all__) == PUBLIC
+    for name in PUBLIC:
+        value = getattr(gpbo, name)
+        assert name in dir(gpbo)
+        assert getattr(value, "__name__", "").split(".")[-1] == name
+
+
+def test_another_name_is_an_attribute_error() -> None:
+    script = """
+import gpbo
+try:
+    gpbo.bogus
+except AttributeError as error:
+    print(error)
+"""
+    assert in_a_new_process(script) == "module 'gpbo' has no attribute 'bogus'\n"
+
+
+def test_minimize_is_the_function_whatever_was_imported_before() -> None:
+    script = """
+import gpbo.cli, gpbo.loop, gpbo.plots, gpbo
+print(callable(gpbo.minimize))
+"""
+    assert in_a_new_process(script) == "True\n"
+
+
+def test_import_is_light() -> None:
+    script = """
+import sys
+import gpbo
+heavy = ["matplotlib", "rich", "typer", "pyro", "gpytorch", "botorch", "torch", "sklearn"]
+print([name for name in heavy if name in sys.modules])
+"""
+    assert in_a_new_process(script) == "[]\n"
+
+
+def test_an_optimization_loads_the_tensor_stack_and_no_plots_tables_or_commands() -> None:
+    script = """
+import sys
+import gpbo
+space = gpbo.Space(gpbo.Real("x", 0, 1))
+gpbo.minimize(lambda params: params["x"], space, budget=3, strategy="random", progress=False)
+print([name for name in ["matplotlib", "rich", "typer", "sklearn"] if name in sys.modules])
+"""
+    assert in_a_new_process(script) == "[]\n"

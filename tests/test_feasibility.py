@@ -1,0 +1,92 @@
+"""The chance that a point gives a value, learned from those that did and did not."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from gpbo.backend import DTYPE
+from gpbo.data import Observations, standardised
+from gpbo.feasibility import log_chance_of_success, weighted
+
+RUNS, RESULTS, FAILURES, POINTS, DIM = 2, 5, 3, 7, 2
+
+
+def scene() -> tuple[Observations, Tensor, Tensor]:
+    """Results in the upper half of the square, failures in the lower; run 1 has one failure."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.rand(RUNS, RESULTS, DIM, dtype=DTYPE, generator=generator)
+    failed = torch.rand(RUNS, FAILURES, DIM, dtype=DTYPE, generator=generator)
+    x[..., 1] = 0.6 + 0.4 * x[..., 1]
+    failed[..., 1] = 0.4 * failed[..., 1]
+    mask = torch.ones(RUNS, FAILURES, dtype=torch.bool)
+    mask[1, 1:] = False
+    return standardised(x, x.sum(-1)), failed, mask
+
+
+class Linear:
+    """A utility with a gradient that is easy to know."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return 3 * x[..., 0] - x[..., 1]
+
+    def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self(x), torch.tensor([3.0, -1.0], dtype=DTYPE).expand_as(x).clone()
+
+
+def test_the_chance_is_low_at_failures_high_at_results_and_fair_where_nothing_is_known() -> None:
+    data, failed, mask = scene()
+    chance = log_chance_of_success(data, failed, mask)
+    assert (chance(failed).exp()[mask] < 0.1).all()
+    assert (chance(data.x).exp() > 0.95).all()
+    far = standardised(torch.zeros(1, 1, 1, dtype=DTYPE), torch.zeros(1, 1, dtype=DTYPE))
+    one = torch.ones(1, 1, 1, dtype=DTYPE)
+    alone = log_chance_of_success(far, torch.zeros_like(one), torch.ones(1, 1, dtype=torch.bool))
+    normal_at_one = 0.5 * math.erfc(-1 / math.sqrt(2))
+    torch.testing.assert_close(
+        alone(one).exp(), torch.full((1, 1), normal_at_one, dtype=DTYPE), rtol=0, atol=0.01
+    )
+
+
+def test_more_failures_at_a_place_make_the_chance_fall_on() -> None:
+    data, failed, _ = scene()
+    once = torch.tensor([[True, False, False]]).expand(RUNS, -1)
+    spot = failed[:, :1].expand(-1, FAILURES, -1)
+    often = log_chance_of_success(data, spot, torch.ones(RUNS, FAILURES, dtype=torch.bool))
+    seldom = log_chance_of_success(data, spot, once)
+    assert (often(spot)[:, 0] < 2 * seldom(spot)[:, 0]).all()
+
+
+def test_the_gradient_of_a_weighted_utility_is_that_of_autograd() -> None:
+    data, failed, mask = scene()
+    utility = weighted(Linear(), data, failed, mask)
+    x = torch.rand(RUNS, POINTS, DIM, dtype=DTYPE).requires_grad_()
+    value = utility(x)
+    (expected,) = torch.autograd.grad(value.sum(), x)
+    again, gradient = utility.value_and_gradient(x.detach())
+    torch.testing.assert_close(again, value.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_run_is_weighted_by_its_own_failures_only() -> None:
+    data, failed, mask = scene()
+    x = torch.rand(RUNS, POINTS, DIM, dtype=DTYPE)
+    together = weighted(Linear(), data, failed, mask)(x)
+    spoiled = torch.where(mask[..., None], failed, torch.nan)
+    torch.testing.assert_close(weighted(Linear(), data, spoiled, mask)(x), together)
+    alone = standardised(data.x[1:], data.x[1:].sum(-1))
+    short = weighted(Linear(), alone, failed[1:, :1], mask[1:, :1])(x[1:])
+    torch.testing.assert_close(together[1:], short, rtol=1e-12, atol=1e-12)
+
+
+def test_runs_without_failures_keep_their_utility() -> None:
+    data, failed, mask = scene()
+    x = torch.rand(RUNS, POINTS, DIM, dtype=DTYPE)
+    mask[0] = False
+    half = weighted(Linear(), data, failed, mask)
+    torch.testing.assert_close(half(x)[0], Linear()(x)[0], rtol=0, atol=0)
+    value, gradient = half.value_and_gradient(x)
+    torch.testing.assert_close(gradient[0], Linear().value_and_gradient(x)[1][0], rtol=0, atol=0)
+    assert (value[1] < Linear()(x)[1]).all()
+    nothing = Linear()
+    assert weighted(nothing, data, failed[:, :0], mask[:, :0]) is nothing

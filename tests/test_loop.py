@@ -1,0 +1,227 @@
+"""minimize: the loop ends well whatever the objective does."""
+
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gpbo.errors import InvalidOption
+from gpbo.loop import minimize
+from gpbo.result import Result
+from gpbo.space import Categorical, Integer, Real, Space
+from gpbo.trial import TrialStatus
+
+LINE = Space(Real("x", 0, 1))
+FINITE = Space(Integer("depth", 1, 3), Categorical("kind", ("a", "b")))
+
+
+def quietly(
+    objective: Callable[[dict[str, Any]], Any], space: Space = LINE, **options: Any
+) -> Result:
+    options = {"budget": 6, "strategy": "random", "inference": "map", "progress": False, **options}
+    return minimize(objective, space, **options)
+
+
+def test_the_minimum_of_a_bowl_is_found() -> None:
+    result = quietly(lambda params: (params["x"] - 0.3) ** 2, strategy="ei", budget=14)
+    assert result.best is not None
+    assert result.best.params["x"] == pytest.approx(0.3, abs=0.02)
+    assert len(result.trials) == 14
+    assert result.stopped == "budget"
+    assert not result.interrupted
+    assert result.fit_report is not None
+
+
+def test_the_maximum_of_a_hill_is_found() -> None:
+    result = quietly(
+        lambda params: -((params["x"] - 0.3) ** 2), strategy="ei", budget=14, direction="maximize"
+    )
+    assert result.best is not None
+    assert result.best.params["x"] == pytest.approx(0.3, abs=0.02)
+    assert result.direction == "maximize"
+
+
+def test_an_objective_that_raises_is_a_failed_trial_with_its_reason() -> None:
+    def explode(params: dict[str, Any]) -> float:
+        if params["x"] < 0.5:
+            raise ValueError("no convergence")
+        return params["x"]
+
+    result = quietly(explode, budget=12)
+    failed = [trial for trial in result.trials if trial.status is TrialStatus.FAILED]
+    assert 0 < len(failed) < 12
+    for trial in failed:
+        assert trial.reason is not None
+        assert trial.reason.startswith("ValueError: no convergence\n")
+        assert "in explode" in trial.reason
+    assert result.best is not None
+    assert result.best.params["x"] >= 0.5
+
+
+def test_a_reason_keeps_the_end_of_a_long_traceback() -> None:
+    def recurse(params: dict[str, Any]) -> float:
+        return recurse(params)
+
+    reason = quietly(recurse, budget=1).trials[0].reason
+    assert reason is not None
+    assert reason.startswith("RecursionError")
+    assert len(reason.splitlines()) < 15
+
+
+@pytest.mark.parametrize(
+    ("returned", "reason"),
+    [
+        (math.nan, "the value is nan"),
+        (-math.inf, "the value is -inf"),
+        (None, "has type NoneType"),
+        ("0.5", "has type str"),
+        ([0.5], "has type list"),
+        (True, "has type bool"),
+    ],
+)
+def test_what_is_no_number_is_a_failed_trial_and_the_loop_goes_on(
+    returned: Any, reason: str
+) -> None:
+    values = iter([returned, 2.0, returned, 1.0])
+    result = quietly(lambda params: next(values), budget=4)
+    assert [trial.value for trial in result.trials] == [None, 2.0, None, 1.0]
+    assert all(reason in str(result.trials[i].reason) for i in (0, 2))
+    assert result.best is result.trials[3]
+
+
+@pytest.mark.parametrize("strategy", ["ei", "random"])
+def test_if_every_trial_fails_the_result_says_so(strategy: str) -> None:
+    result = quietly(lambda params: 1 / 0, strategy=strategy)
+    assert [trial.status for trial in result.trials] == [TrialStatus.FAILED] * 6
+    assert result.best is None
+    assert result.incumbents == (None,) * 6
+    assert "no trial has a value" in str(result)
+
+
+def test_a_region_that_fails_does_not_hold_the_search() -> None:
+    """The values fall towards a part of the space where every trial fails."""
+
+    def cliff(params: dict[str, Any]) -> float:
+        if params["x"] < 0.4:
+            raise RuntimeError("out of memory")
+        return params["x"]
+
+    result = quietly(cliff, strategy="ei", budget=20, initial=4)
+    failed = sum(trial.status is TrialStatus.FAILED for trial in result.trials)
+    assert failed <= 12
+    assert result.best is not None
+    assert result.best.params["x"] < 0.41
+
+
+def test_an_interrupt_in_the_objective_gives_the_result_so_far() -> None:
+    calls = iter(range(10))
+
+    def interrupted(params: dict[str, Any]) -> float:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return params["x"]
+
+    result = quietly(interrupted)
+    assert result.interrupted
+    assert result.stopped == "interrupted"
+    assert [trial.reason for trial in result.trials] == [None, None, None, "interrupted"]
+    assert result.best is not None
+
+
+def test_an_interrupt_while_choosing_gives_the_result_so_far(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gpbo import fitting
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitting, "fit", interrupted)
+    result = quietly(lambda params: params["x"], strategy="ei", initial=3)
+    assert result.interrupted
+    assert len(result.trials) == 3
+
+
+def test_after_an_interrupt_the_optimizer_goes_on() -> None:
+    def interrupt(params: dict[str, Any]) -> float:
+        raise KeyboardInterrupt
+
+    optimizer = quietly(interrupt).optimizer
+    assert optimizer.tell(optimizer.ask(), 1.0).value == 1.0
+
+
+@pytest.mark.parametrize("strategy", ["ei", "random", "grid", "sobol"])
+def test_a_used_up_space_ends_the_loop_and_says_so(strategy: str) -> None:
+    result = quietly(
+        lambda params: params["depth"], FINITE, strategy=strategy, budget=50, initial=3
+    )
+    assert result.stopped == "exhausted"
+    assert len({FINITE.key(trial.params) for trial in result.trials}) == len(result.trials) == 6
+    assert "every configuration" in str(result)
+
+
+def test_the_objective_cannot_change_what_is_recorded() -> None:
+    def vandal(params: dict[str, Any]) -> float:
+        value = float(params.pop("x"))
+        params["y"] = 3
+        return value
+
+    result = quietly(vandal)
+    assert all(trial.params == {"x": trial.value} for trial in result.trials)
+
+
+def test_the_same_seed_gives_the_same_trials() -> None:
+    def trials(seed: int) -> list[Any]:
+        result = quietly(lambda params: params["x"], strategy="ei", seed=seed)
+        return [trial.params for trial in result.trials]
+
+    assert trials(3) == trials(3)
+    assert trials(3) != trials(4)
+
+
+def test_time_is_split_between_the_objective_and_the_engine() -> None:
+    def slow(params: dict[str, Any]) -> float:
+        time.sleep(0.05)
+        return params["x"]
+
+    start = time.perf_counter()
+    result = quietly(slow, budget=4)
+    total = time.perf_counter() - start
+    assert 0.2 <= result.objective_s < 0.3
+    assert 0 < result.engine_s <= total - result.objective_s
+
+
+def test_the_default_design_takes_at_most_half_of_the_budget() -> None:
+    def designed(budget: int, **options: Any) -> int:
+        result = quietly(lambda params: params["x"], budget=budget, strategy="ei", **options)
+        return sum(trial.origin == "design" for trial in result.trials)
+
+    assert [designed(1), designed(2), designed(5), designed(12)] == [1, 1, 2, 5]
+    assert designed(5, initial=4) == 4
+
+
+@pytest.mark.parametrize("budget", [0, -3, 2.5, True])
+def test_a_budget_that_counts_nothing_is_refused_before_any_trial(budget: Any) -> None:
+    def never(params: dict[str, Any]) -> float:
+        raise AssertionError("called")
+
+    script = f"""
+from gpbo.loop import minimize
+from gpbo.space import Real, Space
+minimize(1 and (lambda params: 1 / 0), Space(Real("x", 0, 1)), budget={budget!r})
+"""
+    if isinstance(budget, int):
+        with pytest.raises(InvalidOption, match=f"budget={budget!r}"):
+            quietly(never, budget=budget)
+    else:
+        ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert f"budget={budget!r}: expected a whole number, 1 or more" in ran.stderr
+
+
+def test_without_progress_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    quietly(lambda params: params["x"])
+    assert capfd.readouterr() == ("", "")

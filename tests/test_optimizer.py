@@ -1,0 +1,522 @@
+"""Ask and tell: whatever comes in whatever order, nothing is lost and nothing is asked twice."""
+
+import math
+import random
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpbo import fitting
+from gpbo.candidates import Search
+from gpbo.errors import (
+    GpboError,
+    InvalidData,
+    InvalidOption,
+    InvalidParams,
+    InvalidResult,
+    SpaceExhausted,
+    TrialAlreadyFinished,
+    UnknownTrial,
+)
+from gpbo.optimizer import Optimizer, default_initial
+from gpbo.space import Categorical, Integer, Real, Space
+from gpbo.strategies import ExpectedImprovement, ProbabilityOfImprovement, Strategy
+from gpbo.trial import Trial, TrialStatus
+
+SPACE = Space(
+    Real("rate", 1e-4, 1.0, "log"), Integer("depth", 1, 5), Categorical("kind", ("a", "b", "c"))
+)
+FINITE = Space(Integer("depth", 1, 3), Categorical("kind", ("a", "b")))
+ALL = ["ei", "pi", "random", "grid", "sobol"]
+
+
+def loss(params: Any) -> float:
+    return (math.log10(params["rate"]) + 2) ** 2 + params["depth"] / 10 + (params["kind"] == "a")
+
+
+QUICK = Search(raw=32, perturbed=8, restarts=2, iterations=8)
+
+
+def by_map(space: Space = SPACE, strategy: str = "ei", **options: Any) -> Optimizer:
+    """An optimizer that fits a point estimate and does not search hard."""
+    models: dict[str, Strategy] = {
+        "ei": ExpectedImprovement(QUICK),
+        "pi": ProbabilityOfImprovement(QUICK),
+    }
+    chosen = models.get(strategy, strategy)
+    return Optimizer(space, chosen, **{"inference": "map", "initial": 3, **options})
+
+
+def run(optimizer: Optimizer, count: int) -> list[Any]:
+    for _ in range(count):
+        trial = optimizer.ask()
+        optimizer.tell(trial, loss(trial.params))
+    return [trial.params for trial in optimizer.trials]
+
+
+# --- asking
+
+
+@pytest.mark.parametrize("strategy", ALL)
+def test_trials_are_legal_numbered_and_named_by_their_origin(strategy: str) -> None:
+    optimizer = by_map(strategy=strategy)
+    run(optimizer, 5)
+    trials = optimizer.trials
+    assert [trial.id for trial in trials] == [0, 1, 2, 3, 4]
+    assert all(SPACE.validate(trial.params) == trial.params for trial in trials)
+    model_based = strategy in ("ei", "pi")
+    design = ["design"] * 3 if model_based else [strategy] * 3
+    proposed = [f"model:{strategy}"] * 2 if model_based else [strategy] * 2
+    assert [trial.origin for trial in trials] == design + proposed
+    assert all(trial.status is TrialStatus.COMPLETED for trial in trials)
+
+
+@pytest.mark.parametrize("strategy", ALL)
+def test_the_same_seed_and_the_same_results_give_the_same_proposals(strategy: str) -> None:
+    assert run(by_map(strategy=strategy), 6) == run(by_map(strategy=strategy), 6)
+    if strategy != "grid":
+        assert run(by_map(strategy=strategy, seed=1), 4) != run(by_map(strategy=strategy), 4)
+
+
+@pytest.mark.long
+def test_the_same_seed_gives_the_same_proposals_where_chains_go_on_from_fit_to_fit() -> None:
+    assert run(by_map(inference="nuts"), 6) == run(by_map(inference="nuts"), 6)
+
+
+@pytest.mark.parametrize("strategy", ALL)
+def test_a_batch_is_what_as_many_single_asks_are(strategy: str) -> None:
+    one, many = by_map(strategy=strategy), by_map(strategy=strategy)
+    run(one, 2), run(many, 2)
+    assert [trial.params for trial in many.ask(4)] == [one.ask().params for _ in range(4)]
+
+
+def test_ask_works_with_nothing_told_and_anything_pending() -> None:
+    optimizer = by_map()
+    asked = [optimizer.ask() for _ in range(7)]
+    assert {trial.origin for trial in asked} == {"design"}
+    assert len({SPACE.key(trial.params) for trial in asked}) == 7
+    optimizer.tell(asked[4], 1.0)
+    assert optimizer.ask().origin == "model:ei"
+    assert len(optimizer.pending) == 7
+
+
+def test_ask_one_gives_a_trial_and_ask_n_a_list() -> None:
+    optimizer = by_map()
+    assert isinstance(optimizer.ask(), Trial)
+    assert len(optimizer.ask(1)) == 1
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, "2", True, math.nan, [3]])
+def test_a_batch_size_that_counts_nothing_is_refused(bad: Any) -> None:
+    optimizer = by_map()
+    with pytest.raises(InvalidOption, match="n="):
+        optimizer.ask(bad)
+    assert optimizer.trials == []
+
+
+def test_a_finite_space_is_used_up_without_a_duplicate_and_then_says_so() -> None:
+    for strategy in ALL:
+        optimizer = by_map(FINITE, strategy)
+        batch = optimizer.ask(2)
+        for trial in batch:
+            optimizer.tell(trial, trial.params["depth"])
+        rest = optimizer.ask(10)
+        assert len(rest) == 4
+        assert len({FINITE.key(trial.params) for trial in batch + rest}) == 6
+        with pytest.raises(SpaceExhausted, match="all 6"):
+            optimizer.ask()
+        optimizer.tell(rest[0], 1)
+        with pytest.raises(SpaceExhausted, match="all 6"):
+            optimizer.ask(2)
+        assert len(optimizer.trials) == 6
+
+
+def test_the_design_is_replaced_where_it_failed_and_shortened_by_results_added() -> None:
+    optimizer = by_map(initial=4)
+    first = optimizer.ask(3)
+    optimizer.fail(first[0], "crashed")
+    optimizer.tell(first[1], 1.0)
+    assert [trial.origin for trial in optimizer.ask(3)] == ["design", "design", "model:ei"]
+
+    informed = by_map(initial=2)
+    informed.add({"rate": 0.1, "depth": 2, "kind": "a"}, 1.0)
+    informed.add({"rate": 0.2, "depth": 3, "kind": "b"}, 2.0)
+    assert informed.ask().origin == "model:ei"
+
+
+def test_while_everything_fails_the_design_goes_on() -> None:
+    optimizer = by_map()
+    for _ in range(6):
+        optimizer.fail(optimizer.ask(), "crashed")
+    assert {trial.origin for trial in optimizer.trials} == {"design"}
+    assert optimizer.best is None
+    assert optimizer.fit_report is None
+
+
+def test_the_default_design_has_two_points_per_parameter_within_limits() -> None:
+    def real_space(count: int) -> Space:
+        return Space([Real(f"x{i}", 0, 1) for i in range(count)])
+
+    assert [default_initial(real_space(count)) for count in (1, 2, 6, 60)] == [5, 5, 12, 20]
+    assert Optimizer(real_space(6)).initial == 12
+
+
+# --- fitting
+
+
+def test_ask_fits_only_when_results_came_and_tell_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, bool]] = []
+    real = fitting.fit
+
+    def counted(data: Any, *args: Any, warm: Any, **kwargs: Any) -> Any:
+        calls.append((int(data.counts[0]), warm is not None))
+        return real(data, *args, warm=warm, **kwargs)
+
+    monkeypatch.setattr(fitting, "fit", counted)
+    optimizer = by_map()
+    design = optimizer.ask(3)
+    for trial in design:
+        optimizer.tell(trial, loss(trial.params))
+    assert calls == []
+    optimizer.ask(2)
+    optimizer.ask()
+    assert calls == [(3, False)]
+    optimizer.fail(optimizer.pending[0], "no result, no refit")
+    optimizer.ask()
+    assert len(calls) == 1
+    for trial in optimizer.pending:
+        optimizer.tell(trial, loss(trial.params))
+    assert len(calls) == 1
+    optimizer.ask()
+    assert [count for count, _ in calls] == [3, 6]
+
+
+def test_looking_at_the_fit_changes_nothing_that_is_proposed() -> None:
+    looked, left_alone = by_map(), by_map()
+    run(looked, 4), run(left_alone, 4)
+    for trial in (looked.ask(), left_alone.ask()):
+        assert trial.id == 4
+    report = looked.fit_report
+    looked.tell(4, 0.5), left_alone.tell(4, 0.5)
+    looked.fit()
+    assert looked.fit_report is report
+    assert looked.ask().params == left_alone.ask().params
+
+
+def test_a_fit_needs_a_result() -> None:
+    with pytest.raises(InvalidData, match="no trial has a value"):
+        by_map().fit()
+
+
+def test_an_ask_that_fails_leaves_no_trial_and_no_hole(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = by_map()
+    run(optimizer, 3)
+    optimizer.enqueue({"rate": 0.1, "depth": 2, "kind": "a"})
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            optimizer.ask(3)
+    assert len(optimizer.trials) == 3
+    assert [trial.origin for trial in optimizer.ask(2)] == ["enqueued", "model:ei"]
+
+
+# --- telling
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        2,
+        2.0,
+        Fraction(2),
+        np.float32(2),
+        np.float64(2),
+        np.int64(2),
+        np.array(2.0),
+        np.array([[2]]),
+        torch.tensor(2.0),
+        torch.tensor([2], dtype=torch.int32),
+        torch.tensor([2.0], requires_grad=True),
+    ],
+)
+def test_one_real_number_of_any_library_is_a_value(value: Any) -> None:
+    optimizer = by_map()
+    told = optimizer.tell(optimizer.ask(), value)
+    assert told.value == 2.0
+    assert type(told.value) is float
+    assert optimizer.best == told
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "1.0",
+        "",
+        b"1",
+        True,
+        np.bool_(False),
+        torch.tensor(True),
+        np.array([True]),
+        1 + 0j,
+        np.complex128(1),
+        torch.tensor(1j),
+        [1.0],
+        (1.0,),
+        {"value": 1.0},
+        np.array([1.0, 2.0]),
+        np.zeros(0),
+        torch.zeros(2, 1),
+        np.array(["1.0"]),
+        np.ma.masked,
+        np.datetime64("2020-01-01"),
+        object(),
+        10**400,
+    ],
+)
+def test_what_is_no_real_number_is_refused_and_the_trial_stays_pending(value: Any) -> None:
+    optimizer = by_map()
+    trial = optimizer.ask()
+    with pytest.raises(InvalidResult, match="trial 0: value"):
+        optimizer.tell(trial, value)
+    assert optimizer.pending == [trial]
+    assert optimizer.tell(trial, 1.0).status is TrialStatus.COMPLETED
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan")])
+def test_a_value_that_is_not_finite_is_a_failure_with_its_reason(value: float) -> None:
+    optimizer = by_map()
+    told = optimizer.tell(optimizer.ask(), value)
+    assert told.status is TrialStatus.FAILED
+    assert told.value is None
+    assert told.reason == f"the value is {float(value)}"
+    assert optimizer.pending == []
+    assert optimizer.best is None
+
+
+def test_a_result_finds_its_trial_by_id_in_any_order() -> None:
+    optimizer = by_map()
+    first, second, third = optimizer.ask(3)
+    optimizer.tell(third, 3.0)
+    optimizer.tell(first.id, 1.0)
+    optimizer.tell(np.int64(second.id), 2.0)
+    assert [trial.value for trial in optimizer.trials] == [1.0, 2.0, 3.0]
+    assert [trial.id for trial in optimizer.completed] == [2, 0, 1]
+
+
+@pytest.mark.parametrize("unknown", [1, -1, "0", 0.0, None, True, False, [0]])
+def test_an_unknown_trial_is_refused(unknown: Any) -> None:
+    optimizer = by_map()
+    trial = optimizer.ask()
+    for call in (lambda: optimizer.tell(unknown, 1.0), lambda: optimizer.fail(unknown, "why")):
+        with pytest.raises(UnknownTrial, match="trial="):
+            call()
+    assert optimizer.pending == [trial]
+
+
+def test_a_trial_of_another_optimizer_is_refused() -> None:
+    mine, other = by_map(seed=1), by_map(seed=2)
+    trial = mine.ask()
+    other.ask()
+    with pytest.raises(UnknownTrial, match="trial 0 of this optimizer has params"):
+        other.tell(trial, 1.0)
+
+
+def test_a_second_result_is_refused_and_changes_nothing() -> None:
+    optimizer = by_map()
+    told, failed = optimizer.ask(2)
+    optimizer.tell(told, 1.0)
+    optimizer.fail(failed, "crashed")
+    for trial in (told, failed):
+        with pytest.raises(TrialAlreadyFinished, match=f"trial {trial.id}"):
+            optimizer.tell(trial, 2.0)
+        with pytest.raises(TrialAlreadyFinished, match=f"trial {trial.id}"):
+            optimizer.fail(trial, "again")
+        with pytest.raises(TrialAlreadyFinished, match=f"trial {trial.id}"):
+            optimizer.tell(trial, math.nan)
+    assert [trial.value for trial in optimizer.trials] == [1.0, None]
+    assert optimizer.trials[1].reason == "crashed"
+    assert len(optimizer.completed) == 1
+
+
+def test_a_failed_trial_counts_and_is_never_proposed_again() -> None:
+    optimizer = by_map(FINITE, "random")
+    failed = optimizer.ask()
+    optimizer.fail(failed, "out of memory")
+    assert optimizer.pending == []
+    rest = optimizer.ask(10)
+    assert len(rest) == 5
+    assert FINITE.key(failed.params) not in {FINITE.key(trial.params) for trial in rest}
+
+
+# --- adding and enqueueing
+
+
+def test_an_added_result_is_a_trial_and_its_configuration_is_taken() -> None:
+    optimizer = by_map(FINITE, "grid")
+    added = optimizer.add({"depth": 2, "kind": "b"}, 0.5)
+    assert (added.origin, added.value, added.id) == ("added", 0.5, 0)
+    assert optimizer.best == added
+    asked = optimizer.ask(10)
+    assert len(asked) == 5
+    assert all(trial.params != added.params for trial in asked)
+    again = optimizer.add({"depth": 2, "kind": "b"}, 0.25)
+    assert optimizer.best == again
+
+
+def test_an_added_value_that_is_not_finite_is_a_failed_trial() -> None:
+    optimizer = by_map(FINITE)
+    assert optimizer.add({"depth": 2, "kind": "b"}, math.nan).status is TrialStatus.FAILED
+
+
+def test_bad_additions_record_nothing() -> None:
+    optimizer = by_map(FINITE)
+    with pytest.raises(InvalidParams, match="depth=9"):
+        optimizer.add({"depth": 9, "kind": "a"}, 1.0)
+    with pytest.raises(InvalidParams, match="missing 'kind'"):
+        optimizer.add({"depth": 1}, 1.0)
+    with pytest.raises(InvalidResult, match="value='high'"):
+        optimizer.add({"depth": 1, "kind": "a"}, "high")
+    assert optimizer.trials == []
+
+
+def test_enqueued_configurations_come_first_in_order_even_if_known() -> None:
+    optimizer = by_map(strategy="random")
+    wanted = [{"rate": 0.1, "depth": depth, "kind": "a"} for depth in (5, 1, 5)]
+    for params in wanted:
+        optimizer.enqueue(params)
+    first = optimizer.ask()
+    rest = optimizer.ask(3)
+    assert [trial.params for trial in [first, *rest[:2]]] == wanted
+    assert [trial.origin for trial in rest] == ["enqueued", "enqueued", "random"]
+
+
+def test_a_bad_configuration_is_refused_when_it_is_enqueued() -> None:
+    optimizer = by_map()
+    with pytest.raises(InvalidParams, match="kind='z'"):
+        optimizer.enqueue({"rate": 0.1, "depth": 1, "kind": "z"})
+    assert optimizer.ask().origin == "design"
+
+
+def test_what_is_enqueued_is_asked_even_where_the_space_is_used_up() -> None:
+    optimizer = by_map(FINITE, "random")
+    optimizer.ask(6)
+    optimizer.enqueue({"depth": 1, "kind": "a"})
+    assert [trial.origin for trial in optimizer.ask(2)] == ["enqueued"]
+
+
+# --- directions, times, options
+
+
+def test_maximising_is_minimising_the_negative() -> None:
+    down, up = by_map(), by_map(direction="maximize")
+    for _ in range(6):
+        low, high = down.ask(), up.ask()
+        assert low.params == high.params
+        down.tell(low, loss(low.params))
+        up.tell(high, -loss(high.params))
+    assert down.best is not None
+    assert up.best is not None
+    assert down.best.id == up.best.id
+    assert up.best.value == max(trial.value or 0.0 for trial in up.completed)
+    torch.testing.assert_close(down.observations().y, up.observations().y)
+
+
+def test_the_first_of_equally_good_trials_is_the_best() -> None:
+    optimizer = by_map()
+    for trial in optimizer.ask(3):
+        optimizer.tell(trial, 1.0)
+    assert optimizer.best == optimizer.trials[0]
+
+
+def test_trials_know_when_they_were_asked_and_finished() -> None:
+    optimizer = by_map()
+    before = time.time()
+    trial = optimizer.tell(optimizer.ask(), 1.0)
+    assert trial.asked_at is not None
+    assert trial.finished_at is not None
+    assert before <= trial.asked_at <= trial.finished_at <= time.time()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("strategy", "bogus"),
+        ("seed", -1),
+        ("seed", True),
+        ("initial", 0),
+        ("initial", True),
+        ("device", "tpu"),
+    ],
+)
+def test_a_bad_option_is_refused_by_name(option: str, value: Any) -> None:
+    with pytest.raises(InvalidOption, match=f"{option}={value!r}"):
+        by_map(**{option: value})
+
+
+def test_options_that_annotations_rule_out_are_refused_by_name_without_the_annotations() -> None:
+    """In its own process: here the annotations are checked, in production they are not."""
+    script = """
+from gpbo import optimizer, space
+for options in ({"direction": "up"}, {"inference": "vi"}, {"initial": "3"}, {"space": {"x": 1}}):
+    try:
+        optimizer.Optimizer(**{"space": space.Space(space.Real("x", 0, 1)), **options})
+    except optimizer.InvalidOption as error:
+        print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == [
+        "direction='up': expected 'minimize' or 'maximize'",
+        "inference='vi': expected 'nuts', 'map' or 'pyro'",
+        "initial='3': expected a whole number, 1 or more",
+        "space={'x': 1}: expected a gpbo.Space",
+    ]
+
+
+# --- any order of calls
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=6, deadline=None)
+def test_any_sequence_of_good_and_bad_calls_keeps_the_books(seed: int) -> None:
+    """A model of the bookkeeping: what was asked is pending until it is told or failed, once."""
+    choose = random.Random(seed)
+    optimizer = by_map(strategy=choose.choice(["random", "sobol", "grid"]))
+    pending: set[int] = set()
+    values: dict[int, float] = {}
+    failed: set[int] = set()
+    for _ in range(30):
+        number = choose.randrange(-1, 12)
+        value = choose.choice([1.5, -2.0, math.nan, "x", None])
+        match choose.choice(["ask", "ask", "tell", "tell", "fail"]):
+            case "ask":
+                pending |= {trial.id for trial in optimizer.ask(choose.randrange(1, 3))}
+            case "fail" if number in pending:
+                optimizer.fail(number, "why")
+                failed.add(number)
+            case "tell" if number in pending and isinstance(value, float):
+                optimizer.tell(number, value)
+                if math.isnan(value):
+                    failed.add(number)
+                else:
+                    values[number] = value
+            case action:
+                with pytest.raises(GpboError):
+                    optimizer.tell(number, value) if action == "tell" else optimizer.fail(number)
+        pending -= failed | set(values)
+        assert {trial.id for trial in optimizer.pending} == pending
+        assert {trial.id: trial.value for trial in optimizer.completed} == values
+        assert list(optimizer.observations().counts) == [len(values)]
+        assert optimizer.observations().pending.shape[1] == len(pending)

@@ -1,0 +1,192 @@
+"""Plots are functions that return data, and thin painters of it."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpbo import plots
+from gpbo.errors import InvalidData, InvalidOption
+from gpbo.loop import minimize
+from gpbo.optimizer import Optimizer
+from gpbo.result import Result
+from gpbo.space import Categorical, Integer, Ordinal, Real, Space
+
+SPACE = Space(
+    Real("rate", 1e-5, 1, "log"),
+    Real("momentum", 0.5, 0.9999, "reverse_log"),
+    Integer("depth", 1, 5),
+    Ordinal("width", (16, 32, 64)),
+    Categorical("kind", ("relu", "tanh")),
+    Real("shift", -1, 1),
+    Integer("leaves", 1, 500, "log"),
+)
+
+
+def loss(params: dict[str, Any]) -> float:
+    if params["depth"] == 5:
+        raise RuntimeError("too deep")
+    return (math.log10(params["rate"]) + 2) ** 2 + params["depth"] + 20 * params["shift"] ** 2
+
+
+def optimized(direction: Any = "minimize", objective: Any = loss, budget: int = 14) -> Result:
+    return minimize(
+        objective,
+        SPACE,
+        budget=budget,
+        strategy="sobol",
+        direction=direction,
+        inference="map",
+        progress=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    return optimized()
+
+
+def test_a_convergence_curve_is_the_running_best_of_the_trials(result: Result) -> None:
+    (curve,) = plots.convergence_data({"Sobol": result})
+    values = [math.nan if trial.value is None else trial.value for trial in result.trials]
+    assert 0 < np.isnan(values).sum() < 14
+    np.testing.assert_equal(curve.values, values)
+    np.testing.assert_equal(curve.best, np.fmin.accumulate(values))
+    assert (curve.label, curve.design) == ("Sobol", 0)
+
+
+def test_a_convergence_curve_knows_when_the_initial_design_was_done() -> None:
+    result = minimize(
+        lambda params: params["x"],
+        Space(Real("x", 0, 1)),
+        budget=5,
+        initial=3,
+        inference="map",
+        progress=False,
+    )
+    (curve,) = plots.convergence_data({"EI": result})
+    assert curve.design == 3
+    assert [text.get_text() for text in plots.convergence({"EI": result}).axes[0].texts] == [
+        "initial design"
+    ]
+
+
+def test_failures_before_the_first_success_leave_the_curve_open() -> None:
+    values = iter([None, None, 2.0])
+    (curve,) = plots.convergence_data({"": optimized(objective=lambda _: next(values), budget=3)})
+    np.testing.assert_equal(curve.best, [math.nan, math.nan, 2.0])
+
+
+def test_a_slice_holds_the_surrogate_along_the_parameter_in_user_units(result: Result) -> None:
+    slices = {part.name: part for part in plots.slices_data(result)}
+    assert list(slices) == list(SPACE.names)
+    assert [part.axis for part in slices.values()] == [
+        "log",
+        "reverse_log",
+        "linear",
+        "listed",
+        "listed",
+        "linear",
+        "log",
+    ]
+    rate = slices["rate"]
+    assert (rate.positions[0], rate.positions[-1]) == (1e-5, 1.0)
+    np.testing.assert_allclose(np.diff(np.log(rate.positions)), math.log(1e5) / 100, rtol=1e-9)
+    assert slices["depth"].positions == (1, 2, 3, 4, 5)
+    assert slices["width"].labels == ("16", "32", "64")
+    assert slices["width"].positions == (0, 1, 2)
+    assert slices["kind"].labels == ("relu", "tanh")
+    best = result.best
+    assert best is not None
+    assert rate.best == (best.params["rate"], best.value)
+    assert slices["kind"].best[0] == ("relu", "tanh").index(best.params["kind"])
+    for part in slices.values():
+        assert len(part.observed) == len(part.closeness) == len(result.optimizer.completed)
+        assert (np.array(part.low) <= part.mean).all()
+        assert (np.array(part.high) >= part.mean).all()
+        assert max(part.closeness) == 1.0
+        assert min(part.closeness) == 0.0
+
+
+def test_the_slices_meet_at_the_best_trial_where_the_surrogate_knows_the_value() -> None:
+    """Of a smooth, noiseless objective the mean there is the best value, to the noise inferred."""
+    result = optimized(objective=lambda params: 100 + 7 * params["shift"] ** 2, budget=20)
+    best = result.best
+    assert best is not None
+    slices = {part.name: part for part in plots.slices_data(result)}
+    depth = slices["depth"]
+    here = depth.mean[int(depth.positions.index(best.params["depth"]))]
+    width = slices["width"]
+    there = width.mean[int(width.best[0])]
+    assert here == pytest.approx(there, abs=1e-9)
+    assert here == pytest.approx(best.value, abs=0.5)
+
+
+def test_a_maximised_result_is_drawn_with_its_own_sign() -> None:
+    down, up = optimized(), optimized("maximize", lambda params: -loss(params))
+    for low, high in zip(plots.slices_data(down), plots.slices_data(up), strict=True):
+        np.testing.assert_allclose(low.mean, np.negative(high.mean), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(low.low, np.negative(high.high), rtol=1e-6, atol=1e-6)
+
+
+def test_a_surrogate_without_results_is_refused() -> None:
+    with pytest.raises(InvalidData, match="no trial has a value"):
+        plots.slices_data(Optimizer(SPACE))
+
+
+def test_results_of_two_directions_are_not_compared() -> None:
+    results = {
+        "down": optimized(budget=2),
+        "up": optimized("maximize", budget=2),
+    }
+    with pytest.raises(InvalidOption, match=r"\['maximize', 'minimize'\]"):
+        plots.convergence(results)
+    with pytest.raises(InvalidOption, match=r"\[\]"):
+        plots.convergence({})
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_figures_are_written_in_the_format_of_their_ending(
+    result: Result, tmp_path: Path, ending: str
+) -> None:
+    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending]
+    convergence, slices = tmp_path / f"convergence.{ending}", tmp_path / f"slices.{ending}"
+    plots.convergence({"EI": result}, convergence)
+    plots.slices(result, slices)
+    assert convergence.read_bytes().startswith(start)
+    assert slices.read_bytes().startswith(start)
+
+
+def test_the_axes_are_those_of_the_parameters(result: Result) -> None:
+    figure = plots.slices(result)
+    axes = figure.axes
+    assert [part.get_xlabel() for part in axes] == list(SPACE.names)
+    scales = ["log", "function", "linear", "linear", "linear", "linear", "log"]
+    assert [part.get_xscale() for part in axes] == scales
+    assert [label.get_text() for label in axes[4].get_xticklabels()] == ["relu", "tanh"]
+
+
+def test_one_result_needs_no_legend_and_several_have_one(result: Result) -> None:
+    assert plots.convergence({"EI": result}).axes[0].get_legend() is None
+    legend = plots.convergence({"EI": result, "again": result}).axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["EI", "again"]
+
+
+def test_an_outlier_does_not_flatten_the_plot_and_a_wide_range_is_logarithmic() -> None:
+    values = iter([5.0, 4.0, 1e9, 3.0, *[2.0] * 36, 1.0])
+    spoiled = optimized(objective=lambda _: next(values), budget=41)
+    low, high = plots.convergence({"": spoiled}).axes[0].get_ylim()
+    assert low <= 1.0
+    assert 5.0 <= high < 10.0
+    values = iter([1e5, 1e3, 10.0, 0.1, 1e-2])
+    wide = optimized(objective=lambda _: next(values), budget=5)
+    assert plots.convergence({"": wide}).axes[0].get_yscale() == "log"
+
+
+@pytest.mark.parametrize("returned", [None, 3.0, -1e300])
+def test_results_with_nothing_to_see_are_drawn_without_a_warning(returned: Any) -> None:
+    result = optimized(objective=lambda _: returned, budget=3)
+    plots.convergence({"": result}).canvas.draw()

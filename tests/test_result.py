@@ -1,0 +1,89 @@
+"""What a result says of its trials."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from gpbo.loop import minimize
+from gpbo.result import Result, outcome, short, short_params
+from gpbo.space import Categorical, Real, Space
+from gpbo.trial import Trial
+
+SPACE = Space(Real("rate", 1e-4, 1.0, "log"), Categorical("kind", ("a", "b", "c")))
+
+
+def result(values: list[Any], direction: Any = "minimize") -> Result:
+    left = iter(values)
+    return minimize(
+        lambda params: next(left),
+        SPACE,
+        budget=len(values),
+        strategy="random",
+        direction=direction,
+        progress=False,
+    )
+
+
+def ids(result: Result) -> list[int | None]:
+    return [None if trial is None else trial.id for trial in result.incumbents]
+
+
+def test_the_incumbents_are_the_best_so_far_after_each_trial() -> None:
+    values = [None, 3.0, 5.0, 1.0, None, 1.0, 0.5]
+    assert ids(result(values)) == [None, 1, 1, 3, 3, 3, 6]
+    assert ids(result(values, "maximize")) == [None, 1, 2, 2, 2, 2, 2]
+
+
+def test_the_best_trial_is_the_first_of_the_best() -> None:
+    best = result([2.0, 1.0, 1.0]).best
+    assert best is not None
+    assert best.id == 1
+
+
+def test_the_table_has_a_row_per_trial_and_can_be_cut() -> None:
+    table = result([2.0, None, 0.123456789]).table()
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(table)
+    lines = [line.split() for line in capture.get().splitlines() if line.strip()]
+    assert lines[0] == ["trial", "value", "rate", "kind", "origin", "s"]
+    assert [line[:2] for line in lines[2:]] == [["0", "2"], ["1", "failed"], ["2", "0.1235"]]
+    assert result([2.0, None, 1.0]).table(last=2).row_count == 2
+
+
+def test_a_result_prints_what_a_person_wants_to_know() -> None:
+    text = str(result([2.0, None, 0.25]))
+    lines = text.splitlines()
+    assert lines[0] == "3 trials (1 failed), the budget was used"
+    assert lines[1] == "best value 0.25 at trial 2:"
+    assert lines[2].startswith("    rate = 0.")
+    assert lines[3].startswith("    kind = '")
+    assert lines[4].startswith("time: 0.0 s objective, ")
+
+
+def test_the_convergence_plot_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "convergence.svg"
+    result([2.0, None, 1.0]).plot(path)
+    assert path.read_text().count("initial design") == 0
+    assert "<svg" in path.read_text()
+
+
+def test_values_and_configurations_are_short_for_people() -> None:
+    assert [short(value) for value in (1 / 3, 12345678.9, 3, "a", True)] == [
+        "0.3333",
+        "1.235e+07",
+        "3",
+        "a",
+        "True",
+    ]
+    assert short_params({"rate": 1 / 3, "kind": "a"}) == "rate=0.3333  kind=a"
+
+
+def test_an_outcome_is_a_value_or_the_start_of_a_reason() -> None:
+    trial = Trial(0, {"rate": 1.0})
+    assert outcome(trial) == "pending"
+    assert outcome(trial.completed(1 / 3, None)) == "0.3333"
+    assert outcome(trial.failed("ValueError: no\n  File", None)) == "failed: ValueError: no"
+    assert outcome(trial.failed("x" * 99, None)) == "failed: " + "x" * 39 + "…"
+    assert outcome(trial.failed("", None)) == "failed: "

@@ -1,0 +1,254 @@
+"""Every strategy keeps one contract; then what each of them is for."""
+
+from collections.abc import Hashable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gpbo import design
+from gpbo.backend import DTYPE, Streams
+from gpbo.candidates import Search
+from gpbo.data import observations
+from gpbo.errors import InvalidOption, SpaceExhausted
+from gpbo.fitting import Fit, Model, fit
+from gpbo.situation import Situation, Strategy
+from gpbo.space import Categorical, Integer, Ordinal, Real, Space
+from gpbo.strategies import (
+    STRATEGIES,
+    ExpectedImprovement,
+    GridSearch,
+    ProbabilityOfImprovement,
+    RandomSearch,
+    SobolSearch,
+    resolve_strategy,
+)
+
+MIXED = Space(
+    Real("rate", 1e-4, 1.0, "log"), Integer("depth", 1, 5), Categorical("kind", ("a", "b", "c"))
+)
+FINITE = Space(Integer("depth", 1, 3), Ordinal("width", (8, 32)), Categorical("kind", ("a", "b")))
+BY_NAME = pytest.mark.parametrize("name", STRATEGIES)
+
+
+def situation(
+    space: Space, counts: list[int], *, pending: int = 0, seed: int = 11, first_run: int = 0
+) -> Situation:
+    """Runs with these numbers of results, at points that depend on the run's own number only."""
+    x, values, waiting, taken = [], [], [], []
+    for run, count in enumerate(counts, start=first_run):
+        points = space.snap(design.sobol(count + pending, space.dim, Streams([run]))[0])
+        x.append(points[:count])
+        values.append((points[:count] - 0.3).square().sum(-1))
+        waiting.append(points[count:])
+        taken.append(frozenset(space.key(params) for params in space.decode(points)))
+    data = observations(x, values, waiting)
+
+    def model() -> Fit:
+        streams = Streams.named(seed, "fit", runs=len(counts))
+        return fit(data, Model(), inference="map", streams=streams)
+
+    none = torch.zeros(len(counts), 0, space.dim, dtype=DTYPE)
+    return Situation(
+        space=space,
+        data=data,
+        failed=none,
+        failed_mask=torch.zeros(len(counts), 0, dtype=torch.bool),
+        taken=tuple(taken),
+        seed=seed,
+        index=max(counts) + pending,
+        fit=model,
+    )
+
+
+def quick(name: str) -> Strategy:
+    """The strategy of this name; with a model, one that does not search hard."""
+    search = Search(raw=32, perturbed=8, restarts=2, iterations=8)
+    if name == "ei":
+        return ExpectedImprovement(search)
+    return ProbabilityOfImprovement(search) if name == "pi" else resolve_strategy(name)
+
+
+def keys(space: Space, points: torch.Tensor) -> list[Hashable]:
+    return [space.key(params) for params in space.decode(points)]
+
+
+@BY_NAME
+@pytest.mark.parametrize("space", [MIXED, FINITE])
+def test_a_batch_is_snapped_new_and_distinct(name: str, space: Space) -> None:
+    now = situation(space, [5, 3], pending=2)
+    points = quick(name).propose(now, 3)
+    assert points.shape == (2, 3, space.dim)
+    torch.testing.assert_close(space.snap(points), points, rtol=0, atol=0)
+    for run in range(2):
+        proposed = keys(space, points[run])
+        assert len(set(proposed)) == 3
+        assert now.taken[run].isdisjoint(proposed)
+
+
+@BY_NAME
+def test_a_batch_is_what_single_proposals_are(name: str) -> None:
+    now = situation(MIXED, [5], pending=1)
+    strategy = quick(name)
+    batch = strategy.propose(now, 3)
+    for j in range(3):
+        single = strategy.propose(now, 1)[:, 0]
+        torch.testing.assert_close(single, batch[:, j], rtol=0, atol=0)
+        now = now.after(single)
+
+
+@BY_NAME
+def test_a_run_in_a_batch_is_proposed_what_it_is_alone(name: str) -> None:
+    strategy = quick(name)
+    together = strategy.propose(situation(MIXED, [6, 6]), 2)
+    alone = strategy.propose(situation(MIXED, [6]), 2)
+    torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-7)
+    assert not torch.equal(together[0], together[1])
+
+
+@BY_NAME
+def test_the_seed_decides_the_proposal(name: str) -> None:
+    strategy = quick(name)
+    first = strategy.propose(situation(MIXED, [5]), 1)
+    torch.testing.assert_close(first, strategy.propose(situation(MIXED, [5]), 1), rtol=0, atol=0)
+    if not strategy.uses_model:  # two seeds may well lead to the same maximum
+        assert not torch.equal(first, strategy.propose(situation(MIXED, [5], seed=12), 1))
+
+
+@BY_NAME
+def test_a_used_up_space_gives_what_is_left_and_then_says_so(name: str) -> None:
+    strategy = quick(name)
+    now = situation(FINITE, [4])
+    left = 12 - len(now.taken[0])
+    points = strategy.propose(now, 20)
+    assert points.shape[1] == left
+    for j in range(left):
+        now = now.after(points[:, j])
+    assert len(now.taken[0]) == 12
+    with pytest.raises(SpaceExhausted):
+        strategy.propose(now, 1)
+
+
+def test_after_makes_the_point_pending_and_taken_and_counts_on() -> None:
+    now = situation(MIXED, [3, 5], pending=1)
+    points = MIXED.snap(torch.rand(2, MIXED.dim, dtype=DTYPE))
+    later = now.after(points)
+    assert later.index == now.index + 1
+    torch.testing.assert_close(later.data.pending[:, -1], points)
+    for run, key in enumerate(keys(MIXED, points)):
+        assert later.taken[run] == now.taken[run] | {key}
+
+
+def test_random_search_covers_every_choice_about_equally() -> None:
+    now = situation(MIXED, [0])
+    points = torch.cat([RandomSearch().propose(now, 1)[0] for now in _trials(now, 300)])
+    shares = [params["kind"] for params in MIXED.decode(points)]
+    assert all(70 <= shares.count(kind) <= 130 for kind in "abc")
+    below = sum(params["rate"] < 1e-2 for params in MIXED.decode(points))
+    assert 115 <= below <= 185
+
+
+def _trials(now: Situation, count: int) -> list[Situation]:
+    return [replace(now, index=index) for index in range(count)]
+
+
+def test_sobol_search_walks_one_scrambled_sequence_that_avoids_the_centre() -> None:
+    space = Space(Real("a", 0, 1), Real("b", 0, 1))
+    points = SobolSearch().propose(situation(space, [0]), 16)[0]
+    sequence = design.sobol(16, 2, Streams.named(11, "sobol"))[0]
+    torch.testing.assert_close(points, sequence, rtol=0, atol=0)
+    # A (0, 4, 2)-net: one point in each of the 16 elementary intervals of every shape.
+    for rows in (1, 2, 4, 8, 16):
+        cells = {(int(a * rows), int(b * (16 // rows))) for a, b in points.tolist()}
+        assert len(cells) == 16
+    assert ((points - 0.5).abs().amax(-1) > 1e-3).all()
+
+
+def test_sobol_search_goes_on_with_the_next_point_where_one_is_taken() -> None:
+    space = Space(Integer("a", 0, 1), Integer("b", 0, 1))
+    points = SobolSearch().propose(situation(space, [0]), 4)[0]
+    assert len(set(keys(space, points))) == 4
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_grid_search_visits_every_point_of_the_grid_once(shuffle: bool) -> None:
+    strategy = GridSearch(points_per_real=3, shuffle=shuffle)
+    now = situation(MIXED, [0])
+    points = strategy.propose(now, 1000)[0]
+    expected = [MIXED.key(params) for params in MIXED.grid(3)]
+    visited = keys(MIXED, points)
+    assert len(visited) == len(expected) == 3 * 3 * 3
+    assert set(visited) == set(expected)
+    assert (visited == expected) is not shuffle
+
+
+def test_grid_search_skips_what_was_tried_before() -> None:
+    strategy = GridSearch(shuffle=False)
+    now = situation(FINITE, [0]).after(FINITE.encode([next(FINITE.grid(2))]))
+    point = strategy.propose(now, 1)[0]
+    assert FINITE.decode(point) == [list(FINITE.grid(2))[1]]
+
+
+def test_a_grid_too_large_to_shuffle_is_refused_and_runs_in_order() -> None:
+    space = Space([Real(f"x{i}", 0, 1) for i in range(12)])
+    with pytest.raises(InvalidOption, match="points_per_real=5: the grid has 244140625 points"):
+        GridSearch().propose(situation(space, [0]), 1)
+    point = GridSearch(shuffle=False).propose(situation(space, [0]), 1)
+    assert point.abs().max().item() == 0.0
+
+
+def test_a_grid_of_one_point_is_refused() -> None:
+    with pytest.raises(InvalidOption, match="points_per_real=1"):
+        GridSearch(points_per_real=1)
+
+
+@pytest.mark.parametrize("strategy", [ExpectedImprovement(), ProbabilityOfImprovement()])
+def test_strategies_with_a_model_go_where_the_objective_is_low(strategy: Strategy) -> None:
+    """A clear quadratic bowl with its minimum at 0.3: the proposal is closer than the data."""
+    space = Space(Real("a", 0, 1), Real("b", 0, 1))
+    now = situation(space, [13, 17])
+    proposed = strategy.propose(now, 1)[:, 0]
+    distance = (proposed - 0.3).square().sum(-1).sqrt()
+    assert (distance < 0.15).all()
+
+
+def test_pending_points_push_the_next_one_away() -> None:
+    space = Space(Real("a", 0, 1))
+    now = situation(space, [3])
+    first, second = ExpectedImprovement().propose(now, 2)[0, :, 0].tolist()
+    assert abs(first - second) > 1e-3
+
+
+def test_a_model_is_fitted_only_by_the_strategies_that_use_one() -> None:
+    def never() -> Fit:
+        raise AssertionError("fitted")
+
+    now = situation(MIXED, [4])
+    blind = replace(now, fit=never)
+    for kind in STRATEGIES.values():
+        strategy = kind()
+        if strategy.uses_model:
+            with pytest.raises(AssertionError, match="fitted"):
+                strategy.propose(blind, 1)
+        else:
+            strategy.propose(blind, 1)
+
+
+def test_names_and_objects_resolve_and_others_are_refused_with_the_names() -> None:
+    assert resolve_strategy("ei") == ExpectedImprovement()
+    mine = GridSearch(points_per_real=7)
+    assert resolve_strategy(mine) is mine
+    for wrong in ("EI", "bogus", None, 3, ExpectedImprovement):
+        with pytest.raises(InvalidOption, match="expected one of 'ei', 'pi', 'random'"):
+            resolve_strategy(wrong)
+
+
+def test_a_failed_point_makes_its_neighbourhood_less_attractive_and_padding_does_not() -> None:
+    space = Space(Real("a", 0, 1), Real("b", 0, 1))
+    now = situation(space, [13, 13])
+    first = ExpectedImprovement().propose(now, 1)
+    masks = torch.tensor([[True], [False]])
+    second = ExpectedImprovement().propose(replace(now, failed=first, failed_mask=masks), 1)
+    moved = (second - first).square().sum(-1).sqrt()[:, 0]
+    assert moved[0].item() > 0.02
+    assert moved[1].item() < 1e-6
