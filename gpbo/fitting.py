@@ -13,7 +13,7 @@ from gpbo.backend import Streams
 from gpbo.data import Observations
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
-from gpbo.inference import HyperparameterDraws, SamplerInfo, draw, mode, schedule_for
+from gpbo.inference import HyperparameterDraws, SamplerInfo, cold_start, draw, mode, schedule_for
 from gpbo.mcmc.sampling import Warmth
 from gpbo.surrogate import Surrogate
 
@@ -27,12 +27,12 @@ Inference = Literal["nuts", "map", "pyro"]
 #: sampler was of no use and the posterior's mode stands in; a point estimate as asked.
 Status = Literal["ok", "extended", "unconverged", "fallback-map", "map"]
 
-#: A run with a larger R-hat samples on. Chains here are short and many, and the split R-hat of
-#: chains of 16 draws is about 1.1 when they mix well, so this is not the 1.01 of long chains.
+#: A run with a larger R-hat samples on, once. Chains here are short and many, and the split R-hat
+#: of chains of a dozen draws is about 1.1 when they mix well, so this is not the 1.01 of long
+#: chains. A posterior with several modes keeps it high, and rightly so: its draws still serve.
 RHAT_LIMIT = 1.2
-#: Beyond these the draws are not of the posterior at all.
-_BROKEN_RHAT, _BROKEN_DIVERGENCES = 2.0, 0.5
-_EXTENSIONS = 2
+#: With more than this fraction of divergences the draws are not of the posterior at all.
+_BROKEN_DIVERGENCES = 0.5
 
 _Rows = TypeVar("_Rows", HyperparameterDraws, SamplerInfo, Warmth)
 
@@ -49,10 +49,10 @@ class Sampling:
         kept: Draws that the surrogate averages over, the latest of every chain.
     """
 
-    chains: int = 16
+    chains: int = 8
     warmup: int = 64
     settle: int = 4
-    draws: int = 16
+    draws: int = 12
     kept: int = 16
 
     def __post_init__(self) -> None:
@@ -143,9 +143,8 @@ def fit(
 ) -> Fit:
     """Condition a Gaussian process on observations, its hyperparameters integrated out.
 
-    A run whose chains disagree samples on, twice at most, and the others do not wait for it in
-    vain: only the runs in trouble are sampled again. A run that cannot be sampled gets the mode
-    of its posterior. Either is told in the report, and logged.
+    A run whose chains disagree samples on, once and without the others. A run that cannot be
+    sampled gets the mode of its posterior. Either is told in the report, the latter also logged.
 
     Args:
         data: Observations of every run; pending points are not looked at.
@@ -181,7 +180,7 @@ def fit(
     broken = [run for run, outcome in enumerate(status) if outcome == "fallback-map"]
     natural = draws.last(sampling.kept)
     if broken:
-        natural = _with_modes(natural, log_posterior, broken, streams)
+        natural, state = _with_modes(natural, state, log_posterior, broken, streams)
     info = draws.info
     report = FitReport(
         inference,
@@ -223,12 +222,10 @@ def _sample(
     schedule = schedule_for(warmup, sampling.draws, cold=warm is None)
     draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=warmth)
     extended = torch.zeros(data.runs, dtype=torch.bool)
-    again = schedule_for(sampling.warmup, sampling.draws, cold=True)
-    for _ in range(_EXTENSIONS):
-        troubled = torch.nonzero(_in_trouble(draws))[:, 0]
-        if len(troubled) == 0:
-            break
+    troubled = torch.nonzero(_in_trouble(draws))[:, 0]
+    if len(troubled):
         extended[troubled.cpu()] = True
+        again = schedule_for(sampling.settle + sampling.draws, sampling.draws, cold=False)
         more = draw(
             log_posterior.select(troubled),
             streams.select(troubled.tolist()),
@@ -256,8 +253,7 @@ def _is_broken(draws: HyperparameterDraws) -> Bool[Tensor, "r"]:
     info = draws.info
     transitions = info.transitions * draws.chains
     finite = torch.isfinite(draws.warmth.position).all(-1).all(-1)
-    diverging = info.divergences > _BROKEN_DIVERGENCES * transitions
-    return (info.rhat > _BROKEN_RHAT) | diverging | ~finite
+    return (info.divergences > _BROKEN_DIVERGENCES * transitions) | ~finite
 
 
 def _selected(warmth: Warmth, runs: Int[Tensor, "_"]) -> Warmth:
@@ -294,28 +290,31 @@ def _transported(warm: WarmState, data: Observations, log_posterior: LogPosterio
 
 
 def _with_modes(
-    draws: HyperparameterDraws, log_posterior: LogPosterior, runs: list[int], streams: Streams
-) -> HyperparameterDraws:
-    """``draws`` with every draw of these runs replaced by the mode of their posterior."""
+    draws: HyperparameterDraws,
+    state: WarmState | None,
+    log_posterior: LogPosterior,
+    runs: list[int],
+    streams: Streams,
+) -> tuple[HyperparameterDraws, WarmState | None]:
+    """Every draw of these runs replaced by the mode of their posterior, their chains dispersed."""
     rows = torch.tensor(runs, device=draws.mean.device)
-    points, _ = mode(log_posterior.select(rows), streams.select(runs))
+    troubled, own = log_posterior.select(rows), streams.select(runs)
+    points, _ = mode(troubled, own)
     natural = log_posterior.parametrization.constrain(points)
     count = draws.mean.shape[1]
-    return replace(
-        draws,
-        lengthscale=draws.lengthscale.index_copy(
-            0, rows, natural.lengthscale[:, None].expand(-1, count, -1)
-        ),
-        outputscale=draws.outputscale.index_copy(0, rows, _repeat(natural.outputscale, count)),
-        noise_variance=draws.noise_variance.index_copy(
-            0, rows, _repeat(natural.noise_variance, count)
-        ),
-        mean=draws.mean.index_copy(0, rows, _repeat(natural.mean, count)),
-    )
-
-
-def _repeat(values: Float[Tensor, "r"], count: int) -> Float[Tensor, "r s"]:
-    return values[:, None].expand(-1, count)
+    repeated = {
+        "lengthscale": natural.lengthscale[:, None].expand(-1, count, -1),
+        "outputscale": natural.outputscale[:, None].expand(-1, count),
+        "noise_variance": natural.noise_variance[:, None].expand(-1, count),
+        "mean": natural.mean[:, None].expand(-1, count),
+    }
+    replaced = {
+        name: getattr(draws, name).index_copy(0, rows, value) for name, value in repeated.items()
+    }
+    if state is not None:
+        afresh = cold_start(troubled, own, state.warmth.position.shape[1])
+        state = replace(state, warmth=_put(state.warmth, rows, afresh))
+    return replace(draws, **replaced), state
 
 
 def _map_fit(
@@ -356,7 +355,5 @@ def _map_fit(
 
 
 def _log(report: FitReport) -> None:
-    if any(status in ("unconverged", "fallback-map") for status in report.status):
-        logger.warning("gpbo: a fit is in trouble: %s", report.summary())
-    else:
-        logger.debug("gpbo: %s", report.summary())
+    level = logging.WARNING if "fallback-map" in report.status else logging.DEBUG
+    logger.log(level, "fit: %s", report.summary())

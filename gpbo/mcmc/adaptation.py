@@ -77,10 +77,10 @@ def pooled_scale(draws: Float[Tensor, "r c t p"]) -> Float[Tensor, "r p p"]:
     Pooling the chains is what makes a short warm-up enough for a dense matrix. Correlations are
     shrunk by ``p`` draws' worth towards 0, variances by five draws' worth towards 1e-3 (Stan's).
     """
-    pooled = draws.flatten(1, 2)
-    count, dim = pooled.shape[1:]
-    centered = pooled - pooled.mean(1, keepdim=True)
-    covariance = centered.mT @ centered / max(count - 1, 1)
+    centered = (draws - draws.mean(2, keepdim=True)).flatten(1, 2)
+    dim = draws.shape[3]
+    count = draws.shape[1] * max(draws.shape[2] - 1, 1)
+    covariance = centered.mT @ centered / count
     variance = covariance.diagonal(dim1=-2, dim2=-1)
     covariance = covariance * (count / (count + 5 + 2 * dim))
     shrunk = (count * variance + 5e-3) / (count + 5)
