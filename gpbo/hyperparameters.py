@@ -18,7 +18,6 @@ from gpbo.backend import DTYPE, Streams
 from gpbo.errors import InvalidOption
 from gpbo.priors import (
     Fixed,
-    FromDistribution,
     Gamma,
     Horseshoe,
     LogNormal,
@@ -27,6 +26,7 @@ from gpbo.priors import (
     Saas,
     Uniform,
 )
+from gpbo.user_priors import FromDistribution
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class HyperparameterPrior:
     """Independent priors of the four kinds of hyperparameters of a GP with ARD.
 
     The inputs are in the unit cube and the values are standardised, so the scales are relative.
+    A distribution is made a ``Prior``, so that all four are one from then on.
 
     Attributes:
         lengthscale: Prior of every lengthscale.
@@ -51,35 +52,55 @@ class HyperparameterPrior:
         noise_variance: Prior of the noise variance above ``noise_floor``.
         mean: Prior of the constant mean.
         noise_floor: Least noise variance; it bounds the condition number of the covariance.
+
+    Raises:
+        InvalidOption: One is no prior, or not one of that hyperparameter.
     """
 
-    lengthscale: Prior
-    outputscale: Prior
-    noise_variance: Prior
-    mean: Prior
+    lengthscale: Prior | Distribution
+    outputscale: Prior | Distribution
+    noise_variance: Prior | Distribution
+    mean: Prior | Distribution
     noise_floor: float = 1e-6
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.noise_floor) and self.noise_floor > 0):
             raise InvalidOption(f"noise_floor={self.noise_floor!r}: expected a positive number")
-        for name, positive in _POSITIVE.items():
-            prior = getattr(self, name)
-            if isinstance(prior, Distribution):
-                prior = FromDistribution(prior)
-                object.__setattr__(self, name, prior)
-            if not isinstance(prior, Prior):
-                raise InvalidOption(
-                    f"{name}={prior!r}: expected a prior of gpbo.priors, a gpytorch prior or a "
-                    "torch or pyro distribution"
-                )
-            if prior.positive is not None and prior.positive != positive:
-                support = "positive numbers" if positive else "all real numbers"
-                raise InvalidOption(f"{name}={prior!r}: expected a prior on {support}")
-            if isinstance(prior, Saas) and name != "lengthscale":
-                raise InvalidOption(f"{name}={prior!r}: SAAS is a prior of lengthscales")
+        for name in _POSITIVE:
+            object.__setattr__(self, name, _resolved(name, getattr(self, name)))
 
 
 _POSITIVE = {"lengthscale": True, "outputscale": True, "noise_variance": True, "mean": False}
+
+
+def _resolved(name: str, prior: Prior | Distribution) -> Prior:
+    """``prior``, or what makes a prior of a user's distribution.
+
+    Raises:
+        InvalidOption: It is not one of the hyperparameter ``name``.
+    """
+    positive = _POSITIVE[name]
+    if isinstance(prior, Distribution):
+        try:
+            return FromDistribution(prior, positive=positive)
+        except InvalidOption as error:
+            raise InvalidOption(f"{name}={error}") from error
+    if not isinstance(prior, Prior):
+        raise InvalidOption(
+            f"{name}={prior!r}: expected a prior of gpbo.priors, a gpytorch prior or a "
+            "torch or pyro distribution"
+        )
+    if prior.positive is not None and prior.positive != positive:
+        support = "positive numbers" if positive else "all real numbers"
+        raise InvalidOption(f"{name}={prior!r}: expected a prior on {support}")
+    if isinstance(prior, Saas) and name != "lengthscale":
+        raise InvalidOption(f"{name}={prior!r}: SAAS is a prior of lengthscales")
+    if isinstance(prior, Fixed) and positive:
+        # The noise variance has a floor, so nothing need be added to it.
+        is_no_more = prior.value == 0 and name == "noise_variance"
+        if not (prior.value > 0 or is_no_more):
+            raise InvalidOption(f"{name}={prior!r}: expected a positive value")
+    return prior
 
 
 class Parametrization:

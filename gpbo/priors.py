@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Distribution, biject_to
 
 from gpbo.backend import DTYPE, Streams
 from gpbo.errors import InvalidOption
@@ -130,15 +129,21 @@ class Gamma(Prior):
     def sample(
         self, streams: Streams, count: int, size: int, dim: int
     ) -> Float[Tensor, "r count size"]:
-        """Draws of ``u`` by bisecting the regularised incomplete gamma function."""
+        """Draws of ``u`` by bisecting the regularised incomplete gamma function.
+
+        It is bisected for a concentration ``c`` greater by 1, and lowered by ``log(uniform) / c``:
+        for a small ``c`` itself the values would underflow (Marsaglia and Tsang 2000, section 6).
+        """
         uniform = streams.uniform(count, size)
-        shape = torch.full_like(uniform, self.concentration)
-        low, high = torch.full_like(uniform, -60.0), torch.full_like(uniform, 10.0)
+        shape = torch.full_like(uniform, self.concentration + 1)
+        low = torch.full_like(uniform, -60.0)
+        high = torch.full_like(uniform, math.log(self.concentration + 1) + 4.0)
         for _ in range(60):
             middle = 0.5 * (low + high)
             below = torch.special.gammainc(shape, middle.exp()) < uniform
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return 0.5 * (low + high) - math.log(self.rate)
+        boost = streams.uniform(count, size).clamp_min(1e-16).log() / self.concentration
+        return 0.5 * (low + high) + boost - math.log(self.rate)
 
 
 @dataclass(frozen=True)
@@ -177,12 +182,14 @@ class Horseshoe(Prior):
     def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
         """With ``x = (scale/v)^2``: ``log log1p(x) + u``, slope ``1 - 2 x / (1 + x) / log1p(x)``.
 
-        ``log1p(x)`` is computed as ``softplus(log x)`` and clamped, so neither end overflows.
+        ``log1p(x)`` is computed as ``softplus(log x)``, and ``x`` stands for it where it is below
+        rounding, so neither end overflows.
         """
         log_ratio = 2 * (math.log(self.scale) - u)
-        growth = torch.nn.functional.softplus(log_ratio, threshold=40.0).clamp_min(1e-300)
-        value = torch.log(growth) + u - math.log(math.pi * self.scale)
-        return value.sum(-1), 1 - 2 * torch.sigmoid(log_ratio) / growth
+        tiny = log_ratio < -40.0
+        growth = torch.nn.functional.softplus(log_ratio.clamp_min(-40.0), threshold=40.0)
+        value = torch.where(tiny, log_ratio, growth.log()) + u - math.log(math.pi * self.scale)
+        return value.sum(-1), 1 - 2 * torch.where(tiny, 1.0, torch.sigmoid(log_ratio) / growth)
 
     def sample(
         self, streams: Streams, count: int, size: int, dim: int
@@ -212,9 +219,11 @@ class Uniform(Prior):
         self, u: Float[Tensor, "k j"], gradient: Float[Tensor, "k j"]
     ) -> Float[Tensor, "k j"]:
         """The slope of the log natural value in ``u``."""
-        place = torch.sigmoid(u)
-        width = self.high - self.low
-        return gradient * (width * place * (1 - place) / (self.low + width * place))
+        slope = gradient * torch.sigmoid(-u)
+        if self.low == 0:
+            return slope
+        above = (self.high - self.low) * torch.sigmoid(u)
+        return slope * (above / (self.low + above))
 
     def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
         """The logistic density."""
@@ -302,72 +311,6 @@ class Saas(Prior):
         return torch.cat(
             [global_scale, HalfCauchy(1.0).sample(streams, count, size - 1, dim)], dim=-1
         )
-
-
-class FromDistribution(Prior):
-    """A user's ``gpytorch`` prior or ``torch`` / ``pyro`` distribution of one hyperparameter.
-
-    The coordinate is ``biject_to(distribution.support).inv``; gradients come from autograd.
-
-    Raises:
-        InvalidOption: The distribution is not over single real numbers, or states no support.
-    """
-
-    logarithmic = False
-
-    def __init__(self, distribution: Distribution) -> None:
-        if distribution.batch_shape.numel() != 1 or distribution.event_shape.numel() != 1:
-            raise InvalidOption(f"{distribution!r}: expected a prior of one number, not of many")
-        try:
-            self._transform = biject_to(distribution.support)
-        except NotImplementedError as error:
-            raise InvalidOption(
-                f"{distribution!r}: expected a distribution with a support that "
-                "torch.distributions.biject_to knows"
-            ) from error
-        self.distribution = distribution
-        probe = torch.linspace(-20.0, 20.0, 41, dtype=DTYPE)
-        self.positive = bool((self._transform(probe) >= 0).all())
-
-    def __repr__(self) -> str:
-        return f"FromDistribution({self.distribution!r})"
-
-    def constrain(self, u: Float[Tensor, "k j"], dim: int) -> Float[Tensor, "k j"]:
-        """The transform of the support."""
-        return self._transform(u)
-
-    def pull_back(
-        self, u: Float[Tensor, "k j"], gradient: Float[Tensor, "k j"]
-    ) -> Float[Tensor, "k j"]:
-        """The slope of the (log) natural value in ``u``, by autograd."""
-        with torch.enable_grad():
-            leaf = u.detach().requires_grad_()
-            natural = self._transform(leaf)
-            target = natural.log() if self.positive else natural
-            (slope,) = torch.autograd.grad(target.sum(), leaf)
-        return gradient * slope
-
-    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
-        """The distribution's density and the transform's Jacobian."""
-        with torch.enable_grad():
-            leaf = u.detach().requires_grad_()
-            natural = self._transform(leaf)
-            density = self.distribution.log_prob(natural)
-            value = (density + self._transform.log_abs_det_jacobian(leaf, natural)).sum(-1)
-            (gradient,) = torch.autograd.grad(value.sum(), leaf)
-        return value.detach().to(DTYPE), gradient
-
-    def sample(
-        self, streams: Streams, count: int, size: int, dim: int
-    ) -> Float[Tensor, "r count size"]:
-        """Draws of ``u``; each run's draws come from a generator seeded by its own stream."""
-        rows = []
-        for seed in streams.integers(2**62, 1)[:, 0].tolist():
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                natural = self.distribution.sample(torch.Size((count, size)))
-            rows.append(natural.reshape(count, size).to(DTYPE))
-        return self._transform.inv(torch.stack(rows)).to(streams.device)
 
 
 def _positive(value: float) -> bool:

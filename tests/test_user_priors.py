@@ -1,0 +1,238 @@
+"""Priors that users bring, from gpytorch, torch and pyro, as they are and cut off at 0."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyro.distributions as pyrod
+import pytest
+import torch
+from gpytorch import priors as gp
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+from torch import distributions as td
+
+from gpbo.backend import DTYPE, Streams
+from gpbo.errors import InvalidOption
+from gpbo.user_priors import FromDistribution
+
+K, J, D = 3, 5, 7
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A distribution, the interval of its natural values, and its distribution function."""
+
+    distribution: td.Distribution
+    bounds: tuple[float, float]
+    cdf: Callable[[Floats], Floats] | None = None
+
+    @property
+    def positive(self) -> bool:
+        return self.bounds[0] >= 0
+
+    def natural(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The natural value and the log-Jacobian at ``u``, by hand."""
+        low, high = self.bounds
+        if math.isinf(low):
+            return u, torch.zeros_like(u)
+        if math.isinf(high):
+            return u.exp(), u
+        log_slope = torch.nn.functional.logsigmoid(u) + torch.nn.functional.logsigmoid(-u)
+        return low + (high - low) * torch.sigmoid(u), math.log(high - low) + log_slope
+
+
+REAL, HALF = (-math.inf, math.inf), (0.0, math.inf)
+
+
+def _truncated(frozen: stats.rv_continuous) -> Callable[[Floats], Floats]:
+    below = frozen.cdf(0.0)
+    return lambda v: (frozen.cdf(v) - below) / (1 - below)
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=DTYPE)
+
+
+def _gpytorch_cases() -> dict[str, Case]:
+    one = torch.ones(1, dtype=DTYPE)
+    box = gp.SmoothedBoxPrior(0.1 * one, 2.0, 0.3)
+    return {
+        "Gamma": Case(gp.GammaPrior(_number(3), 6), HALF, stats.gamma(3.0, scale=1 / 6).cdf),
+        "LogNormal": Case(
+            gp.LogNormalPrior(_number(0.5), 0.8), HALF, stats.lognorm(0.8, scale=math.exp(0.5)).cdf
+        ),
+        "HalfCauchy": Case(gp.HalfCauchyPrior(_number(0.5)), HALF, stats.halfcauchy(0, 0.5).cdf),
+        "HalfNormal": Case(gp.HalfNormalPrior(_number(2)), HALF, stats.halfnorm(0, 2.0).cdf),
+        "Uniform": Case(
+            gp.UniformPrior(_number(0.25), 3), (0.25, 3.0), stats.uniform(0.25, 2.75).cdf
+        ),
+        "Uniform mean": Case(
+            gp.UniformPrior(_number(-1), 2), (-1.0, 2.0), stats.uniform(-1.0, 3.0).cdf
+        ),
+        "Normal": Case(gp.NormalPrior(_number(0.3), 1.2), REAL, stats.norm(0.3, 1.2).cdf),
+        "Normal cut off": Case(
+            gp.NormalPrior(_number(0.5), 1), HALF, _truncated(stats.norm(0.5, 1.0))
+        ),
+        "SmoothedBox": Case(gp.SmoothedBoxPrior(-one, 1.0, 0.3), REAL),
+        "SmoothedBox cut off": Case(box, HALF),
+        "Horseshoe cut off": Case(gp.HorseshoePrior(_number(0.1)), HALF),
+        "MultivariateNormal of one": Case(
+            gp.MultivariateNormalPrior(0.5 * one, torch.eye(1, dtype=DTYPE)), REAL
+        ),
+    }
+
+
+def _other_cases() -> dict[str, Case]:
+    one = torch.ones(1, dtype=DTYPE)
+    return {
+        "torch Gamma of a batch of one": Case(td.Gamma(2 * one[None], 3 * one[None]), HALF),
+        "torch Laplace": Case(
+            td.Laplace(_number(0.2), _number(2)), REAL, stats.laplace(0.2, 2).cdf
+        ),
+        "torch Weibull": Case(
+            td.Weibull(2 * one, 1.5 * one), HALF, stats.weibull_min(1.5, scale=2).cdf
+        ),
+        "pyro InverseGamma": Case(
+            pyrod.InverseGamma(3 * one, 2 * one), HALF, stats.invgamma(3.0, scale=2.0).cdf
+        ),
+        "pyro Exponential": Case(pyrod.Exponential(_number(4)), HALF, stats.expon(scale=0.25).cdf),
+        "pyro Beta": Case(pyrod.Beta(2 * one, 3 * one), (0.0, 1.0), stats.beta(2, 3).cdf),
+        "pyro StudentT cut off": Case(pyrod.StudentT(4 * one), HALF, _truncated(stats.t(4.0))),
+    }
+
+
+CASES = {f"gpytorch {name}": case for name, case in _gpytorch_cases().items()} | _other_cases()
+
+
+def prior_of(name: str) -> FromDistribution:
+    return FromDistribution(CASES[name].distribution, positive=CASES[name].positive)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=DTYPE)
+
+
+@pytest.mark.parametrize("shape", [(K, J), (K, 1), (1, J), (J, J)])
+@pytest.mark.parametrize("name", CASES)
+def test_densities_and_gradients_are_the_distribution_s(name: str, shape: tuple[int, int]) -> None:
+    case, u = CASES[name], normal(*shape).requires_grad_()
+    natural, log_jacobian = case.natural(u)
+    # Value by value, so that no batch or event axis can be taken for another.
+    single = (*case.distribution.batch_shape, *case.distribution.event_shape)
+    each = [case.distribution.log_prob(value.reshape(single)) for value in natural.flatten()]
+    density = torch.stack([value.reshape(()) for value in each]).reshape(shape)
+    total = (density + log_jacobian).sum(-1)
+    (expected,) = torch.autograd.grad(total.sum(), u)
+    value, gradient = prior_of(name).log_density(u.detach(), D)
+    torch.testing.assert_close(value, total.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("single", "double", "parameters"),
+    [
+        (gp.GammaPrior(3.0, 0.15), td.Gamma, ("concentration", "rate")),
+        (gp.LogNormalPrior(0.3, 0.7), td.LogNormal, ("loc", "scale")),
+        (gp.HalfCauchyPrior(0.3), td.HalfCauchy, ("scale",)),
+        (gp.UniformPrior(0.1, 2.3), td.Uniform, ("low", "high")),
+        (td.Gamma(3.0, 0.15), td.Gamma, ("concentration", "rate")),
+        (pyrod.LogNormal(0.3, 0.7), td.LogNormal, ("loc", "scale")),
+    ],
+)
+def test_a_prior_made_from_python_numbers_is_evaluated_in_double_precision(
+    single: td.Distribution, double: Callable[..., td.Distribution], parameters: tuple[str, ...]
+) -> None:
+    values = [getattr(single, name) for name in parameters]
+    expected = FromDistribution(double(*(each.to(DTYPE) for each in values)), positive=True)
+    prior = FromDistribution(single, positive=True)
+    u = normal(K, J)
+    for ours, theirs in zip(prior.log_density(u, D), expected.log_density(u, D), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(prior.constrain(u, D), expected.constrain(u, D), rtol=1e-15, atol=0)
+    # The user's own is as it was.
+    assert {getattr(single, name).dtype for name in parameters} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_natural_values_and_gradients_of_the_transform(name: str) -> None:
+    case, prior, u = CASES[name], prior_of(name), normal(K, J).requires_grad_()
+    natural, _ = case.natural(u)
+    torch.testing.assert_close(prior.constrain(u.detach(), D), natural.detach())
+    weight = normal(K, J, seed=1)
+    target = natural.log() if case.positive else natural
+    (expected,) = torch.autograd.grad((weight * target).sum(), u)
+    torch.testing.assert_close(prior.pull_back(u.detach(), weight), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_far_out_the_density_is_minus_infinity_and_nothing_raises(name: str) -> None:
+    u = torch.tensor([[-1e4, -750.0, -90.0, 90.0, 720.0, torch.nan, 0.3]], dtype=DTYPE).T
+    value, gradient = prior_of(name).log_density(u, D)
+    assert not bool(value.isnan().any())
+    assert float(value[5]) == -math.inf
+    assert bool(gradient[value.isfinite()].isfinite().all())
+    alone, alone_gradient = prior_of(name).log_density(u[6:], D)
+    torch.testing.assert_close(value[6:], alone, rtol=1e-14, atol=0)
+    torch.testing.assert_close(gradient[6:], alone_gradient, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_draws_are_in_the_support_and_have_the_density(name: str) -> None:
+    case, prior = CASES[name], prior_of(name)
+    u = prior.sample(Streams.named(2, "draws", runs=2), 211, J, D)
+    assert u.shape == (2, 211, J)
+    assert u.dtype == DTYPE
+    assert bool(u.isfinite().all())
+    natural = prior.constrain(u.reshape(-1, 1), D).flatten().numpy()
+    low, high = case.bounds
+    assert low <= natural.min() < natural.max() <= high
+    if case.cdf is not None:
+        assert stats.kstest(natural, case.cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name", ["gpytorch Gamma", "gpytorch Normal cut off"])
+def test_a_run_draws_what_it_draws_alone_and_leaves_the_global_generator_alone(name: str) -> None:
+    prior, before = prior_of(name), torch.get_rng_state()
+    batch = prior.sample(Streams.named(2, "law", runs=3), 11, J, D)
+    alone = prior.sample(Streams.named(2, "law"), 11, J, D)
+    assert torch.equal(batch[:1], alone)
+    assert not bool((batch[0] == batch[1]).any())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_no_count_of_draws_is_no_draw() -> None:
+    assert prior_of("gpytorch Gamma").sample(Streams.named(0, "none"), 0, J, D).shape == (1, 0, J)
+
+
+def test_a_prior_cut_off_to_nothing_cannot_be_drawn_from() -> None:
+    prior = FromDistribution(gp.NormalPrior(-5.0, 0.1), positive=True)
+    with pytest.raises(InvalidOption, match=r"NormalPrior.*hardly any of its draws"):
+        prior.sample(Streams.named(0, "nothing"), 11, J, D)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "positive", "says"),
+    [
+        (gp.GammaPrior(torch.ones(2), torch.ones(2)), True, "one number, not of many"),
+        (gp.SmoothedBoxPrior(torch.zeros(2), torch.ones(2)), True, "one number, not of many"),
+        (td.Dirichlet(torch.ones(1)), True, "one number, not of many"),
+        (td.Poisson(torch.tensor(3.0)), True, "a support that torch.distributions.biject_to"),
+        (td.Categorical(torch.ones(3)), False, "a support that torch.distributions.biject_to"),
+        (gp.UniformPrior(-1.0, 1.0), True, "a prior on positive numbers"),
+    ],
+)
+def test_a_distribution_that_cannot_serve_is_an_error(
+    distribution: td.Distribution, positive: bool, says: str
+) -> None:
+    with pytest.raises(InvalidOption, match=says):
+        FromDistribution(distribution, positive=positive)
+
+
+def test_a_user_s_prior_shows_its_distribution() -> None:
+    shown = repr(prior_of("pyro Exponential"))
+    assert shown.startswith("FromDistribution(Exponential(rate")
