@@ -1,0 +1,147 @@
+"""How long gpbo's fully Bayesian parts take, beside BoTorch's, in one process.
+
+    python benchmarks/speed.py [--repeats 3] [--case 50,6] [--case 100,20]
+
+Medians of several repeats, the two sides taking turns. BoTorch compiles at every fit of a fully
+Bayesian model, so its time includes that; it is what its users wait for.
+"""
+
+import argparse
+import statistics
+import time
+import warnings
+from typing import Any
+
+import torch
+from record import machine, save
+from rich.console import Console
+from rich.table import Table
+
+from gpbo import Optimizer, Real, Space, problems
+from gpbo.backend import Streams
+from gpbo.data import standardised
+from gpbo.design import sobol
+from gpbo.inference import HyperparameterDraws, sample_hyperparameters
+from gpbo.mcmc.diagnostics import bulk_ess
+
+PROBLEMS = {6: "hartmann6"}
+
+
+def data(n: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """``n`` Sobol points and their standardised values: Hartmann-6, or Levy in other dimensions."""
+    problem = problems.get(PROBLEMS.get(dim, "levy"), dim=None if dim in PROBLEMS else dim)
+    x = sobol(n, dim, Streams.named(0, "speed"))
+    return x[0], standardised(x, problem(x)).y[0]
+
+
+def timed_draws(
+    x: torch.Tensor, y: torch.Tensor, start: HyperparameterDraws | None, seed: int
+) -> tuple[float, HyperparameterDraws]:
+    """Seconds and result of a call of ``sample_hyperparameters`` at its defaults."""
+    began = time.perf_counter()
+    draws = sample_hyperparameters(x, y, start=start, seed=seed)
+    return time.perf_counter() - began, draws
+
+
+def sampling(n: int, dim: int, repeats: int) -> dict[str, Any]:
+    """Cold and warm sampling against ``fit_fully_bayesian_model_nuts``."""
+    from peers import fully_bayesian_fit
+
+    x, y = data(n, dim)
+    timed_draws(x[:-1], y[:-1], None, 99)  # the first call of a process pays for loading
+    cold_s, warm_s, peer_s, peer_ess, results = [], [], [], [], []
+    for repeat in range(repeats):
+        seconds, before = timed_draws(x[:-1], y[:-1], None, repeat)
+        cold_s.append(seconds)
+        for again in range(3):
+            seconds, after = timed_draws(x, y, before, 100 * repeat + again)
+            warm_s.append(seconds)
+            results.append(after.info)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            seconds, kept = fully_bayesian_fit(x, y)
+        peer_s.append(seconds)
+        peer_ess.append(float(bulk_ess(kept.T[:, None]).min()))
+    peer = statistics.median(peer_s)
+    return {
+        "n": n,
+        "d": dim,
+        "botorch_s": peer,
+        "cold_s": statistics.median(cold_s),
+        "warm_s": statistics.median(warm_s),
+        "cold_ratio": peer / statistics.median(cold_s),
+        "warm_ratio": peer / statistics.median(warm_s),
+        "cold_rhat": float(before.info.rhat.max()),
+        "warm_rhat": statistics.median(float(info.rhat.max()) for info in results),
+        "warm_ess_bulk": statistics.median(float(info.ess_bulk.min()) for info in results),
+        "warm_ess_tail": statistics.median(float(info.ess_tail.min()) for info in results),
+        "botorch_kept_draws": kept.shape[0],
+        "botorch_ess_of_kept": statistics.median(peer_ess),
+    }
+
+
+def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
+    """A warm fully Bayesian suggestion against BoTorch's suggestion from a point estimate."""
+    from peers import suggest_with_map
+
+    x, y = data(n + repeats, dim)
+    space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(dim)])
+    optimizer = Optimizer(space, seed=0)
+    for params, value in zip(space.decode(x[:n]), y[:n].tolist(), strict=True):
+        optimizer.add(params, value)
+    optimizer.ask()
+    suggest_with_map(x[:n], y[:n])
+    ours, fits, theirs, their_fits = [], [], [], []
+    for now in range(n, n + repeats):
+        optimizer.add(space.decode(x[now : now + 1])[0], float(y[now]))
+        began = time.perf_counter()
+        optimizer.ask()
+        ours.append(time.perf_counter() - began)
+        report = optimizer.fit_report
+        assert report is not None
+        fits.append(report.seconds)
+        peer = suggest_with_map(x[: now + 1], y[: now + 1])
+        theirs.append(peer.fit_s + peer.acquisition_s)
+        their_fits.append(peer.fit_s)
+    return {
+        "n": n,
+        "d": dim,
+        "gpbo_s": statistics.median(ours),
+        "gpbo_fit_s": statistics.median(fits),
+        "botorch_map_s": statistics.median(theirs),
+        "botorch_map_fit_s": statistics.median(their_fits),
+        "ratio": statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
+    }
+
+
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """A table, a row per case."""
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(
+            *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values())
+        )
+    Console(width=180).print(table)
+
+
+def main() -> None:
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--case", action="append", help="n,d; default 50,6 and 100,20")
+    options = parser.parse_args()
+    cases = [tuple(map(int, case.split(","))) for case in options.case or ("50,6", "100,20")]
+    print(machine())
+    suggestions = [suggestion(n, dim, 3 * options.repeats) for n, dim in cases]
+    show("one suggestion, seconds", suggestions)
+    samplings = [sampling(n, dim, options.repeats) for n, dim in cases]
+    show("hyperparameters by NUTS, seconds", samplings)
+    print(save("speed", {"suggestion": suggestions, "sampling": samplings}))
+
+
+if __name__ == "__main__":
+    main()
