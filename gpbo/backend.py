@@ -1,7 +1,8 @@
 """Where and in what precision gpbo computes, and where its randomness comes from."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +13,9 @@ from gpbo.errors import InvalidOption
 #: Factorisations, densities and acquisitions are computed in double precision: close to an
 #: optimum the noise variance is tiny, and single-precision Cholesky factors fail there.
 DTYPE = torch.float64
+
+#: Matrices from this size on are worth several threads on a CPU.
+_LEAST_PARALLEL_SIZE = 128
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -40,6 +44,25 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     if resolved.type not in ("cpu", "cuda"):
         raise InvalidOption(f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:<index>'")
     return resolved
+
+
+@contextmanager
+def threads_for(size: int, device: torch.device) -> Iterator[None]:
+    """Run with one thread where matrices of this size gain nothing from more of them.
+
+    LAPACK on batches of 50 x 50 matrices takes twice as long with two threads as with one, and
+    more threads make it worse; at 100 x 100 the two are level. The number of threads is a setting
+    of the whole process: it is put back at the end.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1 or size >= _LEAST_PARALLEL_SIZE:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def stream_seed(seed: int, purpose: str, index: int = 0) -> int:

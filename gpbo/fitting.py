@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gpbo.backend import Streams
+from gpbo.backend import Streams, threads_for
 from gpbo.data import Observations
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
@@ -163,8 +163,19 @@ def fit(
         raise InvalidOption(f"inference={inference!r}: expected one of {get_args(Inference)}")
     if not bool(data.mask.any(-1).all()):
         raise InvalidData("a run has no observation yet: expected at least one to fit to")
+    with threads_for(data.x.shape[1], data.x.device):
+        return _fit(data, model or Model(), inference, sampling or Sampling(), warm, streams)
+
+
+def _fit(
+    data: Observations,
+    model: Model,
+    inference: Inference,
+    sampling: Sampling,
+    warm: WarmState | None,
+    streams: Streams,
+) -> Fit:
     began = time.perf_counter()
-    model, sampling = model or Model(), sampling or Sampling()
     log_posterior = model.log_posterior(data.x, data.y, data.mask)
     if inference == "map":
         return _map_fit(data, model, log_posterior, streams, began)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gpbo.ascent import maximize
-from gpbo.backend import DTYPE, Streams
+from gpbo.backend import DTYPE, Streams, threads_for
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
 from gpbo.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess
@@ -132,7 +132,8 @@ def sample_hyperparameters(
     streams = Streams.named(seed, "nuts", runs=x.shape[0], device=x.device)
     schedule = schedule_for(warmup, draws, cold=start is None)
     warmth = None if start is None else start.warmth
-    return draw(log_posterior, streams, schedule, chains=chains, warmth=warmth)
+    with threads_for(x.shape[1], x.device):
+        return draw(log_posterior, streams, schedule, chains=chains, warmth=warmth)
 
 
 def schedule_for(warmup: int | None, draws: int, *, cold: bool) -> Schedule:

@@ -41,6 +41,8 @@ def squared_distances(
 
 def matern(q: Float[Tensor, "*b"], nu: float) -> Float[Tensor, "*b"]:
     """Correlation at squared scaled distance ``q``; safe under autograd at ``q = 0``."""
+    if not q.requires_grad:
+        return matern_and_slope(q, nu)[0]
     scaled = torch.sqrt((2 * nu * q).clamp_min(1e-30))
     decay = torch.exp(-scaled)
     if nu == 0.5:

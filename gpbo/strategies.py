@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gpbo.acquisition import LogExpectedImprovement, LogProbabilityOfImprovement
+from gpbo.backend import threads_for
 from gpbo.candidates import Search, propose
 from gpbo.data import Observations
 from gpbo.errors import InvalidOption
@@ -124,14 +125,15 @@ def _improve(
     if data.pending.shape[1]:
         streams = situation.streams("fantasy")
         surrogate = surrogate.fantasize(data.pending, data.pending_mask, streams)
-    return propose(
-        weighted(acquisition(surrogate), data, situation.failed, situation.failed_mask),
-        situation.space,
-        situation.streams("ascent"),
-        best_x=best,
-        taken=situation.taken,
-        options=search,
-    )
+    with threads_for(surrogate.x.shape[1], surrogate.x.device):
+        return propose(
+            weighted(acquisition(surrogate), data, situation.failed, situation.failed_mask),
+            situation.space,
+            situation.streams("ascent"),
+            best_x=best,
+            taken=situation.taken,
+            options=search,
+        )
 
 
 def _best_points(surrogate: Surrogate, data: Observations) -> Float[Tensor, "r j d"]:
