@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gpbo import errors, plots, problems
     from gpbo.fitting import FitReport, Model
+    from gpbo.inference import HyperparameterDraws, sample_hyperparameters
     from gpbo.loop import minimize
     from gpbo.optimizer import Optimizer
     from gpbo.result import Result
@@ -39,6 +40,7 @@ __all__ = [
     "ExpectedImprovement",
     "FitReport",
     "GridSearch",
+    "HyperparameterDraws",
     "Integer",
     "Model",
     "Optimizer",
@@ -55,12 +57,14 @@ __all__ = [
     "minimize",
     "plots",
     "problems",
+    "sample_hyperparameters",
 ]
 
 # Names are imported when they are used, so that `import gpbo` costs nothing: a command line or a
 # worker that evaluates trials need not load the tensor stack.
 _MODULES = {
     "gpbo.fitting": ("FitReport", "Model"),
+    "gpbo.inference": ("HyperparameterDraws", "sample_hyperparameters"),
     "gpbo.loop": ("minimize",),
     "gpbo.optimizer": ("Optimizer",),
     "gpbo.result": ("Result",),

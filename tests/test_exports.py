@@ -10,6 +10,7 @@ PUBLIC = [
     "ExpectedImprovement",
     "FitReport",
     "GridSearch",
+    "HyperparameterDraws",
     "Integer",
     "Model",
     "Optimizer",
@@ -26,6 +27,7 @@ PUBLIC = [
     "minimize",
     "plots",
     "problems",
+    "sample_hyperparameters",
 ]
 
 
