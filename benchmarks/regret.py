@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,7 @@ def main() -> None:
     print(machine())
     curves: dict[str, dict[str, list[list[float]]]] = {name: {} for name in names}
     seconds: dict[str, dict[str, float]] = {name: {} for name in names}
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         jobs: dict[tuple[str, str], list[Future[tuple[list[list[float]], float]]]] = {
             (name, method): [
                 pool.submit(measure, name, method, part) for part in parts(method, seeds)
