@@ -158,9 +158,11 @@ def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure
         axes.remove()
     for axes in grid[:, 0]:
         axes.set_ylabel("value")
-    middle = [value for part in data for value in (*part.low, *part.high)]
+    bands = [value for part in data for value in (*part.low, *part.high)]
+    means = [value for part in data for value in part.mean]
     values = [value for _, value in data[0].observed]
-    _set_value_axis(grid[0, 0], [*values, *np.quantile(middle, [0.05, 0.95])], [data[0].best[1]])
+    shown = [*values, *np.quantile(bands, [0.05, 0.95])]
+    _set_value_axis(grid[0, 0], shown, keep=[data[0].best[1], min(means), max(means)])
     _legend(figure)
     return _written(figure, path)
 

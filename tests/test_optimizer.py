@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -152,6 +153,16 @@ def test_the_design_is_replaced_where_it_failed_and_shortened_by_results_added()
     assert informed.ask().origin == "model:ei"
 
 
+def test_enqueued_configurations_count_as_design_in_a_batch_as_one_by_one() -> None:
+    for batches in ([4], [1, 1, 1, 1]):
+        optimizer = by_map(initial=4)
+        optimizer.tell(optimizer.ask(), 1.0)
+        for depth in (1, 2):
+            optimizer.enqueue({"rate": 0.1, "depth": depth, "kind": "a"})
+        origins = [trial.origin for n in batches for trial in optimizer.ask(n)]
+        assert origins == ["enqueued", "enqueued", "design", "model:ei"]
+
+
 def test_while_everything_fails_the_design_goes_on() -> None:
     optimizer = by_map()
     for _ in range(6):
@@ -176,9 +187,11 @@ def test_ask_fits_only_when_results_came_and_tell_never(monkeypatch: pytest.Monk
     calls: list[tuple[int, bool]] = []
     real = fitting.fit
 
+    state = object.__new__(fitting.WarmState)  # the engine hands it on and never looks inside
+
     def counted(data: Any, *args: Any, warm: Any, **kwargs: Any) -> Any:
-        calls.append((int(data.counts[0]), warm is not None))
-        return real(data, *args, warm=warm, **kwargs)
+        calls.append((int(data.counts[0]), warm is state))
+        return replace(real(data, *args, warm=None, **kwargs), warm=state)
 
     monkeypatch.setattr(fitting, "fit", counted)
     optimizer = by_map()
@@ -196,7 +209,7 @@ def test_ask_fits_only_when_results_came_and_tell_never(monkeypatch: pytest.Monk
         optimizer.tell(trial, loss(trial.params))
     assert len(calls) == 1
     optimizer.ask()
-    assert [count for count, _ in calls] == [3, 6]
+    assert calls == [(3, False), (6, True)]
 
 
 def test_looking_at_the_fit_changes_nothing_that_is_proposed() -> None:

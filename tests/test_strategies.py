@@ -9,7 +9,7 @@ import torch
 from gpbo import design
 from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Search
-from gpbo.data import observations
+from gpbo.data import observations, standardised
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.fitting import Fit, Model, fit
 from gpbo.situation import Situation, Strategy
@@ -21,8 +21,10 @@ from gpbo.strategies import (
     ProbabilityOfImprovement,
     RandomSearch,
     SobolSearch,
+    _best_points,
     resolve_strategy,
 )
+from gpbo.surrogate import Surrogate
 
 MIXED = Space(
     Real("rate", 1e-4, 1.0, "log"), Integer("depth", 1, 5), Categorical("kind", ("a", "b", "c"))
@@ -100,8 +102,8 @@ def test_a_batch_is_what_single_proposals_are(name: str) -> None:
 @BY_NAME
 def test_a_run_in_a_batch_is_proposed_what_it_is_alone(name: str) -> None:
     strategy = quick(name)
-    together = strategy.propose(situation(MIXED, [6, 6]), 2)
-    alone = strategy.propose(situation(MIXED, [6]), 2)
+    together = strategy.propose(replace(situation(MIXED, [4, 6]), index=6), 2)
+    alone = strategy.propose(replace(situation(MIXED, [4]), index=6), 2)
     torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-7)
     assert not torch.equal(together[0], together[1])
 
@@ -162,6 +164,25 @@ def test_sobol_search_walks_one_scrambled_sequence_that_avoids_the_centre() -> N
         cells = {(int(a * rows), int(b * (16 // rows))) for a, b in points.tolist()}
         assert len(cells) == 16
     assert ((points - 0.5).abs().amax(-1) > 1e-3).all()
+
+
+def test_sobol_search_gives_a_trial_the_point_of_its_number() -> None:
+    space = Space(Real("a", 0, 1), Real("b", 0, 1))
+    point = SobolSearch().propose(replace(situation(space, [0]), index=5), 1)[0]
+    sequence = design.sobol(6, 2, Streams.named(11, "sobol"))[0]
+    torch.testing.assert_close(point, sequence[5:], rtol=0, atol=0)
+
+
+def test_in_a_nearly_used_up_space_any_of_what_is_left_is_found() -> None:
+    space = Space(Ordinal("n", tuple(range(2000))))
+    left = {500, 1500}
+    taken = frozenset(space.key({"n": n}) for n in range(2000) if n not in left)
+    now = replace(situation(space, [0]), taken=(taken,))
+    proposed = {
+        space.decode(RandomSearch().propose(replace(now, index=index), 1)[0])[0]["n"]
+        for index in range(6)
+    }
+    assert proposed == left
 
 
 def test_sobol_search_goes_on_with_the_next_point_where_one_is_taken() -> None:
@@ -252,3 +273,16 @@ def test_a_failed_point_makes_its_neighbourhood_less_attractive_and_padding_does
     moved = (second - first).square().sum(-1).sqrt()[:, 0]
     assert moved[0].item() > 0.02
     assert moved[1].item() < 1e-6
+
+
+def test_the_search_starts_from_the_best_results_and_never_from_padding() -> None:
+    """The surrogate expects the centre, where padding lies, to be best of all."""
+    x = torch.tensor([[[0.1], [0.9], [0.2]], [[0.3], [0.0], [0.0]]], dtype=DTYPE)
+    y = torch.tensor([[1.0, 3.0, 0.5], [2.0, 0.0, 0.0]], dtype=DTYPE)
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    one = torch.ones(2, 1, dtype=DTYPE)
+    data = standardised(x, y, mask)
+    surrogate = Surrogate.condition(
+        data.x, data.y, mask, 0.1 * one.unsqueeze(-1), one, 1e-6 * one, -5 * one
+    )
+    assert _best_points(surrogate, data)[..., 0].tolist() == [[0.2, 0.1, 0.9], [0.3] * 3]
