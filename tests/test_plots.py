@@ -1,11 +1,13 @@
 """Plots are functions that return data, and thin painters of it."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gpbo import plots
 from gpbo.errors import InvalidData, InvalidOption
@@ -13,6 +15,7 @@ from gpbo.loop import minimize
 from gpbo.optimizer import Optimizer
 from gpbo.result import Result
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
+from gpbo.surrogate import Surrogate
 
 SPACE = Space(
     Real("rate", 1e-5, 1, "log"),
@@ -122,6 +125,31 @@ def test_the_slices_meet_at_the_best_trial_where_the_surrogate_knows_the_value()
     there = width.mean[int(width.best[0])]
     assert here == pytest.approx(there, abs=1e-9)
     assert here == pytest.approx(best.value, abs=0.5)
+
+
+def test_the_band_holds_the_disagreement_of_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two draws far from the data, one unit above and below: the band is that wide and no less."""
+    space = Space(Real("x", 0, 1))
+    optimizer = Optimizer(space, inference="map")
+    for x, value in ((0.0, 3.0), (0.02, 7.0)):
+        optimizer.add({"x": x}, value)
+    data, ones = optimizer.observations(), torch.ones(1, 2, dtype=torch.float64)
+    draws = Surrogate.condition(
+        data.x,
+        data.y,
+        data.mask,
+        lengthscale=1e-3 * ones.unsqueeze(-1),
+        outputscale=1e-6 * ones,
+        noise_variance=1e-6 * ones,
+        mean=torch.tensor([[1.0, -1.0]], dtype=torch.float64),
+    )
+    fit = replace(optimizer.fit(), surrogate=draws)
+    monkeypatch.setattr(optimizer, "fit", lambda: fit)
+    (part,) = plots.slices_data(optimizer)
+    # Values 3 and 7 have mean 5 and deviation 2.
+    assert part.mean[-1] == pytest.approx(5.0)
+    assert part.high[-1] == pytest.approx(5.0 + 1.96 * 2.0, abs=1e-3)
+    assert part.low[-1] == pytest.approx(5.0 - 1.96 * 2.0, abs=1e-3)
 
 
 def test_a_maximised_result_is_drawn_with_its_own_sign() -> None:

@@ -64,13 +64,13 @@ def test_a_line_marks_an_improvement_and_its_configuration() -> None:
     assert failed.endswith("]")
 
 
-def lines_of(budget: int, values: list[float]) -> list[str]:
+def lines_of(budget: int, values: list[float], first: int = 100) -> list[str]:
     console = Console(file=io.StringIO(), force_terminal=False, width=60)
     states = iter(
         replace(STATE, budget=budget, done=done, best=BEST) for done in range(1, len(values) + 1)
     )
     with shown(lambda: next(states), console) as show:
-        for number, value in enumerate(values, start=100):
+        for number, value in enumerate(values, start=first):
             show(Trial(number, {"rate": 0.1}).completed(value, None))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
@@ -79,6 +79,11 @@ def lines_of(budget: int, values: list[float]) -> list[str]:
 def test_elsewhere_each_trial_is_a_line_and_a_long_run_thins_them_out() -> None:
     assert len(lines_of(40, [1.0] * 7)) == 7
     assert len(lines_of(1000, [1.0] * 35)) == 3
+
+
+def test_an_improvement_is_a_line_in_a_long_run_too() -> None:
+    (improved,) = lines_of(1000, [1.0, 1.0, 1.0], first=BEST.id - 1)
+    assert improved.startswith("   2/1000  1  best 0.125")
 
 
 def test_on_a_terminal_the_panel_stays_when_the_run_ends() -> None:

@@ -12,6 +12,7 @@ from gpbo.candidates import Search
 from gpbo.data import observations, standardised
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.fitting import Fit, Model, fit
+from gpbo.model_free import _any_left
 from gpbo.situation import Situation, Strategy
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
 from gpbo.strategies import (
@@ -174,15 +175,10 @@ def test_sobol_search_gives_a_trial_the_point_of_its_number() -> None:
 
 
 def test_in_a_nearly_used_up_space_any_of_what_is_left_is_found() -> None:
-    space = Space(Ordinal("n", tuple(range(2000))))
-    left = {500, 1500}
-    taken = frozenset(space.key({"n": n}) for n in range(2000) if n not in left)
-    now = replace(situation(space, [0]), taken=(taken,))
-    proposed = {
-        space.decode(RandomSearch().propose(replace(now, index=index), 1)[0])[0]["n"]
-        for index in range(6)
-    }
-    assert proposed == left
+    space = Space(Ordinal("n", tuple(range(13))))
+    taken = frozenset(space.key({"n": n}) for n in range(13) if n not in (2, 3, 11))
+    found = [_any_left(space, taken, rank).unsqueeze(0) for rank in (0.0, 0.34, 0.99)]
+    assert space.decode(torch.cat(found)) == [{"n": 2}, {"n": 3}, {"n": 11}]
 
 
 def test_sobol_search_goes_on_with_the_next_point_where_one_is_taken() -> None:
