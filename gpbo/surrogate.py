@@ -32,7 +32,8 @@ class Surrogate:
         lengthscale, outputscale, noise_variance, mean: The hyperparameter draws.
         inverse_factor: ``L^-1`` of ``K + noise_variance I = L L'``.
         weights: ``(K + noise_variance I)^-1 (y - mean)``.
-        succeeded: Draws whose matrix could be factorised; the others answer with their prior.
+        succeeded: Draws with finite hyperparameters whose matrix could be factorised; the others
+            answer with their prior, what is not finite replaced by 1 or a mean of 0.
         nu: Smoothness of the Matern kernel.
     """
 
@@ -70,11 +71,11 @@ class Surrogate:
         if not bool((torch.isfinite(x).all(-1) & torch.isfinite(y) | ~mask).all()):
             raise InvalidData("x and y must be finite wherever mask is True")
         x = torch.where(mask[..., None], x, 0.5)
-        z = _scaled(x, lengthscale)
-        both = mask[:, None, :, None] & mask[:, None, None, :]
-        prior = outputscale[..., None, None] * matern(squared_distances(z, z), nu) * both
-        noise = torch.where(mask[:, None], noise_variance[..., None], 1.0)
-        factor, jitter, succeeded = jittered_cholesky(add_diagonal(prior, noise))
+        factor, jitter, succeeded = jittered_cholesky(
+            _covariance(x, mask, lengthscale, outputscale, noise_variance, nu)
+        )
+        succeeded = succeeded & torch.isfinite(mean + noise_variance)
+        jittered = noise_variance + torch.where(succeeded, jitter, 0.0)
         inverse = torch.where(succeeded[..., None, None], inverse_lower(factor), 0.0)
         residual = torch.where(mask[:, None], y[:, None] - mean[..., None], 0.0)
         weights = _apply_transposed(inverse, _apply(inverse, residual))
@@ -82,10 +83,10 @@ class Surrogate:
             x=x,
             y=torch.where(mask, y, 0.0)[:, None].expand_as(residual),
             mask=mask,
-            lengthscale=lengthscale,
-            outputscale=outputscale,
-            noise_variance=noise_variance + torch.where(succeeded, jitter, 0.0),
-            mean=mean,
+            lengthscale=torch.where(succeeded[..., None], lengthscale, 1.0),
+            outputscale=_usable(outputscale, succeeded, 1.0),
+            noise_variance=_usable(jittered, succeeded, 1.0),
+            mean=_usable(mean, succeeded, 0.0),
             inverse_factor=inverse,
             weights=torch.where(torch.isfinite(weights), weights, 0.0),
             succeeded=succeeded,
@@ -115,7 +116,7 @@ class Surrogate:
         """
         fitted = self.y - self.noise_variance[..., None] * self.weights
         least = torch.where(self.mask[:, None], fitted, torch.inf).amin(-1)
-        return torch.where(torch.isfinite(least), least, self.mean)
+        return torch.where(torch.isfinite(least) & self.succeeded, least, self.mean)
 
     def moments(
         self, candidates: Float[Tensor, "r q d"]
@@ -229,6 +230,32 @@ class Surrogate:
         prior = self.outputscale[..., None]
         variance = torch.maximum(prior - whitened.square().sum(-1), _VARIANCE_FLOOR * prior)
         return mean, variance, whitened
+
+
+def _covariance(
+    x: Float[Tensor, "r n d"],
+    mask: Bool[Tensor, "r n"],
+    lengthscale: Float[Tensor, "r s d"],
+    outputscale: Float[Tensor, "r s"],
+    noise_variance: Float[Tensor, "r s"],
+    nu: float,
+) -> Float[Tensor, "r s n n"]:
+    """Of noisy observations. The row of an absent one is a diagonal entry and nothing else.
+
+    It is the diagonal entry of the others, so that padding does not change their jitter.
+    """
+    z = _scaled(x, lengthscale)
+    both = mask[:, None, :, None] & mask[:, None, None, :]
+    prior = outputscale[..., None, None] * matern(squared_distances(z, z), nu) * both
+    absent = outputscale[..., None] * ~mask[:, None]
+    return add_diagonal(prior, noise_variance[..., None] + absent)
+
+
+def _usable(
+    values: Float[Tensor, "r s"], succeeded: Bool[Tensor, "r s"], standard: float
+) -> Float[Tensor, "r s"]:
+    """``values``, ``standard`` in place of what is not finite where a draw failed."""
+    return torch.where(succeeded | torch.isfinite(values), values, standard)
 
 
 def _scaled(

@@ -1,0 +1,575 @@
+"""The posterior against gpytorch and autograd; fantasies against conditioning and prediction."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import gpytorch
+import pytest
+import torch
+from botorch.acquisition.analytic import PosteriorMean
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gpbo.backend import DTYPE, Streams
+from gpbo.errors import InvalidData, InvalidOption
+from gpbo.surrogate import Surrogate
+
+R, S, N, D, Q, M = 2, 3, 11, 5, 7, 4
+NUS = (0.5, 1.5, 2.5)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a surrogate is conditioned on."""
+
+    x: Tensor
+    y: Tensor
+    mask: Tensor
+    lengthscale: Tensor
+    outputscale: Tensor
+    noise_variance: Tensor
+    mean: Tensor
+
+    def condition(self, nu: float = 2.5) -> Surrogate:
+        return Surrogate.condition(**self.arguments(), nu=nu)
+
+    def arguments(self) -> dict[str, Tensor]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def rows(self, rows: slice) -> "Problem":
+        return Problem(**{name: value[rows] for name, value in self.arguments().items()})
+
+    def draws(self, rows: slice) -> "Problem":
+        own = ("lengthscale", "outputscale", "noise_variance", "mean")
+        return replace(self, **{name: getattr(self, name)[:, rows] for name in own})
+
+
+def uniform(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(shape, generator=generator, dtype=DTYPE)
+
+
+def problem(
+    r: int = R, s: int = S, n: int = N, d: int = D, seed: int = 0, masked: int = 0
+) -> Problem:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=DTYPE)
+
+    x = draw(r, n, d)
+    mask = torch.ones(r, n, dtype=torch.bool)
+    # Another number of observations in every run, and gaps anywhere.
+    for run in range(r):
+        mask[run, torch.randperm(n, generator=generator)[: max(masked - run, 0)]] = False
+    return Problem(
+        x=x,
+        y=torch.sin(7.0 * x.sum(-1)) + 0.3 * draw(r, n),
+        mask=mask,
+        lengthscale=0.3 + 2 * draw(r, s, d),
+        outputscale=0.5 + draw(r, s),
+        noise_variance=1e-4 + 0.1 * draw(r, s),
+        mean=draw(r, s) - 0.5,
+    )
+
+
+def points(r: int = R, q: int = Q, d: int = D, seed: int = 1) -> Tensor:
+    return uniform(r, q, d, seed=seed)
+
+
+class _ExactGP(gpytorch.models.ExactGP):
+    """gpytorch's exact Gaussian process with the hyperparameters of one draw."""
+
+    def __init__(self, given: Problem, run: int, draw: int, nu: float) -> None:
+        kept = given.mask[run]
+        likelihood = gpytorch.likelihoods.GaussianLikelihood(
+            noise_constraint=gpytorch.constraints.GreaterThan(1e-8)
+        ).double()
+        likelihood.noise = given.noise_variance[run, draw]
+        super().__init__(given.x[run][kept], given.y[run][kept], likelihood)
+        self.mean_module = gpytorch.means.ConstantMean().double()
+        self.mean_module.constant.data = given.mean[run, draw]
+        dim = given.x.shape[-1]
+        self.covar_module = gpytorch.kernels.ScaleKernel(
+            gpytorch.kernels.MaternKernel(nu, ard_num_dims=dim)
+        ).double()
+        self.covar_module.outputscale = given.outputscale[run, draw]
+        self.covar_module.base_kernel.lengthscale = given.lengthscale[run, draw]
+        self.eval()
+        likelihood.eval()
+
+    def forward(self, x: Tensor) -> Any:
+        return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
+
+
+def gpytorch_moments(given: Problem, candidates: Tensor, nu: float) -> tuple[Tensor, Tensor]:
+    runs, draws = given.mean.shape
+    mean = torch.empty(runs, draws, candidates.shape[1], dtype=DTYPE)
+    variance = torch.empty_like(mean)
+    for run in range(runs):
+        for draw in range(draws):
+            # With gradients off, gpytorch knows that a point is at distance 0 from itself.
+            with torch.no_grad():
+                posterior = _ExactGP(given, run, draw, nu)(candidates[run])
+                mean[run, draw], variance[run, draw] = posterior.mean, posterior.variance
+    return mean, variance
+
+
+# --- moments
+
+
+@pytest.mark.parametrize("nu", NUS)
+@settings(max_examples=4, deadline=None)
+@given(seed=st.integers(0, 2**32), masked=st.sampled_from([0, 4]))
+def test_mean_and_variance_are_gpytorch_s(nu: float, seed: int, masked: int) -> None:
+    given_, candidates = problem(seed=seed, masked=masked), points(seed=seed + 1)
+    mean, variance = given_.condition(nu).moments(candidates)
+    expected_mean, expected_variance = gpytorch_moments(given_, candidates, nu)
+    assert mean.shape == variance.shape == (R, S, Q)
+    torch.testing.assert_close(mean, expected_mean, rtol=0, atol=1e-11)
+    torch.testing.assert_close(variance, expected_variance, rtol=0, atol=1e-11)
+
+
+def test_the_posterior_of_one_observation_is_the_formula() -> None:
+    # At the observation: mean m + a (y - m) / (a + v), variance a v / (a + v).
+    one = torch.ones(1, 1, dtype=DTYPE)
+    given_ = Problem(
+        x=0.3 * one[None],
+        y=2.0 * one,
+        mask=one.bool(),
+        lengthscale=one[None],
+        outputscale=3.0 * one,
+        noise_variance=1.0 * one,
+        mean=-2.0 * one,
+    )
+    mean, variance = given_.condition().moments(0.3 * one[None])
+    assert float(mean) == pytest.approx(-2 + 3 * 4 / 4, rel=1e-14)
+    assert float(variance) == pytest.approx(3 * 1 / 4, rel=1e-14)
+
+
+def test_far_from_everything_the_posterior_is_the_prior() -> None:
+    given_ = replace(problem(), lengthscale=1e-3 * torch.ones(R, S, D, dtype=DTYPE))
+    mean, variance = given_.condition().moments(points())
+    torch.testing.assert_close(mean, given_.mean[..., None].expand(R, S, Q), rtol=0, atol=1e-12)
+    expected = given_.outputscale[..., None].expand(R, S, Q)
+    torch.testing.assert_close(variance, expected, rtol=1e-12, atol=0)
+
+
+def test_without_an_observation_the_posterior_is_the_prior() -> None:
+    given_ = problem()
+    given_ = replace(given_, mask=torch.zeros_like(given_.mask))
+    surrogate = given_.condition()
+    mean, variance = surrogate.moments(points())
+    torch.testing.assert_close(mean, given_.mean[..., None].expand(R, S, Q), rtol=0, atol=1e-15)
+    expected = given_.outputscale[..., None].expand(R, S, Q)
+    torch.testing.assert_close(variance, expected, rtol=1e-14, atol=0)
+    assert torch.equal(surrogate.incumbent, given_.mean)
+
+
+@pytest.mark.parametrize("nu", NUS)
+def test_the_variance_is_positive_even_at_noiseless_observations(nu: float) -> None:
+    given_ = problem()
+    given_ = replace(given_, noise_variance=torch.full_like(given_.noise_variance, 1e-14))
+    mean, variance, _, variance_gradient = given_.condition(nu).moments_and_gradients(given_.x)
+    assert bool((variance > 0).all())
+    assert bool(variance.log().isfinite().all())
+    assert bool(variance_gradient.isfinite().all())
+    torch.testing.assert_close(mean, given_.y[:, None].expand_as(mean), rtol=0, atol=1e-6)
+
+
+# --- gradients
+
+
+@pytest.mark.parametrize("nu", NUS)
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 2**32), masked=st.sampled_from([0, 4]))
+def test_gradients_in_closed_form_are_those_of_autograd(nu: float, seed: int, masked: int) -> None:
+    surrogate = problem(seed=seed, masked=masked).condition(nu)
+    candidates = points(seed=seed + 1).requires_grad_()
+    mean, variance = surrogate.moments(candidates)
+    closed = surrogate.moments_and_gradients(candidates.detach())
+    assert closed[2].shape == closed[3].shape == (R, S, Q, D)
+    torch.testing.assert_close(closed[0], mean.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(closed[1], variance.detach(), rtol=1e-12, atol=1e-12)
+    for draw in range(S):
+        for moment, gradient in ((mean, closed[2]), (variance, closed[3])):
+            (expected,) = torch.autograd.grad(moment[:, draw].sum(), candidates, retain_graph=True)
+            torch.testing.assert_close(gradient[:, draw], expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("nu", NUS)
+def test_gradients_at_observations_are_finite(nu: float) -> None:
+    given_ = problem()
+    for moment in given_.condition(nu).moments_and_gradients(given_.x):
+        assert bool(moment.isfinite().all())
+    candidates = given_.x.clone().requires_grad_()
+    mean, variance = given_.condition(nu).moments(candidates)
+    (gradient,) = torch.autograd.grad((mean + variance).sum(), candidates)
+    assert bool(gradient.isfinite().all())
+
+
+# --- the incumbent
+
+
+@pytest.mark.parametrize("nu", NUS)
+@pytest.mark.parametrize("masked", [0, 4])
+def test_the_incumbent_is_the_least_posterior_mean_where_there_are_observations(
+    nu: float, masked: int
+) -> None:
+    given_ = problem(masked=masked)
+    surrogate = given_.condition(nu)
+    mean, _ = surrogate.moments(given_.x)
+    least = torch.where(given_.mask[:, None], mean, torch.inf).amin(-1)
+    torch.testing.assert_close(surrogate.incumbent, least, rtol=0, atol=1e-10)
+    assert float((least - given_.y.amin(-1)[:, None]).abs().max()) > 1e-3
+
+
+# --- rows, draws and padding
+
+
+def assert_same(left: Surrogate, right: Surrogate, candidates: Tensor, atol: float = 1e-11) -> None:
+    ours, theirs = left.moments_and_gradients(candidates), right.moments_and_gradients(candidates)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=atol)
+    torch.testing.assert_close(left.incumbent, right.incumbent, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("nu", NUS)
+def test_a_run_in_a_batch_is_the_run_alone(nu: float) -> None:
+    given_, candidates = problem(r=3, masked=4), points(r=3)
+    whole = given_.condition(nu).moments_and_gradients(candidates)
+    for run in range(3):
+        one = slice(run, run + 1)
+        alone = given_.rows(one).condition(nu).moments_and_gradients(candidates[one])
+        for batch, single in zip(whole, alone, strict=True):
+            torch.testing.assert_close(batch[one], single, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("nu", NUS)
+def test_a_draw_in_a_batch_is_the_draw_alone(nu: float) -> None:
+    given_, candidates = problem(masked=4), points()
+    whole = given_.condition(nu).moments_and_gradients(candidates)
+    alone = given_.draws(slice(1, 2)).condition(nu).moments_and_gradients(candidates)
+    for batch, single in zip(whole, alone, strict=True):
+        torch.testing.assert_close(batch[:, 1:2], single, rtol=0, atol=1e-11)
+
+
+def padded(given_: Problem, filling: float) -> Problem:
+    """The same with 6 absent points among the observations."""
+    place = torch.tensor([0, 1, 4, 5, 6, 8, 9, 12, 13, 15, 16])
+    x = torch.full((R, 17, D), filling, dtype=DTYPE)
+    y, mask = x[..., 0].clone(), torch.zeros(R, 17, dtype=torch.bool)
+    x[:, place], y[:, place], mask[:, place] = given_.x, given_.y, True
+    return replace(given_, x=x, y=y, mask=mask)
+
+
+@pytest.mark.parametrize("nu", NUS)
+@pytest.mark.parametrize("filling", [0.0, 1e300, math.nan, -math.inf])
+def test_padding_changes_nothing(nu: float, filling: float) -> None:
+    given_ = problem()
+    assert_same(padded(given_, filling).condition(nu), given_.condition(nu), points())
+
+
+@pytest.mark.parametrize("outputscale", [1e-6, 1.0, 1e6])
+def test_padding_changes_nothing_where_a_jitter_is_needed(outputscale: float) -> None:
+    given_ = problem()
+    x = given_.x[:, :1].expand(R, N, D).clone()
+    scale = torch.full_like(given_.outputscale, outputscale)
+    noise = 1e-18 * scale
+    given_ = replace(given_, x=x, outputscale=scale, noise_variance=noise)
+    without = given_.condition()
+    assert bool((without.noise_variance > 1e-13 * scale).all())
+    with_padding = padded(given_, 0.0).condition()
+    torch.testing.assert_close(
+        with_padding.noise_variance, without.noise_variance, rtol=1e-12, atol=0
+    )
+
+
+# --- failures and degenerate data
+
+
+def broken(given_: Problem, where: str, value: float) -> Problem:
+    """The same with one hyperparameter of run 1, draw 2 spoilt."""
+    spoilt = getattr(given_, where).clone()
+    spoilt[1, 2] = value
+    return replace(given_, **{where: spoilt})
+
+
+@pytest.mark.parametrize("nu", NUS)
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("lengthscale", math.nan),
+        ("lengthscale", 0.0),
+        ("outputscale", math.nan),
+        ("outputscale", math.inf),
+        ("noise_variance", math.nan),
+        ("noise_variance", math.inf),
+        ("noise_variance", -10.0),
+        ("mean", math.nan),
+        ("mean", math.inf),
+    ],
+)
+def test_a_draw_without_a_factor_answers_with_its_prior_and_touches_no_other(
+    where: str, value: float, nu: float
+) -> None:
+    given_, candidates = problem(masked=4), points()
+    good = given_.condition(nu)
+    bad = broken(given_, where, value).condition(nu)
+    for surrogate in (bad, bad.fantasize(points(q=M), torch.ones(R, M).bool(), streams())):
+        for each in (*surrogate.moments_and_gradients(candidates), surrogate.incumbent):
+            assert bool(each.isfinite().all())
+        assert bool((surrogate.moments(candidates)[1] > 0).all())
+    mean, variance = bad.moments(candidates)
+    prior_mean = 0.0 if where == "mean" else float(given_.mean[1, 2])
+    prior_variance = 1.0 if where == "outputscale" else float(given_.outputscale[1, 2])
+    assert not bool(bad.succeeded[1, 2])
+    assert mean[1, 2].tolist() == pytest.approx([prior_mean] * Q, rel=1e-14)
+    assert variance[1, 2].tolist() == pytest.approx([prior_variance] * Q, rel=1e-14)
+    assert float(bad.incumbent[1, 2]) == prior_mean
+    others = torch.ones(R, S, dtype=torch.bool)
+    others[1, 2] = False
+    assert bool(bad.succeeded[others].all())
+    for ours, theirs in zip((mean, variance), good.moments(candidates), strict=True):
+        torch.testing.assert_close(ours[others], theirs[others], rtol=0, atol=1e-12)
+
+
+DEGENERATE: dict[str, Callable[[], Problem]] = {
+    "one observation": lambda: problem(n=1),
+    "no noise to speak of": lambda: replace(
+        problem(), noise_variance=1e-9 * torch.ones(R, S).to(DTYPE)
+    ),
+    "constant values": lambda: replace(problem(), y=torch.zeros(R, N, dtype=DTYPE)),
+    "one point again and again": lambda: replace(problem(), x=torch.full((R, N, D), 0.3).to(DTYPE)),
+    "points a rounding apart": lambda: replace(problem(), x=0.5 + 1e-15 * uniform(R, N, D)),
+    "an outlier": lambda: replace(problem(), y=problem().y + 1e6 * torch.eye(R, N, dtype=DTYPE)),
+    "one dimension": lambda: problem(d=1),
+    "sixty dimensions": lambda: problem(d=60),
+    "tiny lengthscales": lambda: replace(
+        problem(), lengthscale=1e-8 * torch.ones(R, S, D).to(DTYPE)
+    ),
+    "huge lengthscales": lambda: replace(
+        problem(), lengthscale=1e8 * torch.ones(R, S, D).to(DTYPE)
+    ),
+    "huge outputscales": lambda: replace(problem(), outputscale=1e12 * torch.ones(R, S).to(DTYPE)),
+}
+
+
+@pytest.mark.parametrize("nu", NUS)
+@pytest.mark.parametrize("kind", DEGENERATE)
+def test_degenerate_data_give_finite_moments(kind: str, nu: float) -> None:
+    given_ = DEGENERATE[kind]()
+    surrogate = given_.condition(nu)
+    dim = given_.x.shape[-1]
+    pending = torch.cat([given_.x[:, :1], points(q=M - 1, d=dim)], dim=1)
+    fantasised = surrogate.fantasize(pending, torch.ones(R, M).bool(), streams())
+    assert bool(surrogate.succeeded.all())
+    for each in (surrogate, fantasised):
+        for candidates in (points(d=dim), given_.x):
+            for moment in each.moments_and_gradients(candidates):
+                assert bool(moment.isfinite().all())
+            assert bool((each.moments(candidates)[1] > 0).all())
+        assert bool(each.incumbent.isfinite().all())
+        assert bool(each.y.isfinite().all())
+
+
+# --- fantasies
+
+
+def streams(runs: int = R) -> Streams:
+    return Streams.named(0, "fantasy", runs=runs)
+
+
+def some_pending(r: int = R) -> tuple[Tensor, Tensor]:
+    """Four pending points; one is absent in run 0, and one more in every later run."""
+    mask = torch.ones(r, M, dtype=torch.bool)
+    for run in range(r):
+        mask[run, 1 : 2 + run] = False
+    return points(r=r, q=M, seed=3), mask
+
+
+def given_values(given_: Problem, fantasised: Surrogate, draw: int) -> Surrogate:
+    """The posterior of one draw, given observations and its fantasised values."""
+    x, mask, y = fantasised.x, fantasised.mask, fantasised.y[:, draw]
+    one = given_.draws(slice(draw, draw + 1))
+    return replace(one, x=x, y=y, mask=mask).condition(fantasised.nu)
+
+
+@pytest.mark.parametrize("nu", NUS)
+@pytest.mark.parametrize("masked", [0, 4])
+def test_a_fantasy_is_the_posterior_given_the_values_it_made_up(nu: float, masked: int) -> None:
+    given_, candidates = problem(masked=masked), points()
+    fantasised = given_.condition(nu).fantasize(*some_pending(), streams())
+    assert fantasised.x.shape == (R, N + M, D)
+    # And fantasies upon fantasies.
+    further = fantasised.fantasize(points(q=2, seed=9), torch.ones(R, 2).bool(), streams())
+    for surrogate in (fantasised, further):
+        whole = (*surrogate.moments_and_gradients(candidates), surrogate.incumbent)
+        for draw in range(S):
+            one = given_values(given_, surrogate, draw)
+            alone = (*one.moments_and_gradients(candidates), one.incumbent)
+            for ours, theirs in zip(whole, alone, strict=True):
+                torch.testing.assert_close(ours[:, draw], theirs[:, 0], rtol=0, atol=1e-11)
+
+
+def test_what_was_observed_is_kept_as_it_is() -> None:
+    given_ = problem(masked=4)
+    surrogate = given_.condition()
+    fantasised = surrogate.fantasize(*some_pending(), streams())
+    assert torch.equal(fantasised.y[..., :N], surrogate.y)
+    assert torch.equal(fantasised.x[:, :N], surrogate.x)
+    assert torch.equal(fantasised.mask[:, :N], surrogate.mask)
+    assert not torch.equal(fantasised.y[:, 0, N:], fantasised.y[:, 1, N:])
+
+
+@pytest.mark.parametrize("nu", NUS)
+def test_fantasised_values_have_the_posterior_predictive_distribution(nu: float) -> None:
+    # One set of hyperparameters as 4001 draws: the fantasies are independent samples.
+    count = 4001
+    one = problem(r=1, s=1, n=5, d=2, masked=1)
+    many = replace(
+        one,
+        **{
+            name: getattr(one, name).expand(-1, count, *getattr(one, name).shape[2:])
+            for name in ("lengthscale", "outputscale", "noise_variance", "mean")
+        },
+    )
+    pending = points(r=1, q=3, d=2, seed=4)
+    pending[:, 1] = pending[:, 0] + 0.05
+    fantasised = many.condition(nu).fantasize(pending, torch.ones(1, 3).bool(), streams(1))
+    values = fantasised.y[0, :, -3:]
+
+    with torch.no_grad():
+        posterior = _ExactGP(one, 0, 0, nu)(pending[0])
+        mean, covariance = posterior.mean, posterior.covariance_matrix
+    covariance = covariance + one.noise_variance[0, 0] * torch.eye(3, dtype=DTYPE)
+    z = (values.mean(0) - mean) / (covariance.diagonal() / count).sqrt()
+    assert float(z.abs().max()) < 4
+    # The variance of a product of two normal variables, for the error of a covariance.
+    deviation = covariance.diagonal().outer(covariance.diagonal()) + covariance.square()
+    z = (torch.cov(values.T) - covariance) / (deviation / count).sqrt()
+    assert float(z.abs().max()) < 4
+
+    # Averaged over the fantasies, means are as before, and variances are by the same spread less.
+    candidates = points(r=1, d=2)
+    before_mean, before_variance = one.condition(nu).moments(candidates)
+    after_mean, after_variance = fantasised.moments(candidates)
+    spread = after_mean[0].var(0)
+    z = (after_mean[0].mean(0) - before_mean[0, 0]) / (spread / count).sqrt()
+    assert float(z.abs().max()) < 4
+    total = after_variance[0, 0] + spread
+    z = (total - before_variance[0, 0]) / (spread * math.sqrt(2 / count))
+    assert float(z.abs().max()) < 4
+    # Every fantasy leaves the same variance.
+    torch.testing.assert_close(after_variance[0, 0], after_variance[0, -1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("filling", [0.3, math.nan, 1e300])
+def test_an_absent_pending_point_changes_nothing(filling: float) -> None:
+    surrogate = problem(masked=4).condition()
+    pending, none = torch.full((R, M, D), filling, dtype=DTYPE), torch.zeros(R, M).bool()
+    assert_same(surrogate.fantasize(pending, none, streams()), surrogate, points())
+
+
+def test_present_pending_points_are_not_changed_by_absent_ones() -> None:
+    surrogate = problem().condition()
+    pending = points(q=M, seed=3)
+    some = torch.tensor([True, True, False, False]).expand(R, M)
+    fantasised = surrogate.fantasize(pending, some, streams())
+    # Another place of the absent point.
+    moved = pending.clone()
+    moved[:, 2:] = 0.123
+    assert_same(surrogate.fantasize(moved, some, streams()), fantasised, points(), atol=0.0)
+
+
+def test_no_pending_point_is_no_fantasy() -> None:
+    surrogate = problem().condition()
+    none = torch.zeros(R, 0, D, dtype=DTYPE)
+    assert surrogate.fantasize(none, torch.zeros(R, 0).bool(), streams()) is surrogate
+
+
+def test_a_run_has_the_fantasies_it_has_alone() -> None:
+    given_, (pending, mask) = problem(r=3, masked=4), some_pending(3)
+    whole = given_.condition().fantasize(pending, mask, streams(3))
+    alone = given_.rows(slice(0, 1)).condition().fantasize(pending[:1], mask[:1], streams(1))
+    torch.testing.assert_close(whole.y[:1], alone.y, rtol=0, atol=1e-12)
+    for ours, theirs in zip(whole.moments(points(3)), alone.moments(points(3)[:1]), strict=True):
+        torch.testing.assert_close(ours[:1], theirs, rtol=0, atol=1e-11)
+
+
+def test_the_incumbent_counts_fantasies() -> None:
+    surrogate = problem().condition()
+    before = surrogate.incumbent
+    fantasised = surrogate.fantasize(points(q=M, seed=3), torch.ones(R, M).bool(), streams())
+    mean, _ = fantasised.moments(fantasised.x)
+    torch.testing.assert_close(fantasised.incumbent, mean.amin(-1), rtol=0, atol=1e-10)
+    assert not torch.equal(fantasised.incumbent, before)
+
+
+# --- as a BoTorch model
+
+
+@pytest.mark.parametrize("nu", NUS)
+@pytest.mark.parametrize("run", [0, 1])
+def test_the_botorch_model_has_the_same_posterior(nu: float, run: int) -> None:
+    given_, candidates = problem(masked=4), points()
+    surrogate = given_.condition(nu)
+    for each in (surrogate, surrogate.fantasize(*some_pending(), streams())):
+        model = each.to_botorch(run)
+        assert model.batch_shape == torch.Size([S])
+        with torch.no_grad():
+            posterior = model.posterior(candidates[run].expand(S, Q, D))
+            moments = (posterior.mean[..., 0], posterior.variance[..., 0])
+        for theirs, ours in zip(moments, each.moments(candidates), strict=True):
+            torch.testing.assert_close(theirs, ours[run], rtol=0, atol=1e-8)
+
+
+def test_a_botorch_acquisition_works_on_the_model() -> None:
+    surrogate, candidates = problem().condition(), points()
+    acquisition = PosteriorMean(surrogate.to_botorch(), maximize=False)
+    # q=1 candidates, with the axis of draws before the last two.
+    value = acquisition(candidates[0, :, None, None, :].expand(Q, S, 1, D))
+    expected = -surrogate.moments(candidates)[0][0].T
+    torch.testing.assert_close(value.detach(), expected, rtol=0, atol=1e-8)
+
+
+# --- shapes, options and bad data
+
+
+def test_a_surrogate_tells_its_sizes() -> None:
+    surrogate = problem().condition()
+    assert (surrogate.runs, surrogate.draws, surrogate.dim) == (R, S, D)
+    assert surrogate.inverse_factor.shape == (R, S, N, N)
+    assert surrogate.weights.shape == surrogate.y.shape == (R, S, N)
+
+
+def test_another_smoothness_is_an_error() -> None:
+    with pytest.raises(InvalidOption, match=r"nu=2\.0: expected one of"):
+        problem().condition(2.0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["x", "y"])
+def test_observations_that_are_not_finite_are_an_error(where: str, bad: float) -> None:
+    given_ = problem()
+    spoilt = getattr(given_, where).clone()
+    spoilt[1, 3] = bad
+    given_ = replace(given_, **{where: spoilt})
+    with pytest.raises(InvalidData, match="x and y must be finite wherever mask is True"):
+        given_.condition()
+    mask = given_.mask.clone()
+    mask[1, 3] = False
+    replace(given_, mask=mask).condition()
+
+
+def test_conditioning_leaves_its_arguments_alone() -> None:
+    given_ = problem(masked=4)
+    before = {name: value.clone() for name, value in given_.arguments().items()}
+    surrogate = given_.condition()
+    surrogate.moments_and_gradients(points())
+    surrogate.fantasize(*some_pending(), streams())
+    for name, value in given_.arguments().items():
+        assert torch.equal(value, before[name])
