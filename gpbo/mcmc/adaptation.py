@@ -88,3 +88,17 @@ def pooled_scale(draws: Float[Tensor, "r c t p"]) -> Float[Tensor, "r p p"]:
     factor, succeeded = cholesky(covariance)
     diagonal = torch.diag_embed(shrunk.clamp_min(1e-8).sqrt())
     return torch.where(succeeded[:, None, None], factor, diagonal)
+
+
+def refreshed_scale(
+    scale: Float[Tensor, "r p p"], draws: Float[Tensor, "r c t p"]
+) -> Float[Tensor, "r p p"]:
+    """``A`` for the next, similar density: halfway from the present one to that of the draws.
+
+    The posterior narrows as observations come in, so a matrix from ten of them is stale at fifty;
+    half of it is kept because the draws of one warm start are few.
+    """
+    fresh = pooled_scale(draws)
+    covariance = 0.5 * (scale @ scale.mT + fresh @ fresh.mT)
+    factor, succeeded = cholesky(covariance)
+    return torch.where(succeeded[:, None, None], factor, scale)

@@ -93,7 +93,7 @@ class Transition:
     """
 
     done: Bool[Tensor, "k"]
-    record: Float[Tensor, "k packed+4"]
+    record: Float[Tensor, "k recorded"]
 
 
 @lru_cache

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gpbo.backend import Streams
 from gpbo.errors import InvalidOption
-from gpbo.mcmc.adaptation import DualAveraging, pooled_scale
+from gpbo.mcmc.adaptation import DualAveraging, pooled_scale, refreshed_scale
 from gpbo.mcmc.leapfrog import LogDensity
 from gpbo.mcmc.nuts import Noise, Point, begin, tick, unpack
 
@@ -26,7 +26,8 @@ class Warmth:
     Attributes:
         position: Last position of every chain.
         step_size: Step size of every run.
-        scale: A factor of every run's inverse mass matrix.
+        scale: A factor of every run's inverse mass matrix, already brought up to date with the
+            draws that it comes with.
     """
 
     position: Float[Tensor, "r c p"]
@@ -125,6 +126,7 @@ def sample(
                 scale = pooled_scale(second_half[..., :dim])
         driver = _Driver(log_density, schedule, streams, chains, scale)
         records = driver.draw(position, step_size, schedule.draws)
+        scale = refreshed_scale(scale, _by_run(records, runs)[..., :dim])
     warmth = Warmth(start.position, step_size.clone(), scale.clone())
     return _collect(records.clone(), runs, warmth, warmup_steps.clone())
 
