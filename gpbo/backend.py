@@ -109,6 +109,13 @@ class Streams:
         chosen._generators = [self._generators[run] for run in runs]
         return chosen
 
+    def spawn(self) -> "Streams":
+        """New streams, each seeded by the next number of its parent.
+
+        However much is drawn from the child, the parent moves by one number.
+        """
+        return Streams(self.integers(2**62, 1)[:, 0].tolist(), self.device)
+
     def uniform(self, *shape: int) -> Float[Tensor, "r *shape"]:
         """Uniform on [0, 1), ``[r, *shape]``."""
         return torch.stack(

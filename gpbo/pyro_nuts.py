@@ -37,6 +37,39 @@ def draw_with_pyro(
     log_posterior: LogPosterior, streams: Streams, *, warmup: int = 256, draws: int = 256
 ) -> HyperparameterDraws:
     """One chain a run through ``pyro.infer.NUTS``, on the same density and parametrization."""
+    position, diverged = _all_runs(log_posterior, streams, warmup, draws)
+    value, _ = log_posterior(position.flatten(0, 2))
+    unknown = torch.full_like(diverged, torch.nan)
+    runs, _, _, dim = position.shape
+    return constrained(
+        log_posterior,
+        Draws(
+            position=position,
+            value=value.reshape(runs, 1, -1),
+            acceptance=unknown,
+            steps=unknown,
+            diverged=diverged,
+            saturated=unknown,
+            warmth=Warmth(
+                position[:, :, -1],
+                unknown[:, 0, 0],
+                torch.eye(dim).to(position).expand(runs, -1, -1),
+            ),
+            warmup_steps=unknown[:, 0, 0],
+        ),
+    )
+
+
+def positions_with_pyro(
+    log_posterior: LogPosterior, streams: Streams, *, warmup: int = 256, draws: int = 256
+) -> Float[Tensor, "r 1 t p"]:
+    """The unconstrained draws alone."""
+    return _all_runs(log_posterior, streams, warmup, draws)[0]
+
+
+def _all_runs(
+    log_posterior: LogPosterior, streams: Streams, warmup: int, draws: int
+) -> tuple[Float[Tensor, "r 1 t p"], Float[Tensor, "r 1 t"]]:
     seeds = streams.integers(2**31, 1)[:, 0].tolist()
     starts = cold_start(log_posterior, streams, 1).position
     chains = [
@@ -44,27 +77,7 @@ def draw_with_pyro(
         for single, start, seed in zip(split_runs(log_posterior), starts, seeds, strict=True)
     ]
     position = torch.stack([chain for chain, _ in chains])[:, None]
-    diverged = torch.stack([divergences for _, divergences in chains])[:, None]
-    value, _ = log_posterior(position.flatten(0, 2))
-    nothing = torch.full_like(diverged, torch.nan)
-    runs, dim = position.shape[0], position.shape[-1]
-    return constrained(
-        log_posterior,
-        Draws(
-            position=position,
-            value=value.reshape(runs, 1, -1),
-            acceptance=nothing,
-            steps=nothing,
-            diverged=diverged,
-            saturated=nothing,
-            warmth=Warmth(
-                position[:, :, -1],
-                torch.full((runs,), 0.2).to(position),
-                torch.eye(dim).to(position).expand(runs, -1, -1),
-            ),
-            warmup_steps=torch.full((runs,), torch.nan).to(position),
-        ),
-    )
+    return position, torch.stack([diverged for _, diverged in chains])[:, None]
 
 
 def _one_run(

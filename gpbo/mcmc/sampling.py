@@ -180,11 +180,12 @@ class _Driver:
         while True:
             for _ in range(_TICKS_PER_LOOK[step.device.type]):
                 state, transition = tick(self._log_density, state, step, self._scale, next(noise))
-                slot = torch.where(transition.done, finished, transitions)
+                counted = transition.done & (finished < transitions)
+                slot = torch.where(counted, finished, transitions)
                 records[chain, slot] = transition.record
-                finished = (finished + transition.done).clamp_max(transitions)
+                finished = finished + counted
                 if averaging is not None:
-                    averaging = averaging.update(transition.done, transition.record[:, -4])
+                    averaging = averaging.update(counted, transition.record[:, -4])
                     # A step size must not change within a trajectory.
                     proposed = averaging.log_step.exp().repeat_interleave(self._chains)
                     step = torch.where(transition.done, proposed, step)
@@ -199,11 +200,13 @@ class _Driver:
         return Point(position, (by_run @ self._scale).reshape(position.shape), value)
 
     def _noise(self, dim: int) -> Iterator[Noise]:
+        # How many ticks a phase takes depends on the slowest run; what a run draws must not.
+        streams = self._streams.spawn()
         while True:
             shape = (_TICKS_PER_NOISE, self._chains)
-            momentum = self._streams.normal(*shape, dim).transpose(0, 1).flatten(1, 2)
+            momentum = streams.normal(*shape, dim).transpose(0, 1).flatten(1, 2)
             kinetic = 0.5 * momentum.square().sum(-1)
-            uniform = self._streams.uniform(*shape, 3).transpose(0, 1).flatten(1, 2)
+            uniform = streams.uniform(*shape, 3).transpose(0, 1).flatten(1, 2)
             log_uniform = uniform[..., :2].log().mT
             growing = torch.stack([uniform[..., 2] < 0.5, uniform[..., 2] >= 0.5], dim=-1)
             yield from map(Noise, momentum, kinetic, log_uniform, growing)
