@@ -29,10 +29,10 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/tune_svm.py --output demo-output
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest --long
+	$(BIN)/python -m pytest -n 2 --long
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

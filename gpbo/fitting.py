@@ -244,6 +244,8 @@ def _sample(
             chains=sampling.chains,
             warmth=_selected(draws.warmth, troubled),
         )
+        spent = draws.info.leapfrog_steps[troubled] + more.info.leapfrog_steps
+        more = replace(more, info=replace(more.info, leapfrog_steps=spent))
         draws = _put(draws, troubled, more)
     converged = (~_in_trouble(draws)).tolist()
     usable = (~_is_broken(draws)).tolist()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from gpbo.ascent import maximize
@@ -87,10 +87,10 @@ class HyperparameterDraws:
 
 
 def sample_hyperparameters(
-    x: Float[Tensor, "*r n d"],
-    y: Float[Tensor, "*r n"],
+    x: Shaped[Tensor, "..."],
+    y: Shaped[Tensor, "..."],
     *,
-    mask: Bool[Tensor, "*r n"] | None = None,
+    mask: Bool[Tensor, "..."] | None = None,
     chains: int = 16,
     draws: int = 48,
     warmup: int | None = None,
