@@ -199,8 +199,6 @@ def test_bad_input_to_the_sampler_is_named() -> None:
         sample_hyperparameters(x, y, draws=0)
     with pytest.raises(InvalidOption, match="warmup=3"):
         schedule_for(3, 5, cold=True)
-    with pytest.raises(InvalidOption, match="inference='vi'"):
-        fit(observed(), inference="vi", streams=Streams([0, 1]))  # type: ignore[arg-type]
     with pytest.raises(InvalidData, match="no observation"):
         fit(standardised(x[None, :0], y[None, :0]), streams=Streams([0]))
     with pytest.raises(InvalidOption, match="kept=99"):
