@@ -58,8 +58,8 @@ class FromDistribution(Prior):
         self, u: Float[Tensor, "k j"], gradient: Float[Tensor, "k j"]
     ) -> Float[Tensor, "k j"]:
         """The slope of the (log) natural value in ``u``, by autograd."""
-        with torch.enable_grad():
-            leaf = u.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = u.clone().detach().requires_grad_()
             natural = self._transform(leaf)
             target = natural.log() if self.positive else natural
             (slope,) = torch.autograd.grad(target.sum(), leaf)
@@ -71,10 +71,11 @@ class FromDistribution(Prior):
         Where the natural value overflows or rounds to the edge of an open support it is -inf: the
         distribution is not asked there, since it would raise for the whole batch.
         """
-        natural = self._transform(u)
-        inside = self._support.check(natural) & torch.isfinite(natural)
-        with torch.enable_grad():
-            leaf = torch.where(inside, u, 0.0).detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            u = u.clone().detach()
+            natural = self._transform(u)
+            inside = self._support.check(natural) & torch.isfinite(natural)
+            leaf = torch.where(inside, u, 0.0).requires_grad_()
             natural = self._transform(leaf)
             # A batch and an event of one number are axes of the argument or of the result.
             shape = (-1, *self.distribution.batch_shape, *self.distribution.event_shape)

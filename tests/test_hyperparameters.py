@@ -17,7 +17,7 @@ from torch import distributions as td
 
 from gpbo.backend import DTYPE, Streams
 from gpbo.errors import InvalidOption
-from gpbo.evidence import LogPosterior
+from gpbo.evidence import LogPosterior, Model
 from gpbo.hyperparameters import (
     PRIORS,
     HyperparameterPrior,
@@ -25,6 +25,7 @@ from gpbo.hyperparameters import (
     Parametrization,
     resolve_prior,
 )
+from gpbo.inference import sample_hyperparameters
 from gpbo.priors import Fixed, Gamma, HalfCauchy, Horseshoe, LogNormal, Normal, Saas, Uniform
 
 K, D = 3, 5
@@ -330,6 +331,16 @@ def test_draws_of_different_hyperparameters_are_unrelated() -> None:
     assert float(correlation.abs().max()) < 4.5 / math.sqrt(2003)
 
 
+def test_a_posterior_with_priors_of_the_user_can_be_sampled() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(2, 7, 2, generator=generator, dtype=DTYPE), normal(2, 7)
+    model = Model(prior=all_priors()["user's"])
+    draws = sample_hyperparameters(x, y, chains=2, draws=3, warmup=8, model=model)
+    for each in (draws.lengthscale, draws.outputscale, draws.noise_variance, draws.mean):
+        assert each.shape[:2] == (2, 6)
+        assert bool(each.isfinite().all())
+
+
 # --- another standardisation of the values
 
 
@@ -339,7 +350,8 @@ def test_rescaled_hyperparameters_are_the_same_functions(name: str) -> None:
     r, c, n = 2, K, 11
     named = all_priors()[name]
     prior = custom(lengthscale=named.lengthscale, noise_variance=HalfCauchy(0.1), noise_floor=1e-30)
-    x, y = torch.rand(r, n, D, dtype=DTYPE), normal(r, n)
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(r, n, D, generator=generator, dtype=DTYPE), normal(r, n)
     mask = torch.ones(r, n, dtype=torch.bool)
     shift, factor = torch.tensor([0.7, -3.0], dtype=DTYPE), torch.tensor([0.2, 7.0], dtype=DTYPE)
     before = LogPosterior(x, y, mask, prior)

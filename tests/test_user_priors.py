@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,6 +168,22 @@ def test_natural_values_and_gradients_of_the_transform(name: str) -> None:
     target = natural.log() if case.positive else natural
     (expected,) = torch.autograd.grad((weight * target).sum(), u)
     torch.testing.assert_close(prior.pull_back(u.detach(), weight), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize("name", ["gpytorch Normal cut off", "gpytorch Uniform", "pyro Beta"])
+def test_gradients_are_there_where_autograd_is_off(
+    name: str, mode: Callable[[], AbstractContextManager[None]]
+) -> None:
+    # The sampler runs in inference mode, whose tensors autograd refuses.
+    prior, u = prior_of(name), normal(K, J)
+    expected = (*prior.log_density(u, D), prior.pull_back(u, torch.ones_like(u)))
+    with mode():
+        inside = 1.0 * u
+        got = (*prior.log_density(inside, D), prior.pull_back(inside, torch.ones_like(inside)))
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+        assert not ours.requires_grad
 
 
 @pytest.mark.parametrize("name", CASES)
