@@ -109,7 +109,7 @@ class LogPosterior:
         prior, slope = self.parametrization.log_prior(u)
         total = value + prior
         slope = slope + self.parametrization.pull_back(u, natural, gradient)
-        finite = torch.isfinite(total)
+        finite = torch.isfinite(total) & torch.isfinite(slope).all(-1)
         return (
             total.masked_fill(~finite, -torch.inf),
             slope.masked_fill(~finite[:, None], 0.0),
