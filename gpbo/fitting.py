@@ -27,9 +27,9 @@ Inference = Literal["nuts", "map", "pyro"]
 #: sampler was of no use and the posterior's mode stands in; a point estimate as asked.
 Status = Literal["ok", "extended", "unconverged", "fallback-map", "map"]
 
-#: A run with a larger R-hat samples on, once. Chains here are short and many, and the split R-hat
-#: of chains of a dozen draws is about 1.1 when they mix well, so this is not the 1.01 of long
-#: chains. A posterior with several modes keeps it high, and rightly so: its draws still serve.
+#: A cold run with a larger R-hat samples on, once. Chains here are short and many, and the split
+#: R-hat of chains of a dozen draws is about 1.1 when they mix well, so this is not the 1.01 of
+#: long chains. A posterior with several modes keeps it high, and rightly: its draws still serve.
 RHAT_LIMIT = 1.2
 #: With more than this fraction of divergences the draws are not of the posterior at all.
 _BROKEN_DIVERGENCES = 0.5
@@ -143,7 +143,7 @@ def fit(
 ) -> Fit:
     """Condition a Gaussian process on observations, its hyperparameters integrated out.
 
-    A run whose chains disagree samples on, once and without the others. A run that cannot be
+    A cold run whose chains disagree samples on, once and without the others. A run that cannot be
     sampled gets the mode of its posterior. Either is told in the report, the latter also logged.
 
     Args:
@@ -227,13 +227,18 @@ def _sample(
     warm: WarmState | None,
     streams: Streams,
 ) -> tuple[HyperparameterDraws, list[Status]]:
-    """NUTS, and again from where it stopped for the runs whose chains disagree."""
+    """NUTS, and again from where it stopped for the runs whose chains disagree.
+
+    Chains of a warm start that disagree are those of a posterior with several modes, most often;
+    they go on at the next fit anyway, so there only a run of no use samples again.
+    """
     warmth = None if warm is None else _transported(warm, data, log_posterior)
     warmup = sampling.warmup if warm is None else sampling.settle
     schedule = schedule_for(warmup, sampling.draws, cold=warm is None)
     draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=warmth)
     extended = torch.zeros(data.runs, dtype=torch.bool)
-    troubled = torch.nonzero(_in_trouble(draws))[:, 0]
+    again_for = _in_trouble(draws) if warm is None else _is_broken(draws)
+    troubled = torch.nonzero(again_for)[:, 0]
     if len(troubled):
         extended[troubled.cpu()] = True
         again = schedule_for(sampling.settle + sampling.draws, sampling.draws, cold=False)

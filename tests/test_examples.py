@@ -25,7 +25,7 @@ def test_an_example_of_the_readme_runs(number: int, tmp_path: Path) -> None:
 
 def test_the_demo_runs_and_writes_its_plots(tmp_path: Path) -> None:
     script = str(ROOT / "examples" / "tune_svm.py")
-    printed = run([script, "--budget", "12", "--no-progress", "--output", "plots"], tmp_path)
+    printed = run([script, "--budget", "6", "--no-progress", "--output", "plots"], tmp_path)
     assert "random search" in printed
     assert "R-hat" in printed
     for name in ("convergence.png", "surrogate.png"):
