@@ -33,6 +33,8 @@ Status = Literal["ok", "extended", "unconverged", "fallback-map", "map"]
 RHAT_LIMIT = 1.2
 #: With more than this fraction of divergences the draws are not of the posterior at all.
 _BROKEN_DIVERGENCES = 0.5
+#: A chain is not moved along with the values to where its density is this much less, in logarithms.
+_FAR_OUT = 10.0
 
 _Rows = TypeVar("_Rows", HyperparameterDraws, SamplerInfo, Warmth)
 
@@ -156,7 +158,8 @@ def fit(
         streams: One stream per run.
 
     Raises:
-        InvalidOption: ``inference`` is none of the three.
+        InvalidOption: ``inference`` is none of the three, or ``warm`` is of other runs or
+            hyperparameters.
         InvalidData: A run has no observation.
     """
     if inference not in get_args(Inference):
@@ -187,7 +190,8 @@ def _fit(
         from gpbo.pyro_nuts import draw_with_pyro
 
         draws = draw_with_pyro(log_posterior, streams)
-        status, state = ["ok"] * data.runs, None
+        status = _statuses(draws, torch.zeros(data.runs, dtype=torch.bool))
+        state = None
     broken = [run for run, outcome in enumerate(status) if outcome == "fallback-map"]
     natural = draws.last(sampling.kept)
     if broken:
@@ -252,13 +256,16 @@ def _sample(
         spent = draws.info.leapfrog_steps[troubled] + more.info.leapfrog_steps
         more = replace(more, info=replace(more.info, leapfrog_steps=spent))
         draws = _put(draws, troubled, more)
+    return draws, _statuses(draws, extended)
+
+
+def _statuses(draws: HyperparameterDraws, extended: Bool[Tensor, "r"]) -> list[Status]:
     converged = (~_in_trouble(draws)).tolist()
     usable = (~_is_broken(draws)).tolist()
-    status: list[Status] = [
+    return [
         ("extended" if more else "ok") if good else ("unconverged" if use else "fallback-map")
         for good, use, more in zip(converged, usable, extended.tolist(), strict=True)
     ]
-    return draws, status
 
 
 def _in_trouble(draws: HyperparameterDraws) -> Bool[Tensor, "r"]:
@@ -294,17 +301,31 @@ def _transported(warm: WarmState, data: Observations, log_posterior: LogPosterio
     """The last chains in the present standardisation of the values.
 
     Standardising with another observation maps ``y`` to ``(y - shift) / factor``; the posterior
-    moves with it, and so do the chains, exactly where the priors allow.
+    moves with it, and so do the chains, exactly where the priors allow. After an outlier they do
+    not: all the other values shrink a millionfold, say, and no prior expects a variance of 1e-12.
+    A chain that would be far out of the way there stays where it was.
+
+    Raises:
+        InvalidOption: ``warm`` is of other runs or hyperparameters.
     """
+    stayed, size = warm.warmth.position, log_posterior.parametrization.size
+    if (stayed.shape[0], stayed.shape[2]) != (data.runs, size):
+        raise InvalidOption(
+            f"warm has {stayed.shape[0]} runs and {stayed.shape[2]} coordinates: expected "
+            f"{data.runs} and {size}"
+        )
     factor = data.scale / warm.scale
     shift = (data.location - warm.location) / warm.scale
     usable = torch.isfinite(factor) & (factor > 0) & torch.isfinite(shift)
     moved = log_posterior.parametrization.rescaled(
-        warm.warmth.position,
+        stayed,
         torch.where(usable, shift, 0.0),
         torch.where(usable, factor, 1.0),
     )
-    return replace(warm.warmth, position=moved)
+    here, _ = log_posterior(stayed.flatten(0, 1))
+    there, _ = log_posterior(moved.flatten(0, 1))
+    lost = (there < here - _FAR_OUT).reshape(moved.shape[:2])
+    return replace(warm.warmth, position=torch.where(lost[..., None], stayed, moved))
 
 
 def _with_modes(

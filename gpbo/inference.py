@@ -74,7 +74,9 @@ class HyperparameterDraws:
         per_chain = -(-count // self.chains)
         index = torch.arange(self.mean.shape[1]).reshape(self.chains, length)
         stride = max(length // per_chain, 1)
-        kept = index.flip(1)[:, ::stride][:, :per_chain].T.flatten()[:count].to(self.mean.device)
+        latest = index.flip(1)[:, ::stride][:, :per_chain].T.flatten()[:count]
+        # In the order of the draws, so that those of a chain stay adjacent.
+        kept = latest.sort().values.to(self.mean.device)
         return HyperparameterDraws(
             self.lengthscale[:, kept],
             self.outputscale[:, kept],

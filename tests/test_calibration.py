@@ -1,149 +1,201 @@
-"""The sampler and the posterior together: calibration, invariance, and Pyro's NUTS.
+"""Draws are of the posterior: hyperparameters from the prior, data given them, and back.
 
-Hundreds of data sets go through one batched call. A posterior whose Jacobian is wrong must fail
-the same checks, or they would prove nothing.
+Two tests that need no other sampler. Simulation-based calibration (Talts et al. 2018): the
+hyperparameters that made the data rank uniformly among draws of their posterior. Invariance: a
+transition leaves the posterior as it is, so from hyperparameters of the prior, with data made from
+them, it leads to hyperparameters of the prior, after one step or a hundred. Both are for many runs
+in one batch, and both must fail where the density is wrong.
 """
 
+import math
+from dataclasses import dataclass
+
+import gpytorch.priors
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams
-from gpbo.evidence import LogPosterior, Model
-from gpbo.inference import cold_start, draw, schedule_for
-from gpbo.mcmc.diagnostics import bulk_ess
-from gpbo.mcmc.leapfrog import LogDensity
+from gpbo.evidence import LogPosterior
+from gpbo.hyperparameters import (
+    HyperparameterPrior,
+    Hyperparameters,
+    Parametrization,
+    resolve_prior,
+)
+from gpbo.inference import draw
 from gpbo.mcmc.sampling import Schedule, Warmth, sample
-
-COUNT, DIM = 9, 1
-
-
-def simulated(runs: int) -> tuple[LogPosterior, torch.Tensor]:
-    """Posteriors of data sets whose hyperparameters are ``u[r,p]``, drawn from the prior."""
-    streams = Streams.named(11, "simulation", runs=runs)
-    x = streams.uniform(COUNT, DIM)
-    mask = torch.ones(runs, COUNT, dtype=torch.bool)
-    parametrization = Model().log_posterior(x, torch.zeros_like(x[..., 0]), mask).parametrization
-    u = parametrization.sample(streams, 1)[:, 0]
-    natural = parametrization.constrain(u)
-    distance = (x - x.mT).abs() / natural.lengthscale[:, :, None]
-    scaled = 5**0.5 * distance
-    kernel = (1 + scaled + scaled.square() / 3) * torch.exp(-scaled)
-    covariance = natural.outputscale[:, None, None] * kernel
-    covariance.diagonal(dim1=1, dim2=2).add_(natural.noise_variance[:, None])
-    noise = streams.normal(COUNT)[..., None]
-    y = natural.mean[:, None] + (torch.linalg.cholesky(covariance) @ noise)[..., 0]
-    return Model().log_posterior(x, y, mask), u
+from gpbo.priors import LogNormal, Normal
+from tests.monte_carlo import random_normal, random_uniform, unchecked_shapes
 
 
-def with_wrong_jacobian(density: LogDensity) -> LogDensity:
-    """As if the Jacobians of the lengthscale and of the noise variance had been forgotten."""
+class Tilted(LogPosterior):
+    """A density with a factor ``exp(tilt u_j)`` too many: what a forgotten Jacobian does.
 
-    def wrong(u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        value, slope = density(u)
-        slope = slope.clone()
-        slope[:, [0, -2]] -= 1
-        return value - u[:, 0] - u[:, -2], slope
+    Its gradient is right for its value, so the sampler is content.
+    """
 
-    return wrong
+    def tilt(self, coordinate: int, by: float) -> "Tilted":
+        self.slope = torch.zeros(self.parametrization.size, dtype=DTYPE)
+        self.slope[coordinate] = by
+        return self
 
-
-def least_p_of_ranks(ranks: torch.Tensor, bins: int) -> float:
-    """Of chi-squared tests that every column of ``ranks[r,p]`` in [0, 1) is uniform."""
-    counts = [torch.histc(column, bins, 0.0, 1.0) for column in ranks.T]
-    return min(float(stats.chisquare(column.numpy()).pvalue) for column in counts)
+    def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = super().__call__(u)
+        return value + u @ self.slope, gradient + self.slope
 
 
-def calibration_p(runs: int, wrong: bool) -> float:
-    posterior, truth = simulated(runs)
-    streams = Streams.named(12, "calibration", runs=runs)
-    start = cold_start(posterior, streams, 3)
-    density = with_wrong_jacobian(posterior) if wrong else posterior
-    draws = sample(density, start, Schedule(draws=15, max_depth=6), streams)
-    thinned = draws.position[:, :, 2::6].flatten(1, 2)
-    jitter = streams.uniform(truth.shape[1])
-    below = (thinned < truth[:, None]).sum(1)
-    return least_p_of_ranks((below + jitter) / (thinned.shape[1] + 1), 10)
+@dataclass(frozen=True)
+class Simulated:
+    """Hyperparameters of every run from the prior, and data that they made."""
+
+    truth: Tensor  # [r,p]
+    x: Tensor
+    y: Tensor
+    mask: Tensor
+    prior: HyperparameterPrior
+
+    @property
+    def parametrization(self) -> Parametrization:
+        return Parametrization(self.prior, self.x.shape[-1])
+
+    def posterior(self) -> LogPosterior:
+        return LogPosterior(self.x, self.y, self.mask, self.prior)
+
+    def tilted(self, coordinate: int, by: float) -> Tilted:
+        return Tilted(self.x, self.y, self.mask, self.prior).tilt(coordinate, by)
 
 
-def invariance_p(runs: int, wrong: bool) -> float:
-    """Transitions from the truth leave the joint law, so its prior marginals, as they were."""
-    posterior, truth = simulated(runs)
-    parametrization = posterior.parametrization
-    size = parametrization.size
-    start = Warmth(
-        position=truth[:, None],
-        step_size=torch.full((runs,), 0.35, dtype=DTYPE),
-        scale=torch.eye(size, dtype=DTYPE).expand(runs, size, size),
-    )
-    density = with_wrong_jacobian(posterior) if wrong else posterior
-    schedule = Schedule(windows=(), settle=0, draws=3, max_depth=5)
-    after = sample(density, start, schedule, Streams.named(13, "invariance", runs=runs))
-    prior = parametrization.sample(Streams([14]), 20_000)[0]
-    reached = after.position[:, 0, -1].T.contiguous()
-    ranks = torch.searchsorted(prior.sort(0).values.T.contiguous(), reached)
-    return least_p_of_ranks(ranks.T.to(DTYPE) / 20_001, 10)
+def _covariance(x: Tensor, natural: Hyperparameters) -> Tensor:
+    """Matern-5/2 with noise, the plain way."""
+    difference = (x[:, :, None] - x[:, None]) / natural.lengthscale[:, None, None]
+    distance = math.sqrt(5) * difference.norm(dim=-1)
+    correlation = (1 + distance + distance**2 / 3) * torch.exp(-distance)
+    noise = natural.noise_variance[:, None, None] * torch.eye(x.shape[1], dtype=DTYPE)
+    return natural.outputscale[:, None, None] * correlation + noise
 
 
-def test_posterior_ranks_of_the_truth_are_uniform() -> None:
-    assert calibration_p(200, wrong=False) > 0.01 / 4
+def _simulate(
+    prior: str | HyperparameterPrior, runs: int, n: int, dim: int, seed: int = 0
+) -> Simulated:
+    """Runs have from ``n - 3`` to ``n`` points; what is masked is not even a number."""
+    resolved = resolve_prior(prior)
+    parametrization = Parametrization(resolved, dim)
+    truth = parametrization.sample(Streams.named(seed, "truth", runs=runs), 1)[:, 0]
+    natural = parametrization.constrain(truth)
+    x = random_uniform(seed, runs, n, dim)
+    factor = torch.linalg.cholesky(_covariance(x, natural))
+    y = natural.mean[:, None] + (factor @ random_normal(seed + 1, runs, n, 1))[..., 0]
+    counts = n - torch.arange(runs) % 4
+    mask = torch.arange(n) < counts[:, None]
+    return Simulated(truth, x, y.masked_fill(~mask, torch.nan), mask, resolved)
 
 
-def test_calibration_notices_a_wrong_jacobian() -> None:
-    assert calibration_p(200, wrong=True) < 1e-3
+def _p_values_of_ranks(ranks: Tensor, draws: int) -> list[float]:
+    """Chi-squared test of uniformity of the ranks ``[r,p]`` in ``0 .. draws``, per coordinate."""
+    return [
+        float(stats.chisquare(torch.bincount(column, minlength=draws + 1).numpy()).pvalue)
+        for column in ranks.T
+    ]
 
 
-def test_transitions_leave_the_posterior_invariant() -> None:
-    assert invariance_p(600, wrong=False) > 0.01 / 4
+# Simulation-based calibration.
+
+SHORT = Schedule(windows=(8, 10, 14), settle=6, draws=8, max_depth=5)
 
 
-def test_invariance_notices_a_wrong_jacobian() -> None:
-    assert invariance_p(600, wrong=True) < 1e-3
+def _calibration(data: Simulated, density: LogPosterior, chains: int, schedule: Schedule) -> float:
+    """Least p-value over the hyperparameters, of the truth's rank among each chain's last draw."""
+    streams = Streams.named(7, "nuts", runs=len(data.truth))
+    last = draw(density, streams, schedule, chains=chains, warmth=None).warmth.position
+    ranks = (last < data.truth[:, None]).sum(1)
+    return min(_p_values_of_ranks(ranks, chains))
+
+
+def _significance(data: Simulated) -> float:
+    return 0.01 / data.truth.shape[1]
+
+
+@unchecked_shapes()
+def test_the_truth_ranks_uniformly_among_draws_of_its_posterior() -> None:
+    data = _simulate("dimension-scaled", runs=200, n=8, dim=2)
+    assert _calibration(data, data.posterior(), 4, SHORT) > _significance(data)
+
+
+@pytest.mark.parametrize("by", [-1.0, pytest.param(1.0, marks=pytest.mark.long)])
+@unchecked_shapes()
+def test_calibration_notices_a_jacobian_of_the_noise_variance_too_many_or_few(by: float) -> None:
+    data = _simulate("dimension-scaled", runs=100, n=8, dim=2)
+    tilted = data.tilted(coordinate=3, by=by)
+    assert _calibration(data, tilted, 4, SHORT) < _significance(data)
 
 
 @pytest.mark.long
-def test_calibration_at_full_size() -> None:
-    assert calibration_p(1000, wrong=False) > 0.01 / 4
-    assert invariance_p(5000, wrong=False) > 0.01 / 4
+@pytest.mark.parametrize(("n", "dim", "chains"), [(8, 1, 7), (12, 2, 7), (20, 3, 9)])
+@unchecked_shapes()
+def test_calibration_at_full_size(n: int, dim: int, chains: int) -> None:
+    data = _simulate("dimension-scaled", runs=1000, n=n, dim=dim, seed=11)
+    assert _calibration(data, data.posterior(), chains, Schedule()) > _significance(data)
 
 
-@pytest.mark.parametrize(
-    "draws", [250, pytest.param(1500, marks=pytest.mark.long)], ids=["short", "long"]
-)
-def test_moments_agree_with_pyros_nuts(draws: int) -> None:
-    from gpbo.pyro_nuts import positions_with_pyro
-
-    x = Streams([21]).uniform(8, 2)
-    y = torch.sin(5 * x[..., 0]) + x[..., 1]
-    y = (y - y.mean()) / y.std()
-    posterior = Model().log_posterior(x, y, torch.ones(1, 8, dtype=torch.bool))
-    streams = Streams([22])
-    schedule = schedule_for(None, 4 * draws // 5, cold=True)
-    ours = draw_positions(posterior, streams, schedule)
-    theirs = positions_with_pyro(posterior, streams, warmup=200, draws=draws)
-    for power in (1, 2):
-        moments = [(values**power).permute(0, 3, 1, 2)[0] for values in (ours, theirs)]
-        errors = [m.flatten(1).var(-1) / bulk_ess(m).clamp_max(m[0].numel()) for m in moments]
-        difference = moments[0].flatten(1).mean(-1) - moments[1].flatten(1).mean(-1)
-        assert float((difference / (errors[0] + errors[1]).sqrt()).abs().max()) < 4
+@pytest.mark.long
+@pytest.mark.parametrize("prior", ["botorch", "saas", "spearmint"])
+@unchecked_shapes()
+def test_calibration_at_full_size_with_other_priors(prior: str) -> None:
+    data = _simulate(prior, runs=500, n=10, dim=2, seed=12)
+    assert _calibration(data, data.posterior(), 7, Schedule()) > _significance(data)
 
 
-def draw_positions(posterior: LogPosterior, streams: Streams, schedule: Schedule) -> torch.Tensor:
-    return sample(posterior, cold_start(posterior, streams, 8), schedule, streams).position
+# Invariance.
 
 
-def test_a_warm_start_agrees_with_a_cold_one() -> None:
-    x = Streams([31]).uniform(13, 2)
-    y = torch.sin(5 * x[..., 0]) + x[..., 1]
-    y = (y - y.mean()) / y.std()
-    mask = torch.ones(1, 13, dtype=torch.bool)
-    before = Model().log_posterior(x[:, :12], y[:, :12], mask[:, :12])
-    after = Model().log_posterior(x, y, mask)
-    streams = Streams([32])
-    warmth = draw(before, streams, schedule_for(None, 12, cold=True), chains=8, warmth=None).warmth
-    warm = sample(after, warmth, Schedule(windows=(), settle=4, draws=120), streams).position
-    cold = draw_positions(after, streams, Schedule(draws=120))
-    moments = [values.permute(0, 3, 1, 2)[0] for values in (warm, cold)]
-    errors = [m.flatten(1).var(-1) / bulk_ess(m).clamp_max(m[0].numel()) for m in moments]
-    difference = moments[0].flatten(1).mean(-1) - moments[1].flatten(1).mean(-1)
-    assert float((difference / (errors[0] + errors[1]).sqrt()).abs().max()) < 4
+def _users() -> HyperparameterPrior:
+    return HyperparameterPrior(
+        lengthscale=gpytorch.priors.GammaPrior(3.0, 6.0),
+        outputscale=torch.distributions.HalfNormal(2.0),
+        noise_variance=LogNormal(-3.0, 1.0),
+        mean=Normal(0.0, 1.0),
+    )
+
+
+def _invariance(data: Simulated, density: LogPosterior, transitions: int) -> float:
+    """Least p-value of the quantiles, within the prior, of where transitions led from the truth."""
+    runs, size = data.truth.shape
+    start = Warmth(
+        position=data.truth[:, None],
+        step_size=torch.full((runs,), 0.3, dtype=DTYPE),
+        scale=torch.eye(size, dtype=DTYPE).expand(runs, -1, -1),
+    )
+    schedule = Schedule(windows=(), settle=0, draws=transitions, max_depth=4)
+    found = sample(density, start, schedule, Streams.named(8, "nuts", runs=runs))
+    moved = (found.position[:, 0, -1] != data.truth).any(-1)
+    assert moved.double().mean() > 0.9
+    prior = data.parametrization.sample(Streams.named(9, "prior"), 20_000)[0]
+    return min(
+        float(stats.ks_2samp(ours.numpy(), theirs.numpy()).pvalue)
+        for ours, theirs in zip(found.position[:, 0, -1].T, prior.T, strict=True)
+    )
+
+
+@pytest.mark.parametrize("prior", ["dimension-scaled", "botorch", "saas", "spearmint", "users"])
+@unchecked_shapes()
+def test_transitions_from_the_truth_lead_to_the_prior(prior: str) -> None:
+    data = _simulate(_users() if prior == "users" else prior, runs=600, n=8, dim=2, seed=13)
+    assert _invariance(data, data.posterior(), 2) > _significance(data)
+
+
+@pytest.mark.parametrize(("coordinate", "by"), [(0, 1.0), (2, 1.0), (3, -1.0), (4, 1.0)])
+@unchecked_shapes()
+def test_transitions_notice_a_jacobian_too_many_or_few(coordinate: int, by: float) -> None:
+    data = _simulate("dimension-scaled", runs=600, n=8, dim=2, seed=13)
+    assert _invariance(data, data.tilted(coordinate, by), 2) < _significance(data)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("prior", ["dimension-scaled", "botorch", "saas", "spearmint", "users"])
+@pytest.mark.parametrize("transitions", [1, 3])
+@unchecked_shapes()
+def test_invariance_at_full_size(prior: str, transitions: int) -> None:
+    data = _simulate(_users() if prior == "users" else prior, runs=6000, n=10, dim=3, seed=14)
+    assert _invariance(data, data.posterior(), transitions) > _significance(data)

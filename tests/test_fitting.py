@@ -1,205 +1,525 @@
-"""From observations to surrogates: reports, policy, degenerate data, and the public sampler."""
+"""Fits: reports, trouble and what is done about it, warm starts, degenerate data."""
 
-import dataclasses
-from typing import Any
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
-from scipy.optimize import minimize
+from torch import Tensor
 
-from gpbo import fitting, inference, sample_hyperparameters
+from gpbo import fitting, pyro_nuts
 from gpbo.backend import DTYPE, Streams
 from gpbo.data import Observations, standardised
 from gpbo.errors import InvalidData, InvalidOption
-from gpbo.evidence import Model
-from gpbo.fitting import Sampling, fit
-from gpbo.inference import HyperparameterDraws, mode, schedule_for
+from gpbo.evidence import LogPosterior, Model
+from gpbo.fitting import Fit, FitReport, Sampling, WarmState, fit
+from gpbo.inference import HyperparameterDraws, draw, mode
+from gpbo.mcmc.sampling import Schedule, Warmth
+from tests.monte_carlo import chain_means, random_normal, random_uniform, unchecked_shapes
 
-SMALL = Sampling(chains=3, warmup=24, settle=3, draws=7, kept=5)
+RUNS, COUNT, DIM = 3, 7, 2
+#: As little as there can be, where a test is not about the draws.
+BRIEF = Sampling(chains=4, warmup=8, settle=1, draws=4, kept=8)
 
 
-def observed(runs: int = 2, count: int = 11, dim: int = 3, scale: float = 1.0) -> Observations:
-    x = Streams.named(0, "data", runs=runs).uniform(count, dim)
-    return standardised(x, scale * (torch.sin(5 * x[..., 0]) + x[..., 1] ** 2))
+def _values(seed: int, runs: int, n: int, dim: int) -> tuple[Tensor, Tensor]:
+    x = random_uniform(seed, runs, n, dim)
+    values = torch.sin(5 * x[..., 0]) + x[..., -1] ** 2 + 0.1 * random_normal(seed + 1, runs, n)
+    return x, 50.0 + 20.0 * values
 
 
-def test_a_fit_by_nuts_reports_and_can_be_gone_on_from() -> None:
-    data = observed()
-    cold = fit(data, sampling=SMALL, streams=Streams.named(1, "fit", runs=2))
-    assert cold.surrogate.lengthscale.shape == (2, 5, 3)
-    assert not cold.report.warm
-    warm = fit(data, sampling=SMALL, warm=cold.warm, streams=Streams.named(1, "fit", 1, runs=2))
-    assert warm.report.warm
-    assert bool((warm.report.leapfrog_steps < cold.report.leapfrog_steps).all())
+def _data(seed: int = 0, runs: int = RUNS, n: int = COUNT, dim: int = DIM) -> Observations:
+    return standardised(*_values(seed, runs, n, dim))
+
+
+def _streams(seed: int = 0, runs: int = RUNS) -> Streams:
+    return Streams.named(seed, "fit", runs=runs)
+
+
+def _only(data: Observations, run: int) -> Observations:
+    own = slice(run, run + 1)
+    return standardised(data.x[own], data.y[own], data.mask[own])
+
+
+def _warm(runs: int = RUNS) -> WarmState:
+    """Chains in a likely place, for the data of these tests."""
+    data = _data(runs=runs)
+    start = Warmth(
+        0.5 * random_normal(60, runs, BRIEF.chains, DIM + 3)
+        + torch.tensor([1.0] * DIM + [0.0, -3.0, 0.0], dtype=DTYPE),
+        torch.full((runs,), 0.5, dtype=DTYPE),
+        torch.eye(DIM + 3, dtype=DTYPE).expand(runs, -1, -1),
+    )
+    return WarmState(start, data.location, data.scale)
+
+
+def _assert_finite(found: Fit, data: Observations) -> None:
+    candidates = torch.cat([random_uniform(50, data.runs, 5, data.dim), data.x[:, :1]], dim=1)
+    mean, variance = found.surrogate.moments(candidates)
+    assert torch.isfinite(mean).all()
+    assert torch.isfinite(variance).all()
+    assert (variance > 0).all()
+    assert torch.isfinite(data.in_units(mean)).all()
+    assert found.surrogate.succeeded.all()
+
+
+def _hyperparameters(found: Fit) -> tuple[Tensor, ...]:
+    surrogate = found.surrogate
+    return (
+        surrogate.lengthscale,
+        surrogate.outputscale,
+        surrogate.noise_variance,
+        surrogate.mean,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _unchecked() -> Iterator[None]:
+    """Shapes are checked in ``tests/mcmc/test_shapes.py``."""
+    with unchecked_shapes():
+        yield
+
+
+# What a fit returns.
+
+
+def test_nuts_gives_a_surrogate_of_the_draws_kept_and_a_report_of_all() -> None:
+    data = _data()
+    sampling = Sampling(chains=5, warmup=16, draws=8, kept=10)
+    found = fit(data, sampling=sampling, streams=_streams())
+    report, surrogate = found.report, found.surrogate
+    assert (surrogate.runs, surrogate.draws, surrogate.dim) == (RUNS, 10, DIM)
+    assert surrogate.nu == 2.5
+    assert torch.equal(surrogate.x, data.x)
+    assert found.draws is not None
+    assert found.draws.mean.shape == (RUNS, 40)
+    # The surrogate's draws are the latest of every chain.
+    latest = found.draws.mean.reshape(RUNS, 5, 8)[:, :, -1]
+    assert (latest[:, :, None] == surrogate.mean[:, None]).any(-1).all()
+    info = found.draws.info
     for name in ("rhat", "ess_bulk", "ess_tail", "divergences", "depth_saturation"):
-        assert bool(torch.isfinite(getattr(warm.report, name)).all()), name
-    assert "R-hat" in warm.report.summary()
+        assert torch.equal(getattr(report, name), getattr(info, name))
+        assert getattr(report, name).shape == (RUNS,)
+    assert torch.equal(report.leapfrog_steps, info.leapfrog_steps)
+    assert (report.inference, report.transitions, report.warm) == ("nuts", 8, False)
+    assert set(report.status) <= {"ok", "extended", "unconverged"}
+    assert report.seconds > 0
+    assert found.warm is not None
+    assert torch.equal(found.warm.location, data.location)
+    assert torch.equal(found.warm.scale, data.scale)
+    assert torch.equal(found.warm.warmth.position, found.draws.warmth.position)
+    _assert_finite(found, data)
 
 
-def test_a_run_is_fitted_in_a_batch_as_alone() -> None:
-    data = observed()
-    streams = Streams.named(1, "fit", runs=2)
-    batch = fit(data, sampling=SMALL, streams=Streams.named(1, "fit", runs=2))
-    second = standardised(data.x[1:], data.y[1:])
-    alone = fit(second, sampling=SMALL, streams=streams.select([1]))
-    close = torch.isclose(alone.surrogate.mean[0], batch.surrogate.mean[1], atol=1e-6)
-    assert bool(close.all())
+def test_map_gives_one_draw_which_is_the_mode() -> None:
+    data = _data()
+    found = fit(data, Model(nu=1.5), inference="map", streams=_streams())
+    assert found.surrogate.draws == 1
+    assert found.surrogate.nu == 1.5
+    assert found.draws is None
+    assert found.warm is None
+    posterior = Model(nu=1.5).log_posterior(data.x, data.y, data.mask)
+    points, value = mode(posterior, _streams())
+    natural = posterior.parametrization.constrain(points)
+    assert torch.equal(found.surrogate.lengthscale[:, 0], natural.lengthscale)
+    assert torch.equal(found.surrogate.noise_variance[:, 0], natural.noise_variance)
+    assert (posterior(points + 0.05)[0] < value).all()
+    assert (posterior(points - 0.05)[0] < value).all()
+    report = found.report
+    assert (report.inference, report.status, report.transitions) == ("map", ("map",) * RUNS, 0)
+    for name in ("rhat", "ess_bulk", "ess_tail"):
+        assert getattr(report, name).isnan().all()
+    _assert_finite(found, data)
 
 
-def test_the_mode_is_as_good_as_scipys() -> None:
-    data = observed(runs=1)
-    posterior = Model().log_posterior(data.x, data.y, data.mask)
-    _, value = mode(posterior, Streams([3]))
-
-    def cost(u: Any) -> tuple[float, Any]:
-        height, slope = posterior(torch.as_tensor(u, dtype=DTYPE)[None])
-        return -float(height), -slope[0].numpy()
-
-    starts = posterior.parametrization.sample(Streams([4]), 10)[0]
-    peer = max(-minimize(cost, start, jac=True, method="L-BFGS-B").fun for start in starts.numpy())
-    assert float(value) >= peer - 1e-6
+def _short_pyro(
+    log_posterior: LogPosterior, streams: Streams, warmup: int = 4, draws: int = 16
+) -> HyperparameterDraws:
+    return pyro_nuts_draw(log_posterior, streams, warmup=warmup, draws=draws)
 
 
-def test_a_point_estimate_has_one_draw() -> None:
-    result = fit(observed(), inference="map", streams=Streams.named(1, "fit", runs=2))
-    assert result.surrogate.draws == 1
-    assert result.report.status == ("map", "map")
-    assert result.warm is None
+pyro_nuts_draw = pyro_nuts.draw_with_pyro
 
 
-def test_pyro_fits_the_same_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpbo import pyro_nuts
+def test_pyro_gives_a_surrogate_and_a_report_of_its_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyro_nuts, "draw_with_pyro", _short_pyro)
+    data = _data(runs=2)
+    found = fit(data, inference="pyro", streams=_streams(runs=2))
+    assert (found.surrogate.runs, found.surrogate.draws) == (2, 16)
+    assert found.report.inference == "pyro"
+    assert found.warm is None
+    assert found.report.transitions == 16
+    assert found.report.rhat.shape == (2,)
+    assert "pyro" in found.report.summary()
+    _assert_finite(found, data)
 
-    original = pyro_nuts.draw_with_pyro
-    monkeypatch.setattr(
-        pyro_nuts, "draw_with_pyro", lambda *args: original(*args, warmup=20, draws=20)
+
+def test_a_chain_of_pyro_that_has_not_converged_is_not_called_ok(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pyro_nuts, "draw_with_pyro", _short_pyro)
+    monkeypatch.setattr(fitting, "RHAT_LIMIT", 0.5)
+    monkeypatch.setattr(fitting, "_BROKEN_DIVERGENCES", 1.0)
+    found = fit(_data(runs=1), inference="pyro", streams=_streams(runs=1))
+    assert found.report.status == ("unconverged",)
+
+
+def test_a_run_alone_is_fitted_as_in_a_batch() -> None:
+    data = _data()
+    for inference in ("nuts", "map"):
+        together = fit(data, inference=inference, sampling=BRIEF, streams=_streams())
+        alone = fit(
+            _only(data, 2), inference=inference, sampling=BRIEF, streams=_streams().select([2])
+        )
+        assert alone.report.status[0] == together.report.status[2]
+        for ours, batched in zip(_hyperparameters(alone), _hyperparameters(together), strict=True):
+            torch.testing.assert_close(ours[0], batched[2], rtol=1e-5, atol=1e-7)
+
+
+# Reports.
+
+
+def _report(**changes: object) -> FitReport:
+    numbers = torch.tensor([1.05, 1.31], dtype=DTYPE)
+    report = FitReport(
+        "nuts",
+        ("ok", "unconverged"),
+        rhat=numbers,
+        ess_bulk=100 * numbers,
+        ess_tail=200 * numbers,
+        divergences=torch.tensor([1.0, 2.0], dtype=DTYPE),
+        depth_saturation=torch.tensor([0.25, math.nan], dtype=DTYPE),
+        leapfrog_steps=300 * numbers,
+        transitions=12,
+        warm=False,
+        seconds=1.234,
     )
-    result = fit(observed(runs=1, count=5), inference="pyro", streams=Streams([1]))
-    assert result.report.inference == "pyro"
-    assert result.surrogate.draws == 16
-    assert bool(
-        torch.isfinite(result.surrogate.moments(torch.full((1, 1, 3), 0.5).double())[0]).all()
+    return replace(report, **changes)  # type: ignore[arg-type]
+
+
+def test_a_summary_is_one_line_that_names_the_worst() -> None:
+    assert _report().summary() == (
+        "nuts (cold start): 1 ok, 1 unconverged, R-hat 1.310, bulk ESS 105, tail ESS 210"
+        ", 3 divergences, 25 % at maximal depth, 1.23 s"
     )
+    one = _report(status=("extended",), warm=True).summary()
+    assert one.startswith("nuts (warm start): extended, R-hat")
+    assert "\n" not in one
+    assert _report(inference="map", seconds=0.5).summary() == "map, 0.50 s"
 
 
-def test_only_the_run_in_trouble_samples_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-    original = inference.draw
-
-    def first_in_trouble(*args: Any, **options: Any) -> HyperparameterDraws:
-        draws = original(*args, **options)
-        calls.append(len(draws.info.rhat))
-        rhat = torch.ones_like(draws.info.rhat)
-        rhat[0] = 9.0 if len(calls) == 1 else 1.0
-        return dataclasses.replace(draws, info=dataclasses.replace(draws.info, rhat=rhat))
-
-    monkeypatch.setattr(fitting, "draw", first_in_trouble)
-    result = fit(observed(), sampling=SMALL, streams=Streams.named(1, "fit", runs=2))
-    assert calls == [2, 1]
-    assert result.report.status == ("extended", "ok")
-    monkeypatch.setattr(fitting, "draw", original)
-    monkeypatch.setattr(fitting, "RHAT_LIMIT", torch.inf)
-    plain = fit(observed(), sampling=SMALL, streams=Streams.named(1, "fit", runs=2))
-    torch.testing.assert_close(result.surrogate.mean[1], plain.surrogate.mean[1])
+# Trouble.
 
 
-def test_chains_that_never_agree_are_kept_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "RHAT_LIMIT", 0.0)
-    result = fit(observed(), sampling=SMALL, streams=Streams.named(1, "fit", runs=2))
-    assert result.report.status == ("unconverged", "unconverged")
+def _with_rhat(
+    limits: list[list[float]], divergences: float = 0.0
+) -> Callable[..., HyperparameterDraws]:
+    """The sampler, with R-hats of the runs' own choosing in the first, the second ... call."""
+    calls = iter(limits)
+
+    def sampler(
+        log_posterior: LogPosterior,
+        streams: Streams,
+        schedule: Schedule,
+        *,
+        chains: int,
+        warmth: Warmth | None,
+    ) -> HyperparameterDraws:
+        found = draw(log_posterior, streams, schedule, chains=chains, warmth=warmth)
+        rhat = torch.tensor(next(calls), dtype=DTYPE)
+        broken = torch.where(rhat > 100, divergences * found.mean.shape[1], 0.0)
+        return replace(found, info=replace(found.info, rhat=rhat, divergences=broken))
+
+    return sampler
 
 
-def test_a_run_that_cannot_be_sampled_gets_its_mode_and_a_warning(
+def _troubled(
+    monkeypatch: pytest.MonkeyPatch, limits: list[list[float]], divergences: float = 0.0
+) -> Fit:
+    monkeypatch.setattr(fitting, "draw", _with_rhat(limits, divergences))
+    return fit(_data(), sampling=BRIEF, streams=_streams())
+
+
+def test_chains_that_agree_are_ok_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _troubled(monkeypatch, [[1.0, 1.1, math.nan]])
+    assert found.report.status == ("ok", "ok", "ok")
+
+
+def test_only_the_runs_in_trouble_sample_on_and_the_report_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    original = inference.draw
+    clean = _troubled(monkeypatch, [[1.0, 1.0, 1.0]])
+    with caplog.at_level(logging.WARNING, logger="gpbo"):
+        found = _troubled(monkeypatch, [[1.5, 1.0, 2.5], [1.1, 2.4]])
+    assert not caplog.records
+    assert found.report.status == ("extended", "ok", "unconverged")
+    assert found.report.rhat.tolist() == [1.1, 1.0, 2.4]
+    steps, at_once = found.report.leapfrog_steps, clean.report.leapfrog_steps
+    assert (steps > at_once).tolist() == [True, False, True]
+    for ours, expected in zip(_hyperparameters(found), _hyperparameters(clean), strict=True):
+        assert torch.equal(ours[1], expected[1])
+        assert not torch.isclose(ours[[0, 2]], expected[[0, 2]]).any()
+    assert found.warm is not None
+    assert clean.warm is not None
+    assert torch.equal(found.warm.warmth.position[1], clean.warm.warmth.position[1])
+    assert (found.warm.warmth.position[0] != clean.warm.warmth.position[0]).any()
 
-    def second_diverges(*args: Any, **options: Any) -> HyperparameterDraws:
-        draws = original(*args, **options)
-        divergences = draws.info.divergences.clone()
-        divergences[-1] = 1e9
-        info = dataclasses.replace(draws.info, divergences=divergences)
-        return dataclasses.replace(draws, info=info)
 
-    monkeypatch.setattr(fitting, "draw", second_diverges)
-    result = fit(observed(), sampling=SMALL, streams=Streams.named(1, "fit", runs=2))
-    assert result.report.status[1] == "fallback-map"
-    assert result.report.status[0] != "fallback-map"
-    assert float(result.surrogate.mean[1].std()) == 0.0
-    assert float(result.surrogate.mean[0].std()) > 0.0
+def test_a_warm_fit_whose_chains_disagree_is_told_but_does_not_sample_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They go on at the next fit anyway."""
+    monkeypatch.setattr(fitting, "draw", _with_rhat([[1.5, 1.0, 1.0]]))
+    found = fit(_data(), sampling=BRIEF, warm=_warm(), streams=_streams())
+    assert found.report.status == ("unconverged", "ok", "ok")
+
+
+def test_a_run_that_cannot_be_sampled_gets_its_mode_and_a_fresh_start_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clean = _troubled(monkeypatch, [[1.0, 1.0, 1.0]])
+    with caplog.at_level(logging.WARNING, logger="gpbo"):
+        found = _troubled(monkeypatch, [[1.0, 999.0, 1.0], [999.0]], divergences=0.9)
+    assert found.report.status == ("ok", "fallback-map", "ok")
+    assert len(caplog.records) == 1
     assert "fallback-map" in caplog.text
+    data = _data()
+    posterior = Model().log_posterior(data.x, data.y, data.mask)
+    best = fit(data, inference="map", streams=_streams(3)).surrogate
+    for ours, expected, kept in zip(
+        _hyperparameters(found),
+        (best.lengthscale, best.outputscale, best.noise_variance, best.mean),
+        _hyperparameters(clean),
+        strict=True,
+    ):
+        assert torch.equal(ours[[0, 2]], kept[[0, 2]])
+        mode_of_run = expected[1].expand_as(ours[1])
+        torch.testing.assert_close(ours[1], mode_of_run, rtol=1e-3, atol=1e-4)
+    assert found.warm is not None
+    assert clean.warm is not None
+    position = found.warm.warmth.position
+    assert (position[1].std(0) > 0).all()
+    assert torch.isfinite(posterior(position.flatten(0, 1))[0]).all()
+    assert torch.equal(position[[0, 2]], clean.warm.warmth.position[[0, 2]])
+    _assert_finite(found, data)
 
 
-def degenerate() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    streams = Streams([7])
-    x = streams.uniform(12, 3)
-    y = streams.normal(12)
-    outlier = y.clone()
-    outlier[0, 3] = 1e6
-    wide = streams.uniform(9, 60)
+def test_a_run_whose_chains_are_stuck_falls_back_and_harms_no_other() -> None:
+    """No pretending: the last fit's chains of run 1 are where this density is 0."""
+    data, before = _data(), _warm()
+    warmth = before.warmth
+    streams = Streams.named(4, "fit", runs=RUNS)
+    clean = fit(data, sampling=BRIEF, warm=before, streams=streams)
+    for nowhere in (1e4, math.nan):
+        position = warmth.position.clone()
+        position[1] = nowhere
+        lost = replace(before, warmth=replace(warmth, position=position))
+        streams = Streams.named(4, "fit", runs=RUNS)
+        found = fit(data, sampling=BRIEF, warm=lost, streams=streams)
+        assert found.report.status[1] == "fallback-map"
+        _assert_finite(found, data)
+        for run in (0, 2):
+            assert found.report.status[run] == clean.report.status[run] != "fallback-map"
+            for ours, kept in zip(_hyperparameters(found), _hyperparameters(clean), strict=True):
+                torch.testing.assert_close(ours[run], kept[run], rtol=1e-6, atol=1e-8)
+        assert found.warm is not None
+        again = fit(data, sampling=BRIEF, warm=found.warm, streams=_streams(5))
+        assert "fallback-map" not in again.report.status
+
+
+# Warm starts.
+
+
+def _logarithms(draws: HyperparameterDraws) -> Tensor:
+    u = torch.cat(
+        [
+            draws.lengthscale.log(),
+            draws.outputscale.log()[..., None],
+            draws.noise_variance.log()[..., None],
+            draws.mean[..., None],
+        ],
+        dim=-1,
+    )
+    return u.reshape(u.shape[0], draws.chains, -1, u.shape[-1])
+
+
+def test_a_warm_fit_agrees_with_a_long_cold_one_though_the_values_are_standardised_anew() -> None:
+    x, values = _values(20, RUNS, 10, DIM)
+    # The new value moves location and scale by much, but is of the same function.
+    values[:, -1] = values[:, :-1].amax(-1) + 25.0
+    sampling = Sampling(chains=24, warmup=32, settle=4, draws=16, kept=24)
+    before = standardised(x[:, :-1], values[:, :-1])
+    after = standardised(x, values)
+    assert ((after.scale / before.scale - 1).abs() > 0.1).all()
+    first = fit(before, sampling=replace(sampling, draws=2), streams=_streams(0))
+    warm = fit(after, sampling=sampling, warm=first.warm, streams=_streams(1))
+    cold = fit(after, sampling=replace(sampling, draws=24), streams=_streams(2))
+    assert warm.report.warm
+    assert "warm start" in warm.report.summary()
+    for name in ("rhat", "ess_bulk", "ess_tail", "divergences", "depth_saturation"):
+        assert torch.isfinite(getattr(warm.report, name)).all()
+    assert not cold.report.warm
+    assert (warm.report.leapfrog_steps < 0.7 * cold.report.leapfrog_steps).all()
+    assert warm.draws is not None
+    assert cold.draws is not None
+    mean, error = chain_means(_logarithms(warm.draws))
+    expected, reference_error = chain_means(_logarithms(cold.draws))
+    deviation = (mean - expected) / (error.square() + reference_error.square()).sqrt()
+    assert deviation.abs().max() < 4
+
+
+def test_chains_move_with_the_standardisation_of_the_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is sampled from is the same functions: their values in user units do not change."""
+    starts: list[Warmth] = []
+
+    def recording(
+        log_posterior: LogPosterior,
+        streams: Streams,
+        schedule: Schedule,
+        *,
+        chains: int,
+        warmth: Warmth,
+    ) -> HyperparameterDraws:
+        starts.append(warmth)
+        return draw(log_posterior, streams, schedule, chains=chains, warmth=warmth)
+
+    data, warm = _data(), _warm()
+    monkeypatch.setattr(fitting, "draw", recording)
+    factor = torch.tensor([0.9, 1.0, 1.15], dtype=DTYPE)
+    shifted = replace(
+        data,
+        y=(data.y - 0.1) / factor[:, None],
+        scale=factor * data.scale,
+        location=data.location + 0.1 * data.scale,
+    )
+    torch.testing.assert_close(shifted.in_units(shifted.y), data.in_units(data.y))
+    fit(shifted, sampling=BRIEF, warm=warm, streams=_streams(1))
+    old, new = warm.warmth.position, starts[0].position
+    torch.testing.assert_close(new[..., :DIM], old[..., :DIM])
+    scale = factor[:, None]
+    torch.testing.assert_close(new[..., DIM], old[..., DIM] - 2 * scale.log())
+    torch.testing.assert_close(new[..., DIM + 1], old[..., DIM + 1] - 2 * scale.log())
+    torch.testing.assert_close(new[..., DIM + 2], (old[..., DIM + 2] - 0.1) / scale)
+
+
+def test_an_outlier_does_not_carry_the_chains_off() -> None:
+    """It shrinks all other values: following them, every chain would end at no variance at all."""
+    x, values = _values(21, RUNS, 9, DIM)
+    sampling = Sampling(chains=8, warmup=24, settle=4, draws=8)
+    before = fit(standardised(x[:, :-1], values[:, :-1]), sampling=sampling, streams=_streams(0))
+    values[:, -1] = torch.tensor([1e3, 1e6, 1e12], dtype=DTYPE)
+    data = standardised(x, values)
+    warm = fit(data, sampling=sampling, warm=before.warm, streams=_streams(1))
+    cold = fit(data, sampling=sampling, streams=_streams(2))
+    assert "fallback-map" not in warm.report.status
+    assert warm.draws is not None
+    assert cold.draws is not None
+    moved = _logarithms(warm.draws).mean((1, 2)) - _logarithms(cold.draws).mean((1, 2))
+    assert moved.abs().max() < 2.0
+
+
+def test_the_first_difference_after_constant_values_does_not_carry_the_chains_off() -> None:
+    x = random_uniform(22, RUNS, 6, DIM)
+    values = torch.full((RUNS, 6), 3.0, dtype=DTYPE)
+    before = fit(standardised(x[:, :-1], values[:, :-1]), sampling=BRIEF, streams=_streams(0))
+    values[:, -1] += torch.tensor([1e-9, 1.0, 1e9], dtype=DTYPE)
+    data = standardised(x, values)
+    warm = fit(data, sampling=BRIEF, warm=before.warm, streams=_streams(1))
+    assert "fallback-map" not in warm.report.status
+    assert warm.draws is not None
+    assert warm.draws.outputscale.log().abs().max() < 8
+    _assert_finite(warm, data)
+
+
+# Degenerate data.
+
+
+def _degenerate() -> dict[str, tuple[Tensor, Tensor]]:
+    x, values = _values(30, 1, 8, DIM)
+    repeated = x.clone()
+    repeated[:, 3:] = x[:, 3:4]
+    spread = values.clone()
+    spread[:, ::2] *= 1e12
+    outlier = values.clone()
+    outlier[:, 5] = 1e6
     return {
-        "one point": (x[:, :1], y[:, :1]),
-        "constant values": (x, torch.full_like(y, 3.0)),
-        "one point repeated": (x[:, :1].expand(1, 12, 3), y),
-        "values over twelve orders of magnitude": (x, 10.0 ** (y * 4 + 4)),
-        "an outlier of a million": (x, outlier),
-        "one dimension": (x[..., :1], y),
-        "sixty dimensions": (wide, y[:, :9]),
+        "one point": (x[:, :1], values[:, :1]),
+        "two points": (x[:, :2], values[:, :2]),
+        "constant": (x, torch.full_like(values, -3.7)),
+        "repeated points": (repeated, values),
+        "all points the same": (x[:, :1].expand(-1, 8, -1), values),
+        "spread of 1e12": (x, spread),
+        "twelve orders of magnitude": (x, 10.0 ** (4 * random_normal(35, 1, 8) + 4)),
+        "an outlier of 1e6": (x, outlier),
+        "near the largest double": (x, 1e300 * random_normal(31, 1, 8)),
+        "corners": (x.round(), values),
+        "one dimension": _values(32, 1, 8, 1),
+        "sixty dimensions": _values(33, 1, 8, 60),
     }
 
 
-@pytest.mark.parametrize("name", degenerate())
-@pytest.mark.parametrize("method", ["nuts", "map"])
-def test_degenerate_data_gives_finite_moments(name: str, method: fitting.Inference) -> None:
-    x, values = degenerate()[name]
+@pytest.mark.parametrize("inference", ["nuts", "map"])
+@pytest.mark.parametrize("kind", list(_degenerate()))
+def test_degenerate_data_are_fitted(kind: str, inference: fitting.Inference) -> None:
+    x, values = _degenerate()[kind]
     data = standardised(x, values)
-    sampling = Sampling(chains=2, warmup=12, settle=2, draws=5, kept=3)
-    result = fit(data, inference=method, sampling=sampling, streams=Streams([1]))
-    mean, variance = result.surrogate.moments(Streams([2]).uniform(5, x.shape[2]))
-    assert bool(torch.isfinite(mean).all())
-    assert bool((variance > 0).all())
+    found = fit(data, inference=inference, sampling=BRIEF, streams=_streams(6, 1))
+    assert "fallback-map" not in found.report.status
+    _assert_finite(found, data)
 
 
-def test_moving_the_chains_to_another_standardisation_is_exact() -> None:
-    data = observed(runs=2)
-    posterior = Model().log_posterior(data.x, data.y, data.mask)
-    shift = torch.tensor([0.3, -1.1], dtype=DTYPE)
-    factor = torch.tensor([1.7, 0.4], dtype=DTYPE)
-    moved_y = (data.y - shift[:, None]) / factor[:, None]
-    other = Model().log_posterior(data.x, moved_y, data.mask)
-    parametrization = posterior.parametrization
-    u = parametrization.sample(Streams.named(5, "u", runs=2), 3)
-    u[..., -2] += 8  # far above the noise floor, which does not scale
-    moved = parametrization.rescaled(u, shift, factor)
-    before, _ = posterior.log_likelihood(parametrization.constrain(u.flatten(0, 1)))
-    after, _ = other.log_likelihood(parametrization.constrain(moved.flatten(0, 1)))
-    jacobian = data.y.shape[1] * factor.log().repeat_interleave(3)
-    torch.testing.assert_close(after, before + jacobian, rtol=1e-4, atol=1e-3)
+def test_runs_of_very_different_lengths_are_fitted_together() -> None:
+    x, values = _values(34, RUNS, 8, DIM)
+    mask = torch.arange(8) < torch.tensor([[8], [1], [4]])
+    data = standardised(x, values.masked_fill(~mask, torch.nan), mask)
+    found = fit(data, sampling=BRIEF, streams=_streams(8))
+    _assert_finite(found, data)
 
 
-def test_hyperparameters_of_one_data_set_need_no_run_axis() -> None:
-    data = observed(runs=1)
-    draws = sample_hyperparameters(data.x[0], data.y[0], chains=3, draws=5, warmup=12)
-    assert draws.lengthscale.shape == (1, 15, 3)
-    assert bool((draws.noise_variance > 0).all())
-    more = sample_hyperparameters(data.x[0], data.y[0], chains=3, draws=5, start=draws)
-    assert bool((more.info.leapfrog_steps < draws.info.leapfrog_steps).all())
-    assert draws.last(4).mean.shape == (1, 4)
+# Bad input.
 
 
-def test_bad_input_to_the_sampler_is_named() -> None:
-    x, y = torch.rand(5, 2, dtype=DTYPE), torch.rand(5, dtype=DTYPE)
-    with pytest.raises(InvalidData, match="expected x"):
-        sample_hyperparameters(x, y[:4])
-    with pytest.raises(InvalidData, match="finite"):
-        sample_hyperparameters(x, y.log() / 0)
-    with pytest.raises(InvalidOption, match="chains=0"):
-        sample_hyperparameters(x, y, chains=0)
-    with pytest.raises(InvalidOption, match="draws=0"):
-        sample_hyperparameters(x, y, draws=0)
-    with pytest.raises(InvalidOption, match="warmup=3"):
-        schedule_for(3, 5, cold=True)
+def test_an_unknown_inference_is_refused() -> None:
+    with pytest.raises(InvalidOption, match=r"inference='mcmc'.*'nuts', 'map', 'pyro'"):
+        fit(_data(), inference="mcmc", streams=_streams())  # type: ignore[arg-type]
+
+
+def test_a_run_without_observations_is_refused() -> None:
+    data = _data()
+    mask = data.mask.clone()
+    mask[1] = False
     with pytest.raises(InvalidData, match="no observation"):
-        fit(standardised(x[None, :0], y[None, :0]), streams=Streams([0]))
-    with pytest.raises(InvalidOption, match="kept=99"):
-        Sampling(kept=99, chains=2, draws=2)
+        fit(replace(data, mask=mask), streams=_streams())
+    with pytest.raises(InvalidData, match="no observation"):
+        fit(standardised(data.x[:, :0], data.y[:, :0]), streams=_streams())
+
+
+@pytest.mark.parametrize("runs", [1, 4])
+def test_a_warm_state_of_other_runs_is_refused(runs: int) -> None:
+    with pytest.raises(InvalidOption, match=rf"warm has 3 runs .* expected {runs} and 5"):
+        fit(_data(runs=runs), warm=_warm(), streams=_streams(runs=runs))
+
+
+def test_a_warm_state_of_other_hyperparameters_is_refused() -> None:
+    with pytest.raises(InvalidOption, match="3 runs and 5 coordinates: expected 3 and 6"):
+        fit(_data(dim=3), warm=_warm(), streams=_streams())
+    with pytest.raises(InvalidOption, match="expected 3 and 4"):
+        fit(_data(), Model(prior="botorch"), warm=_warm(), streams=_streams())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"chains": 0}, "chains=0"),
+        ({"draws": 0}, "draws=0"),
+        ({"kept": 0}, "kept=0"),
+        ({"chains": 2, "draws": 3, "kept": 7}, "kept=7.*6"),
+    ],
+)
+def test_a_sampling_that_makes_no_sense_is_refused(options: dict[str, int], message: str) -> None:
+    with pytest.raises(InvalidOption, match=message):
+        Sampling(**options)
