@@ -135,7 +135,7 @@ def test_calibration_notices_a_jacobian_of_the_noise_variance_too_many_or_few(by
 @pytest.mark.parametrize(("n", "dim", "chains"), [(8, 1, 7), (12, 2, 7), (20, 3, 9)])
 @unchecked_shapes()
 def test_calibration_at_full_size(n: int, dim: int, chains: int) -> None:
-    data = _simulate("dimension-scaled", runs=1000, n=n, dim=dim, seed=11)
+    data = _simulate("dimension-scaled", runs=500, n=n, dim=dim, seed=11)
     assert _calibration(data, data.posterior(), chains, Schedule()) > _significance(data)
 
 
@@ -143,7 +143,7 @@ def test_calibration_at_full_size(n: int, dim: int, chains: int) -> None:
 @pytest.mark.parametrize("prior", ["botorch", "saas", "spearmint"])
 @unchecked_shapes()
 def test_calibration_at_full_size_with_other_priors(prior: str) -> None:
-    data = _simulate(prior, runs=500, n=10, dim=2, seed=12)
+    data = _simulate(prior, runs=300, n=10, dim=2, seed=12)
     assert _calibration(data, data.posterior(), 7, Schedule()) > _significance(data)
 
 
