@@ -132,7 +132,7 @@ def test_calibration_notices_a_jacobian_of_the_noise_variance_too_many_or_few(by
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("n", "dim", "chains"), [(8, 1, 7), (12, 2, 7), (20, 3, 9)])
+@pytest.mark.parametrize(("n", "dim", "chains"), [(8, 1, 7), (12, 2, 7), (15, 3, 5)])
 @unchecked_shapes()
 def test_calibration_at_full_size(n: int, dim: int, chains: int) -> None:
     data = _simulate("dimension-scaled", runs=500, n=n, dim=dim, seed=11)
