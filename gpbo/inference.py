@@ -1,7 +1,7 @@
 """Hyperparameters given observations: draws from their posterior, or its mode."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -17,6 +17,8 @@ from gpbo.mcmc.sampling import Draws, Schedule, Warmth, sample
 #: Prior draws from which a chain's cold start takes the best: dispersed, but not absurd.
 _CANDIDATES = 8
 _FIRST_STEP_SIZE = 0.2
+#: A chain that ends with a log density this and the dimension below the best chain's is stuck.
+_STUCK = 20.0
 #: Box of the mode search in the unconstrained coordinates, wide enough for any sensible prior.
 _MODE_BOUNDS = (-20.0, 20.0)
 
@@ -180,7 +182,8 @@ def draw(
                 f"start has {start.position.shape[0]} runs and {start.position.shape[2]} "
                 f"coordinates: expected {expected[0]} and {expected[1]}"
             )
-    return constrained(log_posterior, sample(log_posterior, start, schedule, streams))
+    drawn = sample(log_posterior, start, schedule, streams)
+    return constrained(log_posterior, replace(drawn, warmth=_without_stuck(drawn)))
 
 
 def cold_start(log_posterior: LogPosterior, streams: Streams, chains: int) -> Warmth:
@@ -200,6 +203,22 @@ def cold_start(log_posterior: LogPosterior, streams: Streams, chains: int) -> Wa
         step_size=torch.full((runs,), _FIRST_STEP_SIZE, dtype=DTYPE, device=prior.device),
         scale=identity.expand(runs, -1, -1),
     )
+
+
+def _without_stuck(draws: Draws) -> Warmth:
+    """What to go on from, with chains that ended where there is no mass put to the run's best one.
+
+    A new observation that contradicts all before can take a chain down by hundreds, in logarithms.
+    Falling from there, it is faster than its step size can follow, and may end where no covariance
+    can be factorised: it would stay there in every fit that goes on from this one.
+    """
+    position = draws.warmth.position
+    value = draws.value[:, :, -1].nan_to_num(nan=-torch.inf)
+    best, chain = value.max(-1, keepdim=True)
+    # Among draws of the posterior the density varies by about the square root of p.
+    stuck = value < best - (_STUCK + position.shape[2])
+    at_best = position.gather(1, chain[..., None].expand(-1, 1, position.shape[2]))
+    return replace(draws.warmth, position=torch.where(stuck[..., None], at_best, position))
 
 
 def constrained(log_posterior: LogPosterior, draws: Draws) -> HyperparameterDraws:

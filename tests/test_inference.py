@@ -159,6 +159,30 @@ def test_the_comparison_notices_chains_that_are_still_where_they_began(
     assert _deviation(chain_means(_statistics(stale)), chain_means(_statistics(cold))) > 4
 
 
+def test_a_chain_that_got_stuck_goes_on_from_the_best_one_of_its_run() -> None:
+    posterior = _posterior(5, runs=RUNS, n=11, dim=DIM)
+
+    def going_on(warmth: Warmth, seed: int) -> HyperparameterDraws:
+        streams = Streams.named(seed, "warm", runs=RUNS)
+        schedule = schedule_for(4, 3, cold=False)
+        return draw(posterior, streams, schedule, chains=5, warmth=warmth)
+
+    streams = Streams.named(5, "cold", runs=RUNS)
+    cold = draw(posterior, streams, schedule_for(64, 3, cold=True), chains=5, warmth=None)
+    # The last coordinate is the mean of the process: the square of this one is infinite.
+    lost = cold.warmth.position.clone()
+    lost[1, 2, -1] = 1e200
+    stuck = going_on(replace(cold.warmth, position=lost), 6)
+    assert stuck.info.divergences.tolist() == [0, 3, 0]
+    value = posterior(stuck.warmth.position.flatten(0, 1))[0].reshape(RUNS, 5)
+    assert value[1, 2] == value[1].max()
+    for run in (0, 2):
+        assert len(set(value[run].tolist())) == 5
+    freed = going_on(stuck.warmth, 7)
+    assert freed.info.divergences[1] == 0
+    assert (freed.mean.abs() < 100).all()
+
+
 @pytest.mark.parametrize("prior", ["botorch", "saas"])
 @unchecked_shapes()
 def test_other_named_priors_can_be_sampled(prior: str) -> None:
