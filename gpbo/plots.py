@@ -100,7 +100,8 @@ def convergence_data(results: Mapping[str, Result]) -> tuple[Convergence, ...]:
 def convergence(results: Mapping[str, Result], path: str | Path | None = None) -> Figure:
     """The running best of each result over its trials; the initial design is shaded.
 
-    Dots are the trials, crosses at the bottom the failed ones.
+    Dots are the trials, crosses at the bottom the failed ones. The value axis has room for the best
+    so far from the end of the design on, and for the better half of the trials.
 
     Args:
         results: By the label that each has in the plot.
@@ -148,8 +149,8 @@ def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure
         InvalidData: no trial has a value yet.
     """
     data = slices_data(source)
-    columns = min(3, len(data))
-    rows = -(-len(data) // columns)
+    rows = -(-len(data) // 3)
+    columns = -(-len(data) // rows)
     figure = Figure(figsize=(0.6 + 3.1 * columns, 0.5 + 2.5 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes, part in zip(grid.flat, data, strict=False):
@@ -252,9 +253,10 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence]) -> None:
     axes.set_xlim(0.5, longest + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     values = [value for curve in curves for value in curve.values if math.isfinite(value)]
-    first = [next(filter(math.isfinite, curve.best), math.nan) for curve in curves]
-    last = [curve.best[-1] for curve in curves if curve.best]
-    _set_value_axis(axes, values, keep=[*filter(math.isfinite, [*first, *last])])
+    # What the searches found is told apart only if their worst trials do not set the limits.
+    found = [best for curve in curves for best in curve.best[max(curve.design - 1, 0) :]]
+    middle = [float(np.median(values))] if values else []
+    _set_value_axis(axes, middle, keep=[*filter(math.isfinite, found)])
     axes.set_xlabel("trial")
     axes.set_ylabel("value, and the best so far")
     if len(curves) > 1:

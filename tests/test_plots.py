@@ -214,6 +214,31 @@ def test_an_outlier_does_not_flatten_the_plot_and_a_wide_range_is_logarithmic() 
     assert plots.convergence({"": wide}).axes[0].get_yscale() == "log"
 
 
+@pytest.mark.parametrize(("direction", "sign"), [("minimize", 1.0), ("maximize", -1.0)])
+def test_the_worse_half_of_the_trials_does_not_set_the_limits(direction: str, sign: float) -> None:
+    values = iter([3.0, *[9.0] * 5, *[2.0] * 6, 1.0])
+    result = optimized(direction, lambda _: sign * next(values), budget=13)
+    low, high = sorted(sign * limit for limit in plots.convergence({"": result}).axes[0].get_ylim())
+    assert low <= 1.0
+    assert 3.0 <= high < 4.0
+
+
+@pytest.mark.parametrize(("parameters", "shape"), [(1, (1, 1)), (3, (1, 3)), (4, (2, 2))])
+def test_slices_fill_their_rows(parameters: int, shape: tuple[int, int]) -> None:
+    space = Space(*(Real(f"x{number}", 0, 1) for number in range(parameters)))
+    result = minimize(
+        lambda params: sum(params.values()),
+        space,
+        budget=2,
+        strategy="sobol",
+        inference="map",
+        progress=False,
+    )
+    grid = plots.slices(result).axes[0].get_gridspec()
+    assert grid is not None
+    assert (grid.nrows, grid.ncols) == shape
+
+
 @pytest.mark.parametrize("returned", [None, 3.0, -1e300])
 def test_results_with_nothing_to_see_are_drawn_without_a_warning(returned: Any) -> None:
     result = optimized(objective=lambda _: returned, budget=3)
