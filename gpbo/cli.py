@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import gpbo
-from gpbo.errors import GpboError
+from gpbo.errors import GpboError, InvalidOption
 
 app = typer.Typer(
     help="Fully Bayesian optimization.",
@@ -96,6 +96,9 @@ def bench(
 ) -> None:
     """Optimize a built-in problem in this process, and say how close it came."""
     target = gpbo.problems.get(problem, dim)
+    for option, path in (("--plot", plot), ("--slices", slices)):
+        if path is not None and not path.parent.is_dir():
+            raise InvalidOption(f"{option}={path}: expected a path in a folder that exists")
     result = gpbo.minimize(
         target.evaluate,
         target.space,

@@ -254,7 +254,7 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     values = [value for curve in curves for value in curve.values if math.isfinite(value)]
     # What the searches found is told apart only if their worst trials do not set the limits.
-    found = [best for curve in curves for best in curve.best[max(curve.design - 1, 0) :]]
+    found = [best for curve in curves for best in curve.best[max(design - 1, 0) :]]
     middle = [float(np.median(values))] if values else []
     _set_value_axis(axes, middle, keep=[*filter(math.isfinite, found)])
     axes.set_xlabel("trial")

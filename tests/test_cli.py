@@ -50,6 +50,8 @@ def test_every_named_strategy_can_be_asked_for() -> None:
         (["bench", "branin", "--budget", "0"], "gpbo: budget=0: expected a whole number, 1 or"),
         (["bench", "branin", "--dim", "7"], "gpbo: dim=7: expected 2 for 'branin'"),
         (["bench", "branin", "--strategy", "bogus"], "bogus"),
+        (["bench", "branin", "--plot", "no/such.png"], "gpbo: --plot=no/such.png: expected a path"),
+        (["bench", "branin", "--slices", "no/x.png"], "gpbo: --slices=no/x.png: expected a path"),
         (["bogus"], "No such command 'bogus'"),
     ],
 )

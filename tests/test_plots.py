@@ -223,6 +223,15 @@ def test_the_worse_half_of_the_trials_does_not_set_the_limits(direction: str, si
     assert 3.0 <= high < 4.0
 
 
+def test_what_was_found_during_the_design_of_one_search_does_not_set_the_limits() -> None:
+    values = iter([9.0, 8.0, 3.0, *[2.0] * 3, 1.0])
+    found = optimized(objective=lambda _: next(values), budget=7)
+    designed = replace(found, trials=tuple(replace(t, origin="design") for t in found.trials[:3]))
+    low, high = plots.convergence({"EI": designed, "Sobol": found}).axes[0].get_ylim()
+    assert low <= 1.0
+    assert 3.0 <= high < 4.0
+
+
 @pytest.mark.parametrize(("parameters", "shape"), [(1, (1, 1)), (3, (1, 3)), (4, (2, 2))])
 def test_slices_fill_their_rows(parameters: int, shape: tuple[int, int]) -> None:
     space = Space(*(Real(f"x{number}", 0, 1) for number in range(parameters)))
