@@ -17,6 +17,7 @@ from gpbo.mcmc.sampling import Draws, Schedule, Warmth, sample
 #: Prior draws from which a chain's cold start takes the best: dispersed, but not absurd.
 _CANDIDATES = 8
 _FIRST_STEP_SIZE = 0.2
+_CHAINS = 16
 #: A chain that ends with a log density this and the dimension below the best chain's is stuck.
 _STUCK = 20.0
 #: Box of the mode search in the unconstrained coordinates, wide enough for any sensible prior.
@@ -95,7 +96,7 @@ def sample_hyperparameters(
     y: Shaped[Tensor, "..."],
     *,
     mask: Bool[Tensor, "..."] | None = None,
-    chains: int = 16,
+    chains: int | None = None,
     draws: int = 48,
     warmup: int | None = None,
     start: HyperparameterDraws | None = None,
@@ -108,7 +109,7 @@ def sample_hyperparameters(
         x: Points in the unit cube, ``[n,d]`` or ``[r,n,d]``.
         y: Values, about zero mean and unit variance, ``[n]`` or ``[r,n]``.
         mask: Which of the points are there; all, by default.
-        chains: Chains of a run.
+        chains: Chains of a run; by default 16, or as many as ``start`` has.
         draws: Transitions kept per chain, so that ``s = chains * draws``.
         warmup: Transitions of a chain before those; by default 64 cold and 8 warm.
         start: Draws for similar data, such as the same with one observation less: their chains
@@ -136,6 +137,8 @@ def sample_hyperparameters(
     streams = Streams.named(seed, "nuts", runs=x.shape[0], device=x.device)
     schedule = schedule_for(warmup, draws, cold=start is None)
     warmth = None if start is None else start.warmth
+    if chains is None:
+        chains = _CHAINS if warmth is None else warmth.position.shape[1]
     with threads_for(x.shape[1], x.device):
         return draw(log_posterior, streams, schedule, chains=chains, warmth=warmth)
 
@@ -168,7 +171,7 @@ def draw(
     """NUTS on a posterior, from ``warmth`` or cold.
 
     Raises:
-        InvalidOption: There is no chain, or ``warmth`` is of other hyperparameters.
+        InvalidOption: There is no chain, or ``warmth`` is of other runs, chains or hyperparameters.
     """
     if chains < 1:
         raise InvalidOption(f"chains={chains}: expected at least 1")
@@ -176,12 +179,10 @@ def draw(
         start = cold_start(log_posterior, streams, chains)
     else:
         start = warmth
-        expected = (log_posterior.runs, log_posterior.parametrization.size)
-        if (start.position.shape[0], start.position.shape[2]) != expected:
-            raise InvalidOption(
-                f"start has {start.position.shape[0]} runs and {start.position.shape[2]} "
-                f"coordinates: expected {expected[0]} and {expected[1]}"
-            )
+        expected = (log_posterior.runs, chains, log_posterior.parametrization.size)
+        if start.position.shape != expected:
+            has = "{} runs, {} chains and {} coordinates".format(*start.position.shape)
+            raise InvalidOption("start has {}: expected {}, {} and {}".format(has, *expected))
     drawn = sample(log_posterior, start, schedule, streams)
     return constrained(log_posterior, replace(drawn, warmth=_without_stuck(drawn)))
 

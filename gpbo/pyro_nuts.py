@@ -6,7 +6,6 @@ samplers.
 
 from typing import Any
 
-import pyro
 import torch
 from jaxtyping import Float
 from pyro.infer.mcmc import MCMC, NUTS
@@ -89,7 +88,7 @@ def _one_run(
 
     state = torch.get_rng_state()
     try:
-        pyro.set_rng_seed(seed)
+        torch.manual_seed(seed)
         kernel = NUTS(potential_fn=potential, full_mass=False, max_tree_depth=8)
         chain = MCMC(
             kernel,

@@ -118,7 +118,6 @@ def test_draws_agree_with_those_of_pyro(runs: int, n: int, dim: int, pyro: tuple
     assert ((found[1].square() + reference[1].square()).sqrt() < 0.3 * spread).all()
 
 
-@pytest.mark.xfail(strict=True, reason="pyro.set_rng_seed also seeds Python's and NumPy's")
 @unchecked_shapes()
 def test_pyro_leaves_the_random_numbers_of_the_user_alone() -> None:
     before = random.getstate(), repr(np.random.get_state())  # noqa: NPY002
@@ -312,7 +311,6 @@ def test_diagnostics_are_the_worst_over_the_coordinates() -> None:
     assert info.transitions == 8
 
 
-@pytest.mark.xfail(strict=True, reason="the diagnostics raise on chains of one draw")
 @unchecked_shapes()
 def test_a_single_draw_per_chain_has_no_diagnostics_but_is_drawn() -> None:
     x, y = _data(13, RUNS, 5, DIM)
@@ -507,13 +505,15 @@ def test_a_start_of_other_hyperparameters_or_runs_is_refused() -> None:
     )
     draws = replace(draws, warmth=start)
     x, y = _data(20, 2, 5, DIM + 1)
-    with pytest.raises(InvalidOption, match="expected 2 and 6"):
+    with pytest.raises(InvalidOption, match="expected 2, 2 and 6"):
         _call(x=x, y=y, start=draws)
     x, y = _data(20, 3, 5, DIM)
     with pytest.raises(InvalidOption, match="start has 2 runs"):
         _call(x=x, y=y, start=draws)
-    with pytest.raises(InvalidOption, match="start has 2 runs and 5"):
+    with pytest.raises(InvalidOption, match="2 chains and 5 coordinates: expected 2, 2 and 4"):
         _call(model=Model(prior="botorch"), start=draws)
+    with pytest.raises(InvalidOption, match="2 chains and 5 coordinates: expected 2, 7 and 5"):
+        _call(chains=7, start=draws)
     with pytest.raises(InvalidOption, match="settle=-1"):
         _call(start=draws, warmup=-1)
 

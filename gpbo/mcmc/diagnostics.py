@@ -21,7 +21,9 @@ def rank_rhat(draws: Float[Tensor, "*b c t"]) -> Float[Tensor, "*b"]:
     if draws.shape[-1] < 4:
         return draws.new_full(draws.shape[:-2], torch.nan)
     split = _split(draws)
-    median = torch.quantile(split.flatten(-2), 0.5, dim=-1)[..., None, None]
+    ordered = split.flatten(-2).sort(dim=-1).values
+    middle = ordered.shape[-1] // 2
+    median = 0.5 * (ordered[..., middle - 1] + ordered[..., middle])[..., None, None]
     folded = (split - median).abs()
     return torch.maximum(_rhat(_normal_scores(split)), _rhat(_normal_scores(folded)))
 
@@ -44,7 +46,7 @@ def tail_ess(draws: Float[Tensor, "*b c t"]) -> Float[Tensor, "*b"]:
 def _split(draws: Float[Tensor, "*b c t"]) -> Float[Tensor, "*b c2 half"]:
     """Every chain cut in two; the middle draw of an odd number is left out."""
     half = draws.shape[-1] // 2
-    return torch.cat([draws[..., :half], draws[..., -half:]], dim=-2)
+    return torch.cat([draws[..., :half], draws[..., draws.shape[-1] - half :]], dim=-2)
 
 
 def _normal_scores(draws: Float[Tensor, "*b c t"]) -> Float[Tensor, "*b c t"]:
@@ -87,8 +89,11 @@ def _ess(draws: Float[Tensor, "*b c t"]) -> Float[Tensor, "*b"]:
     first_out = positive.sum(-1, keepdim=True).clamp_max(sums.shape[-1] - 1)
     kept = torch.arange(sums.shape[-1], device=draws.device) < first_out
     monotone = torch.cummin(sums, dim=-1).values * kept
-    # Of the first pair left out, the even lag counts once where it is positive.
-    rest = pairs[..., 0].gather(-1, first_out)[..., 0].clamp_min(0.0)
+    # Of the first pair left out, the even lag counts once: where it is positive, or where the pair
+    # is only left out because the chain ends there.
+    even = pairs[..., 0].gather(-1, first_out)[..., 0]
+    at_end = sums.gather(-1, first_out)[..., 0] >= 0
+    rest = torch.where(at_end, even, even.clamp_min(0.0))
     time = (-1 + 2 * monotone.sum(-1) + rest).clamp_min(1 / math.log10(total))
     ess = total / time
     return torch.where(pooled <= 0, float(total), ess)
