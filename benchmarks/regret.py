@@ -75,7 +75,7 @@ def with_gpbo(case: Case, seeds: list[int], inference: fitting.Inference) -> Ten
             data,
             inference=inference,
             warm=warm,
-            streams=Streams.named(seeds[0], "fit", index, runs=len(seeds)),
+            streams=Streams.per_seed(seeds, "fit", index),
         )
         warm = fit.warm
         keys = [map(problem.space.key, problem.space.decode(row)) for row in x]
@@ -85,7 +85,7 @@ def with_gpbo(case: Case, seeds: list[int], inference: fitting.Inference) -> Ten
             failed=nobody,
             failed_mask=nobody[..., 0].bool(),
             taken=tuple(map(frozenset, keys)),
-            seed=seeds[0],
+            seeds=tuple(seeds),
             index=index,
             fit=lambda fit=fit: fit,
         )

@@ -98,6 +98,18 @@ class Streams:
         """The streams ``(seed, purpose, index)`` of ``runs`` runs; run 0 of 64 is run 0 of 1."""
         return cls([stream_seed(seed, f"{purpose}@{run}", index) for run in range(runs)], device)
 
+    @classmethod
+    def per_seed(
+        cls,
+        seeds: Sequence[int],
+        purpose: str,
+        index: int = 0,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> "Streams":
+        """Runs with seeds of their own: row ``i`` is the stream of one run named ``seeds[i]``."""
+        return cls([stream_seed(seed, f"{purpose}@0", index) for seed in seeds], device)
+
     @property
     def runs(self) -> int:
         """How many runs there are."""

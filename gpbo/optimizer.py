@@ -231,7 +231,7 @@ class Optimizer:
             failed=self._rows(failed).unsqueeze(0),
             failed_mask=torch.ones(1, len(failed), dtype=torch.bool, device=self.device),
             taken=(frozenset(self._taken),),
-            seed=self.seed,
+            seeds=(self.seed,),
             index=len(self._trials),
             fit=self._fit_to_ask,
         )

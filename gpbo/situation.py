@@ -24,7 +24,7 @@ class Situation:
         data: Results so far, and the points that are pending.
         failed: Points that were tried and gave no value; ``failed_mask`` is false for padding.
         taken: Per run, the `Space.key` of every configuration that was ever asked or added.
-        seed: The seed of the experiment.
+        seeds: The seed of every run.
         index: The number of the trial that is asked for: it names the random streams.
         fit: The model of ``data``, fitted when first called; only strategies with
             ``uses_model`` may call it.
@@ -35,19 +35,14 @@ class Situation:
     failed: Float[Tensor, "r f d"]
     failed_mask: Bool[Tensor, "r f"]
     taken: tuple[frozenset[Hashable], ...]
-    seed: int
+    seeds: tuple[int, ...]
     index: int
     fit: Callable[[], Fit]
 
     def streams(self, purpose: str, index: int | None = None) -> Streams:
         """A random stream per run, of this purpose and trial (or of another ``index``)."""
-        return Streams.named(
-            self.seed,
-            purpose,
-            self.index if index is None else index,
-            runs=self.data.runs,
-            device=self.data.x.device,
-        )
+        number = self.index if index is None else index
+        return Streams.per_seed(self.seeds, purpose, number, device=self.data.x.device)
 
     def after(self, points: Float[Tensor, "r d"]) -> "Situation":
         """The situation once each run has asked for its point too: pending, and taken."""

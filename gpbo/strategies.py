@@ -138,9 +138,9 @@ def _improve(
 
 def _best_points(surrogate: Surrogate, data: Observations) -> Float[Tensor, "r j d"]:
     """The observed points of least posterior mean (the values themselves may be lucky)."""
-    count = min(_BEST, data.x.shape[1])
     fitted = surrogate.moments(data.x)[0].mean(1)
-    order = torch.where(data.mask, fitted, torch.inf).argsort(-1)[:, :count]
-    # A run with fewer results repeats its best one instead of offering padding.
-    order = torch.where(data.mask.gather(1, order), order, order[:, :1])
+    order = torch.where(data.mask, fitted, torch.inf).argsort(-1)
+    # A run with fewer results repeats its best ones instead of offering padding.
+    places = torch.arange(_BEST, device=order.device) % data.counts.clamp(min=1)[:, None]
+    order = order.gather(1, places)
     return data.x.gather(1, order.unsqueeze(-1).expand(-1, -1, data.dim))

@@ -116,6 +116,13 @@ def test_a_run_in_a_batch_draws_what_it_draws_alone(seed: int, kind: str, runs: 
 
 
 @pytest.mark.parametrize("kind", DRAWS)
+def test_runs_with_seeds_of_their_own_draw_what_one_run_with_that_seed_does(kind: str) -> None:
+    batch = DRAWS[kind](Streams.per_seed([5, 3], "law", 7))
+    for row, seed in zip(batch, [5, 3], strict=True):
+        assert torch.equal(row, DRAWS[kind](Streams.named(seed, "law", 7))[0])
+
+
+@pytest.mark.parametrize("kind", DRAWS)
 def test_what_is_drawn_elsewhere_changes_nothing(kind: str) -> None:
     undisturbed = DRAWS[kind](Streams.named(1, "quiet", runs=2))
     streams, other = Streams.named(1, "quiet", runs=2), Streams.named(1, "noise", runs=2)

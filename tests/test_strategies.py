@@ -38,6 +38,7 @@ def situation(
     space: Space, counts: list[int], *, pending: int = 0, seed: int = 11, first_run: int = 0
 ) -> Situation:
     """Runs with these numbers of results, at points that depend on the run's own number only."""
+    seeds = tuple(range(seed + first_run, seed + first_run + len(counts)))
     x, values, waiting, taken = [], [], [], []
     for run, count in enumerate(counts, start=first_run):
         points = space.snap(design.sobol(count + pending, space.dim, Streams([run]))[0])
@@ -48,7 +49,7 @@ def situation(
     data = observations(x, values, waiting)
 
     def model() -> Fit:
-        streams = Streams.named(seed, "fit", runs=len(counts))
+        streams = Streams.per_seed(seeds, "fit")
         return fit(data, Model(), inference="map", streams=streams)
 
     none = torch.zeros(len(counts), 0, space.dim, dtype=DTYPE)
@@ -58,7 +59,7 @@ def situation(
         failed=none,
         failed_mask=torch.zeros(len(counts), 0, dtype=torch.bool),
         taken=tuple(taken),
-        seed=seed,
+        seeds=seeds,
         index=max(counts) + pending,
         fit=model,
     )
@@ -103,9 +104,10 @@ def test_a_batch_is_what_single_proposals_are(name: str) -> None:
 @BY_NAME
 def test_a_run_in_a_batch_is_proposed_what_it_is_alone(name: str) -> None:
     strategy = quick(name)
-    together = strategy.propose(replace(situation(MIXED, [4, 6]), index=6), 2)
-    alone = strategy.propose(replace(situation(MIXED, [4]), index=6), 2)
-    torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-7)
+    together = strategy.propose(replace(situation(MIXED, [6, 3]), index=6), 2)
+    for run, count in enumerate([6, 3]):
+        alone = strategy.propose(replace(situation(MIXED, [count], first_run=run), index=6), 2)
+        torch.testing.assert_close(together[run : run + 1], alone, rtol=0, atol=1e-7)
     assert not torch.equal(together[0], together[1])
 
 
@@ -281,4 +283,5 @@ def test_the_search_starts_from_the_best_results_and_never_from_padding() -> Non
     surrogate = Surrogate.condition(
         data.x, data.y, mask, 0.1 * one.unsqueeze(-1), one, 1e-6 * one, -5 * one
     )
-    assert _best_points(surrogate, data)[..., 0].tolist() == [[0.2, 0.1, 0.9], [0.3] * 3]
+    found = _best_points(surrogate, data)[..., 0]
+    assert found.tolist() == [[0.2, 0.1, 0.9, 0.2, 0.1], [0.3] * 5]
