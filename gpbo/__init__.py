@@ -6,7 +6,7 @@ Notation of every docstring and shape annotation, leading axes first:
     c  chains of a run               m  pending points
     k  = r * c, all chains           d  dimensions of the unit cube
     s  hyperparameter draws kept     p  unconstrained hyperparameters
-    t  transitions of a chain        b  restarts of an ascent
+    t  transitions or trials         b  restarts of an ascent
     q  points per ask                f  random features
 
 so that ``x[r,n,d]``, ``y[r,n]``, ``theta[r,s,p]`` and ``candidates[r,q,d]``.
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from gpbo import errors, plots, problems
     from gpbo.fitting import FitReport, Model
     from gpbo.inference import HyperparameterDraws, sample_hyperparameters
+    from gpbo.lockstep import replicate
     from gpbo.loop import minimize
     from gpbo.optimizer import Optimizer
+    from gpbo.replications import Replications
     from gpbo.result import Result
     from gpbo.space import Categorical, Integer, Ordinal, Real, Space
     from gpbo.strategies import (
@@ -48,6 +50,7 @@ __all__ = [
     "ProbabilityOfImprovement",
     "RandomSearch",
     "Real",
+    "Replications",
     "Result",
     "SobolSearch",
     "Space",
@@ -57,6 +60,7 @@ __all__ = [
     "minimize",
     "plots",
     "problems",
+    "replicate",
     "sample_hyperparameters",
 ]
 
@@ -65,8 +69,10 @@ __all__ = [
 _MODULES = {
     "gpbo.fitting": ("FitReport", "Model"),
     "gpbo.inference": ("HyperparameterDraws", "sample_hyperparameters"),
+    "gpbo.lockstep": ("replicate",),
     "gpbo.loop": ("minimize",),
     "gpbo.optimizer": ("Optimizer",),
+    "gpbo.replications": ("Replications",),
     "gpbo.result": ("Result",),
     "gpbo.space": ("Categorical", "Integer", "Ordinal", "Real", "Space"),
     "gpbo.strategies": (

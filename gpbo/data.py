@@ -62,6 +62,19 @@ class Observations:
         )
 
 
+def capacity(count: int, device: torch.device) -> int:
+    """How many rows to hold ``count`` results in: on a GPU so many that shapes are few.
+
+    There the rows grow in steps of 16, beyond 64 of a quarter of the next power of two: 8 shapes
+    up to 200 results. What is captured or tuned for a shape serves many iterations, and so do the
+    buffers of the allocator. A CPU gains nothing from it and pays for every row.
+    """
+    if device.type == "cpu":
+        return count
+    step = max(16, 2 ** max(0, (count - 1).bit_length() - 2))
+    return -(-count // step) * step
+
+
 def observations(
     x: Sequence[Float[Tensor, "_ _"]],
     values: Sequence[Float[Tensor, " _"]],
@@ -92,9 +105,10 @@ def observations(
                 f"run {run}: x has shape {tuple(points.shape)}, values {tuple(results.shape)}, "
                 f"pending {tuple(waits.shape)}; expected (n, {dim}), (n,), (m, {dim})"
             )
-    padded_x, mask = _padded(x)
-    padded_values, _ = _padded([results.unsqueeze(-1) for results in values])
-    padded_pending, pending_mask = _padded(waiting)
+    rows = capacity(max(map(len, x)), x[0].device)
+    padded_x, mask = _padded(x, rows)
+    padded_values, _ = _padded([results.unsqueeze(-1) for results in values], rows)
+    padded_pending, pending_mask = _padded(waiting, max(map(len, waiting)))
     return standardised(padded_x, padded_values.squeeze(-1), mask, padded_pending, pending_mask)
 
 
@@ -162,10 +176,9 @@ def _standardise(
 
 
 def _padded(
-    rows: Sequence[Float[Tensor, "_ j"]],
+    rows: Sequence[Float[Tensor, "_ j"]], longest: int
 ) -> tuple[Float[Tensor, "r n j"], Bool[Tensor, "r n"]]:
     """Rows of different lengths in one tensor, with the mask that tells which are real."""
-    longest = max(row.shape[0] for row in rows)
     padded = torch.stack(
         [torch.nn.functional.pad(row.to(DTYPE), (0, 0, 0, longest - row.shape[0])) for row in rows]
     )

@@ -68,14 +68,12 @@ class Optimizer:
         default = default_initial(space)
         if direction not in ("minimize", "maximize"):
             raise InvalidOption(f"direction={direction!r}: expected 'minimize' or 'maximize'")
-        if inference not in ("nuts", "map", "pyro"):
-            raise InvalidOption(f"inference={inference!r}: expected 'nuts', 'map' or 'pyro'")
         self.space = space
         self.strategy = resolve_strategy(strategy)
         self.direction = direction
         self.seed = whole_number("seed", seed, least=0)
         self.initial = default if initial is None else whole_number("initial", initial, least=1)
-        self.inference = inference
+        self.inference = check_inference(inference)
         self.model = fitting.Model() if model is None else model
         self.device = resolve_device(device)
         self._sign = 1.0 if direction == "minimize" else -1.0
@@ -319,6 +317,17 @@ def default_initial(space: object) -> int:
     if not isinstance(space, Space):
         raise InvalidOption(f"space={space!r}: expected a gpbo.Space")
     return min(max(2 * len(space.parameters), SMALLEST_DESIGN), LARGEST_DESIGN)
+
+
+def check_inference(inference: fitting.Inference) -> fitting.Inference:
+    """The treatment of the hyperparameters, if it is one.
+
+    Raises:
+        InvalidOption: it is not.
+    """
+    if inference not in ("nuts", "map", "pyro"):
+        raise InvalidOption(f"inference={inference!r}: expected 'nuts', 'map' or 'pyro'")
+    return inference
 
 
 def best_of(trials: Iterable[Trial], direction: Direction) -> Trial | None:

@@ -2,6 +2,7 @@
 
     convergence   the running best of one or several results over the trials
     slices        the surrogate along each parameter, through the best trial
+    regret        how many runs of a benchmark problem close in on its optimum
 
 Figures are drawn without a display and without global state; the ending of the path decides the
 format (``.png``, ``.svg``, ``.pdf``, ...).
@@ -24,6 +25,7 @@ from gpbo.choices import Categorical, Ordinal
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.optimizer import Optimizer, best_of
 from gpbo.parameters import Integer, Parameter, Real
+from gpbo.replications import RegretCurve, Replications
 from gpbo.result import Result
 from gpbo.space import Space
 from gpbo.trial import Trial
@@ -36,6 +38,8 @@ _POINTS = 101
 _BAND = 1.959963984540054
 #: A positive quantity that spans this factor is drawn on a log axis.
 _LOG_SPAN = 1e3
+#: Regrets are drawn on a log axis, those below this as this.
+_LEAST_REGRET = 1e-12
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,26 @@ def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure
     return _written(figure, path)
 
 
+def regret(runs: Mapping[str, Replications], path: str | Path | None = None) -> Figure:
+    """Simple regret over the trials: median and quartiles, mean and its 95 % interval.
+
+    Args:
+        runs: By the label that each set of runs has in the plot.
+        path: Where to write it, if anywhere.
+
+    Raises:
+        InvalidOption: no runs, or runs of different problems.
+    """
+    problems = sorted({replications.problem for replications in runs.values()})
+    if len(problems) != 1:
+        raise InvalidOption(f"runs are of problems {problems}: expected one or more of one")
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    panels = list(figure.subplots(1, 2, sharex=True, sharey=True))
+    _paint_regret(panels, {label: one.curve() for label, one in runs.items()})
+    panels[0].set_ylabel(f"simple regret on {problems[0]}")
+    return _written(figure, path)
+
+
 class _Posterior:
     """The surrogate of an optimizer in the user's units."""
 
@@ -262,6 +286,33 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence]) -> None:
     if len(curves) > 1:
         axes.legend(frameon=False)
     _clean(axes)
+
+
+def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> None:
+    for number, (label, curve) in enumerate(curves.items()):
+        spread = _BAND * np.nan_to_num(curve.error)
+        parts = (
+            (curve.median, curve.low, curve.high),
+            (curve.mean, curve.mean - spread, curve.mean + spread),
+        )
+        colour = _COLOURS[number % len(_COLOURS)]
+        for axes, (middle, *band) in zip(panels, parts, strict=True):
+            low, high = (np.maximum(edge, _LEAST_REGRET) for edge in band)
+            shown = np.maximum(middle, _LEAST_REGRET)
+            axes.plot(curve.trial, shown, color=colour, linewidth=2, label=label)
+            axes.fill_between(curve.trial, low, high, color=colour, alpha=0.2, linewidth=0)
+    # The interval of a mean may reach below 0: what sets the limits is the lines and quartiles.
+    shown = [part for curve in curves.values() for part in (curve.low, curve.high, curve.mean)]
+    seen = np.maximum(np.concatenate(shown), _LEAST_REGRET)
+    for axes, title in zip(panels, ("median, quartiles", "mean, 95 % interval"), strict=True):
+        if len(seen):
+            axes.set_yscale("log")
+            axes.set_ylim(seen.min() / 1.5, seen.max() * 1.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("trial")
+        axes.set_title(title, fontsize="medium")
+        _clean(axes)
+    panels[0].legend(frameon=False)
 
 
 def _paint_slice(axes: Axes, part: Slice) -> None:

@@ -1,11 +1,20 @@
 """What a running optimization shows: a live panel on a terminal, elsewhere a line per trial."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +25,8 @@ from gpbo.trial import Trial
 
 #: Without a terminal a long run prints about this many lines, and one for each improvement.
 _LINES = 100
+#: Many runs together print about this many.
+_BATCH_LINES = 20
 
 
 def panel(state: State) -> RenderableType:
@@ -75,6 +86,43 @@ def shown(
             console.print(line(state, trial), markup=False, highlight=False, soft_wrap=True)
 
     yield print_line
+
+
+@contextmanager
+def counted(
+    title: str, total: int, console: Console | None = None
+) -> Iterator[Callable[[int, float], None]]:
+    """Show many runs together while inside; call what this yields with trials done and regret.
+
+    Args:
+        title: What is run.
+        total: Trials of all runs together.
+        console: Where to; by default the standard error stream.
+    """
+    console = Console(stderr=True) if console is None else console
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("trials, median regret {task.fields[regret]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=total, regret="none yet")
+        lines = 0
+
+        def show(done: int, regret: float) -> None:
+            nonlocal lines
+            told = short(regret) if math.isfinite(regret) else "none yet"
+            progress.update(task, completed=done, regret=told)
+            if not console.is_terminal and done * _BATCH_LINES // total > lines:
+                lines = done * _BATCH_LINES // total
+                spent = progress.tasks[0].elapsed or 0.0
+                text = f"{title}: {done}/{total} trials, median regret {told}  [{spent:.0f} s]"
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+        yield show
 
 
 def _activity(state: State) -> str:

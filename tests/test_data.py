@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpbo.backend import DTYPE
-from gpbo.data import Observations, observations, standardised
+from gpbo.data import Observations, capacity, observations, standardised
 from gpbo.errors import InvalidData
 
 FINITE = st.floats(-1e150, 1e150, allow_nan=False, allow_subnormal=True)
@@ -157,3 +157,23 @@ def test_an_unmasked_number_that_is_not_finite_is_refused_by_place(bad: float) -
     x[0, 1, 2] = bad
     with pytest.raises(InvalidData, match=rf"x\[0, 1, 2\] is {bad}"):
         standardised(x, torch.ones(1, 2, dtype=DTYPE))
+
+
+def test_a_cpu_holds_what_there_is_and_a_gpu_holds_steps() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 1)
+    assert [capacity(count, cpu) for count in (0, 1, 7, 129)] == [0, 1, 7, 129]
+    steps = [capacity(count, gpu) for count in range(1, 1001)]
+    assert sorted({*steps[:200]}) == [16, 32, 48, 64, 96, 128, 192, 256]
+    assert capacity(0, gpu) == 0
+    for count, step in enumerate(steps, 1):
+        assert count <= step < max(count + 16, 1.5 * count)
+        assert capacity(step, gpu) == step
+
+
+def test_results_have_room_and_pending_points_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpbo.data.capacity", lambda count, device: count + 3)
+    x, waiting = torch.rand(5, 2, dtype=DTYPE), torch.rand(2, 2, dtype=DTYPE)
+    data = observations([x], [x.sum(-1)], [waiting])
+    assert data.mask.tolist() == [[True] * 5 + [False] * 3]
+    assert data.y[0, 5:].tolist() == [0.0] * 3
+    assert data.pending_mask.tolist() == [[True, True]]

@@ -18,6 +18,7 @@ PUBLIC = [
     "ProbabilityOfImprovement",
     "RandomSearch",
     "Real",
+    "Replications",
     "Result",
     "SobolSearch",
     "Space",
@@ -27,6 +28,7 @@ PUBLIC = [
     "minimize",
     "plots",
     "problems",
+    "replicate",
     "sample_hyperparameters",
 ]
 

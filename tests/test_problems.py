@@ -271,6 +271,17 @@ def test_each_run_has_the_shift_of_its_seed_alone() -> None:
     assert torch.equal(many(x.unsqueeze(2)), many(x).unsqueeze(2))
 
 
+def test_a_problem_of_some_runs_has_their_shifts() -> None:
+    problem = problems.get("ackley", 3, shift_seed=[4, 5, 6], noise=0.5)
+    x = torch.rand(2, 7, 3, dtype=DTYPE)
+    some = problem.select([2, 0])
+    torch.testing.assert_close(some(x)[0], problems.get("ackley", 3, shift_seed=6)(x[0]))
+    torch.testing.assert_close(some(x)[1], problems.get("ackley", 3, shift_seed=4)(x[1]))
+    assert some.noise == 0.5
+    for shared in (problems.get("ackley", 3), problems.get("ackley", 3, shift_seed=4)):
+        assert shared.select([2, 0]) is shared
+
+
 def test_one_shift_serves_points_of_any_shape() -> None:
     problem = problems.get("levy", 3, shift_seed=1)
     x = points(problem, 5, 7)

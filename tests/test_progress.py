@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from gpbo.loop import State, minimize
-from gpbo.progress import line, panel, shown
+from gpbo.progress import counted, line, panel, shown
 from gpbo.space import Real, Space
 from gpbo.trial import Trial
 
@@ -123,3 +123,27 @@ def test_the_display_moves_while_the_objective_runs(monkeypatch: pytest.MonkeyPa
     assert "evaluating trial 0" in frames
     assert "evaluating trial 1" in frames
     assert "2/2 trials, 0 left" in frames
+
+
+def counted_to(total: int, *, terminal: bool) -> str:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+    with counted("ei on [b]branin", total, console) as show:
+        show(0, float("inf"))
+        for done in range(1, total + 1):
+            show(done, 1 / done)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_many_runs_together_print_about_twenty_lines_elsewhere() -> None:
+    lines = counted_to(1000, terminal=False).splitlines()
+    assert 19 <= len(lines) <= 21
+    assert lines[0].startswith("ei on [b]branin: 50/1000 trials, median regret 0.02  [")
+    assert lines[-1].startswith("ei on [b]branin: 1000/1000 trials, median regret 0.001")
+    assert len(counted_to(3, terminal=False).splitlines()) == 3
+
+
+def test_many_runs_together_have_a_bar_on_a_terminal() -> None:
+    shown = counted_to(7, terminal=True)
+    assert "7/7" in shown
+    assert "trials, median regret 0.1429" in shown

@@ -1,6 +1,6 @@
 """A benchmark problem as a value: a function on a box, its minimum, its shift and its noise."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -80,6 +80,12 @@ class Problem:
         low, high = SHIFTED_CENTRE
         centre = low + (high - low) * streams.uniform(self.dim)
         return replace(self, shift=-torch.logit(centre))
+
+    def select(self, runs: Sequence[int]) -> "Problem":
+        """The problem of these runs only."""
+        if self.shift is None or self.shift.shape[0] == 1:
+            return self
+        return replace(self, shift=self.shift[list(runs)])
 
     def __call__(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         """The values, without noise, of points in the unit cube, on their device.

@@ -1,0 +1,362 @@
+"""Many runs of a benchmark problem advance together: every step is one batch of all of them."""
+
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gpbo import fitting, problems
+from gpbo.backend import DTYPE, Streams, resolve_device
+from gpbo.data import Observations, capacity, standardised
+from gpbo.errors import InvalidOption, SpaceExhausted
+from gpbo.fitting import Fit, FitReport, Inference, Model, WarmState
+from gpbo.optimizer import check_inference, default_initial, whole_number
+from gpbo.problems import Problem
+from gpbo.replications import Diagnostics, Replications
+from gpbo.result import Stopped
+from gpbo.situation import Situation, Strategy
+from gpbo.strategies import SobolSearch, resolve_strategy
+
+#: Called after every step with the trials done so far, of all runs, and their median regret.
+Show = Callable[[int, float], None]
+
+_NUMBERS = tuple(field.name for field in fields(Diagnostics) if field.name != "status")
+_PHASES = ("design", "fit", "acquisition", "evaluation")
+
+
+def replicate(
+    problem: Problem | str,
+    *,
+    strategy: str | Strategy = "ei",
+    runs: int = 64,
+    budget: int = 100,
+    batch: int = 1,
+    seed: int = 0,
+    inference: Inference = "nuts",
+    model: Model | None = None,
+    initial: int | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> Replications:
+    """Run a strategy many times on a benchmark problem, all runs in one batch.
+
+    Run ``i`` has the seed ``seed + i``: it makes the trials that ``replicate(..., runs=1,
+    seed=seed + i)`` makes, and, as long as no trial fails, those of ``minimize(problem.evaluate,
+    problem.space, seed=seed + i)`` with the same ``budget`` and ``initial`` for a problem without
+    noise. The arithmetic of a batch may differ by roundings from that of a single run. (Where a
+    trial fails, `minimize` keeps its last fit and this function fits anew with all runs.)
+
+    A value that is NaN or infinite is a failed trial: that run's initial design gets one trial
+    more, its model one observation less. Ctrl-C ends all runs and returns what there is.
+
+    Args:
+        problem: A name that `gpbo.problems.get` knows, or a problem. One with shifts has one for
+            all runs or one for each.
+        strategy: As in `gpbo.Optimizer`.
+        runs: How many.
+        budget: Trials of each run, failed ones included.
+        batch: Points that a run asks for before it hears of the values.
+        seed: Of the first run; the others follow.
+        inference: As in `gpbo.Optimizer`.
+        model: Likewise.
+        initial: Results that a strategy with a model starts from, asked at once; by default as in
+            `minimize`: two per parameter, 5 to 20, at most half of the budget.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
+        progress: Whether to show what is going on, on the standard error stream.
+
+    Raises:
+        InvalidOption: an option is not one of those allowed.
+    """
+    problem = problems.get(problem) if isinstance(problem, str) else problem
+    if not isinstance(problem, Problem):
+        raise InvalidOption(f"problem={problem!r}: expected a gpbo.problems.Problem or its name")
+    budget = whole_number("budget", budget, least=1)
+    runs = whole_number("runs", runs, least=1)
+    seed = whole_number("seed", seed, least=0)
+    if problem.shift is not None and problem.shift.shape[0] not in (1, runs):
+        raise InvalidOption(
+            f"runs={runs}: the problem has shifts for {problem.shift.shape[0]} runs"
+        )
+    chosen = resolve_strategy(strategy)
+    if initial is None:
+        initial = min(default_initial(problem.space), max(1, budget // 2))
+    initial = whole_number("initial", initial, least=1)
+    target = resolve_device(device)
+    engine = _Engine(
+        problem=problem,
+        strategy=chosen,
+        budget=budget,
+        batch=whole_number("batch", batch, least=1),
+        initial=initial if chosen.uses_model else 0,
+        inference=check_inference(inference),
+        model=Model() if model is None else model,
+        seeds=tuple(range(seed, seed + runs)),
+        device=target,
+        clock=_Clock(target),
+    )
+    with _display(engine, progress) as show:
+        return engine.run(show)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Runs that made equally many trials, and what came of them.
+
+    Attributes:
+        seeds: Of each run.
+        x, values, truth: As in `Replications`, with NaN for the value of a trial that failed.
+        taken: The key of every configuration that a run tried.
+        design: How many of the trials are the initial design.
+        reports: Of the fits, each with the number of the first trial that came from it.
+        warm: What the next fit starts from.
+    """
+
+    seeds: tuple[int, ...]
+    x: Float[Tensor, "r n d"]
+    values: Float[Tensor, "r n"]
+    truth: Float[Tensor, "r n"]
+    taken: tuple[frozenset[Hashable], ...]
+    design: int = 0
+    reports: tuple[tuple[int, FitReport], ...] = ()
+    warm: WarmState | None = None
+
+    @property
+    def trials(self) -> int:
+        """How many trials each run made."""
+        return self.x.shape[1]
+
+    @property
+    def succeeded(self) -> Bool[Tensor, "r n"]:
+        """Which trials have a value."""
+        return self.values.isfinite()
+
+    def observations(self) -> Observations:
+        """The results as a fit sees them; rows of trials that failed are padding."""
+        room = capacity(self.trials, self.x.device) - self.trials
+        x = torch.nn.functional.pad(self.x, (0, 0, 0, room))
+        values, mask = (
+            torch.nn.functional.pad(row, (0, room)) for row in (self.values, self.succeeded)
+        )
+        return standardised(x, values, mask)
+
+    def by_results(self) -> list["_Runs"]:
+        """The runs in groups that have equally many results; only before their first fit."""
+        counts = self.succeeded.sum(-1).tolist()
+        groups = [[i for i, own in enumerate(counts) if own == count] for count in {*counts}]
+        return [
+            replace(
+                self,
+                seeds=tuple(self.seeds[i] for i in rows),
+                x=self.x[rows],
+                values=self.values[rows],
+                truth=self.truth[rows],
+                taken=tuple(self.taken[i] for i in rows),
+            )
+            for rows in groups
+        ]
+
+
+class _Clock:
+    """Seconds spent on each phase; a phase inside another one interrupts it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds = dict.fromkeys(_PHASES, 0.0)
+        self._device = device
+        self._phase: str | None = None
+        self._since = 0.0
+
+    @contextmanager
+    def on(self, phase: str) -> Iterator[None]:
+        """Time what is inside."""
+        outer = self._switch(phase)
+        try:
+            yield
+        finally:
+            self._switch(outer)
+
+    def _switch(self, phase: str | None) -> str | None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now, last = time.perf_counter(), self._phase
+        if last is not None:
+            self.seconds[last] += now - self._since
+        self._phase, self._since = phase, now
+        return last
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """What all runs have in common, and how they advance."""
+
+    problem: Problem
+    strategy: Strategy
+    budget: int
+    batch: int
+    initial: int
+    inference: Inference
+    model: Model
+    seeds: tuple[int, ...]
+    device: torch.device
+    clock: _Clock
+
+    def run(self, show: Show) -> Replications:
+        """From the first trial to the last.
+
+        The runs are one group, and part only where trials of the initial design fail. A group is
+        replaced when its step is complete, so an interrupt costs that step and nothing else.
+        """
+        groups = [self._beginning()]
+        stopped: Stopped = "budget"
+        try:
+            while unfinished := [group for group in groups if group.trials < self.budget]:
+                group = min(unfinished, key=lambda group: group.trials)
+                advanced = self._step(group)
+                groups = [other for other in groups if other is not group] + advanced
+                show(self._done(groups), self._median_regret(groups))
+        except SpaceExhausted:
+            stopped = "exhausted"
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+        return self._collected(groups, stopped)
+
+    def _beginning(self) -> _Runs:
+        runs = len(self.seeds)
+        nothing = torch.zeros(runs, 0, dtype=DTYPE, device=self.device)
+        x = torch.zeros(runs, 0, self.problem.dim, dtype=DTYPE, device=self.device)
+        return _Runs(self.seeds, x, nothing, nothing, (frozenset(),) * runs)
+
+    def _step(self, runs: _Runs) -> list[_Runs]:
+        """The next trials of these runs: what the initial design lacks, or a batch."""
+        left = self.budget - runs.trials
+        lacking = self.initial - int(runs.succeeded.sum(-1).min())
+        if lacking <= 0:
+            return [self._searched(runs, min(self.batch, left))]
+        with self.clock.on("design"):
+            situation = self._situation(runs, runs.observations(), _no_fit)
+            points = SobolSearch().propose(situation, min(lacking, left))
+        designed = self._evaluated(runs, points)
+        return replace(designed, design=designed.trials).by_results()
+
+    def _searched(self, runs: _Runs, count: int) -> _Runs:
+        """The runs after ``count`` more trials, proposed by the strategy."""
+        data = runs.observations()
+        fits: list[Fit] = []
+
+        def fit() -> Fit:
+            if not fits:
+                with self.clock.on("fit"):
+                    streams = Streams.per_seed(runs.seeds, "fit", runs.trials, device=self.device)
+                    fits.append(
+                        fitting.fit(
+                            data,
+                            self.model,
+                            inference=self.inference,
+                            warm=runs.warm,
+                            streams=streams,
+                        )
+                    )
+            return fits[0]
+
+        with self.clock.on("acquisition"):
+            points = self.strategy.propose(self._situation(runs, data, fit), count)
+        searched = self._evaluated(runs, points)
+        if not fits:
+            return searched
+        reports = (*runs.reports, (runs.trials, fits[0].report))
+        return replace(searched, reports=reports, warm=fits[0].warm)
+
+    def _situation(self, runs: _Runs, data: Observations, fit: Callable[[], Fit]) -> Situation:
+        failed = ~runs.succeeded
+        some = failed.any(0)
+        return Situation(
+            space=self.problem.space,
+            data=data,
+            failed=runs.x[:, some],
+            failed_mask=failed[:, some],
+            taken=runs.taken,
+            seeds=runs.seeds,
+            index=runs.trials,
+            fit=fit,
+        )
+
+    def _evaluated(self, runs: _Runs, points: Float[Tensor, "r q d"]) -> _Runs:
+        """The runs with these points tried."""
+        space = self.problem.space
+        with self.clock.on("evaluation"):
+            asked = [space.decode(row) for row in points]
+            # Encoded anew, as an `Optimizer` does: the points may differ by a rounding.
+            x = torch.stack([space.encode(row) for row in asked]).to(self.device)
+            problem = self.problem.select([seed - self.seeds[0] for seed in runs.seeds])
+            noise = Streams.per_seed(runs.seeds, "noise", runs.trials, device=self.device)
+            values = problem.observe(x, noise)
+            values = torch.where(values.isfinite(), values, torch.nan)
+            truth = problem(x)
+            tried = [frozenset(map(space.key, row)) for row in asked]
+        return replace(
+            runs,
+            x=torch.cat([runs.x, x], 1),
+            values=torch.cat([runs.values, values], 1),
+            truth=torch.cat([runs.truth, truth], 1),
+            taken=tuple(old | new for old, new in zip(runs.taken, tried, strict=True)),
+        )
+
+    def _done(self, groups: Sequence[_Runs]) -> int:
+        return sum(len(group.seeds) * group.trials for group in groups)
+
+    def _median_regret(self, groups: Sequence[_Runs]) -> float:
+        """Of the values as observed; infinite while half of the runs have none."""
+        best = [group.values.nan_to_num(nan=torch.inf).amin(-1) for group in groups]
+        return float(torch.cat(best).median()) - self.problem.optimum
+
+    def _collected(self, groups: Sequence[_Runs], stopped: Stopped) -> Replications:
+        shape = len(self.seeds), max(group.trials for group in groups)
+        arrays = {name: np.full(shape, np.nan) for name in ("values", "truth", *_NUMBERS)}
+        arrays["points"] = np.full((*shape, self.problem.dim), np.nan)
+        arrays["status"] = np.full(shape, "", dtype="<U16")
+        trials, design = np.zeros((2, shape[0]), dtype=int)
+        for group in groups:
+            rows = [seed - self.seeds[0] for seed in group.seeds]
+            trials[rows], design[rows] = group.trials, group.design
+            for name, told in (
+                ("values", group.values),
+                ("truth", group.truth),
+                ("points", group.x),
+            ):
+                arrays[name][rows, : group.trials] = told.cpu().numpy()
+            ends = [first for first, _ in group.reports[1:]] + [group.trials]
+            for (first, report), end in zip(group.reports, ends, strict=False):
+                arrays["status"][rows, first:end] = np.array(report.status)[:, None]
+                for name in _NUMBERS:
+                    arrays[name][rows, first:end] = getattr(report, name).cpu().numpy()[:, None]
+        return Replications(
+            problem=self.problem.name,
+            strategy=self.strategy.name,
+            inference=self.inference,
+            device=str(self.device),
+            optimum=self.problem.optimum,
+            seeds=self.seeds,
+            trials=trials,
+            design=design,
+            **{name: arrays.pop(name) for name in ("points", "values", "truth")},
+            diagnostics=Diagnostics(**arrays),
+            seconds=dict(self.clock.seconds),
+            stopped=stopped,
+        )
+
+
+def _no_fit() -> Fit:
+    raise AssertionError("the initial design needs no model")
+
+
+def _display(engine: _Engine, progress: bool) -> AbstractContextManager[Show]:
+    if not progress:
+        return nullcontext(lambda done, regret: None)
+    from gpbo.progress import counted
+
+    total = len(engine.seeds) * engine.budget
+    return counted(f"{engine.strategy.name} on {engine.problem.name}", total)

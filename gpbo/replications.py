@@ -1,0 +1,200 @@
+"""What came of many runs of a benchmark problem: values, regret, diagnostics, times."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from gpbo.errors import InvalidData
+from gpbo.result import Stopped, short
+
+#: Version of the file format; a file of a later one is refused.
+_FORMAT = 1
+#: What of it is plain data in the header, and what is arrays.
+_HEADER = ("problem", "strategy", "inference", "device", "optimum", "seeds", "stopped")
+_ARRAYS = ("trials", "design", "points", "values", "truth")
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """How the fit went that each trial was proposed from; see `gpbo.FitReport`.
+
+    Numbers are NaN, and the status is empty, where there was no fit: in the initial design, and
+    throughout for a strategy without a model.
+    """
+
+    status: Shaped[np.ndarray, "r t"]
+    rhat: Float[np.ndarray, "r t"]
+    ess_bulk: Float[np.ndarray, "r t"]
+    ess_tail: Float[np.ndarray, "r t"]
+    divergences: Float[np.ndarray, "r t"]
+    depth_saturation: Float[np.ndarray, "r t"]
+    leapfrog_steps: Float[np.ndarray, "r t"]
+
+
+@dataclass(frozen=True)
+class RegretCurve:
+    """Simple regret over the trials at which every run has one.
+
+    Attributes:
+        trial: Their numbers, from 1.
+        median, low, high: The median and the quartiles of the runs.
+        mean: Their mean.
+        error: The standard error of the mean; NaN for a single run.
+    """
+
+    trial: Int[np.ndarray, "t"]
+    median: Float[np.ndarray, "t"]
+    low: Float[np.ndarray, "t"]
+    high: Float[np.ndarray, "t"]
+    mean: Float[np.ndarray, "t"]
+    error: Float[np.ndarray, "t"]
+
+
+@dataclass(frozen=True)
+class Replications:
+    """Runs of one strategy on one benchmark problem, a row each, a column for each trial.
+
+    Attributes:
+        problem, strategy, inference, device: What was run, how and where.
+        optimum: The least value of the problem.
+        seeds: The seed of every run.
+        trials: How many trials every run made; the columns beyond them are NaN.
+        design: How many of them, the first ones, were the initial design.
+        points: Where the problem was evaluated, in the unit cube.
+        values: What was observed, to be minimised; NaN for a trial that failed.
+        truth: The values without noise, at the same points.
+        diagnostics: Of the fits, for every trial.
+        seconds: Spent on ``"design"``, ``"fit"``, ``"acquisition"`` and ``"evaluation"``, all runs
+            together.
+        stopped: ``"budget"``, ``"exhausted"`` or ``"interrupted"``, as in `gpbo.Result`.
+    """
+
+    problem: str
+    strategy: str
+    inference: str
+    device: str
+    optimum: float
+    seeds: tuple[int, ...]
+    trials: Int[np.ndarray, "r"]
+    design: Int[np.ndarray, "r"]
+    points: Float[np.ndarray, "r t d"]
+    values: Float[np.ndarray, "r t"]
+    truth: Float[np.ndarray, "r t"]
+    diagnostics: Diagnostics
+    seconds: Mapping[str, float]
+    stopped: Stopped
+
+    @cached_property
+    def incumbents(self) -> Int[np.ndarray, "r t"]:
+        """The trial with the least value so far, the first of several; -1 before any has one."""
+        values = np.where(np.isnan(self.values), np.inf, self.values)
+        least = np.minimum.accumulate(values, axis=1)
+        before = np.concatenate([np.full((len(values), 1), np.inf), least[:, :-1]], axis=1)
+        number = np.where(values < before, np.arange(values.shape[1]), -1)
+        return np.maximum.accumulate(number, axis=1)
+
+    @cached_property
+    def regret(self) -> Float[np.ndarray, "r t"]:
+        """How far the true value at the incumbent lies above the optimum; NaN before there is one.
+
+        With noise the incumbent is the trial that *looked* best.
+        """
+        reached = np.take_along_axis(self.truth, np.maximum(self.incumbents, 0), axis=1)
+        made = np.arange(self.values.shape[1]) < self.trials[:, None]
+        return np.where((self.incumbents >= 0) & made, reached - self.optimum, np.nan)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one file: a zip of NumPy arrays and a header in JSON (``.npz``).
+
+        ``numpy.load`` reads it too. The file appears when it is complete.
+        """
+        target = Path(path)
+        header = {name: getattr(self, name) for name in _HEADER}
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays |= {f"diagnostics.{name}": array for name, array in vars(self.diagnostics).items()}
+        header |= {"format": _FORMAT, "seconds": dict(self.seconds)}
+        partial = target.with_name(f"{target.name}.part")
+        with partial.open("wb") as file:
+            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+        os.replace(partial, target)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Replications":
+        """What `save` wrote.
+
+        Raises:
+            InvalidData: not such a file, or one of a later version of gpbo.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found: dict[str, Any] = dict(file)
+                header = json.loads(str(found.pop("header")))
+        except (ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
+            raise InvalidData(f"{path}: expected a file that Replications.save wrote") from error
+        if header.pop("format") > _FORMAT:
+            raise InvalidData(f"{path}: of a later version of gpbo, expected format {_FORMAT}")
+        own = {name: found[name] for name in _ARRAYS}
+        prefix = "diagnostics."
+        rest = {name.removeprefix(prefix): found[name] for name in found if name not in own}
+        header["seeds"] = tuple(header["seeds"])
+        return cls(**header, **own, diagnostics=Diagnostics(**rest))
+
+    def curve(self) -> RegretCurve:
+        """What the runs together say of the regret after every trial."""
+        lacking = np.isnan(self.regret)
+        complete = ~lacking.any(axis=0)
+        regret = self.regret[:, complete]
+        low, median, high = np.quantile(regret, [0.25, 0.5, 0.75], axis=0)
+        error = np.full(regret.shape[1], np.nan)
+        if len(regret) > 1:
+            error = regret.std(axis=0, ddof=1) / math.sqrt(len(regret))
+        trial = 1 + np.flatnonzero(complete)
+        return RegretCurve(trial, median, low, high, regret.mean(axis=0), error)
+
+    def plot(self, path: str | Path) -> None:
+        """Write the plot of the regret; the ending of the path decides the format."""
+        from gpbo import plots
+
+        plots.regret({self.strategy: self}, path)
+
+    def __str__(self) -> str:
+        made = f"{len(self.seeds)} runs of {self.strategy} on {self.problem}"
+        how = {
+            "budget": "the budget was used",
+            "exhausted": "every configuration of the space was tried",
+            "interrupted": "interrupted",
+        }[self.stopped]
+        lines = [f"{made}, {int(self.trials.sum())} trials on {self.device}, {how}"]
+        final = self.final_regret[~np.isnan(self.final_regret)]
+        if len(final):
+            low, middle, high = (short(float(q)) for q in np.quantile(final, [0.25, 0.5, 0.75]))
+            lines.append(
+                f"simple regret: median {middle} (quartiles {low} to {high}), "
+                f"mean {short(float(final.mean()))}"
+            )
+        spent = ", ".join(f"{seconds:.1f} s {phase}" for phase, seconds in self.seconds.items())
+        lines.append(f"time: {spent}")
+        statuses, counts = np.unique(self.diagnostics.status, return_counts=True)
+        fits = [
+            f"{count} {status}" for status, count in zip(statuses, counts, strict=True) if status
+        ]
+        if fits:
+            lines.append(f"fits behind the trials: {', '.join(fits)}")
+        return "\n".join(lines)
+
+    @property
+    def final_regret(self) -> Float[np.ndarray, "r"]:
+        """The regret of every run after its last trial; NaN if none of its trials has a value."""
+        last = np.maximum(self.trials - 1, 0)[:, None]
+        if not self.regret.shape[1]:
+            return np.full(len(self.seeds), np.nan)
+        return np.take_along_axis(self.regret, last, axis=1)[:, 0]

@@ -1,0 +1,162 @@
+"""The record of many runs: what is derived from it, and that a file gives it back."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpbo import plots
+from gpbo.errors import InvalidData, InvalidOption
+from gpbo.replications import Diagnostics, Replications
+
+NAN = math.nan
+
+
+def record(values: list[list[float]], *, trials: list[int] | None = None) -> Replications:
+    """Runs with these values, whose truth is a tenth more, and an optimum of 1."""
+    observed = np.array(values)
+    shape = observed.shape
+    numbers = np.arange(observed.size, dtype=float).reshape(shape)
+    return Replications(
+        problem="branin",
+        strategy="ei",
+        inference="nuts",
+        device="cpu",
+        optimum=1.0,
+        seeds=tuple(range(7, 7 + shape[0])),
+        trials=np.array([shape[1]] * shape[0] if trials is None else trials),
+        design=np.array([2] * shape[0]),
+        points=np.stack([numbers, -numbers, 2 * numbers], -1),
+        values=observed,
+        truth=observed + 0.1,
+        diagnostics=Diagnostics(np.full(shape, "ok"), *([numbers] * 6)),
+        seconds={"design": 0.5, "fit": 2.0, "acquisition": 1.0, "evaluation": 0.25},
+        stopped="budget",
+    )
+
+
+def test_the_incumbent_is_the_first_trial_with_the_least_value_so_far() -> None:
+    runs = record([[5.0, 3.0, 3.0, 4.0, 2.0], [NAN, NAN, 6.0, NAN, 7.0]])
+    assert runs.incumbents.tolist() == [[0, 1, 1, 1, 4], [-1, -1, 2, 2, 2]]
+
+
+def test_the_regret_is_of_the_true_value_of_what_looked_best() -> None:
+    runs = record([[5.0, 3.0, 4.0], [NAN, 6.0, 7.0]])
+    np.testing.assert_allclose(runs.regret, [[4.1, 2.1, 2.1], [NAN, 5.1, 5.1]])
+    np.testing.assert_allclose(runs.final_regret, [2.1, 5.1])
+
+
+def test_runs_that_were_interrupted_have_no_regret_beyond_their_last_trial() -> None:
+    runs = record([[5.0, 3.0, 4.0], [6.0, NAN, NAN]], trials=[3, 1])
+    np.testing.assert_allclose(runs.regret, [[4.1, 2.1, 2.1], [5.1, NAN, NAN]])
+    np.testing.assert_allclose(runs.final_regret, [2.1, 5.1])
+    assert runs.curve().trial.tolist() == [1]
+
+
+def test_runs_without_a_value_have_no_regret_and_no_curve() -> None:
+    nothing = record([[NAN, NAN], [3.0, 2.0]])
+    np.testing.assert_allclose(nothing.final_regret, [NAN, 1.1])
+    assert len(nothing.curve().trial) == 0
+    assert "median 1.1" in str(nothing)
+    before = record([[], []])
+    assert np.isnan(before.final_regret).all()
+    assert "0 trials" in str(before)
+
+
+def test_a_curve_has_the_median_the_quartiles_the_mean_and_its_error() -> None:
+    regrets = [3.9, 0.9, 7.9, 1.9, 2.9]
+    curve = record([[regret + 0.9] for regret in regrets]).curve()
+    np.testing.assert_allclose(
+        [curve.low[0], curve.median[0], curve.high[0]], np.quantile(regrets, [0.25, 0.5, 0.75])
+    )
+    assert curve.mean[0] == pytest.approx(np.mean(regrets))
+    assert curve.error[0] == pytest.approx(np.std(regrets, ddof=1) / math.sqrt(5))
+    assert np.isnan(record([[3.0]]).curve().error).all()
+
+
+def test_the_summary_says_what_came_of_it() -> None:
+    told = str(record([[5.0, 3.0], [2.0, 4.0], [9.0, 8.0]]))
+    assert "3 runs of ei on branin, 6 trials on cpu, the budget was used" in told
+    assert "simple regret: median 2.1 (quartiles 1.6 to 4.6), mean 3.433" in told
+    assert "0.5 s design, 2.0 s fit, 1.0 s acquisition, 0.2 s evaluation" in told
+    assert "6 ok" in told
+
+
+def test_a_file_gives_back_every_field(tmp_path: Path) -> None:
+    runs = record([[5.0, NAN, 3.0], [2.0, 4.0, NAN]], trials=[3, 2])
+    path = tmp_path / "runs.data"  # the name is kept as it is
+    runs.save(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["runs.data"]
+    again = Replications.load(path)
+    for name, value in vars(runs).items():
+        other = getattr(again, name)
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(other, value)
+            assert other.dtype == value.dtype
+        elif isinstance(value, Diagnostics):
+            for field, array in vars(value).items():
+                np.testing.assert_array_equal(getattr(other, field), array)
+        else:
+            assert other == value
+    np.testing.assert_array_equal(again.regret, runs.regret)
+
+
+def test_numpy_reads_the_file_too(tmp_path: Path) -> None:
+    record([[5.0, 3.0]]).save(tmp_path / "runs.npz")
+    with np.load(tmp_path / "runs.npz") as file:
+        np.testing.assert_array_equal(file["values"], [[5.0, 3.0]])
+        assert file["diagnostics.rhat"].shape == (1, 2)
+        assert json.loads(str(file["header"]))["format"] == 1
+
+
+def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other"
+    path.write_text("problem: branin")
+    with pytest.raises(InvalidData, match=r"expected a file that Replications\.save wrote"):
+        Replications.load(path)
+    with path.open("wb") as file:
+        np.savez(file, values=np.zeros(3))
+    with pytest.raises(InvalidData, match=r"expected a file that Replications\.save wrote"):
+        Replications.load(path)
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(InvalidData, match=r"expected a file that Replications\.save wrote"):
+        Replications.load(path)
+    with path.open("wb") as file:
+        np.savez(file, header=np.array(json.dumps({"format": 2})))
+    with pytest.raises(InvalidData, match="of a later version of gpbo, expected format 1"):
+        Replications.load(path)
+    with pytest.raises(FileNotFoundError):
+        Replications.load(tmp_path / "none")
+
+
+def test_the_plot_has_a_line_and_a_band_for_every_set_of_runs(tmp_path: Path) -> None:
+    runs = record([[5.0, 3.0, 1.4], [2.0, 4.0, NAN], [3.0, 1.2, 1.1]])
+    figure = plots.regret({"ei": runs, "again": runs}, tmp_path / "regret.png")
+    assert (tmp_path / "regret.png").read_bytes().startswith(b"\x89PNG")
+    median, mean = figure.axes
+    curve = runs.curve()
+    for axes, expected in ((median, curve.median), (mean, curve.mean)):
+        assert [line.get_label() for line in axes.get_lines()] == ["ei", "again"]
+        np.testing.assert_array_equal(axes.get_lines()[0].get_ydata(), expected)
+        assert len(axes.collections) == 2
+        assert axes.get_yscale() == "log"
+    low, high = median.get_ylim()
+    assert 0 < low < curve.low.min() < curve.high.max() < high
+
+
+def test_an_optimum_that_is_met_exactly_can_be_drawn(tmp_path: Path) -> None:
+    record([[3.0, 0.9]] * 3).plot(tmp_path / "zero.svg")
+    record([[NAN, NAN]]).plot(tmp_path / "empty.svg")
+    assert (tmp_path / "zero.svg").exists()
+
+
+def test_runs_of_different_problems_make_no_plot() -> None:
+    runs = record([[5.0]])
+    with pytest.raises(InvalidOption, match=r"problems \['branin', 'levy'\]"):
+        plots.regret({"a": runs, "b": replace(runs, problem="levy")})
+    with pytest.raises(InvalidOption, match="expected one or more of one"):
+        plots.regret({})
