@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ProbabilityOfImprovement,
         RandomSearch,
         SobolSearch,
+        ThompsonSampling,
     )
     from gpbo.trial import Trial, TrialStatus
 
@@ -54,6 +55,7 @@ __all__ = [
     "Result",
     "SobolSearch",
     "Space",
+    "ThompsonSampling",
     "Trial",
     "TrialStatus",
     "errors",
@@ -81,6 +83,7 @@ _MODULES = {
         "ProbabilityOfImprovement",
         "RandomSearch",
         "SobolSearch",
+        "ThompsonSampling",
     ),
     "gpbo.trial": ("Trial", "TrialStatus"),
 }

@@ -103,12 +103,28 @@ class Streams:
         cls,
         seeds: Sequence[int],
         purpose: str,
-        index: int = 0,
+        index: int | Sequence[int] = 0,
         *,
         device: torch.device | str = "cpu",
     ) -> "Streams":
-        """Runs with seeds of their own: row ``i`` is the stream of one run named ``seeds[i]``."""
-        return cls([stream_seed(seed, f"{purpose}@0", index) for seed in seeds], device)
+        """Runs with seeds of their own: row ``i`` is the stream of one run named ``seeds[i]``.
+
+        They may have an index each.
+        """
+        numbers = [index] * len(seeds) if isinstance(index, int) else index
+        named = [
+            stream_seed(seed, f"{purpose}@0", number)
+            for seed, number in zip(seeds, numbers, strict=True)
+        ]
+        return cls(named, device)
+
+    @classmethod
+    def dealt(cls, streams: Sequence["Streams"]) -> "Streams":
+        """A row for each run and each of several streams: those of run 0 first."""
+        rows = zip(*[several._generators for several in streams], strict=True)
+        dealt = cls([], streams[0].device)
+        dealt._generators = [generator for row in rows for generator in row]
+        return dealt
 
     @property
     def runs(self) -> int:

@@ -33,6 +33,8 @@ _CPU_CHUNK, _GPU_CHUNK = 128, 2**16
 # Finalists that try their discrete neighbours, at most so many moves each, and are polished in the
 # continuous columns; both so many times, if the first time gained anything.
 _FINALISTS, _MOVES, _ROUNDS = 4, 10, 2
+# Iterations after which scouts are compared.
+_SCOUTING = 10
 # Random points that are tried before a configuration is looked for one by one.
 _RANDOM = 64
 # An ascent ends where the utility is exact to this; log EI differs by more between draws.
@@ -63,40 +65,48 @@ class Search:
         perturbed: perturbations of the best points to screen too.
         restarts: screened points from which an ascent starts.
         iterations: at most so many per ascent; each is one evaluation of all restarts.
+        scouts: screened points from which a few iterations are made first, to choose those whose
+            ascent goes on; none if there are no more than restarts.
 
     Raises:
-        InvalidOption: fewer restarts than 1 or more than raw points, or a negative number.
+        InvalidOption: fewer restarts than 1, more restarts or scouts than raw points, or a
+            negative number.
     """
 
     raw: int = 512
     perturbed: int = 64
     restarts: int = 16
     iterations: int = 60
+    scouts: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.restarts <= self.raw:
             raise InvalidOption(
                 f"restarts={self.restarts!r}: expected 1 to raw={self.raw!r} starting points"
             )
-        for name in ("perturbed", "iterations"):
+        if self.scouts > self.raw:
+            raise InvalidOption(f"scouts={self.scouts!r}: expected at most raw={self.raw!r}")
+        for name in ("perturbed", "iterations", "scouts"):
             if getattr(self, name) < 0:
                 raise InvalidOption(f"{name}={getattr(self, name)!r}: expected 0 or more")
 
 
 @dataclass(frozen=True)
-class _Ranked:
+class Ranked:
     """Legal points with their values, NaN counted as the least."""
 
     x: Float[Tensor, "r b d"]
     value: Float[Tensor, "r b"]
 
-    def joined(self, other: "_Ranked") -> "_Ranked":
+    def joined(self, other: "Ranked") -> "Ranked":
+        """These points and the others."""
         x, value = torch.cat([self.x, other.x], 1), torch.cat([self.value, other.value], 1)
-        return _Ranked(x, value)
+        return Ranked(x, value)
 
-    def top(self, count: int) -> "_Ranked":
+    def top(self, count: int) -> "Ranked":
+        """The best of each row, best first."""
         value, index = self.value.topk(min(count, self.value.shape[1]), dim=1)
-        return _Ranked(_rows(self.x, index), value)
+        return Ranked(_rows(self.x, index), value)
 
 
 @torch.no_grad()
@@ -120,10 +130,27 @@ def propose(
         SpaceExhausted: a run has taken every configuration of a finite space.
     """
     search = options or Search()
-    raw = _ranked(utility, _raw_points(space, streams, best_x, search))
-    starts = _pick_starts(raw, search.restarts, streams)
-    found = _climb(utility, space, starts, search)
-    ranked = found.joined(raw)
+    raw = _ranked(utility, raw_points(space, streams, best_x, search))
+    return first_free(maxima(utility, space, streams, raw, search), space, streams, taken)
+
+
+def maxima(utility: Utility, space: Space, streams: Streams, raw: Ranked, search: Search) -> Ranked:
+    """The points where ascents from the promising raw points end, joined by the raw points."""
+    starts = _pick_starts(raw, max(search.restarts, search.scouts), streams)
+    if search.scouts > search.restarts:
+        movable = (space.continuous | space.ordered).to(starts.x.device)
+        starts = _ascend(utility, starts.x, movable, _SCOUTING).top(search.restarts)
+    return _climb(utility, space, starts, search).joined(raw)
+
+
+def first_free(
+    ranked: Ranked, space: Space, streams: Streams, taken: Sequence[AbstractSet[Hashable]]
+) -> Float[Tensor, "r d"]:
+    """Of each row the best point that is not taken, if need be one that is not ranked.
+
+    Raises:
+        SpaceExhausted: a row has taken every configuration of a finite space.
+    """
     winner = ranked.top(1).x.squeeze(1)
     clashes = [
         space.key(params) in keys for params, keys in zip(space.decode(winner), taken, strict=True)
@@ -133,9 +160,10 @@ def propose(
     return _replace_taken(winner, clashes, ranked, space, streams, taken)
 
 
-def _raw_points(
+def raw_points(
     space: Space, streams: Streams, best_x: Float[Tensor, "r j d"], search: Search
 ) -> Float[Tensor, "r b d"]:
+    """Points to screen: scrambled Sobol points, and small perturbations of the best ones."""
     spread_out = sobol(search.raw, space.dim, streams)
     if not best_x.shape[1] or not search.perturbed:
         return space.snap(spread_out)
@@ -146,13 +174,13 @@ def _raw_points(
     return space.snap(torch.cat([spread_out, near], dim=1))
 
 
-def _ranked(utility: Utility, x: Float[Tensor, "r b d"]) -> _Ranked:
+def _ranked(utility: Utility, x: Float[Tensor, "r b d"]) -> Ranked:
     width = (_CPU_CHUNK if x.device.type == "cpu" else _GPU_CHUNK) // x.shape[0]
     value = torch.cat([utility(chunk) for chunk in x.split(max(1, width), dim=1)], dim=1)
-    return _Ranked(x, value.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf))
+    return Ranked(x, value.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf))
 
 
-def _pick_starts(raw: _Ranked, restarts: int, streams: Streams) -> _Ranked:
+def _pick_starts(raw: Ranked, restarts: int, streams: Streams) -> Ranked:
     """Half of them the best points, the others drawn by their value, without replacement.
 
     Drawing by the Gumbel-max trick: the largest of value plus Gumbel noise.
@@ -164,10 +192,10 @@ def _pick_starts(raw: _Ranked, restarts: int, streams: Streams) -> _Ranked:
     lot = (noise - _COLDNESS * gap).nan_to_num(nan=-torch.inf)
     drawn = lot.scatter(1, best.indices, -torch.inf).topk(restarts // 2, dim=1)
     index = torch.cat([best.indices, drawn.indices], dim=1)
-    return _Ranked(_rows(raw.x, index), raw.value.gather(1, index))
+    return Ranked(_rows(raw.x, index), raw.value.gather(1, index))
 
 
-def _climb(utility: Utility, space: Space, starts: _Ranked, search: Search) -> _Ranked:
+def _climb(utility: Utility, space: Space, starts: Ranked, search: Search) -> Ranked:
     """What the ascents end at, and for a space with discrete parameters its refinement."""
     device = starts.x.device
     continuous, ordered = space.continuous.to(device), space.ordered.to(device)
@@ -189,7 +217,7 @@ def _climb(utility: Utility, space: Space, starts: _Ranked, search: Search) -> _
 
 def _ascend(
     utility: Utility, starts: Float[Tensor, "r b d"], movable: Bool[Tensor, " d"], iterations: int
-) -> _Ranked:
+) -> Ranked:
     r, b, d = starts.shape
 
     def objective(x: Float[Tensor, "k d"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
@@ -208,10 +236,10 @@ def _ascend(
         runs=r,
     )
     value = ascent.value.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    return _Ranked(ascent.x.view(r, b, d), value.view(r, b))
+    return Ranked(ascent.x.view(r, b, d), value.view(r, b))
 
 
-def _try_neighbours(utility: Utility, space: Space, points: _Ranked) -> _Ranked:
+def _try_neighbours(utility: Utility, space: Space, points: Ranked) -> Ranked:
     """Let each point move to its best discrete neighbour while that is better."""
     r, b, d = points.x.shape
     for _ in range(_MOVES):
@@ -224,7 +252,7 @@ def _try_neighbours(utility: Utility, space: Space, points: _Ranked) -> _Ranked:
         if not bool(better.any()):
             break
         moved = around.gather(2, index.view(r, b, 1, 1).expand(r, b, 1, d)).squeeze(2)
-        points = _Ranked(
+        points = Ranked(
             torch.where(better.unsqueeze(-1), moved, points.x),
             torch.where(better, value, points.value),
         )
@@ -234,7 +262,7 @@ def _try_neighbours(utility: Utility, space: Space, points: _Ranked) -> _Ranked:
 def _replace_taken(
     winner: Float[Tensor, "r d"],
     clashes: list[bool],
-    ranked: _Ranked,
+    ranked: Ranked,
     space: Space,
     streams: Streams,
     taken: Sequence[AbstractSet[Hashable]],

@@ -23,6 +23,7 @@ class StrategyName(StrEnum):
 
     EI = "ei"
     PI = "pi"
+    TS = "ts"
     RANDOM = "random"
     GRID = "grid"
     SOBOL = "sobol"

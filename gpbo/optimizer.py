@@ -38,7 +38,8 @@ class Optimizer:
 
     Args:
         space: Where to search.
-        strategy: ``"ei"``, ``"pi"``, ``"random"``, ``"grid"``, ``"sobol"``, or a strategy object.
+        strategy: ``"ei"``, ``"pi"``, ``"ts"``, ``"random"``, ``"grid"``, ``"sobol"``,
+            or a strategy object.
         direction: ``"minimize"`` or ``"maximize"`` the told values.
         seed: Of everything random.
         initial: How many results a strategy with a model starts from: until so many trials

@@ -1,6 +1,6 @@
 """What a strategy is: it sees the situation of ``r`` runs and answers with points."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -39,8 +39,8 @@ class Situation:
     index: int
     fit: Callable[[], Fit]
 
-    def streams(self, purpose: str, index: int | None = None) -> Streams:
-        """A random stream per run, of this purpose and trial (or of another ``index``)."""
+    def streams(self, purpose: str, index: int | Sequence[int] | None = None) -> Streams:
+        """A random stream per run, of this purpose and trial (or of another ``index``, or each)."""
         number = self.index if index is None else index
         return Streams.per_seed(self.seeds, purpose, number, device=self.data.x.device)
 

@@ -2,6 +2,7 @@
 
     ExpectedImprovement       "ei"      log expected improvement, averaged over the posterior draws
     ProbabilityOfImprovement  "pi"      log probability of improvement, likewise
+    ThompsonSampling          "ts"      the minima of functions drawn from the posterior
     RandomSearch              "random"  uniform in the unit cube
     GridSearch                "grid"    a full-factorial grid
     SobolSearch               "sobol"   a scrambled Sobol sequence
@@ -18,14 +19,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gpbo.acquisition import LogExpectedImprovement, LogProbabilityOfImprovement
-from gpbo.backend import threads_for
-from gpbo.candidates import Search, propose
+from gpbo.backend import Streams, threads_for
+from gpbo.candidates import Search, propose, raw_points
 from gpbo.data import Observations
 from gpbo.errors import InvalidOption
-from gpbo.feasibility import weighted
+from gpbo.feasibility import log_chance_of_success, weighted
 from gpbo.model_free import GridSearch, RandomSearch, SobolSearch
+from gpbo.paths import draw_paths
 from gpbo.situation import Situation, Strategy, one_by_one
 from gpbo.surrogate import Surrogate
+from gpbo.thompson import PathUtility, minima
 
 __all__ = [
     "STRATEGIES",
@@ -36,11 +39,15 @@ __all__ = [
     "Situation",
     "SobolSearch",
     "Strategy",
+    "ThompsonSampling",
     "resolve_strategy",
 ]
 
 #: Observed points around which the maximum of an acquisition is searched too.
 _BEST = 5
+#: In so many dimensions at most, posterior functions are drawn exactly at some of the raw points:
+#: the last ones, which are those near the best points and Sobol points before them.
+_ANCHORED_DIM, _ANCHORS = 3, 384
 
 
 @dataclass(frozen=True)
@@ -84,12 +91,73 @@ class ProbabilityOfImprovement:
         )
 
 
+@dataclass(frozen=True)
+class ThompsonSampling:
+    """The minimum of a function drawn from the posterior: each point that of a function of its own.
+
+    Thompson (1933, Biometrika 25); in parallel, synchronous or not, Kandasamy et al. (2018,
+    "Parallelised Bayesian optimisation via Thompson sampling", AISTATS). Each function has its
+    own draw of the hyperparameters. What is pending is not looked at, other than not to be
+    proposed again: the spread of the functions keeps the points of a batch apart.
+
+    Args:
+        search: How hard to search every function's minimum.
+        features: Random waves that a function of the prior is made of; see `gpbo.paths`.
+    """
+
+    search: Search = field(
+        default_factory=lambda: Search(raw=1024, perturbed=128, restarts=4, scouts=64)
+    )
+    features: int = 4096
+    name: ClassVar[str] = "ts"
+    uses_model: ClassVar[bool] = True
+
+    def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
+        """The minima of ``count`` functions, all searched at once."""
+        data, space = situation.data, situation.space
+        surrogate = situation.fit().surrogate
+        # What the paths of a batch share must not depend on the trial, for a batch to be what
+        # single calls would have proposed.
+        results: list[int] = data.counts.tolist()
+
+        def own(number: int) -> Streams:
+            return situation.streams("path", number)
+
+        def shared(number: int) -> Streams:
+            return situation.streams(f"waves-{number}", results)
+
+        with threads_for(surrogate.x.shape[1], surrogate.x.device):
+            best = _best_points(surrogate, data)
+            raw = raw_points(space, situation.streams("screen", results), best, self.search)
+            paths = draw_paths(
+                surrogate,
+                count,
+                own=own,
+                shared=shared,
+                first=situation.index,
+                features=self.features,
+                anchors=raw[:, -_ANCHORS:] if space.dim <= _ANCHORED_DIM else None,
+            )
+            chance = None
+            if situation.failed.shape[1]:
+                chance = log_chance_of_success(data, situation.failed, situation.failed_mask)
+            return minima(
+                PathUtility(paths, chance),
+                space,
+                [situation.streams("ascent", situation.index + j) for j in range(count)],
+                raw=raw,
+                taken=situation.taken,
+                search=self.search,
+            )
+
+
 #: The strategies that can be asked for by name.
 STRATEGIES: dict[str, type[Strategy]] = {
     strategy.name: strategy
     for strategy in (
         ExpectedImprovement,
         ProbabilityOfImprovement,
+        ThompsonSampling,
         RandomSearch,
         GridSearch,
         SobolSearch,

@@ -22,6 +22,7 @@ PUBLIC = [
     "Result",
     "SobolSearch",
     "Space",
+    "ThompsonSampling",
     "Trial",
     "TrialStatus",
     "errors",

@@ -22,6 +22,7 @@ from gpbo.strategies import (
     ProbabilityOfImprovement,
     RandomSearch,
     SobolSearch,
+    ThompsonSampling,
     _best_points,
     resolve_strategy,
 )
@@ -70,6 +71,8 @@ def quick(name: str) -> Strategy:
     search = Search(raw=32, perturbed=8, restarts=2, iterations=8)
     if name == "ei":
         return ExpectedImprovement(search)
+    if name == "ts":
+        return ThompsonSampling(search, features=64)
     return ProbabilityOfImprovement(search) if name == "pi" else resolve_strategy(name)
 
 
@@ -221,7 +224,9 @@ def test_a_grid_of_one_point_is_refused() -> None:
         GridSearch(points_per_real=1)
 
 
-@pytest.mark.parametrize("strategy", [ExpectedImprovement(), ProbabilityOfImprovement()])
+@pytest.mark.parametrize(
+    "strategy", [ExpectedImprovement(), ProbabilityOfImprovement(), ThompsonSampling()]
+)
 def test_strategies_with_a_model_go_where_the_objective_is_low(strategy: Strategy) -> None:
     """A clear quadratic bowl with its minimum at 0.3: the proposal is closer than the data."""
     space = Space(Real("a", 0, 1), Real("b", 0, 1))
@@ -258,7 +263,7 @@ def test_names_and_objects_resolve_and_others_are_refused_with_the_names() -> No
     mine = GridSearch(points_per_real=7)
     assert resolve_strategy(mine) is mine
     for wrong in ("EI", "bogus", None, 3, ExpectedImprovement):
-        with pytest.raises(InvalidOption, match="expected one of 'ei', 'pi', 'random'"):
+        with pytest.raises(InvalidOption, match="expected one of 'ei', 'pi', 'ts', 'random'"):
             resolve_strategy(wrong)
 
 

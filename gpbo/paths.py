@@ -1,0 +1,283 @@
+"""Functions drawn from the posterior, which can be evaluated, and differentiated, anywhere.
+
+Matheron's rule (Wilson et al. 2020, "Efficiently sampling functions from Gaussian process
+posteriors", ICML, equation 12): a function of the prior, plus the kernel-weighted sum that takes
+it to the data,
+
+    f(x) = mean + h(x) + k(x, X) (K + v I)^-1 (y - mean - h(X) - noise).
+
+``h`` is a finite sum of random waves (Rahimi and Recht 2007, NeurIPS), frequencies from the
+spectrum of the Matern kernel, and the sum over the data is exact. Averaged over the frequencies,
+mean and covariance of ``f`` are those of the posterior for any number of features; with few of
+them and dense data the spread of a single set is off, so paths are dealt out to many sets. In few
+dimensions that is not enough, and `draw_paths` takes anchors, at which the draws are exact.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gpbo.backend import Streams
+from gpbo.errors import InvalidOption
+from gpbo.kernels import matern, matern_and_slope, squared_distances
+from gpbo.linalg import add_diagonal, append_inverse_lower
+from gpbo.surrogate import Surrogate
+
+#: The random streams of a number.
+Numbered = Callable[[int], Streams]
+
+#: Paths share this many sets of frequencies (or the next multiple of the hyperparameter draws):
+#: a set of their own for all would make screening many paths cost a cosine for every path.
+_LEAST_SETS = 16
+#: Normals are drawn in multiples of this, so that padding does not change those of the data.
+_BLOCK = 64
+#: Numbers in a temporary tensor: on a CPU what fits its cache, on a GPU its memory.
+_CPU_CHUNK, _GPU_CHUNK = 2**17, 2**27
+#: Variance added to anchors, relative to the outputscale.
+_ANCHOR_JITTER = 1e-8
+
+
+@dataclass(frozen=True)
+class Paths:
+    """``q`` functions per run, in ``e`` sets of ``g`` that share hyperparameters and frequencies.
+
+    Path ``j`` is number ``j // e`` of set ``j % e``; the last ones of a batch may be missing.
+
+    Attributes:
+        count: ``q``.
+        x: Where the data, and the anchors, are.
+        lengthscale, mean: Hyperparameters of each set.
+        frequencies: In radians per lengthscale.
+        amplitudes: Of the cosines, then the sines, of each path.
+        coefficients: Of the kernel functions at ``x``.
+        nu: Smoothness of the Matern kernel.
+    """
+
+    count: int
+    x: Float[Tensor, "r n d"]
+    lengthscale: Float[Tensor, "r e d"]
+    mean: Float[Tensor, "r e"]
+    frequencies: Float[Tensor, "r e w d"]
+    amplitudes: Float[Tensor, "r e g f"]
+    coefficients: Float[Tensor, "r e g n"]
+    nu: float
+
+    def at(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r q b"]:
+        """The values of all paths at the same points."""
+        values = x.new_empty(*self.coefficients.shape[:3], x.shape[1])
+        for sets, points in self._chunks(x.shape[0] * x.shape[1], x.shape[1]):
+            z = (x[:, None, points] - 0.5) / self.lengthscale[:, sets, None]
+            correlation = matern(squared_distances(z, self._centres(sets)), self.nu)
+            waves = _waves(z, self.frequencies[:, sets])
+            values[:, sets, :, points] = (
+                self.mean[:, sets, None, None]
+                + self.amplitudes[:, sets] @ waves.mT
+                + self.coefficients[:, sets] @ correlation.mT
+            )
+        return self._dealt_back(values)
+
+    def __call__(self, x: Float[Tensor, "r q b d"]) -> Float[Tensor, "r q b"]:
+        """The value of each path at points of its own."""
+        return self.value_and_gradient(x)[0]
+
+    def value_and_gradient(
+        self, x: Float[Tensor, "r q b d"]
+    ) -> tuple[Float[Tensor, "r q b"], Float[Tensor, "r q b d"]]:
+        """The value of each path at points of its own, and its gradient."""
+        dealt = self._dealt(x)
+        values, gradients = dealt.new_empty(dealt.shape[:-1]), torch.empty_like(dealt)
+        r, _, g, b, _ = dealt.shape
+        for sets, points in self._chunks(r * g * b, b):
+            value, gradient = self._value_and_gradient(sets, dealt[:, sets, :, points])
+            values[:, sets, :, points] = value
+            gradients[:, sets, :, points] = gradient
+        return self._dealt_back(values), self._dealt_back(gradients)
+
+    def _value_and_gradient(
+        self, sets: slice, x: Float[Tensor, "r e g b d"]
+    ) -> tuple[Float[Tensor, "r e g b"], Float[Tensor, "r e g b d"]]:
+        lengthscale, frequencies = self.lengthscale[:, sets, None], self.frequencies[:, sets]
+        z = (x.flatten(2, 3) - 0.5) / lengthscale
+        phase = z @ frequencies.mT
+        shape = (*x.shape[:-1], -1)
+        cosine, sine = phase.cos().view(shape), phase.sin().view(shape)
+        of_cosine, of_sine = self.amplitudes[:, sets, :, None].chunk(2, -1)
+        wave = (cosine @ of_cosine.mT + sine @ of_sine.mT).squeeze(-1)
+        wave_slope = (cosine * of_sine - sine * of_cosine).flatten(2, 3) @ frequencies
+
+        centres = self._centres(sets)
+        correlation, slope = matern_and_slope(squared_distances(z, centres), self.nu)
+        coefficients = self.coefficients[:, sets, :, None]
+        update = (correlation.view(shape) @ coefficients.mT).squeeze(-1)
+        pull = (slope.view(shape) * coefficients).flatten(2, 3)
+        update_slope = -2 * (pull.sum(-1, keepdim=True) * z - pull @ centres)
+
+        value = self.mean[:, sets, None, None] + wave + update
+        return value, ((wave_slope + update_slope) / lengthscale).view(x.shape)
+
+    def _centres(self, sets: slice) -> Float[Tensor, "r e n d"]:
+        return (self.x[:, None] - 0.5) / self.lengthscale[:, sets, None]
+
+    def _chunks(self, rows: int, points: int) -> Iterator[tuple[slice, slice]]:
+        """Sets and points that are evaluated at once, ``rows`` of all points to a set."""
+        limit = _CPU_CHUNK if self.x.device.type == "cpu" else _GPU_CHUNK
+        width = max(self.frequencies.shape[2], self.x.shape[1], 1)
+        sets = max(1, limit // max(1, width * rows))
+        some = max(1, limit * points // max(1, width * rows)) if sets == 1 else points
+        for e in range(0, self.mean.shape[1], sets):
+            for b in range(0, points, max(1, some)):
+                yield slice(e, e + sets), slice(b, b + some)
+
+    def _dealt(self, x: Float[Tensor, "r q b d"]) -> Float[Tensor, "r e g b d"]:
+        """Rows of paths in their sets; the places of missing paths repeat a point."""
+        sets, members = self.coefficients.shape[1:3]
+        missing = sets * members - self.count
+        if missing:
+            x = torch.cat([x, x[:, :1].expand(-1, missing, -1, -1)], 1)
+        return x.unflatten(1, (members, sets)).transpose(1, 2)
+
+    def _dealt_back(self, values: Float[Tensor, "r e g *b"]) -> Float[Tensor, "r q *b"]:
+        return values.transpose(1, 2).flatten(1, 2)[:, : self.count]
+
+
+def draw_paths(
+    surrogate: Surrogate,
+    count: int,
+    *,
+    own: Numbered,
+    shared: Numbered,
+    first: int = 0,
+    features: int = 4096,
+    anchors: Float[Tensor, "r j d"] | None = None,
+) -> Paths:
+    """Independent functions of the posterior; lower is better, as in the surrogate.
+
+    Path ``first + j`` has hyperparameter draw ``(first + j) % s``, and is the same function in
+    any batch that it is drawn in.
+
+    Args:
+        count: How many paths per run, ``q``.
+        own: Streams of each path, by its number.
+        shared: Streams of each set of frequencies, by its number; the same for a whole batch.
+        first: The number of the first path.
+        features: ``f``, half of them cosines and half sines.
+        anchors: Points at which the paths are drawn jointly, with no approximation.
+
+    Raises:
+        InvalidOption: no path, or an odd or no number of features.
+    """
+    if count < 1:
+        raise InvalidOption(f"count={count!r}: expected 1 or more")
+    if features < 2 or features % 2:
+        raise InvalidOption(f"features={features!r}: expected an even number, 2 or more")
+    all_sets = surrogate.draws * math.ceil(_LEAST_SETS / surrogate.draws)
+    sets = min(count, all_sets)
+    members = math.ceil(count / sets)
+    numbers = [(first + j) % all_sets for j in range(sets)]
+    index = torch.tensor(numbers, device=surrogate.x.device) % surrogate.draws
+    anchors = surrogate.x[:, :0] if anchors is None else anchors
+    sizes = (features, anchors.shape[1], surrogate.x.shape[1])
+    normals = _Normals.draw([own(first + j) for j in range(count)], sets, members, sizes)
+    frequencies = torch.stack(
+        [_frequencies(features // 2, surrogate, shared(number)) for number in numbers], 1
+    )
+    scale = (surrogate.outputscale[:, index] / (features // 2)).sqrt()
+    amplitudes = scale[..., None, None] * normals.amplitudes
+    coefficients = [
+        _coefficients(surrogate, draw, anchors, frequencies[:, j], amplitudes[:, j], normals.of(j))
+        for j, draw in enumerate(index.tolist())
+    ]
+    return Paths(
+        count=count,
+        x=torch.cat([surrogate.x, anchors], 1),
+        lengthscale=surrogate.lengthscale[:, index],
+        mean=surrogate.mean[:, index],
+        frequencies=frequencies,
+        amplitudes=amplitudes,
+        coefficients=torch.stack(coefficients, 1),
+        nu=surrogate.nu,
+    )
+
+
+@dataclass(frozen=True)
+class _Normals:
+    """The standard normals that paths are made of; 0 for missing paths."""
+
+    amplitudes: Float[Tensor, "r e g f"]
+    anchors: Float[Tensor, "r e g j"]
+    noise: Float[Tensor, "r e g n"]
+
+    @classmethod
+    def draw(
+        cls, streams: Sequence[Streams], sets: int, members: int, sizes: tuple[int, int, int]
+    ) -> "_Normals":
+        rounded = _BLOCK * math.ceil(sum(sizes) / _BLOCK)
+        drawn = torch.stack([path.normal(rounded) for path in streams], 1)
+        missing = drawn.new_zeros(drawn.shape[0], sets * members - len(streams), rounded)
+        dealt = torch.cat([drawn, missing], 1).unflatten(1, (members, sets)).transpose(1, 2)
+        return cls(*dealt[..., : sum(sizes)].split(sizes, -1))
+
+    def of(self, e: int) -> tuple[Float[Tensor, "r g j"], Float[Tensor, "r g n"]]:
+        return self.anchors[:, e], self.noise[:, e]
+
+
+def _frequencies(count: int, surrogate: Surrogate, streams: Streams) -> Float[Tensor, "r w d"]:
+    """From the spectrum of the Matern kernel: Student's t with ``2 nu`` degrees of freedom.
+
+    Rasmussen and Williams (2006), equation 4.15; a normal over the root of a mean chi-square.
+    """
+    freedom = round(2 * surrogate.nu)
+    normal = streams.normal(count, surrogate.dim + freedom)
+    chi_square = normal[..., surrogate.dim :].square().sum(-1, keepdim=True)
+    return normal[..., : surrogate.dim] * (freedom / chi_square).sqrt()
+
+
+def _waves(z: Float[Tensor, "*b n d"], frequencies: Float[Tensor, "*b w d"]) -> Tensor:
+    phase = z @ frequencies.mT
+    return torch.cat([phase.cos(), phase.sin()], -1)
+
+
+def _coefficients(
+    surrogate: Surrogate,
+    draw: int,
+    anchors: Float[Tensor, "r j d"],
+    frequencies: Float[Tensor, "r w d"],
+    amplitudes: Float[Tensor, "r g f"],
+    normals: tuple[Float[Tensor, "r g j"], Float[Tensor, "r g n"]],
+) -> Float[Tensor, "r g m"]:
+    """What takes prior functions to the data, and to a joint draw at the anchors.
+
+    Anchors are observations without noise of a value that is itself drawn. With the factor of the
+    covariance bordered by their rows, the whitened value of such a draw is standard normal, as in
+    `Surrogate.fantasize`. One product with the inverse factor serves all paths of a set.
+    """
+    at_anchors, noise = normals
+    lengthscale, scale = surrogate.lengthscale[:, draw, None], surrogate.outputscale[:, draw]
+    z = (surrogate.x - 0.5) / lengthscale
+    inverse = surrogate.inverse_factor[:, draw]
+    mask = surrogate.mask[:, None]
+    residual = surrogate.y[:, draw, None] - surrogate.mean[:, draw, None, None]
+    residual = torch.where(mask, residual, 0.0)
+    whitened = (residual @ inverse.mT).expand(-1, noise.shape[1], -1)
+    disturbance = surrogate.noise_variance[:, draw, None, None].sqrt() * noise
+    disturbed = torch.where(mask, amplitudes @ _waves(z, frequencies).mT + disturbance, 0.0)
+    present = mask.squeeze(1)
+    if anchors.shape[1]:
+        z_anchors = (anchors - 0.5) / lengthscale
+        cross = matern(squared_distances(z_anchors, z), surrogate.nu) * mask
+        corner = matern(squared_distances(z_anchors, z_anchors), surrogate.nu)
+        jitter = torch.full_like(scale, _ANCHOR_JITTER)[:, None]
+        inverse = append_inverse_lower(
+            inverse,
+            scale[:, None, None] * cross,
+            scale[:, None, None] * add_diagonal(corner, jitter),
+        )
+        whitened = torch.cat([whitened, at_anchors], -1)
+        disturbed = torch.cat([disturbed, amplitudes @ _waves(z_anchors, frequencies).mT], -1)
+        present = torch.cat([present, torch.ones_like(anchors[..., 0], dtype=torch.bool)], 1)
+    weights = (whitened - disturbed @ inverse.mT) @ inverse
+    return torch.where(present[:, None], scale[:, None, None] * weights, 0.0)

@@ -1,0 +1,184 @@
+"""Thompson sampling: every point is the minimum of a posterior function of its own."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy.stats import ks_2samp
+from torch import Tensor
+
+from gpbo.acquisition import LogProbabilityOfImprovement
+from gpbo.backend import DTYPE, Streams
+from gpbo.candidates import Search, raw_points
+from gpbo.data import standardised
+from gpbo.feasibility import log_chance_of_success
+from gpbo.fitting import fit
+from gpbo.paths import Paths, draw_paths
+from gpbo.situation import Situation
+from gpbo.space import Real, Space
+from gpbo.strategies import ThompsonSampling
+from gpbo.surrogate import Surrogate
+from gpbo.thompson import PathUtility, minima
+from tests.monte_carlo import random_uniform
+
+
+def cube(dim: int) -> Space:
+    return Space([Real(f"x{i}", 0.0, 1.0) for i in range(dim)])
+
+
+def rugged(dim: int, count: int, lengthscale: float) -> Surrogate:
+    """A posterior whose functions have many minima."""
+    x = random_uniform(dim, 1, count, dim)
+    one = torch.ones(1, 1, dtype=DTYPE)
+    return Surrogate.condition(
+        x,
+        torch.sin(9 * x[..., :5]).sum(-1),
+        torch.ones(1, count, dtype=torch.bool),
+        torch.where(torch.arange(dim) < 6, lengthscale, 10 * lengthscale).view(1, 1, -1).to(DTYPE),
+        one,
+        1e-3 * one,
+        0 * one,
+    )
+
+
+def drawn(surrogate: Surrogate, count: int, features: int = 1024) -> Paths:
+    return draw_paths(
+        surrogate,
+        count,
+        own=lambda number: Streams.named(3, "own", number),
+        shared=lambda number: Streams.named(3, "shared", number),
+        features=features,
+    )
+
+
+def shortfall(surrogate: Surrogate, count: int, features: int, exhaustive: Search) -> Tensor:
+    """By how much each path's minimum is missed, in standard deviations of the path."""
+    space, default = cube(surrogate.dim), ThompsonSampling().search
+    paths = drawn(surrogate, count, features)
+    utility = PathUtility(paths)
+    best = surrogate.x[:, :5]
+
+    def found(search: Search, seed: int) -> Tensor:
+        raw = raw_points(space, Streams([seed]), best, search)
+        streams = [Streams([seed + j]) for j in range(count)]
+        points = minima(utility, space, streams, raw=raw, taken=[frozenset()], search=search)
+        return paths(points.unsqueeze(2))[0, :, 0]
+
+    ours, reference = found(default, 100), found(exhaustive, 200)
+    spread = paths.at(random_uniform(7, 1, 997, surrogate.dim))[0].std(-1)
+    return (ours - torch.minimum(ours, reference)) / spread
+
+
+def test_paths_end_in_their_own_minimum() -> None:
+    exhaustive = Search(raw=3000, perturbed=500, restarts=60, iterations=60)
+    missed = shortfall(rugged(6, 61, 0.5), 8, 256, exhaustive)
+    assert (missed < 1e-3).float().mean() >= 7 / 8
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("dim", "lengthscale"), [(6, 0.5), (20, 0.7)])
+def test_nearly_all_paths_end_in_their_own_minimum(dim: int, lengthscale: float) -> None:
+    exhaustive = Search(raw=16_000, perturbed=2000, restarts=100, iterations=100)
+    missed = shortfall(rugged(dim, 60 if dim == 6 else 100, lengthscale), 32, 1024, exhaustive)
+    assert (missed < 1e-3).float().mean() >= 31 / 32
+
+
+def situation(surrogate: Surrogate, seed: int, failed: Tensor | None = None) -> Situation:
+    failed = surrogate.x[:, :0] if failed is None else failed
+    data = standardised(surrogate.x, surrogate.y[:, 0])
+    fitted = fit(data, inference="map", streams=Streams(range(surrogate.runs)))
+    return Situation(
+        space=cube(surrogate.dim),
+        data=data,
+        failed=failed,
+        failed_mask=torch.ones(failed.shape[:2], dtype=torch.bool),
+        taken=(frozenset(),),
+        seeds=(seed,),
+        index=5,
+        fit=lambda: replace(fitted, surrogate=surrogate),
+    )
+
+
+def test_proposals_have_the_distribution_of_the_posterior_minimum() -> None:
+    """Against exact joint draws on a fine grid, in one dimension, of 100 runs of three points."""
+    x = torch.tensor([[[0.05], [0.3], [0.55], [0.9]]], dtype=DTYPE).expand(100, -1, -1)
+    y = torch.tensor([[0.3, -0.4, 0.5, -0.2]], dtype=DTYPE).expand(100, -1)
+    one = torch.ones(100, 1, dtype=DTYPE)
+    mask = torch.ones(100, 4, dtype=torch.bool)
+    surrogate = Surrogate.condition(x, y, mask, 0.2 * one[..., None], one, 1e-2 * one, 0 * one)
+    quick = ThompsonSampling(Search(raw=64, perturbed=16, restarts=2, scouts=8), features=256)
+    now = replace(situation(surrogate, 1), seeds=tuple(range(100)), taken=(frozenset(),) * 100)
+    proposed = quick.propose(now, 3).flatten()
+
+    grid = torch.linspace(0, 1, 401, dtype=DTYPE)[:, None]
+    with torch.no_grad():
+        joint = surrogate.to_botorch().posterior(grid).distribution
+        root = torch.linalg.cholesky(joint.covariance_matrix[0] + 1e-8 * torch.eye(401))
+        normal = torch.randn(3000, 401, generator=torch.Generator().manual_seed(1), dtype=DTYPE)
+        exact = (joint.mean[0] + normal @ root.mT).argmin(-1) / 400
+    assert ks_2samp(proposed.numpy(), exact.numpy()).pvalue > 1e-3
+
+
+def test_each_point_of_a_batch_is_lower_on_its_path_than_the_others() -> None:
+    surrogate = rugged(4, 23, 0.5)
+    paths = drawn(surrogate, 7, 256)
+    search = ThompsonSampling().search
+    raw = raw_points(cube(4), Streams([1]), surrogate.x[:, :5], search)
+    streams = [Streams([j]) for j in range(7)]
+    points = minima(
+        PathUtility(paths), cube(4), streams, raw=raw, taken=[frozenset()], search=search
+    )
+    values = paths.at(points)[0]
+    assert (values.argmin(1) == torch.arange(7)).all()
+
+
+def test_the_utility_of_paths_where_trials_failed_has_the_right_gradient() -> None:
+    surrogate = rugged(3, 11, 0.5)
+    data = standardised(surrogate.x, surrogate.y[:, 0])
+    failed = random_uniform(5, 1, 2, 3)
+    chance = log_chance_of_success(data, failed, torch.ones(1, 2, dtype=torch.bool))
+    assert isinstance(chance, LogProbabilityOfImprovement)
+    utility = PathUtility(drawn(surrogate, 5, 32), chance)
+    x = random_uniform(6, 5, 2, 3)
+    gradient = utility.value_and_gradient(x)[1]
+    for j in range(3):
+        step = 1e-6 * torch.eye(3, dtype=DTYPE)[j]
+        slope = (utility(x + step) - utility(x - step)) / 2e-6
+        torch.testing.assert_close(gradient[..., j], slope, rtol=1e-5, atol=1e-5)
+    same = utility.at(x.flatten(0, 1)[None]).view(5, 5, 2)
+    torch.testing.assert_close(same[torch.arange(5), torch.arange(5)], utility(x))
+
+
+def test_no_point_is_proposed_where_trials_most_probably_fail() -> None:
+    surrogate = rugged(2, 7, 0.4)
+    quick = ThompsonSampling(Search(raw=128, perturbed=32, restarts=2, scouts=8), features=256)
+    before = quick.propose(situation(surrogate, 2), 40)
+    around = 0.05 * torch.tensor([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], dtype=DTYPE)
+    unlucky = situation(surrogate, 2, before.median(1, keepdim=True).values + around)
+    after = quick.propose(unlucky, 40)
+    chance = log_chance_of_success(unlucky.data, unlucky.failed, unlucky.failed_mask)
+    assert (chance(before) < math.log(0.05)).sum() > 10
+    assert (chance(after) > math.log(0.5)).all()
+
+
+def test_a_path_that_cannot_be_evaluated_harms_no_other() -> None:
+    surrogate = rugged(3, 11, 0.5)
+    paths = drawn(surrogate, 3, 32)
+    paths.amplitudes[0, 1] = math.nan
+    search = Search(raw=64, perturbed=8, restarts=2, iterations=10)
+    raw = raw_points(cube(3), Streams([1]), surrogate.x[:, :5], search)
+    streams = [Streams([j]) for j in range(3)]
+    points = minima(
+        PathUtility(paths), cube(3), streams, raw=raw, taken=[frozenset()], search=search
+    )
+    healthy = minima(
+        PathUtility(drawn(surrogate, 3, 32)),
+        cube(3),
+        streams,
+        raw=raw,
+        taken=[frozenset()],
+        search=search,
+    )
+    assert torch.isfinite(points).all()
+    torch.testing.assert_close(points[0, 0], healthy[0, 0], rtol=0, atol=1e-4)
