@@ -27,9 +27,6 @@ _LEAST_SPREAD, _LARGEST_SPREAD = 1e-3, 1e-1
 # Starts that are not the very best are drawn with probability exp(-_COLDNESS g), where g is the
 # gap to the best value in units of the gap between the best and the median.
 _COLDNESS = 6.0
-# Points, of all runs together, that are screened at once: what bounds the memory, and on a CPU
-# what fits its cache (chunks of 128 took half the time of 576 at 16 draws of 100 observations).
-_CPU_CHUNK, _GPU_CHUNK = 128, 2**16
 # Finalists that try their discrete neighbours, at most so many moves each, and are polished in the
 # continuous columns; both so many times, if the first time gained anything.
 _FINALISTS, _MOVES, _ROUNDS = 4, 10, 2
@@ -175,9 +172,7 @@ def raw_points(
 
 
 def _ranked(utility: Utility, x: Float[Tensor, "r b d"]) -> Ranked:
-    width = (_CPU_CHUNK if x.device.type == "cpu" else _GPU_CHUNK) // x.shape[0]
-    value = torch.cat([utility(chunk) for chunk in x.split(max(1, width), dim=1)], dim=1)
-    return Ranked(x, value.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf))
+    return Ranked(x, utility(x).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf))
 
 
 def _pick_starts(raw: Ranked, restarts: int, streams: Streams) -> Ranked:

@@ -1,5 +1,6 @@
 """The Gaussian-process posterior, for every run and hyperparameter draw at once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from gpbo.backend import Streams
 from gpbo.errors import InvalidData
 from gpbo.kernels import check_nu, matern, matern_and_slope, squared_distances
 from gpbo.linalg import add_diagonal, append_inverse_lower, inverse_lower, jittered_cholesky
+from gpbo.memory import in_parts
 
 if TYPE_CHECKING:
     from botorch.models.gp_regression import SingleTaskGP
@@ -125,6 +127,12 @@ class Surrogate:
 
         Rasmussen and Williams (2006), equations 2.25 and 2.26.
         """
+        mean, variance = self._in_parts(Surrogate._moments_at, candidates)
+        return mean, variance
+
+    def _moments_at(
+        self, candidates: Float[Tensor, "r q d"]
+    ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r s q"]]:
         z = _scaled(candidates, self.lengthscale)
         cross = self._cross(matern(squared_distances(z, self._z()), self.nu))
         return self._moments(cross)[:2]
@@ -142,6 +150,19 @@ class Surrogate:
         With ``k = a R(q)`` and ``dk_i/dx = -2 a R'(q_i) (z_i - z) / lengthscale``, a sum of such
         terms over the observations is one product with ``z``.
         """
+        mean, variance, mean_gradient, variance_gradient = self._in_parts(
+            Surrogate._moments_and_gradients_at, candidates
+        )
+        return mean, variance, mean_gradient, variance_gradient
+
+    def _moments_and_gradients_at(
+        self, candidates: Float[Tensor, "r q d"]
+    ) -> tuple[
+        Float[Tensor, "r s q"],
+        Float[Tensor, "r s q"],
+        Float[Tensor, "r s q d"],
+        Float[Tensor, "r s q d"],
+    ]:
         z, z_observed = _scaled(candidates, self.lengthscale), self._z()
         correlation, slope = matern_and_slope(squared_distances(z, z_observed), self.nu)
         mean, variance, whitened = self._moments(self._cross(correlation))
@@ -215,6 +236,28 @@ class Surrogate:
         from gpbo.bridge import surrogate_to_botorch
 
         return surrogate_to_botorch(self, run)
+
+    def _in_parts(
+        self,
+        evaluate: Callable[["Surrogate", Float[Tensor, "r q d"]], tuple[Tensor, ...]],
+        candidates: Float[Tensor, "r q d"],
+    ) -> tuple[Tensor, ...]:
+        """What the function makes of the candidates, in parts that fit the memory budget."""
+        n = max(self.x.shape[1], self.dim)
+        return in_parts(
+            lambda rows, columns: evaluate(self._rows(rows), candidates[rows, columns]),
+            runs=self.runs,
+            points=candidates.shape[1],
+            bytes_each=self.draws * n * candidates.element_size(),
+            device=candidates.device,
+        )
+
+    def _rows(self, rows: slice) -> "Surrogate":
+        """The posterior of these runs; nothing is copied."""
+        if rows == slice(None):
+            return self
+        tensors = {name: part[rows] for name, part in vars(self).items() if name != "nu"}
+        return replace(self, **tensors)
 
     def _z(self) -> Float[Tensor, "r s n d"]:
         return _scaled(self.x, self.lengthscale)

@@ -1,0 +1,76 @@
+"""How much of a batch is computed at once: as much as fits a budget, less when memory runs out."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger("gpbo")
+
+#: Computes the given runs and points: tensors with the runs first and the points third.
+Part = Callable[[slice, slice], tuple[Tensor, ...]]
+
+#: What one temporary tensor may take. On a CPU what stays in its cache: log EI of 576 points at 16
+#: draws of 50 observations took 11 ms in parts of 3/4 MiB and 25 ms in parts of 2 MiB, and at 64
+#: runs of 100 observations 2 s in parts and 22 s in one. On a GPU a share of its memory: there are
+#: about a dozen such tensors at a time.
+_CPU_BYTES = 3 * 2**18
+_GPU_SHARE = 64
+
+#: What is left of the budget of a device that once ran out of memory.
+_lowered: dict[torch.device, int] = {}
+
+
+def budget(device: torch.device) -> int:
+    """Bytes that one temporary tensor may take on this device."""
+    if device in _lowered:
+        return _lowered[device]
+    if device.type == "cpu":
+        return _CPU_BYTES
+    return torch.cuda.get_device_properties(device).total_memory // _GPU_SHARE
+
+
+def in_parts(
+    part: Part, runs: int, points: int, bytes_each: int, device: torch.device
+) -> tuple[Tensor, ...]:
+    """What ``part`` makes of all runs and points, computed in parts that fit the budget.
+
+    Whole runs as long as one fits, so that the points that are computed together do not depend
+    on how many runs there are. If the device runs out of memory all the same, its budget is
+    halved, for the rest of the process; the result stays the same up to roundings.
+
+    Args:
+        bytes_each: What the largest temporary tensor takes per run and point.
+
+    Raises:
+        torch.OutOfMemoryError: there is no room even for one point of one run.
+    """
+    while True:
+        columns = min(max(1, budget(device) // max(1, bytes_each)), points)
+        rows = min(max(1, budget(device) // max(1, bytes_each * points)), runs)
+        try:
+            return _assembled(part, runs, points, rows, columns)
+        except torch.OutOfMemoryError:
+            if rows * columns <= 1:
+                raise
+        # Outside of the handler, where the tensors of the failed attempt are gone.
+        _lowered[device] = rows * columns * bytes_each // 2
+        logger.warning(
+            "out of memory on %s: %d bytes at once from now on", device, _lowered[device]
+        )
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _assembled(part: Part, runs: int, points: int, rows: int, columns: int) -> tuple[Tensor, ...]:
+    if rows >= runs and columns >= points:
+        return part(slice(None), slice(None))
+    strips = []
+    for row in range(0, runs, rows):
+        strip = [
+            part(slice(row, row + rows), slice(column, column + columns))
+            for column in range(0, points, columns)
+        ]
+        strips.append([torch.cat(pieces, 2) for pieces in zip(*strip, strict=True)])
+    return tuple(torch.cat(pieces) for pieces in zip(*strips, strict=True))

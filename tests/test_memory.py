@@ -1,0 +1,237 @@
+"""A batch is computed in parts that fit a budget, and less at once where memory runs out."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from gpbo import memory
+from gpbo.acquisition import LogExpectedImprovement
+from gpbo.backend import DTYPE, Streams
+from gpbo.data import standardised
+from gpbo.design import sobol
+from gpbo.memory import budget, in_parts
+from gpbo.surrogate import Surrogate
+
+CPU = torch.device("cpu")
+RUNS, POINTS = 5, 7
+WHOLE = torch.arange(RUNS * 3 * POINTS * 2, dtype=DTYPE).view(RUNS, 3, POINTS, 2)
+
+
+@pytest.fixture(autouse=True)
+def _own_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_lowered", {})
+
+
+class Machine:
+    """Has room for so many points at a time, and counts what it is asked for."""
+
+    def __init__(self, room: float = float("inf")) -> None:
+        self.room = room
+        self.parts: list[tuple[int, int]] = []
+        self.failures = 0
+
+    def __call__(self, rows: slice, columns: slice) -> tuple[Tensor, ...]:
+        part = WHOLE[rows, :, columns]
+        if part.shape[0] * part.shape[2] > self.room:
+            self.failures += 1
+            raise torch.OutOfMemoryError("no room")
+        self.parts.append((part.shape[0], part.shape[2]))
+        return part[..., 0], part
+
+
+def everything(machine: Machine, bytes_each: int) -> tuple[Tensor, ...]:
+    return in_parts(machine, RUNS, POINTS, bytes_each, CPU)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "parts"),
+    [
+        (100, [(5, 7)]),  # all at once
+        (35, [(5, 7)]),
+        (34, [(4, 7), (1, 7)]),  # whole runs
+        (7, [(1, 7)] * 5),
+        (6, [(1, 6), (1, 1)] * 5),  # points of one run
+        (1, [(1, 1)] * 35),
+        (0, [(1, 1)] * 35),  # nothing fits: the least that there is
+    ],
+)
+def test_parts_are_whole_runs_as_long_as_one_fits(
+    allowed: int, parts: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_CPU_BYTES", 11 * allowed + 10)
+    machine = Machine()
+    flat, deep = everything(machine, 11)
+    assert machine.parts == parts
+    assert torch.equal(flat, WHOLE[..., 0])
+    assert torch.equal(deep, WHOLE)
+
+
+@pytest.mark.parametrize("room", [1, 2, 6, 7, 20, 34])
+def test_out_of_memory_halves_the_parts_and_changes_nothing(
+    room: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine = Machine(room)
+    with caplog.at_level(logging.WARNING, "gpbo"):
+        flat, deep = everything(machine, 11)
+    assert torch.equal(flat, WHOLE[..., 0])
+    assert torch.equal(deep, WHOLE)
+    assert 1 <= machine.failures <= 6
+    assert len(caplog.records) == machine.failures
+    assert "out of memory on cpu" in caplog.text
+
+
+def test_what_was_learned_stays_for_the_device_and_no_other() -> None:
+    machine = Machine(20)
+    everything(machine, 11)
+    assert budget(CPU) <= 20 * 11
+    failures = machine.failures
+    everything(machine, 11)
+    assert machine.failures == failures
+    assert set(memory._lowered) == {CPU}
+
+
+def test_one_point_of_one_run_without_room_is_an_error() -> None:
+    machine = Machine(0)
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        everything(machine, 11)
+    assert machine.failures <= 7
+
+
+def test_other_errors_are_not_out_of_memory() -> None:
+    def broken(rows: slice, columns: slice) -> tuple[Tensor, ...]:
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        in_parts(broken, RUNS, POINTS, 11, CPU)
+    assert memory._lowered == {}
+
+
+def test_nothing_to_compute_is_one_empty_part() -> None:
+    (empty,) = in_parts(lambda rows, columns: (WHOLE[rows, :, :0],), RUNS, 0, 11, CPU)
+    assert empty.shape == (RUNS, 3, 0, 2)
+
+
+@pytest.mark.gpu
+def test_a_gpu_may_use_a_share_of_its_memory() -> None:
+    device = torch.device("cuda")
+    assert budget(device) == torch.cuda.get_device_properties(device).total_memory // 64
+
+
+# --- the surrogate in parts
+
+
+def surrogate() -> Surrogate:
+    streams = Streams.named(3, "memory", runs=RUNS)
+    x = sobol(11, 2, streams)
+    mask = torch.arange(11) < torch.tensor([[11], [3], [7], [1], [5]])
+    data = standardised(x, (x - 0.3).square().sum(-1), mask)
+    one = torch.ones(RUNS, 3, dtype=DTYPE)
+    lengthscale = 0.3 + streams.uniform(3, 2)
+    return Surrogate.condition(data.x, data.y, mask, lengthscale, one, 1e-3 * one, 0 * one)
+
+
+Evaluate = Callable[[Surrogate, Tensor], tuple[Tensor, ...]]
+EVALUATIONS: dict[str, Evaluate] = {
+    "moments": lambda posterior, x: posterior.moments(x),
+    "gradients": lambda posterior, x: posterior.moments_and_gradients(x),
+    "log EI": lambda posterior, x: LogExpectedImprovement(posterior).value_and_gradient(x),
+}
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+@pytest.mark.parametrize("allowed", [1, 4, 13, 30])
+def test_a_posterior_in_parts_is_the_posterior(
+    name: str, allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posterior, x = surrogate(), sobol(13, 2, Streams.named(4, "x", runs=RUNS))
+    whole = EVALUATIONS[name](posterior, x)
+    monkeypatch.setattr(memory, "_CPU_BYTES", allowed * 3 * 11 * 8)
+    for part, expected in zip(EVALUATIONS[name](posterior, x), whole, strict=True):
+        torch.testing.assert_close(part, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_moments_in_parts_have_their_gradients_by_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    posterior = surrogate()
+    x = sobol(13, 2, Streams.named(4, "x", runs=RUNS)).requires_grad_()
+    monkeypatch.setattr(memory, "_CPU_BYTES", 4 * 3 * 11 * 8)
+    mean, _ = posterior.moments(x)
+    (gradient,) = torch.autograd.grad(mean.sum(), x)
+    expected = posterior.moments_and_gradients(x.detach())[2].sum(1)
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_a_posterior_backs_off_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    posterior, x = surrogate(), sobol(13, 2, Streams.named(4, "x", runs=RUNS))
+    whole = posterior.moments(x)
+    genuine = Surrogate._moments_at
+    sizes: list[int] = []
+
+    def small_machine(self: Surrogate, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        sizes.append(candidates.shape[0] * candidates.shape[1])
+        if sizes[-1] > 9:
+            raise torch.OutOfMemoryError("no room")
+        return genuine(self, candidates)
+
+    monkeypatch.setattr(Surrogate, "_moments_at", small_machine)
+    for part, expected in zip(posterior.moments(x), whole, strict=True):
+        torch.testing.assert_close(part, expected, rtol=1e-9, atol=1e-11)
+    failed = [place for place, size in enumerate(sizes) if size > 9]
+    assert sizes[0] == RUNS * 13
+    assert 4 <= max(sizes[failed[-1] + 1 :]) <= 9
+
+
+# --- a long experiment
+
+
+RESIDENT = """
+import resource, sys, torch, gpbo
+from dataclasses import replace
+from pathlib import Path
+from gpbo.candidates import Search
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+torch.set_num_threads(1)
+search = Search(raw=64, perturbed=8, restarts=4, iterations=10)
+sizes = []
+problem = gpbo.problems.get("branin")
+function = problem.function
+
+def measured(x):
+    sizes.append(resident())
+    return function(x)
+
+gpbo.replicate(
+    replace(problem, function=measured),
+    strategy=gpbo.ExpectedImprovement(search),
+    runs=2, budget=int(sys.argv[1]), inference=sys.argv[2], progress=False,
+)
+quarter = len(sizes) // 4
+print(max(sizes[-quarter:]) - max(sizes[quarter : 2 * quarter]))
+"""
+
+
+def growth(budget: int, inference: str) -> float:
+    """MiB that a process grew by from the second quarter of an experiment to the last."""
+    command = [sys.executable, "-c", RESIDENT, str(budget), inference]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(ran.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the resident size from /proc")
+def test_the_resident_memory_of_a_short_experiment_is_flat() -> None:
+    assert growth(40, "map") < 30
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the resident size from /proc")
+def test_the_resident_memory_of_a_long_experiment_is_flat() -> None:
+    """Within what a few dozen matrices of 150 x 150 take."""
+    assert growth(150, "map") < 50
+    assert growth(40, "nuts") < 30
