@@ -13,7 +13,15 @@ from gpbo.backend import Streams, threads_for
 from gpbo.data import Observations
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
-from gpbo.inference import HyperparameterDraws, SamplerInfo, cold_start, draw, mode, schedule_for
+from gpbo.inference import (
+    HyperparameterDraws,
+    SamplerInfo,
+    cold_start,
+    convergence,
+    draw,
+    mode,
+    schedule_for,
+)
 from gpbo.mcmc.sampling import Warmth
 from gpbo.surrogate import Surrogate
 
@@ -35,6 +43,8 @@ RHAT_LIMIT = 1.2
 _BROKEN_DIVERGENCES = 0.5
 #: A chain is not moved along with the values to where its density is this much less, in logarithms.
 _FAR_OUT = 10.0
+#: A posterior has moved if the last draws, weighted for it, are worth less than this share of them.
+_LEAST_WEIGHED = 0.5
 
 _Rows = TypeVar("_Rows", HyperparameterDraws, SamplerInfo, Warmth)
 
@@ -46,32 +56,42 @@ class Sampling:
     Attributes:
         chains: NUTS chains of a run.
         warmup: Transitions before the kept ones in a cold start.
-        settle: The same in a warm start.
-        draws: Transitions kept per chain.
+        draws: Transitions kept per chain in a cold start.
+        warm_draws: Transitions per chain in a warm start. One observation more hardly moves the
+            posterior, so all of them are kept.
         kept: Draws that the surrogate averages over, the latest of every chain.
     """
 
-    chains: int = 8
-    warmup: int = 64
-    settle: int = 4
-    draws: int = 12
+    chains: int = 16
+    warmup: int = 48
+    draws: int = 24
+    warm_draws: int = 6
     kept: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("chains", "draws", "kept"):
+        for name in ("chains", "draws", "warm_draws", "kept"):
             if getattr(self, name) < 1:
                 raise InvalidOption(f"{name}={getattr(self, name)}: expected at least 1")
-        if self.kept > self.chains * self.draws:
+        fewest = self.chains * min(self.draws, self.warm_draws)
+        if self.kept > fewest:
             raise InvalidOption(
-                f"kept={self.kept}: expected at most chains * draws = {self.chains * self.draws}"
+                f"kept={self.kept}: expected at most as many as there are draws, {fewest}"
             )
 
 
 @dataclass(frozen=True)
 class WarmState:
-    """Where the chains of the last fit ended, and the scale of the values they were fitted to."""
+    """Where the chains of the last fit ended, and the scale of the values they were fitted to.
+
+    Attributes:
+        warmth: Positions, step sizes and mass matrices.
+        recent: The latest draws of every chain, of this fit and those before.
+        location: Of the values' standardisation.
+        scale: Likewise.
+    """
 
     warmth: Warmth
+    recent: Float[Tensor, "r c t p"]
     location: Float[Tensor, "r"]
     scale: Float[Tensor, "r"]
 
@@ -83,9 +103,10 @@ class FitReport:
     Attributes:
         inference: What was asked for.
         status: What became of every run.
-        rhat: Rank-normalised split R-hat; NaN for a point estimate.
-        ess_bulk: Effective sample size for means.
-        ess_tail: Effective sample size for the 5 % and 95 % quantiles.
+        rhat: Rank-normalised split R-hat of the latest draws, those of the fits before a warm one
+            included up to as many as a cold one keeps; NaN for a point estimate.
+        ess_bulk: Effective sample size of the same draws for means.
+        ess_tail: Likewise for the 5 % and 95 % quantiles.
         divergences: Transitions that ended in a divergence.
         depth_saturation: Fraction of the transitions cut off at the maximal depth.
         leapfrog_steps: Leapfrog steps per chain, warm-up included.
@@ -145,8 +166,9 @@ def fit(
 ) -> Fit:
     """Condition a Gaussian process on observations, its hyperparameters integrated out.
 
-    A cold run whose chains disagree samples on, once and without the others. A run that cannot be
-    sampled gets the mode of its posterior. Either is told in the report, the latter also logged.
+    A cold run whose chains disagree samples on, once and without the others; so does a warm one
+    whose posterior has moved far. A run that cannot be sampled gets the mode of its posterior.
+    Either is told in the report, the latter also logged.
 
     Args:
         data: Observations of every run; pending points are not looked at.
@@ -182,10 +204,13 @@ def _fit(
     log_posterior = model.log_posterior(data.x, data.y, data.mask)
     if inference == "map":
         return _map_fit(data, model, log_posterior, streams, began)
-    status: list[Status]
     if inference == "nuts":
-        draws, status = _sample(log_posterior, data, sampling, warm, streams)
-        state = WarmState(draws.warmth, data.location, data.scale)
+        moved = None if warm is None else _transported(warm, data, log_posterior)
+        draws, extended = _sample(log_posterior, sampling, moved, streams)
+        recent = _recent(draws, moved, sampling.draws)
+        draws = draws if warm is None else _diagnosed(draws, recent)
+        status = _statuses(draws, extended)
+        state = WarmState(draws.warmth, recent, data.location, data.scale)
     else:
         from gpbo.pyro_nuts import draw_with_pyro
 
@@ -226,37 +251,64 @@ def _fit(
 
 def _sample(
     log_posterior: LogPosterior,
-    data: Observations,
     sampling: Sampling,
     warm: WarmState | None,
     streams: Streams,
-) -> tuple[HyperparameterDraws, list[Status]]:
-    """NUTS, and again from where it stopped for the runs whose chains disagree.
+) -> tuple[HyperparameterDraws, Bool[Tensor, "r"]]:
+    """NUTS, and again from where it stopped for the runs that need more; and which those were.
 
-    Chains of a warm start that disagree are those of a posterior with several modes, most often;
-    they go on at the next fit anyway, so there only a run of no use samples again.
+    A cold run whose chains disagree does. Chains of a warm start that disagree are those of a
+    posterior with several modes, most often, and go on at the next fit anyway; there it is a run
+    whose posterior has moved, or whose draws are of no use.
     """
-    warmth = None if warm is None else _transported(warm, data, log_posterior)
-    warmup = sampling.warmup if warm is None else sampling.settle
-    schedule = schedule_for(warmup, sampling.draws, cold=warm is None)
-    draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=warmth)
-    extended = torch.zeros(data.runs, dtype=torch.bool)
-    again_for = _in_trouble(draws) if warm is None else _is_broken(draws)
-    troubled = torch.nonzero(again_for)[:, 0]
-    if len(troubled):
-        extended[troubled.cpu()] = True
-        again = schedule_for(sampling.settle + sampling.draws, sampling.draws, cold=False)
+    if warm is None:
+        schedule = schedule_for(sampling.warmup, sampling.draws, cold=True)
+        draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=None)
+        more_for = _in_trouble(draws)
+    else:
+        schedule = schedule_for(0, sampling.warm_draws, cold=False)
+        draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=warm.warmth)
+        more_for = _is_broken(draws) | _has_moved(log_posterior, warm.warmth)
+    extended = more_for.cpu()
+    if bool(extended.any()):
+        runs = torch.nonzero(more_for)[:, 0]
         more = draw(
-            log_posterior.select(troubled),
-            streams.select(troubled.tolist()),
-            again,
+            log_posterior.select(runs),
+            streams.select(runs.tolist()),
+            schedule_for(sampling.draws, schedule.draws, cold=False),
             chains=sampling.chains,
-            warmth=_selected(draws.warmth, troubled),
+            warmth=_selected(draws.warmth, runs),
         )
-        spent = draws.info.leapfrog_steps[troubled] + more.info.leapfrog_steps
+        spent = draws.info.leapfrog_steps[runs] + more.info.leapfrog_steps
         more = replace(more, info=replace(more.info, leapfrog_steps=spent))
-        draws = _put(draws, troubled, more)
-    return draws, _statuses(draws, extended)
+        draws = _put(draws, runs, more)
+    return draws, extended
+
+
+def _has_moved(log_posterior: LogPosterior, warmth: Warmth) -> Bool[Tensor, "r"]:
+    """Runs whose last draws represent the present posterior poorly.
+
+    Weighted by the ratio of the new density to the old one, which is the predictive density of the
+    new observations, they count as this many draws (Chopin 2002).
+    """
+    runs, chains, _ = warmth.position.shape
+    value, _ = log_posterior(warmth.position.flatten(0, 1))
+    weight = torch.softmax(value.reshape(runs, chains) - warmth.value, dim=-1)
+    return ~(1 / weight.square().sum(-1) > _LEAST_WEIGHED * chains)
+
+
+def _recent(
+    draws: HyperparameterDraws, before: WarmState | None, length: int
+) -> Float[Tensor, "r c t p"]:
+    """The last draws of every chain, those of the fits before included."""
+    runs, _, dim = draws.unconstrained.shape
+    own = draws.unconstrained.reshape(runs, draws.chains, -1, dim)
+    return (own if before is None else torch.cat([before.recent, own], 2))[:, :, -length:]
+
+
+def _diagnosed(draws: HyperparameterDraws, recent: Float[Tensor, "r c t p"]) -> HyperparameterDraws:
+    rhat, ess_bulk, ess_tail = convergence(recent)
+    return replace(draws, info=replace(draws.info, rhat=rhat, ess_bulk=ess_bulk, ess_tail=ess_tail))
 
 
 def _statuses(draws: HyperparameterDraws, extended: Bool[Tensor, "r"]) -> list[Status]:
@@ -282,7 +334,9 @@ def _is_broken(draws: HyperparameterDraws) -> Bool[Tensor, "r"]:
 
 
 def _selected(warmth: Warmth, runs: Int[Tensor, "_"]) -> Warmth:
-    return Warmth(warmth.position[runs], warmth.step_size[runs], warmth.scale[runs])
+    return Warmth(
+        warmth.position[runs], warmth.value[runs], warmth.step_size[runs], warmth.scale[runs]
+    )
 
 
 def _put(whole: _Rows, runs: Int[Tensor, "_"], part: _Rows) -> _Rows:
@@ -297,7 +351,7 @@ def _put(whole: _Rows, runs: Int[Tensor, "_"], part: _Rows) -> _Rows:
     return replace(whole, **changes)
 
 
-def _transported(warm: WarmState, data: Observations, log_posterior: LogPosterior) -> Warmth:
+def _transported(warm: WarmState, data: Observations, log_posterior: LogPosterior) -> WarmState:
     """The last chains in the present standardisation of the values.
 
     Standardising with another observation maps ``y`` to ``(y - shift) / factor``; the posterior
@@ -317,15 +371,15 @@ def _transported(warm: WarmState, data: Observations, log_posterior: LogPosterio
     factor = data.scale / warm.scale
     shift = (data.location - warm.location) / warm.scale
     usable = torch.isfinite(factor) & (factor > 0) & torch.isfinite(shift)
-    moved = log_posterior.parametrization.rescaled(
-        stayed,
-        torch.where(usable, shift, 0.0),
-        torch.where(usable, factor, 1.0),
-    )
+    rescaling = torch.where(usable, shift, 0.0), torch.where(usable, factor, 1.0)
+    rescaled = log_posterior.parametrization.rescaled
+    moved = rescaled(stayed, *rescaling)
     here, _ = log_posterior(stayed.flatten(0, 1))
     there, _ = log_posterior(moved.flatten(0, 1))
     lost = (there < here - _FAR_OUT).reshape(moved.shape[:2])
-    return replace(warm.warmth, position=torch.where(lost[..., None], stayed, moved))
+    position = torch.where(lost[..., None], stayed, moved)
+    recent = rescaled(warm.recent.flatten(1, 2), *rescaling).reshape(warm.recent.shape)
+    return replace(warm, warmth=replace(warm.warmth, position=position), recent=recent)
 
 
 def _with_modes(

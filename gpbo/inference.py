@@ -58,6 +58,7 @@ class HyperparameterDraws:
         outputscale: Variance of the latent function, on the scale of ``y`` squared.
         noise_variance: Variance of the observation noise, on the same scale.
         mean: Constant mean of the process.
+        unconstrained: The same in the coordinates that were sampled; see `gpbo.hyperparameters`.
         chains: Chains of a run; the draws of a chain are adjacent.
         info: Diagnostics.
         warmth: What the next sampling can start from, with one more observation say.
@@ -67,6 +68,7 @@ class HyperparameterDraws:
     outputscale: Float[Tensor, "r s"]
     noise_variance: Float[Tensor, "r s"]
     mean: Float[Tensor, "r s"]
+    unconstrained: Float[Tensor, "r s p"]
     chains: int
     info: SamplerInfo
     warmth: Warmth
@@ -85,6 +87,7 @@ class HyperparameterDraws:
             self.outputscale[:, kept],
             self.noise_variance[:, kept],
             self.mean[:, kept],
+            self.unconstrained[:, kept],
             chains=min(self.chains, count),
             info=self.info,
             warmth=self.warmth,
@@ -111,7 +114,7 @@ def sample_hyperparameters(
         mask: Which of the points are there; all, by default.
         chains: Chains of a run; by default 16, or as many as ``start`` has.
         draws: Transitions kept per chain, so that ``s = chains * draws``.
-        warmup: Transitions of a chain before those; by default 64 cold and 8 warm.
+        warmup: Transitions of a chain before those; by default 48 cold and 8 warm.
         start: Draws for similar data, such as the same with one observation less: their chains
             go on, with their step size and mass matrix, and hardly need a warm-up.
         seed: Of the random streams; run ``i`` of a batch draws what it would draw alone.
@@ -155,8 +158,7 @@ def schedule_for(warmup: int | None, draws: int, *, cold: bool) -> Schedule:
         return Schedule(draws=draws)
     if warmup < 8:
         raise InvalidOption(f"warmup={warmup}: expected at least 8 without a start")
-    first, second = max(2, warmup * 3 // 16), max(2, warmup // 4)
-    third = max(2, warmup * 3 // 8)
+    first, second, third = (max(2, warmup * share // 24) for share in (5, 7, 8))
     return Schedule((first, second, third), warmup - first - second - third, draws)
 
 
@@ -184,7 +186,7 @@ def draw(
             has = "{} runs, {} chains and {} coordinates".format(*start.position.shape)
             raise InvalidOption("start has {}: expected {}, {} and {}".format(has, *expected))
     drawn = sample(log_posterior, start, schedule, streams)
-    return constrained(log_posterior, replace(drawn, warmth=_without_stuck(drawn)))
+    return constrained(log_posterior, replace(drawn, warmth=_without_stuck(drawn.warmth)))
 
 
 def cold_start(log_posterior: LogPosterior, streams: Streams, chains: int) -> Warmth:
@@ -195,42 +197,46 @@ def cold_start(log_posterior: LogPosterior, streams: Streams, chains: int) -> Wa
     parametrization, runs = log_posterior.parametrization, log_posterior.runs
     prior = parametrization.sample(streams, chains * _CANDIDATES)
     value, _ = log_posterior(prior.flatten(0, 1))
-    best = value.reshape(runs, chains, _CANDIDATES).argmax(-1)
+    best_value, best = value.reshape(runs, chains, _CANDIDATES).max(-1)
     candidates = prior.reshape(runs, chains, _CANDIDATES, -1)
     index = best[:, :, None, None].expand(-1, -1, 1, prior.shape[-1])
     identity = torch.eye(parametrization.size, dtype=DTYPE, device=prior.device)
     return Warmth(
         position=candidates.gather(2, index)[:, :, 0],
+        value=best_value,
         step_size=torch.full((runs,), _FIRST_STEP_SIZE, dtype=DTYPE, device=prior.device),
         scale=identity.expand(runs, -1, -1),
     )
 
 
-def _without_stuck(draws: Draws) -> Warmth:
+def _without_stuck(warmth: Warmth) -> Warmth:
     """What to go on from, with chains that ended where there is no mass put to the run's best one.
 
     A new observation that contradicts all before can take a chain down by hundreds, in logarithms.
     Falling from there, it is faster than its step size can follow, and may end where no covariance
     can be factorised: it would stay there in every fit that goes on from this one.
     """
-    position = draws.warmth.position
-    value = draws.value[:, :, -1].nan_to_num(nan=-torch.inf)
+    position, value = warmth.position, warmth.value.nan_to_num(nan=-torch.inf)
     best, chain = value.max(-1, keepdim=True)
     # Among draws of the posterior the density varies by about the square root of p.
     stuck = value < best - (_STUCK + position.shape[2])
     at_best = position.gather(1, chain[..., None].expand(-1, 1, position.shape[2]))
-    return replace(draws.warmth, position=torch.where(stuck[..., None], at_best, position))
+    return replace(
+        warmth,
+        position=torch.where(stuck[..., None], at_best, position),
+        value=torch.where(stuck, best, value),
+    )
 
 
 def constrained(log_posterior: LogPosterior, draws: Draws) -> HyperparameterDraws:
     """Natural values and diagnostics of draws in unconstrained coordinates."""
     runs, chains, transitions, dim = draws.position.shape
     natural = log_posterior.parametrization.constrain(draws.position.reshape(-1, dim))
-    by_coordinate = draws.position.permute(0, 3, 1, 2)
+    rhat, ess_bulk, ess_tail = convergence(draws.position)
     info = SamplerInfo(
-        rhat=rank_rhat(by_coordinate).amax(-1),
-        ess_bulk=bulk_ess(by_coordinate).amin(-1),
-        ess_tail=tail_ess(by_coordinate).amin(-1),
+        rhat=rhat,
+        ess_bulk=ess_bulk,
+        ess_tail=ess_tail,
         divergences=draws.diverged.sum((1, 2)),
         depth_saturation=draws.saturated.mean((1, 2)),
         acceptance=draws.acceptance.mean((1, 2)),
@@ -242,9 +248,22 @@ def constrained(log_posterior: LogPosterior, draws: Draws) -> HyperparameterDraw
         outputscale=natural.outputscale.reshape(runs, -1),
         noise_variance=natural.noise_variance.reshape(runs, -1),
         mean=natural.mean.reshape(runs, -1),
+        unconstrained=draws.position.flatten(1, 2),
         chains=chains,
         info=info,
         warmth=draws.warmth,
+    )
+
+
+def convergence(
+    position: Float[Tensor, "r c t p"],
+) -> tuple[Float[Tensor, "r"], Float[Tensor, "r"], Float[Tensor, "r"]]:
+    """R-hat, bulk and tail effective sample size of draws, the worst over the coordinates."""
+    by_coordinate = position.permute(0, 3, 1, 2)
+    return (
+        rank_rhat(by_coordinate).amax(-1),
+        bulk_ess(by_coordinate).amin(-1),
+        tail_ess(by_coordinate).amin(-1),
     )
 
 

@@ -37,20 +37,21 @@ def draw_with_pyro(
 ) -> HyperparameterDraws:
     """One chain a run through ``pyro.infer.NUTS``, on the same density and parametrization."""
     position, diverged = _all_runs(log_posterior, streams, warmup, draws)
-    value, _ = log_posterior(position.flatten(0, 2))
+    value = log_posterior(position.flatten(0, 2))[0].reshape(diverged.shape)
     unknown = torch.full_like(diverged, torch.nan)
     runs, _, _, dim = position.shape
     return constrained(
         log_posterior,
         Draws(
             position=position,
-            value=value.reshape(runs, 1, -1),
+            value=value,
             acceptance=unknown,
             steps=unknown,
             diverged=diverged,
             saturated=unknown,
             warmth=Warmth(
                 position[:, :, -1],
+                value[:, :, -1],
                 unknown[:, 0, 0],
                 torch.eye(dim).to(position).expand(runs, -1, -1),
             ),

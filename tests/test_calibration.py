@@ -164,6 +164,7 @@ def _invariance(data: Simulated, density: LogPosterior, transitions: int) -> flo
     runs, size = data.truth.shape
     start = Warmth(
         position=data.truth[:, None],
+        value=torch.zeros(runs, 1, dtype=DTYPE),
         step_size=torch.full((runs,), 0.3, dtype=DTYPE),
         scale=torch.eye(size, dtype=DTYPE).expand(runs, -1, -1),
     )

@@ -174,7 +174,7 @@ def test_a_chain_that_got_stuck_goes_on_from_the_best_one_of_its_run() -> None:
     stuck = going_on(replace(cold.warmth, position=lost), 6)
     assert stuck.info.divergences.tolist() == [0, 3, 0]
     value = posterior(stuck.warmth.position.flatten(0, 1))[0].reshape(RUNS, 5)
-    assert value[1, 2] == value[1].max()
+    torch.testing.assert_close(value[1, 2], value[1].max(), rtol=1e-12, atol=0)
     for run in (0, 2):
         assert len(set(value[run].tolist())) == 5
     freed = going_on(stuck.warmth, 7)
@@ -329,12 +329,16 @@ def _counted(chains: int, length: int) -> HyperparameterDraws:
         outputscale=number,
         noise_variance=number,
         mean=number,
+        unconstrained=number[..., None],
         chains=chains,
         info=SamplerInfo(
             nothing, nothing, nothing, nothing, nothing, nothing, nothing, transitions=length
         ),
         warmth=Warmth(
-            torch.zeros(2, chains, 1, dtype=DTYPE), nothing, torch.ones(2, 1, 1, dtype=DTYPE)
+            torch.zeros(2, chains, 1, dtype=DTYPE),
+            torch.zeros(2, chains, dtype=DTYPE),
+            nothing,
+            torch.ones(2, 1, 1, dtype=DTYPE),
         ),
     )
 
@@ -450,7 +454,7 @@ def test_rescaling_leaves_what_has_no_scale_or_is_known() -> None:
 # Schedules and bad input.
 
 
-@pytest.mark.parametrize("warmup", [8, 9, 13, 16, 31, 64, 200])
+@pytest.mark.parametrize("warmup", [8, 9, 13, 16, 31, 48, 200])
 def test_the_phases_of_a_warm_up_add_up(warmup: int) -> None:
     cold = schedule_for(warmup, 5, cold=True)
     assert sum(cold.windows) + cold.settle == warmup
@@ -462,7 +466,7 @@ def test_the_phases_of_a_warm_up_add_up(warmup: int) -> None:
 
 def test_the_default_warm_ups_are_the_documented_ones() -> None:
     cold, warm = schedule_for(None, 5, cold=True), schedule_for(None, 5, cold=False)
-    assert sum(cold.windows) + cold.settle == 64
+    assert sum(cold.windows) + cold.settle == 48
     assert (warm.windows, warm.settle) == ((), 8)
 
 
@@ -500,10 +504,8 @@ def test_bad_input_is_refused_by_name(
 @unchecked_shapes()
 def test_a_start_of_other_hyperparameters_or_runs_is_refused() -> None:
     draws = _counted(chains=2, length=2)
-    start = Warmth(
-        torch.zeros(2, 2, DIM + 3, dtype=DTYPE), draws.warmth.step_size, draws.warmth.scale
-    )
-    draws = replace(draws, warmth=start)
+    position = torch.zeros(2, 2, DIM + 3, dtype=DTYPE)
+    draws = replace(draws, warmth=replace(draws.warmth, position=position))
     x, y = _data(20, 2, 5, DIM + 1)
     with pytest.raises(InvalidOption, match="expected 2, 2 and 6"):
         _call(x=x, y=y, start=draws)

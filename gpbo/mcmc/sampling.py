@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gpbo.backend import Streams
 from gpbo.errors import InvalidOption
-from gpbo.mcmc.adaptation import DualAveraging, pooled_scale, refreshed_scale
+from gpbo.mcmc.adaptation import DualAveraging, fisher_scale, refreshed_scale
 from gpbo.mcmc.leapfrog import LogDensity
 from gpbo.mcmc.nuts import Noise, Point, begin, tick, unpack
 
@@ -25,12 +25,14 @@ class Warmth:
 
     Attributes:
         position: Last position of every chain.
-        step_size: Step size of every run.
+        value: Log-density there.
+        step_size: Step size of every run, corrected for the acceptance of the draws.
         scale: A factor of every run's inverse mass matrix, already brought up to date with the
             draws that it comes with.
     """
 
     position: Float[Tensor, "r c p"]
+    value: Float[Tensor, "r c"]
     step_size: Float[Tensor, "r"]
     scale: Float[Tensor, "r p p"]
 
@@ -68,14 +70,15 @@ class Schedule:
         windows: Cold warm-up: transitions of the windows that end with a new mass matrix, the
             covariance over the second half of the window and all chains of the run. A warm
             start has none and keeps the mass matrix.
-        settle: Transitions after that which only settle the step size.
+        settle: Transitions after that which only settle the step size. Without any, the step
+            size stays as it is and follows the acceptance from one sampling to the next.
         draws: Transitions kept.
         max_depth: A trajectory has at most ``2^max_depth - 1`` leapfrog steps.
         target: Acceptance probability that the step size aims at.
     """
 
-    windows: tuple[int, ...] = (12, 16, 24)
-    settle: int = 12
+    windows: tuple[int, ...] = (10, 14, 16)
+    settle: int = 8
     draws: int = 24
     max_depth: int = 7
     target: float = 0.8
@@ -123,12 +126,25 @@ def sample(
             warmup_steps += _by_run(records, runs)[..., -3].sum(-1).mean(-1)
             if phase < len(schedule.windows):
                 second_half = _by_run(records, runs)[:, :, length // 2 :]
-                scale = pooled_scale(second_half[..., :dim])
+                scale = fisher_scale(*_draws_and_gradients(second_half, scale))
         driver = _Driver(log_density, schedule, streams, chains, scale)
         records = driver.draw(position, step_size, schedule.draws)
-        scale = refreshed_scale(scale, _by_run(records, runs)[..., :dim])
-    warmth = Warmth(start.position, step_size.clone(), scale.clone())
-    return _collect(records.clone(), runs, warmth, warmup_steps.clone())
+        scale = refreshed_scale(scale, *_draws_and_gradients(_by_run(records, runs), scale))
+        excess = _by_run(records, runs)[..., -4].mean((1, 2)) - schedule.target
+        step_size = step_size * excess.exp()
+    by_run = _by_run(records.clone(), runs)
+    position, _, value = unpack(by_run[..., :-4])
+    acceptance, steps, diverged, saturated = by_run[..., -4:].unbind(-1)
+    return Draws(
+        position=position,
+        value=value,
+        acceptance=acceptance,
+        steps=steps,
+        diverged=diverged,
+        saturated=saturated,
+        warmth=Warmth(position[:, :, -1], value[:, :, -1], step_size.clone(), scale.clone()),
+        warmup_steps=warmup_steps.clone(),
+    )
 
 
 class _Driver:
@@ -216,19 +232,12 @@ def _by_run(records: Float[Tensor, "k t packed"], runs: int) -> Float[Tensor, "r
     return records.reshape(runs, -1, *records.shape[1:])
 
 
-def _collect(
-    records: Float[Tensor, "k t packed"], runs: int, start: Warmth, warmup_steps: Float[Tensor, "r"]
-) -> Draws:
-    by_run = _by_run(records, runs)
-    position, _, value = unpack(by_run[..., :-4])
-    acceptance, steps, diverged, saturated = by_run[..., -4:].unbind(-1)
-    return Draws(
-        position=position,
-        value=value,
-        acceptance=acceptance,
-        steps=steps,
-        diverged=diverged,
-        saturated=saturated,
-        warmth=Warmth(position[:, :, -1], start.step_size, start.scale),
-        warmup_steps=warmup_steps,
-    )
+def _draws_and_gradients(
+    records: Float[Tensor, "r c t packed"], scale: Float[Tensor, "r p p"]
+) -> tuple[Float[Tensor, "r c t p"], Float[Tensor, "r c t p"]]:
+    """Positions and gradients of recorded transitions, the latter no longer whitened."""
+    position, whitened, _ = unpack(records[..., :-4])
+    gradient = torch.linalg.solve_triangular(
+        scale.mT, whitened.flatten(1, 2).mT, upper=True
+    ).mT.reshape(position.shape)
+    return position, gradient

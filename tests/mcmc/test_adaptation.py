@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from gpbo.backend import DTYPE
-from gpbo.mcmc.adaptation import DualAveraging, pooled_scale, refreshed_scale
+from gpbo.mcmc.adaptation import DualAveraging, fisher_scale, refreshed_scale
 from tests.monte_carlo import covariance_with_condition, random_normal, random_uniform
 
 RUNS, CHAINS, DIM = 3, 5, 4
@@ -101,64 +101,80 @@ def test_a_run_alone_adapts_as_in_the_batch() -> None:
 # The mass matrix.
 
 
-def _draws(seed: int, covariance: Tensor, transitions: int, chains: int = CHAINS) -> Tensor:
+def _draws(
+    seed: int, covariance: Tensor, transitions: int, chains: int = CHAINS
+) -> tuple[Tensor, Tensor]:
+    """Draws from normal densities, and their gradients there."""
     factor = torch.linalg.cholesky(covariance)
     white = random_normal(seed, len(covariance), chains, transitions, DIM)
-    return white @ factor.mT[:, None] + 7.0
+    draws = white @ factor.mT[:, None]
+    gradients = -draws @ torch.linalg.inv(covariance)[:, None]
+    return draws + 7.0, gradients
 
 
-def test_the_pooled_scale_of_many_draws_is_a_factor_of_the_covariance() -> None:
+def test_the_scale_of_normal_densities_is_a_factor_of_their_covariance() -> None:
     covariance = covariance_with_condition(0, RUNS, DIM, 100.0)
-    factor = pooled_scale(_draws(1, covariance, 4000))
+    factor = fisher_scale(*_draws(1, covariance, 4000))
     whitened = torch.linalg.solve(torch.linalg.cholesky(covariance), factor)
     identity = torch.eye(DIM, dtype=DTYPE).expand(RUNS, -1, -1)
-    # 20000 draws: an entry has a standard error of at most 1 %.
-    torch.testing.assert_close(whitened @ whitened.mT, identity, rtol=0, atol=0.04)
+    # The noise of the draws and that of the gradients cancel: only the shrinkage is left.
+    torch.testing.assert_close(whitened @ whitened.mT, identity, rtol=0, atol=0.01)
     assert torch.equal(factor, factor.tril())
+
+
+def test_a_scale_is_the_geometric_mean_of_spread_and_inverse_steepness() -> None:
+    """A long tail widens the draws, a steep side the gradients: neither decides alone."""
+    draws, gradients = random_normal(1, 2, RUNS, CHAINS, 2000, DIM)
+    wide = torch.tensor([1.0, 3.0, 10.0, 0.1], dtype=DTYPE)
+    steep = torch.tensor([1.0, 0.5, 2.0, 7.0], dtype=DTYPE)
+    factor = fisher_scale(wide * draws, steep * gradients)
+    variance = (factor @ factor.mT).diagonal(dim1=1, dim2=2)
+    torch.testing.assert_close(variance, (wide / steep).expand(RUNS, -1), rtol=0.05, atol=0)
 
 
 def test_all_chains_of_a_run_are_pooled_wherever_they_are() -> None:
     """The spread is that within chains: one that is still elsewhere does not widen the scale."""
-    draws = _draws(2, covariance_with_condition(3, RUNS, DIM, 10.0), 6)
-    expected = pooled_scale(draws)
-    turned = pooled_scale(draws.flip(1))
-    torch.testing.assert_close(turned, expected, rtol=1e-12, atol=1e-12)
+    draws, gradients = _draws(2, covariance_with_condition(3, RUNS, DIM, 10.0), 6)
+    expected = fisher_scale(draws, gradients)
+    turned = fisher_scale(draws.flip(1), gradients.flip(1))
+    torch.testing.assert_close(turned, expected, rtol=1e-9, atol=1e-9)
     elsewhere = draws.clone()
     elsewhere[:, 0] += 10.0
-    torch.testing.assert_close(pooled_scale(elsewhere), expected, rtol=1e-9, atol=1e-9)
+    found = fisher_scale(elsewhere, gradients)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
     for chain in range(CHAINS):
         wider = draws.clone()
         wider[:, chain] *= 10.0
-        larger = pooled_scale(wider).norm(dim=(1, 2))
-        assert (larger > 1.5 * expected.norm(dim=(1, 2))).all()
+        larger = fisher_scale(wider, gradients).norm(dim=(1, 2))
+        assert (larger > 1.2 * expected.norm(dim=(1, 2))).all()
 
 
-def test_few_draws_keep_variances_but_no_correlation() -> None:
+def test_few_draws_tell_widths_but_no_correlation() -> None:
     """Two draws hardly tell a correlation: the shrunk matrix is well conditioned."""
-    draws = _draws(4, covariance_with_condition(5, RUNS, DIM, 4.0), 2, chains=1)
-    factor = pooled_scale(draws)
+    draws, gradients = _draws(4, covariance_with_condition(5, RUNS, DIM, 4.0), 2, chains=1)
+    factor = fisher_scale(draws, gradients)
     covariance = factor @ factor.mT
     variance = covariance.diagonal(dim1=1, dim2=2)
     correlation = covariance / (variance[:, :, None] * variance[:, None, :]).sqrt()
-    off_diagonal = correlation - torch.eye(DIM, dtype=DTYPE)
-    assert off_diagonal.abs().max() < 0.6
-    expected = (draws.var(dim=2)[:, 0] + 5e-3) / 6
-    torch.testing.assert_close(variance, expected, rtol=1e-12, atol=0)
+    assert (correlation - torch.eye(DIM, dtype=DTYPE)).abs().max() < 0.6
+    spread = (draws - draws.mean(2, keepdim=True)).square().sum(2)[:, 0]
+    expected = (spread / gradients.square().mean(2)[:, 0]).sqrt()
+    torch.testing.assert_close(variance, expected, rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("chains", [1, CHAINS])
 def test_draws_that_are_all_the_same_still_have_a_scale(chains: int) -> None:
-    same = torch.full((RUNS, chains, 1, DIM), 3.0, dtype=DTYPE)
-    factor = pooled_scale(same)
+    same = torch.full((RUNS, chains, 2, DIM), 3.0, dtype=DTYPE)
+    factor = fisher_scale(same, torch.zeros_like(same))
     assert torch.isfinite(factor).all()
     assert (factor.diagonal(dim1=1, dim2=2) > 0).all()
 
 
 def test_a_run_whose_covariance_overflows_harms_no_other() -> None:
-    draws = _draws(6, covariance_with_condition(7, RUNS, DIM, 10.0), 8)
-    expected = pooled_scale(draws)
+    draws, gradients = _draws(6, covariance_with_condition(7, RUNS, DIM, 10.0), 8)
+    expected = fisher_scale(draws, gradients)
     draws[1] *= 1e200
-    found = pooled_scale(draws)
+    found = fisher_scale(draws, gradients)
     others = torch.tensor([0, 2])
     assert torch.equal(found[others], expected[others])
 
@@ -166,16 +182,23 @@ def test_a_run_whose_covariance_overflows_harms_no_other() -> None:
 def test_a_refreshed_scale_is_halfway_between_the_old_and_that_of_the_draws() -> None:
     draws = _draws(8, covariance_with_condition(9, RUNS, DIM, 10.0), 8)
     scale = torch.linalg.cholesky(covariance_with_condition(10, RUNS, DIM, 3.0))
-    found, fresh = refreshed_scale(scale, draws), pooled_scale(draws)
+    found, fresh = refreshed_scale(scale, *draws), fisher_scale(*draws)
     halfway = 0.5 * (scale @ scale.mT + fresh @ fresh.mT)
     torch.testing.assert_close(found @ found.mT, halfway, rtol=1e-12, atol=1e-12)
 
 
-def test_draws_that_are_not_finite_leave_the_scale_of_their_run() -> None:
-    draws = _draws(11, covariance_with_condition(12, RUNS, DIM, 10.0), 8)
+def test_a_single_draw_per_chain_leaves_the_scale_as_it_is() -> None:
+    draws = _draws(14, covariance_with_condition(9, RUNS, DIM, 10.0), 1)
+    scale = torch.linalg.cholesky(covariance_with_condition(10, RUNS, DIM, 3.0))
+    assert torch.equal(refreshed_scale(scale, *draws), scale)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_draws_or_gradients_that_are_not_finite_leave_the_scale_of_their_run(which: int) -> None:
+    both = _draws(11, covariance_with_condition(12, RUNS, DIM, 10.0), 8)
     scale = torch.linalg.cholesky(covariance_with_condition(13, RUNS, DIM, 3.0))
-    expected = refreshed_scale(scale, draws)
-    draws[1, 2, 3] = torch.nan
-    found = refreshed_scale(scale, draws)
+    expected = refreshed_scale(scale, *both)
+    both[which][1, 2, 3] = torch.nan
+    found = refreshed_scale(scale, *both)
     assert torch.equal(found[1], scale[1])
     assert torch.equal(found[[0, 2]], expected[[0, 2]])
