@@ -8,7 +8,10 @@
     ├── InvalidResult         a value that cannot be told: not a number (also ValueError)
     ├── UnknownTrial          no trial has this id (also KeyError)
     ├── TrialAlreadyFinished  the trial was told or failed before
-    └── SpaceExhausted        every point of a finite space was tried or is pending
+    ├── SpaceExhausted        every point of a finite space was tried or is pending
+    ├── StorageError          a storage that cannot be used so
+    ├── UnknownJob            no job has this name (also KeyError)
+    └── JobInUse              another process drives this job
 
 An error's message names the parameter, the value it got and what is allowed.
 """
@@ -16,6 +19,10 @@ An error's message names the parameter, the value it got and what is allowed.
 
 class GpboError(Exception):
     """Base class: catch it to catch everything that gpbo raises on purpose."""
+
+    def __str__(self) -> str:
+        # A KeyError would show its message in quotes.
+        return str(self.args[0]) if self.args else ""
 
 
 class SpaceError(GpboError, ValueError):
@@ -41,9 +48,6 @@ class InvalidResult(GpboError, ValueError):
 class UnknownTrial(GpboError, KeyError):
     """No trial has this id."""
 
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
-
 
 class TrialAlreadyFinished(GpboError):
     """The trial was told or failed before; a result is recorded once."""
@@ -51,3 +55,15 @@ class TrialAlreadyFinished(GpboError):
 
 class SpaceExhausted(GpboError):
     """Every point of a finite space was tried or is pending."""
+
+
+class StorageError(GpboError):
+    """A storage cannot be used so: not a database of gpbo, a newer one, a name that is taken."""
+
+
+class UnknownJob(GpboError, KeyError):
+    """No job has this name."""
+
+
+class JobInUse(GpboError):
+    """Another process drives this job."""

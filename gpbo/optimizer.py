@@ -5,8 +5,11 @@ import numbers
 import operator
 import time
 from collections import deque
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, Literal, overload
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -17,9 +20,14 @@ from gpbo import fitting
 from gpbo.backend import DTYPE, Streams, resolve_device
 from gpbo.data import Observations, observations
 from gpbo.errors import InvalidData, InvalidOption, InvalidResult, SpaceExhausted, UnknownTrial
+from gpbo.kept import Kept
 from gpbo.space import Space
-from gpbo.strategies import Situation, SobolSearch, Strategy, resolve_strategy
+from gpbo.spec import read_space, write_space
+from gpbo.strategies import STRATEGIES, Situation, SobolSearch, Strategy, resolve_strategy
 from gpbo.trial import Trial, TrialStatus
+
+if TYPE_CHECKING:
+    from gpbo.storage import Record, Storage
 
 Direction = Literal["minimize", "maximize"]
 
@@ -27,6 +35,29 @@ Direction = Literal["minimize", "maximize"]
 #: nothing about a single parameter, and beyond 20 a posterior over the hyperparameters, which
 #: does not overfit few points as a point estimate does, chooses better than a space-filling design.
 SMALLEST_DESIGN, LARGEST_DESIGN = 5, 20
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model of the first ``kept.size`` results."""
+
+    fit: fitting.Fit
+    kept: Kept
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is to be asked next: not yet trials.
+
+    Attributes:
+        index: The id of the first of them.
+        configurations: Each with its origin.
+        fitted: The model that they were chosen by; None if it was not needed.
+    """
+
+    index: int
+    configurations: tuple[tuple[dict[str, Any], str], ...]
+    fitted: Fitted | None
 
 
 class Optimizer:
@@ -49,9 +80,15 @@ class Optimizer:
             ``"map"`` takes their most probable values, ``"pyro"`` is the slow check of NUTS.
         model: Kernel and priors; by default `gpbo.Model()`.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
+        storage: Where to write down every trial and result as they come: the path of a SQLite
+            file, or a `gpbo.storage.Storage`. `Optimizer.resume` goes on from there, and
+            proposes exactly what this optimizer would have proposed.
+        name: Of the job in the storage.
 
     Raises:
         InvalidOption: an option is not one of the above.
+        SpaceError: the space has listed values that cannot be stored.
+        StorageError: the storage has a job of this name, or cannot be used.
     """
 
     def __init__(
@@ -65,6 +102,8 @@ class Optimizer:
         inference: fitting.Inference = "nuts",
         model: fitting.Model | None = None,
         device: str = "auto",
+        storage: "Storage | str | Path | None" = None,
+        name: str | None = None,
     ) -> None:
         default = default_initial(space)
         if direction not in ("minimize", "maximize"):
@@ -83,8 +122,55 @@ class Optimizer:
         self._finished: list[int] = []  # in the order in which they ended
         self._taken: set[Hashable] = set()
         self._queue: deque[dict[str, Any]] = deque()
-        self._fit: fitting.Fit | None = None
-        self._fit_size = 0  # how many results the last fit saw
+        self._fitted: Fitted | None = None
+        if (storage is None) != (name is None):
+            raise InvalidOption(f"storage={storage!r}, name={name!r}: expected both or none")
+        self._journal = None
+        if storage is not None and name is not None:
+            from gpbo.storage import resolve_storage
+
+            self._journal = resolve_storage(storage).create(name, self._spec())
+
+    @classmethod
+    def resume(
+        cls,
+        storage: "Storage | str | Path",
+        name: str,
+        *,
+        strategy: str | Strategy | None = None,
+        model: fitting.Model | None = None,
+        device: str = "auto",
+    ) -> "Optimizer":
+        """Go on with a stored optimization, in its state after the last call that it returned from.
+
+        Args:
+            strategy: By default the stored one; a strategy object with options of its own is not
+                stored and must be given again. Another strategy goes on with the same trials.
+            model: Likewise.
+
+        Raises:
+            UnknownJob: the storage has none of this name.
+            JobInUse: a process drives it already.
+            InvalidOption: a strategy or model is not stored and not given.
+        """
+        from gpbo.storage import resolve_storage
+
+        store = resolve_storage(storage)
+        journal = store.open(name)
+        try:
+            record = store.read(name)
+            optimizer = cls._from_spec(record.spec, strategy, model, device)
+            optimizer._restore(record)
+        except BaseException:
+            journal.close()
+            raise
+        optimizer._journal = journal
+        return optimizer
+
+    def close(self) -> None:
+        """Let go of the stored job, if there is one; nothing can be asked or told any more."""
+        if self._journal is not None:
+            self._journal.close()
 
     @property
     def trials(self) -> list[Trial]:
@@ -114,7 +200,7 @@ class Optimizer:
     @property
     def fit_report(self) -> fitting.FitReport | None:
         """The report of the last fit that a proposal came from; None before any."""
-        return None if self._fit is None else self._fit.report
+        return None if self._fitted is None else self._fitted.fit.report
 
     @overload
     def ask(self) -> Trial: ...
@@ -132,12 +218,107 @@ class Optimizer:
             InvalidOption: ``n`` is not a positive whole number.
         """
         count = 1 if n is None else whole_number("n", n, least=1)
-        chosen = self._choose(count)
-        # Nothing was changed up to here: an ask that fails or is interrupted leaves no trial.
-        asked = [self._register(params, origin) for params, origin in chosen]
-        for _ in range(min(count, len(self._queue))):
-            self._queue.popleft()
+        asked = self.register(self.plan(count)())
         return asked[0] if n is None else asked
+
+    def plan(self, count: int, *, refit: bool = True) -> Callable[[], Chosen]:
+        """The choice of the next ``count`` trials as a function that any thread may run.
+
+        It sees what is known now, and changes nothing; `register` makes trials of its answer.
+
+        Args:
+            refit: Whether to fit the model if results came since the last fit. Otherwise the
+                draws of the last fit serve, conditioned on all results; without any, it is fitted.
+
+        The function raises:
+            SpaceExhausted: every configuration was asked or added before.
+        """
+        fitted = cache(self.plan_fit() if refit or self._fitted is None else self._conditioned())
+        used: list[Fitted] = []
+
+        def fit() -> fitting.Fit:
+            used[:] = [fitted()]
+            return used[0].fit
+
+        failed = [trial for trial in self.finished if trial.value is None]
+        situation = Situation(
+            space=self.space,
+            data=self.observations(),
+            failed=self._rows(failed).unsqueeze(0),
+            failed_mask=torch.ones(1, len(failed), dtype=torch.bool, device=self.device),
+            taken=(frozenset(self._taken),),
+            seeds=(self.seed,),
+            index=len(self._trials),
+            fit=fit,
+        )
+        queued = list(self._queue)[:count]
+        design = self._design_left(len(queued), count - len(queued))
+        index = situation.index
+
+        def choose() -> Chosen:
+            chosen = self._choose(situation, queued, design, count)
+            return Chosen(index, tuple(chosen), used[0] if used else None)
+
+        return choose
+
+    def register(self, chosen: Chosen) -> list[Trial]:
+        """Make trials of what a `plan` chose: from now on they are pending.
+
+        Raises:
+            InvalidOption: trials were asked or added since it was planned.
+        """
+        if chosen.index != len(self._trials):
+            raise InvalidOption(
+                f"chosen.index={chosen.index}: expected {len(self._trials)}, "
+                "no trial asked or added since the plan"
+            )
+        asked = [
+            Trial(chosen.index + i, params, origin=origin, asked_at=time.time())
+            for i, (params, origin) in enumerate(chosen.configurations)
+        ]
+        queue = list(self._queue)[len(asked) :]
+        newer = chosen.fitted if self._is_newer(chosen.fitted) else None
+        if self._journal is not None:
+            engine = None if newer is None else newer.kept.to_bytes()
+            self._journal.write(trials=asked, queue=queue if self._queue else None, engine=engine)
+        # Nothing was changed up to here: an ask that fails or is interrupted leaves no trial.
+        for trial in asked:
+            self._remember(trial)
+        self._queue = deque(queue)
+        self._fitted = self._fitted if newer is None else newer
+        return asked
+
+    def plan_fit(self) -> Callable[[], Fitted]:
+        """A fit to the results so far as a function that any thread may run; `adopt` its answer.
+
+        The function raises:
+            InvalidData: there is no result yet.
+        """
+        size, last = len(self.completed), self._fitted
+        if last is not None and last.kept.size == size:
+            return lambda: last
+        data = self.observations()
+
+        def fit() -> Fitted:
+            if size == 0:
+                raise InvalidData("no trial has a value yet: expected one or more to fit to")
+            fitted = fitting.fit(
+                data,
+                self.model,
+                inference=self.inference,
+                warm=None if last is None else last.kept.warm,
+                streams=Streams.named(self.seed, "fit", size, device=self.device),
+            )
+            return Fitted(fitted, Kept.of(fitted, data, size))
+
+        return fit
+
+    def adopt(self, fitted: Fitted) -> None:
+        """Go on from this fit of a `plan_fit`, unless a fit to more results was adopted."""
+        if self._is_newer(fitted):
+            if self._journal is not None:
+                self._journal.write(engine=fitted.kept.to_bytes())
+            self._fitted = fitted
 
     def tell(self, trial: object, value: object) -> Trial:
         """Record a trial's value; returns the trial as it is now.
@@ -176,7 +357,8 @@ class Optimizer:
         """
         valid = self.space.validate(params)
         number = as_number("value", value)
-        return self._finish(self._register(valid, "added"), number)
+        trial = Trial(len(self._trials), valid, origin="added", asked_at=time.time())
+        return self._finish(trial, number)
 
     def enqueue(self, params: Mapping[str, Any]) -> None:
         """Have this configuration asked next, after those enqueued before, even if it is known.
@@ -184,11 +366,16 @@ class Optimizer:
         Raises:
             InvalidParams: not a configuration of the space.
         """
-        self._queue.append(self.space.validate(params))
+        queue = [*self._queue, self.space.validate(params)]
+        if self._journal is not None:
+            self._journal.write(queue=queue)
+        self._queue = deque(queue)
 
     def observations(self) -> Observations:
         """The results and the pending points as the engine sees them: one run, minimised."""
-        completed = self.completed
+        return self._observations(self.completed)
+
+    def _observations(self, completed: Sequence[Trial]) -> Observations:
         values = [self._sign * trial.value for trial in completed if trial.value is not None]
         return observations(
             [self._rows(completed)],
@@ -202,45 +389,30 @@ class Optimizer:
         Raises:
             InvalidData: there is no result yet.
         """
-        size = len(self.completed)
-        if size == 0:
-            raise InvalidData("no trial has a value yet: expected one or more to fit a model to")
-        if self._fit is not None and self._fit_size == size:
-            return self._fit
-        return fitting.fit(
-            self.observations(),
-            self.model,
-            inference=self.inference,
-            warm=None if self._fit is None else self._fit.warm,
-            streams=Streams.named(self.seed, "fit", size, device=self.device),
-        )
+        return self.plan_fit()().fit
 
-    def _fit_to_ask(self) -> fitting.Fit:
-        self._fit = self.fit()
-        self._fit_size = len(self.completed)
-        return self._fit
+    def _is_newer(self, fitted: Fitted | None) -> bool:
+        if fitted is None or self._fitted is None:
+            return fitted is not None
+        return fitted.kept.size > self._fitted.kept.size
 
-    def _choose(self, count: int) -> list[tuple[dict[str, Any], str]]:
-        """What to ask next, and where it comes from; changes nothing but the fit."""
-        chosen = [(params, "enqueued") for params in list(self._queue)[:count]]
-        failed = [trial for trial in self.finished if trial.status is TrialStatus.FAILED]
-        situation = Situation(
-            space=self.space,
-            data=self.observations(),
-            failed=self._rows(failed).unsqueeze(0),
-            failed_mask=torch.ones(1, len(failed), dtype=torch.bool, device=self.device),
-            taken=(frozenset(self._taken),),
-            seeds=(self.seed,),
-            index=len(self._trials),
-            fit=self._fit_to_ask,
-        )
-        for params, _ in chosen:
+    def _conditioned(self) -> Callable[[], Fitted]:
+        """The last fit with its draws as they are, on all results so far."""
+        last, data, nu = self._fitted, self.observations(), self.model.nu
+        assert last is not None
+        return lambda: Fitted(last.kept.condition(data, nu), last.kept)
+
+    def _choose(
+        self, situation: Situation, queued: list[dict[str, Any]], design: int, count: int
+    ) -> list[tuple[dict[str, Any], str]]:
+        """What to ask next, and where it comes from."""
+        chosen = [(params, "enqueued") for params in queued]
+        for params in queued:
             situation = situation.after(self._encode(params))
-        design = self._design_left(len(chosen), count - len(chosen))
         model = "model:" if self.strategy.uses_model else ""
         for strategy, origin, wanted in (
             (SobolSearch(), "design", design),
-            (self.strategy, model + self.strategy.name, count - len(chosen) - design),
+            (self.strategy, model + self.strategy.name, count - len(queued) - design),
         ):
             try:
                 points = _propose(strategy, situation, wanted)
@@ -267,22 +439,76 @@ class Optimizer:
         informative = results + len(self.pending) + queued
         return min(wanted, max(0, self.initial - informative))
 
-    def _register(self, params: dict[str, Any], origin: str) -> Trial:
-        trial = Trial(len(self._trials), params, origin=origin, asked_at=time.time())
-        self._trials[trial.id] = trial
-        self._points[trial.id] = self._encode(params)[0]
-        self._taken.add(self.space.key(params))
-        return trial
-
     def _finish(self, trial: Trial, number: float) -> Trial:
+        now = time.time()
         if not math.isfinite(number):
-            return self.fail(trial, f"the value is {number}")
-        return self._end(trial.completed(number, time.time()))
+            return self._end(trial.failed(f"the value is {number}", now))
+        return self._end(trial.completed(number, now))
 
     def _end(self, trial: Trial) -> Trial:
-        self._trials[trial.id] = trial
-        self._finished.append(trial.id)
+        if self._journal is not None:
+            self._journal.write(trials=[trial])
+        self._remember(trial)
         return trial
+
+    def _remember(self, trial: Trial) -> None:
+        if trial.id not in self._trials:
+            self._points[trial.id] = self._encode(trial.params)[0]
+            self._taken.add(self.space.key(trial.params))
+        self._trials[trial.id] = trial
+        if trial.status is not TrialStatus.PENDING:
+            self._finished.append(trial.id)
+
+    def _spec(self) -> dict[str, Any]:
+        """How this optimizer was made, as plain values; None for what cannot be written down."""
+        named = STRATEGIES.get(self.strategy.name)
+        plain_strategy = named is not None and self.strategy == named()
+        plain_model = isinstance(self.model.prior, str)
+        return {
+            "space": write_space(self.space),
+            "strategy": self.strategy.name if plain_strategy else None,
+            "direction": self.direction,
+            "seed": self.seed,
+            "initial": self.initial,
+            "inference": self.inference,
+            "model": {"nu": self.model.nu, "prior": self.model.prior} if plain_model else None,
+        }
+
+    @classmethod
+    def _from_spec(
+        cls,
+        spec: Mapping[str, Any],
+        strategy: str | Strategy | None,
+        model: fitting.Model | None,
+        device: str,
+    ) -> "Optimizer":
+        given = {"strategy": strategy, "model": model}
+        for option, value in given.items():
+            if value is None and spec[option] is None:
+                raise InvalidOption(
+                    f"{option}=None: expected the {option} of this job, whose options are not "
+                    "stored"
+                )
+        return cls(
+            read_space(spec["space"]),
+            spec["strategy"] if strategy is None else strategy,
+            direction=spec["direction"],
+            seed=spec["seed"],
+            initial=spec["initial"],
+            inference=spec["inference"],
+            model=fitting.Model(**spec["model"]) if model is None else model,
+            device=device,
+        )
+
+    def _restore(self, record: "Record") -> None:
+        for trial in record.trials:
+            self._remember(trial)
+        self._finished = list(record.finished)
+        self._queue = deque(map(self.space.validate, record.queue))
+        if record.engine is not None:
+            kept = Kept.from_bytes(record.engine, self.device)
+            data = self._observations(self.completed[: kept.size])
+            self._fitted = Fitted(kept.condition(data, self.model.nu), kept)
 
     def _find(self, trial: object) -> Trial:
         number = trial.id if isinstance(trial, Trial) else trial

@@ -33,6 +33,7 @@ ALSO_BUILTIN = {
     "InvalidData": ValueError,
     "InvalidResult": ValueError,
     "UnknownTrial": KeyError,
+    "UnknownJob": KeyError,
 }
 
 

@@ -1,0 +1,101 @@
+"""What is kept of a fit: enough to go on from it exactly, on other data or in another process."""
+
+import io
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gpbo.data import Observations
+from gpbo.fitting import Fit, FitReport, WarmState
+from gpbo.mcmc.sampling import Warmth
+from gpbo.surrogate import Surrogate
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A fit without its factorisations: some kilobytes, whatever the number of results.
+
+    Attributes:
+        size: How many results, the first ones that came, it was fitted to.
+        lengthscale, outputscale, noise_variance, mean: The draws of its surrogate; NaN where the
+            factorisation failed.
+        location, scale: The standardisation of the values that the draws belong to.
+        report: How it went.
+        warm: What the next fit starts from; None without chains.
+    """
+
+    size: int
+    lengthscale: Float[Tensor, "r s d"]
+    outputscale: Float[Tensor, "r s"]
+    noise_variance: Float[Tensor, "r s"]
+    mean: Float[Tensor, "r s"]
+    location: Float[Tensor, "r"]
+    scale: Float[Tensor, "r"]
+    report: FitReport
+    warm: WarmState | None
+
+    @classmethod
+    def of(cls, fit: Fit, data: Observations, size: int) -> "Kept":
+        """What to keep of a fit to these observations."""
+        surrogate = fit.surrogate
+        failed = ~surrogate.succeeded
+        return cls(
+            size=size,
+            lengthscale=surrogate.lengthscale.masked_fill(failed[..., None], torch.nan),
+            outputscale=surrogate.outputscale.masked_fill(failed, torch.nan),
+            noise_variance=surrogate.noise_variance.masked_fill(failed, torch.nan),
+            mean=surrogate.mean.masked_fill(failed, torch.nan),
+            location=data.location,
+            scale=data.scale,
+            report=fit.report,
+            warm=fit.warm,
+        )
+
+    def condition(self, data: Observations, nu: float) -> Fit:
+        """The fit again, exactly, on the observations that it came from; on others, their posterior
+        under the same draws, in the units that their values are standardised to.
+
+        Standardising with more observations maps ``y`` to ``(y - shift) / factor``, a variance of
+        ``y`` to one divided by ``factor`` squared.
+        """
+        factor = (data.scale / self.scale)[:, None]
+        shift = ((data.location - self.location) / self.scale)[:, None]
+        surrogate = Surrogate.condition(
+            data.x,
+            data.y,
+            data.mask,
+            self.lengthscale,
+            self.outputscale / factor.square(),
+            self.noise_variance / factor.square(),
+            (self.mean - shift) / factor,
+            nu,
+        )
+        return Fit(surrogate, self.report, self.warm, draws=None)
+
+    def to_bytes(self) -> bytes:
+        """Tensors and plain values, as `torch.save` writes them."""
+        plain = _shallow(self) | {"report": _shallow(self.report)}
+        if self.warm is not None:
+            plain["warm"] = _shallow(self.warm) | {"warmth": _shallow(self.warm.warmth)}
+        written = io.BytesIO()
+        torch.save(plain, written)
+        return written.getvalue()
+
+    @classmethod
+    def from_bytes(cls, written: bytes, device: torch.device) -> "Kept":
+        """What `to_bytes` wrote; no code in it is run."""
+        plain: dict[str, Any] = torch.load(
+            io.BytesIO(written), map_location=device, weights_only=True
+        )
+        plain["report"] = FitReport(**plain["report"])
+        if plain["warm"] is not None:
+            warmth = Warmth(**plain["warm"].pop("warmth"))
+            plain["warm"] = WarmState(**plain["warm"], warmth=warmth)
+        return cls(**plain)
+
+
+def _shallow(instance: Any) -> dict[str, Any]:
+    return {field.name: getattr(instance, field.name) for field in fields(instance)}

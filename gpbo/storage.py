@@ -1,0 +1,492 @@
+"""Trials and engine state in a database: what was told is never lost, and a job can be resumed.
+
+A `Storage` holds jobs by name; the one process that drives a job writes it through its `Journal`,
+and any process may read a `Record` of it at any time. Every write is one transaction that is on
+the disk when it returns. `SqliteStorage` is the storage that comes with gpbo: one file, of
+Python's own sqlite3 (a transaction of it costs half a millisecond, and nothing needs more).
+"""
+
+import json
+import logging
+import math
+import re
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import psutil
+from filelock import FileLock, Timeout
+
+from gpbo.errors import InvalidOption, JobInUse, StorageError, UnknownJob
+from gpbo.trial import Trial, TrialStatus
+
+logger = logging.getLogger("gpbo")
+
+#: Milliseconds that a reader or writer waits for another one.
+_PATIENCE_MS = 30_000
+#: A job's name is part of the name of a file.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+#: File systems over a network, where the shared memory that a write-ahead log needs does not exist.
+_NETWORK = re.compile(
+    r"(nfs\d*|cifs|smb\w*|9p|afs\w*|ncpfs|lustre|beegfs|ceph|gpfs|pvfs2|glusterfs|webdav"
+    r"|fuse\.(sshfs|glusterfs|ceph|s3fs|gcsfuse|rclone|juicefs|moosefs))"
+)
+
+#: ``MIGRATIONS[v]`` takes a file from schema version ``v`` to ``v + 1``.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE job (
+            id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, spec TEXT NOT NULL,
+            created_at REAL NOT NULL, ended TEXT, stop_requested INTEGER NOT NULL DEFAULT 0,
+            engine BLOB)""",
+        """CREATE TABLE trial (
+            job INTEGER NOT NULL REFERENCES job, number INTEGER NOT NULL, params TEXT NOT NULL,
+            status TEXT NOT NULL, value REAL, reason TEXT, origin TEXT NOT NULL, asked_at REAL,
+            finished_at REAL, place INTEGER, PRIMARY KEY (job, number)) WITHOUT ROWID""",
+        "CREATE UNIQUE INDEX trial_place ON trial (job, place)",
+        """CREATE TABLE queue (
+            job INTEGER NOT NULL REFERENCES job, place INTEGER NOT NULL, params TEXT NOT NULL,
+            PRIMARY KEY (job, place)) WITHOUT ROWID""",
+        """CREATE TABLE attempt (
+            job INTEGER NOT NULL REFERENCES job, trial INTEGER NOT NULL, number INTEGER NOT NULL,
+            worker INTEGER NOT NULL, started_at REAL NOT NULL, ended_at REAL, value REAL,
+            reason TEXT, late INTEGER NOT NULL, PRIMARY KEY (job, trial, number)) WITHOUT ROWID""",
+        """CREATE TABLE metric (
+            job INTEGER NOT NULL REFERENCES job, trial INTEGER NOT NULL, attempt INTEGER NOT NULL,
+            step INTEGER NOT NULL, value REAL, PRIMARY KEY (job, trial, attempt, step))
+            WITHOUT ROWID""",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One execution of a trial.
+
+    Attributes:
+        trial: The trial's id.
+        number: From 1 within the trial.
+        worker: Which worker ran it, from 0.
+        started_at: Seconds since the epoch.
+        ended_at: The same; None while it runs.
+        value: What it returned, if it did.
+        reason: Why it did not.
+        late: Whether its end was heard of after the trial had been given up.
+    """
+
+    trial: int
+    number: int
+    worker: int
+    started_at: float
+    ended_at: float | None = None
+    value: float | None = None
+    reason: str | None = None
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class Metric:
+    """An intermediate value that an attempt reported at a step; NaN and infinities may occur."""
+
+    trial: int
+    attempt: int
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that a storage knows of a job.
+
+    Attributes:
+        spec: How the job was made, as plain values.
+        trials: By id.
+        finished: Ids of those that ended, in the order in which they did.
+        queue: Configurations that are to be asked next.
+        engine: What the last fit left for the next one.
+        attempts: By trial and number.
+        metrics: By trial, attempt and step.
+        ended: Why the job ended; None if it did not.
+    """
+
+    name: str
+    spec: dict[str, Any]
+    created_at: float
+    trials: tuple[Trial, ...]
+    finished: tuple[int, ...]
+    queue: tuple[dict[str, Any], ...]
+    engine: bytes | None
+    attempts: tuple[Attempt, ...]
+    metrics: tuple[Metric, ...]
+    ended: str | None
+
+
+@runtime_checkable
+class Journal(Protocol):
+    """The one writer of a job."""
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        ...
+
+    def write(
+        self,
+        *,
+        trials: Iterable[Trial] = (),
+        attempts: Iterable[Attempt] = (),
+        metrics: Iterable[Metric] = (),
+        queue: Sequence[Mapping[str, Any]] | None = None,
+        engine: bytes | None = None,
+        ended: str | None = None,
+    ) -> None:
+        """Record all of this or, if the process dies, nothing of it.
+
+        A trial, attempt or metric that is there already is replaced. A trial that has ended takes
+        its place in the order of ends when it is first written so.
+
+        Args:
+            queue: All that is enqueued now; None leaves it as it is.
+            engine: Likewise.
+            ended: Likewise; an empty string takes an end back.
+        """
+        ...
+
+    def stop_requested(self) -> bool:
+        """Whether someone asked the job to stop since its journal was opened."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the job, so that another process may drive it."""
+        ...
+
+
+@runtime_checkable
+class Storage(Protocol):
+    """Jobs by name."""
+
+    def create(self, name: str, spec: Mapping[str, Any]) -> Journal:
+        """A new job, driven by this process until the journal is closed.
+
+        Raises:
+            StorageError: there is a job of this name.
+        """
+        ...
+
+    def open(self, name: str) -> Journal:
+        """Drive a job on.
+
+        Raises:
+            UnknownJob: there is none of this name.
+            JobInUse: another process drives it.
+        """
+        ...
+
+    def read(self, name: str) -> Record:
+        """A job as it is at this moment.
+
+        Raises:
+            UnknownJob: there is none of this name.
+        """
+        ...
+
+    def names(self) -> list[str]:
+        """The jobs there are, the oldest first."""
+        ...
+
+    def request_stop(self, name: str) -> None:
+        """Ask whoever drives the job to stop it.
+
+        Raises:
+            UnknownJob: there is none of this name.
+        """
+        ...
+
+
+class SqliteStorage:
+    """Jobs in one SQLite file, made if it is not there.
+
+    The file has a write-ahead log. Over a network file system SQLite's log would not be safe: there
+    a rollback journal serves, which is slower and makes readers and the writer wait for each other;
+    a warning says so. A job is driven by one process at a time, which holds a lock file beside the
+    database; the lock goes with the process, however it ends.
+
+    Raises:
+        StorageError: not a database that this version of gpbo can read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.parent.is_dir():
+            raise StorageError(f"storage={str(path)!r}: expected a path in a folder that exists")
+        with closing(self._connect()) as connection:
+            self._migrate(connection)
+
+    def create(self, name: str, spec: Mapping[str, Any]) -> "SqliteJournal":
+        """A new job: see `Storage`."""
+        if not _NAME.fullmatch(name):
+            raise InvalidOption(
+                f"name={name!r}: expected up to 100 letters, digits, '.', '_' and '-', "
+                "the first a letter or digit"
+            )
+        lock = self._claim(name)
+        with closing(self._connect()) as connection:
+            try:
+                connection.execute(
+                    "INSERT INTO job (name, spec, created_at) VALUES (?, ?, ?)",
+                    (name, json.dumps(spec), time.time()),
+                )
+            except sqlite3.IntegrityError as error:
+                lock.release()
+                raise StorageError(
+                    f"name={name!r}: {self.path} has a job of this name: "
+                    "expected another name, or to resume it"
+                ) from error
+        return SqliteJournal(self._connect(), name, lock)
+
+    def open(self, name: str) -> "SqliteJournal":
+        """Drive a job on: see `Storage`."""
+        with closing(self._connect()) as connection:
+            self._job(connection, name)
+        lock = self._claim(name)
+        connection = self._connect()
+        connection.execute("UPDATE job SET stop_requested = 0 WHERE name = ?", (name,))
+        return SqliteJournal(connection, name, lock)
+
+    def read(self, name: str) -> Record:
+        """A job as it is at this moment: see `Storage`."""
+        with closing(self._connect()) as connection, _transaction(connection, "DEFERRED"):
+            job, spec, created_at, ended, engine = self._job(connection, name)
+
+            def rows(query: str) -> list[Any]:
+                return connection.execute(query, (job,)).fetchall()
+
+            trials = rows(
+                "SELECT number, params, status, value, reason, origin, asked_at, finished_at"
+                " FROM trial WHERE job = ? ORDER BY number"
+            )
+            finished = rows(
+                "SELECT number FROM trial WHERE job = ? AND place IS NOT NULL ORDER BY place"
+            )
+            queue = rows("SELECT params FROM queue WHERE job = ? ORDER BY place")
+            attempts = rows(
+                "SELECT trial, number, worker, started_at, ended_at, value, reason, late"
+                " FROM attempt WHERE job = ? ORDER BY trial, number"
+            )
+            metrics = rows(
+                "SELECT trial, attempt, step, value FROM metric WHERE job = ?"
+                " ORDER BY trial, attempt, step"
+            )
+        return Record(
+            name=name,
+            spec=json.loads(spec),
+            created_at=created_at,
+            trials=tuple(
+                Trial(number, json.loads(params), TrialStatus(status), *rest)
+                for number, params, status, *rest in trials
+            ),
+            finished=tuple(number for (number,) in finished),
+            queue=tuple(json.loads(params) for (params,) in queue),
+            engine=engine,
+            attempts=tuple(
+                Attempt(trial, number, worker, start, end, value, reason, bool(late))
+                for trial, number, worker, start, end, value, reason, late in attempts
+            ),
+            # SQLite has no NaN: it is stored as NULL.
+            metrics=tuple(
+                Metric(trial, attempt, step, math.nan if value is None else value)
+                for trial, attempt, step, value in metrics
+            ),
+            ended=ended,
+        )
+
+    def names(self) -> list[str]:
+        """The jobs there are, the oldest first."""
+        with closing(self._connect()) as connection:
+            return [name for (name,) in connection.execute("SELECT name FROM job ORDER BY id")]
+
+    def request_stop(self, name: str) -> None:
+        """Ask whoever drives the job to stop it: see `Storage`."""
+        with closing(self._connect()) as connection:
+            self._job(connection, name)
+            connection.execute("UPDATE job SET stop_requested = 1 WHERE name = ?", (name,))
+
+    def _job(self, connection: sqlite3.Connection, name: str) -> tuple[Any, ...]:
+        row: tuple[Any, ...] | None = connection.execute(
+            "SELECT id, spec, created_at, ended, engine FROM job WHERE name = ?", (name,)
+        ).fetchone()
+        if row is None:
+            have = ", ".join(map(repr, self.names())) or "none"
+            raise UnknownJob(f"name={name!r}: {self.path} has no such job; it has {have}")
+        return row
+
+    def _claim(self, name: str) -> FileLock:
+        lock = FileLock(f"{self.path}-{name}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise JobInUse(
+                f"name={name!r}: a process drives this job of {self.path} already: "
+                "expected to wait for its end, or to stop it"
+            ) from error
+        return lock
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            # Whoever has the journal may hand it from thread to thread; SQLite itself serialises.
+            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+        except sqlite3.DatabaseError as error:
+            raise StorageError(f"storage={str(self.path)!r}: {error}") from error
+        return connection
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        try:
+            self._set_journal_mode(connection)
+            with _transaction(connection, "IMMEDIATE"):
+                (version,) = connection.execute("PRAGMA user_version").fetchone()
+                if version > len(MIGRATIONS):
+                    raise StorageError(
+                        f"storage={str(self.path)!r} has schema version {version}: expected at "
+                        f"most {len(MIGRATIONS)}; it was written by a newer gpbo"
+                    )
+                for statement in (s for step in MIGRATIONS[version:] for s in step):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        except sqlite3.DatabaseError as error:
+            raise StorageError(
+                f"storage={str(self.path)!r}: expected a database of gpbo, got: {error}"
+            ) from error
+
+    def _set_journal_mode(self, connection: sqlite3.Connection) -> None:
+        wanted = "DELETE" if is_on_network(self.path) else "WAL"
+        (mode,) = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
+        if mode.upper() != "WAL":
+            logger.warning(
+                "storage %s: no write-ahead log here (a network file system?); a rollback journal "
+                "serves instead, and is slower",
+                self.path,
+            )
+
+
+class SqliteJournal:
+    """The one writer of a job in a SQLite file: see `Journal`."""
+
+    def __init__(self, connection: sqlite3.Connection, name: str, lock: FileLock) -> None:
+        self._connection = connection
+        self._name = name
+        self._lock = lock
+        (self._job,) = connection.execute("SELECT id FROM job WHERE name = ?", (name,)).fetchone()
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self._name
+
+    def write(
+        self,
+        *,
+        trials: Iterable[Trial] = (),
+        attempts: Iterable[Attempt] = (),
+        metrics: Iterable[Metric] = (),
+        queue: Sequence[Mapping[str, Any]] | None = None,
+        engine: bytes | None = None,
+        ended: str | None = None,
+    ) -> None:
+        """Record all of this or, if the process dies, nothing of it: see `Journal`."""
+        with _transaction(self._connection, "IMMEDIATE") as run:
+            for trial in trials:
+                run.execute(_PUT_TRIAL, {"job": self._job, **_trial_row(trial)})
+            for attempt in attempts:
+                run.execute(_PUT_ATTEMPT, (self._job, *astuple(attempt)))
+            for metric in metrics:
+                run.execute(_PUT_METRIC, (self._job, *astuple(metric)))
+            if queue is not None:
+                run.execute("DELETE FROM queue WHERE job = ?", (self._job,))
+                run.executemany(
+                    "INSERT INTO queue VALUES (?, ?, ?)",
+                    [(self._job, place, json.dumps(params)) for place, params in enumerate(queue)],
+                )
+            if engine is not None:
+                run.execute("UPDATE job SET engine = ? WHERE id = ?", (engine, self._job))
+            if ended is not None:
+                run.execute("UPDATE job SET ended = ? WHERE id = ?", (ended or None, self._job))
+
+    def stop_requested(self) -> bool:
+        """Whether someone asked the job to stop since its journal was opened."""
+        query = "SELECT stop_requested FROM job WHERE id = ?"
+        (wanted,) = self._connection.execute(query, (self._job,)).fetchone()
+        return bool(wanted)
+
+    def close(self) -> None:
+        """Let go of the job, so that another process may drive it."""
+        self._connection.close()
+        self._lock.release()
+
+
+_PUT_TRIAL = """
+INSERT INTO trial VALUES (
+    :job, :number, :params, :status, :value, :reason, :origin, :asked_at, :finished_at,
+    CASE WHEN :pending THEN NULL
+    ELSE (SELECT COALESCE(MAX(place), -1) + 1 FROM trial WHERE job = :job) END)
+ON CONFLICT (job, number) DO UPDATE SET
+    params = excluded.params, status = excluded.status, value = excluded.value,
+    reason = excluded.reason, origin = excluded.origin, asked_at = excluded.asked_at,
+    finished_at = excluded.finished_at,
+    place = CASE WHEN :pending THEN NULL ELSE COALESCE(place, excluded.place) END
+"""
+_PUT_ATTEMPT = "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_METRIC = "INSERT OR REPLACE INTO metric VALUES (?, ?, ?, ?, ?)"
+
+
+def resolve_storage(storage: object) -> Storage:
+    """The storage at a path; a storage as it is.
+
+    Raises:
+        InvalidOption: neither a path nor a storage.
+        StorageError: the file cannot be used.
+    """
+    if isinstance(storage, str | Path):
+        return SqliteStorage(storage)
+    if isinstance(storage, Storage):
+        return storage
+    raise InvalidOption(f"storage={storage!r}: expected the path of a file, or a storage")
+
+
+def is_on_network(path: Path) -> bool:
+    """Whether the path lies on a file system that other machines share."""
+    place = path.resolve()
+    mounts = {Path(disk.mountpoint): disk.fstype for disk in psutil.disk_partitions(all=True)}
+    mounted = next((folder for folder in (place, *place.parents) if folder in mounts), None)
+    return mounted is not None and _NETWORK.fullmatch(mounts[mounted].lower()) is not None
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[sqlite3.Connection]:
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield connection
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _trial_row(trial: Trial) -> dict[str, Any]:
+    return {
+        "number": trial.id,
+        "params": json.dumps(trial.params),
+        "status": str(trial.status),
+        "value": trial.value,
+        "reason": trial.reason,
+        "origin": trial.origin,
+        "asked_at": trial.asked_at,
+        "finished_at": trial.finished_at,
+        "pending": trial.status is TrialStatus.PENDING,
+    }

@@ -1,0 +1,215 @@
+"""An optimizer that is resumed proposes exactly what the uninterrupted one proposes."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpbo.candidates import Search
+from gpbo.errors import InvalidOption, JobInUse, SpaceExhausted, StorageError
+from gpbo.optimizer import Optimizer
+from gpbo.space import Categorical, Integer, Real, Space
+from gpbo.strategies import STRATEGIES, ExpectedImprovement, ProbabilityOfImprovement, Strategy
+from gpbo.trial import TrialStatus
+
+SEARCH = Search(32, 8, 2, 8)
+QUICK: dict[str, Strategy] = {
+    "ei": ExpectedImprovement(SEARCH),
+    "pi": ProbabilityOfImprovement(SEARCH),
+}
+LINE = Space(Real("x", 0, 1))
+SPACE = Space(
+    Real("rate", 1e-4, 1.0, "log"), Integer("depth", 1, 5), Categorical("kind", ("a", None, True))
+)
+
+
+def loss(params: Any) -> float:
+    return (math.log10(params["rate"]) + 2) ** 2 + params["depth"] / 10 + (params["kind"] == "a")
+
+
+def act(optimizer: Optimizer, step: int) -> None:
+    """One of everything that can happen, in a fixed order."""
+    if step == 3:
+        optimizer.enqueue({"rate": 0.5, "depth": 2, "kind": True})
+        optimizer.enqueue({"rate": 0.25, "depth": 3, "kind": None})
+    if step == 4:
+        optimizer.add({"rate": 0.125, "depth": 1, "kind": "a"}, 0.7)
+    for trial in optimizer.ask(2):
+        if trial.id % 5 == 3:
+            optimizer.fail(trial, "out of memory")
+        elif trial.id % 5 != 1:
+            optimizer.tell(trial, loss(trial.params))
+    if step % 2:
+        optimizer.tell(optimizer.pending[0], 1.25)
+
+
+def facts(optimizer: Optimizer) -> list[Any]:
+    return [(t.id, t.params, t.status, t.value, t.reason, t.origin) for t in optimizer.trials]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_resumed_after_every_step_it_proposes_what_it_would_have_proposed(
+    strategy: str, tmp_path: Path
+) -> None:
+    searching = QUICK.get(strategy, strategy)
+    options: dict[str, Any] = {"strategy": searching, "inference": "map", "initial": 3, "seed": 5}
+    whole = Optimizer(SPACE, **options)
+    parts = Optimizer(SPACE, **options, storage=tmp_path / "runs.db", name="job")
+    for step in range(6):
+        act(whole, step)
+        act(parts, step)
+        parts.close()
+        parts = Optimizer.resume(tmp_path / "runs.db", "job", strategy=searching)
+        assert facts(parts) == facts(whole)
+        assert [t.id for t in parts.finished] == [t.id for t in whole.finished]
+    assert parts.best == next(t for t in parts.trials if whole.best and t.id == whole.best.id)
+
+
+@pytest.mark.parametrize("results", [5, pytest.param(12, marks=pytest.mark.long)])
+def test_chains_go_on_where_they_were(results: int, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"strategy": QUICK["ei"], "initial": 3}
+    whole = Optimizer(LINE, **options)
+    parts = Optimizer(LINE, **options, storage=tmp_path / "runs.db", name="job")
+    for _ in range(results):
+        for optimizer in (whole, parts):
+            trial = optimizer.ask()
+            optimizer.tell(trial, (trial.params["x"] - 0.3) ** 2)
+        parts.close()
+        parts = Optimizer.resume(tmp_path / "runs.db", "job", strategy=options["strategy"])
+        assert facts(parts) == facts(whole)
+    assert parts.fit_report is not None
+    assert whole.fit_report is not None
+    assert parts.fit_report.warm
+    assert float(parts.fit_report.rhat) == float(whole.fit_report.rhat)
+
+
+def test_a_fit_that_was_restored_proposes_again_without_a_new_one(tmp_path: Path) -> None:
+    optimizer = Optimizer(LINE, QUICK["ei"], initial=2, storage=tmp_path / "runs.db", name="job")
+    for value in (1.0, 0.5):
+        optimizer.tell(optimizer.ask(), value)
+    optimizer.ask()
+    optimizer.close()
+    resumed = Optimizer.resume(tmp_path / "runs.db", "job", strategy=QUICK["ei"])
+    before = resumed.fit_report
+    assert resumed.ask().origin == "model:ei"
+    assert resumed.fit_report is before
+
+
+def test_a_space_that_was_used_up_is_used_up_after_resuming(tmp_path: Path) -> None:
+    space = Space(Integer("depth", 1, 3))
+    optimizer = Optimizer(space, "random", storage=tmp_path / "runs.db", name="job")
+    optimizer.ask(3)
+    optimizer.close()
+    with pytest.raises(SpaceExhausted):
+        Optimizer.resume(tmp_path / "runs.db", "job").ask()
+
+
+def test_what_is_not_stored_must_be_given_again(tmp_path: Path) -> None:
+    search = ExpectedImprovement(SEARCH)
+    Optimizer(SPACE, search, storage=tmp_path / "runs.db", name="job").close()
+    with pytest.raises(InvalidOption, match="strategy=None"):
+        Optimizer.resume(tmp_path / "runs.db", "job")
+    resumed = Optimizer.resume(tmp_path / "runs.db", "job", strategy=search)
+    assert resumed.strategy == search
+    with pytest.raises(JobInUse):
+        Optimizer.resume(tmp_path / "runs.db", "job", strategy=search)
+
+
+@pytest.mark.parametrize("options", [{"storage": "runs.db"}, {"name": "job"}])
+def test_a_storage_and_a_name_belong_together(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption, match="expected both or none"):
+        Optimizer(SPACE, **options)
+
+
+def test_a_name_is_given_once(tmp_path: Path) -> None:
+    Optimizer(SPACE, storage=tmp_path / "runs.db", name="job").close()
+    with pytest.raises(StorageError, match="has a job of this name"):
+        Optimizer(SPACE, storage=tmp_path / "runs.db", name="job")
+
+
+def test_what_could_not_be_written_did_not_happen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimizer = Optimizer(SPACE, "random", storage=tmp_path / "runs.db", name="job")
+    trial = optimizer.ask()
+    before = facts(optimizer)
+
+    def full(**news: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(optimizer._journal, "write", full)
+    for action in (
+        optimizer.ask,
+        lambda: optimizer.tell(trial, 1.0),
+        lambda: optimizer.fail(trial),
+        lambda: optimizer.add(trial.params, 1.0),
+        lambda: optimizer.enqueue(trial.params),
+    ):
+        with pytest.raises(OSError, match="no space left"):
+            action()
+    assert facts(optimizer) == before
+    monkeypatch.undo()
+    assert optimizer.ask().origin == "random"
+    assert optimizer.tell(trial, 1.0).status is TrialStatus.COMPLETED
+
+
+# --- planning in another thread
+
+
+def told(count: int) -> Optimizer:
+    optimizer = Optimizer(SPACE, strategy=QUICK["ei"], inference="map", initial=3)
+    for _ in range(count):
+        trial = optimizer.ask()
+        optimizer.tell(trial, loss(trial.params))
+    return optimizer
+
+
+def test_a_plan_changes_nothing_and_its_answer_is_what_ask_gives() -> None:
+    one, other = told(5), told(5)
+    chosen = one.plan(2)()
+    assert len(one.trials) == 5
+    assert [t.params for t in one.register(chosen)] == [t.params for t in other.ask(2)]
+    with pytest.raises(InvalidOption, match=r"chosen\.index=5: expected 7"):
+        one.register(chosen)
+
+
+def test_results_may_come_between_a_plan_and_its_registration() -> None:
+    optimizer = told(5)
+    pending = optimizer.ask()
+    chosen = optimizer.plan(1)()
+    optimizer.tell(pending, 0.5)
+    assert optimizer.register(chosen)[0].status is TrialStatus.PENDING
+
+
+def test_without_refit_the_last_draws_serve_on_all_results() -> None:
+    """A posterior conditioned on everything, so nothing known is proposed as if it were not."""
+    optimizer = told(6)
+    before = optimizer.fit_report
+    chosen = optimizer.plan(1, refit=False)()
+    assert chosen.fitted is not None
+    assert chosen.fitted.fit.surrogate.x.shape[1] == 6
+    assert chosen.fitted.kept.size == 5
+    optimizer.register(chosen)
+    assert optimizer.fit_report is before
+    optimizer.adopt(optimizer.plan_fit()())
+    assert optimizer.fit_report is not before
+
+
+def test_draws_carried_to_other_results_predict_the_same_in_the_users_units() -> None:
+    """The same results and one more of the same distribution's mean: new standardisation, same
+    posterior mean and spread far from the data."""
+    optimizer = told(6)
+    fitted = optimizer.plan_fit()()
+    old = optimizer.observations()
+    optimizer.add({"rate": 1e-4, "depth": 5, "kind": "a"}, 1e3)
+    new = optimizer.observations()
+    kept = fitted.kept
+    carried = kept.condition(new, 2.5).surrogate
+    units = new.scale[:, None]
+    was = old.scale[:, None]
+    assert (carried.outputscale * units**2).allclose(kept.outputscale * was**2)
+    assert (carried.noise_variance * units**2).allclose(kept.noise_variance * was**2)
+    assert (carried.mean * units + new.location[:, None]).allclose(
+        kept.mean * was + old.location[:, None]
+    )

@@ -1,0 +1,246 @@
+"""Storage: what is written is there after any end of the process, and nobody else writes it."""
+
+import logging
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpbo import storage as storage_module
+from gpbo.errors import InvalidOption, JobInUse, SpaceError, StorageError, UnknownJob
+from gpbo.optimizer import Optimizer
+from gpbo.space import Categorical, Integer, Ordinal, Real, Space
+from gpbo.spec import read_space, write_space
+from gpbo.storage import MIGRATIONS, Attempt, Metric, SqliteStorage, is_on_network, resolve_storage
+from gpbo.trial import Trial
+
+SPEC = {"space": {}, "note": "ä", "limits": [0.1, None, math.inf]}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SqliteStorage:
+    return SqliteStorage(tmp_path / "runs.db")
+
+
+def test_a_new_job_is_empty_and_keeps_its_specification(store: SqliteStorage) -> None:
+    store.create("first", SPEC).close()
+    record = store.read("first")
+    assert record.spec == SPEC
+    assert (record.trials, record.finished, record.queue, record.attempts) == ((), (), (), ())
+    assert (record.engine, record.ended) == (None, None)
+    assert store.names() == ["first"]
+
+
+def test_all_that_is_written_is_read_again(store: SqliteStorage) -> None:
+    journal = store.create("job", SPEC)
+    done = Trial(0, {"x": 0.1 + 0.2, "kind": None}, origin="design", asked_at=1.5)
+    failed = Trial(1, {"x": 1e-300, "kind": True}, origin="added")
+    waiting = Trial(2, {"x": -0.0, "kind": "ß\n"})
+    journal.write(trials=[done, failed, waiting], queue=[{"x": 3}, {"x": 2}], engine=b"\0warm")
+    journal.write(trials=[failed.failed("crashed", 2.5)], ended="budget")
+    journal.write(trials=[done.completed(-1e300, 3.5)])
+    attempts = (Attempt(0, 1, 4, 1.0, 2.0, reason="killed"), Attempt(0, 2, 4, 2.0, late=True))
+    metrics = [Metric(0, 2, step, value) for step, value in enumerate((0.5, math.inf, math.nan))]
+    journal.write(attempts=attempts, metrics=metrics)
+    record = store.read("job")
+    assert record.trials == (
+        done.completed(-1e300, 3.5),
+        failed.failed("crashed", 2.5),
+        waiting,
+    )
+    assert record.finished == (1, 0)
+    assert record.queue == ({"x": 3}, {"x": 2})
+    assert (record.engine, record.ended) == (b"\0warm", "budget")
+    assert record.attempts == attempts
+    assert record.metrics[:2] == tuple(metrics[:2])
+    assert math.isnan(record.metrics[2].value)
+
+
+def test_writing_the_same_again_changes_nothing(store: SqliteStorage) -> None:
+    journal = store.create("job", SPEC)
+    first, second = (Trial(number, {"x": number}).completed(1.0, None) for number in (0, 1))
+    for _ in range(2):
+        journal.write(trials=[first], attempts=[Attempt(0, 1, 0, 1.0, 2.0, 1.0)])
+        journal.write(trials=[second])
+    record = store.read("job")
+    assert record.trials == (first, second)
+    assert record.finished == (0, 1)
+    assert len(record.attempts) == 1
+
+
+def test_a_write_that_fails_leaves_nothing_of_it(store: SqliteStorage) -> None:
+    journal = store.create("job", SPEC)
+    journal.write(trials=[Trial(0, {"x": 0})], queue=[{"x": 1}])
+    before = store.read("job")
+    with pytest.raises(TypeError):
+        journal.write(trials=[Trial(1, {"x": 1}), Trial(2, {"x": object()})], queue=[])
+    assert store.read("job") == before
+    journal.write(trials=[Trial(1, {"x": 1})])
+    assert len(store.read("job").trials) == 2
+
+
+def test_jobs_of_one_file_do_not_see_each_other(store: SqliteStorage) -> None:
+    one, other = store.create("one", SPEC), store.create("other", {"space": {"y": 1}})
+    one.write(trials=[Trial(0, {"x": 0}).completed(1.0, None)], queue=[{"x": 5}])
+    other.write(trials=[Trial(0, {"y": 0}).failed("no", None)], metrics=[Metric(0, 1, 2, 3.0)])
+    assert [record.trials[0].params for record in map(store.read, store.names())] == [
+        {"x": 0},
+        {"y": 0},
+    ]
+    assert len(store.read("other").queue) == len(store.read("one").metrics) == 0
+
+
+def test_a_stop_is_seen_by_the_driver_and_forgotten_by_the_next(store: SqliteStorage) -> None:
+    journal = store.create("job", SPEC)
+    assert not journal.stop_requested()
+    SqliteStorage(store.path).request_stop("job")
+    assert journal.stop_requested()
+    journal.close()
+    assert not store.open("job").stop_requested()
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", "a" * 101, "-x", "a b", "ä"])
+def test_names_that_cannot_name_a_file_are_refused(store: SqliteStorage, name: str) -> None:
+    with pytest.raises(InvalidOption, match="name="):
+        store.create(name, SPEC)
+
+
+def test_mistakes_say_what_there_is(store: SqliteStorage, tmp_path: Path) -> None:
+    store.create("mine", SPEC).close()
+    with pytest.raises(StorageError, match="has a job of this name"):
+        store.create("mine", SPEC)
+    for action in (store.open, store.read, store.request_stop):
+        with pytest.raises(UnknownJob, match="it has 'mine'"):
+            action("yours")
+    with pytest.raises(StorageError, match="folder that exists"):
+        SqliteStorage(tmp_path / "none" / "runs.db")
+    (tmp_path / "text.db").write_text("no database" * 100)
+    with pytest.raises(StorageError, match="not a database"):
+        SqliteStorage(tmp_path / "text.db")
+    with pytest.raises(InvalidOption, match="storage=7"):
+        resolve_storage(7)
+    assert resolve_storage(store) is store
+
+
+def test_a_file_of_a_newer_version_is_refused_and_left_alone(store: SqliteStorage) -> None:
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(StorageError, match=f"version 99: expected at most {len(MIGRATIONS)}"):
+        SqliteStorage(store.path)
+    assert sqlite3.connect(store.path).execute("PRAGMA user_version").fetchone() == (99,)
+
+
+def test_an_older_file_is_brought_up_to_date(
+    store: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create("job", SPEC).close()
+    later = (*MIGRATIONS, ("ALTER TABLE job ADD COLUMN note TEXT DEFAULT 'new'",))
+    monkeypatch.setattr(storage_module, "MIGRATIONS", later)
+    for _ in range(2):
+        again = SqliteStorage(store.path)
+        assert again.read("job").spec == SPEC
+    with sqlite3.connect(store.path) as connection:
+        assert connection.execute("SELECT note FROM job").fetchall() == [("new",)]
+
+
+def test_the_log_is_written_ahead_and_to_the_disk(store: SqliteStorage) -> None:
+    connection = store.create("job", SPEC)._connection
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_a_network_file_system_gets_a_rollback_journal_and_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Mount:
+        def __init__(self, mountpoint: Path, fstype: str) -> None:
+            self.mountpoint, self.fstype = str(mountpoint), fstype
+
+    mounts = [Mount(Path("/"), "ext4"), Mount(tmp_path, "nfs4"), Mount(tmp_path / "local", "xfs")]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: mounts)
+    assert is_on_network(tmp_path / "deep" / "runs.db")
+    assert not is_on_network(tmp_path / "local" / "runs.db")
+    assert not is_on_network(Path("/runs.db"))
+    with caplog.at_level(logging.WARNING, "gpbo"):
+        store = SqliteStorage(tmp_path / "runs.db")
+    assert "network file system" in caplog.text
+    journal = store.create("job", SPEC)
+    assert journal._connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    journal.write(trials=[Trial(0, {"x": 0})])
+    assert len(store.read("job").trials) == 1
+
+
+def test_a_job_has_one_driver_and_the_death_of_it_frees_the_job(store: SqliteStorage) -> None:
+    script = f"""
+import time
+from gpbo.storage import SqliteStorage
+journal = SqliteStorage({str(store.path)!r}).create("job", {{}})
+print("mine", flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == b"mine\n"
+        with pytest.raises(JobInUse, match="name='job'"):
+            store.open("job")
+        assert store.read("job").trials == ()
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    journal = store.open("job")
+    with pytest.raises(JobInUse):
+        store.open("job")
+    journal.close()
+    store.open("job").close()
+
+
+# --- spaces as plain values
+
+LISTED = st.one_of(
+    st.text(max_size=3), st.integers(), st.floats(allow_nan=False), st.booleans(), st.none()
+)
+
+
+@given(st.lists(LISTED, min_size=1, max_size=5), st.booleans())
+def test_a_space_is_read_as_it_was_written(listed: list[Any], ordered: bool) -> None:
+    import json
+
+    kind = Ordinal if ordered else Categorical
+    try:
+        parameter = kind("listed", listed)
+    except SpaceError:
+        return
+    space = Space(parameter, Real("rate", 0.1, 0.7, "reverse_log"), Integer("depth", 1, 9, "log"))
+    again = read_space(json.loads(json.dumps(write_space(space))))
+    assert again == space
+    assert repr(again) == repr(space)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"x": {}}, "x: type=None: expected one of real, integer"),
+        ({"x": {"type": "float"}}, "x: type='float'"),
+        ({"x": {"type": "real", "low": 0}}, "x: missing high"),
+        ({"x": {"type": "real", "low": 0, "hi": 1}}, "x: unknown 'hi': expected low, high, scale"),
+        ({"x": {"type": "real", "low": 2, "high": 1}}, "low < high"),
+    ],
+)
+def test_a_wrong_specification_names_the_parameter(spec: Any, message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        read_space(spec)
+
+
+def test_values_that_no_file_holds_are_refused_before_anything_is_stored(tmp_path: Path) -> None:
+    space = Space(Categorical("kind", [(1, 2), "a"]))
+    with pytest.raises(SpaceError, match=r"kind: choices has \(1, 2\)"):
+        Optimizer(space, storage=tmp_path / "runs.db", name="job")
+    assert SqliteStorage(tmp_path / "runs.db").names() == []
