@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,20 @@ def save(name: str, figures: Any) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=1) + "\n")
     return path
+
+
+def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table, a row per case, with nothing but Python: a bare machine has no more."""
+    cells = [[name.replace("_", " ") for name in rows[0]]]
+    for row in rows:
+        values = row.values()
+        cells.append(
+            [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]
+        )
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    print(f"\n{title}")
+    for line in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
 
 
 def _processor() -> str:

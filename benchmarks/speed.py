@@ -13,9 +13,7 @@ import warnings
 from typing import Any
 
 import torch
-from record import machine, save
-from rich.console import Console
-from rich.table import Table
+from record import machine, save, show
 
 from gpbo import Optimizer, Real, Space, problems
 from gpbo.backend import Streams
@@ -112,18 +110,6 @@ def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
         "botorch_map_fit_s": statistics.median(their_fits),
         "ratio": statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
     }
-
-
-def show(title: str, rows: list[dict[str, Any]]) -> None:
-    """A table, a row per case."""
-    table = Table(title=title)
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), justify="right")
-    for row in rows:
-        table.add_row(
-            *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values())
-        )
-    Console(width=180).print(table)
 
 
 def main() -> None:

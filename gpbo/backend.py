@@ -18,17 +18,32 @@ DTYPE = torch.float64
 _LEAST_PARALLEL_SIZE = 128
 
 
-def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """The torch device for an option value; ``"auto"`` is the CPU.
+#: From so many results, and so many runs with them, ``"auto"`` takes a GPU: there a step costs
+#: what launching its kernels costs, about the same for one run and for many. ``python
+#: benchmarks/crossover.py`` measures this table where there is a GPU. These values are cautious
+#: ones from steps of 2 ms on two CPU cores (16 chains, 50 results) and of 7 ms of a prototype on
+#: an H100; they are to be replaced by measured ones.
+CROSSOVER = ((32, 16), (64, 8), (128, 4), (256, 2))
 
-    One small run is faster on the CPU than on any GPU that we measured, so ``"auto"`` does not
-    take a GPU on its own; ask for it with ``"cuda"`` or ``"cuda:1"``.
+
+def resolve_device(
+    device: str | torch.device = "auto", *, runs: int = 1, results: int = 0
+) -> torch.device:
+    """The torch device for an option value.
+
+    ``"auto"`` is a GPU, if there is one, for so much work that it is faster there (`CROSSOVER`),
+    and the CPU otherwise: one small run is faster on the CPU than on any GPU.
+
+    Args:
+        runs: How many advance in one batch.
+        results: How many each of them will hold; 0 if that is not known.
 
     Raises:
         InvalidOption: torch does not know the device, or this machine does not have it.
     """
     if device == "auto":
-        return torch.device("cpu")
+        faster = any(results >= many and runs >= least for many, least in CROSSOVER)
+        return torch.device("cuda" if faster and torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:

@@ -66,7 +66,8 @@ def replicate(
         model: Likewise.
         initial: Results that a strategy with a model starts from, asked at once; by default as in
             `minimize`: two per parameter, 5 to 20, at most half of the budget.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:<index>"``, or ``"auto"``: a GPU where so many runs
+            are faster on it.
         progress: Whether to show what is going on, on the standard error stream.
 
     Raises:
@@ -86,7 +87,7 @@ def replicate(
     if initial is None:
         initial = min(default_initial(problem.space), max(1, budget // 2))
     initial = whole_number("initial", initial, least=1)
-    target = resolve_device(device)
+    target = resolve_device(device, runs=runs, results=budget if chosen.uses_model else 0)
     engine = _Engine(
         problem=problem,
         strategy=chosen,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 from torch import Tensor
 
+from gpbo import backend
 from gpbo.backend import DTYPE, Streams, resolve_device, stream_seed
 from gpbo.errors import InvalidOption
 
@@ -30,8 +31,33 @@ def test_computation_is_in_double_precision() -> None:
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", torch.device("cpu")])
-def test_auto_is_the_cpu_whatever_else_there_is(device: str | torch.device) -> None:
+def test_one_run_of_unknown_length_stays_on_the_cpu(
+    device: str | torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert resolve_device(device) == torch.device("cpu")
+
+
+def test_auto_takes_a_gpu_from_the_crossover_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "CROSSOVER", ((30, 11), (50, 3)))
+    grid = [
+        (runs, results) for runs in (1, 2, 3, 10, 11, 99) for results in (0, 29, 30, 49, 50, 99)
+    ]
+    faster = {(11, 30), (99, 30), (11, 49), (99, 49)}
+    faster |= {(runs, results) for runs in (3, 10, 11, 99) for results in (50, 99)}
+    for there in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        for runs, results in grid:
+            expected = "cuda" if there and (runs, results) in faster else "cpu"
+            chosen = resolve_device("auto", runs=runs, results=results)
+            assert chosen == torch.device(expected)
+            assert resolve_device("cpu", runs=runs, results=results) == torch.device("cpu")
+
+
+def test_the_more_results_the_fewer_runs_are_worth_a_gpu() -> None:
+    results, runs = zip(*backend.CROSSOVER, strict=True)
+    assert list(results) == sorted({*results})
+    assert list(runs) == sorted({*runs}, reverse=True)
 
 
 @pytest.mark.parametrize("device", ["", "tpu", "cuda:x", "cuda:-1", "cpu cuda", "meta", "mps"])
