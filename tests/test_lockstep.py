@@ -35,7 +35,7 @@ devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=p
 @pytest.fixture
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """A posterior of few draws is as good as another for what is tested here."""
-    few = partial(fitting.Sampling, chains=2, warmup=8, settle=2, draws=4, kept=4)
+    few = partial(fitting.Sampling, chains=2, warmup=8, draws=4, warm_draws=2, kept=4)
     monkeypatch.setattr(fitting, "Sampling", few)
 
 
