@@ -1,21 +1,40 @@
-"""The loop in this process: ask, evaluate, tell, until the budget is used."""
+"""The loop: ask, have workers evaluate, tell, until the budget is used.
+
+Synchronous or asynchronous is a matter of this loop and not of a strategy. In step, all workers
+wait for the last one, and are asked for together. Otherwise a worker that is free gets its next
+trial at once, whatever the others do: the posterior knows all results by then, and only its
+hyperparameters may be those of an earlier fit, while the next fit runs in a thread of its own.
+"""
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from concurrent.futures import (
+    ALL_COMPLETED,
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
 from gpbo.fitting import Inference, Model
-from gpbo.optimizer import Direction, Optimizer, default_initial, whole_number
+from gpbo.optimizer import Direction, Fitted, Optimizer, default_initial, whole_number
 from gpbo.result import Result, Stopped
 from gpbo.situation import Strategy
 from gpbo.space import Space
 from gpbo.trial import Trial, TrialStatus
 
 Objective = Callable[[dict[str, Any]], Any]
+Mode = Literal["async", "sync"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 #: How many frames of a traceback, the innermost, are kept as the reason of a failed trial.
 _FRAMES = 3
@@ -26,6 +45,9 @@ def minimize(
     space: Space,
     *,
     budget: int,
+    workers: int = 1,
+    mode: Mode = "async",
+    executor: Executor | None = None,
     strategy: str | Strategy = "ei",
     direction: Direction = "minimize",
     seed: int = 0,
@@ -39,12 +61,23 @@ def minimize(
 
     A trial whose objective raises an `Exception`, or returns NaN, an infinity or anything that
     is not one real number, is a failed trial with its reason, and the loop goes on. Ctrl-C ends
-    the loop and returns what there is; the trial that it met is a failed one.
+    the loop and returns what there is; the trials that it met are failed ones. (A thread cannot
+    be ended: the program itself ends when the objective returns there.)
+
+    With one worker, or in mode ``"sync"``, the same seed gives the same trials. In mode
+    ``"async"`` they depend on when results come.
 
     Args:
-        objective: Gets a configuration as a dict, returns one real number.
+        objective: Gets a configuration as a dict, returns one real number. With several workers
+            it is called by several threads at once; an executor of processes must be able to
+            pickle it.
         space: Where to search.
         budget: How many trials there are, failed ones included.
+        workers: How many trials run at a time.
+        mode: ``"async"``: a worker that is free is given a trial at once; ``"sync"``: when all
+            are, a batch.
+        executor: Where trials run, any `concurrent.futures.Executor`, which stays open; by
+            default this thread for one worker, and threads of this process for several.
         initial: As in `Optimizer`, but by default at most half of the budget.
         progress: Whether to show what is going on, on the standard error stream.
 
@@ -56,6 +89,11 @@ def minimize(
     if not callable(objective):
         raise InvalidOption(f"objective={objective!r}: expected a function of a dict")
     budget = whole_number("budget", budget, least=1)
+    workers = whole_number("workers", workers, least=1)
+    if mode not in get_args(Mode):
+        raise InvalidOption(f"mode={mode!r}: expected 'async' or 'sync'")
+    if executor is not None and not isinstance(executor, Executor):
+        raise InvalidOption(f"executor={executor!r}: expected a concurrent.futures.Executor")
     optimizer = Optimizer(
         space,
         strategy,
@@ -66,9 +104,17 @@ def minimize(
         model=model,
         device=device,
     )
-    loop = _Loop(objective, optimizer, budget)
-    with _display(loop, progress) as show:
-        stopped = loop.run(show)
+    with ExitStack() as stack:
+        loop = _Loop(
+            objective,
+            optimizer,
+            budget,
+            workers,
+            mode == "sync",
+            executor or stack.enter_context(_executor(workers)),
+            stack.enter_context(ThreadPoolExecutor(1, "gpbo-fit")),
+        )
+        stopped = loop.run(stack.enter_context(_display(loop, progress)))
     return Result(
         trials=tuple(optimizer.finished),
         direction=direction,
@@ -89,10 +135,10 @@ class State:
         done: How many ended, the failed ones included.
         failed: How many failed.
         best: The best trial so far.
-        running: The trial being evaluated; None while the next one is being chosen.
-        objective_s: Seconds spent in the objective so far.
+        running: The trials being evaluated.
+        objective_s: Seconds spent in the objective so far, or in waiting for the workers.
         engine_s: Seconds spent in choosing what to try so far.
-        current_s: Seconds since the running trial was started, or the choice of the next one.
+        current_s: Seconds since the loop began to wait for results, or to choose what to try.
     """
 
     title: str
@@ -100,14 +146,14 @@ class State:
     done: int
     failed: int
     best: Trial | None
-    running: Trial | None
+    running: tuple[Trial, ...]
     objective_s: float
     engine_s: float
     current_s: float
 
     @property
     def left(self) -> int:
-        """How many trials are left, a running one included."""
+        """How many trials are left, the running ones included."""
         return self.budget - self.done
 
     @property
@@ -119,14 +165,31 @@ class State:
 class _Loop:
     """One run of the loop, its clock, and its state for a display in another thread."""
 
-    def __init__(self, objective: Objective, optimizer: Optimizer, budget: int) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: Optimizer,
+        budget: int,
+        workers: int,
+        in_step: bool,
+        executor: Executor,
+        fitter: Executor,
+    ) -> None:
         self._objective = objective
         self._optimizer = optimizer
         self._budget = budget
+        self._workers = workers
+        self._in_step = in_step
+        self._executor = executor
+        self._fitter = fitter
+        self._fitting: Future[Fitted] | None = None
+        self._futures: dict[Future[tuple[object, str | None]], Trial] = {}
+        self._running: tuple[Trial, ...] = ()
+        self._ended: Stopped | None = None
         self._done = 0
         self._failed = 0
         self._best: Trial | None = None
-        self._running: Trial | None = None
+        self._activity = "engine"
         self._spent = {"objective": 0.0, "engine": 0.0}
         self._since = time.perf_counter()
 
@@ -134,19 +197,21 @@ class _Loop:
         """Until the budget is used, the space is exhausted or the user has had enough."""
         try:
             while self._done < self._budget:
-                trial = self._optimizer.ask()
-                with self._evaluating(trial):
-                    value, failure = _evaluate(self._objective, trial.params)
-                self._end(self._tell(trial, value, failure), show)
-        except SpaceExhausted:
-            return "exhausted"
+                if self._ended is None:
+                    self._start_trials()
+                if not self._running:
+                    break
+                self._end_trials(show)
         except KeyboardInterrupt:
+            self._ended = "interrupted"
+            for future, trial in self._futures.items():
+                if future.done() and not future.cancelled():
+                    self._end(self._tell(trial, future), show)
             for trial in self._optimizer.pending:
                 self._end(self._optimizer.fail(trial, "interrupted"), show)
-            return "interrupted"
         finally:
-            self._clock("engine")
-        return "budget"
+            self._now("engine")
+        return self._ended or "budget"
 
     def spent(self, activity: str) -> float:
         """Seconds spent on ``"objective"`` or ``"engine"`` until the last change of activity."""
@@ -154,36 +219,73 @@ class _Loop:
 
     def snapshot(self) -> State:
         """Where the loop stands now; any thread may ask."""
-        running, current = self._running, time.perf_counter() - self._since
+        current = time.perf_counter() - self._since
+        spent = {**self._spent}
+        spent[self._activity] += current
         return State(
             title=f"gpbo {self._optimizer.direction} {self._optimizer.strategy.name}",
             budget=self._budget,
             done=self._done,
             failed=self._failed,
             best=self._best,
-            running=running,
-            objective_s=self._spent["objective"] + (0.0 if running is None else current),
-            engine_s=self._spent["engine"] + (current if running is None else 0.0),
+            running=self._running,
+            objective_s=spent["objective"],
+            engine_s=spent["engine"],
             current_s=current,
         )
 
-    @contextmanager
-    def _evaluating(self, trial: Trial) -> Iterator[None]:
-        self._clock("engine")
-        self._running = trial
+    def _start_trials(self) -> None:
+        """Ask for the workers that are free, in step only if all are, and set them to work."""
+        free = min(self._workers, self._budget - self._done) - len(self._running)
+        if free <= 0 or (self._in_step and self._running):
+            return
         try:
-            yield
-        finally:
-            self._clock("objective")
-            self._running = None
+            trials = self._asked(free)
+        except SpaceExhausted:
+            self._ended = "exhausted"
+            return
+        self._now("objective")
+        for trial in trials:
+            self._running += (trial,)
+            try:
+                future = self._executor.submit(_evaluate, self._objective, trial.params)
+            except BrokenExecutor as error:
+                self._ended = "broken"
+                future = Future()
+                future.set_exception(error)
+            self._futures[future] = trial
 
-    def _clock(self, activity: str) -> None:
-        """Count the time since the last change of activity as spent on this one."""
+    def _asked(self, count: int) -> list[Trial]:
+        if self._in_step or self._workers == 1:
+            return self._optimizer.ask(count)
+        if self._fitting is not None and self._fitting.done():
+            self._optimizer.adopt(self._fitting.result())
+            self._fitting = None
+        trials = self._optimizer.ask(count, refit=False)
+        if self._fitting is None and self._optimizer.fit_report is not None:
+            self._fitting = self._fitter.submit(self._optimizer.plan_fit())
+        return trials
+
+    def _end_trials(self, show: Callable[[Trial], None]) -> None:
+        """Wait for a worker, in step for all of them, and record the results in order of asking."""
+        first, _ = wait(self._futures, None, ALL_COMPLETED if self._in_step else FIRST_COMPLETED)
+        self._now("engine")
+        for future in [future for future in self._futures if future in first]:
+            trial = self._futures.pop(future)
+            self._running = tuple(self._futures.values())
+            self._end(self._tell(trial, future), show)
+
+    def _now(self, activity: str) -> None:
+        """Count the time since the last change of activity as spent on it; begin this one."""
         now = time.perf_counter()
-        self._spent[activity] += now - self._since
-        self._since = now
+        self._spent[self._activity] += now - self._since
+        self._activity, self._since = activity, now
 
-    def _tell(self, trial: Trial, value: object, failure: str | None) -> Trial:
+    def _tell(self, trial: Trial, future: Future[tuple[object, str | None]]) -> Trial:
+        try:
+            value, failure = future.result()
+        except Exception as error:  # noqa: BLE001  such as a worker that died
+            return self._optimizer.fail(trial, f"{type(error).__name__}: {error}")
         if failure is not None:
             return self._optimizer.fail(trial, failure)
         try:
@@ -196,6 +298,27 @@ class _Loop:
         self._failed += trial.status is TrialStatus.FAILED
         self._best = self._optimizer.best
         show(trial)
+
+
+class _InThisThread(Executor):
+    """Evaluates a trial at once, so that an interrupt reaches it."""
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """The future of a call that has been made."""
+        future: Future[_T] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+class _Threads(ThreadPoolExecutor):
+    """Threads that are not waited for in the end: after an interrupt they may still be busy."""
+
+    def __exit__(self, *error: object) -> None:
+        self.shutdown(wait=False, cancel_futures=True)
+
+
+def _executor(workers: int) -> Executor:
+    return _InThisThread() if workers == 1 else _Threads(workers, "gpbo-worker")
 
 
 def _display(loop: _Loop, progress: bool) -> AbstractContextManager[Callable[[Trial], None]]:

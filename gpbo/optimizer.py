@@ -203,22 +203,26 @@ class Optimizer:
         return None if self._fitted is None else self._fitted.fit.report
 
     @overload
-    def ask(self) -> Trial: ...
+    def ask(self, n: None = None, *, refit: bool = True) -> Trial: ...
     @overload
-    def ask(self, n: int) -> list[Trial]: ...
-    def ask(self, n: Any = None) -> Trial | list[Trial]:
+    def ask(self, n: int, *, refit: bool = True) -> list[Trial]: ...
+    def ask(self, n: Any = None, *, refit: bool = True) -> Trial | list[Trial]:
         """The next trial to run; with ``n``, a list of ``n`` of them.
 
         Enqueued configurations come first. A batch is chosen one after the other, each knowing
         that those before it are pending; it has fewer than ``n`` trials where the space has no
         more left.
 
+        Args:
+            n: How many; None for one that is not in a list.
+            refit: As in `plan`.
+
         Raises:
             SpaceExhausted: every configuration was asked or added before.
             InvalidOption: ``n`` is not a positive whole number.
         """
         count = 1 if n is None else whole_number("n", n, least=1)
-        asked = self.register(self.plan(count)())
+        asked = self.register(self.plan(count, refit=refit)())
         return asked[0] if n is None else asked
 
     def plan(self, count: int, *, refit: bool = True) -> Callable[[], Chosen]:

@@ -128,9 +128,12 @@ def counted(
 def _activity(state: State) -> str:
     if state.left == 0:
         return "done"
-    if state.running is None:
+    if not state.running:
         return f"choosing what to try, {state.current_s:.1f} s"
-    return f"evaluating trial {state.running.id} ({state.running.origin}), {state.current_s:.1f} s"
+    last = state.running[-1]
+    if len(state.running) == 1:
+        return f"evaluating trial {last.id} ({last.origin}), {state.current_s:.1f} s"
+    return f"evaluating {len(state.running)} trials, the last {last.id} ({last.origin})"
 
 
 def _times(state: State) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from gpbo.errors import InvalidData
-from gpbo.result import Stopped, short
+from gpbo.result import STOPPED, Stopped, short
 
 #: Version of the file format; a file of a later one is refused.
 _FORMAT = 1
@@ -168,11 +168,7 @@ class Replications:
 
     def __str__(self) -> str:
         made = f"{len(self.seeds)} runs of {self.strategy} on {self.problem}"
-        how = {
-            "budget": "the budget was used",
-            "exhausted": "every configuration of the space was tried",
-            "interrupted": "interrupted",
-        }[self.stopped]
+        how = STOPPED[self.stopped]
         lines = [f"{made}, {int(self.trials.sum())} trials on {self.device}, {how}"]
         final = self.final_regret[~np.isnan(self.final_regret)]
         if len(final):

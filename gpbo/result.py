@@ -12,8 +12,17 @@ from gpbo.trial import Trial, TrialStatus
 if TYPE_CHECKING:
     from rich.table import Table
 
-#: Why a loop ended: the trials were done, the space was used up, or the user stopped it.
-Stopped = Literal["budget", "exhausted", "interrupted"]
+#: Why a loop ended: the trials were done, the space was used up, the user stopped it, or the
+#: executor takes no more trials.
+Stopped = Literal["budget", "exhausted", "interrupted", "broken"]
+
+#: The same in words.
+STOPPED: dict[Stopped, str] = {
+    "budget": "the budget was used",
+    "exhausted": "every configuration of the space was tried",
+    "interrupted": "interrupted",
+    "broken": "the executor broke",
+}
 
 
 @dataclass(frozen=True)
@@ -24,8 +33,9 @@ class Result:
         trials: Completed and failed ones.
         direction: Which values are good ones.
         stopped: ``"budget"``: all trials were done; ``"exhausted"``: the space has no
-            configuration left; ``"interrupted"``: by Ctrl-C, and what was done is here.
-        objective_s: Seconds spent in the objective.
+            configuration left; ``"interrupted"``: by Ctrl-C, and what was done is here;
+            ``"broken"``: the executor takes no more trials.
+        objective_s: Seconds spent in the objective; with several workers, in waiting for them.
         engine_s: Seconds spent in choosing what to try.
         optimizer: To go on with by `Optimizer.ask`, or to look at the model with
             `Optimizer.fit`.
@@ -90,12 +100,7 @@ class Result:
 
     def __str__(self) -> str:
         failed = sum(trial.status is TrialStatus.FAILED for trial in self.trials)
-        how = {
-            "budget": "the budget was used",
-            "exhausted": "every configuration of the space was tried",
-            "interrupted": "interrupted",
-        }[self.stopped]
-        lines = [f"{len(self.trials)} trials ({failed} failed), {how}"]
+        lines = [f"{len(self.trials)} trials ({failed} failed), {STOPPED[self.stopped]}"]
         if self.best is None:
             lines.append("no trial has a value")
         else:

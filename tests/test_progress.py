@@ -20,7 +20,7 @@ STATE = State(
     done=12,
     failed=1,
     best=BEST,
-    running=Trial(12, {"rate": 0.5}, origin="model:ei"),
+    running=(Trial(12, {"rate": 0.5}, origin="model:ei"),),
     objective_s=3661.5,
     engine_s=2.25,
     current_s=0.75,
@@ -48,11 +48,13 @@ def test_the_panel_has_the_incumbent_the_times_and_what_is_left() -> None:
 
 
 def test_the_panel_before_the_first_result_and_after_the_last() -> None:
-    start = text(panel(replace(STATE, done=0, failed=0, best=None, running=None)))
+    start = text(panel(replace(STATE, done=0, failed=0, best=None, running=())))
     assert "none yet" in start
     assert "0/40 trials, 40 left" in start
     assert "choosing what to try, 0.8 s" in start
-    assert "done" in text(panel(replace(STATE, done=40, running=None)))
+    several = replace(STATE, running=(*STATE.running, Trial(15, {"rate": 0.2}, origin="model:ts")))
+    assert "evaluating 2 trials, the last 15 (model:ts)" in text(panel(several))
+    assert "done" in text(panel(replace(STATE, done=40, running=())))
 
 
 def test_a_line_marks_an_improvement_and_its_configuration() -> None:

@@ -1,0 +1,216 @@
+"""minimize with several workers: in step or not, threads or processes, and what goes wrong."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import pytest
+
+from gpbo import fitting, loop
+from gpbo.candidates import Search
+from gpbo.errors import InvalidOption
+from gpbo.loop import minimize
+from gpbo.optimizer import Optimizer
+from gpbo.result import Result
+from gpbo.space import Integer, Real, Space
+from gpbo.strategies import ThompsonSampling
+
+LINE = Space(Real("x", 0, 1))
+QUICK = ThompsonSampling(Search(raw=32, perturbed=8, restarts=2, iterations=8), features=64)
+
+
+def quietly(objective: Callable[[dict[str, Any]], Any], **options: Any) -> Result:
+    options = {"budget": 8, "strategy": "random", "inference": "map", "progress": False, **options}
+    return minimize(objective, LINE, **options)
+
+
+def params_of(result: Result) -> list[Any]:
+    return [trial.params for trial in sorted(result.trials, key=lambda trial: trial.id)]
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_all_workers_work_at_once_and_no_more(mode: str) -> None:
+    together = threading.Barrier(3, timeout=20)
+    running, most = [0], [0]
+
+    def meet(params: dict[str, Any]) -> float:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        together.wait()
+        running[0] -= 1
+        return params["x"]
+
+    result = quietly(meet, budget=9, workers=3, mode=mode)
+    assert [trial.status for trial in result.trials] == ["completed"] * 9
+    assert most == [3]
+
+
+def test_a_free_worker_does_not_wait_for_another() -> None:
+    others_done = threading.Event()
+    finished = []
+
+    def one_is_slow(params: dict[str, Any]) -> float:
+        if threading.current_thread().name.endswith("_0"):
+            assert others_done.wait(20)
+        finished.append(params["x"])
+        if len(finished) == 7:
+            others_done.set()
+        return params["x"]
+
+    result = quietly(one_is_slow, workers=2, mode="async")
+    assert [trial.id for trial in result.trials][:6] == [1, 2, 3, 4, 5, 6]
+
+
+def test_in_step_no_trial_starts_before_the_last_of_a_batch_has_ended() -> None:
+    events: list[str] = []
+
+    def logged(params: dict[str, Any]) -> float:
+        events.append("start")
+        time.sleep(0.02 * params["x"])
+        events.append("end")
+        return params["x"]
+
+    quietly(logged, budget=7, workers=3, mode="sync")
+    assert [events[start : start + 6].count("start") for start in (0, 6)] == [3, 3]
+    assert len(events) == 14
+
+
+def test_in_step_the_trials_do_not_depend_on_who_is_fast() -> None:
+    def timed(seconds: float) -> Callable[[dict[str, Any]], float]:
+        def objective(params: dict[str, Any]) -> float:
+            time.sleep(abs(seconds - 0.03 * params["x"]))
+            return (params["x"] - 0.3) ** 2
+
+        return objective
+
+    options = {"budget": 9, "workers": 3, "mode": "sync", "strategy": QUICK, "initial": 3}
+    first = quietly(timed(0.0), **options)
+    assert params_of(quietly(timed(0.03), **options)) == params_of(first)
+
+    optimizer = Optimizer(LINE, QUICK, initial=3, inference="map")
+    for _ in range(3):
+        for trial in optimizer.ask(3):
+            optimizer.tell(trial, (trial.params["x"] - 0.3) ** 2)
+    assert params_of(first) == [trial.params for trial in optimizer.trials]
+
+
+def test_while_a_fit_is_under_way_free_workers_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The fit ends only when all trials were asked: a loop that waited for it would never end."""
+    all_asked = threading.Event()
+    started, fit = [], fitting.fit
+
+    def slow(*args: Any, **kwargs: Any) -> fitting.Fit:
+        if threading.current_thread().name.startswith("gpbo-fit"):
+            assert all_asked.wait(20)
+        return fit(*args, **kwargs)
+
+    def objective(params: dict[str, Any]) -> float:
+        started.append(params["x"])
+        if len(started) == 9:
+            all_asked.set()
+        return (params["x"] - 0.3) ** 2
+
+    monkeypatch.setattr(fitting, "fit", slow)
+    result = quietly(objective, budget=9, workers=2, strategy=QUICK, initial=3)
+    assert len(result.trials) == 9
+    assert sum(trial.origin == "model:ts" for trial in result.trials) == 6
+
+
+def test_a_fit_made_meanwhile_is_asked_from() -> None:
+    sizes = []
+
+    def objective(params: dict[str, Any]) -> float:
+        time.sleep(0.05)
+        return (params["x"] - 0.3) ** 2
+
+    class Noting(ThompsonSampling):
+        def propose(self, situation: Any, count: int) -> Any:
+            sizes.append(situation.fit().report)
+            return super().propose(situation, count)
+
+    strategy = Noting(QUICK.search, features=64)
+    quietly(objective, budget=12, workers=2, strategy=strategy, initial=3)
+    assert len({id(report) for report in sizes}) > 2
+
+
+def bowl(params: dict[str, Any]) -> float:
+    return (params["x"] - 0.3) ** 2
+
+
+def dies(params: dict[str, Any]) -> float:
+    if params["x"] > 0.8:
+        os._exit(1)
+    return params["x"]
+
+
+def test_processes_evaluate_too_and_a_pool_that_breaks_ends_the_loop_with_its_results() -> None:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        result = quietly(bowl, workers=2, executor=pool)
+        assert [trial.value for trial in result.trials] == [bowl(p.params) for p in result.trials]  # type: ignore[arg-type]
+        broken = quietly(dies, budget=60, workers=2, executor=pool)
+    assert broken.stopped == "broken"
+    assert "the executor broke" in str(broken)
+    failed = [trial for trial in broken.trials if trial.value is None]
+    assert 1 <= len(failed) <= 4
+    assert all("BrokenProcessPool" in str(trial.reason) for trial in failed)
+    assert len(broken.trials) < 60
+    assert broken.optimizer.pending == []
+
+
+def test_an_executor_of_the_user_stays_open() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        quietly(bowl, workers=2, executor=pool)
+        assert pool.submit(bowl, {"x": 0.3}).result() == 0.0
+
+
+def test_objectives_that_raise_in_a_thread_are_failed_trials() -> None:
+    result = quietly(lambda params: 1 / 0, workers=3)
+    assert len(result.trials) == 8
+    assert all("ZeroDivisionError" in str(trial.reason) for trial in result.trials)
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_a_used_up_space_ends_the_loop_when_the_last_worker_has(mode: Any) -> None:
+    space = Space(Integer("n", 1, 5))
+    result = minimize(
+        lambda params: params["n"], space, budget=20, workers=3, mode=mode, strategy="random",
+        progress=False,
+    )  # fmt: skip
+    assert result.stopped == "exhausted"
+    assert sorted(trial.params["n"] for trial in result.trials) == [1, 2, 3, 4, 5]
+
+
+def test_an_interrupt_keeps_what_has_ended_and_gives_up_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release = threading.Event()
+
+    def objective(params: dict[str, Any]) -> float:
+        if threading.current_thread().name.endswith("_1"):
+            release.wait(20)
+        return params["x"]
+
+    def interrupted(futures: dict[Future[Any], Any], *_: Any) -> Any:
+        next(iter(futures)).result()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "wait", interrupted)
+    result = quietly(objective, workers=2)
+    release.set()
+    assert result.interrupted
+    assert [trial.reason for trial in result.trials] == [None, "interrupted"]
+    assert result.optimizer.pending == []
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong"), [("workers", 0), ("workers", 1.5), ("mode", "parallel"), ("executor", 3)]
+)
+def test_options_that_mean_nothing_are_refused(option: str, wrong: Any) -> None:
+    with pytest.raises((InvalidOption, TypeError), match=option):
+        quietly(bowl, **{option: wrong})
