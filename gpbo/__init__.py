@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         ThompsonSampling,
     )
     from gpbo.trial import Trial, TrialStatus
+    from gpbo.tuner import Tuner
 
 __version__ = "0.1.0"
 
@@ -58,6 +59,7 @@ __all__ = [
     "ThompsonSampling",
     "Trial",
     "TrialStatus",
+    "Tuner",
     "errors",
     "minimize",
     "plots",
@@ -86,6 +88,7 @@ _MODULES = {
         "ThompsonSampling",
     ),
     "gpbo.trial": ("Trial", "TrialStatus"),
+    "gpbo.tuner": ("Tuner",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

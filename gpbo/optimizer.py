@@ -27,7 +27,7 @@ from gpbo.strategies import STRATEGIES, Situation, SobolSearch, Strategy, resolv
 from gpbo.trial import Trial, TrialStatus
 
 if TYPE_CHECKING:
-    from gpbo.storage import Record, Storage
+    from gpbo.storage import Journal, Record, Storage
 
 Direction = Literal["minimize", "maximize"]
 
@@ -125,7 +125,7 @@ class Optimizer:
         self._fitted: Fitted | None = None
         if (storage is None) != (name is None):
             raise InvalidOption(f"storage={storage!r}, name={name!r}: expected both or none")
-        self._journal = None
+        self._journal: Journal | None = None
         if storage is not None and name is not None:
             from gpbo.storage import resolve_storage
 
@@ -171,6 +171,11 @@ class Optimizer:
         """Let go of the stored job, if there is one; nothing can be asked or told any more."""
         if self._journal is not None:
             self._journal.close()
+
+    @property
+    def journal(self) -> "Journal | None":
+        """Where everything is written down; None without a storage."""
+        return self._journal
 
     @property
     def trials(self) -> list[Trial]:

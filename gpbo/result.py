@@ -12,9 +12,10 @@ from gpbo.trial import Trial, TrialStatus
 if TYPE_CHECKING:
     from rich.table import Table
 
-#: Why a loop ended: the trials were done, the space was used up, the user stopped it, or the
-#: executor takes no more trials.
-Stopped = Literal["budget", "exhausted", "interrupted", "broken"]
+#: Why a loop or a job ended.
+Stopped = Literal[
+    "budget", "exhausted", "interrupted", "broken", "runtime", "target", "no improvement"
+]
 
 #: The same in words.
 STOPPED: dict[Stopped, str] = {
@@ -22,6 +23,9 @@ STOPPED: dict[Stopped, str] = {
     "exhausted": "every configuration of the space was tried",
     "interrupted": "interrupted",
     "broken": "the executor broke",
+    "runtime": "the time was used",
+    "target": "the target was reached",
+    "no improvement": "no improvement any more",
 }
 
 
@@ -34,8 +38,9 @@ class Result:
         direction: Which values are good ones.
         stopped: ``"budget"``: all trials were done; ``"exhausted"``: the space has no
             configuration left; ``"interrupted"``: by Ctrl-C, and what was done is here;
-            ``"broken"``: the executor takes no more trials.
-        objective_s: Seconds spent in the objective; with several workers, in waiting for them.
+            ``"broken"``: the executor takes no more trials. `gpbo.Tuner` has further reasons.
+        objective_s: Seconds spent in the objective; with several workers, in waiting for them, or
+            in a `gpbo.Tuner` the sum over them.
         engine_s: Seconds spent in choosing what to try.
         optimizer: To go on with by `Optimizer.ask`, or to look at the model with
             `Optimizer.fit`.

@@ -134,6 +134,15 @@ class Journal(Protocol):
         """The job's name."""
         ...
 
+    @property
+    def folder(self) -> Path:
+        """Where files that belong to the job may lie; it need not exist yet."""
+        ...
+
+    def read(self) -> Record:
+        """The job as it is at this moment."""
+        ...
+
     def write(
         self,
         *,
@@ -246,7 +255,7 @@ class SqliteStorage:
                     f"name={name!r}: {self.path} has a job of this name: "
                     "expected another name, or to resume it"
                 ) from error
-        return SqliteJournal(self._connect(), name, lock)
+        return SqliteJournal(self, self._connect(), name, lock)
 
     def open(self, name: str) -> "SqliteJournal":
         """Drive a job on: see `Storage`."""
@@ -255,7 +264,7 @@ class SqliteStorage:
         lock = self._claim(name)
         connection = self._connect()
         connection.execute("UPDATE job SET stop_requested = 0 WHERE name = ?", (name,))
-        return SqliteJournal(connection, name, lock)
+        return SqliteJournal(self, connection, name, lock)
 
     def read(self, name: str) -> Record:
         """A job as it is at this moment: see `Storage`."""
@@ -378,7 +387,14 @@ class SqliteStorage:
 class SqliteJournal:
     """The one writer of a job in a SQLite file: see `Journal`."""
 
-    def __init__(self, connection: sqlite3.Connection, name: str, lock: FileLock) -> None:
+    def __init__(
+        self,
+        storage: SqliteStorage,
+        connection: sqlite3.Connection,
+        name: str,
+        lock: FileLock,
+    ) -> None:
+        self._storage = storage
         self._connection = connection
         self._name = name
         self._lock = lock
@@ -388,6 +404,15 @@ class SqliteJournal:
     def name(self) -> str:
         """The job's name."""
         return self._name
+
+    @property
+    def folder(self) -> Path:
+        """Beside the database."""
+        return self._storage.path.with_name(f"{self._storage.path.name}-trials") / self._name
+
+    def read(self) -> Record:
+        """The job as it is at this moment."""
+        return self._storage.read(self._name)
 
     def write(
         self,

@@ -25,6 +25,7 @@ PUBLIC = [
     "ThompsonSampling",
     "Trial",
     "TrialStatus",
+    "Tuner",
     "errors",
     "minimize",
     "plots",

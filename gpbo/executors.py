@@ -1,0 +1,114 @@
+"""Where trials run on this machine: a process per worker, whose end is the end of one trial."""
+
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from typing import Any
+
+from loky import ProcessPoolExecutor
+from loky.process_executor import ShutdownExecutorError
+
+from gpbo.worker import Command, Outcome, Task, die_with, evaluate, evaluate_in_own_process
+
+#: Trials share the cores; a library that starts a thread per core in each of them slows all down.
+_ONE_THREAD = dict.fromkeys(
+    (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+    ),
+    "1",
+)
+#: Seconds that a trial has beyond its time limit, when its command is ended by its own process.
+_GRACE_S = 5.0
+
+
+class LocalWorkers(Executor):
+    """Runs trials in worker processes of this machine: loky pools of one process each.
+
+    So a process that crashes, is killed, or is killed here because it took too long, fails one
+    trial; its worker gets a new process. The processes are started afresh, never forked, and end
+    with the process that drives them.
+
+    Args:
+        workers: How many trials run at a time.
+        gpus: The devices that the workers get in turn, one each, as ``CUDA_VISIBLE_DEVICES``.
+        env: More variables for the workers.
+    """
+
+    def __init__(
+        self, workers: int, gpus: Sequence[str] = (), env: Mapping[str, str] | None = None
+    ) -> None:
+        self._env = [
+            {**_ONE_THREAD, **({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})}
+            | dict(env or {})
+            for i in range(workers)
+        ]
+        self._pools: list[ProcessPoolExecutor | None] = [None] * workers
+        self._lock = threading.Lock()
+        self._closed = False
+        # A thread that waits for each process: it notices the end of its time.
+        self._threads = [ThreadPoolExecutor(1, f"gpbo-worker-{i}") for i in range(workers)]
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run ``fn(task)``, with the time limit of the task, in the process of its worker."""
+        (task,) = args
+        return self._threads[task.worker].submit(self._run, fn, task)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the workers; trials that run are killed."""
+        with self._lock:
+            self._closed = True
+            pools, self._pools = self._pools, [None] * len(self._pools)
+        for thread in self._threads:
+            thread.shutdown(wait=False, cancel_futures=True)
+        for pool in pools:
+            if pool is not None:
+                pool.shutdown(kill_workers=True)
+        for thread in self._threads:
+            thread.shutdown(wait=wait)
+
+    def _run(self, fn: Callable[..., Any], task: Task) -> Outcome:
+        if fn is evaluate:
+            fn = evaluate_in_own_process
+        pool = self._pool(task.worker)
+        limit = task.time_limit_s
+        if limit is not None and isinstance(task.objective, Command):
+            limit += _GRACE_S
+        try:
+            outcome: Outcome = pool.submit(fn, task).result(limit)
+            return outcome
+        except TimeoutError:
+            self._discard(task.worker)
+            return Outcome(reason=f"the time limit of {task.time_limit_s:g} s was reached")
+        except (BrokenExecutor, ShutdownExecutorError) as error:
+            self._discard(task.worker)
+            return Outcome(reason=_why_it_died(error))
+
+    def _pool(self, worker: int) -> ProcessPoolExecutor:
+        with self._lock:
+            if self._closed:
+                raise ShutdownExecutorError("the workers were shut down")
+            pool = self._pools[worker]
+            if pool is None:
+                pool = ProcessPoolExecutor(
+                    1, env=self._env[worker], initializer=die_with, initargs=(os.getpid(),)
+                )
+                self._pools[worker] = pool
+            return pool
+
+    def _discard(self, worker: int) -> None:
+        with self._lock:
+            pool, self._pools[worker] = self._pools[worker], None
+        if pool is not None:
+            pool.shutdown(kill_workers=True)
+
+
+def _why_it_died(error: Exception) -> str:
+    """The exit code, which loky's long message has in braces."""
+    code = re.search(r"\{(.*?)\}", str(error))
+    return "the process of the trial died" + (f": {code[1]}" if code else "")

@@ -1,0 +1,464 @@
+"""A tuning job: an optimizer proposes, workers run the trials, a storage remembers."""
+
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from gpbo.completion import Completion, MedianRule
+from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
+from gpbo.executors import LocalWorkers
+from gpbo.optimizer import Chosen, Fitted, Optimizer, as_number, whole_number
+from gpbo.result import Result, Stopped
+from gpbo.storage import Attempt, Metric
+from gpbo.trial import Trial
+from gpbo.worker import METRICS, STOP, Command, Imported, Objective, Outcome, Task, evaluate
+
+Mode = Literal["async", "sync"]
+
+#: Seconds between two looks at metrics, time limits and requests to stop.
+_LOOK_S = 0.2
+#: A wait for the engine of up to this share of a trial's duration is not worth avoiding.
+_SHARE = 0.01
+#: Seconds beyond its time limit after which a trial in somebody else's executor is given up.
+_GRACE_S = 5.0
+#: The most trials that are chosen ahead of time, per worker.
+_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the trials of a job run.
+
+    Args:
+        workers: How many at a time.
+        mode: ``"async"``: a worker that is free gets the next trial at once; ``"sync"``: all
+            workers wait for the last one, and are asked for together.
+        time_limit_s: Seconds that a trial may take.
+        retries: How often a trial that died or ran out of time is tried again.
+        early_stopping: Which trials end early; None lets all run.
+        gpus: Devices that the workers get in turn, as ``CUDA_VISIBLE_DEVICES``.
+
+    Raises:
+        InvalidOption: one of them is not allowed.
+    """
+
+    workers: int = 1
+    mode: Mode = "async"
+    time_limit_s: float | None = None
+    retries: int = 0
+    early_stopping: MedianRule | None = None
+    gpus: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        whole_number("workers", self.workers, least=1)
+        whole_number("retries", self.retries, least=0)
+        if self.mode not in ("async", "sync"):
+            raise InvalidOption(f"mode={self.mode!r}: expected 'async' or 'sync'")
+        if self.time_limit_s is not None and not self.time_limit_s > 0:
+            raise InvalidOption(f"time_limit_s={self.time_limit_s!r}: expected a positive number")
+
+
+@dataclass
+class _Run:
+    """An attempt that a worker is busy with."""
+
+    trial: Trial
+    attempt: Attempt
+    folder: Path
+    metrics_read: int = 0
+    stopping: str | None = None
+
+
+class Tuner:
+    """Runs the trials that an optimizer proposes, each in a process of its own.
+
+    A trial whose process crashes, is killed, hangs beyond its time or returns no number is a
+    failed one, and the job goes on. If the optimizer has a storage, everything is in there before
+    anything follows from it: a job that is killed goes on with
+    ``Tuner(Optimizer.resume(...), ...).run()``, and runs again only what was running.
+
+    In mode ``"async"`` with several workers a fit that takes long runs beside the trials, and what
+    is asked meanwhile comes from the last draws, conditioned on all results. The order of
+    results then decides what is proposed; with one worker, or in mode ``"sync"``, the seed does.
+
+    Args:
+        optimizer: What proposes; nobody else may ask or tell it while the job runs.
+        objective: A function of a configuration, or of a configuration and a
+            `gpbo.worker.RunningTrial` to report to; ``"module:function"``; or a
+            `gpbo.worker.Command`.
+        budget: How many trials there are, failed ones and those before a resume included.
+        execution: Workers, mode, time limit, retries, early stopping, GPUs.
+        completion: What ends the job earlier.
+        executor: Where to run trials instead of processes of this machine: any
+            `concurrent.futures.Executor`, with Dask ``Client.get_executor(pure=False)``. There a
+            time limit ends a command; a function that exceeds it is given up, not ended.
+        folder: Logs and metrics, a folder per attempt; by default beside the storage, else a
+            temporary one that goes with the job.
+        on_end: Called with every trial that ended.
+
+    Raises:
+        InvalidOption: an option is not one of those allowed.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        objective: Objective | str,
+        *,
+        budget: int,
+        execution: Execution | None = None,
+        completion: Completion | None = None,
+        executor: Executor | None = None,
+        folder: str | Path | None = None,
+        on_end: Callable[[Trial], None] = lambda trial: None,
+    ) -> None:
+        if not isinstance(objective, str | Command | Imported) and not callable(objective):
+            raise InvalidOption(
+                f"objective={objective!r}: expected a function, 'module:function' or a Command"
+            )
+        self.optimizer = optimizer
+        self.objective = Imported(objective) if isinstance(objective, str) else objective
+        if isinstance(self.objective, Command):
+            self.objective.arguments(dict.fromkeys(optimizer.space.names, 0))
+        self.budget = whole_number("budget", budget, least=1)
+        self.execution = Execution() if execution is None else execution
+        self.completion = Completion() if completion is None else completion
+        self._executor = executor
+        self._folder = folder
+        self._on_end = on_end
+        self._journal = optimizer.journal
+        self._sign = 1.0 if optimizer.direction == "minimize" else -1.0
+        self._attempts: dict[int, Attempt] = {}  # the last one of each trial
+        self._curves: dict[int, dict[int, float]] = defaultdict(dict)
+        self._ready: deque[Trial] = deque()
+        self._running: dict[Future[Outcome], _Run] = {}
+        self._late: dict[Future[Outcome], _Run] = {}
+        self._plan: Future[Chosen] | None = None
+        self._fit: Future[Fitted] | None = None
+        self._planned_at = 0.0
+        self._plan_s = 0.0
+        self._durations: deque[float] = deque(maxlen=20)
+        self._exhausted = self._broken = False
+        self._created_at = time.time()
+        self._busy_s = 0.0
+
+    def run(self) -> Result:
+        """Run the job to its end, or until Ctrl-C or `gpbo stop`.
+
+        Trials that run when the job ends early are killed and stay pending: if it is resumed, they
+        run again.
+        """
+        began = time.time()
+        with ExitStack() as stack:
+            self._root = Path(self._folder or self._default_folder(stack))
+            self._resume()
+            workers = self._executor
+            if workers is None:
+                workers = stack.enter_context(
+                    LocalWorkers(self.execution.workers, self.execution.gpus)
+                )
+            engine = stack.enter_context(ThreadPoolExecutor(2, "gpbo-engine"))
+            try:
+                stopped = self._loop(workers, engine)
+            except KeyboardInterrupt:
+                stopped = "interrupted"
+            self._leave(stopped)
+        elapsed = time.time() - began
+        return Result(
+            trials=tuple(self.optimizer.finished),
+            direction=self.optimizer.direction,
+            stopped=stopped,
+            objective_s=self._busy_s,
+            engine_s=max(0.0, elapsed * self.execution.workers - self._busy_s),
+            optimizer=self.optimizer,
+        )
+
+    def _default_folder(self, stack: ExitStack) -> Path:
+        if self._journal is not None:
+            return self._journal.folder
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gpbo-")))
+
+    def _resume(self) -> None:
+        """Take up what the last driver left: results that it did not tell, trials that it ran."""
+        if self._journal is None:
+            self._ready.extend(self.optimizer.pending)
+            return
+        record = self._journal.read()
+        self._created_at = record.created_at
+        self._attempts = {attempt.trial: attempt for attempt in record.attempts}
+        for metric in record.metrics:
+            last = self._attempts.get(metric.trial)
+            if last is not None and last.number == metric.attempt:
+                self._curves[metric.trial][metric.step] = metric.value
+        for trial in self.optimizer.pending:
+            attempt = self._attempts.get(trial.id)
+            if attempt is not None and attempt.ended_at is None:
+                lost = replace(attempt, ended_at=time.time(), reason="the job was interrupted")
+                self._write(attempts=[lost])
+                self._attempts[trial.id] = lost
+            if attempt is not None and attempt.value is not None:
+                self._tell(trial, attempt.value)
+            else:
+                self._ready.append(trial)
+        self._write(ended="")
+
+    def _loop(self, workers: Executor, engine: Executor) -> Stopped:
+        while True:
+            self._collect()
+            self._follow()
+            ended = self._ended()
+            if ended is not None:
+                return ended
+            self._think(engine)
+            self._start(workers)
+            waiting: list[Future[Any]] = [*self._running]
+            waiting += [future for future in (self._plan, self._fit) if future is not None]
+            wait(waiting, _LOOK_S, FIRST_COMPLETED)
+
+    def _ended(self) -> Stopped | None:
+        """Why the job ends now, if it does."""
+        if self._broken:
+            return "broken"
+        if self._journal is not None and self._journal.stop_requested():
+            return "interrupted"
+        elapsed = time.time() - self._created_at
+        reached = self.completion.reached(self.optimizer.finished, self._sign, elapsed)
+        if reached is not None:
+            return reached
+        if self._running or self._ready or self._plan is not None:
+            return None
+        if self._asked() >= self.budget:
+            return "budget"
+        return "exhausted" if self._exhausted else None
+
+    def _leave(self, stopped: Stopped) -> None:
+        now = time.time()
+        lost = [
+            replace(run.attempt, ended_at=now, reason="the job ended")
+            for run in self._running.values()
+        ]
+        for future in self._running:
+            future.cancel()
+        self._write(attempts=lost, ended=stopped)
+
+    # --- the engine
+
+    def _think(self, engine: Executor) -> None:
+        """Take what the engine has done, and give it what is to be done next."""
+        if self._fit is not None and self._fit.done():
+            self.optimizer.adopt(self._fit.result())
+            self._fit = None
+        if self._plan is not None and self._plan.done():
+            plan, self._plan = self._plan, None
+            self._plan_s = time.monotonic() - self._planned_at
+            try:
+                self._ready.extend(self.optimizer.register(plan.result()))
+            except SpaceExhausted:
+                self._exhausted = True
+        wanted = self._wanted()
+        if wanted > 0 and self._plan is None and not self._exhausted:
+            beside = self._fits_beside()
+            self._planned_at = time.monotonic()
+            self._plan = engine.submit(self.optimizer.plan(wanted, refit=not beside))
+            if beside and self._fit is None:
+                self._fit = engine.submit(self.optimizer.plan_fit())
+
+    def _wanted(self) -> int:
+        """How many trials to choose now."""
+        busy = len(self._running) + len(self._ready)
+        left = self.budget - self._asked()
+        workers = self.execution.workers
+        if self.execution.mode == "sync":
+            return min(workers, left) if busy == 0 else 0
+        return min(workers + self._ahead() - busy, left)
+
+    def _asked(self) -> int:
+        """How many trials of the budget are used; results from elsewhere are none."""
+        return sum(trial.origin != "added" for trial in self.optimizer.trials)
+
+    def _ahead(self) -> int:
+        """How many trials must be ready so that no worker waits for the choice of the next.
+
+        So many end while they are chosen; none if that takes no time compared with a trial.
+        """
+        if self.execution.workers == 1 or not self._durations:
+            return 0
+        duration = max(statistics.fmean(self._durations), 1e-3)
+        if self._plan_s <= _SHARE * duration:
+            return 0
+        workers = self.execution.workers
+        return min(math.ceil(workers * self._plan_s / duration), _AHEAD * workers)
+
+    def _fits_beside(self) -> bool:
+        """Whether the next fit runs beside the trials instead of being waited for."""
+        report = self.optimizer.fit_report
+        if self.execution.mode == "sync" or self.execution.workers == 1 or report is None:
+            return False
+        return not self._durations or report.seconds > _SHARE * statistics.fmean(self._durations)
+
+    # --- the workers
+
+    def _start(self, workers: Executor) -> None:
+        """Give each free worker a trial."""
+        while self._ready and len(self._running) < self.execution.workers:
+            trial = self._ready.popleft()
+            last = self._attempts.get(trial.id)
+            busy = {run.attempt.worker for run in self._running.values()}
+            attempt = Attempt(
+                trial=trial.id,
+                number=1 if last is None else last.number + 1,
+                worker=min(set(range(self.execution.workers)) - busy),
+                started_at=time.time(),
+            )
+            self._attempts[trial.id] = attempt
+            self._curves.pop(trial.id, None)
+            run = _Run(trial, attempt, self._root / f"{trial.id:05}.{attempt.number}")
+            self._write(attempts=[attempt])
+            task = Task(
+                self.objective,
+                trial.id,
+                attempt.number,
+                trial.params,
+                run.folder,
+                attempt.worker,
+                self.execution.time_limit_s,
+            )
+            try:
+                self._running[workers.submit(evaluate, task)] = run
+            except BrokenExecutor as error:
+                self._write(
+                    attempts=[replace(attempt, ended_at=time.time(), reason=f"not run: {error}")]
+                )
+                self._broken = True
+                return
+
+    def _collect(self) -> None:
+        """Tell what ended."""
+        for future in [future for future in self._running if future.done()]:
+            run = self._running.pop(future)
+            self._read_metrics(run)
+            self._finish(run, _outcome(future))
+        for future in [future for future in self._late if future.done()]:
+            self._keep_late(self._late.pop(future), _outcome(future))
+        limit = self.execution.time_limit_s
+        if self._executor is not None and limit is not None:
+            self._give_up(time.time() - limit - _GRACE_S)
+
+    def _give_up(self, before: float) -> None:
+        """Fail the trials that started so early; their executor cannot end them."""
+        for future, run in list(self._running.items()):
+            if run.attempt.started_at < before:
+                del self._running[future]
+                if not future.cancel():
+                    self._late[future] = run
+                reason = f"the time limit of {self.execution.time_limit_s:g} s was reached"
+                self._finish(run, Outcome(reason=reason))
+
+    def _keep_late(self, run: _Run, outcome: Outcome) -> None:
+        """A result that came after its trial was given up is kept, and changes nothing."""
+        value, reason = _judged(run.trial, outcome)
+        late = replace(run.attempt, ended_at=time.time(), value=value, reason=reason, late=True)
+        self._write(attempts=[late])
+
+    def _finish(self, run: _Run, outcome: Outcome) -> None:
+        now = time.time()
+        self._busy_s += now - run.attempt.started_at
+        self._durations.append(now - run.attempt.started_at)
+        if outcome.stopped and run.stopping is not None:
+            outcome = replace(outcome, reason=run.stopping)
+        value, reason = _judged(run.trial, outcome)
+        attempt = replace(run.attempt, ended_at=now, value=value, reason=reason)
+        self._attempts[run.trial.id] = attempt
+        self._write(attempts=[attempt])
+        if value is not None:
+            self._tell(run.trial, value)
+        elif not outcome.stopped and attempt.number <= self.execution.retries:
+            self._ready.appendleft(run.trial)
+        else:
+            self._on_end(self.optimizer.fail(run.trial.id, reason or "failed"))
+
+    def _tell(self, trial: Trial, value: float) -> None:
+        self._on_end(self.optimizer.tell(trial.id, value))
+
+    def _write(
+        self,
+        *,
+        attempts: Sequence[Attempt] = (),
+        metrics: Sequence[Metric] = (),
+        ended: str | None = None,
+    ) -> None:
+        if self._journal is not None:
+            self._journal.write(attempts=attempts, metrics=metrics, ended=ended)
+
+    # --- intermediate values
+
+    def _follow(self) -> None:
+        """Read what the trials reported, and stop those that are not worth going on with."""
+        rule = self.execution.early_stopping
+        completed = [
+            self._curves[trial.id]
+            for trial in self.optimizer.completed
+            if rule is not None and trial.id in self._curves
+        ]
+        for run in self._running.values():
+            if self._read_metrics(run) and rule is not None and run.stopping is None:
+                curve = self._curves[run.trial.id]
+                run.stopping = rule.verdict(curve, completed, self._sign)
+                if run.stopping is not None:
+                    (run.folder / STOP).touch()
+
+    def _read_metrics(self, run: _Run) -> bool:
+        """Whether the attempt reported something new."""
+        path = run.folder / METRICS
+        if not path.exists():
+            return False
+        with path.open("rb") as file:
+            file.seek(run.metrics_read)
+            news = file.read()
+        complete = news[: news.rfind(b"\n") + 1]
+        run.metrics_read += len(complete)
+        told = [json.loads(line) for line in complete.splitlines()]
+        trial, number = run.trial.id, run.attempt.number
+        self._curves[trial].update({item["step"]: item["value"] for item in told})
+        if told:
+            self._write(
+                metrics=[Metric(trial, number, item["step"], item["value"]) for item in told]
+            )
+        return bool(told)
+
+
+def _outcome(future: Future[Outcome]) -> Outcome:
+    """What a future of any executor brings; its exception is one of the executor."""
+    if future.cancelled():
+        return Outcome(reason="the executor cancelled the trial")
+    error = future.exception()
+    if error is not None:
+        return Outcome(reason=f"{type(error).__name__}: {error}")
+    return future.result()
+
+
+def _judged(trial: Trial, outcome: Outcome) -> tuple[float | None, str | None]:
+    """The value of an attempt, or why it has none."""
+    if outcome.reason is not None:
+        return None, outcome.reason
+    try:
+        value = as_number(f"trial {trial.id}: value", outcome.value)
+    except InvalidResult as error:
+        return None, str(error)
+    return (value, None) if math.isfinite(value) else (None, f"the value is {value}")

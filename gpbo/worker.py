@@ -1,0 +1,325 @@
+"""What runs where a trial runs: the objective, its log, its metrics. Loads no tensor stack.
+
+Every attempt has a folder: ``log.txt`` is what it printed, ``metrics.jsonl`` what it reported, and
+a file ``stop`` in it asks the attempt to end. So any worker that sees the folder will do, whatever
+started it.
+"""
+
+import contextlib
+import importlib
+import inspect
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpbo.errors import InvalidOption
+
+LOG, METRICS, STOP = "log.txt", "metrics.jsonl", "stop"
+
+#: How many frames of a traceback, the innermost, are kept as the reason of a failed trial.
+_FRAMES = 3
+#: Seconds between two looks at a running command, and at whether the driver is alive.
+_LOOK_S = 0.1
+#: Seconds that a command has to end after it was told to.
+_GRACE_S = 2.0
+
+
+class TrialStopped(Exception):
+    """Raised by `RunningTrial.report` in a trial that is to end early; let it pass."""
+
+
+@dataclass(frozen=True)
+class RunningTrial:
+    """A trial as its objective sees it.
+
+    Attributes:
+        id: Its number within the job.
+        params: The configuration.
+        attempt: From 1.
+        folder: For whatever the objective wants to keep.
+    """
+
+    id: int
+    params: Mapping[str, Any]
+    attempt: int
+    folder: Path
+
+    def report(self, step: int, value: float) -> None:
+        """Tell an intermediate value of what is optimized, such as the loss after an epoch.
+
+        Raises:
+            TrialStopped: the job decided to stop this trial early.
+        """
+        with (self.folder / METRICS).open("a") as file:
+            file.write(json.dumps({"step": int(step), "value": float(value)}) + "\n")
+        if (self.folder / STOP).exists():
+            raise TrialStopped(f"stopped at step {step}")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The function ``module:function``, imported where it runs."""
+
+    target: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.target):
+            raise InvalidOption(f"objective={self.target!r}: expected 'module:function'")
+
+    def load(self) -> Callable[..., Any]:
+        """The function itself."""
+        module, _, name = self.target.partition(":")
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        return function
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line; its output tells the value, the last one counts.
+
+    Args:
+        template: Such as ``"python train.py --lr {lr}"``; ``{name}`` stands for a parameter. It is
+            split into arguments as a shell does, but no shell runs it.
+        metric: A regular expression that finds the value in a line, in its group ``value`` or its
+            first one, and perhaps a group ``step``. Without it, the value is that of ``"value"`` in
+            a line of JSON, which may have a ``"step"``. A value with a step is an intermediate one,
+            and the last of them is the result if no other line has one.
+
+    Raises:
+        InvalidOption: the template cannot be split, or the expression has no group.
+    """
+
+    template: str
+    metric: str | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            words = shlex.split(self.template)
+        except ValueError as error:
+            raise InvalidOption(f"command={self.template!r}: {error}") from error
+        if not words:
+            raise InvalidOption(f"command={self.template!r}: expected a program and arguments")
+        if self.metric is not None:
+            try:
+                groups = re.compile(self.metric).groups
+            except re.error as error:
+                raise InvalidOption(f"metric={self.metric!r}: {error}") from error
+            if groups == 0:
+                raise InvalidOption(f"metric={self.metric!r}: expected a group in parentheses")
+
+    def arguments(self, params: Mapping[str, Any]) -> list[str]:
+        """The program and its arguments for a configuration.
+
+        Raises:
+            InvalidOption: the template names something that is no parameter.
+        """
+        try:
+            return [word.format_map(params) for word in shlex.split(self.template)]
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            names = ", ".join(params)
+            raise InvalidOption(
+                f"command={self.template!r}: {error}: expected {{name}} with a name of: {names}"
+            ) from error
+
+    def reading(self, line: str) -> tuple[int | None, float] | None:
+        """The step, if it has one, and the value that a line of output tells; None if none."""
+        try:
+            if self.metric is None:
+                told = json.loads(line)
+                step, value = told.get("step"), told["value"]
+            else:
+                found = re.search(self.metric, line)
+                if found is None:
+                    return None
+                named = found.groupdict()
+                step, value = named.get("step"), named.get("value", found[1])
+            if isinstance(value, bool):
+                return None
+            return None if step is None else int(step), float(value)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+
+Objective = Callable[..., Any] | Imported | Command
+
+
+@dataclass(frozen=True)
+class Task:
+    """One attempt at a trial, to be sent to a worker."""
+
+    objective: Objective
+    trial: int
+    attempt: int
+    params: Mapping[str, Any]
+    folder: Path
+    worker: int = 0
+    time_limit_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an attempt: a value, or why there is none."""
+
+    value: Any = None
+    reason: str | None = None
+    stopped: bool = False
+
+
+def evaluate(task: Task) -> Outcome:
+    """Run one attempt; whatever the objective does short of ending the process is an outcome."""
+    task.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if isinstance(task.objective, Command):
+            return _run_command(task, task.objective)
+        objective = task.objective
+        if isinstance(objective, Imported):
+            objective = objective.load()
+        trial = RunningTrial(task.trial, dict(task.params), task.attempt, task.folder)
+        given = (dict(task.params), trial) if _takes_trial(objective) else (dict(task.params),)
+        return Outcome(objective(*given))
+    except TrialStopped as stopped:
+        return Outcome(reason=str(stopped), stopped=True)
+    except KeyboardInterrupt:
+        return Outcome(reason="interrupted")
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it raises, the trial failed
+        told = traceback.TracebackException.from_exception(error, limit=-_FRAMES)
+        summary = "".join(told.format_exception_only()).strip()
+        return Outcome(reason=f"{summary}\n{''.join(told.stack.format())}".rstrip())
+
+
+def evaluate_in_own_process(task: Task) -> Outcome:
+    """`evaluate` in a process that does nothing else: all that it prints goes to the log."""
+    task.folder.mkdir(parents=True, exist_ok=True)
+    with _output_to(task.folder / LOG):
+        return evaluate(task)
+
+
+def die_with(driver: int) -> None:
+    """End this process when the process that drives it is gone, however that ended."""
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(10 * _LOOK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    # Ctrl-C in a terminal reaches the whole group; the driver decides what becomes of the trials.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _takes_trial(objective: Callable[..., Any]) -> bool:
+    """Whether the function takes the running trial after the configuration."""
+    try:
+        parameters = inspect.signature(objective).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p for p in parameters if p.kind in positional and p.default is p.empty]
+    return len(needed) == 2
+
+
+def _run_command(task: Task, command: Command) -> Outcome:
+    log = task.folder / LOG
+    with log.open("ab") as output:
+        try:
+            process = subprocess.Popen(
+                command.arguments(task.params),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+            )
+        except OSError as error:
+            return Outcome(reason=f"the command did not start: {error}")
+    deadline = None if task.time_limit_s is None else time.monotonic() + task.time_limit_s
+    reader = _Reader(command, task.folder)
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_LOOK_S)
+                break
+            reader.read()
+            if (task.folder / STOP).exists():
+                return Outcome(reason="stopped by the job", stopped=True)
+            if deadline is not None and time.monotonic() > deadline:
+                return Outcome(reason=f"the time limit of {task.time_limit_s:g} s was reached")
+    finally:
+        _end_group(process)
+    reader.read()
+    if process.returncode:
+        last = log.read_text(errors="replace").strip().splitlines()[-1:]
+        return Outcome(reason=": ".join([f"the command ended with {process.returncode}", *last]))
+    if reader.value is None:
+        return Outcome(reason="the command printed no value")
+    return Outcome(reader.value)
+
+
+class _Reader:
+    """Follows the log of a command: reports what has a step, remembers the last value."""
+
+    def __init__(self, command: Command, folder: Path) -> None:
+        self.value: float | None = None
+        self._command = command
+        self._folder = folder
+        self._final = False
+        self._offset = 0
+
+    def read(self) -> None:
+        with (self._folder / LOG).open("rb") as file:
+            file.seek(self._offset)
+            # The last line may not be complete yet; with its end it is read once more.
+            news = file.read()
+        complete = news[: news.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        for line in complete.decode(errors="replace").splitlines():
+            self._take(line)
+
+    def _take(self, line: str) -> None:
+        reading = self._command.reading(line)
+        if reading is None:
+            return
+        step, value = reading
+        if step is None or not self._final:
+            self.value, self._final = value, step is None
+        if step is not None:
+            with (self._folder / METRICS).open("a") as file:
+                file.write(json.dumps({"step": step, "value": value}) + "\n")
+
+
+def _end_group(process: "subprocess.Popen[bytes]") -> None:
+    """End a command and what it started: politely, then not."""
+    for number, patience in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+
+
+@contextlib.contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    """Everything printed inside goes to the file, by Python or by a library below it."""
+    sys.stdout.flush(), sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush(), sys.stderr.flush()
+        for number, copy in enumerate(saved, start=1):
+            os.dup2(copy, number)
+            os.close(copy)

@@ -1,0 +1,55 @@
+"""Objectives that worker processes import: none of them needs anything but this file."""
+
+import ctypes
+import os
+import signal
+import time
+from typing import Any
+
+
+def bowl(params: dict[str, Any]) -> float:
+    return float(params["x"] - 0.3) ** 2
+
+
+def treacherous(params: dict[str, Any]) -> Any:
+    """Ends its process, or its patience, in the way that ``how`` says."""
+    print("trying", params["how"], flush=True)
+    match params["how"]:
+        case "segfault":
+            ctypes.string_at(0)
+        case "exit":
+            os._exit(3)
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            time.sleep(60)
+        case "raise":
+            raise ValueError("no convergence")
+        case "sys.exit":
+            raise SystemExit("enough")
+        case "nan":
+            return float("nan")
+        case "text":
+            return "0.5"
+        case "lock":
+            return __import__("threading").Lock()
+    return 1.0
+
+
+def environment(params: dict[str, Any]) -> float:
+    print(os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"], flush=True)
+    return 0.0
+
+
+def curve(params: dict[str, Any], trial: Any) -> float:
+    """Converges to ``x``, slowly enough to be stopped."""
+    for step in range(20):
+        trial.report(step, params["x"] + 1 / (step + 1))
+        time.sleep(0.02 if params["x"] < 0.5 else 0.2)
+    return float(params["x"])
+
+
+def once_unlucky(params: dict[str, Any], trial: Any) -> float:
+    if trial.attempt == 1:
+        os._exit(9)
+    return float(params["x"])

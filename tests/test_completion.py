@@ -1,0 +1,88 @@
+"""When a job is done, and which trials end early."""
+
+import math
+from typing import Any
+
+import pytest
+
+from gpbo.completion import Completion, MedianRule
+from gpbo.errors import InvalidOption
+from gpbo.trial import Trial
+
+
+def ended(*values: float | None) -> list[Trial]:
+    trials = [Trial(number, {}) for number in range(len(values))]
+    return [
+        trial.failed("no", None) if value is None else trial.completed(value, None)
+        for trial, value in zip(trials, values, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("criterion", "values", "sign", "reason"),
+    [
+        ({}, [1.0, 1.0, 1.0], 1, None),
+        ({"target": 0.5}, [1.0, 0.6], 1, None),
+        ({"target": 0.5}, [1.0, 0.5], 1, "target"),
+        ({"target": 0.5}, [0.4], -1, None),
+        ({"target": 0.5}, [0.7], -1, "target"),
+        ({"target": 0.5}, [None], 1, None),
+        ({"runtime_s": 9.0}, [], 1, None),
+        ({"runtime_s": 7.0}, [], 1, "runtime"),
+        ({"patience": 2}, [1.0, 2.0], 1, None),
+        ({"patience": 2}, [1.0, 2.0, 1.0], 1, "no improvement"),
+        ({"patience": 2}, [1.0, None, None], 1, "no improvement"),
+        ({"patience": 2}, [None, None, None], 1, None),
+        ({"patience": 2}, [1.0, 2.0, 0.9], 1, None),
+        ({"patience": 2}, [1.0, 2.0, 0.9], -1, None),
+        ({"patience": 2}, [1.0, 0.5, 0.9], -1, "no improvement"),
+        ({"patience": 2, "tolerance": 0.01}, [10.0, 9.0, 1.0, 0.999, 5.0], 1, "no improvement"),
+        ({"patience": 2, "tolerance": 0.01}, [10.0, 9.0, 1.0, 0.9, 5.0], 1, None),
+    ],
+)
+def test_a_job_ends_when_it_should(
+    criterion: Any, values: Any, sign: float, reason: str | None
+) -> None:
+    assert Completion(**criterion).reached(ended(*values), float(sign), elapsed_s=8.0) == reason
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"runtime_s": 0.0}, {"target": math.nan}, {"patience": 0}, {"tolerance": 1.0}],
+)
+def test_a_criterion_out_of_range_is_named(wrong: Any) -> None:
+    (name,) = wrong
+    with pytest.raises(InvalidOption, match=f"{name}="):
+        Completion(**wrong)
+
+
+OTHERS = [{0: 1.0, 1: 3.0}, {0: 2.0, 1: 2.0}, {0: 9.0, 1: 1.0}]  # averages 2, 2, 5
+
+
+@pytest.mark.parametrize(
+    ("curve", "sign", "stops"),
+    [
+        ({0: 4.0, 1: 2.5}, 1, True),
+        ({0: 4.0, 1: 2.0}, 1, False),
+        ({0: 1.9, 1: 8.0}, 1, False),
+        ({0: 2.5}, 1, True),
+        ({0: 2.0}, 1, False),
+        ({0: 1.5, 1: 1.9}, -1, True),
+        ({0: 2.1, 1: 1.0}, -1, False),
+        ({0: math.nan}, 1, False),
+        ({0: math.nan, 1: 2.5}, 1, True),
+        ({0: 9.0, 1: 9.0, 2: 9.0}, 1, False),
+    ],
+)
+def test_a_trial_that_is_worse_than_the_median_stops(
+    curve: dict[int, float], sign: float, stops: bool
+) -> None:
+    assert (MedianRule(trials=3).verdict(curve, OTHERS, float(sign)) is not None) == stops
+
+
+def test_no_trial_stops_before_others_and_it_have_shown_enough() -> None:
+    bad = {0: 99.0, 1: 99.0}
+    assert MedianRule(trials=4).verdict(bad, OTHERS, 1.0) is None
+    assert MedianRule(trials=3, steps=3).verdict(bad, OTHERS, 1.0) is None
+    verdict = MedianRule(trials=3, steps=2).verdict(bad, OTHERS, 1.0)
+    assert str(verdict).startswith("stopped early at step 1: its best value is 99, the median of ")

@@ -1,0 +1,325 @@
+"""A tuning job: whatever trials do, in whatever order they end, it ends well and can go on."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpbo.candidates import Search
+from gpbo.completion import Completion, MedianRule
+from gpbo.errors import InvalidOption
+from gpbo.optimizer import Optimizer
+from gpbo.space import Categorical, Integer, Real, Space
+from gpbo.storage import Attempt, Record, SqliteStorage
+from gpbo.strategies import STRATEGIES, ExpectedImprovement
+from gpbo.trial import Trial, TrialStatus
+from gpbo.tuner import Execution, Tuner
+from gpbo.worker import Command, Outcome
+from tests import objectives
+
+ROOT = Path(__file__).parent.parent
+LINE = Space(Real("x", 0, 1))
+EI = ExpectedImprovement(Search(raw=32, perturbed=8, restarts=2, iterations=8))
+
+
+def stored(folder: Path, space: Space = LINE, strategy: Any = "sobol", **options: Any) -> Optimizer:
+    path = folder / "runs.db"
+    return Optimizer(space, strategy, inference="map", storage=path, name="job", **options)
+
+
+def read(folder: Path) -> Record:
+    return SqliteStorage(folder / "runs.db").read("job")
+
+
+class Inline(Executor):
+    """Runs a trial at once; `order` says when its end is seen."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args))
+        return future
+
+
+def tuned(optimizer: Optimizer, objective: Any = objectives.bowl, **options: Any) -> Any:
+    """A job in this process, which is enough where processes are not what is tested."""
+    return Tuner(optimizer, objective, **{"executor": Inline(), **options})
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_runs_its_budget(strategy: str, tmp_path: Path) -> None:
+    space = Space(Real("x", 0, 1), Integer("depth", 1, 3), Categorical("kind", ("a", "b")))
+    optimizer = stored(tmp_path, space, strategy, initial=3)
+    result = tuned(optimizer, budget=5).run()
+    assert result.stopped == "budget"
+    assert len(result.trials) == 5
+    record = read(tmp_path)
+    assert record.ended == "budget"
+    assert record.trials == tuple(optimizer.trials)
+    assert [(a.trial, a.number, a.value) for a in record.attempts] == [
+        (trial.id, 1, trial.value) for trial in record.trials
+    ]
+
+
+@pytest.mark.parametrize(("workers", "mode"), [(1, "async"), (3, "sync")])
+def test_where_the_seed_decides_a_job_proposes_what_ask_and_tell_propose(
+    workers: int, mode: Any
+) -> None:
+    options: dict[str, Any] = {"inference": "map", "initial": 3, "seed": 2}
+    result = tuned(
+        Optimizer(LINE, EI, **options), budget=8, execution=Execution(workers=workers, mode=mode)
+    ).run()
+    by_hand = Optimizer(LINE, EI, **options)
+    while len(by_hand.trials) < 8:
+        for trial in by_hand.ask(min(workers, 8 - len(by_hand.trials))):
+            by_hand.tell(trial, objectives.bowl(dict(trial.params)))
+    assert [t.params for t in result.trials] == [t.params for t in by_hand.trials]
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_as_many_trials_run_at_a_time_as_there_are_workers(mode: Any) -> None:
+    running, most, lock = [0], [0], threading.Lock()
+
+    def slow(params: dict[str, Any]) -> float:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.02)
+        with lock:
+            running[0] -= 1
+        return float(params["x"])
+
+    with ThreadPoolExecutor(9) as threads:
+        execution = Execution(workers=3, mode=mode)
+        result = tuned(
+            Optimizer(LINE, EI, inference="map", initial=4),
+            slow,
+            budget=14,
+            executor=threads,
+            execution=execution,
+        ).run()
+    assert most[0] == 3
+    assert len(result.trials) == 14
+    assert len({trial.params["x"] for trial in result.trials}) == 14
+    assert {trial.origin for trial in result.trials} == {"design", "model:ei"}
+
+
+def test_trials_that_fail_are_trials_and_the_job_goes_on(tmp_path: Path) -> None:
+    ways = ("segfault", "exit", "killed", "hang", "raise", "nan", "text", "lock", "fine")
+    optimizer = stored(tmp_path, Space(Categorical("how", ways)), "grid")
+    execution = Execution(workers=2, time_limit_s=1.0)
+    result = Tuner(optimizer, objectives.treacherous, budget=20, execution=execution).run()
+    reasons = {trial.params["how"]: trial.reason for trial in result.trials}
+    assert result.stopped == "exhausted"
+    assert set(reasons) == set(ways)
+    assert [how for how, reason in reasons.items() if reason is None] == ["fine"]
+    assert "SIGSEGV" in str(reasons["segfault"])
+    assert "time limit of 1 s" in str(reasons["hang"])
+    assert reasons["nan"] == "the value is nan"
+    assert "has type str" in str(reasons["text"])
+    assert "pickle" in str(reasons["lock"]).lower()
+    log = tmp_path / "runs.db-trials" / "job" / "00000.1" / "log.txt"
+    assert log.read_text().startswith("trying ")
+
+
+def test_a_trial_that_died_is_tried_again_and_no_oftener_than_allowed(tmp_path: Path) -> None:
+    optimizer = stored(tmp_path)
+    execution = Execution(retries=1)
+    result = Tuner(optimizer, objectives.once_unlucky, budget=2, execution=execution).run()
+    assert all(trial.value == trial.params["x"] for trial in result.trials)
+    outcomes = [(a.trial, a.number, a.value is None) for a in read(tmp_path).attempts]
+    assert outcomes == [(0, 1, True), (0, 2, False), (1, 1, True), (1, 2, False)]
+
+    calls: list[float] = []
+
+    def never(params: dict[str, Any]) -> float:
+        calls.append(params["x"])
+        raise ValueError("no")
+
+    failed = tuned(Optimizer(LINE, "sobol"), never, budget=1, execution=Execution(retries=3)).run()
+    assert len(calls) == 4
+    assert failed.trials[0].status is TrialStatus.FAILED
+
+
+def test_a_command_is_an_objective(tmp_path: Path) -> None:
+    command = Command("bash -c 'echo loss: {x}'", metric=r"loss: (\S+)")
+    result = tuned(stored(tmp_path), command, budget=3).run()
+    assert [trial.value for trial in result.trials] == [t.params["x"] for t in result.trials]
+    with pytest.raises(InvalidOption, match="'rate'"):
+        tuned(Optimizer(LINE), Command("train {rate}"), budget=3)
+
+
+def test_unpromising_trials_are_stopped_and_their_curves_kept(tmp_path: Path) -> None:
+    optimizer = stored(tmp_path)
+    for x in (0.1, 0.2, 0.3, 0.9, 0.15):
+        optimizer.enqueue({"x": x})
+    execution = Execution(early_stopping=MedianRule(trials=3))
+    result = Tuner(optimizer, objectives.curve, budget=5, execution=execution).run()
+    by_x = {trial.params["x"]: trial for trial in result.trials}
+    assert by_x[0.15].value == 0.15
+    assert str(by_x[0.9].reason).startswith("stopped early at step ")
+    assert by_x[0.9].status is TrialStatus.FAILED
+    metrics = read(tmp_path).metrics
+    assert [m.step for m in metrics if m.trial == 0] == list(range(20))
+    assert 1 <= sum(m.trial == 3 for m in metrics) < 20
+
+
+@pytest.mark.parametrize(
+    ("completion", "budget", "stopped"),
+    [
+        (Completion(target=0.2), 50, "target"),
+        (Completion(patience=4), 200, "no improvement"),
+        (Completion(runtime_s=1e-6), 50, "runtime"),
+        (Completion(), 3, "budget"),
+    ],
+)
+def test_a_job_ends_by_its_criteria(completion: Completion, budget: int, stopped: str) -> None:
+    result = tuned(Optimizer(LINE, "sobol"), completion=completion, budget=budget).run()
+    assert result.stopped == stopped
+    assert len(result.trials) < 50
+    assert str(result).splitlines()[0].startswith(f"{len(result.trials)} trials (0 failed), ")
+
+
+def test_results_from_elsewhere_are_not_of_the_budget() -> None:
+    optimizer = Optimizer(LINE, "sobol")
+    optimizer.add({"x": 0.5}, 1.0)
+    assert len(tuned(optimizer, budget=2).run().trials) == 3
+
+
+def test_a_request_to_stop_ends_the_job_and_it_goes_on_later(tmp_path: Path) -> None:
+    optimizer = stored(tmp_path)
+    store = SqliteStorage(tmp_path / "runs.db")
+
+    def after_two(trial: Trial) -> None:
+        if trial.id == 1:
+            store.request_stop("job")
+
+    result = tuned(optimizer, budget=6, on_end=after_two).run()
+    assert result.stopped == "interrupted"
+    assert read(tmp_path).ended == "interrupted"
+    assert len(result.trials) == 2
+    optimizer.close()
+    again = tuned(Optimizer.resume(store, "job"), budget=6).run()
+    assert again.stopped == read(tmp_path).ended == "budget"
+    whole = tuned(Optimizer(LINE, "sobol", inference="map"), budget=6).run()
+    assert [t.params for t in again.trials] == [t.params for t in whole.trials]
+
+
+def test_what_ran_when_the_driver_died_runs_again_and_a_result_that_came_is_told(
+    tmp_path: Path,
+) -> None:
+    optimizer = stored(tmp_path)
+    told, ran, waited = optimizer.ask(3)
+    assert optimizer.journal is not None
+    optimizer.journal.write(
+        attempts=[Attempt(told.id, 1, 0, 1.0, 2.0, value=0.25), Attempt(ran.id, 1, 1, 1.0)]
+    )
+    optimizer.close()
+    resumed = Optimizer.resume(tmp_path / "runs.db", "job")
+    result = tuned(resumed, budget=3).run()
+    assert {t.id: t.value for t in result.trials} == {
+        told.id: 0.25,
+        ran.id: objectives.bowl(dict(ran.params)),
+        waited.id: objectives.bowl(dict(waited.params)),
+    }
+    attempts = [(a.trial, a.number, a.reason) for a in read(tmp_path).attempts]
+    assert attempts == [(0, 1, None), (1, 1, "the job was interrupted"), (1, 2, None), (2, 1, None)]
+
+
+class Slow(Executor):
+    """Brings the first result long after its time, and all others at once."""
+
+    def __init__(self) -> None:
+        self.first: Future[Any] | None = None
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        if self.first is None:
+            future.set_running_or_notify_cancel()
+            self.first = future
+        else:
+            future.set_result(fn(*args))
+        return future
+
+
+def test_a_result_that_comes_too_late_is_kept_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpbo.tuner._GRACE_S", 0.0)
+    slow = Slow()
+
+    def wake(trial: Trial) -> None:
+        if slow.first is not None and not slow.first.done():
+            slow.first.set_result(Outcome(0.125))
+
+    execution = Execution(time_limit_s=0.3)
+    result = tuned(
+        stored(tmp_path), budget=3, executor=slow, execution=execution, on_end=wake
+    ).run()
+    assert [trial.value is None for trial in result.trials] == [True, False, False]
+    first = read(tmp_path).attempts[0]
+    assert (first.value, first.late, first.reason) == (0.125, True, None)
+
+
+def test_an_executor_that_breaks_fails_its_trial(tmp_path: Path) -> None:
+    class Broken(Executor):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            future.set_exception(RuntimeError("worker lost"))
+            return future
+
+    result = tuned(Optimizer(LINE, "sobol"), budget=2, executor=Broken()).run()
+    assert [trial.reason for trial in result.trials] == ["RuntimeError: worker lost"] * 2
+
+
+def test_a_job_whose_executor_takes_no_more_trials_ends_and_keeps_them(tmp_path: Path) -> None:
+    class Closed(Executor):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            raise BrokenExecutor("gone")
+
+    optimizer = stored(tmp_path)
+    assert tuned(optimizer, budget=2, executor=Closed()).run().stopped == "broken"
+    optimizer.close()
+    resumed = Optimizer.resume(tmp_path / "runs.db", "job")
+    assert len(tuned(resumed, budget=2).run().trials) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget": 0}, "budget=0"),
+        ({"objective": "train.py"}, "expected 'module:function'"),
+    ],
+)
+def test_options_that_make_no_job_are_refused(options: dict[str, Any], message: str) -> None:
+    arguments = {"objective": objectives.bowl, "budget": 3, **options}
+    with pytest.raises(InvalidOption, match=message):
+        Tuner(Optimizer(LINE), **arguments)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"workers": 0}, {"retries": -1}, {"mode": "both"}, {"time_limit_s": 0.0}]
+)
+def test_an_execution_out_of_range_is_named(wrong: Any) -> None:
+    (name,) = wrong
+    with pytest.raises(Exception, match=name):
+        Execution(**wrong)
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(1000, marks=pytest.mark.long)])
+def test_a_job_killed_at_any_moment_goes_on_as_if_it_had_not_been(kills: int) -> None:
+    script = str(ROOT / "benchmarks" / "kills.py")
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", script, "--kills", str(kills), "--budget", "6"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert f"{kills} kills in" in ran.stdout

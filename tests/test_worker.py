@@ -1,0 +1,218 @@
+"""What runs in a worker: commands, their output, reports; and workers that outlive their trials."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpbo.errors import InvalidOption
+from gpbo.executors import LocalWorkers
+from gpbo.worker import METRICS, Command, Imported, Task, evaluate
+from tests import objectives
+
+
+def task(objective: Any, folder: Path, **options: Any) -> Task:
+    return Task(objective, 0, 1, **{"params": {"x": 0.5}, "folder": folder / "0", **options})
+
+
+def reported(folder: Path) -> list[tuple[int, float]]:
+    lines = (folder / "0" / METRICS).read_text().splitlines()
+    return [(told["step"], told["value"]) for told in map(json.loads, lines)]
+
+
+# --- commands
+
+
+@pytest.mark.parametrize(
+    ("metric", "line", "reading"),
+    [
+        (None, '{"value": 0.5}', (None, 0.5)),
+        (None, '{"value": 2, "step": 3}', (3, 2.0)),
+        (None, '{"loss": 2}', None),
+        (None, '{"value": true}', None),
+        (None, '{"value": "high"}', None),
+        (None, "[1, 2]", None),
+        (None, "loss 0.5", None),
+        (None, '{"value": NaN}', (None, "nan")),
+        (r"loss=(\S+)", "epoch 3 loss=0.25 ok", (None, 0.25)),
+        (r"loss=(\S+)", "loss=none", None),
+        (r"(?P<step>\d+): (?P<value>\S+)", "12: -1e-3", (12, -1e-3)),
+        (r"acc (?P<value>\d+)%|final (\d+)", "acc 93%", (None, 93.0)),
+    ],
+)
+def test_a_line_of_output_is_read(metric: str | None, line: str, reading: Any) -> None:
+    found = Command("true", metric).reading(line)
+    if reading is not None and reading[1] == "nan":
+        assert found is not None
+        assert found[1] != found[1]
+    else:
+        assert found == reading
+
+
+@pytest.mark.parametrize(
+    ("template", "metric", "message"),
+    [
+        ("train '", None, "No closing quotation"),
+        ("", None, "expected a program"),
+        ("train", "loss=(", "metric="),
+        ("train", "loss", "expected a group"),
+    ],
+)
+def test_a_command_that_cannot_work_is_refused(
+    template: str, metric: str | None, message: str
+) -> None:
+    with pytest.raises(InvalidOption, match=message):
+        Command(template, metric)
+
+
+def test_parameters_are_filled_in_and_never_seen_by_a_shell() -> None:
+    command = Command("train --lr {lr} --name '{kind} model' --raw {{x}}")
+    params = {"lr": 1e-05, "kind": "$(rm -rf /); a"}
+    assert command.arguments(params) == [
+        "train", "--lr", "1e-05", "--name", "$(rm -rf /); a model", "--raw", "{x}",
+    ]  # fmt: skip
+    with pytest.raises(InvalidOption, match=r"'depth': expected \{name\} with a name of: lr, kind"):
+        Command("train {depth}").arguments(params)
+
+
+def shell(script: str) -> Command:
+    return Command(f"bash -c '{script}'")
+
+
+def test_the_last_value_that_a_command_prints_is_its_result(tmp_path: Path) -> None:
+    script = r"echo noise; for i in 1 2; do echo {{\"step\": $i, \"value\": $i.5}}; done"
+    outcome = evaluate(task(shell(script), tmp_path))
+    assert (outcome.value, outcome.reason) == (2.5, None)
+    assert reported(tmp_path) == [(1, 1.5), (2, 2.5)]
+    assert (tmp_path / "0" / "log.txt").read_text().startswith("noise\n")
+
+
+def test_a_value_without_a_step_counts_more_than_those_with(tmp_path: Path) -> None:
+    script = r"echo {{\"value\": 7}}; echo {{\"step\": 3, \"value\": 9}}"
+    assert evaluate(task(shell(script), tmp_path)).value == 7
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo oh no; exit 4", "the command ended with 4: oh no"),
+        ("kill -9 $$", "the command ended with -9"),
+        ("echo done", "the command printed no value"),
+    ],
+)
+def test_a_command_without_a_result_says_why(script: str, reason: str, tmp_path: Path) -> None:
+    outcome = evaluate(task(shell(script), tmp_path))
+    assert (outcome.value, outcome.reason) == (None, reason)
+
+
+def test_a_program_that_is_not_there_is_a_failed_trial(tmp_path: Path) -> None:
+    outcome = evaluate(task(Command("/no/such/program {x}"), tmp_path))
+    assert str(outcome.reason).startswith("the command did not start: ")
+
+
+def test_a_command_beyond_its_time_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    mark = tmp_path / "alive"
+    script = f"(sleep 1.5; touch {mark}) & sleep 60"
+    outcome = evaluate(task(shell(script), tmp_path, time_limit_s=0.3))
+    assert outcome.reason == "the time limit of 0.3 s was reached"
+    time.sleep(1.5)
+    assert not mark.exists()
+
+
+def test_a_command_that_is_told_to_stop_ends(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "stop").touch()
+    assert evaluate(task(Command("sleep 60"), tmp_path)).stopped
+
+
+# --- functions
+
+
+def test_a_function_reports_and_is_stopped_at_its_next_report(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "stop").touch()
+    outcome = evaluate(task(objectives.curve, tmp_path))
+    assert outcome.stopped
+    assert reported(tmp_path) == [(0, 1.5)]
+
+
+def test_a_function_is_found_by_its_name(tmp_path: Path) -> None:
+    assert evaluate(task(Imported("tests.objectives:bowl"), tmp_path)).value == pytest.approx(0.04)
+    missing = evaluate(task(Imported("no.such.module:bowl"), tmp_path))
+    assert str(missing.reason).startswith("ModuleNotFoundError: No module named 'no'")
+    with pytest.raises(InvalidOption, match="expected 'module:function'"):
+        Imported("bowl")
+
+
+# --- processes
+
+
+def test_however_a_process_ends_it_is_one_failed_trial_and_the_worker_goes_on(
+    tmp_path: Path,
+) -> None:
+    expected = {
+        "segfault": "the process of the trial died: SIGSEGV(-11)",
+        "exit": "the process of the trial died: EXIT(3)",
+        "killed": "the process of the trial died: SIGKILL(-9)",
+        "hang": "the time limit of 1.5 s was reached",
+        "raise": "ValueError: no convergence",
+        "sys.exit": "SystemExit: enough",
+        "fine": None,
+    }
+    with LocalWorkers(2) as workers:
+        futures = {
+            how: workers.submit(
+                evaluate,
+                Task(
+                    objectives.treacherous,
+                    number,
+                    1,
+                    {"how": how},
+                    tmp_path / how,
+                    worker=number % 2,
+                    time_limit_s=1.5,
+                ),
+            )
+            for number, how in enumerate(expected)
+        }
+        reasons = {how: future.result(60).reason for how, future in futures.items()}
+    first_lines = {how: reason and reason.split("\n")[0] for how, reason in reasons.items()}
+    assert first_lines == expected
+    for how in expected:
+        assert (tmp_path / how / "log.txt").read_text().startswith(f"trying {how}\n")
+
+
+def test_workers_have_a_device_and_one_thread_each(tmp_path: Path) -> None:
+    with LocalWorkers(3, gpus=("4", "6")) as workers:
+        tasks = [
+            Task(objectives.environment, i, 1, {}, tmp_path / str(i), worker=i) for i in range(3)
+        ]
+        for future in [workers.submit(evaluate, given) for given in tasks]:
+            assert future.result(60).reason is None
+    printed = [(tmp_path / str(i) / "log.txt").read_text().split() for i in range(3)]
+    assert printed == [["4", "1"], ["6", "1"], ["4", "1"]]
+
+
+def test_closures_are_sent_and_workers_that_are_shut_down_end_at_once(tmp_path: Path) -> None:
+    offset = 3.0
+    with LocalWorkers(2) as workers:
+        future = workers.submit(evaluate, task(lambda params: params["x"] + offset, tmp_path))
+        assert future.result(60).value == 3.5
+        began = time.monotonic()
+        sleeping = task(lambda params: time.sleep(60), tmp_path, worker=1)
+        future = workers.submit(evaluate, sleeping)
+        time.sleep(0.5)
+    assert time.monotonic() - began < 30
+    assert "died" in str(future.result().reason)
+
+
+def test_a_worker_loads_no_tensors(tmp_path: Path) -> None:
+    def loaded(params: dict[str, Any]) -> float:
+        return float("torch" in sys.modules)
+
+    loaded.__module__ = "__main__"  # sent by value, so that the worker need not import this file
+    with LocalWorkers(1) as workers:
+        assert workers.submit(evaluate, task(loaded, tmp_path)).result(60).value == 0.0
