@@ -1,0 +1,96 @@
+"""Many runs at once against BoTorch's loop, run after run, in one process.
+
+    python benchmarks/replications.py [--problem branin] [--runs 16] [--budget 30] [--device auto]
+
+Both sides start from the same initial designs. gpbo advances all runs in one batch, hyperparameters
+integrated out by NUTS or at their mode; BoTorch has its default model, a MAP fit and log EI, and as
+many threads as torch takes by itself. The last column is BoTorch's time for as many runs over
+gpbo's; BoTorch may make fewer runs than gpbo (``--peer-runs``), and the table says how many.
+"""
+
+import argparse
+import time
+from typing import Any
+
+import torch
+from record import machine, save, show
+
+import gpbo
+from gpbo.problems import Problem
+from gpbo.replications import Replications
+
+
+def with_gpbo(problem: Problem, options: argparse.Namespace, **how: Any) -> dict[str, Any]:
+    """Seconds in all and by phase, and the regret, of runs in one batch."""
+    began = time.perf_counter()
+    runs = gpbo.replicate(problem, budget=options.budget, device=options.device, **how)
+    row = summary(f"gpbo, {how['inference']}", time.perf_counter() - began, runs.final_regret)
+    return row | {f"{phase}_s": seconds for phase, seconds in runs.seconds.items()}
+
+
+def with_botorch(problem: Problem, design: Replications, budget: int, runs: int) -> dict[str, Any]:
+    """Seconds of BoTorch's runs one after another, from the same designs, and their regret."""
+    from peers import minimize_with_map
+
+    began, least = time.perf_counter(), []
+    for run in range(runs):
+        start = torch.from_numpy(design.points[run])
+        values = minimize_with_map(lambda x: problem(x[None])[0], start, budget, run)
+        least.append(float(values.min()) - problem.optimum)
+    return summary("BoTorch, MAP", time.perf_counter() - began, least)
+
+
+def summary(method: str, seconds: float, regret: Any) -> dict[str, Any]:
+    """What every method reports."""
+    final = torch.as_tensor(regret, dtype=torch.float64)
+    quartiles = final.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+    low, middle, high = quartiles
+    return {
+        "method": method,
+        "runs": len(final),
+        "seconds": seconds,
+        "regret": middle,
+        "quartile_low": low,
+        "quartile_high": high,
+    }
+
+
+def main() -> None:
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--problem", default="branin")
+    parser.add_argument("--runs", type=int, default=16)
+    parser.add_argument("--budget", type=int, default=30)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--peer-runs", type=int, help="default: as many")
+    options = parser.parse_args()
+    problem = gpbo.problems.get(options.problem)
+    initial = max(5, 2 * problem.dim)
+    quiet: dict[str, Any] = {"initial": initial, "progress": False}
+    design = gpbo.replicate(
+        problem, strategy="sobol", runs=options.runs, budget=initial, progress=False
+    )
+    gpbo.replicate(problem, runs=1, budget=initial + 1, device=options.device, **quiet)  # loads
+
+    print(machine())
+    rows = [
+        with_gpbo(problem, options, runs=runs, inference=inference, **quiet)
+        for inference in ("nuts", "map")
+        for runs in (options.runs, 1)
+    ]
+    for row in rows:
+        print(row, flush=True)
+    peer = with_botorch(problem, design, options.budget, options.peer_runs or options.runs)
+    print(peer, flush=True)
+    for row in rows:
+        row["ratio"] = peer["seconds"] / peer["runs"] * row["runs"] / row["seconds"]
+    show(f"{problem.name}, {options.budget} evaluations a run", rows)
+    show("BoTorch, one run after another", [peer])
+    figures = {"case": vars(options), "gpbo": rows, "botorch": peer}
+    print(save(f"replications_{problem.name}", figures))
+
+
+if __name__ == "__main__":
+    main()
