@@ -1,0 +1,252 @@
+"""The engine on every device: what is deterministic agrees with the CPU, draws in distribution.
+
+Written for ``unittest``, which is there on a bare machine with a GPU and nothing but torch,
+gpytorch and botorch: ``python -m unittest tests.test_gpu``; `benchmarks/gpu_check.sh` does that.
+Elsewhere pytest runs it with the other tests. The same tests run on the CPU too, in short, so
+that they cannot rot.
+"""
+
+import unittest
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpbo import fitting, memory, problems
+from gpbo.acquisition import LogExpectedImprovement, LogProbabilityOfImprovement
+from gpbo.ascent import maximize
+from gpbo.backend import DTYPE, Streams
+from gpbo.candidates import Search
+from gpbo.data import Observations, standardised
+from gpbo.design import sobol
+from gpbo.evidence import Model
+from gpbo.feasibility import weighted
+from gpbo.fitting import Sampling
+from gpbo.lockstep import replicate
+from gpbo.optimizer import Optimizer
+from gpbo.situation import Strategy
+from gpbo.space import Categorical, Integer, Real, Space
+from gpbo.strategies import ExpectedImprovement, ThompsonSampling
+from gpbo.surrogate import Surrogate
+
+RUNS, RESULTS, DIM, DRAWS = 3, 11, 2, 5
+PROBLEM = problems.get("branin")
+QUICK = Search(raw=32, perturbed=8, restarts=2, iterations=8)
+
+
+def moved(value: Any, device: str) -> Any:
+    """A tensor, or a dataclass of tensors, on another device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: moved(getattr(value, field.name), device) for field in fields(value)}
+        return type(value)(**parts)
+    return value
+
+
+def data() -> Observations:
+    """Runs with 11, 7 and 2 results, on the CPU."""
+    x = sobol(RESULTS, DIM, Streams.named(0, "gpu", runs=RUNS))
+    mask = torch.arange(RESULTS) < torch.tensor([[11], [7], [2]])
+    return standardised(x, PROBLEM(x), mask)
+
+
+def surrogate() -> Surrogate:
+    """The posterior at a few hyperparameter draws, on the CPU."""
+    known, streams = data(), Streams.named(1, "gpu", runs=RUNS)
+    one = torch.ones(RUNS, DRAWS, dtype=DTYPE)
+    lengthscale = 0.2 + streams.uniform(DRAWS, DIM)
+    noise = 1e-3 + 0.1 * streams.uniform(DRAWS)
+    mean = 0.3 * streams.normal(DRAWS)
+    return Surrogate.condition(known.x, known.y, known.mask, lengthscale, one, noise, mean)
+
+
+class OnAnyDevice:
+    """The tests; a subclass names the device, and how much there is to do on it."""
+
+    device: str
+    strategies: tuple[Strategy, ...]
+    chains: int
+    draws: int
+    budget: int
+
+    def assert_close(self, result: Tensor, expected: Tensor, rtol: float = 1e-8) -> None:
+        """On the device, and equal to what the CPU has."""
+        assert result.device.type == self.device
+        atol = rtol * float(expected.abs().max().clamp(min=1e-12))
+        torch.testing.assert_close(result.cpu(), expected, rtol=rtol, atol=atol)
+
+    def test_the_log_posterior_and_its_gradient_agree(self) -> None:
+        here = data()
+        there = moved(here, self.device)
+        for prior in ("dimension-scaled", "saas"):
+            expected = Model(prior=prior).log_posterior(here.x, here.y, here.mask)
+            density = Model(prior=prior).log_posterior(there.x, there.y, there.mask)
+            u = expected.parametrization.sample(Streams.named(2, "gpu", runs=RUNS), 7)
+            value, gradient = density(u.flatten(0, 1).to(self.device))
+            value_here, gradient_here = expected(u.flatten(0, 1))
+            self.assert_close(value, value_here, rtol=1e-7)
+            self.assert_close(gradient, gradient_here, rtol=1e-6)
+
+    def test_a_surrogate_conditioned_there_is_the_surrogate(self) -> None:
+        here = surrogate()
+        there = Surrogate.condition(
+            x=here.x.to(self.device),
+            y=here.y[:, 0].to(self.device),
+            mask=here.mask.to(self.device),
+            lengthscale=here.lengthscale.to(self.device),
+            outputscale=here.outputscale.to(self.device),
+            noise_variance=here.noise_variance.to(self.device),
+            mean=here.mean.to(self.device),
+        )
+        x = sobol(13, DIM, Streams.named(3, "gpu", runs=RUNS))
+        expected = here.moments_and_gradients(x)
+        for part, wanted in zip(
+            there.moments_and_gradients(x.to(self.device)), expected, strict=True
+        ):
+            self.assert_close(part, wanted, rtol=1e-7)
+        self.assert_close(there.incumbent, here.incumbent)
+
+    def test_acquisitions_and_their_gradients_agree(self) -> None:
+        here = surrogate()
+        there = moved(here, self.device)
+        known = data()
+        failed = sobol(2, DIM, Streams.named(4, "gpu", runs=RUNS))
+        mask = torch.tensor([[True, True], [True, False], [False, False]])
+        x = sobol(13, DIM, Streams.named(5, "gpu", runs=RUNS))
+        for kind in (LogExpectedImprovement, LogProbabilityOfImprovement):
+            expected = weighted(kind(here), known, failed, mask).value_and_gradient(x)
+            lost = (failed.to(self.device), mask.to(self.device))
+            utility = weighted(kind(there), moved(known, self.device), *lost)
+            for part, wanted in zip(
+                utility.value_and_gradient(x.to(self.device)), expected, strict=True
+            ):
+                self.assert_close(part, wanted, rtol=1e-6)
+
+    def test_an_ascent_ends_where_it_does_on_the_cpu(self) -> None:
+        centre = sobol(7, 5, Streams.named(6, "gpu"))[0] * 1.4 - 0.2
+
+        def hills(x: Tensor) -> tuple[Tensor, Tensor]:
+            away = x - centre[: len(x)].to(x.device)
+            return -(away.square().sum(-1)), -2 * away
+
+        start = sobol(7, 5, Streams.named(7, "gpu"))[0]
+        expected = maximize(hills, start, 0.0, 1.0)
+        climbed = maximize(hills, start.to(self.device), 0.0, 1.0)
+        self.assert_close(climbed.x, expected.x, rtol=1e-6)
+        self.assert_close(climbed.x, centre.clamp(0, 1), rtol=1e-6)
+
+    def test_the_sampler_has_the_moments_that_it_has_on_the_cpu(self) -> None:
+        """Means of every chain are independent: their spread is the Monte-Carlo error."""
+        x = sobol(RESULTS, DIM, Streams.named(0, "gpu", runs=RUNS))
+        here = standardised(x, PROBLEM(x))
+        chains, draws = self.chains, self.draws
+        found = {}
+        for device in {"cpu", self.device}:
+            there = moved(here, device)
+            streams = Streams.named(8, f"gpu-{device}", runs=RUNS, device=device)
+            how = Sampling(chains=chains, warmup=2 * draws, draws=draws, kept=chains)
+            fit = fitting.fit(there, sampling=how, streams=streams)
+            assert fit.draws is not None
+            assert fit.draws.mean.device.type == device
+            u = fit.draws.unconstrained.cpu().unflatten(1, (chains, -1)).mean(2)
+            found[device] = (u.mean(1), u.std(1) / chains**0.5)
+        (one, one_error), (other, other_error) = found["cpu"], found[self.device]
+        z = (one - other) / (one_error.square() + other_error.square()).sqrt().clamp(min=1e-12)
+        assert float(z.abs().max()) < 6
+
+    def test_a_run_in_a_batch_is_the_run_alone(self) -> None:
+        for strategy in self.strategies:
+            options: dict[str, Any] = {
+                "strategy": strategy,
+                "budget": self.budget,
+                "inference": "map",
+                "device": self.device,
+                "progress": False,
+            }
+            together = replicate(PROBLEM, runs=2, **options)
+            assert together.device == self.device
+            for run in range(2):
+                alone = replicate(PROBLEM, runs=1, seed=run, **options)
+                difference = abs(together.points[run] - alone.points[0]).max()
+                # A tie of two maxima may fall either way on a device that rounds differently.
+                assert difference < 1e-3, f"{strategy.name}, run {run}: {difference}"
+
+    def test_an_optimizer_asks_for_legal_configurations_there(self) -> None:
+        space = Space(
+            Real("rate", 1e-4, 1, "log"), Integer("depth", 1, 9), Categorical("kind", ("a", "b"))
+        )
+        strategy = self.strategies[0]
+        optimizer = Optimizer(space, strategy, initial=3, inference="map", device=self.device)
+        for number in range(5):
+            trial, waiting = optimizer.ask(2)
+            assert space.validate(trial.params) == trial.params
+            optimizer.tell(trial, trial.params["depth"] + trial.params["rate"])
+            if number == 2:
+                optimizer.fail(waiting, "broke")
+        assert optimizer.fit().surrogate.x.device.type == self.device
+
+
+class OnTheCpu(OnAnyDevice, unittest.TestCase):
+    """The reference against itself."""
+
+    device = "cpu"
+    strategies = (ExpectedImprovement(QUICK),)
+    chains = 3
+    draws = 4
+    budget = 6
+
+
+@unittest.skipUnless(torch.cuda.is_available(), "no CUDA device")
+class OnAGpu(OnAnyDevice, unittest.TestCase):
+    """The same on a GPU, and what only a GPU has."""
+
+    device = "cuda"
+    strategies = (ExpectedImprovement(), ThompsonSampling())
+    chains = 12
+    draws = 16
+    budget = 12
+
+    def test_many_runs_integrate_their_hyperparameters_out_there(self) -> None:
+        options: dict[str, Any] = {"budget": self.budget, "initial": 5, "device": self.device}
+        runs = replicate(PROBLEM, runs=2, progress=False, **options)
+        assert runs.trials.tolist() == [self.budget] * 2
+        assert set(runs.diagnostics.status[:, 5:].flatten()) <= {"ok", "extended", "unconverged"}
+        assert (runs.diagnostics.leapfrog_steps[:, 5:] > 0).all()
+
+    def test_memory_on_the_device_is_flat(self) -> None:
+        peaks: list[int] = []
+
+        def recorded(x: Tensor) -> Tensor:
+            peaks.append(torch.cuda.max_memory_allocated())
+            torch.cuda.reset_peak_memory_stats()
+            return PROBLEM.function(x)
+
+        measured = replace(PROBLEM, function=recorded)
+        options: dict[str, Any] = {"inference": "map", "device": "cuda", "progress": False}
+        replicate(measured, runs=3, budget=64, **options)
+        # From 49 results on the capacity is 64, and so are all shapes.
+        later = peaks[2 * 50 :]
+        half = len(later) // 2
+        assert max(later[half:]) <= 1.2 * max(later[:half])
+
+    def test_a_posterior_backs_off_where_the_memory_runs_out(self) -> None:
+        there = moved(surrogate(), "cuda")
+        x = sobol(2**14, DIM, Streams.named(9, "gpu", runs=RUNS)).cuda()
+        expected = there.moments(x)
+        torch.cuda.empty_cache()
+        total = torch.cuda.get_device_properties(0).total_memory
+        room = torch.cuda.memory_reserved() + 2**25
+        torch.cuda.set_per_process_memory_fraction(room / total)
+        try:
+            backed_off = there.moments(x)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+            memory._lowered.clear()
+        for part, wanted in zip(backed_off, expected, strict=True):
+            torch.testing.assert_close(part, wanted, rtol=1e-9, atol=1e-11)
+
+
+if __name__ == "__main__":
+    unittest.main()
