@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -90,24 +90,35 @@ def bench(
     inference: Annotated[
         InferenceName, typer.Option(help="Treatment of the hyperparameters.")
     ] = InferenceName.NUTS,
+    runs: Annotated[int, typer.Option(help="How many at once, with seeds one after another.")] = 1,
     plot: Annotated[Path | None, typer.Option(help="Write the convergence plot here.")] = None,
     slices: Annotated[
         Path | None, typer.Option(help="Write the fitted surrogate along each parameter here.")
     ] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the runs here, for gpbo.Replications.load.")
+    ] = None,
 ) -> None:
-    """Optimize a built-in problem in this process, and say how close it came."""
+    """Optimize a built-in problem in this process, once or many times, and say how close it came.
+
+    Many runs, and a run to be saved, advance together in one batch.
+    """
     target = gpbo.problems.get(problem, dim)
-    for option, path in (("--plot", plot), ("--slices", slices)):
+    for option, path in (("--plot", plot), ("--slices", slices), ("--save", save)):
         if path is not None and not path.parent.is_dir():
             raise InvalidOption(f"{option}={path}: expected a path in a folder that exists")
-    result = gpbo.minimize(
-        target.evaluate,
-        target.space,
-        budget=budget,
-        strategy=strategy.value,
-        seed=seed,
-        inference=inference.value,
-    )
+    options: dict[str, Any] = {
+        "budget": budget,
+        "strategy": strategy.value,
+        "seed": seed,
+        "inference": inference.value,
+    }
+    if runs != 1 or save is not None:
+        if slices is not None:
+            raise InvalidOption(f"--slices={slices}: expected a single run that is not saved")
+        _bench_many(target, options, runs, plot, save)
+        return
+    result = gpbo.minimize(target.evaluate, target.space, **options)
     print(result)
     if result.best is not None and result.best.value is not None:
         print(
@@ -118,4 +129,21 @@ def bench(
     if slices is not None and result.best is not None:
         gpbo.plots.slices(result, slices)
     if result.interrupted:
+        raise typer.Exit(130)
+
+
+def _bench_many(
+    target: "gpbo.problems.Problem",
+    options: dict[str, Any],
+    runs: int,
+    plot: Path | None,
+    save: Path | None,
+) -> None:
+    replications = gpbo.replicate(target, runs=runs, **options)
+    print(replications)
+    if save is not None:
+        replications.save(save)
+    if plot is not None:
+        replications.plot(plot)
+    if replications.stopped == "interrupted":
         raise typer.Exit(130)

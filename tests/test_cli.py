@@ -39,6 +39,17 @@ def test_a_problem_is_optimized_and_plotted(tmp_path: Path) -> None:
     assert slices.read_bytes().startswith(b"\x89PNG")
 
 
+def test_many_runs_of_a_problem_are_summed_up_plotted_and_saved(tmp_path: Path) -> None:
+    plot, save = tmp_path / "regret.png", tmp_path / "runs.npz"
+    options = ["--strategy", "sobol", "--budget", "7", "--runs", "3", "--seed", "5"]
+    files = ["--plot", str(plot), "--save", str(save)]
+    result = runner.invoke(app, ["bench", "branin", *options, *files])
+    assert result.exit_code == 0, result.output
+    assert "3 runs of sobol on branin, 21 trials on cpu, the budget was used" in result.output
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert gpbo.Replications.load(save).seeds == (5, 6, 7)
+
+
 def test_every_named_strategy_can_be_asked_for() -> None:
     assert [name.value for name in StrategyName] == list(STRATEGIES)
 
@@ -51,6 +62,9 @@ def test_every_named_strategy_can_be_asked_for() -> None:
         (["bench", "branin", "--dim", "7"], "gpbo: dim=7: expected 2 for 'branin'"),
         (["bench", "branin", "--strategy", "bogus"], "bogus"),
         (["bench", "branin", "--plot", "no/such.png"], "gpbo: --plot=no/such.png: expected a path"),
+        (["bench", "branin", "--runs", "0"], "gpbo: runs=0: expected a whole number, 1 or more"),
+        (["bench", "branin", "--save", "no/runs"], "gpbo: --save=no/runs: expected a path"),
+        (["bench", "branin", "--runs", "2", "--slices", "x.png"], "gpbo: --slices=x.png: expected"),
         (["bench", "branin", "--slices", "no/x.png"], "gpbo: --slices=no/x.png: expected a path"),
         (["bogus"], "No such command 'bogus'"),
     ],
