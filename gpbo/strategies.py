@@ -103,19 +103,33 @@ class ThompsonSampling:
     Args:
         search: How hard to search every function's minimum.
         features: Random waves that a function of the prior is made of; see `gpbo.paths`.
+        hallucinate: Condition the functions on pending points, as if these had returned what was
+            expected of them. Points of a batch are then chosen one after another.
     """
 
     search: Search = field(
         default_factory=lambda: Search(raw=1024, perturbed=128, restarts=4, scouts=64)
     )
     features: int = 4096
+    hallucinate: bool = False
     name: ClassVar[str] = "ts"
     uses_model: ClassVar[bool] = True
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
         """The minima of ``count`` functions, all searched at once."""
+        if not self.hallucinate:
+            return self._minima(situation, situation.fit().surrogate, count)
+        return one_by_one(situation, count, self._hallucinated)
+
+    def _hallucinated(self, situation: Situation) -> Float[Tensor, "r d"]:
+        data = situation.data
+        surrogate = situation.fit().surrogate.hallucinate(data.pending, data.pending_mask)
+        return self._minima(situation, surrogate, 1).squeeze(1)
+
+    def _minima(
+        self, situation: Situation, surrogate: Surrogate, count: int
+    ) -> Float[Tensor, "r q d"]:
         data, space = situation.data, situation.space
-        surrogate = situation.fit().surrogate
         # What the paths of a batch share must not depend on the trial, for a batch to be what
         # single calls would have proposed.
         results: list[int] = data.counts.tolist()

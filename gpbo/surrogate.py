@@ -191,6 +191,26 @@ class Surrogate:
         factor bordered by the pending rows, the whitened residual of a sample *is* the standard
         normal vector it was made from.
         """
+        return self._bordered(pending, pending_mask, streams.normal(self.draws, pending.shape[1]))
+
+    def hallucinate(
+        self, pending: Float[Tensor, "r m d"], pending_mask: Bool[Tensor, "r m"]
+    ) -> "Surrogate":
+        """Condition on the pending points returning what is expected: the mean stays as it is.
+
+        What falls is the variance, which does not depend on the values (Desautels, Krause and
+        Burdick 2014, JMLR 15).
+        """
+        expected = pending.new_zeros(self.runs, self.draws, pending.shape[1])
+        return self._bordered(pending, pending_mask, expected)
+
+    def _bordered(
+        self,
+        pending: Float[Tensor, "r m d"],
+        pending_mask: Bool[Tensor, "r m"],
+        whitened: Float[Tensor, "r s m"],
+    ) -> "Surrogate":
+        """Conditioned on pending points too, with these whitened residuals."""
         count = pending.shape[1]
         if count == 0:
             return self
@@ -206,9 +226,9 @@ class Surrogate:
             torch.where(pending_mask[:, None], self.noise_variance[..., None], 1.0),
         )
         inverse = append_inverse_lower(self.inverse_factor, cross, corner)
-        noise = torch.where(pending_mask[:, None], streams.normal(self.draws, count), 0.0)
+        whitened = torch.where(pending_mask[:, None], whitened, 0.0)
         residual = torch.where(self.mask[:, None], self.y - self.mean[..., None], 0.0)
-        whitened = torch.cat([_apply(self.inverse_factor, residual), noise], dim=-1)
+        whitened = torch.cat([_apply(self.inverse_factor, residual), whitened], dim=-1)
         weights = _apply_transposed(inverse, whitened)
         x = torch.cat([self.x, pending], dim=1)
         mask = torch.cat([self.mask, pending_mask], dim=1)

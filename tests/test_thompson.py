@@ -182,3 +182,36 @@ def test_a_path_that_cannot_be_evaluated_harms_no_other() -> None:
     )
     assert torch.isfinite(points).all()
     torch.testing.assert_close(points[0, 0], healthy[0, 0], rtol=0, atol=1e-4)
+
+
+def test_hallucinated_results_leave_the_mean_and_take_the_spread_away() -> None:
+    surrogate = rugged(3, 11, 0.5)
+    pending = random_uniform(8, 1, 2, 3)
+    mask = torch.tensor([[True, False]])
+    sure = surrogate.hallucinate(pending, mask)
+    x = torch.cat([pending, random_uniform(9, 1, 5, 3)], 1)
+    (mean, variance), (same, less) = surrogate.moments(x), sure.moments(x)
+    torch.testing.assert_close(same, mean)
+    assert (less <= variance * (1 + 1e-9)).all()
+    assert less[0, 0, 0] < 2e-3
+    assert variance[0, 0, 0] > 0.1
+    torch.testing.assert_close(less[0, 0, 1], sure.moments(x[:, 1:2])[1][0, 0, 0])
+
+
+def test_functions_conditioned_on_what_is_pending_go_through_the_expected_values() -> None:
+    surrogate = rugged(3, 11, 0.5)
+    pending = random_uniform(8, 1, 2, 3)
+    sure = surrogate.hallucinate(pending, torch.ones(1, 2, dtype=torch.bool))
+    values = drawn(sure, 200, 256).at(pending)[0]
+    mean, variance = (moment[0, 0] for moment in sure.moments(pending))
+    assert ((values.mean(0) - mean).abs() < 4 * (variance / 200).sqrt()).all()
+    assert ((values.std(0) / variance.sqrt() - 1).abs() < 4 / 400**0.5).all()
+
+
+def test_conditioning_on_pending_points_matters_from_the_second_point_of_a_batch_on() -> None:
+    search = Search(raw=64, perturbed=16, restarts=2, scouts=8)
+    plain, sure = (ThompsonSampling(search, 256, hallucinate) for hallucinate in (False, True))
+    now = situation(rugged(2, 7, 0.4), 2)
+    without, conditioned = plain.propose(now, 3)[0], sure.propose(now, 3)[0]
+    torch.testing.assert_close(conditioned[0], without[0], rtol=0, atol=1e-6)
+    assert (conditioned[1] - without[1]).abs().max() > 1e-4

@@ -1,0 +1,351 @@
+"""Workers on a simulated clock: what a strategy makes of parallel evaluations, many runs at once.
+
+Evaluations take simulated time, by a law or by what is evaluated. In every run, at every step, one
+worker ends (or, in step, all of them) and is asked for again, so the runs stay aligned by their
+numbers of trials while each has a clock of its own, and every step is one batch of all runs.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import repeat
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gpbo import fitting
+from gpbo.backend import DTYPE, Streams, resolve_device
+from gpbo.data import Observations, standardised
+from gpbo.errors import InvalidOption
+from gpbo.fitting import Fit, Inference, Model
+from gpbo.kept import Kept
+from gpbo.optimizer import check_inference, default_initial, whole_number
+from gpbo.problems import Problem
+from gpbo.situation import Situation, Strategy
+from gpbo.strategies import SobolSearch, resolve_strategy
+
+#: How long each of some points takes to evaluate, from the points and the streams of the runs.
+Times = Callable[[Float[Tensor, "r q d"], Streams], Float[Tensor, "r q"]]
+
+
+def pareto(shape: float) -> Times:
+    """Pareto times of mean 1: most are a little shorter, a few very long.
+
+    Raises:
+        InvalidOption: ``shape`` is at most 1, where there is no mean.
+    """
+    if not shape > 1:
+        raise InvalidOption(f"shape={shape!r}: expected more than 1")
+
+    def times(x: Float[Tensor, "r q d"], streams: Streams) -> Float[Tensor, "r q"]:
+        return (shape - 1) / shape * (1 - streams.uniform(x.shape[1])) ** (-1 / shape)
+
+    return times
+
+
+#: Laws of evaluation times, all of mean 1.
+LAWS: dict[str, Times] = {
+    "constant": lambda x, streams: torch.ones_like(x[..., 0]),
+    "uniform": lambda x, streams: 2 * streams.uniform(x.shape[1]),
+    "half-normal": lambda x, streams: (torch.pi / 2) ** 0.5 * streams.normal(x.shape[1]).abs(),
+    "exponential": lambda x, streams: -torch.log1p(-streams.uniform(x.shape[1])),
+    "pareto": pareto(3.0),
+}
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """The trials of every run, in the order in which they ended.
+
+    Attributes:
+        trial: Their numbers, from 0 in the order in which they were asked for.
+        started, ended: When, on the simulated clock, which starts at 0.
+        told: When the optimizer heard of it: in step, when the last trial of its batch ended.
+        points: In the unit cube.
+        values: What was observed, to be minimised.
+        truth: The same without noise.
+        optimum: The least value of the problem.
+        horizon: When the clock stops; trials that ended later are there, too.
+        seeds: Of the runs.
+    """
+
+    trial: Int[Tensor, "r t"]
+    started: Float[Tensor, "r t"]
+    ended: Float[Tensor, "r t"]
+    told: Float[Tensor, "r t"]
+    points: Float[Tensor, "r t d"]
+    values: Float[Tensor, "r t"]
+    truth: Float[Tensor, "r t"]
+    optimum: float
+    horizon: float
+    seeds: tuple[int, ...]
+
+    @property
+    def evaluations(self) -> Int[Tensor, " r"]:
+        """How many trials the optimizer heard of in time."""
+        return (self.told <= self.horizon).sum(-1)
+
+    @property
+    def regret(self) -> Float[Tensor, "r t"]:
+        """How far the best of the points evaluated so far lies above the optimum."""
+        return self.truth.cummin(-1).values - self.optimum
+
+    def regret_at(self, times: Float[Tensor, " k"]) -> Float[Tensor, "r k"]:
+        """The regret of what had ended at these times; infinite before the first trial has."""
+        late = self.ended.unsqueeze(-1) > times
+        best = self.truth.unsqueeze(-1).masked_fill(late, torch.inf).amin(1)
+        return best - self.optimum
+
+    def events(self, run: int = 0) -> Iterator[tuple[Literal["ask", "tell"], int]]:
+        """The log of a run: its trials' numbers, as they were asked for and told.
+
+        Whoever asks and tells a `gpbo.Optimizer` of that run's seed in this order gets the
+        same trials.
+        """
+        numbers = self.trial[run].tolist()
+        asks = zip(self.started[run].tolist(), repeat(1), numbers, numbers, strict=False)
+        tells = zip(self.told[run].tolist(), repeat(0), range(len(numbers)), numbers, strict=False)
+        for _, asked, _, number in sorted([*asks, *tells]):
+            yield ("ask" if asked else "tell"), number
+
+
+def simulate(
+    problem: Problem,
+    *,
+    workers: int,
+    horizon: float,
+    strategy: str | Strategy = "ts",
+    mode: Literal["async", "sync"] = "async",
+    times: str | Times = "exponential",
+    latency: float | Literal["measured"] = 0.0,
+    refit_every: int = 1,
+    runs: int = 1,
+    seed: int = 0,
+    initial: int | None = None,
+    inference: Inference = "map",
+    model: Model | None = None,
+    device: str = "auto",
+) -> Simulation:
+    """Run a strategy with several workers until the simulated clock of every run stops.
+
+    Run ``i`` has the seed ``seed + i``. Its ``j``-th trial takes the same time, and has the same
+    noise, whatever the strategy and the mode.
+
+    Args:
+        problem: What to minimise.
+        workers: How many trials run at a time.
+        horizon: When the clocks stop.
+        strategy: As in `gpbo.Optimizer`.
+        mode: ``"async"``: a worker that ends is asked for again at once; ``"sync"``: when all have.
+        times: A name in `LAWS`, all of mean 1, or a function of the points.
+        latency: How long one ask takes on the simulated clock, during which no other worker is
+            asked for; ``"measured"`` for the seconds that it really took, per run.
+        refit_every: Results after which the hyperparameters are fitted anew; the posterior always
+            knows all results.
+        runs: How many.
+        seed: Of the first run.
+        initial: Trials of the initial design; by default as in `gpbo.Optimizer`.
+        inference: As in `gpbo.Optimizer`.
+        model: Likewise.
+        device: Likewise.
+
+    Raises:
+        InvalidOption: an option is not one of those allowed.
+    """
+    if mode not in ("async", "sync"):
+        raise InvalidOption(f"mode={mode!r}: expected 'async' or 'sync'")
+    if isinstance(times, str) and times not in LAWS:
+        raise InvalidOption(f"times={times!r}: expected one of {', '.join(LAWS)}, or a function")
+    if not 0 < horizon < float("inf"):
+        raise InvalidOption(f"horizon={horizon!r}: expected a positive number")
+    if latency != "measured" and not 0 <= latency < float("inf"):
+        raise InvalidOption(f"latency={latency!r}: expected a number, 0 or more, or 'measured'")
+    if initial is None:
+        initial = default_initial(problem.space)
+    engine = _Engine(
+        problem=problem,
+        strategy=resolve_strategy(strategy),
+        workers=whole_number("workers", workers, least=1),
+        times=LAWS[times] if isinstance(times, str) else times,
+        latency=latency,
+        refit_every=whole_number("refit_every", refit_every, least=1),
+        initial=whole_number("initial", initial, least=1),
+        inference=check_inference(inference),
+        model=model or Model(),
+        seeds=tuple(range(seed, seed + whole_number("runs", runs, least=1))),
+        device=resolve_device(device),
+    )
+    state = engine.begin()
+    width = engine.workers if mode == "sync" else 1
+    while bool((state.now <= horizon).any()):
+        state = engine.ask(engine.end(state, width), width)
+    done = state.done
+    return Simulation(
+        done.trial,
+        done.started,
+        done.ended,
+        done.told,
+        done.x,
+        done.values,
+        done.truth,
+        problem.optimum,
+        horizon,
+        engine.seeds,
+    )
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """Trials of every run; ``ended`` is when they will have, for those that are under way."""
+
+    trial: Int[Tensor, "r t"]
+    started: Float[Tensor, "r t"]
+    ended: Float[Tensor, "r t"]
+    told: Float[Tensor, "r t"]
+    x: Float[Tensor, "r t d"]
+    values: Float[Tensor, "r t"]
+    truth: Float[Tensor, "r t"]
+
+    def joined(self, other: "_Trials") -> "_Trials":
+        return _Trials(
+            **{name: torch.cat([own, getattr(other, name)], 1) for name, own in vars(self).items()}
+        )
+
+    def at(self, index: Int[Tensor, "r j"]) -> "_Trials":
+        rows = torch.arange(index.shape[0], device=index.device).unsqueeze(-1)
+        return _Trials(**{name: own[rows, index] for name, own in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class _State:
+    done: _Trials
+    running: _Trials
+    now: Float[Tensor, " r"]  # of each run's clock
+    free_at: Float[Tensor, " r"]  # when the optimizer has answered all asks so far
+    asked: int
+    taken: tuple[frozenset[Hashable], ...]
+    kept: Kept | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """What all runs have in common, and how they advance."""
+
+    problem: Problem
+    strategy: Strategy
+    workers: int
+    times: Times
+    latency: float | Literal["measured"]
+    refit_every: int
+    initial: int
+    inference: Inference
+    model: Model
+    seeds: tuple[int, ...]
+    device: torch.device
+
+    def begin(self) -> _State:
+        """All workers on their first trials."""
+        runs = len(self.seeds)
+        nothing = torch.zeros(runs, 0, dtype=DTYPE, device=self.device)
+        x = torch.zeros(runs, 0, self.problem.dim, dtype=DTYPE, device=self.device)
+        none = _Trials(nothing.long(), nothing, nothing, nothing, x, nothing, nothing)
+        zero = torch.zeros(runs, dtype=DTYPE, device=self.device)
+        state = _State(none, none, zero, zero, 0, (frozenset(),) * runs)
+        return self.ask(state, self.workers)
+
+    def end(self, state: _State, count: int) -> _State:
+        """The clocks at the end of the next ``count`` trials to end, which are told."""
+        order = state.running.ended.argsort(dim=1, stable=True)
+        done = state.running.at(order[:, :count])
+        now = done.ended[:, -1]
+        told = replace(done, told=now.unsqueeze(-1).expand_as(done.ended))
+        left = state.running.at(order[:, count:].sort(dim=1).values)
+        return replace(state, done=state.done.joined(told), running=left, now=now)
+
+    def ask(self, state: _State, count: int) -> _State:
+        """``count`` workers of every run set to work, one after another."""
+        began = time.perf_counter()
+        points, kept = self._propose(state, count)
+        seconds = (time.perf_counter() - began) / (count * len(self.seeds))
+        latency = seconds if self.latency == "measured" else self.latency
+        asks = 1 + torch.arange(count, dtype=DTYPE, device=self.device)
+        started = torch.maximum(state.now, state.free_at).unsqueeze(-1) + latency * asks
+        space = self.problem.space
+        configurations = space.decode(points.flatten(0, 1))
+        x = space.encode(configurations).to(self.device).view(points.shape)
+        keys = list(map(space.key, configurations))
+        asked = [frozenset(keys[i : i + count]) for i in range(0, len(keys), count)]
+        numbers = torch.arange(state.asked, state.asked + count, device=self.device)
+        trials = [self._evaluated(x[:, j : j + 1], state.asked + j) for j in range(count)]
+        took, values = (torch.cat(each, 1) for each in zip(*trials, strict=True))
+        ended = started + took
+        running = _Trials(
+            numbers.expand(len(x), -1), started, ended, ended, x, values, self.problem(x)
+        )
+        return replace(
+            state,
+            running=state.running.joined(running),
+            free_at=started[:, -1],
+            asked=state.asked + count,
+            taken=tuple(old | new for old, new in zip(state.taken, asked, strict=True)),
+            kept=kept,
+        )
+
+    def _evaluated(
+        self, x: Float[Tensor, "r 1 d"], number: int
+    ) -> tuple[Float[Tensor, "r 1"], Float[Tensor, "r 1"]]:
+        """How long this trial takes, and its value."""
+        clock, noise = (
+            Streams.per_seed(self.seeds, purpose, number, device=self.device)
+            for purpose in ("evaluation-time", "noise")
+        )
+        return self.times(x, clock), self.problem.observe(x, noise)
+
+    def _propose(self, state: _State, count: int) -> tuple[Float[Tensor, "r q d"], Kept | None]:
+        data = standardised(state.done.x, state.done.values, pending=state.running.x)
+        kept = [state.kept]
+
+        def fit() -> Fit:
+            fitted, kept[0] = self._fit(data, state.kept)
+            return fitted
+
+        situation = Situation(
+            space=self.problem.space,
+            data=data,
+            failed=state.done.x[:, :0],
+            failed_mask=torch.zeros(len(self.seeds), 0, dtype=torch.bool, device=self.device),
+            taken=state.taken,
+            seeds=self.seeds,
+            index=state.asked,
+            fit=cache(fit),
+        )
+        design = self._design_left(state, count)
+        points = SobolSearch().propose(situation, design) if design else data.x[:, :0]
+        for point in points.unbind(1):
+            situation = situation.after(point)
+        if design < count:
+            points = torch.cat([points, self.strategy.propose(situation, count - design)], 1)
+        return points, kept[0]
+
+    def _design_left(self, state: _State, wanted: int) -> int:
+        """As in `gpbo.Optimizer`: without a result there is nothing to fit."""
+        if not self.strategy.uses_model:
+            return 0
+        results = state.done.x.shape[1]
+        return wanted if not results else min(wanted, max(0, self.initial - state.asked))
+
+    def _fit(self, data: Observations, kept: Kept | None) -> tuple[Fit, Kept]:
+        size = data.x.shape[1]
+        if kept is not None and size < kept.size + self.refit_every:
+            return kept.condition(data, self.model.nu), kept
+        fitted = fitting.fit(
+            data,
+            self.model,
+            inference=self.inference,
+            warm=None if kept is None else kept.warm,
+            streams=Streams.per_seed(self.seeds, "fit", size, device=self.device),
+        )
+        return fitted, Kept.of(fitted, data, size)

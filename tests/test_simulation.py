@@ -1,0 +1,215 @@
+"""The simulated clock: how many evaluations fit in, and that a run is what an optimizer does."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gpbo import problems
+from gpbo.backend import Streams
+from gpbo.candidates import Search
+from gpbo.errors import InvalidOption
+from gpbo.optimizer import Optimizer
+from gpbo.simulation import LAWS, Simulation, pareto, simulate
+from gpbo.situation import Situation
+from gpbo.strategies import ExpectedImprovement, ThompsonSampling
+
+BRANIN = problems.get("branin")
+QUICK = Search(raw=32, perturbed=8, restarts=2, iterations=8)
+TS = ThompsonSampling(QUICK, features=64)
+
+
+def clock(**options: Any) -> Simulation:
+    return simulate(BRANIN, **{"strategy": "random", "workers": 3, "horizon": 4.0, **options})
+
+
+class Still:
+    """Asks for one point, again and again."""
+
+    name = "still"
+    uses_model = False
+
+    def propose(self, situation: Situation, count: int) -> Tensor:
+        return situation.data.x.new_full((situation.data.runs, count, 2), 0.5)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_the_laws_have_mean_one(law: str) -> None:
+    times = LAWS[law](torch.zeros(2, 200_000, 1), Streams([0, 1]))
+    assert (times >= 0).all()
+    error = times.std() / 400_000**0.5
+    assert (times.mean() - 1).abs() <= 4 * error + 1e-12
+
+
+# Expected numbers: the mean of 300 simulations of the bare clocks, which are in the literature too:
+# a renewal process for each worker, or a maximum of as many times.
+@pytest.mark.parametrize(
+    ("law", "workers", "horizon", "free", "in_step"),
+    [
+        pytest.param("uniform", 4, 50.0, 198, 123, marks=pytest.mark.long),
+        pytest.param("half-normal", 4, 40.0, 160, 86, marks=pytest.mark.long),
+        pytest.param("pareto", 35, 20.0, 688, 227, marks=pytest.mark.long),
+        ("half-normal", 10, 25.0, 248, 101),
+        ("exponential", 8, 30.0, 242, 85),
+    ],
+)
+def test_as_many_evaluations_fit_in_as_the_law_says(
+    law: str, workers: int, horizon: float, free: int, in_step: int
+) -> None:
+    options = {"workers": workers, "horizon": horizon, "times": law, "runs": 24}
+    for mode, expected in (("async", free), ("sync", in_step)):
+        counts = clock(mode=mode, strategy=Still(), **options).evaluations.double()
+        error = counts.std() / 24**0.5
+        assert abs(counts.mean() - expected) < 0.05 * expected
+        assert abs(counts.mean() - expected) < 4 * error + 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("law", "ratios"),
+    [
+        ("uniform", {4: 1.60, 8: 1.78, 10: 1.82, 12: 1.85, 25: 1.92, 35: 1.94}),
+        ("half-normal", {4: 1.83, 8: 2.24, 10: 2.36, 12: 2.46, 25: 2.83, 35: 2.98, 100: 3.44}),
+        ("exponential", {4: 2.08, 8: 2.72, 10: 2.93, 12: 3.10, 25: 3.82, 35: 4.16, 100: 5.19}),
+        ("pareto", {4: 1.47, 8: 1.83, 10: 1.97, 12: 2.07, 25: 2.65, 35: 2.96, 100: 4.19}),
+    ],
+)
+def test_the_gain_of_not_waiting_is_the_expected_maximum(
+    law: str, ratios: dict[int, float]
+) -> None:
+    """The mean of the longest of M times, which is how much longer a batch lasts than a trial."""
+    times = LAWS[law](torch.zeros(1, 100 * 20_000, 1), Streams([3]))[0]
+    for workers, ratio in ratios.items():
+        longest = times[: workers * 20_000].view(20_000, workers).amax(1)
+        assert abs(longest.mean() / ratio - 1) < 0.05
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_no_more_trials_run_at_a_time_than_there_are_workers(mode: str) -> None:
+    result = clock(mode=mode, runs=5)
+    moments = torch.linspace(0.01, 3.9, 97).double()
+    started = (result.started.unsqueeze(-1) <= moments).sum(1)
+    ended = (result.ended.unsqueeze(-1) <= moments).sum(1)
+    running = started - ended
+    assert running.max() <= 3
+    if mode == "async":  # those that end last, after the horizon, are not all in the log
+        early = moments < 2.0
+        assert (running[:, early] >= 1).all()
+
+
+def test_in_step_all_workers_start_together() -> None:
+    result = clock(mode="sync", workers=5, runs=2)
+    starts = result.started.view(2, -1, 5)
+    assert (starts == starts[..., :1]).all()
+    assert (starts[:, 1:, 0] == result.ended.view(2, -1, 5)[:, :-1].amax(-1)).all()
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+@pytest.mark.parametrize("strategy", [TS, ExpectedImprovement(QUICK)], ids=["ts", "ei"])
+def test_a_run_is_what_an_optimizer_asked_and_told_in_that_order_does(
+    mode: str, strategy: Any
+) -> None:
+    options = {"strategy": strategy, "mode": mode, "initial": 4, "workers": 2, "seed": 7}
+    runs = [clock(**{**options, "seed": seed}) for seed in (7, 8)]
+    for run, result in enumerate(runs):
+        optimizer = Optimizer(BRANIN.space, strategy, seed=7 + run, initial=4, inference="map")
+        values = dict(zip(result.trial[0].tolist(), result.values[0].tolist(), strict=True))
+        points = dict(zip(result.trial[0].tolist(), result.points[0], strict=True))
+        for kind, number in result.events():
+            if kind == "tell":
+                optimizer.tell(number, values[number])
+                continue
+            trial = optimizer.ask()
+            while trial.id < number:  # asked, and not ended before the log does
+                trial = optimizer.ask()
+            asked = BRANIN.space.encode([trial.params])[0]
+            torch.testing.assert_close(asked, points[number], rtol=0, atol=1e-5)
+
+
+def test_a_run_of_a_batch_is_the_run_alone() -> None:
+    together = clock(strategy=TS, runs=3, seed=4, initial=3)
+    alone = clock(strategy=TS, runs=1, seed=5, initial=3)
+    size = min(together.values.shape[1], alone.values.shape[1])
+    assert size > 6
+    torch.testing.assert_close(together.ended[1, :size], alone.ended[0, :size])
+    torch.testing.assert_close(together.points[1, :size], alone.points[0, :size], rtol=0, atol=1e-4)
+
+
+def test_times_may_come_from_what_is_evaluated() -> None:
+    def left_is_slow(x: Tensor, streams: Streams) -> Tensor:
+        return torch.where(x[..., 0] < 0.5, 3.0, 1.0)
+
+    result = clock(times=left_is_slow)
+    took = result.ended - result.started
+    assert (took.round() == torch.where(result.points[..., 0] < 0.5, 3.0, 1.0)).all()
+
+
+def test_what_the_optimizer_takes_counts_if_asked_for() -> None:
+    free = clock(times="constant", workers=1, horizon=10.0)
+    assert free.evaluations.tolist() == [10]
+    slow = clock(times="constant", workers=1, horizon=10.0, latency=0.5)
+    assert slow.evaluations.tolist() == [6]
+    # One optimizer answers four workers in turn, a quarter each: never more than 4 a unit.
+    busy = clock(times="constant", workers=8, horizon=10.0, latency=0.25)
+    assert 30 <= int(busy.evaluations) <= 40
+    measured = clock(times="constant", workers=1, horizon=2.0, latency="measured")
+    assert (measured.started > 0).all()
+
+
+def test_the_regret_at_a_time_is_that_of_what_had_ended() -> None:
+    result = Simulation(
+        trial=torch.tensor([[1, 0, 2]]),
+        started=torch.tensor([[0.0, 0.0, 1.0]]),
+        ended=torch.tensor([[1.0, 2.0, 5.0]]),
+        told=torch.tensor([[1.0, 2.0, 5.0]]),
+        points=torch.zeros(1, 3, 1),
+        values=torch.tensor([[3.0, 4.0, 0.0]]),
+        truth=torch.tensor([[3.0, 4.0, 1.0]]),
+        optimum=0.5,
+        horizon=4.0,
+        seeds=(0,),
+    )
+    times = torch.tensor([0.5, 1.0, 3.0, 5.0])
+    assert result.regret_at(times).tolist() == [[float("inf"), 2.5, 2.5, 0.5]]
+    assert result.evaluations.tolist() == [2]
+    assert list(result.events()) == [
+        ("ask", 0), ("ask", 1), ("tell", 1), ("ask", 2), ("tell", 0), ("tell", 2),
+    ]  # fmt: skip
+
+
+def test_hyperparameters_may_be_fitted_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpbo import fitting
+
+    sizes, fit = [], fitting.fit
+
+    def noting(data: Any, *args: Any, **kwargs: Any) -> Any:
+        sizes.append(data.x.shape[1])
+        return fit(data, *args, **kwargs)
+
+    monkeypatch.setattr(fitting, "fit", noting)
+    clock(strategy=TS, workers=1, horizon=12.0, times="constant", initial=3, refit_every=4)
+    assert sizes == [3, 7, 11]
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [
+        ("workers", 0),
+        ("horizon", 0.0),
+        ("mode", "step"),
+        ("times", "normal"),
+        ("latency", -1.0),
+        ("refit_every", 0),
+        ("runs", 0),
+        ("initial", 0),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(option: str, wrong: Any) -> None:
+    with pytest.raises((InvalidOption, TypeError), match=option):
+        clock(**{option: wrong})
+
+
+def test_pareto_times_without_a_mean_are_refused() -> None:
+    with pytest.raises(InvalidOption, match=r"shape=1\.0"):
+        pareto(1.0)
