@@ -1,14 +1,19 @@
-"""The command line: ``gpbo problems`` and ``gpbo bench``."""
+"""The command line: tuning jobs (``tune``, ``resume``, ``show``, ``stop``) and benchmarks."""
 
+import json
 import sys
+import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import gpbo
 from gpbo.errors import GpboError, InvalidOption
+
+if TYPE_CHECKING:
+    from gpbo.storage import SqliteStorage
 
 app = typer.Typer(
     help="Fully Bayesian optimization.",
@@ -147,3 +152,100 @@ def _bench_many(
         replications.plot(plot)
     if replications.stopped == "interrupted":
         raise typer.Exit(130)
+
+
+@app.command()
+def tune(file: Annotated[Path, typer.Argument(help="A job file in TOML.")]) -> None:
+    """Begin the tuning job that a file describes."""
+    _run_job(file, resume=False)
+
+
+@app.command()
+def resume(file: Annotated[Path, typer.Argument(help="The job file.")]) -> None:
+    """Go on with a tuning job that was stopped, interrupted or killed."""
+    _run_job(file, resume=True)
+
+
+@app.command()
+def show(
+    where: Annotated[Path, typer.Argument(help="A job file, or a storage.")],
+    name: Annotated[str | None, typer.Argument(help="The job; by default the latest.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all there is as JSON.")] = False,
+    watch: Annotated[bool, typer.Option(help="Go on showing it until it ends.")] = False,
+) -> None:
+    """Show where a job stands, what its workers do and its latest trials."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from gpbo import view
+
+    store, job = _stored(where, name)
+    if as_json:
+        print(json.dumps(view.plain(store.read(job)), allow_nan=False))
+        return
+    with Live(get_renderable=lambda: view.panel(store.read(job)), console=Console()):
+        while watch and store.read(job).ended is None:
+            time.sleep(0.5)
+
+
+@app.command()
+def stop(
+    where: Annotated[Path, typer.Argument(help="A job file, or a storage.")],
+    name: Annotated[str | None, typer.Argument(help="The job; by default the latest.")] = None,
+) -> None:
+    """Ask the process that drives a job to end it; `gpbo resume` goes on."""
+    store, job = _stored(where, name)
+    store.request_stop(job)
+    print(f"asked {job} to stop")
+
+
+def _run_job(file: Path, *, resume: bool) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    from gpbo import view
+    from gpbo.job import read_job
+    from gpbo.result import outcome, short_params
+    from gpbo.storage import SqliteStorage
+    from gpbo.trial import Trial
+
+    job = read_job(file)
+    console = Console(stderr=True)
+
+    def tell(trial: Trial) -> None:
+        if not console.is_terminal:
+            line = f"trial {trial.id}: {outcome(trial)}  {short_params(trial.params)}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    tuner = job.tuner(file.parent, resume=resume, on_end=tell)
+    if console.is_terminal:
+        store = SqliteStorage(file.parent / job.storage)
+        with Live(
+            get_renderable=lambda: view.panel(store.read(job.name)),
+            console=console,
+            refresh_per_second=2,
+        ):
+            result = tuner.run()
+    else:
+        result = tuner.run()
+    print(result)
+    if result.interrupted:
+        raise typer.Exit(130)
+
+
+def _stored(where: Path, name: str | None) -> "tuple[SqliteStorage, str]":
+    """The storage and the job that two arguments mean."""
+    from gpbo.storage import SqliteStorage
+
+    if where.suffix == ".toml":
+        from gpbo.job import read_job
+
+        job = read_job(where)
+        where, name = where.parent / job.storage, job.name if name is None else name
+    if not where.exists():
+        raise InvalidOption(f"where={str(where)!r}: expected a job file or a storage that exists")
+    store = SqliteStorage(where)
+    names = store.names()
+    if name is None and not names:
+        raise InvalidOption(f"where={str(where)!r}: it has no job")
+    return store, names[-1] if name is None else name

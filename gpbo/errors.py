@@ -11,7 +11,8 @@
     ├── SpaceExhausted        every point of a finite space was tried or is pending
     ├── StorageError          a storage that cannot be used so
     ├── UnknownJob            no job has this name (also KeyError)
-    └── JobInUse              another process drives this job
+    ├── JobInUse              another process drives this job
+    └── InvalidJob            a job file with mistakes (also ValueError)
 
 An error's message names the parameter, the value it got and what is allowed.
 """
@@ -67,3 +68,7 @@ class UnknownJob(GpboError, KeyError):
 
 class JobInUse(GpboError):
     """Another process drives this job."""
+
+
+class InvalidJob(GpboError, ValueError):
+    """A job file has mistakes; the message has a line for each of them."""

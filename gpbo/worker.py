@@ -69,9 +69,18 @@ class RunningTrial:
 
 @dataclass(frozen=True)
 class Imported:
-    """The function ``module:function``, imported where it runs."""
+    """The function ``module:function``, imported where it runs.
+
+    Args:
+        target: Its name.
+        folder: Where modules are looked for first; by default the current one.
+
+    Raises:
+        InvalidOption: the name has another form.
+    """
 
     target: str
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.target):
@@ -80,8 +89,9 @@ class Imported:
     def load(self) -> Callable[..., Any]:
         """The function itself."""
         module, _, name = self.target.partition(":")
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())
+        folder = str(self.folder or Path.cwd())
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)
         return function
 
@@ -97,6 +107,7 @@ class Command:
             first one, and perhaps a group ``step``. Without it, the value is that of ``"value"`` in
             a line of JSON, which may have a ``"step"``. A value with a step is an intermediate one,
             and the last of them is the result if no other line has one.
+        folder: Where it runs; by default the current one.
 
     Raises:
         InvalidOption: the template cannot be split, or the expression has no group.
@@ -104,6 +115,7 @@ class Command:
 
     template: str
     metric: str | None = None
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -242,6 +254,7 @@ def _run_command(task: Task, command: Command) -> Outcome:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,
+                cwd=command.folder,
             )
         except OSError as error:
             return Outcome(reason=f"the command did not start: {error}")

@@ -1,5 +1,7 @@
 """The command line, called as a user calls it."""
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -82,3 +84,95 @@ def test_mistakes_end_with_a_message_and_no_traceback(
     err = capsys.readouterr().err
     assert message in err
     assert "Traceback" not in err
+
+
+# --- tuning jobs
+
+JOB = """
+name = "bowl"
+objective = "train:loss"
+budget = 4
+strategy = "sobol"
+[space.x]
+type = "real"
+low = 0
+high = 1
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    (tmp_path / "train.py").write_text("def loss(params):\n    return params['x'] ** 2\n")
+    (tmp_path / "job.toml").write_text(JOB)
+    return tmp_path / "job.toml"
+
+
+def called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["gpbo", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def test_a_job_is_tuned_shown_and_resumed(
+    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = called(monkeypatch, capsys, "tune", job)
+    assert (code, "4 trials (0 failed), the budget was used" in out) == (0, True)
+    assert err.count("trial ") == 4
+    code, out, _ = called(monkeypatch, capsys, "show", job)
+    assert "ended: budget" in out
+    code, out, _ = called(monkeypatch, capsys, "show", job.parent / "gpbo.db", "bowl", "--json")
+    assert len(json.loads(out)["trials"]) == 4
+    code, _, err = called(monkeypatch, capsys, "tune", job)
+    assert (code, "has a job of this name" in err) == (2, True)
+    job.write_text(JOB.replace("budget = 4", "budget = 6"))
+    code, out, err = called(monkeypatch, capsys, "resume", job)
+    assert "6 trials (0 failed)" in out
+    assert err.count("trial ") == 2
+
+
+def test_a_job_is_stopped_from_another_process_and_goes_on(
+    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (job.parent / "train.py").write_text(
+        "import time\ndef loss(params):\n    time.sleep(0.2)\n    return params['x']\n"
+    )
+    job.write_text(JOB.replace("budget = 4", "budget = 500"))
+    script = "from gpbo.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, "tune", str(job)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as driver:
+        assert driver.stderr is not None
+        assert driver.stderr.readline().startswith("trial 0: ")
+        code, _, err = called(monkeypatch, capsys, "resume", job)
+        assert (code, "a process drives this job" in err) == (2, True)
+        code, out, _ = called(monkeypatch, capsys, "stop", job)
+        assert (code, out) == (0, "asked bowl to stop\n")
+        out, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "interrupted" in out
+    done = int(out.split()[0])
+    job.write_text(JOB.replace("budget = 4", f"budget = {done + 1}"))
+    _, out, _ = called(monkeypatch, capsys, "resume", job)
+    assert out.startswith(f"{done + 1} trials")
+
+
+def test_what_is_not_there_is_said(
+    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, message in (
+        (("show", job.parent / "none.db"), "expected a job file or a storage that exists"),
+        (("show", job), "expected a job file or a storage that exists"),
+        (("resume", job), "has no such job"),
+        (("tune", job.parent / "none.toml"), "none.toml"),
+    ):
+        code, _, err = called(monkeypatch, capsys, *arguments)
+        assert (code, message in err) == (2, True), err
+        assert "Traceback" not in err

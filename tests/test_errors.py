@@ -34,6 +34,7 @@ ALSO_BUILTIN = {
     "InvalidResult": ValueError,
     "UnknownTrial": KeyError,
     "UnknownJob": KeyError,
+    "InvalidJob": ValueError,
 }
 
 

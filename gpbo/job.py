@@ -1,0 +1,232 @@
+"""A tuning job in a TOML file: read, checked, and every mistake in it named with its key."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.dataclasses import dataclass as checked
+
+from gpbo.completion import Completion, MedianRule
+from gpbo.errors import InvalidJob, SpaceError
+from gpbo.optimizer import Optimizer, default_initial
+from gpbo.spec import read_space, write_space
+from gpbo.storage import SqliteStorage
+from gpbo.strategies import STRATEGIES
+from gpbo.transfer import LARGEST_START, Kind, warm_start
+from gpbo.tuner import Execution, Tuner
+from gpbo.worker import Command, Imported
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@checked(frozen=True, config=_STRICT)
+class _EarlyStopping(MedianRule):
+    """`MedianRule` in a file."""
+
+
+@checked(frozen=True, config=_STRICT)
+class _Completion(Completion):
+    """`Completion` in a file."""
+
+
+@checked(frozen=True, config=_STRICT)
+class _Execution(Execution):
+    """`Execution` in a file."""
+
+    early_stopping: _EarlyStopping | None = None
+    gpus: list[str] = Field(default_factory=list)
+
+
+class _Start(BaseModel):
+    """A finished job to learn from."""
+
+    model_config = _STRICT
+    job: str
+    storage: str | None = None
+    kind: Kind = "same"
+
+
+class Job(BaseModel):
+    """What a job file says.
+
+    Attributes:
+        name: Of the job in its storage.
+        space: Parameters by name, each with a ``type`` and what its class takes.
+        objective: ``"module:function"``; or ``command`` is given.
+        command: A command line with ``{name}`` for each parameter that it wants.
+        metric: A regular expression for the value in what the command prints; by default the last
+            line of JSON with a ``"value"`` has it.
+        budget: How many trials.
+        storage: The file with the database; relative to the job file, as all paths in it.
+        execution: See `gpbo.tuner.Execution`.
+        completion: See `gpbo.completion.Completion`.
+        warm_start: Up to five finished jobs to learn from.
+
+    The others are those of `gpbo.Optimizer`; the initial design takes at most half of the budget.
+    """
+
+    model_config = _STRICT
+    name: str
+    space: dict[str, dict[str, Any]]
+    objective: str | None = None
+    command: str | None = None
+    metric: str | None = None
+    direction: Literal["minimize", "maximize"] = "minimize"
+    strategy: str = "ei"
+    budget: int = Field(ge=1)
+    seed: int = Field(default=0, ge=0)
+    initial: int | None = Field(default=None, ge=1)
+    inference: Literal["nuts", "map", "pyro"] = "nuts"
+    device: str = "auto"
+    storage: str = "gpbo.db"
+    execution: _Execution = Field(default_factory=_Execution)
+    completion: _Completion = Field(default_factory=_Completion)
+    warm_start: list[_Start] = Field(default=[], max_length=LARGEST_START)
+
+    @field_validator("space")
+    @classmethod
+    def _is_a_space(cls, space: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        mistakes = []
+        for name, parameter in space.items():
+            try:
+                read_space({name: parameter})
+            except SpaceError as error:
+                mistakes.append(str(error))
+        if mistakes or not space:
+            raise ValueError("; ".join(mistakes) or "expected at least one parameter")
+        return space
+
+    @field_validator("strategy")
+    @classmethod
+    def _is_a_strategy(cls, strategy: str) -> str:
+        if strategy not in STRATEGIES:
+            raise ValueError(f"expected one of {', '.join(map(repr, STRATEGIES))}")
+        return strategy
+
+    @model_validator(mode="after")
+    def _has_one_objective(self) -> "Job":
+        if (self.objective is None) == (self.command is None):
+            raise ValueError("expected either objective = 'module:function' or command = '...'")
+        if self.metric is not None and self.command is None:
+            raise ValueError("metric: expected with a command only")
+        self.target()
+        return self
+
+    def target(self, folder: Path | None = None) -> Imported | Command:
+        """What a trial runs, in this folder."""
+        if self.objective is not None:
+            return Imported(self.objective, folder)
+        command = Command(self.command or "", self.metric, folder)
+        command.arguments(dict.fromkeys(self.space, 0))
+        return command
+
+    def tuner(self, folder: Path, *, resume: bool, **options: Any) -> Tuner:
+        """The job, to be run.
+
+        Args:
+            folder: Of the job file.
+            resume: Whether to go on with the stored job of this name, or to begin one.
+            options: Further ones for the `Tuner`.
+
+        Raises:
+            StorageError: to begin, a job of this name is stored already.
+            UnknownJob: to resume, there is none.
+            JobInUse: another process drives it.
+            InvalidJob: the stored job has another space or direction.
+        """
+        store = SqliteStorage(folder / self.storage)
+        if resume:
+            stored = store.read(self.name).spec
+            self._check_same(stored)
+            optimizer = Optimizer.resume(
+                store, self.name, strategy=self.strategy, device=self.device
+            )
+        else:
+            space = read_space(self.space)
+            design = min(default_initial(space), max(1, self.budget // 2))
+            optimizer = Optimizer(
+                space,
+                self.strategy,
+                direction=self.direction,
+                seed=self.seed,
+                initial=design if self.initial is None else self.initial,
+                inference=self.inference,
+                device=self.device,
+                storage=store,
+                name=self.name,
+            )
+            for start in self.warm_start:
+                source = store if start.storage is None else SqliteStorage(folder / start.storage)
+                warm_start(optimizer, source.read(start.job), start.kind)
+        return Tuner(
+            optimizer,
+            self.target(folder.resolve()),
+            budget=self.budget,
+            execution=self.execution,
+            completion=self.completion,
+            **options,
+        )
+
+    def _check_same(self, stored: Mapping[str, Any]) -> None:
+        now = {"space": write_space(read_space(self.space)), "direction": self.direction}
+        for key, value in now.items():
+            if stored[key] != value:
+                raise InvalidJob(
+                    f"{key} = {value!r}: the stored job {self.name!r} has {stored[key]!r}; "
+                    "expected the same to resume it, or another name"
+                )
+
+
+def read_job(path: str | Path) -> Job:
+    """The job in a TOML file.
+
+    Raises:
+        InvalidJob: no such file, not TOML, or any number of mistakes in it, all of which are named.
+    """
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidJob(f"{path}: {error}") from error
+    return check_job(content, str(path))
+
+
+def check_job(content: Mapping[str, Any], where: str = "job") -> Job:
+    """The job that these values describe.
+
+    Raises:
+        InvalidJob: with a line for each mistake.
+    """
+    try:
+        # As JSON, where strictness is about values: a table is an object of its class there.
+        return Job.model_validate_json(json.dumps(dict(content), default=str))
+    except ValidationError as error:
+        mistakes = [_explained(dict(detail)) for detail in error.errors()]
+        raise InvalidJob("\n".join(f"{where}: {mistake}" for mistake in mistakes)) from error
+
+
+#: The keys that a section of the file may have.
+_KEYS: dict[str, list[str]] = {
+    "": list(Job.model_fields),
+    "execution": [field.name for field in fields(Execution)],
+    "execution.early_stopping": [field.name for field in fields(MedianRule)],
+    "completion": [field.name for field in fields(Completion)],
+    "warm_start": list(_Start.model_fields),
+}
+
+
+def _explained(detail: dict[str, Any]) -> str:
+    """A mistake that pydantic found, in the words of our other errors."""
+    *section, key = [str(part) for part in detail["loc"] if not isinstance(part, int)] or [""]
+    name = ".".join([*section, key])
+    if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{name}: unknown key: expected one of {', '.join(_KEYS['.'.join(section)])}"
+    if detail["type"] in ("missing", "missing_argument"):
+        return f"{name}: missing"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if not name or (detail["type"] == "value_error" and key == "space"):
+        return message
+    return f"{name} = {detail['input']!r}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,110 @@
+"""A stored job for people, as a panel of tables, and for programs, as plain values."""
+
+import math
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from gpbo.result import outcome, short, short_params
+from gpbo.storage import Attempt, Record
+from gpbo.trial import Trial, TrialStatus
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+#: Trials that a panel shows, the latest.
+_SHOWN = 12
+
+
+def plain(record: Record) -> dict[str, Any]:
+    """Everything but the engine's state; JSON holds it, NaN and infinities being text."""
+    return {
+        "name": record.name,
+        "created_at": record.created_at,
+        "ended": record.ended,
+        "spec": record.spec,
+        "best": None if (best := _best(record)) is None else best.id,
+        "trials": [asdict(trial) for trial in record.trials],
+        "attempts": [asdict(attempt) for attempt in record.attempts],
+        "metrics": [
+            asdict(m) | ({} if math.isfinite(m.value) else {"value": str(m.value)})
+            for m in record.metrics
+        ],
+    }
+
+
+def panel(record: Record, now: float | None = None) -> "RenderableType":
+    """Where the job stands, what its workers do, and its latest trials."""
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.text import Text
+
+    now = time.time() if now is None else now
+    return Panel(
+        Group(Text(summary(record)), _workers(record, now), _trials(record)),
+        title=Text(f"gpbo {record.spec['direction']} {record.name}"),
+        title_align="left",
+        expand=False,
+    )
+
+
+def summary(record: Record) -> str:
+    """One or two lines: counts, the end, the best."""
+    failed = sum(trial.status is TrialStatus.FAILED for trial in record.trials)
+    state = "not ended" if record.ended is None else f"ended: {record.ended}"
+    counts = f"{len(record.finished)} trials ended, {failed} of them failed; {state}"
+    best = _best(record)
+    if best is None:
+        return f"{counts}\nno trial has a value"
+    return f"{counts}\nbest {short(best.value)} at trial {best.id}: {short_params(best.params)}"
+
+
+def _best(record: Record) -> Trial | None:
+    sign = 1.0 if record.spec["direction"] == "minimize" else -1.0
+    valued = [trial for trial in record.trials if trial.value is not None]
+    return min(valued, key=lambda trial: sign * (trial.value or 0.0), default=None)
+
+
+def _workers(record: Record, now: float) -> "RenderableType":
+    table = _table("worker", "trial", "attempt", "s", "step", "reported")
+    last = {(m.trial, m.attempt): m for m in record.metrics}
+    for attempt in sorted(_running(record), key=lambda attempt: attempt.worker):
+        metric = last.get((attempt.trial, attempt.number))
+        table.add_row(
+            str(attempt.worker),
+            str(attempt.trial),
+            str(attempt.number),
+            f"{now - attempt.started_at:.0f}",
+            "" if metric is None else str(metric.step),
+            "" if metric is None else short(metric.value),
+        )
+    return table
+
+
+def _running(record: Record) -> list[Attempt]:
+    if record.ended is not None:
+        return []
+    return [attempt for attempt in record.attempts if attempt.ended_at is None]
+
+
+def _trials(record: Record) -> "RenderableType":
+    names = list(record.spec["space"])
+    table = _table("trial", "result", *names, "origin")
+    best = _best(record)
+    by_id = {trial.id: trial for trial in record.trials}
+    for number in record.finished[-_SHOWN:]:
+        trial = by_id[number]
+        style = "bold" if trial is best else "dim" if trial.value is None else None
+        cells = [short(trial.params[name]) for name in names]
+        table.add_row(str(number), outcome(trial), *cells, trial.origin, style=style)
+    return table
+
+
+def _table(*headings: str) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    return table

@@ -1,0 +1,252 @@
+"""Job files: a job or a message that names each mistake, never anything else; and warm starts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpbo.completion import Completion, MedianRule
+from gpbo.errors import GpboError, InvalidData, InvalidJob, UnknownJob
+from gpbo.job import Job, check_job, read_job
+from gpbo.optimizer import Optimizer
+from gpbo.space import Integer, Real, Space
+from gpbo.storage import SqliteStorage
+from gpbo.transfer import warm_start
+from gpbo.tuner import Execution
+from gpbo.worker import Command, Imported
+
+X = {"type": "real", "low": 0, "high": 1}
+SMALL: dict[str, Any] = {"name": "job", "objective": "train:loss", "budget": 3, "space": {"x": X}}
+
+
+def test_a_file_with_everything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text(
+        r"""
+name = "svm"
+command = "python train.py --lr {lr} --kind {kind}"
+metric = 'loss: (\S+)'
+direction = "maximize"
+strategy = "pi"
+budget = 50
+seed = 7
+initial = 4
+inference = "map"
+storage = "other.db"
+
+[space.lr]
+type = "real"
+low = 1e-5
+high = 1
+scale = "log"
+
+[space.kind]
+type = "categorical"
+choices = ["a", 2, true]
+
+[execution]
+workers = 4
+mode = "sync"
+time_limit_s = 600
+retries = 1
+gpus = ["0", "1"]
+early_stopping = {trials = 4, steps = 2}
+
+[completion]
+target = 0.01
+patience = 20
+tolerance = 0.01
+runtime_s = 3600
+
+[[warm_start]]
+job = "before"
+kind = "transfer"
+"""
+    )
+    job = read_job(tmp_path / "job.toml")
+    assert job.target() == Command("python train.py --lr {lr} --kind {kind}", r"loss: (\S+)")
+    assert (job.direction, job.strategy, job.budget, job.seed) == ("maximize", "pi", 50, 7)
+    rule = job.execution.early_stopping
+    assert isinstance(job.execution, Execution)
+    assert isinstance(rule, MedianRule)
+    assert (rule.trials, rule.steps) == (4, 2)
+    assert (job.execution.workers, job.execution.mode, job.execution.gpus) == (
+        4,
+        "sync",
+        ["0", "1"],
+    )
+    assert isinstance(job.completion, Completion)
+    assert (job.completion.target, job.completion.runtime_s) == (0.01, 3600.0)
+    assert job.warm_start[0].kind == "transfer"
+
+
+def test_what_is_left_out_has_its_default() -> None:
+    job = check_job(SMALL)
+    assert job.target() == Imported("train:loss")
+    assert (job.strategy, job.inference, job.storage) == ("ei", "nuts", "gpbo.db")
+    assert job.execution.workers == 1
+    assert job.completion.patience is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budget": None}, "job: budget: missing"),
+        ({"budget": 0}, "job: budget = 0: input should be greater than or equal to 1"),
+        ({"budget": "7"}, "job: budget = '7': input should be a valid integer"),
+        ({"budgt": 7}, "job: budgt: unknown key: expected one of name, space, objective"),
+        ({"strategy": "bayes"}, "job: strategy = 'bayes': expected one of 'ei', 'pi'"),
+        ({"direction": "up"}, "job: direction = 'up': input should be 'minimize' or 'maximize'"),
+        ({"space": {}}, "job: expected at least one parameter"),
+        ({"space": {"x": {**X, "high": -1}}}, "low=0.0, high=-1.0"),
+        ({"space": {"x": {**X, "step": 1}}}, "x: unknown 'step': expected low, high, scale"),
+        ({"space": {"x": 3}}, "job: space.x = 3: input should be"),
+        ({"objective": "train.py"}, "objective='train.py': expected 'module:function'"),
+        ({"objective": None}, "expected either objective"),
+        ({"command": "train {x}"}, "expected either objective"),
+        ({"objective": None, "command": "train {y}"}, "'y': expected {name} with a name of: x"),
+        ({"objective": None, "command": "a", "metric": "("}, "metric='('"),
+        ({"metric": "(.)"}, "metric: expected with a command only"),
+        ({"execution": {"workers": 0}}, "workers=0: expected a whole number, 1 or more"),
+        ({"execution": {"workers": 1.5}}, "job: execution.workers = 1.5: "),
+        ({"execution": {"worker": 1}}, "job: execution.worker: unknown key: expected one of worke"),
+        ({"execution": {"early_stopping": {"steps": 0}}}, "steps=0: expected 1 or more"),
+        ({"completion": {"patience": 0}}, "patience=0: expected 1 or more"),
+        ({"completion": {"target": "low"}}, "job: completion.target = 'low': "),
+        ({"warm_start": [{}]}, "job: warm_start.job: missing"),
+        ({"warm_start": [{"job": "a"}] * 6}, "at most 5 items"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key(change: dict[str, Any], message: str) -> None:
+    content = {key: value for key, value in {**SMALL, **change}.items() if value is not None}
+    with pytest.raises(InvalidJob) as caught:
+        check_job(content)
+    assert message in str(caught.value)
+    assert "pydantic" not in str(caught.value)
+
+
+def test_several_mistakes_are_all_named() -> None:
+    wrong = {**SMALL, "budget": 0, "seed": -1, "space": {"x": {}, "y": {"type": "real"}}}
+    with pytest.raises(InvalidJob) as caught:
+        check_job(wrong, "job.toml")
+    text = str(caught.value)
+    for part in ("job.toml: budget = 0", "job.toml: seed = -1", "x: type=None", "y: missing low"):
+        assert part in text
+
+
+@pytest.mark.parametrize("text", ["name = ", "\xff", 'name = "a"\nname = "b"'])
+def test_a_file_that_is_no_toml_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text(text, encoding="latin-1")
+    with pytest.raises(InvalidJob, match=r"job\.toml"):
+        read_job(tmp_path / "job.toml")
+    with pytest.raises(InvalidJob, match=r"none\.toml"):
+        read_job(tmp_path / "none.toml")
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=4)
+    | st.sampled_from(["real", "integer", "categorical", "log", "train:loss", "ei", "{x}"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "low", "high", "scale", "choices", "values", "workers", "x"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=6,
+)
+FUZZED = st.dictionaries(st.sampled_from(list(Job.model_fields)), VALUES, max_size=5)
+
+
+def check_fuzzed(change: dict[str, Any]) -> None:
+    try:
+        job = check_job({**SMALL, **change})
+    except InvalidJob:
+        return
+    try:
+        optimizer = Optimizer(
+            Space([*_space(job).parameters]), job.strategy, seed=job.seed, inference="map"
+        )
+        trial = optimizer.ask()
+        optimizer.tell(trial, 1.0)
+    except GpboError:
+        return
+    assert optimizer.space.validate(trial.params) == trial.params
+
+
+def _space(job: Job) -> Space:
+    from gpbo.spec import read_space
+
+    return read_space(job.space)
+
+
+@settings(max_examples=150, deadline=None)
+@given(FUZZED)
+def test_any_file_is_a_job_or_a_message(change: dict[str, Any]) -> None:
+    check_fuzzed(change)
+
+
+@pytest.mark.long
+@settings(max_examples=10_000, deadline=None)
+@given(FUZZED)
+def test_ten_thousand_files_are_jobs_or_messages(change: dict[str, Any]) -> None:
+    check_fuzzed(change)
+
+
+# --- running
+
+
+def job_in(folder: Path, **change: Any) -> Job:
+    (folder / "train.py").write_text("def loss(params):\n    return params['x'] ** 2\n")
+    return check_job({**SMALL, "strategy": "sobol", **change})
+
+
+def test_a_job_runs_and_is_resumed_with_a_larger_budget(tmp_path: Path) -> None:
+    result = job_in(tmp_path).tuner(tmp_path, resume=False).run()
+    assert len(result.trials) == 3
+    result.optimizer.close()
+    tuner = job_in(tmp_path, budget=5).tuner(tmp_path, resume=True)
+    assert len(tuner.run().trials) == 5
+    tuner.optimizer.close()
+    with pytest.raises(InvalidJob, match="the stored job 'job' has 'minimize'"):
+        job_in(tmp_path, direction="maximize").tuner(tmp_path, resume=True)
+    with pytest.raises(InvalidJob, match="space = "):
+        job_in(tmp_path, space={"y": X}).tuner(tmp_path, resume=True)
+    with pytest.raises(UnknownJob):
+        job_in(tmp_path, name="other").tuner(tmp_path, resume=True)
+
+
+def test_a_job_starts_from_finished_ones(tmp_path: Path) -> None:
+    before = job_in(tmp_path).tuner(tmp_path, resume=False).run()
+    again = job_in(tmp_path, name="again", warm_start=[{"job": "job"}])
+    trials = again.tuner(tmp_path, resume=False).run().optimizer.trials
+    assert [t.origin for t in trials] == ["added"] * 3 + ["sobol"] * 3
+    assert len({t.params["x"] for t in trials}) == 6
+    related = job_in(tmp_path, name="related", warm_start=[{"job": "job", "kind": "transfer"}])
+    first = related.tuner(tmp_path, resume=False).run().optimizer.trials[0]
+    assert before.best is not None
+    assert (first.origin, first.params) == ("enqueued", before.best.params)
+
+
+def test_a_warm_start_takes_what_fits_the_space(tmp_path: Path) -> None:
+    store = SqliteStorage(tmp_path / "runs.db")
+    parent = Optimizer(Space(Integer("n", 0, 9)), "sobol", storage=store, name="parent")
+    for number in (2, 8):
+        parent.add({"n": number}, -float(number))
+    parent.fail(parent.ask())
+    child = Optimizer(Space(Integer("n", 5, 20)))
+    assert warm_start(child, store.read("parent")) == 1
+    assert [(t.params, t.value) for t in child.trials] == [({"n": 8}, -8.0)]
+    with pytest.raises(InvalidData, match="no result in this space"):
+        warm_start(Optimizer(Space(Real("n", 0.25, 0.75))), store.read("parent"))
+
+
+def test_json_is_what_toml_is() -> None:
+    assert check_job(json.loads(json.dumps(SMALL))) == check_job(SMALL)

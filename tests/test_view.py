@@ -1,0 +1,72 @@
+"""How a stored job is shown."""
+
+import io
+import json
+import math
+from pathlib import Path
+
+from rich.console import Console
+
+from gpbo.storage import Attempt, Metric, Record, SqliteStorage
+from gpbo.trial import Trial
+from gpbo.view import panel, plain, summary
+
+SPEC = {"direction": "maximize", "space": {"rate": {"type": "real"}, "kind": {"type": "ordinal"}}}
+
+
+def recorded(folder: Path, ended: str | None = None) -> Record:
+    store = SqliteStorage(folder / "runs.db")
+    journal = store.create("svm", SPEC)
+    trials = [
+        Trial(number, {"rate": number / 8, "kind": "a"}, origin="sobol") for number in (0, 1, 2)
+    ]
+    journal.write(
+        trials=[
+            trials[0].completed(0.25, 2.0),
+            trials[1].failed("out of memory\n...", 3.0),
+            trials[2],
+        ],
+        attempts=[Attempt(0, 1, 0, 1.0, 2.0, 0.25), Attempt(2, 1, 3, 4.0)],
+        metrics=[Metric(2, 1, 6, 0.5), Metric(2, 1, 7, math.nan)],
+        ended=ended,
+    )
+    return store.read("svm")
+
+
+def text(record: Record) -> str:
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(panel(record, now=34.0))
+    return console.export_text()
+
+
+def test_workers_and_trials_are_shown(tmp_path: Path) -> None:
+    shown = text(recorded(tmp_path))
+    assert "gpbo maximize svm" in shown
+    assert "2 trials ended, 1 of them failed; not ended" in shown
+    assert "best 0.25 at trial 0: rate=0  kind=a" in shown
+    rows = [line.strip("│ ").split() for line in shown.splitlines()]
+    assert ["3", "2", "1", "30", "7", "nan"] in rows
+    assert "failed: out of memory" in shown
+
+
+def test_a_job_that_ended_has_no_workers(tmp_path: Path) -> None:
+    shown = text(recorded(tmp_path, "target"))
+    assert "ended: target" in shown
+    assert "nan" not in shown
+
+
+def test_all_is_there_as_json(tmp_path: Path) -> None:
+    record = recorded(tmp_path)
+    told = json.loads(json.dumps(plain(record), allow_nan=False))
+    assert told["best"] == 0
+    assert [trial["status"] for trial in told["trials"]] == ["completed", "failed", "pending"]
+    assert told["metrics"][1]["value"] == "nan"
+    assert told["attempts"][1]["ended_at"] is None
+
+
+def test_without_a_value_there_is_no_best(tmp_path: Path) -> None:
+    journal = SqliteStorage(tmp_path / "runs.db").create("empty", SPEC)
+    assert (
+        summary(journal.read())
+        == "0 trials ended, 0 of them failed; not ended\nno trial has a value"
+    )
