@@ -207,6 +207,11 @@ class Optimizer:
         """The report of the last fit that a proposal came from; None before any."""
         return None if self._fitted is None else self._fitted.fit.report
 
+    @property
+    def fitted_size(self) -> int:
+        """How many results, the first ones that came, that fit was made to; 0 before any."""
+        return 0 if self._fitted is None else self._fitted.kept.size
+
     @overload
     def ask(self, n: None = None, *, refit: bool = True) -> Trial: ...
     @overload

@@ -35,6 +35,8 @@ Mode = Literal["async", "sync"]
 _LOOK_S = 0.2
 #: A wait for the engine of up to this share of a trial's duration is not worth avoiding.
 _SHARE = 0.01
+#: So many times as many results as at the last fit make the next one urgent.
+_MUCH_MORE = 1.5
 #: Seconds beyond its time limit after which a trial in somebody else's executor is given up.
 _GRACE_S = 5.0
 #: The most trials that are chosen ahead of time, per worker.
@@ -276,7 +278,7 @@ class Tuner:
             beside = self._fits_beside()
             self._planned_at = time.monotonic()
             self._plan = engine.submit(self.optimizer.plan(wanted, refit=not beside))
-            if beside and self._fit is None:
+            if beside and self._fit is None and self._fit_is_due():
                 self._fit = engine.submit(self.optimizer.plan_fit())
 
     def _wanted(self) -> int:
@@ -286,7 +288,8 @@ class Tuner:
         workers = self.execution.workers
         if self.execution.mode == "sync":
             return min(workers, left) if busy == 0 else 0
-        return min(workers + self._ahead() - busy, left)
+        # Not many at once: those that are ready start while the next ones are chosen.
+        return min(workers + self._ahead() - busy, workers, left)
 
     def _asked(self) -> int:
         """How many trials of the budget are used; results from elsewhere are none."""
@@ -311,6 +314,15 @@ class Tuner:
         if self.execution.mode == "sync" or self.execution.workers == 1 or report is None:
             return False
         return not self._durations or report.seconds > _SHARE * statistics.fmean(self._durations)
+
+    def _fit_is_due(self) -> bool:
+        """Whether to fit beside the trials: a fit takes time from the choice of what is next.
+
+        So it waits while a worker does, but not until there is half as much again to learn from.
+        """
+        fitted = self.optimizer.fitted_size
+        waiting = len(self._running) + len(self._ready) < self.execution.workers
+        return not waiting or len(self.optimizer.completed) >= _MUCH_MORE * fitted
 
     # --- the workers
 

@@ -53,3 +53,12 @@ def once_unlucky(params: dict[str, Any], trial: Any) -> float:
     if trial.attempt == 1:
         os._exit(9)
     return float(params["x"])
+
+
+def kills_its_worker_once(params: dict[str, Any], trial: Any) -> float:
+    """The first worker that tries trial 2 dies of it."""
+    mark = trial.folder.parent / "killed"
+    if trial.id == 2 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return float(params["x"])
