@@ -1,6 +1,7 @@
 """How long gpbo's fully Bayesian parts take, beside BoTorch's, in one process.
 
     python benchmarks/speed.py [--repeats 3] [--case 50,6] [--case 100,20]
+    python benchmarks/speed.py thompson [--repeats 3] [--device cuda]
 
 Medians of several repeats, the two sides taking turns. BoTorch compiles at every fit of a fully
 Bayesian model, so its time includes that; it is what its users wait for.
@@ -12,6 +13,7 @@ import time
 import warnings
 from typing import Any
 
+import thompson
 import torch
 from record import machine, save, show
 
@@ -117,9 +119,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("work", nargs="?", choices=["suggestion", "thompson"], default="suggestion")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--case", action="append", help="n,d; default 50,6 and 100,20")
+    parser.add_argument("--device", default="cpu", help="of thompson")
     options = parser.parse_args()
+    if options.work == "thompson":
+        print(machine())
+        rows = thompson.figures(options.repeats, options.device)
+        show("functions drawn (draw), and their minima found too (batch)", rows)
+        shares = [
+            {"n": n, "d": dim, "q": 32, "own_minimum": thompson.optimality(n, dim, 32)}
+            for n, dim in ((60, 6), (100, 20))
+        ]
+        show("share of functions whose own minimum was found", shares)
+        name = f"thompson-{options.device}"
+        print(save(name, {"speed": rows, "optimality": shares}))
+        return
     cases = [tuple(map(int, case.split(","))) for case in options.case or ("50,6", "100,20")]
     print(machine())
     suggestions = [suggestion(n, dim, 3 * options.repeats) for n, dim in cases]

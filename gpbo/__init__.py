@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         ThompsonSampling,
     )
     from gpbo.trial import Trial, TrialStatus
+    from gpbo.trust_region import TrustRegion
     from gpbo.tuner import Tuner
 
 __version__ = "0.1.0"
@@ -59,6 +60,7 @@ __all__ = [
     "ThompsonSampling",
     "Trial",
     "TrialStatus",
+    "TrustRegion",
     "Tuner",
     "errors",
     "minimize",
@@ -88,6 +90,7 @@ _MODULES = {
         "ThompsonSampling",
     ),
     "gpbo.trial": ("Trial", "TrialStatus"),
+    "gpbo.trust_region": ("TrustRegion",),
     "gpbo.tuner": ("Tuner",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

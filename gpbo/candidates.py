@@ -10,7 +10,7 @@ proposed again.
 from collections.abc import Hashable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,6 +36,10 @@ _SCOUTING = 10
 _RANDOM = 64
 # An ascent ends where the utility is exact to this; log EI differs by more between draws.
 _TOLERANCE, _GAIN_TOLERANCE = 1e-5, 1e-9
+
+
+#: Lower and upper ends of the coordinates, a row for each row of points.
+Bounds: TypeAlias = tuple[Float[Tensor, "r d"], Float[Tensor, "r d"]]
 
 
 @runtime_checkable
@@ -131,13 +135,25 @@ def propose(
     return first_free(maxima(utility, space, streams, raw, search), space, streams, taken)
 
 
-def maxima(utility: Utility, space: Space, streams: Streams, raw: Ranked, search: Search) -> Ranked:
-    """The points where ascents from the promising raw points end, joined by the raw points."""
+def maxima(
+    utility: Utility,
+    space: Space,
+    streams: Streams,
+    raw: Ranked,
+    search: Search,
+    bounds: Bounds | None = None,
+) -> Ranked:
+    """The points where ascents from the promising raw points end, joined by the raw points.
+
+    Args:
+        bounds: Of each row's ascents, lower and upper; the cube's if None.
+    """
     starts = _pick_starts(raw, max(search.restarts, search.scouts), streams)
     if search.scouts > search.restarts:
         movable = (space.continuous | space.ordered).to(starts.x.device)
-        starts = _ascend(utility, starts.x, movable, _SCOUTING).top(search.restarts)
-    return _climb(utility, space, starts, search).joined(raw)
+        scouts = _ascend(utility, starts.x, movable, _SCOUTING, bounds)
+        starts = scouts.top(search.restarts)
+    return _climb(utility, space, starts, search, bounds).joined(raw)
 
 
 def first_free(
@@ -190,11 +206,13 @@ def _pick_starts(raw: Ranked, restarts: int, streams: Streams) -> Ranked:
     return Ranked(_rows(raw.x, index), raw.value.gather(1, index))
 
 
-def _climb(utility: Utility, space: Space, starts: Ranked, search: Search) -> Ranked:
+def _climb(
+    utility: Utility, space: Space, starts: Ranked, search: Search, bounds: Bounds | None
+) -> Ranked:
     """What the ascents end at, and for a space with discrete parameters its refinement."""
     device = starts.x.device
     continuous, ordered = space.continuous.to(device), space.ordered.to(device)
-    climbed = _ascend(utility, starts.x, continuous | ordered, search.iterations)
+    climbed = _ascend(utility, starts.x, continuous | ordered, search.iterations, bounds)
     if all(kind == "continuous" for kind in space.kinds):
         return climbed
     ends = _ranked(utility, space.snap(climbed.x))
@@ -203,7 +221,7 @@ def _climb(utility: Utility, space: Space, starts: Ranked, search: Search) -> Ra
         before = best
         best = _try_neighbours(utility, space, best)
         if "continuous" in space.kinds:
-            polished = _ascend(utility, best.x, continuous, search.iterations)
+            polished = _ascend(utility, best.x, continuous, search.iterations, bounds)
             best = _ranked(utility, space.snap(polished.x))
         if not bool((best.value > before.value + _GAIN_TOLERANCE).any()):
             break
@@ -211,9 +229,15 @@ def _climb(utility: Utility, space: Space, starts: Ranked, search: Search) -> Ra
 
 
 def _ascend(
-    utility: Utility, starts: Float[Tensor, "r b d"], movable: Bool[Tensor, " d"], iterations: int
+    utility: Utility,
+    starts: Float[Tensor, "r b d"],
+    movable: Bool[Tensor, " d"],
+    iterations: int,
+    bounds: Bounds | None,
 ) -> Ranked:
     r, b, d = starts.shape
+    cube = starts.new_zeros(r, d), starts.new_ones(r, d)
+    lower, upper = (end.repeat_interleave(b, 0) for end in bounds or cube)
 
     def objective(x: Float[Tensor, "k d"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
         value, gradient = utility.value_and_gradient(x.view(r, -1, d))
@@ -223,8 +247,8 @@ def _ascend(
     ascent = maximize(
         objective,
         x,
-        torch.where(movable, 0.0, x),
-        torch.where(movable, 1.0, x),
+        torch.where(movable, lower, x),
+        torch.where(movable, upper, x),
         iterations=iterations,
         tolerance=_TOLERANCE,
         gain_tolerance=_GAIN_TOLERANCE,

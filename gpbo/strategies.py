@@ -29,6 +29,7 @@ from gpbo.paths import draw_paths
 from gpbo.situation import Situation, Strategy, one_by_one
 from gpbo.surrogate import Surrogate
 from gpbo.thompson import PathUtility, minima
+from gpbo.trust_region import TrustRegion
 
 __all__ = [
     "STRATEGIES",
@@ -105,6 +106,8 @@ class ThompsonSampling:
         features: Random waves that a function of the prior is made of; see `gpbo.paths`.
         hallucinate: Condition the functions on pending points, as if these had returned what was
             expected of them. Points of a batch are then chosen one after another.
+        trust_region: Search in a box around the best point, for many dimensions, from 20 on,
+            where functions differ everywhere and their minima are nearly random.
     """
 
     search: Search = field(
@@ -112,6 +115,7 @@ class ThompsonSampling:
     )
     features: int = 4096
     hallucinate: bool = False
+    trust_region: TrustRegion | None = None
     name: ClassVar[str] = "ts"
     uses_model: ClassVar[bool] = True
 
@@ -142,7 +146,12 @@ class ThompsonSampling:
 
         with threads_for(surrogate.x.shape[1], surrogate.x.device):
             best = _best_points(surrogate, data)
-            raw = raw_points(space, situation.streams("screen", results), best, self.search)
+            screen, bounds = situation.streams("screen", results), None
+            raw = raw_points(space, screen, best, self.search)
+            if self.trust_region is not None:
+                box = self.trust_region.box(data, surrogate, space)
+                raw = space.snap(box.place(raw, screen.uniform(*raw.shape[1:])))
+                bounds = box.lower, box.upper
             paths = draw_paths(
                 surrogate,
                 count,
@@ -162,6 +171,7 @@ class ThompsonSampling:
                 raw=raw,
                 taken=situation.taken,
                 search=self.search,
+                bounds=bounds,
             )
 
 

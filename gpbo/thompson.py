@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gpbo.backend import Streams
-from gpbo.candidates import Ranked, Search, Utility, first_free, maxima
+from gpbo.candidates import Bounds, Ranked, Search, Utility, first_free, maxima
 from gpbo.errors import SpaceExhausted
 from gpbo.paths import Paths
 from gpbo.space import Space
@@ -63,6 +63,7 @@ def minima(
     raw: Float[Tensor, "r b d"],
     taken: Sequence[AbstractSet[Hashable]],
     search: Search,
+    bounds: Bounds | None = None,
 ) -> Float[Tensor, "r q d"]:
     """The minimum of every path among the legal points that are not taken, all of a run distinct.
 
@@ -73,6 +74,7 @@ def minima(
         streams: Of every path.
         raw: Points to screen, for all paths of a run.
         taken: Per run, the `Space.key` of every configuration not to propose.
+        bounds: Where each run's paths are searched, besides the raw points; the cube if None.
 
     Raises:
         SpaceExhausted: a run has nothing left to try.
@@ -82,7 +84,10 @@ def minima(
     of_path = index.view(raw.shape[0], -1, 1).expand(-1, -1, raw.shape[2])
     short_list = Ranked(raw.gather(1, of_path).view(*index.shape, -1), value)
     rows = Streams.dealt(streams)
-    ranked = maxima(utility, space, rows, short_list, search)
+    if bounds is not None:
+        lower, upper = (end.repeat_interleave(len(streams), 0) for end in bounds)
+        bounds = lower, upper
+    ranked = maxima(utility, space, rows, short_list, search, bounds)
     return _distinct(ranked, space, rows, taken)
 
 

@@ -25,6 +25,7 @@ PUBLIC = [
     "ThompsonSampling",
     "Trial",
     "TrialStatus",
+    "TrustRegion",
     "Tuner",
     "errors",
     "minimize",

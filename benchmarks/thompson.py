@@ -1,0 +1,192 @@
+"""Thompson sampling's parts beside BoTorch's: `python benchmarks/speed.py thompson`.
+
+The hyperparameters are given, the same for both sides, so that only drawing the functions and
+searching their minima is measured. Each side runs in a process of its own, which also tells how
+much memory it took. BoTorch draws 1024 features by default, gpbo 4096.
+"""
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+from botorch.models import SingleTaskGP
+from gpytorch.kernels import MaternKernel, ScaleKernel
+from torch import Tensor
+
+from gpbo import Real, Space, problems
+from gpbo.backend import Streams
+from gpbo.candidates import Search, raw_points
+from gpbo.data import standardised
+from gpbo.design import sobol
+from gpbo.paths import Paths, draw_paths
+from gpbo.strategies import ThompsonSampling
+from gpbo.surrogate import Surrogate
+from gpbo.thompson import PathUtility, minima
+
+NOISE = 1e-3
+
+
+def data(n: int, dim: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+    """Sobol points, standardised values (Hartmann-6, or Levy), and a plausible lengthscale."""
+    problem = problems.get("hartmann6" if dim == 6 else "levy", dim=None if dim == 6 else dim)
+    x = sobol(n, dim, Streams([0]))
+    y = standardised(x, problem(x)).y
+    return x.to(device), y.to(device), torch.full((dim,), 0.2 * dim**0.5, device=device).double()
+
+
+def surrogate(n: int, dim: int, device: str = "cpu") -> Surrogate:
+    """gpbo's posterior."""
+    x, y, lengthscale = data(n, dim, device)
+    one = torch.ones(1, 1, dtype=x.dtype, device=device)
+    mask = torch.ones_like(y, dtype=torch.bool)
+    return Surrogate.condition(
+        x, y, mask, lengthscale.view(1, 1, -1), one, NOISE * one, torch.zeros_like(one)
+    )
+
+
+def botorch_model(n: int, dim: int, device: str = "cpu") -> SingleTaskGP:
+    """BoTorch's posterior of the negative values, which it maximises."""
+    x, y, lengthscale = data(n, dim, device)
+    kernel = ScaleKernel(MaternKernel(nu=2.5, ard_num_dims=dim))
+    model = SingleTaskGP(x[0], -y[0, :, None], covar_module=kernel, outcome_transform=None)
+    kernel.outputscale, kernel.base_kernel.lengthscale = 1.0, lengthscale
+    model.likelihood.noise, model.mean_module.constant.data = NOISE, torch.zeros(()).to(x)
+    return model.eval()
+
+
+def our_paths(posterior: Surrogate, count: int, seed: int) -> Paths:
+    """Functions drawn."""
+    device = posterior.x.device
+    return draw_paths(
+        posterior,
+        count,
+        own=lambda number: Streams.named(seed, "own", number, device=device),
+        shared=lambda number: Streams.named(seed, "shared", number, device=device),
+    )
+
+
+def our_minima(posterior: Surrogate, paths: Paths, search: Search, seed: int) -> Tensor:
+    """The minimum of each of the functions, ``[q, d]``."""
+    device = posterior.x.device
+    space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(posterior.dim)])
+    best = posterior.x[:, posterior.y[0, 0].argsort()[:5]]
+    raw = raw_points(space, Streams([seed], device), best, search)
+    streams = [Streams([seed + j], device) for j in range(paths.count)]
+    return minima(PathUtility(paths), space, streams, raw=raw, taken=[frozenset()], search=search)[
+        0
+    ]
+
+
+def draw_ours(n: int, dim: int, count: int, device: str) -> Callable[[int], object]:
+    """The factorisation and the draw."""
+    return lambda seed: our_paths(surrogate(n, dim, device), count, seed)
+
+
+def draw_botorch(n: int, dim: int, count: int, device: str) -> Callable[[int], object]:
+    """The same with ``draw_matheron_paths``."""
+    from botorch.sampling.pathwise import draw_matheron_paths
+
+    def draw(seed: int) -> object:
+        with torch.no_grad():
+            return draw_matheron_paths(botorch_model(n, dim, device), torch.Size([count]))
+
+    return draw
+
+
+def batch_ours(n: int, dim: int, count: int, device: str) -> Callable[[int], object]:
+    """Factorisation, draw, and the minimum of each function."""
+
+    def batch(seed: int) -> object:
+        posterior = surrogate(n, dim, device)
+        paths = our_paths(posterior, count, seed)
+        return our_minima(posterior, paths, ThompsonSampling().search, seed)
+
+    return batch
+
+
+def batch_botorch(n: int, dim: int, count: int, device: str) -> Callable[[int], object]:
+    """The same with ``PathwiseThompsonSampling`` and ``optimize_acqf``."""
+    from botorch.acquisition.thompson_sampling import PathwiseThompsonSampling
+    from botorch.optim import optimize_acqf
+
+    def batch(seed: int) -> object:
+        torch.manual_seed(seed)
+        bounds = torch.stack([torch.zeros(dim), torch.ones(dim)]).double().to(device)
+        utility = PathwiseThompsonSampling(botorch_model(n, dim, device))
+        return optimize_acqf(utility, bounds, q=count, num_restarts=10, raw_samples=512)
+
+    return batch
+
+
+SIDES = {
+    ("draw", "gpbo"): draw_ours,
+    ("draw", "BoTorch"): draw_botorch,
+    ("batch", "gpbo"): batch_ours,
+    ("batch", "BoTorch"): batch_botorch,
+}
+
+
+def measure(
+    work: str, side: str, size: tuple[int, int, int], repeats: int, device: str
+) -> dict[str, float]:
+    """Median seconds, and the memory that the first call took, in MiB."""
+    run = SIDES[work, side](*size, device)
+    SIDES[work, side](20, size[1], 2, device)(0)  # the first call of a process pays for loading
+    before, seconds = _memory(device), []
+    for repeat in range(repeats):
+        began = time.perf_counter()
+        run(repeat)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return {"seconds": statistics.median(seconds), "MiB": _memory(device) - before}
+
+
+def _memory(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def optimality(n: int, dim: int, count: int) -> float:
+    """The share of paths whose minimum is within 1e-3 sd of the path of the best one known."""
+    posterior = surrogate(n, dim)
+    paths = our_paths(posterior, count, 0)
+    exhaustive = Search(raw=16_384, perturbed=2048, restarts=100, iterations=100)
+    ours, thorough = (
+        paths(our_minima(posterior, paths, search, seed)[None, :, None])[0, :, 0]
+        for search, seed in ((ThompsonSampling().search, 0), (exhaustive, 1000))
+    )
+    spread = paths.at(sobol(1024, dim, Streams([7])))[0].std(-1)
+    return float((ours - torch.minimum(ours, thorough) < 1e-3 * spread).double().mean())
+
+
+def figures(repeats: int, device: str = "cpu") -> list[dict[str, Any]]:
+    """A row for each piece of work."""
+    sizes = {"draw": (500, 6, 1000), "batch": (500, 6, 64)}
+    if device == "cuda":
+        sizes = {"draw": (500, 20, 1000), "batch": (500, 20, 1000)}
+    rows = []
+    for work, size in sizes.items():
+        found = {}
+        for side in ("gpbo", "BoTorch"):
+            with get_context("spawn").Pool(1) as pool:
+                found[side] = pool.apply(measure, (work, side, size, repeats, device))
+        ours, theirs = found["gpbo"], found["BoTorch"]
+        rows.append(
+            {
+                "work": work,
+                **dict(zip(("n", "d", "q"), size, strict=True)),
+                "gpbo_s": ours["seconds"],
+                "botorch_s": theirs["seconds"],
+                "times_faster": theirs["seconds"] / ours["seconds"],
+                "gpbo_MiB": ours["MiB"],
+                "botorch_MiB": theirs["MiB"],
+                "times_less": theirs["MiB"] / max(ours["MiB"], 1.0),
+            }
+        )
+    return rows
