@@ -226,7 +226,7 @@ def growth(budget: int, inference: str) -> float:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the resident size from /proc")
 def test_the_resident_memory_of_a_short_experiment_is_flat() -> None:
-    assert growth(40, "map") < 30
+    assert growth(32, "map") < 30
 
 
 @pytest.mark.long
