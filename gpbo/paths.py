@@ -72,10 +72,9 @@ class Paths:
         for sets, points in self._chunks(x.shape[0] * x.shape[1], x.shape[1]):
             z = (x[:, None, points] - 0.5) / self.lengthscale[:, sets, None]
             correlation = matern(squared_distances(z, self._centres(sets)), self.nu)
-            waves = _waves(z, self.frequencies[:, sets])
             values[:, sets, :, points] = (
                 self.mean[:, sets, None, None]
-                + self.amplitudes[:, sets] @ waves.mT
+                + _waves(z, self.frequencies[:, sets], self.amplitudes[:, sets])
                 + self.coefficients[:, sets] @ correlation.mT
             )
         return self._dealt_back(values)
@@ -124,7 +123,7 @@ class Paths:
 
     def _chunks(self, rows: int, points: int) -> Iterator[tuple[slice, slice]]:
         """Sets and points that are evaluated at once, ``rows`` of all points to a set."""
-        limit = _CPU_CHUNK if self.x.device.type == "cpu" else _GPU_CHUNK
+        limit = _limit(self.x)
         width = max(self.frequencies.shape[2], self.x.shape[1], 1)
         sets = max(1, limit // max(1, width * rows))
         some = max(1, limit * points // max(1, width * rows)) if sets == 1 else points
@@ -236,9 +235,22 @@ def _frequencies(count: int, surrogate: Surrogate, streams: Streams) -> Float[Te
     return normal[..., : surrogate.dim] * (freedom / chi_square).sqrt()
 
 
-def _waves(z: Float[Tensor, "*b n d"], frequencies: Float[Tensor, "*b w d"]) -> Tensor:
-    phase = z @ frequencies.mT
-    return torch.cat([phase.cos(), phase.sin()], -1)
+def _waves(
+    z: Float[Tensor, "*e b d"],
+    frequencies: Float[Tensor, "*e w d"],
+    amplitudes: Float[Tensor, "*e g f"],
+) -> Float[Tensor, "*e g b"]:
+    """The values of prior functions at the same points, some points at a time."""
+    of_cosine, of_sine = amplitudes.chunk(2, -1)
+    sums = []
+    for some in z.split(max(1, _limit(z) // frequencies[..., 0].numel()), -2):
+        phase = some @ frequencies.mT
+        sums.append(of_cosine @ phase.cos().mT + of_sine @ phase.sin().mT)
+    return torch.cat(sums, -1)
+
+
+def _limit(tensor: Tensor) -> int:
+    return _CPU_CHUNK if tensor.device.type == "cpu" else _GPU_CHUNK
 
 
 def _coefficients(
@@ -264,7 +276,7 @@ def _coefficients(
     residual = torch.where(mask, residual, 0.0)
     whitened = (residual @ inverse.mT).expand(-1, noise.shape[1], -1)
     disturbance = surrogate.noise_variance[:, draw, None, None].sqrt() * noise
-    disturbed = torch.where(mask, amplitudes @ _waves(z, frequencies).mT + disturbance, 0.0)
+    disturbed = torch.where(mask, _waves(z, frequencies, amplitudes) + disturbance, 0.0)
     present = mask.squeeze(1)
     if anchors.shape[1]:
         z_anchors = (anchors - 0.5) / lengthscale
@@ -277,7 +289,7 @@ def _coefficients(
             scale[:, None, None] * add_diagonal(corner, jitter),
         )
         whitened = torch.cat([whitened, at_anchors], -1)
-        disturbed = torch.cat([disturbed, amplitudes @ _waves(z_anchors, frequencies).mT], -1)
+        disturbed = torch.cat([disturbed, _waves(z_anchors, frequencies, amplitudes)], -1)
         present = torch.cat([present, torch.ones_like(anchors[..., 0], dtype=torch.bool)], 1)
     weights = (whitened - disturbed @ inverse.mT) @ inverse
     return torch.where(present[:, None], scale[:, None, None] * weights, 0.0)
