@@ -55,9 +55,10 @@ def _write(parameter: Parameter) -> dict[str, Any]:
 
 
 def _read(name: str, given: Mapping[str, Any]) -> Parameter:
-    kind = TYPES.get(given.get("type", ""))
-    if kind is None:
-        raise SpaceError(f"{name}: type={given.get('type')!r}: expected one of {', '.join(TYPES)}")
+    named = given.get("type")
+    if not isinstance(named, str) or named not in TYPES:
+        raise SpaceError(f"{name}: type={named!r}: expected one of {', '.join(TYPES)}")
+    kind = TYPES[named]
     allowed = [field.name for field in fields(kind) if field.name != "name"]
     values = {field: value for field, value in given.items() if field != "type"}
     for field in values:

@@ -1,6 +1,8 @@
 """The command line, called as a user calls it."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -176,3 +178,31 @@ def test_what_is_not_there_is_said(
         code, _, err = called(monkeypatch, capsys, *arguments)
         assert (code, message in err) == (2, True), err
         assert "Traceback" not in err
+
+
+def test_ctrl_c_ends_a_job_with_what_there_is_and_it_goes_on(
+    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (job.parent / "train.py").write_text(
+        "import time\ndef loss(params):\n    time.sleep(0.2)\n    return params['x']\n"
+    )
+    job.write_text(JOB.replace("budget = 4", "budget = 500"))
+    script = "from gpbo.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, "tune", str(job)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as driver:
+        assert driver.stderr is not None
+        assert driver.stderr.readline().startswith("trial 0: ")
+        # As a terminal does it: to the driver and its workers.
+        os.killpg(driver.pid, signal.SIGINT)
+        out, err = driver.communicate(timeout=60)
+    assert driver.returncode == 130, err
+    assert "0 failed), interrupted" in out
+    done = int(out.split()[0])
+    job.write_text(JOB.replace("budget = 4", f"budget = {done + 2}"))
+    _, out, _ = called(monkeypatch, capsys, "resume", job)
+    assert out.startswith(f"{done + 2} trials (0 failed)")

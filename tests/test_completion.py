@@ -86,3 +86,10 @@ def test_no_trial_stops_before_others_and_it_have_shown_enough() -> None:
     assert MedianRule(trials=3, steps=3).verdict(bad, OTHERS, 1.0) is None
     verdict = MedianRule(trials=3, steps=2).verdict(bad, OTHERS, 1.0)
     assert str(verdict).startswith("stopped early at step 1: its best value is 99, the median of ")
+
+
+def test_others_are_averaged_up_to_the_step_of_the_trial() -> None:
+    """Later on they get worse; that does not excuse a trial that is worse than they were."""
+    others = [{0: 1.0, 1: 9.0}] * 3
+    assert MedianRule(trials=3).verdict({0: 2.0}, others, 1.0) is not None
+    assert MedianRule(trials=3).verdict({0: 2.0, 1: 6.0}, others, 1.0) is None
