@@ -80,6 +80,7 @@ class LocalWorkers(Executor):
         if limit is not None and isinstance(task.objective, Command):
             limit += _GRACE_S
         try:
+            pool.submit(os.getpid).result()  # the start of a process is not of the trial's time
             outcome: Outcome = pool.submit(fn, task).result(limit)
             return outcome
         except TimeoutError:

@@ -157,7 +157,7 @@ def test_however_a_process_ends_it_is_one_failed_trial_and_the_worker_goes_on(
         "segfault": "the process of the trial died: SIGSEGV(-11)",
         "exit": "the process of the trial died: EXIT(3)",
         "killed": "the process of the trial died: SIGKILL(-9)",
-        "hang": "the time limit of 1.5 s was reached",
+        "hang": "the time limit of 3 s was reached",
         "raise": "ValueError: no convergence",
         "sys.exit": "SystemExit: enough",
         "fine": None,
@@ -173,7 +173,7 @@ def test_however_a_process_ends_it_is_one_failed_trial_and_the_worker_goes_on(
                     {"how": how},
                     tmp_path / how,
                     worker=number % 2,
-                    time_limit_s=1.5,
+                    time_limit_s=3.0,
                 ),
             )
             for number, how in enumerate(expected)
