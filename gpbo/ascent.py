@@ -25,6 +25,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gpbo.graphs import replayed
+
 #: Maps points ``[k, d]`` to the values ``[k]`` to maximise and their gradients ``[k, d]``, row by
 #: row. It is called without gradient tracking. A row that cannot be evaluated is NaN or -inf.
 Objective: TypeAlias = Callable[
@@ -126,16 +128,18 @@ def maximize(
     box = _box(start, lower, upper)
     state = _begin(objective, start, box, history, tolerance)
     result, rows = state, torch.arange(start.shape[0], device=start.device)
+    left = state.alive.any()
     done = 0
-    while done < iterations:
-        if done % _LOOK_EVERY == 0:
-            if not bool(state.alive.any()):
-                break
-            if runs is not None and start.device.type == "cpu":
-                result, state, box, rows = _drop_ended(result, state, box, rows, runs)
-        state = _iterate(objective, state, box, tolerance, gain_tolerance)
-        done += 1
-    result = _put(result, state, rows)
+    with replayed(_iterate, start.device) as iterate:
+        while done < iterations:
+            if done % _LOOK_EVERY == 0:
+                if not bool(left):
+                    break
+                if runs is not None and iterate is _iterate:
+                    result, state, box, rows = _drop_ended(result, state, box, rows, runs)
+            state, left = iterate(state, objective, box, tolerance, gain_tolerance)
+            done += 1
+        result = _put(result, state, rows)
     x, norm = result.point[:, 0], result.gradient_norm
     return Ascent(x, -result.cost, norm, result.converged, iterations=done, evaluations=done + 1)
 
@@ -174,8 +178,9 @@ def _evaluate(
 
 
 def _iterate(
-    objective: Objective, state: _State, box: _Box, tolerance: float, gain_tolerance: float
-) -> _State:
+    state: _State, objective: Objective, box: _Box, tolerance: float, gain_tolerance: float
+) -> tuple[_State, Bool[Tensor, ""]]:
+    """The state after another evaluation, and whether any row has further to go."""
     cost, point = _evaluate(objective, state.trial, box)
     # The term without weight carries a NaN or an infinity of the gradient over to the gain.
     gain = torch.add(state.cost - cost, point[:, 1].sum(-1), alpha=0.0)
@@ -206,7 +211,8 @@ def _iterate(
     step = step.masked_fill(restart, 1.0)
     converged = state.converged | (reached & state.alive)
     alive = state.alive & ~(reached | (failed ^ restart))
-    return _State(point, cost, pairs, scale, step, trial, slope, norm, converged, alive)
+    state = _State(point, cost, pairs, scale, step, trial, slope, norm, converged, alive)
+    return state, alive.any()
 
 
 def _remember(

@@ -239,13 +239,9 @@ def _ascend(
     cube = starts.new_zeros(r, d), starts.new_ones(r, d)
     lower, upper = (end.repeat_interleave(b, 0) for end in bounds or cube)
 
-    def objective(x: Float[Tensor, "k d"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
-        value, gradient = utility.value_and_gradient(x.view(r, -1, d))
-        return value.reshape(-1), gradient.reshape(-1, d)
-
     x = starts.reshape(r * b, d)
     ascent = maximize(
-        objective,
+        _RowByRow(utility, r),
         x,
         torch.where(movable, lower, x),
         torch.where(movable, upper, x),
@@ -316,6 +312,18 @@ def _first_free(
         if space.key(params) not in taken:
             return space.encode([params])[0].to(choices)
     raise SpaceExhausted(f"all {space.size} configurations of the space were tried or are pending")
+
+
+@dataclass(frozen=True)
+class _RowByRow:
+    """A utility as the objective of an ascent: the points of all runs in one axis."""
+
+    utility: Utility
+    runs: int
+
+    def __call__(self, x: Float[Tensor, "k d"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
+        value, gradient = self.utility.value_and_gradient(x.view(self.runs, -1, x.shape[1]))
+        return value.reshape(-1), gradient.reshape(x.shape)
 
 
 def _rows(x: Float[Tensor, "r b d"], index: Tensor) -> Float[Tensor, "r i d"]:

@@ -84,7 +84,8 @@ class LogPosterior:
         self._x = torch.where(mask[..., None], x - 0.5, 0.0)
         self._y = torch.where(mask, y, 0.0)
         self._mask = mask
-        self._padded = not bool(mask.all())
+        # On a GPU the arithmetic is the same whether there is padding or not: one graph for both.
+        self._padded = x.device.type != "cpu" or not bool(mask.all())
         self._count = mask.sum(-1).to(x)
 
     @property

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gpbo.graphs import release
+
 logger = logging.getLogger("gpbo")
 
 #: Computes the given runs and points: tensors with the runs first and the points third.
@@ -52,15 +54,21 @@ def in_parts(
         try:
             return _assembled(part, runs, points, rows, columns)
         except torch.OutOfMemoryError:
-            if rows * columns <= 1:
+            if rows * columns <= 1 or _is_capturing(device):
                 raise
         # Outside of the handler, where the tensors of the failed attempt are gone.
         _lowered[device] = rows * columns * bytes_each // 2
         logger.warning(
             "out of memory on %s: %d bytes at once from now on", device, _lowered[device]
         )
+        release()
         if device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _is_capturing(device: torch.device) -> bool:
+    """Whether a CUDA graph is being captured, which ends where memory runs out."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def _assembled(part: Part, runs: int, points: int, rows: int, columns: int) -> tuple[Tensor, ...]:

@@ -7,7 +7,7 @@ masks, so a tick never waits for the device and has static shapes.
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -96,7 +96,7 @@ class Transition:
     record: Float[Tensor, "k recorded"]
 
 
-@lru_cache
+@cache
 def checkpoint_table(max_depth: int, device: torch.device) -> Bool[Tensor, "leaves 2 slots"]:
     """For leaf ``i`` of a subtree: where it is stored, and what it is compared with.
 

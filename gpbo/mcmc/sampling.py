@@ -4,18 +4,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpbo.backend import Streams
 from gpbo.errors import InvalidOption
+from gpbo.graphs import replayed
 from gpbo.mcmc.adaptation import DualAveraging, fisher_scale, refreshed_scale
 from gpbo.mcmc.leapfrog import LogDensity
-from gpbo.mcmc.nuts import Noise, Point, begin, tick, unpack
+from gpbo.mcmc.nuts import Noise, Point, Trajectory, begin, tick, unpack
 
 #: Ticks between two looks at whether all chains are done: rarely where looking makes the host
-#: wait for the device, often where it costs nothing.
-_TICKS_PER_LOOK = {"cpu": 4, "cuda": 32}
+#: wait for the device, often where it costs nothing. On a GPU a CUDA graph has so many.
+_TICKS_PER_LOOK = {"cpu": 4, "cuda": 16}
 _TICKS_PER_NOISE = 64
 
 
@@ -186,29 +187,28 @@ class _Driver:
         transitions: int,
     ) -> tuple[Float[Tensor, "k t packed"], Float[Tensor, "r"]]:
         chains, dim = position.shape
-        chain = torch.arange(chains, device=self._scale.device)
+        device = position.device
+        chain = torch.arange(chains, device=device)
         # One slot more than is kept: chains that are done go on, and write there.
         records = position.new_zeros(chains, transitions + 1, 2 * dim + 5)
-        finished = torch.zeros_like(chain)
         noise = self._noise(dim)
-        state = begin(self._point(position), next(noise), self._schedule.max_depth)
-        step = step_size.repeat_interleave(self._chains)
-        while True:
-            for _ in range(_TICKS_PER_LOOK[step.device.type]):
-                state, transition = tick(self._log_density, state, step, self._scale, next(noise))
-                counted = transition.done & (finished < transitions)
-                slot = torch.where(counted, finished, transitions)
-                records[chain, slot] = transition.record
-                finished = finished + counted
-                if averaging is not None:
-                    averaging = averaging.update(counted, transition.record[:, -4])
-                    # A step size must not change within a trajectory.
-                    proposed = averaging.log_step.exp().repeat_interleave(self._chains)
-                    step = torch.where(transition.done, proposed, step)
-            if bool((finished == transitions).all()):
-                if averaging is not None:
-                    step_size = averaging.log_average.exp()
-                return records[:, :transitions], step_size
+        walk = _Walk(
+            state=begin(self._point(position), next(noise), self._schedule.max_depth),
+            step=step_size.repeat_interleave(self._chains),
+            finished=torch.zeros_like(chain),
+            wanted=torch.full_like(chain[0], transitions),
+            averaging=averaging,
+        )
+        with replayed(_advance, device) as advance:
+            while True:
+                ticks = tuple(next(noise) for _ in range(_TICKS_PER_LOOK[device.type]))
+                walk, (slots, told) = advance(walk, self._log_density, self._scale, ticks)
+                records[chain.expand_as(slots), slots] = told
+                if bool((walk.finished == transitions).all()):
+                    averaging = walk.averaging
+                    if averaging is not None:
+                        step_size = averaging.log_average.exp()
+                    return records[:, :transitions], step_size
 
     def _point(self, position: Float[Tensor, "k p"]) -> Point:
         value, gradient = self._log_density(position)
@@ -226,6 +226,38 @@ class _Driver:
             log_uniform = uniform[..., :2].log().mT
             growing = torch.stack([uniform[..., 2] < 0.5, uniform[..., 2] >= 0.5], dim=-1)
             yield from map(Noise, momentum, kinetic, log_uniform, growing)
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Where all chains are, and how many of the ``wanted`` transitions each has finished."""
+
+    state: Trajectory
+    step: Float[Tensor, "k"]
+    finished: Int[Tensor, "k"]
+    wanted: Int[Tensor, ""]
+    averaging: DualAveraging | None
+
+
+def _advance(
+    walk: _Walk, log_density: LogDensity, scale: Float[Tensor, "r p p"], noise: tuple[Noise, ...]
+) -> tuple[_Walk, tuple[Int[Tensor, "ticks k"], Float[Tensor, "ticks k packed"]]]:
+    """A tick for each noise; and what each recorded, with the slot where it belongs."""
+    state, step, finished, averaging = walk.state, walk.step, walk.finished, walk.averaging
+    slots, records = [], []
+    for own in noise:
+        state, transition = tick(log_density, state, step, scale, own)
+        counted = transition.done & (finished < walk.wanted)
+        slots.append(torch.where(counted, finished, walk.wanted))
+        records.append(transition.record)
+        finished = finished + counted
+        if averaging is not None:
+            averaging = averaging.update(counted, transition.record[:, -4])
+            # A step size must not change within a trajectory.
+            proposed = averaging.log_step.exp().repeat_interleave(len(step) // len(scale))
+            step = torch.where(transition.done, proposed, step)
+    advanced = _Walk(state, step, finished, walk.wanted, averaging)
+    return advanced, (torch.stack(slots), torch.stack(records))
 
 
 def _by_run(records: Float[Tensor, "k t packed"], runs: int) -> Float[Tensor, "r c t packed"]:

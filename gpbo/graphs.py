@@ -1,0 +1,284 @@
+"""Steps that are launched as one CUDA graph in place of hundreds of kernels.
+
+A step advances a state: ``step(state, *others) -> (state, output)``, a function of tensors with
+fixed shapes that never waits for the device. On a GPU it is captured once for its shapes, on
+buffers of its own, and replayed: what is passed to it is copied into the buffers (what it returned
+itself is there already), and the new state is written over the old one within the graph. On the
+CPU it is called as it is.
+
+What torch asks of a capture (its notes on CUDA graphs): a run before it, on the stream that it is
+captured on, so that libraries are loaded and constants made; no host synchronisation, no copy from
+the host, no shape that depends on values; memory from a pool of its own, which is freed with it.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import is_dataclass
+from types import NoneType
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger("gpbo")
+
+State = TypeVar("State")
+Output = TypeVar("Output")
+Others = ParamSpec("Others")
+Step = Callable[Concatenate[State, Others], tuple[State, Output]]
+
+#: The work of a step on its buffers, which it overwrites; returns the output's tensors.
+Work = Callable[[list[Tensor]], list[Tensor]]
+
+#: A graph is let go of after so many others were begun since it was last used: a run begins a
+#: handful per iteration, so those of a shape that it has outgrown are gone some iterations later.
+_IDLE = 32
+
+#: What a step may depend on besides tensors: another value is another step.
+_PLAIN = (NoneType, bool, int, float, str, slice, torch.device, torch.dtype)
+
+
+@runtime_checkable
+class Graph(Protocol):
+    """Recorded work."""
+
+    def replay(self) -> None:
+        """Do it again, on the same memory."""
+        ...
+
+
+def record_on_cuda(work: Work, buffers: list[Tensor]) -> tuple[Graph, list[Tensor]]:
+    """The work as a CUDA graph, and the tensors that it leaves its output in."""
+    with torch.cuda.device(buffers[0].device):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            work(buffers)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may go on: what they do on their streams is no part of the capture.
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            output = work(buffers)
+        return graph, output
+
+
+#: How work is recorded on the devices where it is worth it.
+RECORDERS: dict[str, Callable[[Work, list[Tensor]], tuple[Graph, list[Tensor]]]] = {
+    "cuda": record_on_cuda
+}
+
+
+@contextmanager
+def replayed(
+    step: Step[State, Others, Output], device: torch.device
+) -> Iterator[Step[State, Others, Output]]:
+    """The step, or on a GPU what replays it.
+
+    What it returns there is valid until it is called again, or the context is left: copy what is
+    to be kept. What is passed to it besides the state must not be changed in place meanwhile.
+    A step that depends on anything but tensors, plain values, dataclasses and objects of gpbo
+    (a user's function, say) is called as it is.
+    """
+    if device.type not in RECORDERS:
+        yield step
+        return
+    player = _Player(step)
+    try:
+        yield player
+    finally:
+        player.put_back()
+
+
+def release() -> None:
+    """Let go of all graphs that are not in use, and of their memory."""
+    _shelf.clear()
+
+
+class _Opaque(Exception):
+    """A value in which tensors may hide."""
+
+
+def _flatten(value: Any, leaves: list[Tensor]) -> Hashable:
+    """Append the tensors in a value, and describe the rest of it."""
+    if isinstance(value, Tensor):
+        leaves.append(value)
+        return value.shape, value.dtype, value.device
+    if isinstance(value, _PLAIN):
+        return type(value), repr(value)
+    return type(value), tuple(
+        (name, _flatten(part, leaves)) for name, part in _parts(value).items()
+    )
+
+
+def _rebuilt(value: Any, leaves: Iterator[Tensor]) -> Any:
+    """The value with other tensors in place of its own."""
+    if isinstance(value, Tensor):
+        return next(leaves)
+    if isinstance(value, _PLAIN):
+        return value
+    parts = {name: _rebuilt(part, leaves) for name, part in _parts(value).items()}
+    if isinstance(value, dict):
+        return parts
+    if isinstance(value, tuple | list):
+        return type(value)(parts.values())
+    other = object.__new__(type(value))
+    vars(other).update(parts)
+    return other
+
+
+def _parts(value: Any) -> dict[Any, Any]:
+    """What a value is made of.
+
+    Raises:
+        _Opaque: it does not say.
+    """
+    if type(value) is dict:
+        return value
+    if type(value) in (tuple, list):
+        return dict(enumerate(value))
+    own = is_dataclass(value) or type(value).__module__.startswith("gpbo.")
+    if own and hasattr(value, "__dict__") and not isinstance(value, type):
+        return vars(value)
+    raise _Opaque(type(value).__qualname__)
+
+
+class _Recording:
+    """A step on buffers of its own."""
+
+    def __init__(self, step: Step[Any, ..., Any], arguments: tuple[Any, ...]) -> None:
+        leaves: list[Tensor] = []
+        _flatten(arguments, leaves)
+        self._buffers = [leaf.clone() for leaf in leaves]
+        self._loaded: list[Tensor | None] = [None] * len(leaves)
+        own = _rebuilt(arguments, iter(self._buffers))
+        carried: list[Tensor] = []
+        description = _flatten(own[0], carried)
+        self._carried = len(carried)
+        output: Any = None
+
+        def work(buffers: list[Tensor]) -> list[Tensor]:
+            nonlocal output
+            state, output = step(*_rebuilt(own, iter(buffers)))
+            fresh: list[Tensor] = []
+            results: list[Tensor] = []
+            if _flatten(state, fresh) != description:
+                raise TypeError(f"{step.__qualname__}: the new state is not like the old one")
+            _flatten(output, results)
+            results = [_apart(result, buffers) for result in results]
+            changed = [pair for pair in zip(buffers, fresh, strict=False) if pair[0] is not pair[1]]
+            changed = [(buffer, _apart(part, buffers)) for buffer, part in changed]
+            for buffer, part in changed:
+                buffer.copy_(part)
+            return results
+
+        self._graph, results = RECORDERS[leaves[0].device.type](work, self._buffers)
+        self._returned = own[0], _rebuilt(output, iter(results))
+
+    def __call__(self, leaves: list[Tensor]) -> tuple[Any, Any]:
+        """The next state and the output, from the tensors in the arguments."""
+        for place, (leaf, buffer) in enumerate(zip(leaves, self._buffers, strict=True)):
+            if leaf is buffer or leaf is self._loaded[place]:
+                continue
+            self._loaded[place] = None
+            buffer.copy_(leaf)
+            # The state's buffers are overwritten by the replay.
+            self._loaded[place] = leaf if place >= self._carried else None
+        self._graph.replay()
+        return self._returned
+
+    def forget(self) -> None:
+        """Copy everything anew next time, and keep nothing of it alive till then."""
+        self._loaded = [None] * len(self._buffers)
+
+
+def _apart(tensor: Tensor, buffers: list[Tensor]) -> Tensor:
+    """The tensor, or a copy where it looks into a buffer, which will be overwritten."""
+    storage = tensor.untyped_storage().data_ptr()
+    if any(storage == buffer.untyped_storage().data_ptr() for buffer in buffers):
+        return tensor.clone()
+    return tensor
+
+
+class _Shelf:
+    """Recordings that are not in use, by what they are of."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: dict[Hashable, tuple[int, _Recording]] = {}
+        self._begun = 0
+
+    def take(self, key: Hashable) -> _Recording | None:
+        """The recording, for the caller alone."""
+        with self._lock:
+            self._begun += 1
+            self._idle = {
+                other: (last, recording)
+                for other, (last, recording) in self._idle.items()
+                if self._begun - last <= _IDLE
+            }
+            found = self._idle.pop(key, None)
+        return None if found is None else found[1]
+
+    def put(self, key: Hashable, recording: _Recording) -> None:
+        """Make it available again."""
+        with self._lock:
+            self._idle[key] = self._begun, recording
+
+    def clear(self) -> None:
+        """Keep none."""
+        with self._lock:
+            self._idle = {}
+
+
+_shelf = _Shelf()
+#: Steps that could not be captured; they are called as they are from then on.
+_refused: set[Step[Any, ..., Any]] = set()
+
+
+class _Player:
+    """Calls a step by replaying the recording for what it is called with."""
+
+    def __init__(self, step: Step[Any, ..., Any]) -> None:
+        self._step = step
+        self._key: Hashable = None
+        self._recording: _Recording | None = None
+
+    def __call__(self, *arguments: Any) -> tuple[Any, Any]:
+        leaves: list[Tensor] = []
+        try:
+            key = self._step, _flatten(arguments, leaves)
+        except _Opaque:
+            return self._step(*arguments)
+        if key != self._key:
+            self.put_back()
+            self._recording, self._key = self._recorded(key, arguments), key
+        return self._step(*arguments) if self._recording is None else self._recording(leaves)
+
+    def _recorded(self, key: Hashable, arguments: tuple[Any, ...]) -> _Recording | None:
+        if self._step in _refused:
+            return None
+        found = _shelf.take(key)
+        if found is not None:
+            return found
+        try:
+            return _Recording(self._step, arguments)
+        except torch.OutOfMemoryError:
+            release()
+            return None
+        except RuntimeError as error:
+            _refused.add(self._step)
+            logger.warning(
+                "%s cannot be captured in a CUDA graph and runs without one: %s",
+                self._step.__qualname__,
+                error,
+            )
+            return None
+
+    def put_back(self) -> None:
+        """Leave the recording to others."""
+        if self._recording is not None:
+            self._recording.forget()
+            _shelf.put(self._key, self._recording)
+        self._recording, self._key = None, None
