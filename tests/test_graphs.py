@@ -147,6 +147,7 @@ def test_two_at_a_time_do_not_share_a_recording() -> None:
     """A fit in a thread beside the choice of the next trial."""
     expected = advanced(entangled, pair(), 3, 0.5)
     with recorded() as made, replayed(entangled, CPU) as outer:
+        advanced(entangled, pair(), 1, 0.5)  # leaves a recording that only one can take
         state, _ = outer(pair(), random_normal(0, 5), 0.5)
         inner: list[Any] = []
         thread = threading.Thread(target=lambda: inner.extend(advanced(entangled, pair(), 3, 0.5)))
@@ -156,6 +157,20 @@ def test_two_at_a_time_do_not_share_a_recording() -> None:
         state, _ = outer(state, random_normal(1, 5), 0.5)
         assert torch.equal(state.left, expected[1][0])
         assert len(made) == 2
+
+
+def test_what_was_passed_is_not_kept_alive() -> None:
+    def added(state: Tensor, by: Tensor) -> tuple[Tensor, None]:
+        return state + by, None
+
+    with recorded():
+        by = torch.ones(3)
+        with replayed(added, CPU) as play:
+            play(torch.zeros(3), by)
+        gone = weakref.ref(by)
+        del by
+        gc.collect()
+        assert gone() is None
 
 
 def test_a_step_that_may_hide_tensors_is_called_as_it_is() -> None:
