@@ -23,6 +23,7 @@ from gpbo.inference import (
     schedule_for,
 )
 from gpbo.mcmc.sampling import Warmth
+from gpbo.restarts import is_due, restarted
 from gpbo.surrogate import Surrogate
 
 __all__ = ["Fit", "FitReport", "Inference", "Model", "Sampling", "WarmState", "fit"]
@@ -88,12 +89,14 @@ class WarmState:
         recent: The latest draws of every chain, of this fit and those before.
         location: Of the values' standardisation.
         scale: Likewise.
+        fits: How many there were, each from the one before.
     """
 
     warmth: Warmth
     recent: Float[Tensor, "r c t p"]
     location: Float[Tensor, "r"]
     scale: Float[Tensor, "r"]
+    fits: int = 1
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,8 @@ def fit(
     """Condition a Gaussian process on observations, its hyperparameters integrated out.
 
     A cold run whose chains disagree samples on, once and without the others; so does a warm one
-    whose posterior has moved far. A run that cannot be sampled gets the mode of its posterior.
+    whose posterior has moved far. Every tenth warm fit some chains start from dispersed points
+    (`gpbo.restarts`). A run that cannot be sampled gets the mode of its posterior.
     Either is told in the report, the latter also logged.
 
     Args:
@@ -210,7 +214,8 @@ def _fit(
         recent = _recent(draws, moved, sampling.draws)
         draws = draws if warm is None else _diagnosed(draws, recent)
         status = _statuses(draws, extended)
-        state = WarmState(draws.warmth, recent, data.location, data.scale)
+        fits = 1 if warm is None else warm.fits + 1
+        state = WarmState(draws.warmth, recent, data.location, data.scale, fits)
     else:
         from gpbo.pyro_nuts import draw_with_pyro
 
@@ -267,8 +272,12 @@ def _sample(
         more_for = _in_trouble(draws)
     else:
         schedule = schedule_for(0, sampling.warm_draws, cold=False)
-        draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=warm.warmth)
-        more_for = _is_broken(draws) | _has_moved(log_posterior, warm.warmth)
+        warmth, arrival_steps = warm.warmth, torch.zeros_like(warm.scale)
+        if is_due(warm.fits):
+            warmth, arrival_steps = restarted(warmth, log_posterior, streams, warm.fits)
+        draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=warmth)
+        draws = _with_steps(draws, arrival_steps)
+        more_for = _is_broken(draws) | _has_moved(log_posterior, warmth)
     extended = more_for.cpu()
     if bool(extended.any()):
         runs = torch.nonzero(more_for)[:, 0]
@@ -279,10 +288,14 @@ def _sample(
             chains=sampling.chains,
             warmth=_selected(draws.warmth, runs),
         )
-        spent = draws.info.leapfrog_steps[runs] + more.info.leapfrog_steps
-        more = replace(more, info=replace(more.info, leapfrog_steps=spent))
-        draws = _put(draws, runs, more)
+        draws = _put(draws, runs, _with_steps(more, draws.info.leapfrog_steps[runs]))
     return draws, extended
+
+
+def _with_steps(draws: HyperparameterDraws, steps: Float[Tensor, "r"]) -> HyperparameterDraws:
+    """The draws, whose sampling took so many leapfrog steps more."""
+    total = draws.info.leapfrog_steps + steps
+    return replace(draws, info=replace(draws.info, leapfrog_steps=total))
 
 
 def _has_moved(log_posterior: LogPosterior, warmth: Warmth) -> Bool[Tensor, "r"]:
