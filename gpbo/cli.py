@@ -37,6 +37,7 @@ class StrategyName(StrEnum):
 class InferenceName(StrEnum):
     """How the hyperparameters are treated."""
 
+    HMC = "hmc"
     NUTS = "nuts"
     MAP = "map"
     PYRO = "pyro"
@@ -94,7 +95,7 @@ def bench(
     dim: Annotated[int | None, typer.Option(help="Parameters; by default as usual.")] = None,
     inference: Annotated[
         InferenceName, typer.Option(help="Treatment of the hyperparameters.")
-    ] = InferenceName.NUTS,
+    ] = InferenceName.HMC,
     runs: Annotated[int, typer.Option(help="How many at once, with seeds one after another.")] = 1,
     plot: Annotated[Path | None, typer.Option(help="Write the convergence plot here.")] = None,
     slices: Annotated[

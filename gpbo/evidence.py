@@ -105,14 +105,25 @@ class LogPosterior:
 
     def __call__(self, u: Float[Tensor, "k p"]) -> tuple[Float[Tensor, "k"], Float[Tensor, "k p"]]:
         """Log posterior density up to a constant in ``u``, and its gradient."""
+        prior, prior_slope, likelihood, slope = self.parts(u)
+        return prior + likelihood, prior_slope + slope
+
+    def parts(
+        self, u: Float[Tensor, "k p"]
+    ) -> tuple[Float[Tensor, "k"], Float[Tensor, "k p"], Float[Tensor, "k"], Float[Tensor, "k p"]]:
+        """Log prior density in ``u`` and its gradient; log likelihood and its gradient.
+
+        Where either cannot be computed the likelihood is -inf and the gradients are 0.
+        """
         natural = self.parametrization.constrain(u)
         value, gradient = self.log_likelihood(natural)
-        prior, slope = self.parametrization.log_prior(u)
-        total = value + prior
-        slope = slope + self.parametrization.pull_back(u, natural, gradient)
-        finite = torch.isfinite(total) & torch.isfinite(slope).all(-1)
+        prior, prior_slope = self.parametrization.log_prior(u)
+        slope = self.parametrization.pull_back(u, natural, gradient)
+        finite = torch.isfinite(value + prior) & torch.isfinite(slope + prior_slope).all(-1)
         return (
-            total.masked_fill(~finite, -torch.inf),
+            prior.masked_fill(~finite, 0.0),
+            prior_slope.masked_fill(~finite[:, None], 0.0),
+            value.masked_fill(~finite, -torch.inf),
             slope.masked_fill(~finite[:, None], 0.0),
         )
 

@@ -1,4 +1,4 @@
-"""From observations to a surrogate: NUTS or a point estimate, warm starts, a report."""
+"""From observations to a surrogate: draws or a point estimate, warm starts, a report."""
 
 import logging
 import time
@@ -22,15 +22,15 @@ from gpbo.inference import (
     mode,
     schedule_for,
 )
-from gpbo.mcmc.sampling import Warmth
-from gpbo.restarts import is_due, restarted
+from gpbo.mcmc.annealing import resampled, worth
+from gpbo.mcmc.sampling import Kernel, Warmth
 from gpbo.surrogate import Surrogate
 
 __all__ = ["Fit", "FitReport", "Inference", "Model", "Sampling", "WarmState", "fit"]
 
 logger = logging.getLogger("gpbo")
 
-Inference = Literal["nuts", "map", "pyro"]
+Inference = Literal["hmc", "nuts", "map", "pyro"]
 
 #: What became of a run: converged at once; after more sampling; not, but its draws serve; the
 #: sampler was of no use and the posterior's mode stands in; a point estimate as asked.
@@ -44,8 +44,10 @@ RHAT_LIMIT = 1.2
 _BROKEN_DIVERGENCES = 0.5
 #: A chain is not moved along with the values to where its density is this much less, in logarithms.
 _FAR_OUT = 10.0
-#: A posterior has moved if the last draws, weighted for it, are worth less than this share of them.
-_LEAST_WEIGHED = 0.5
+#: Chains are drawn anew when, weighted for what came in, they are worth less than this share; and
+#: start afresh, from the prior, when they are worth less than the second one, or there are so many
+#: times the results of the last time.
+_LEAST_WORTH, _COLLAPSED, _AFRESH = 0.5, 0.25, 2.0
 
 _Rows = TypeVar("_Rows", HyperparameterDraws, SamplerInfo, Warmth)
 
@@ -55,18 +57,18 @@ class Sampling:
     """How much to sample for a fit.
 
     Attributes:
-        chains: NUTS chains of a run.
-        warmup: Transitions before the kept ones in a cold start.
-        draws: Transitions kept per chain in a cold start.
+        chains: Chains of a run.
+        warmup: Transitions after a cold start before the kept ones.
+        draws: Transitions kept per chain after a cold start.
         warm_draws: Transitions per chain in a warm start. One observation more hardly moves the
             posterior, so all of them are kept.
         kept: Draws that the surrogate averages over, the latest of every chain.
     """
 
     chains: int = 16
-    warmup: int = 48
+    warmup: int = 8
     draws: int = 24
-    warm_draws: int = 6
+    warm_draws: int = 8
     kept: int = 16
 
     def __post_init__(self) -> None:
@@ -86,17 +88,19 @@ class WarmState:
 
     Attributes:
         warmth: Positions, step sizes and mass matrices.
+        log_weight: Importance weights that the chains have gathered since they were last even.
         recent: The latest draws of every chain, of this fit and those before.
         location: Of the values' standardisation.
         scale: Likewise.
-        fits: How many there were, each from the one before.
+        afresh: How many results there were when the chains last started from the prior.
     """
 
     warmth: Warmth
+    log_weight: Float[Tensor, "r c"]
     recent: Float[Tensor, "r c t p"]
     location: Float[Tensor, "r"]
     scale: Float[Tensor, "r"]
-    fits: int = 1
+    afresh: Float[Tensor, "r"]
 
 
 @dataclass(frozen=True)
@@ -162,29 +166,32 @@ def fit(
     data: Observations,
     model: Model | None = None,
     *,
-    inference: Inference = "nuts",
+    inference: Inference = "hmc",
     sampling: Sampling | None = None,
     warm: WarmState | None = None,
     streams: Streams,
 ) -> Fit:
     """Condition a Gaussian process on observations, its hyperparameters integrated out.
 
-    A cold run whose chains disagree samples on, once and without the others; so does a warm one
-    whose posterior has moved far. Every tenth warm fit some chains start from dispersed points
-    (`gpbo.restarts`). A run that cannot be sampled gets the mode of its posterior.
-    Either is told in the report, the latter also logged.
+    Warm chains are the particles of a sequential Monte Carlo sampler (Chopin 2002): each is
+    weighted by the density of what came in, and when the weights have grown uneven they are drawn
+    anew in proportion, and sample longer. From time to time all start afresh, lest a mode be lost
+    for good. A cold run whose chains disagree samples on, once and without the others. A run that
+    cannot be sampled gets the mode of its posterior. All of it is told in the report, the last also
+    logged.
 
     Args:
         data: Observations of every run; pending points are not looked at.
         model: Kernel and priors.
-        inference: ``"nuts"``; ``"map"`` for the mode of the posterior, from several starts;
-            ``"pyro"`` for Pyro's NUTS, slow, to check ours against.
+        inference: ``"hmc"``, Hamiltonian Monte Carlo of short trajectories; ``"nuts"``, of
+            trajectories that find their length; ``"map"`` for the mode of the posterior, from
+            several starts; ``"pyro"`` for Pyro's NUTS, slow, to check ours against.
         sampling: How much to sample.
         warm: The last fit's, for the same runs with a few observations more.
         streams: One stream per run.
 
     Raises:
-        InvalidOption: ``inference`` is none of the three, or ``warm`` is of other runs or
+        InvalidOption: ``inference`` is none of these, or ``warm`` is of other runs or
             hyperparameters.
         InvalidData: A run has no observation.
     """
@@ -208,14 +215,11 @@ def _fit(
     log_posterior = model.log_posterior(data.x, data.y, data.mask)
     if inference == "map":
         return _map_fit(data, model, log_posterior, streams, began)
-    if inference == "nuts":
+    if inference != "pyro":
         moved = None if warm is None else _transported(warm, data, log_posterior)
-        draws, extended = _sample(log_posterior, sampling, moved, streams)
-        recent = _recent(draws, moved, sampling.draws)
-        draws = draws if warm is None else _diagnosed(draws, recent)
+        draws, state, extended = _sample(log_posterior, data, inference, sampling, moved, streams)
+        draws = draws if warm is None else _diagnosed(draws, state.recent)
         status = _statuses(draws, extended)
-        fits = 1 if warm is None else warm.fits + 1
-        state = WarmState(draws.warmth, recent, data.location, data.scale, fits)
     else:
         from gpbo.pyro_nuts import draw_with_pyro
 
@@ -237,7 +241,7 @@ def _fit(
         depth_saturation=info.depth_saturation,
         leapfrog_steps=info.leapfrog_steps,
         transitions=info.transitions,
-        warm=warm is not None and inference == "nuts",
+        warm=warm is not None and inference != "pyro",
         seconds=time.perf_counter() - began,
     )
     _log(report)
@@ -256,58 +260,107 @@ def _fit(
 
 def _sample(
     log_posterior: LogPosterior,
+    data: Observations,
+    kernel: Kernel,
     sampling: Sampling,
     warm: WarmState | None,
     streams: Streams,
-) -> tuple[HyperparameterDraws, Bool[Tensor, "r"]]:
-    """NUTS, and again from where it stopped for the runs that need more; and which those were.
+) -> tuple[HyperparameterDraws, WarmState, Bool[Tensor, "r"]]:
+    """Draws, what the next fit starts from, and which runs sampled on from where they stopped.
 
     A cold run whose chains disagree does. Chains of a warm start that disagree are those of a
     posterior with several modes, most often, and go on at the next fit anyway; there it is a run
-    whose posterior has moved, or whose draws are of no use.
+    whose chains were drawn anew, or whose draws are of no use.
     """
     if warm is None:
-        schedule = schedule_for(sampling.warmup, sampling.draws, cold=True)
+        schedule = schedule_for(sampling.warmup, sampling.draws, cold=True, kernel=kernel)
         draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=None)
         more_for = _in_trouble(draws)
+        log_weight, afresh = torch.zeros_like(draws.warmth.value), data.counts.to(data.y)
     else:
-        schedule = schedule_for(0, sampling.warm_draws, cold=False)
-        warmth, arrival_steps = warm.warmth, torch.zeros_like(warm.scale)
-        if is_due(warm.fits):
-            warmth, arrival_steps = restarted(warmth, log_posterior, streams, warm.fits)
+        schedule = schedule_for(0, sampling.warm_draws, cold=False, kernel=kernel)
+        warm = _reweighted(warm, log_posterior)
+        warm, spent = _started_afresh(warm, log_posterior, data, streams)
+        warmth, log_weight, renewed = _resampled(warm, streams)
         draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=warmth)
-        draws = _with_steps(draws, arrival_steps)
-        more_for = _is_broken(draws) | _has_moved(log_posterior, warmth)
+        draws = _with_steps(draws, spent)
+        more_for, afresh = _is_broken(draws) | renewed, warm.afresh
     extended = more_for.cpu()
     if bool(extended.any()):
         runs = torch.nonzero(more_for)[:, 0]
         more = draw(
             log_posterior.select(runs),
             streams.select(runs.tolist()),
-            schedule_for(sampling.draws, schedule.draws, cold=False),
+            schedule_for(sampling.draws, schedule.draws, cold=False, kernel=kernel),
             chains=sampling.chains,
             warmth=_selected(draws.warmth, runs),
         )
         draws = _put(draws, runs, _with_steps(more, draws.info.leapfrog_steps[runs]))
-    return draws, extended
+    recent = _recent(draws, warm, sampling.draws)
+    state = WarmState(draws.warmth, log_weight, recent, data.location, data.scale, afresh)
+    return draws, state, extended
+
+
+def _reweighted(warm: WarmState, log_posterior: LogPosterior) -> WarmState:
+    """The chains with the share in their weights of what came in.
+
+    The ratio of the new density to the old one is the predictive density of the new results, and
+    of the priors where the scale of the values changed.
+    """
+    warmth = warm.warmth
+    value = log_posterior(warmth.position.flatten(0, 1))[0].reshape(warmth.value.shape)
+    gain = (value - warmth.value).nan_to_num(nan=-torch.inf, posinf=0.0)
+    log_weight = warm.log_weight + gain
+    # A run without any chain of finite density cannot be weighted.
+    usable = torch.isfinite(log_weight).any(-1, keepdim=True)
+    log_weight = torch.where(usable, log_weight - log_weight.amax(-1, keepdim=True), 0.0)
+    return replace(warm, warmth=replace(warmth, value=value), log_weight=log_weight)
+
+
+def _started_afresh(
+    warm: WarmState, log_posterior: LogPosterior, data: Observations, streams: Streams
+) -> tuple[WarmState, Float[Tensor, "r"]]:
+    """The chains of some runs from the prior again, and the leapfrog steps that it took.
+
+    Those of runs whose posterior is another one by now, and of those with many more results than
+    the last time: a mode that all chains have left is one that none comes back to, however much it
+    weighs by then.
+    """
+    spent, counts = torch.zeros_like(warm.scale), data.counts.to(data.y)
+    chains = warm.log_weight.shape[1]
+    due = (counts >= _AFRESH * warm.afresh) | (worth(warm.log_weight) < _COLLAPSED * chains)
+    if not bool(due.any()):
+        return warm, spent
+    runs = torch.nonzero(due)[:, 0]
+    warmth, steps = cold_start(log_posterior.select(runs), streams.select(runs.tolist()), chains)
+    afresh = replace(
+        warm,
+        warmth=_put(warm.warmth, runs, warmth),
+        log_weight=warm.log_weight.masked_fill(due[:, None], 0.0),
+        afresh=torch.where(due, counts, warm.afresh),
+    )
+    return afresh, spent.index_copy(0, runs, steps)
+
+
+def _resampled(
+    warm: WarmState, streams: Streams
+) -> tuple[Warmth, Float[Tensor, "r c"], Bool[Tensor, "r"]]:
+    """The chains, drawn anew where their weights are uneven; the weights; and which runs' were."""
+    warmth, log_weight = warm.warmth, warm.log_weight
+    chains = log_weight.shape[1]
+    renewed = worth(log_weight) < _LEAST_WORTH * chains
+    own = torch.arange(chains, device=log_weight.device)
+    drawn = resampled(log_weight, streams.uniform(1)[:, 0])
+    ancestors = torch.where(renewed[:, None], drawn, own)
+    position = warmth.position.gather(1, ancestors[..., None].expand_as(warmth.position))
+    again = replace(warmth, position=position, value=warmth.value.gather(1, ancestors))
+    return again, log_weight.masked_fill(renewed[:, None], 0.0), renewed
 
 
 def _with_steps(draws: HyperparameterDraws, steps: Float[Tensor, "r"]) -> HyperparameterDraws:
     """The draws, whose sampling took so many leapfrog steps more."""
     total = draws.info.leapfrog_steps + steps
     return replace(draws, info=replace(draws.info, leapfrog_steps=total))
-
-
-def _has_moved(log_posterior: LogPosterior, warmth: Warmth) -> Bool[Tensor, "r"]:
-    """Runs whose last draws represent the present posterior poorly.
-
-    Weighted by the ratio of the new density to the old one, which is the predictive density of the
-    new observations, they count as this many draws (Chopin 2002).
-    """
-    runs, chains, _ = warmth.position.shape
-    value, _ = log_posterior(warmth.position.flatten(0, 1))
-    weight = torch.softmax(value.reshape(runs, chains) - warmth.value, dim=-1)
-    return ~(1 / weight.square().sum(-1) > _LEAST_WEIGHED * chains)
 
 
 def _recent(
@@ -418,8 +471,9 @@ def _with_modes(
         name: getattr(draws, name).index_copy(0, rows, value) for name, value in repeated.items()
     }
     if state is not None:
-        afresh = cold_start(troubled, own, state.warmth.position.shape[1])
-        state = replace(state, warmth=_put(state.warmth, rows, afresh))
+        warmth, _ = cold_start(troubled, own, state.warmth.position.shape[1])
+        even = state.log_weight.index_fill(0, rows, 0.0)
+        state = replace(state, warmth=_put(state.warmth, rows, warmth), log_weight=even)
     return replace(draws, **replaced), state
 
 

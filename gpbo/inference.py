@@ -11,13 +11,18 @@ from gpbo.ascent import maximize
 from gpbo.backend import DTYPE, Streams, threads_for
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
+from gpbo.mcmc.annealing import anneal
 from gpbo.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess
-from gpbo.mcmc.sampling import Draws, Schedule, Warmth, sample
+from gpbo.mcmc.sampling import Draws, Kernel, Schedule, Warmth, sample
 
-#: Prior draws from which a chain's cold start takes the best: dispersed, but not absurd.
-_CANDIDATES = 8
-_FIRST_STEP_SIZE = 0.2
+#: Particles that are annealed for every chain of a cold start: the mass matrix, and what each mode
+#: weighs, are known from all of them.
+_PARTICLES = 2
 _CHAINS = 16
+#: Transitions that settle the step size at the start of a sampling.
+_SETTLE = 8
+#: Prior draws from which each start of a mode search takes the best: dispersed, but not absurd.
+_CANDIDATES = 8
 #: A chain that ends with a log density this and the dimension below the best chain's is stuck.
 _STUCK = 20.0
 #: Box of the mode search in the unconstrained coordinates, wide enough for any sensible prior.
@@ -100,13 +105,18 @@ def sample_hyperparameters(
     *,
     mask: Bool[Tensor, "..."] | None = None,
     chains: int | None = None,
-    draws: int = 48,
+    draws: int = 24,
     warmup: int | None = None,
     start: HyperparameterDraws | None = None,
+    kernel: Kernel = "hmc",
     seed: int = 0,
     model: Model | None = None,
 ) -> HyperparameterDraws:
-    """Draw a GP's hyperparameters from their posterior by NUTS, for all runs at once.
+    """Draw a GP's hyperparameters from their posterior, for all runs at once.
+
+    Chains start cold from a sequential Monte Carlo sampler (`gpbo.mcmc.annealing`), so that
+    those of a posterior with several modes begin in each in proportion to its mass, and go on by
+    Hamiltonian Monte Carlo. Chains that sit in different modes have an R-hat that says so.
 
     Args:
         x: Points in the unit cube, ``[n,d]`` or ``[r,n,d]``.
@@ -114,9 +124,12 @@ def sample_hyperparameters(
         mask: Which of the points are there; all, by default.
         chains: Chains of a run; by default 16, or as many as ``start`` has.
         draws: Transitions kept per chain, so that ``s = chains * draws``.
-        warmup: Transitions of a chain before those; by default 48 cold and 8 warm.
+        warmup: Transitions of a chain before those, which settle the step size; by default 8. A
+            third of more than 23 after a cold start are for a mass matrix from the chains.
         start: Draws for similar data, such as the same with one observation less: their chains
             go on, with their step size and mass matrix, and hardly need a warm-up.
+        kernel: ``"hmc"``, trajectories of four to six leapfrog steps, or ``"nuts"``, which finds
+            out for every one how far it should go: slower here, and never too short.
         seed: Of the random streams; run ``i`` of a batch draws what it would draw alone.
         model: Kernel and priors; by default Matern-5/2 with dimension-scaled priors.
 
@@ -125,7 +138,8 @@ def sample_hyperparameters(
 
     Raises:
         InvalidData: Shapes do not fit or numbers that the mask keeps are not finite.
-        InvalidOption: A number of chains, draws or transitions is out of range.
+        InvalidOption: A number of chains, draws or transitions is out of range, or there is no
+            such kernel.
     """
     if x.ndim == 2:
         x, y = x[None], y[None]
@@ -138,7 +152,7 @@ def sample_hyperparameters(
         )
     log_posterior = (model or Model()).log_posterior(x.to(DTYPE), y.to(DTYPE), mask)
     streams = Streams.named(seed, "nuts", runs=x.shape[0], device=x.device)
-    schedule = schedule_for(warmup, draws, cold=start is None)
+    schedule = schedule_for(warmup, draws, cold=start is None, kernel=kernel)
     warmth = None if start is None else start.warmth
     if chains is None:
         chains = _CHAINS if warmth is None else warmth.position.shape[1]
@@ -146,20 +160,15 @@ def sample_hyperparameters(
         return draw(log_posterior, streams, schedule, chains=chains, warmth=warmth)
 
 
-def schedule_for(warmup: int | None, draws: int, *, cold: bool) -> Schedule:
+def schedule_for(warmup: int | None, draws: int, *, cold: bool, kernel: Kernel = "hmc") -> Schedule:
     """The phases of ``warmup`` transitions and ``draws`` kept ones.
 
     Raises:
-        InvalidOption: ``warmup`` is negative, or too short for a cold start.
+        InvalidOption: ``warmup`` is negative, ``draws`` not positive, or there is no such kernel.
     """
-    if not cold:
-        return Schedule(windows=(), settle=8 if warmup is None else warmup, draws=draws)
-    if warmup is None:
-        return Schedule(draws=draws)
-    if warmup < 8:
-        raise InvalidOption(f"warmup={warmup}: expected at least 8 without a start")
-    first, second, third = (max(2, warmup * share // 24) for share in (5, 7, 8))
-    return Schedule((first, second, third), warmup - first - second - third, draws)
+    warmup = _SETTLE if warmup is None else warmup
+    windows = (warmup // 3,) if cold and warmup >= 3 * _SETTLE else ()
+    return Schedule(windows, warmup - sum(windows), draws, kernel)
 
 
 def draw(
@@ -170,7 +179,7 @@ def draw(
     chains: int,
     warmth: Warmth | None,
 ) -> HyperparameterDraws:
-    """NUTS on a posterior, from ``warmth`` or cold.
+    """Draws from a posterior, from ``warmth`` or cold.
 
     Raises:
         InvalidOption: There is no chain, or ``warmth`` is of other runs, chains or hyperparameters.
@@ -178,35 +187,27 @@ def draw(
     if chains < 1:
         raise InvalidOption(f"chains={chains}: expected at least 1")
     if warmth is None:
-        start = cold_start(log_posterior, streams, chains)
+        start, steps = cold_start(log_posterior, streams, chains)
     else:
-        start = warmth
+        start, steps = warmth, torch.zeros_like(warmth.step_size)
         expected = (log_posterior.runs, chains, log_posterior.parametrization.size)
         if start.position.shape != expected:
             has = "{} runs, {} chains and {} coordinates".format(*start.position.shape)
             raise InvalidOption("start has {}: expected {}, {} and {}".format(has, *expected))
     drawn = sample(log_posterior, start, schedule, streams)
+    drawn = replace(drawn, warmup_steps=drawn.warmup_steps + steps)
     return constrained(log_posterior, replace(drawn, warmth=_without_stuck(drawn.warmth)))
 
 
-def cold_start(log_posterior: LogPosterior, streams: Streams, chains: int) -> Warmth:
-    """Dispersed positions, and no knowledge of the scales but the prior's coordinates.
-
-    Every chain starts at the best of a few draws from the prior.
-    """
-    parametrization, runs = log_posterior.parametrization, log_posterior.runs
-    prior = parametrization.sample(streams, chains * _CANDIDATES)
-    value, _ = log_posterior(prior.flatten(0, 1))
-    best_value, best = value.reshape(runs, chains, _CANDIDATES).max(-1)
-    candidates = prior.reshape(runs, chains, _CANDIDATES, -1)
-    index = best[:, :, None, None].expand(-1, -1, 1, prior.shape[-1])
-    identity = torch.eye(parametrization.size, dtype=DTYPE, device=prior.device)
-    return Warmth(
-        position=candidates.gather(2, index)[:, :, 0],
-        value=best_value,
-        step_size=torch.full((runs,), _FIRST_STEP_SIZE, dtype=DTYPE, device=prior.device),
-        scale=identity.expand(runs, -1, -1),
-    )
+def cold_start(
+    log_posterior: LogPosterior, streams: Streams, chains: int
+) -> tuple[Warmth, Float[Tensor, "r"]]:
+    """Chains from the prior brought to the posterior, and the leapfrog steps that it took."""
+    prior = log_posterior.parametrization.sample(streams, chains * _PARTICLES)
+    warmth, steps = anneal(log_posterior, prior, streams)
+    # Particles that have an ancestor in common are neighbours.
+    own = slice(None, None, _PARTICLES)
+    return replace(warmth, position=warmth.position[:, own], value=warmth.value[:, own]), steps
 
 
 def _without_stuck(warmth: Warmth) -> Warmth:
@@ -275,7 +276,7 @@ def mode(
     The mode is of the density in the unconstrained coordinates, the one that NUTS draws from.
     """
     runs = log_posterior.runs
-    start = cold_start(log_posterior, streams, starts).position
+    start = promising_starts(log_posterior, streams, starts)
     lower, upper = _MODE_BOUNDS
     found = maximize(
         log_posterior, start.flatten(0, 1), lower, upper, iterations=200, history=12, runs=runs
@@ -285,6 +286,19 @@ def mode(
     points = found.x.reshape(runs, starts, -1)
     run = torch.arange(runs, device=points.device)
     return points[run, best], value[run, best]
+
+
+def promising_starts(
+    log_posterior: LogPosterior, streams: Streams, count: int
+) -> Float[Tensor, "r b p"]:
+    """Each the best of a few draws from the prior."""
+    runs = log_posterior.runs
+    prior = log_posterior.parametrization.sample(streams, count * _CANDIDATES)
+    value, _ = log_posterior(prior.flatten(0, 1))
+    best = value.reshape(runs, count, _CANDIDATES).argmax(-1)
+    candidates = prior.reshape(runs, count, _CANDIDATES, -1)
+    index = best[:, :, None, None].expand(-1, -1, 1, prior.shape[-1])
+    return candidates.gather(2, index)[:, :, 0]
 
 
 def split_runs(log_posterior: LogPosterior) -> Iterator[LogPosterior]:

@@ -80,7 +80,7 @@ class Job(BaseModel):
     budget: int = Field(ge=1)
     seed: int = Field(default=0, ge=0)
     initial: int | None = Field(default=None, ge=1)
-    inference: Literal["nuts", "map", "pyro"] = "nuts"
+    inference: Literal["hmc", "nuts", "map", "pyro"] = "hmc"
     device: str = "auto"
     storage: str = "gpbo.db"
     execution: _Execution = Field(default_factory=_Execution)

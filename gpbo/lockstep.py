@@ -37,7 +37,7 @@ def replicate(
     budget: int = 100,
     batch: int = 1,
     seed: int = 0,
-    inference: Inference = "nuts",
+    inference: Inference = "hmc",
     model: Model | None = None,
     initial: int | None = None,
     device: str = "auto",

@@ -52,7 +52,7 @@ def minimize(
     direction: Direction = "minimize",
     seed: int = 0,
     initial: int | None = None,
-    inference: Inference = "nuts",
+    inference: Inference = "hmc",
     model: Model | None = None,
     device: str = "auto",
     progress: bool = True,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -76,8 +76,9 @@ class Optimizer:
         initial: How many results a strategy with a model starts from: until so many trials
             were asked or added, failed ones not counted, `ask` gives scrambled Sobol points.
             By default two per parameter, at least 5 and at most 20.
-        inference: How the hyperparameters are treated: ``"nuts"`` integrates them out,
-            ``"map"`` takes their most probable values, ``"pyro"`` is the slow check of NUTS.
+        inference: How the hyperparameters are treated: ``"hmc"`` integrates them out by short
+            trajectories of Hamiltonian Monte Carlo, ``"nuts"`` by trajectories that find their
+            length, ``"map"`` takes their most probable values, ``"pyro"`` is the slow check.
         model: Kernel and priors; by default `gpbo.Model()`.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
         storage: Where to write down every trial and result as they come: the path of a SQLite
@@ -99,7 +100,7 @@ class Optimizer:
         direction: Direction = "minimize",
         seed: int = 0,
         initial: int | None = None,
-        inference: fitting.Inference = "nuts",
+        inference: fitting.Inference = "hmc",
         model: fitting.Model | None = None,
         device: str = "auto",
         storage: "Storage | str | Path | None" = None,
@@ -566,8 +567,10 @@ def check_inference(inference: fitting.Inference) -> fitting.Inference:
     Raises:
         InvalidOption: it is not.
     """
-    if inference not in ("nuts", "map", "pyro"):
-        raise InvalidOption(f"inference={inference!r}: expected 'nuts', 'map' or 'pyro'")
+    if inference not in get_args(fitting.Inference):
+        raise InvalidOption(
+            f"inference={inference!r}: expected one of {get_args(fitting.Inference)}"
+        )
     return inference
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gpbo.backend import Streams
 from gpbo.evidence import LogPosterior
-from gpbo.inference import HyperparameterDraws, cold_start, constrained, split_runs
+from gpbo.inference import HyperparameterDraws, constrained, promising_starts, split_runs
 from gpbo.mcmc.sampling import Draws, Warmth
 
 
@@ -71,7 +71,7 @@ def _all_runs(
     log_posterior: LogPosterior, streams: Streams, warmup: int, draws: int
 ) -> tuple[Float[Tensor, "r 1 t p"], Float[Tensor, "r 1 t"]]:
     seeds = streams.integers(2**31, 1)[:, 0].tolist()
-    starts = cold_start(log_posterior, streams, 1).position
+    starts = promising_starts(log_posterior, streams, 1)
     chains = [
         _one_run(single, start[0], seed, warmup, draws)
         for single, start, seed in zip(split_runs(log_posterior), starts, seeds, strict=True)

@@ -10,7 +10,14 @@ from pathlib import Path
 from jaxtyping import install_import_hook
 
 PACKAGE = Path(__file__).parent.parent / "gpbo"
-TICKS = {"gpbo.mcmc.nuts", "gpbo.mcmc.leapfrog", "gpbo.mcmc.adaptation", "gpbo.evidence"}
+TICKS = {
+    "gpbo.evidence",
+    "gpbo.mcmc.adaptation",
+    "gpbo.mcmc.annealing",
+    "gpbo.mcmc.hmc",
+    "gpbo.mcmc.leapfrog",
+    "gpbo.mcmc.nuts",
+}
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
     for path in PACKAGE.rglob("*.py")

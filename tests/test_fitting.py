@@ -16,7 +16,7 @@ from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
 from gpbo.fitting import Fit, FitReport, Sampling, WarmState, fit
 from gpbo.inference import HyperparameterDraws, draw, mode
-from gpbo.mcmc.sampling import Schedule, Warmth
+from gpbo.mcmc.sampling import Kernel, Schedule, Warmth
 from tests.monte_carlo import chain_means, random_normal, random_uniform, unchecked_shapes
 
 RUNS, COUNT, DIM = 3, 7, 2
@@ -55,7 +55,14 @@ def _warm(runs: int = RUNS) -> WarmState:
         torch.full((runs,), 0.5, dtype=DTYPE),
         torch.eye(DIM + 3, dtype=DTYPE).expand(runs, -1, -1),
     )
-    return WarmState(start, position[:, :, None], data.location, data.scale)
+    return WarmState(
+        start,
+        torch.zeros_like(start.value),
+        position[:, :, None],
+        data.location,
+        data.scale,
+        data.counts.to(DTYPE),
+    )
 
 
 def _assert_finite(found: Fit, data: Observations) -> None:
@@ -88,10 +95,13 @@ def _unchecked() -> Iterator[None]:
 # What a fit returns.
 
 
-def test_nuts_gives_a_surrogate_of_the_draws_kept_and_a_report_of_all() -> None:
+@pytest.mark.parametrize("kernel", ["hmc", "nuts"])
+def test_sampling_gives_a_surrogate_of_the_draws_kept_and_a_report_of_all(
+    kernel: Kernel,
+) -> None:
     data = _data()
     sampling = Sampling(chains=5, warmup=16, draws=8, kept=10)
-    found = fit(data, sampling=sampling, streams=_streams())
+    found = fit(data, sampling=sampling, inference=kernel, streams=_streams())
     report, surrogate = found.report, found.surrogate
     assert (surrogate.runs, surrogate.draws, surrogate.dim) == (RUNS, 10, DIM)
     assert surrogate.nu == 2.5
@@ -106,7 +116,7 @@ def test_nuts_gives_a_surrogate_of_the_draws_kept_and_a_report_of_all() -> None:
         assert torch.equal(getattr(report, name), getattr(info, name))
         assert getattr(report, name).shape == (RUNS,)
     assert torch.equal(report.leapfrog_steps, info.leapfrog_steps)
-    assert (report.inference, report.transitions, report.warm) == ("nuts", 8, False)
+    assert (report.inference, report.transitions, report.warm) == (kernel, 8, False)
     assert set(report.status) <= {"ok", "extended", "unconverged"}
     assert report.seconds > 0
     assert found.warm is not None

@@ -144,7 +144,7 @@ def test_a_warm_start_with_one_observation_more_agrees_with_a_long_cold_run(
             x[:, :count], y[:, :count], chains=32, draws=draws, start=warm, seed=count
         )
     assert warm.info.transitions == 24
-    assert (warm.info.leapfrog_steps < 0.5 * cold.info.leapfrog_steps).all()
+    assert (warm.info.leapfrog_steps < cold.info.leapfrog_steps).all()
     assert _deviation(chain_means(_statistics(warm)), chain_means(_statistics(cold))) < 4
 
 
@@ -245,7 +245,7 @@ def test_padding_changes_nothing_but_rounding() -> None:
     plain = Model().log_posterior(x, y, torch.ones_like(y, dtype=torch.bool))
     padded = Model().log_posterior(junk_x, junk_y, mask)
     schedule = Schedule(windows=(), settle=0, draws=4)
-    start = cold_start(plain, Streams.named(1, "start", runs=RUNS), 5)
+    start, _ = cold_start(plain, Streams.named(1, "start", runs=RUNS), 5)
     results = [
         sample(density, start, schedule, Streams.named(1, "nuts", runs=RUNS))
         for density in (plain, padded)
@@ -296,7 +296,7 @@ def test_every_split_run_is_the_density_of_that_run() -> None:
 @unchecked_shapes()
 def test_diagnostics_are_the_worst_over_the_coordinates() -> None:
     posterior = _posterior(12, RUNS, 7, DIM)
-    start = cold_start(posterior, Streams.named(2, "start", runs=RUNS), 5)
+    start, _ = cold_start(posterior, Streams.named(2, "start", runs=RUNS), 5)
     raw = sample(posterior, start, Schedule((4,), 2, 8), Streams.named(2, "nuts", runs=RUNS))
     info = constrained(posterior, raw).info
     position = raw.position
@@ -379,15 +379,16 @@ def test_an_uneven_number_of_last_draws_misses_no_chain() -> None:
 @unchecked_shapes()
 def test_a_cold_start_is_dispersed_and_likelier_than_the_prior() -> None:
     posterior = _posterior(14, RUNS, 9, DIM)
-    start = cold_start(posterior, Streams.named(3, "start", runs=RUNS), 40)
+    start, steps = cold_start(posterior, Streams.named(3, "start", runs=RUNS), 40)
     value, _ = posterior(start.position.flatten(0, 1))
+    torch.testing.assert_close(start.value.flatten(), value)
+    assert (steps > 0).all()
     prior = posterior.parametrization.sample(Streams.named(4, "prior", runs=RUNS), 40)
     expected, _ = posterior(prior.flatten(0, 1))
     assert (
         value.reshape(RUNS, 40).median(1).values > expected.reshape(RUNS, 40).median(1).values
     ).all()
     assert (start.position.std(1) > 0.2 * prior.std(1)).all()
-    assert torch.equal(start.scale, torch.eye(DIM + 3, dtype=DTYPE).expand(RUNS, -1, -1))
 
 
 @pytest.mark.parametrize("prior", ["dimension-scaled", "saas"])
@@ -454,10 +455,11 @@ def test_rescaling_leaves_what_has_no_scale_or_is_known() -> None:
 # Schedules and bad input.
 
 
-@pytest.mark.parametrize("warmup", [8, 9, 13, 16, 31, 48, 200])
+@pytest.mark.parametrize("warmup", [1, 8, 23, 24, 31, 48, 200])
 def test_the_phases_of_a_warm_up_add_up(warmup: int) -> None:
     cold = schedule_for(warmup, 5, cold=True)
     assert sum(cold.windows) + cold.settle == warmup
+    assert len(cold.windows) == (warmup >= 24)
     assert cold.settle >= 1
     assert cold.draws == 5
     warm = schedule_for(warmup, 5, cold=False)
@@ -466,8 +468,8 @@ def test_the_phases_of_a_warm_up_add_up(warmup: int) -> None:
 
 def test_the_default_warm_ups_are_the_documented_ones() -> None:
     cold, warm = schedule_for(None, 5, cold=True), schedule_for(None, 5, cold=False)
-    assert sum(cold.windows) + cold.settle == 48
-    assert (warm.windows, warm.settle) == ((), 8)
+    assert (cold.windows, cold.settle) == (warm.windows, warm.settle) == ((), 8)
+    assert cold.kernel == warm.kernel == "hmc"
 
 
 def _call(**changes: Any) -> HyperparameterDraws:
@@ -489,8 +491,8 @@ def _call(**changes: Any) -> HyperparameterDraws:
         ({"x": torch.full((2, 5, DIM), math.inf, dtype=DTYPE)}, InvalidData, "finite"),
         ({"chains": 0}, InvalidOption, "chains=0"),
         ({"draws": 0}, InvalidOption, "draws=0"),
-        ({"warmup": 7}, InvalidOption, "warmup=7"),
-        ({"warmup": -1}, InvalidOption, "warmup=-1"),
+        ({"warmup": -1}, InvalidOption, "settle=-1"),
+        ({"kernel": "gibbs"}, InvalidOption, "kernel='gibbs'"),
     ],
 )
 @unchecked_shapes()

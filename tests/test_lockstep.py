@@ -306,7 +306,7 @@ for wrong in ({"problem": 3}, {"runs": 2.5}, {"inference": "mcmc"}):
     assert ran.stdout.splitlines() == [
         "problem=3: expected a gpbo.problems.Problem or its name",
         "runs=2.5: expected a whole number, 1 or more",
-        "inference='mcmc': expected 'nuts', 'map' or 'pyro'",
+        "inference='mcmc': expected one of ('hmc', 'nuts', 'map', 'pyro')",
     ]
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +13,7 @@ from gpbo.backend import Streams
 from gpbo.errors import InvalidOption
 from gpbo.graphs import replayed
 from gpbo.mcmc.adaptation import DualAveraging, fisher_scale, refreshed_scale
+from gpbo.mcmc.hmc import LENGTHS, transition
 from gpbo.mcmc.leapfrog import LogDensity
 from gpbo.mcmc.nuts import Noise, Point, Trajectory, begin, tick, unpack
 
@@ -18,6 +21,8 @@ from gpbo.mcmc.nuts import Noise, Point, Trajectory, begin, tick, unpack
 #: wait for the device, often where it costs nothing. On a GPU a CUDA graph has so many.
 _TICKS_PER_LOOK = {"cpu": 4, "cuda": 16}
 _TICKS_PER_NOISE = 64
+
+Kernel = Literal["nuts", "hmc"]
 
 
 @dataclass(frozen=True)
@@ -74,19 +79,24 @@ class Schedule:
         settle: Transitions after that which only settle the step size. Without any, the step
             size stays as it is and follows the acceptance from one sampling to the next.
         draws: Transitions kept.
-        max_depth: A trajectory has at most ``2^max_depth - 1`` leapfrog steps.
+        kernel: ``"nuts"``, which finds out how far a trajectory should go; or ``"hmc"``, for a
+            start in the posterior, with trajectories of ``gpbo.mcmc.hmc.LENGTHS``.
+        max_depth: A trajectory of NUTS has at most ``2^max_depth - 1`` leapfrog steps.
         target: Acceptance probability that the step size aims at.
     """
 
     windows: tuple[int, ...] = (10, 14, 16)
     settle: int = 8
     draws: int = 24
+    kernel: Kernel = "nuts"
     max_depth: int = 7
     target: float = 0.8
 
     def __post_init__(self) -> None:
         if self.draws < 1:
             raise InvalidOption(f"draws={self.draws}: expected at least 1")
+        if self.kernel not in get_args(Kernel):
+            raise InvalidOption(f"kernel={self.kernel!r}: expected one of {get_args(Kernel)}")
         if self.settle < 0 or any(window < 2 for window in self.windows):
             raise InvalidOption(
                 f"settle={self.settle}, windows={self.windows}: expected non-negative settle and "
@@ -104,7 +114,7 @@ def sample(
     schedule: Schedule,
     streams: Streams,
 ) -> Draws:
-    """Draws from a density for every run and chain, by NUTS.
+    """Draws from a density for every run and chain.
 
     Args:
         log_density: Over ``k = r * c`` rows, the chains of a run adjacent.
@@ -149,7 +159,7 @@ def sample(
 
 
 class _Driver:
-    """Runs ticks with one mass matrix until every chain has its number of transitions."""
+    """Makes transitions with one mass matrix until every chain has its number of them."""
 
     def __init__(
         self,
@@ -161,6 +171,7 @@ class _Driver:
     ) -> None:
         self._log_density = log_density
         self._schedule = schedule
+        self._run = self._run_nuts if schedule.kernel == "nuts" else self._run_hmc
         self._streams = streams
         self._chains = chains
         self._scale = scale
@@ -179,7 +190,7 @@ class _Driver:
         records, step_size = self._run(position, step_size, averaging, transitions)
         return records, step_size
 
-    def _run(
+    def _run_nuts(
         self,
         position: Float[Tensor, "k p"],
         step_size: Float[Tensor, "r"],
@@ -209,6 +220,38 @@ class _Driver:
                     if averaging is not None:
                         step_size = averaging.log_average.exp()
                     return records[:, :transitions], step_size
+
+    def _run_hmc(
+        self,
+        position: Float[Tensor, "k p"],
+        step_size: Float[Tensor, "r"],
+        averaging: DualAveraging | None,
+        transitions: int,
+    ) -> tuple[Float[Tensor, "k t packed"], Float[Tensor, "r"]]:
+        streams = self._streams.spawn()
+        point, records = self._point(position), []
+        with replayed(_hop, position.device) as hop:
+            for length in islice(cycle(LENGTHS), transitions):
+                if averaging is not None:
+                    step_size = averaging.log_step.exp()
+                momentum = streams.normal(self._chains, position.shape[1]).flatten(0, 1)
+                log_uniform = streams.uniform(self._chains).flatten().log()
+                point, record = hop(
+                    point,
+                    self._log_density,
+                    step_size,
+                    self._scale,
+                    momentum,
+                    log_uniform,
+                    length,
+                )
+                records.append(record.clone())
+                if averaging is not None:
+                    done = torch.ones_like(log_uniform, dtype=torch.bool)
+                    averaging = averaging.update(done, records[-1][:, -4])
+        if averaging is not None:
+            step_size = averaging.log_average.exp()
+        return torch.stack(records, 1), step_size
 
     def _point(self, position: Float[Tensor, "k p"]) -> Point:
         value, gradient = self._log_density(position)
@@ -258,6 +301,19 @@ def _advance(
             step = torch.where(transition.done, proposed, step)
     advanced = _Walk(state, step, finished, walk.wanted, averaging)
     return advanced, (torch.stack(slots), torch.stack(records))
+
+
+def _hop(
+    point: Point,
+    log_density: LogDensity,
+    step_size: Float[Tensor, "r"],
+    scale: Float[Tensor, "r p p"],
+    momentum: Float[Tensor, "k p"],
+    log_uniform: Float[Tensor, "k"],
+    length: int,
+) -> tuple[Point, Float[Tensor, "k packed"]]:
+    step = step_size.repeat_interleave(len(momentum) // len(step_size))
+    return transition(log_density, point, step, scale, momentum, log_uniform, length)
 
 
 def _by_run(records: Float[Tensor, "k t packed"], runs: int) -> Float[Tensor, "r c t packed"]:

@@ -1,0 +1,228 @@
+"""Chains that start in a posterior with several modes in proportion to what each of them weighs.
+
+A chain that climbs from a draw of the prior ends in the mode on whose slope it began, whatever that
+mode's mass, and rarely leaves it. A sequential Monte Carlo sampler (Del Moral, Doucet and Jasra
+2006, section 3.3) brings in the likelihood by degrees, ``prior * likelihood^temperature``: at each
+the particles are weighted by what the density has grown, drawn anew in proportion, and moved by
+Hamiltonian Monte Carlo. Temperatures are such that the weights stay even (Jasra, Stephens, Doucet
+and Tsagaris 2011), for every run by itself.
+"""
+
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gpbo.backend import Streams
+from gpbo.graphs import replayed
+from gpbo.mcmc.adaptation import fisher_scale
+from gpbo.mcmc.hmc import LENGTHS, transition
+from gpbo.mcmc.nuts import Point
+from gpbo.mcmc.sampling import Warmth
+
+#: What share of the particles the weighted ones must be worth after a step.
+_LEAST_WORTH = 0.5
+#: Transitions after every step.
+_MOVES = 3
+#: Steps at most; the last one goes all the way.
+_MOST_STEPS = 40
+_BISECTIONS = 30
+_TARGET, _FIRST_STEP_SIZE, _PACE = 0.8, 0.4, 0.8
+
+
+@runtime_checkable
+class Annealable(Protocol):
+    """A density for ``r`` runs that is a product of a prior and a likelihood."""
+
+    @property
+    def runs(self) -> int:
+        """How many runs there are."""
+        ...
+
+    def select(self, runs: Int[Tensor, "_"]) -> "Annealable":
+        """The density of these runs alone."""
+        ...
+
+    def parts(
+        self, u: Float[Tensor, "k p"]
+    ) -> tuple[Float[Tensor, "k"], Float[Tensor, "k p"], Float[Tensor, "k"], Float[Tensor, "k p"]]:
+        """Logarithms of prior and likelihood, each with its gradient; -inf is of the latter."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Tempered:
+    """The log-density at a temperature per run."""
+
+    density: Annealable
+    temperature: Float[Tensor, "r"]
+
+    def __call__(self, u: Float[Tensor, "k p"]) -> tuple[Float[Tensor, "k"], Float[Tensor, "k p"]]:
+        return _joined(self.density.parts(u), self.temperature)
+
+
+@dataclass(frozen=True)
+class _Particles:
+    """Where a run's particles are, how far they have come, and how they move."""
+
+    position: Float[Tensor, "r c p"]
+    temperature: Float[Tensor, "r"]
+    step_size: Float[Tensor, "r"]
+    scale: Float[Tensor, "r p p"]
+
+
+def anneal(
+    density: Annealable, position: Float[Tensor, "r c p"], streams: Streams
+) -> tuple[Warmth, Float[Tensor, "r"]]:
+    """Particles from the prior brought to the posterior; and the leapfrog steps of each.
+
+    A run whose likelihood cannot be computed at any of its particles stays where it is.
+
+    Args:
+        density: Prior and likelihood.
+        position: Draws from the prior.
+        streams: One per run.
+    """
+    with torch.inference_mode():
+        runs, count, dim = position.shape
+        ones = torch.ones(runs, dtype=position.dtype, device=position.device)
+        identity = torch.eye(dim, dtype=position.dtype, device=position.device)
+        particles = _Particles(
+            position, 0 * ones, _FIRST_STEP_SIZE * ones, identity.expand(runs, dim, dim)
+        )
+        steps = torch.zeros_like(ones)
+        for number in range(_MOST_STEPS):
+            left = torch.nonzero(particles.temperature < 1)[:, 0]
+            if not len(left):
+                break
+            moved = _advanced(
+                density.select(left),
+                _of(particles, left),
+                streams.select(left.tolist()),
+                last=number == _MOST_STEPS - 1,
+            )
+            particles = _with(particles, left, moved)
+            steps[left] += sum(islice(cycle(LENGTHS), _MOVES))
+        value, _ = _Tempered(density, ones)(particles.position.flatten(0, 1))
+        value = value.reshape(runs, count)
+    return Warmth(
+        particles.position.clone(),
+        value.clone(),
+        particles.step_size.clone(),
+        particles.scale.clone(),
+    ), steps.clone()
+
+
+def resampled(log_weight: Float[Tensor, "r c"], uniform: Float[Tensor, "r"]) -> Int[Tensor, "r c"]:
+    """As many ancestors as there are, each as often as its weight says: systematic resampling.
+
+    Of equal weights every one is chosen once. (Carpenter, Clifford and Fearnhead 1999)
+    """
+    count = log_weight.shape[1]
+    cumulative = torch.softmax(log_weight, -1).cumsum(-1)
+    places = (torch.arange(count, device=uniform.device) + uniform[:, None]) / count
+    return torch.searchsorted(cumulative, places).clamp_max(count - 1)
+
+
+def worth(log_weight: Float[Tensor, "r c"]) -> Float[Tensor, "r"]:
+    """How many even draws weighted ones are worth (Kish 1965)."""
+    return 1 / torch.softmax(log_weight, -1).square().sum(-1)
+
+
+def _advanced(
+    density: Annealable, before: _Particles, streams: Streams, *, last: bool
+) -> _Particles:
+    """The particles of all these runs a step further."""
+    runs, count, dim = before.position.shape
+    parts = density.parts(before.position.flatten(0, 1))
+    likelihood = parts[2].reshape(runs, count)
+    usable = torch.isfinite(likelihood)
+    rise = _rise(likelihood, usable, before.temperature)
+    if last:
+        rise = 1 - before.temperature
+    temperature = torch.where(usable.any(-1), before.temperature + rise, 1.0)
+    # A run without any likelihood keeps its particles.
+    usable = usable | ~usable.any(-1, keepdim=True)
+    log_weight = torch.where(usable, likelihood * rise[:, None], -torch.inf).nan_to_num(
+        nan=0.0, neginf=-torch.inf
+    )
+    ancestors = resampled(log_weight, streams.uniform(1)[:, 0])
+    first = count * torch.arange(runs, device=ancestors.device)[:, None]
+    chosen = (first + ancestors).flatten()
+    position = before.position.flatten(0, 1)[chosen]
+    prior, prior_slope, likelihood, slope = (part[chosen] for part in parts)
+    value, gradient = _joined((prior, prior_slope, likelihood, slope), temperature)
+    scale = fisher_scale(
+        position.reshape(runs, 1, count, dim), gradient.reshape(runs, 1, count, dim)
+    )
+    whitened = (gradient.reshape(runs, count, dim) @ scale).reshape(position.shape)
+    point, step_size = Point(position, whitened, value), before.step_size
+    tempered = _Tempered(density, temperature)
+    with replayed(_move, position.device) as move:
+        for length in islice(cycle(LENGTHS), _MOVES):
+            momentum = streams.normal(count, dim).flatten(0, 1)
+            log_uniform = streams.uniform(count).flatten().log()
+            (point, step_size), _ = move(
+                (point, step_size), tempered, scale, momentum, log_uniform, length
+            )
+    return _Particles(
+        point.position.reshape(runs, count, dim).clone(), temperature, step_size.clone(), scale
+    )
+
+
+def _move(
+    state: tuple[Point, Float[Tensor, "r"]],
+    density: _Tempered,
+    scale: Float[Tensor, "r p p"],
+    momentum: Float[Tensor, "k p"],
+    log_uniform: Float[Tensor, "k"],
+    length: int,
+) -> tuple[tuple[Point, Float[Tensor, "r"]], None]:
+    """A transition, and the step size corrected for how often it was accepted."""
+    point, step_size = state
+    count = len(momentum) // len(step_size)
+    step = step_size.repeat_interleave(count)
+    point, record = transition(density, point, step, scale, momentum, log_uniform, length)
+    acceptance = record[:, -4].reshape(-1, count).mean(-1)
+    return (point, step_size * (_PACE * (acceptance - _TARGET)).exp()), None
+
+
+def _rise(
+    likelihood: Float[Tensor, "r c"], usable: Bool[Tensor, "r c"], temperature: Float[Tensor, "r"]
+) -> Float[Tensor, "r"]:
+    """How much hotter: as much as leaves the usable particles their worth, by bisection."""
+    height = torch.where(usable, likelihood, -torch.inf)
+    least = _LEAST_WORTH * usable.sum(-1)
+    high = 1 - temperature
+    low, whole = torch.zeros_like(high), high
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        enough = worth(height * middle[:, None]) >= least
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    return torch.where(worth(height * whole[:, None]) >= least, whole, low)
+
+
+def _joined(
+    parts: tuple[
+        Float[Tensor, "k"], Float[Tensor, "k p"], Float[Tensor, "k"], Float[Tensor, "k p"]
+    ],
+    temperature: Float[Tensor, "r"],
+) -> tuple[Float[Tensor, "k"], Float[Tensor, "k p"]]:
+    prior, prior_slope, likelihood, slope = parts
+    share = temperature.repeat_interleave(len(prior) // len(temperature))
+    value = torch.where(torch.isneginf(likelihood), likelihood, prior + share * likelihood)
+    return value, torch.addcmul(prior_slope, share[:, None], slope)
+
+
+def _of(particles: _Particles, runs: Int[Tensor, "_"]) -> _Particles:
+    return _Particles(**{name: part[runs] for name, part in vars(particles).items()})
+
+
+def _with(whole: _Particles, runs: Int[Tensor, "_"], part: _Particles) -> _Particles:
+    changes = vars(part)
+    return _Particles(
+        **{name: old.index_copy(0, runs, changes[name]) for name, old in vars(whole).items()}
+    )
