@@ -17,15 +17,17 @@ from scipy import stats
 from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams
+from gpbo.data import Observations
 from gpbo.evidence import LogPosterior
+from gpbo.fitting import Sampling, fit
 from gpbo.hyperparameters import (
     HyperparameterPrior,
     Hyperparameters,
     Parametrization,
     resolve_prior,
 )
-from gpbo.inference import draw
-from gpbo.mcmc.sampling import Schedule, Warmth, sample
+from gpbo.inference import draw, schedule_for
+from gpbo.mcmc.sampling import Kernel, Schedule, Warmth, sample
 from gpbo.priors import LogNormal, Normal
 from tests.monte_carlo import random_normal, random_uniform, unchecked_shapes
 
@@ -41,9 +43,16 @@ class Tilted(LogPosterior):
         self.slope[coordinate] = by
         return self
 
-    def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = super().__call__(u)
-        return value + u @ self.slope, gradient + self.slope
+    def parts(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        prior, prior_slope, likelihood, slope = super().parts(u)
+        return prior + u @ self.slope, prior_slope + self.slope, likelihood, slope
+
+    def select(self, runs: slice | Tensor) -> "Tilted":
+        density = Tilted(
+            self._x[runs] + 0.5, self._y[runs], self._mask[runs], self.parametrization.prior
+        )
+        density.slope = self.slope
+        return density
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,7 @@ def _p_values_of_ranks(ranks: Tensor, draws: int) -> list[float]:
 # Simulation-based calibration.
 
 SHORT = Schedule(windows=(8, 10, 14), settle=6, draws=8, max_depth=5)
+DEFAULT = schedule_for(None, 8, cold=True)
 
 
 def _calibration(data: Simulated, density: LogPosterior, chains: int, schedule: Schedule) -> float:
@@ -117,26 +127,56 @@ def _significance(data: Simulated) -> float:
     return 0.01 / data.truth.shape[1]
 
 
+@pytest.mark.parametrize("schedule", [SHORT, DEFAULT], ids=["nuts", "hmc"])
 @unchecked_shapes()
-def test_the_truth_ranks_uniformly_among_draws_of_its_posterior() -> None:
+def test_the_truth_ranks_uniformly_among_draws_of_its_posterior(schedule: Schedule) -> None:
     data = _simulate("dimension-scaled", runs=200, n=8, dim=2)
-    assert _calibration(data, data.posterior(), 4, SHORT) > _significance(data)
+    assert _calibration(data, data.posterior(), 4, schedule) > _significance(data)
+
+
+@unchecked_shapes()
+def test_the_truth_ranks_uniformly_after_results_came_one_at_a_time() -> None:
+    """Weighted, drawn anew, started afresh, moved: what warm fits do, over and over."""
+    data = _simulate("dimension-scaled", runs=200, n=12, dim=2, seed=3)
+    sampling = Sampling(chains=8, draws=4, warm_draws=1, kept=8)
+    warm, runs = None, len(data.truth)
+    for count in range(4, 13):
+        seen = data.mask[:, :count]
+        points = data.x[:, :count].masked_fill(~seen[..., None], 0.5)
+        observed = Observations(
+            points,
+            data.y[:, :count].masked_fill(~seen, 0.0),
+            seen,
+            location=torch.zeros(runs, dtype=DTYPE),
+            scale=torch.ones(runs, dtype=DTYPE),
+            pending=points[:, :0],
+            pending_mask=seen[:, :0],
+        )
+        streams = Streams.named(5, "fit", count, runs=runs)
+        warm = fit(observed, sampling=sampling, warm=warm, streams=streams).warm
+    assert warm is not None
+    ranks = (warm.warmth.position < data.truth[:, None]).sum(1)
+    assert min(_p_values_of_ranks(ranks, 8)) > _significance(data)
 
 
 @pytest.mark.parametrize("by", [-1.0, pytest.param(1.0, marks=pytest.mark.long)])
+@pytest.mark.parametrize("schedule", [SHORT, DEFAULT], ids=["nuts", "hmc"])
 @unchecked_shapes()
-def test_calibration_notices_a_jacobian_of_the_noise_variance_too_many_or_few(by: float) -> None:
+def test_calibration_notices_a_jacobian_of_the_noise_variance_too_many_or_few(
+    by: float, schedule: Schedule
+) -> None:
     data = _simulate("dimension-scaled", runs=100, n=8, dim=2)
     tilted = data.tilted(coordinate=3, by=by)
-    assert _calibration(data, tilted, 4, SHORT) < _significance(data)
+    assert _calibration(data, tilted, 4, schedule) < _significance(data)
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("schedule", [Schedule(), DEFAULT], ids=["nuts", "hmc"])
 @pytest.mark.parametrize(("n", "dim", "chains"), [(8, 1, 7), (12, 2, 7), (15, 3, 5)])
 @unchecked_shapes()
-def test_calibration_at_full_size(n: int, dim: int, chains: int) -> None:
+def test_calibration_at_full_size(n: int, dim: int, chains: int, schedule: Schedule) -> None:
     data = _simulate("dimension-scaled", runs=500, n=n, dim=dim, seed=11)
-    assert _calibration(data, data.posterior(), chains, Schedule()) > _significance(data)
+    assert _calibration(data, data.posterior(), chains, schedule) > _significance(data)
 
 
 @pytest.mark.long
@@ -159,7 +199,9 @@ def _users() -> HyperparameterPrior:
     )
 
 
-def _invariance(data: Simulated, density: LogPosterior, transitions: int) -> float:
+def _invariance(
+    data: Simulated, density: LogPosterior, transitions: int, kernel: Kernel = "nuts"
+) -> float:
     """Least p-value of the quantiles, within the prior, of where transitions led from the truth."""
     runs, size = data.truth.shape
     start = Warmth(
@@ -168,7 +210,7 @@ def _invariance(data: Simulated, density: LogPosterior, transitions: int) -> flo
         step_size=torch.full((runs,), 0.3, dtype=DTYPE),
         scale=torch.eye(size, dtype=DTYPE).expand(runs, -1, -1),
     )
-    schedule = Schedule(windows=(), settle=0, draws=transitions, max_depth=4)
+    schedule = Schedule(windows=(), settle=0, draws=transitions, kernel=kernel, max_depth=4)
     found = sample(density, start, schedule, Streams.named(8, "nuts", runs=runs))
     moved = (found.position[:, 0, -1] != data.truth).any(-1)
     assert moved.double().mean() > 0.9
@@ -180,17 +222,21 @@ def _invariance(data: Simulated, density: LogPosterior, transitions: int) -> flo
 
 
 @pytest.mark.parametrize("prior", ["dimension-scaled", "botorch", "saas", "spearmint", "users"])
+@pytest.mark.parametrize("kernel", ["nuts", "hmc"])
 @unchecked_shapes()
-def test_transitions_from_the_truth_lead_to_the_prior(prior: str) -> None:
+def test_transitions_from_the_truth_lead_to_the_prior(prior: str, kernel: Kernel) -> None:
     data = _simulate(_users() if prior == "users" else prior, runs=600, n=8, dim=2, seed=13)
-    assert _invariance(data, data.posterior(), 2) > _significance(data)
+    assert _invariance(data, data.posterior(), 2, kernel) > _significance(data)
 
 
 @pytest.mark.parametrize(("coordinate", "by"), [(0, 1.0), (2, 1.0), (3, -1.0), (4, 1.0)])
+@pytest.mark.parametrize("kernel", ["nuts", "hmc"])
 @unchecked_shapes()
-def test_transitions_notice_a_jacobian_too_many_or_few(coordinate: int, by: float) -> None:
+def test_transitions_notice_a_jacobian_too_many_or_few(
+    coordinate: int, by: float, kernel: Kernel
+) -> None:
     data = _simulate("dimension-scaled", runs=600, n=8, dim=2, seed=13)
-    assert _invariance(data, data.tilted(coordinate, by), 2) < _significance(data)
+    assert _invariance(data, data.tilted(coordinate, by), 2, kernel) < _significance(data)
 
 
 @pytest.mark.long

@@ -402,13 +402,8 @@ def test_an_observation_as_expected_costs_little_and_a_surprise_gets_more_transi
     assert warm.warm.recent.shape[2] == Sampling().draws
 
 
-def test_chains_move_with_the_standardisation_of_the_values(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What is sampled from is the same functions: their values in user units do not change."""
-    starts: list[Warmth] = []
-
-    def recording(
+def _observing(recorded: list[Warmth]) -> Callable[..., HyperparameterDraws]:
+    def observing(
         log_posterior: LogPosterior,
         streams: Streams,
         schedule: Schedule,
@@ -416,11 +411,19 @@ def test_chains_move_with_the_standardisation_of_the_values(
         chains: int,
         warmth: Warmth,
     ) -> HyperparameterDraws:
-        starts.append(warmth)
+        recorded.append(warmth)
         return draw(log_posterior, streams, schedule, chains=chains, warmth=warmth)
 
+    return observing
+
+
+def test_chains_move_with_the_standardisation_of_the_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is sampled from is the same functions: their values in user units do not change."""
+    starts: list[Warmth] = []
     data, warm = _data(), _warm()
-    monkeypatch.setattr(fitting, "draw", recording)
+    monkeypatch.setattr(fitting, "draw", _observing(starts))
     factor = torch.tensor([0.9, 1.0, 1.15], dtype=DTYPE)
     shifted = replace(
         data,
@@ -436,6 +439,78 @@ def test_chains_move_with_the_standardisation_of_the_values(
     torch.testing.assert_close(new[..., DIM], old[..., DIM] - 2 * scale.log())
     torch.testing.assert_close(new[..., DIM + 1], old[..., DIM + 1] - 2 * scale.log())
     torch.testing.assert_close(new[..., DIM + 2], (old[..., DIM + 2] - 0.1) / scale)
+
+
+def _one_more(value: float) -> tuple[Observations, WarmState, Tensor]:
+    """A result more in the same units; the warm state; and how well each chain predicted it."""
+    data, warm = _data(), _warm()
+    x = torch.cat([data.x, torch.full((RUNS, 1, DIM), 0.5, dtype=DTYPE)], 1)
+    y = torch.cat([data.y, torch.full((RUNS, 1), value, dtype=DTYPE)], 1)
+    more = replace(data, x=x, y=y, mask=torch.ones_like(y, dtype=torch.bool))
+    posterior = Model().log_posterior(more.x, more.y, more.mask)
+    value_now = posterior(warm.warmth.position.flatten(0, 1))[0].reshape(RUNS, -1)
+    return more, warm, value_now - warm.warmth.value
+
+
+def test_chains_gather_the_predictive_density_of_what_comes_in_as_their_weight() -> None:
+    data, warm, gain = _one_more(0.1)
+    before = 0.05 * random_normal(61, RUNS, BRIEF.chains)
+    found = fit(data, sampling=BRIEF, warm=replace(warm, log_weight=before), streams=_streams())
+    assert found.warm is not None
+    log_weight = before + gain
+    even = torch.softmax(log_weight, -1).square().sum(-1) < 2 / BRIEF.chains
+    assert even.any()
+    torch.testing.assert_close(
+        torch.softmax(found.warm.log_weight, -1)[even],
+        torch.softmax(log_weight, -1)[even],
+        rtol=1e-8,
+        atol=1e-8,
+    )
+    assert torch.equal(found.warm.afresh, warm.afresh)
+
+
+def test_chains_of_uneven_weights_are_drawn_anew_and_sample_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One chain of run 1 holds three quarters of the weight, and the other runs' are even."""
+    data, warm = _data(), _warm()
+    log_weight = torch.zeros(RUNS, BRIEF.chains, dtype=DTYPE)
+    log_weight[1, 2] = math.log(3 * (BRIEF.chains - 1))
+    starts: list[Warmth] = []
+    monkeypatch.setattr(fitting, "draw", _observing(starts))
+    found = fit(data, sampling=BRIEF, warm=replace(warm, log_weight=log_weight), streams=_streams())
+    begun, old = starts[0].position, warm.warmth.position
+    torch.testing.assert_close(begun[[0, 2]], old[[0, 2]])
+    descendants = (begun[1] == old[1, 2]).all(-1).sum()
+    assert descendants == 3
+    assert len(starts) == 2
+    assert starts[1].position.shape[0] == 1
+    assert found.warm is not None
+    assert (found.warm.log_weight == 0).all()
+    spent = found.report.leapfrog_steps
+    assert spent[1] > spent[0] == spent[2]
+
+
+@pytest.mark.parametrize("why", ["twice the results", "a posterior that is another one"])
+def test_chains_start_afresh(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    data, warm = _data(), _warm()
+    if why == "twice the results":
+        afresh = torch.tensor([COUNT, COUNT / 2, COUNT], dtype=DTYPE)
+        warm = replace(warm, afresh=afresh)
+    else:
+        log_weight = torch.zeros(RUNS, BRIEF.chains, dtype=DTYPE)
+        log_weight[1, 2] = 50.0
+        warm = replace(warm, log_weight=log_weight)
+        monkeypatch.setattr(fitting, "_COLLAPSED", 0.3)
+    starts: list[Warmth] = []
+    monkeypatch.setattr(fitting, "draw", _observing(starts))
+    found = fit(data, sampling=BRIEF, warm=warm, streams=_streams())
+    moved = (starts[0].position != warm.warmth.position).any(-1).any(-1)
+    assert moved.tolist() == [False, True, False]
+    assert found.warm is not None
+    assert (found.warm.afresh == COUNT).all()
+    assert found.report.leapfrog_steps[1] > found.report.leapfrog_steps[0]
+    assert found.report.status[1] != "fallback-map"
 
 
 def test_an_outlier_does_not_carry_the_chains_off() -> None:

@@ -16,7 +16,7 @@ from gpbo.mcmc.adaptation import refreshed_scale
 from gpbo.mcmc.diagnostics import rank_rhat
 from gpbo.mcmc.leapfrog import LogDensity
 from gpbo.mcmc.nuts import Noise, Trajectory, Transition, tick
-from gpbo.mcmc.sampling import Draws, Schedule, Warmth, sample
+from gpbo.mcmc.sampling import Draws, Kernel, Schedule, Warmth, sample
 from tests.monte_carlo import (
     chain_means,
     covariance_with_condition,
@@ -79,25 +79,37 @@ def _moment_errors(draws: Draws, location: Tensor, scale: Tensor, dof: float) ->
 
 
 @pytest.mark.parametrize("draws", [60, pytest.param(1000, marks=FULL_SIZE)])
+@pytest.mark.parametrize("kernel", ["nuts", "hmc"])
 @unchecked_shapes()
-def test_a_correlated_gaussian_has_its_moments_and_quantiles_from_a_cold_start(draws: int) -> None:
+def test_a_correlated_gaussian_has_its_moments_and_quantiles_from_a_cold_start(
+    draws: int, kernel: Kernel
+) -> None:
     """Condition 100 in random directions; three runs with targets of their own."""
     location, covariance = _targets()
     start = _warmth(3, chains=64)
-    found = sample(elliptical(location, covariance), start, Schedule(draws=draws), _streams())
+    found = sample(
+        elliptical(location, covariance), start, Schedule(draws=draws, kernel=kernel), _streams()
+    )
     deviation, error = _moment_errors(found, location, covariance, math.inf)
     assert (deviation / error).abs().max() < 4
-    assert error.max() < 0.04 * math.sqrt(60 / draws)
-    assert rank_rhat(found.position.permute(0, 3, 1, 2)).max() < 1.03
+    # Trajectories of a given length do not reach across a density of condition 100.
+    largest_error, largest_rhat = {"nuts": (0.04, 1.03), "hmc": (0.06, 1.07)}[kernel]
+    assert error.max() < largest_error * math.sqrt(60 / draws)
+    assert rank_rhat(found.position.permute(0, 3, 1, 2)).max() < largest_rhat
     assert found.diverged.sum() == 0
 
 
 @pytest.mark.parametrize("draws", [60, pytest.param(1000, marks=FULL_SIZE)])
+@pytest.mark.parametrize("kernel", ["nuts", "hmc"])
 @unchecked_shapes()
-def test_student_t_with_five_degrees_of_freedom_has_its_moments_and_quantiles(draws: int) -> None:
+def test_student_t_with_five_degrees_of_freedom_has_its_moments_and_quantiles(
+    draws: int, kernel: Kernel
+) -> None:
     location, scale = _targets(2, 3, condition=10.0)
     start = _warmth(4, runs=2, chains=64, dim=3)
-    found = sample(elliptical(location, scale, 5.0), start, Schedule(draws=draws), _streams(2))
+    found = sample(
+        elliptical(location, scale, 5.0), start, Schedule(draws=draws, kernel=kernel), _streams(2)
+    )
     deviation, error = _moment_errors(found, location, scale, 5.0)
     assert (deviation / error).abs().max() < 4
     assert error.median() < 0.02 * math.sqrt(60 / draws)
@@ -148,15 +160,17 @@ def _assert_run_alone_is_the_same(schedule: Schedule) -> None:
             torch.testing.assert_close(ours, batched, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("kernel", ["nuts", "hmc"])
 @unchecked_shapes()
-def test_a_run_alone_draws_what_it_draws_in_a_batch() -> None:
-    _assert_run_alone_is_the_same(FIXED)
+def test_a_run_alone_draws_what_it_draws_in_a_batch(kernel: Kernel) -> None:
+    _assert_run_alone_is_the_same(replace(FIXED, kernel=kernel))
 
 
+@pytest.mark.parametrize("kernel", ["nuts", "hmc"])
 @unchecked_shapes()
-def test_a_run_alone_warms_up_as_it_does_in_a_batch() -> None:
+def test_a_run_alone_warms_up_as_it_does_in_a_batch(kernel: Kernel) -> None:
     """However long the others take: neither the step size nor the random numbers may notice."""
-    _assert_run_alone_is_the_same(Schedule(windows=(6, 8), settle=4, draws=9))
+    _assert_run_alone_is_the_same(Schedule(windows=(6, 8), settle=4, draws=9, kernel=kernel))
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])

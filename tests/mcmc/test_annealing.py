@@ -1,0 +1,131 @@
+"""Particles from prior to posterior: the mass of every mode, and every run by itself."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from gpbo.backend import DTYPE, Streams
+from gpbo.mcmc.annealing import anneal, resampled, worth
+from tests.monte_carlo import random_normal, random_uniform, unchecked_shapes
+
+DIM, SPREAD = 3, 3.0
+
+
+class TwoModes:
+    """A normal prior and a likelihood with two modes, along the first axis, of given masses."""
+
+    def __init__(self, share: Tensor, width: float = 0.3, nowhere: Tensor | None = None) -> None:
+        self.share, self.width = share, width
+        self.nowhere = torch.zeros_like(share, dtype=torch.bool) if nowhere is None else nowhere
+
+    @property
+    def runs(self) -> int:
+        return len(self.share)
+
+    def select(self, runs: Tensor) -> "TwoModes":
+        return TwoModes(self.share[runs], self.width, self.nowhere[runs])
+
+    def parts(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        prior, prior_slope = -0.5 * (u / SPREAD).square().sum(-1), -u / SPREAD**2
+        chains = len(u) // self.runs
+        share = self.share.repeat_interleave(chains)[:, None]
+        centers = torch.tensor([[-2.0], [2.0]], dtype=DTYPE) * torch.eye(DIM, dtype=DTYPE)[0]
+        offset = u[:, None] - centers
+        height = -0.5 * (offset / self.width).square().sum(-1)
+        height = height + torch.cat([share, 1 - share], -1).log()
+        weight = torch.softmax(height, -1)[..., None]
+        slope = -(weight * offset).sum(1) / self.width**2
+        likelihood = torch.logsumexp(height, -1)
+        nowhere = self.nowhere.repeat_interleave(chains)
+        return (
+            prior,
+            prior_slope,
+            likelihood.masked_fill(nowhere, -torch.inf),
+            slope.masked_fill(nowhere[:, None], 0.0),
+        )
+
+
+def _prior(runs: int, count: int) -> Tensor:
+    return SPREAD * random_normal(3, runs, count, DIM)
+
+
+def _streams(runs: int) -> Streams:
+    return Streams.named(0, "anneal", runs=runs)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.85])
+@unchecked_shapes()
+def test_modes_hold_particles_in_proportion_to_their_mass(share: float) -> None:
+    runs, count = 150, 32
+    density = TwoModes(torch.full((runs,), share, dtype=DTYPE))
+    found, steps = anneal(density, _prior(runs, count), _streams(runs))
+    left = (found.position[..., 0] < 0).double().mean(1)
+    assert float(left.std()) < 0.3
+    error = float(left.std()) / math.sqrt(runs)
+    assert abs(float(left.mean()) - share) < 4 * error
+    # Within a mode they are spread as the posterior is.
+    precision = 1 / 0.3**2 + 1 / SPREAD**2
+    across = found.position[..., 1:].flatten()
+    assert float(across.std()) == pytest.approx(precision**-0.5, rel=0.05)
+    prior, _, likelihood, _ = density.parts(found.position.flatten(0, 1))
+    torch.testing.assert_close(found.value.flatten(), prior + likelihood)
+    assert (steps > 15).all()
+
+
+@unchecked_shapes()
+def test_a_run_alone_ends_where_it_does_in_a_batch() -> None:
+    """Others need another number of steps."""
+    share = torch.tensor([0.5, 0.7, 0.2], dtype=DTYPE)
+    prior = _prior(3, 16)
+    prior[1] *= 0.2
+    together, steps = anneal(TwoModes(share), prior, _streams(3))
+    assert len(set(steps.tolist())) > 1
+    for run in range(3):
+        own = slice(run, run + 1)
+        alone, taken = anneal(TwoModes(share[own]), prior[own], _streams(3).select([run]))
+        assert taken[0] == steps[run]
+        for name in ("position", "value", "step_size", "scale"):
+            ours, batched = getattr(alone, name)[0], getattr(together, name)[run]
+            torch.testing.assert_close(ours, batched, rtol=1e-8, atol=1e-8)
+
+
+@unchecked_shapes()
+def test_a_run_without_a_likelihood_keeps_its_particles_and_harms_no_other() -> None:
+    share, prior = torch.full((3,), 0.5, dtype=DTYPE), _prior(3, 16)
+    nowhere = torch.tensor([False, True, False])
+    found, _ = anneal(TwoModes(share, nowhere=nowhere), prior, _streams(3))
+    clean, _ = anneal(TwoModes(share), prior, _streams(3))
+    assert torch.isfinite(found.position).all()
+    assert torch.isneginf(found.value[1]).all()
+    for run in (0, 2):
+        torch.testing.assert_close(found.position[run], clean.position[run], rtol=1e-8, atol=1e-8)
+
+
+@unchecked_shapes()
+def test_a_likelihood_as_narrow_as_a_needle_is_reached_in_a_bounded_number_of_steps() -> None:
+    density = TwoModes(torch.full((2,), 0.5, dtype=DTYPE), width=1e-6)
+    found, steps = anneal(density, _prior(2, 16), _streams(2))
+    assert torch.isfinite(found.position).all()
+    assert (steps <= 40 * 15).all()
+
+
+def test_resampling_gives_every_particle_its_expected_number_of_descendants() -> None:
+    log_weight = 2 * random_normal(5, 1, 7).expand(4000, -1)
+    ancestors = resampled(log_weight, random_uniform(6, 4000))
+    counts = torch.stack([(ancestors == own).sum(-1) for own in range(7)], -1).double()
+    expected = 7 * torch.softmax(log_weight[0], -1)
+    assert ((counts - expected).abs() < 1).all()
+    error = counts.std(0) / math.sqrt(4000) + 1e-12
+    assert ((counts.mean(0) - expected).abs() < 4 * error + 1e-9).all()
+
+
+def test_even_weights_change_nothing_and_are_worth_their_number() -> None:
+    even = torch.full((3, 5), -7.0, dtype=DTYPE)
+    assert torch.equal(resampled(even, random_uniform(7, 3)), torch.arange(5).expand(3, -1))
+    torch.testing.assert_close(worth(even), torch.full((3,), 5.0, dtype=DTYPE))
+    one = torch.full((1, 5), -torch.inf, dtype=DTYPE)
+    one[0, 2] = 0.0
+    assert torch.equal(resampled(one, random_uniform(8, 1)), torch.full((1, 5), 2))
+    assert float(worth(one)) == 1.0
