@@ -122,7 +122,7 @@ def with_points(points: Callable[[int, int, Streams], Tensor]) -> Callable[..., 
 
 
 METHODS: dict[str, Callable[[Case, list[int]], Tensor]] = {
-    "gpbo EI, NUTS": lambda case, seeds: with_gpbo(case, seeds, "nuts"),
+    "gpbo EI, HMC": lambda case, seeds: with_gpbo(case, seeds, "hmc"),
     "gpbo EI, MAP": lambda case, seeds: with_gpbo(case, seeds, "map"),
     "BoTorch log EI, MAP": with_botorch,
     "Sobol": with_points(sobol),

@@ -273,7 +273,7 @@ def mode(
 ) -> tuple[Float[Tensor, "r p"], Float[Tensor, "r"]]:
     """The best mode of every run's posterior found from several starts, and its value.
 
-    The mode is of the density in the unconstrained coordinates, the one that NUTS draws from.
+    The mode is of the density in the unconstrained coordinates, the one that is drawn from.
     """
     runs = log_posterior.runs
     start = promising_starts(log_posterior, streams, starts)

@@ -85,7 +85,7 @@ kind = "transfer"
 def test_what_is_left_out_has_its_default() -> None:
     job = check_job(SMALL)
     assert job.target() == Imported("train:loss")
-    assert (job.strategy, job.inference, job.storage) == ("ei", "nuts", "gpbo.db")
+    assert (job.strategy, job.inference, job.storage) == ("ei", "hmc", "gpbo.db")
     assert job.execution.workers == 1
     assert job.completion.patience is None
 

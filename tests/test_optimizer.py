@@ -492,7 +492,7 @@ for options in ({"direction": "up"}, {"inference": "vi"}, {"initial": "3"}, {"sp
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines() == [
         "direction='up': expected 'minimize' or 'maximize'",
-        "inference='vi': expected 'nuts', 'map' or 'pyro'",
+        "inference='vi': expected one of ('hmc', 'nuts', 'map', 'pyro')",
         "initial='3': expected a whole number, 1 or more",
         "space={'x': 1}: expected a gpbo.Space",
     ]

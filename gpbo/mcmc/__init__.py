@@ -1,1 +1,1 @@
-"""Batched NUTS for any log-density ``u[k,p] -> (value[k], gradient[k,p])``; knows no GPs."""
+"""Batched NUTS, HMC and annealing for any log-density ``u[k,p] -> (value[k], gradient[k,p])``."""
