@@ -291,7 +291,7 @@ def _sample(
         more = draw(
             log_posterior.select(runs),
             streams.select(runs.tolist()),
-            schedule_for(sampling.draws, schedule.draws, cold=False, kernel=kernel),
+            schedule_for(schedule.draws, schedule.draws, cold=False, kernel=kernel),
             chains=sampling.chains,
             warmth=_selected(draws.warmth, runs),
         )
