@@ -47,13 +47,6 @@ class Tilted(LogPosterior):
         prior, prior_slope, likelihood, slope = super().parts(u)
         return prior + u @ self.slope, prior_slope + self.slope, likelihood, slope
 
-    def select(self, runs: slice | Tensor) -> "Tilted":
-        density = Tilted(
-            self._x[runs] + 0.5, self._y[runs], self._mask[runs], self.parametrization.prior
-        )
-        density.slope = self.slope
-        return density
-
 
 @dataclass(frozen=True)
 class Simulated:

@@ -30,21 +30,13 @@ _MOVES = 3
 #: Steps at most; the last one goes all the way.
 _MOST_STEPS = 40
 _BISECTIONS = 30
+_BARELY = 1e-9
 _TARGET, _FIRST_STEP_SIZE, _PACE = 0.8, 0.4, 0.8
 
 
 @runtime_checkable
 class Annealable(Protocol):
     """A density for ``r`` runs that is a product of a prior and a likelihood."""
-
-    @property
-    def runs(self) -> int:
-        """How many runs there are."""
-        ...
-
-    def select(self, runs: Int[Tensor, "_"]) -> "Annealable":
-        """The density of these runs alone."""
-        ...
 
     def parts(
         self, u: Float[Tensor, "k p"]
@@ -94,18 +86,15 @@ def anneal(
             position, 0 * ones, _FIRST_STEP_SIZE * ones, identity.expand(runs, dim, dim)
         )
         steps = torch.zeros_like(ones)
+        # How many steps there are depends on the slowest run; what a run draws must not.
+        streams = streams.spawn()
         for number in range(_MOST_STEPS):
-            left = torch.nonzero(particles.temperature < 1)[:, 0]
-            if not len(left):
+            under_way = particles.temperature < 1
+            if not bool(under_way.any()):
                 break
-            moved = _advanced(
-                density.select(left),
-                _of(particles, left),
-                streams.select(left.tolist()),
-                last=number == _MOST_STEPS - 1,
-            )
-            particles = _with(particles, left, moved)
-            steps[left] += sum(islice(cycle(LENGTHS), _MOVES))
+            moved = _advanced(density, particles, streams, last=number == _MOST_STEPS - 1)
+            particles = _chosen(under_way, moved, particles)
+            steps += under_way * sum(islice(cycle(LENGTHS), _MOVES))
         value, _ = _Tempered(density, ones)(particles.position.flatten(0, 1))
         value = value.reshape(runs, count)
     return Warmth(
@@ -143,7 +132,10 @@ def _advanced(
     rise = _rise(likelihood, usable, before.temperature)
     if last:
         rise = 1 - before.temperature
-    temperature = torch.where(usable.any(-1), before.temperature + rise, 1.0)
+    # Neither a fraction of a rounding short of 1, nor a run without any likelihood, goes on.
+    temperature = before.temperature + rise
+    arrived = (temperature > 1 - _BARELY) | ~usable.any(-1)
+    temperature = torch.where(arrived, 1.0, temperature)
     # A run without any likelihood keeps its particles.
     usable = usable | ~usable.any(-1, keepdim=True)
     log_weight = torch.where(usable, likelihood * rise[:, None], -torch.inf).nan_to_num(
@@ -217,12 +209,11 @@ def _joined(
     return value, torch.addcmul(prior_slope, share[:, None], slope)
 
 
-def _of(particles: _Particles, runs: Int[Tensor, "_"]) -> _Particles:
-    return _Particles(**{name: part[runs] for name, part in vars(particles).items()})
-
-
-def _with(whole: _Particles, runs: Int[Tensor, "_"], part: _Particles) -> _Particles:
-    changes = vars(part)
+def _chosen(first: Bool[Tensor, "r"], one: _Particles, other: _Particles) -> _Particles:
+    """``one`` for these runs, ``other`` for the rest."""
+    rows = {
+        name: (first.view(-1, *[1] * (part.ndim - 1)), part) for name, part in vars(one).items()
+    }
     return _Particles(
-        **{name: old.index_copy(0, runs, changes[name]) for name, old in vars(whole).items()}
+        **{name: torch.where(row, part, getattr(other, name)) for name, (row, part) in rows.items()}
     )

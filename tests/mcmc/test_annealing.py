@@ -20,16 +20,9 @@ class TwoModes:
         self.share, self.width = share, width
         self.nowhere = torch.zeros_like(share, dtype=torch.bool) if nowhere is None else nowhere
 
-    @property
-    def runs(self) -> int:
-        return len(self.share)
-
-    def select(self, runs: Tensor) -> "TwoModes":
-        return TwoModes(self.share[runs], self.width, self.nowhere[runs])
-
     def parts(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         prior, prior_slope = -0.5 * (u / SPREAD).square().sum(-1), -u / SPREAD**2
-        chains = len(u) // self.runs
+        chains = len(u) // len(self.share)
         share = self.share.repeat_interleave(chains)[:, None]
         centers = torch.tensor([[-2.0], [2.0]], dtype=DTYPE) * torch.eye(DIM, dtype=DTYPE)[0]
         offset = u[:, None] - centers
