@@ -285,7 +285,8 @@ def test_replays_draw_what_is_drawn_without_them_and_a_few_recordings_serve_ever
     """For cold and warm starts, and for other data.
 
     A trajectory of each length for annealing, and for Hamiltonian Monte Carlo; of ticks, two with
-    dual averaging and two without. With the inverse as a GPU computes it, and no operation that a CUDA graph cannot have.
+    dual averaging and two without. With the inverse as a GPU computes it, and no operation that a
+    CUDA graph cannot have.
     """
 
     def as_on_a_gpu(factor: Tensor) -> Tensor:

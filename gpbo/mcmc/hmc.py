@@ -54,6 +54,6 @@ def transition(
     )
     acceptance = change.exp().clamp_max(1.0)
     steps = torch.full_like(change, float(length))
-    diverged = (change < DIVERGENCE).to(change)
+    diverged = (change < DIVERGENCE).to(change.dtype)
     outcome = torch.stack([after.value, acceptance, steps, diverged, torch.zeros_like(change)], 1)
     return after, torch.cat([after.position, after.gradient, outcome], dim=1)
