@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams
@@ -212,10 +212,14 @@ def draw_paths(
     )
     scale = (surrogate.outputscale[:, index] / (features // 2)).sqrt()
     amplitudes = normals.amplitudes.mul_(scale[..., None, None].to(_SINGLE))
-    coefficients = [
-        _coefficients(surrogate, draw, anchors, frequencies[:, j], amplitudes[:, j], normals.of(j))
-        for j, draw in enumerate(index.tolist())
-    ]
+    width = surrogate.x.shape[1] + anchors.shape[1]
+    coefficients = frequencies.new_empty(*amplitudes.shape[:3], width)
+    for draw in sorted(set(index.tolist())):
+        known = _Known.of(surrogate, draw, anchors)
+        for j in torch.nonzero(index == draw)[:, 0].tolist():
+            coefficients[:, j] = known.coefficients(
+                frequencies[:, j], amplitudes[:, j], normals.anchors[:, j], normals.noise[:, j]
+            )
     return Paths(
         count=count,
         x=torch.cat([surrogate.x, anchors], 1),
@@ -223,7 +227,7 @@ def draw_paths(
         mean=surrogate.mean[:, index],
         frequencies=frequencies,
         amplitudes=amplitudes,
-        coefficients=torch.stack(coefficients, 1),
+        coefficients=coefficients,
         nu=surrogate.nu,
     )
 
@@ -250,9 +254,6 @@ class _Normals:
             amplitudes[:, j % sets, j // sets] = drawn[:, :features]
             normals[:, j % sets, j // sets] = drawn[:, features:]
         return cls(amplitudes, *normals.split(others, -1))
-
-    def of(self, e: int) -> tuple[Float[Tensor, "r g j"], Float[Tensor, "r g n"]]:
-        return self.anchors[:, e], self.noise[:, e]
 
 
 def _frequencies(count: int, surrogate: Surrogate, streams: Streams) -> Float[Tensor, "r w d"]:
@@ -284,43 +285,56 @@ def _limit(tensor: Tensor) -> int:
     return _CPU_CHUNK if tensor.device.type == "cpu" else _GPU_CHUNK
 
 
-def _coefficients(
-    surrogate: Surrogate,
-    draw: int,
-    anchors: Float[Tensor, "r j d"],
-    frequencies: Float[Tensor, "r w d"],
-    amplitudes: Float[Tensor, "r g f"],
-    normals: tuple[Float[Tensor, "r g j"], Float[Tensor, "r g n"]],
-) -> Float[Tensor, "r g m"]:
+@dataclass(frozen=True)
+class _Known:
     """What takes prior functions to the data, and to a joint draw at the anchors.
 
     Anchors are observations without noise of a value that is itself drawn. With the factor of the
     covariance bordered by their rows, the whitened value of such a draw is standard normal, as in
-    `Surrogate.fantasize`. One product with the inverse factor serves all paths of a set.
+    `Surrogate.fantasize`. One product with the inverse factor serves all paths of a set, and the
+    factor all sets of a hyperparameter draw.
     """
-    at_anchors, noise = normals
-    lengthscale, scale = surrogate.lengthscale[:, draw, None], surrogate.outputscale[:, draw]
-    z = (surrogate.x - 0.5) / lengthscale
-    inverse = surrogate.inverse_factor[:, draw]
-    mask = surrogate.mask[:, None]
-    residual = surrogate.y[:, draw, None] - surrogate.mean[:, draw, None, None]
-    residual = torch.where(mask, residual, 0.0)
-    whitened = (residual @ inverse.mT).expand(-1, noise.shape[1], -1)
-    disturbance = surrogate.noise_variance[:, draw, None, None].sqrt() * noise
-    disturbed = torch.where(mask, _waves(z, frequencies, amplitudes) + disturbance, 0.0)
-    present = mask.squeeze(1)
-    if anchors.shape[1]:
-        z_anchors = (anchors - 0.5) / lengthscale
-        cross = matern(squared_distances(z_anchors, z), surrogate.nu) * mask
-        corner = matern(squared_distances(z_anchors, z_anchors), surrogate.nu)
-        jitter = torch.full_like(scale, _ANCHOR_JITTER)[:, None]
-        inverse = append_inverse_lower(
-            inverse,
-            scale[:, None, None] * cross,
-            scale[:, None, None] * add_diagonal(corner, jitter),
-        )
-        whitened = torch.cat([whitened, at_anchors], -1)
-        disturbed = torch.cat([disturbed, _waves(z_anchors, frequencies, amplitudes)], -1)
-        present = torch.cat([present, torch.ones_like(anchors[..., 0], dtype=torch.bool)], 1)
-    weights = (whitened - disturbed @ inverse.mT) @ inverse
-    return torch.where(present[:, None], scale[:, None, None] * weights, 0.0)
+
+    z: Float[Tensor, "r n d"]
+    z_anchors: Float[Tensor, "r j d"]
+    mask: Bool[Tensor, "r 1 n"]
+    inverse: Float[Tensor, "r m m"]
+    whitened: Float[Tensor, "r 1 n"]
+    scale: Float[Tensor, "r 1 1"]
+    noise_variance: Float[Tensor, "r 1 1"]
+
+    @classmethod
+    def of(cls, surrogate: Surrogate, draw: int, anchors: Float[Tensor, "r j d"]) -> "_Known":
+        lengthscale = surrogate.lengthscale[:, draw, None]
+        scale = surrogate.outputscale[:, draw, None, None]
+        z, z_anchors = (surrogate.x - 0.5) / lengthscale, (anchors - 0.5) / lengthscale
+        inverse, mask = surrogate.inverse_factor[:, draw], surrogate.mask[:, None]
+        residual = surrogate.y[:, draw, None] - surrogate.mean[:, draw, None, None]
+        whitened = torch.where(mask, residual, 0.0) @ inverse.mT
+        if anchors.shape[1]:
+            cross = matern(squared_distances(z_anchors, z), surrogate.nu) * mask
+            corner = matern(squared_distances(z_anchors, z_anchors), surrogate.nu)
+            jitter = torch.full_like(scale[..., 0], _ANCHOR_JITTER)
+            corner = scale * add_diagonal(corner, jitter)
+            inverse = append_inverse_lower(inverse, scale * cross, corner)
+        noise_variance = surrogate.noise_variance[:, draw, None, None]
+        return cls(z, z_anchors, mask, inverse, whitened, scale, noise_variance)
+
+    def coefficients(
+        self,
+        frequencies: Float[Tensor, "r w d"],
+        amplitudes: Float[Tensor, "r g f"],
+        at_anchors: Float[Tensor, "r g j"],
+        noise: Float[Tensor, "r g n"],
+    ) -> Float[Tensor, "r g m"]:
+        """Of the kernel functions at the data and the anchors, from standard normals."""
+        waves = _waves(self.z, frequencies, amplitudes)
+        disturbed = torch.where(self.mask, waves + self.noise_variance.sqrt() * noise, 0.0)
+        whitened = self.whitened.expand_as(noise)
+        if at_anchors.shape[-1]:
+            whitened = torch.cat([whitened, at_anchors], -1)
+            waves = _waves(self.z_anchors, frequencies, amplitudes)
+            disturbed = torch.cat([disturbed, waves], -1)
+        weights = self.scale * ((whitened - disturbed @ self.inverse.mT) @ self.inverse)
+        present = torch.cat([self.mask, self.mask.new_ones(self.z_anchors.shape[:2])[:, None]], -1)
+        return torch.where(present, weights, 0.0)
