@@ -1,16 +1,19 @@
 """Thompson sampling: every point is the minimum of a posterior function of its own."""
 
 import math
+from collections.abc import Hashable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from scipy.stats import ks_2samp
 from torch import Tensor
 
+from gpbo import thompson
 from gpbo.acquisition import LogProbabilityOfImprovement
 from gpbo.backend import DTYPE, Streams
-from gpbo.candidates import Search, raw_points
+from gpbo.candidates import Ranked, Search, maxima, raw_points
 from gpbo.data import standardised
 from gpbo.feasibility import log_chance_of_success
 from gpbo.fitting import fit
@@ -19,7 +22,7 @@ from gpbo.situation import Situation
 from gpbo.space import Real, Space
 from gpbo.strategies import ThompsonSampling, default_search
 from gpbo.surrogate import Surrogate
-from gpbo.thompson import PathUtility, minima
+from gpbo.thompson import PathUtility, Within, minima
 from tests.monte_carlo import random_uniform
 
 
@@ -162,6 +165,49 @@ def test_no_point_is_proposed_where_trials_most_probably_fail() -> None:
     chance = log_chance_of_success(unlucky.data, unlucky.failed, unlucky.failed_mask)
     assert (chance(before) < math.log(0.05)).sum() > 10
     assert (chance(after) > math.log(0.5)).all()
+
+
+def test_how_many_paths_are_searched_at_a_time_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    surrogate, count = rugged(3, 11, 0.5), 37
+    paths = drawn(surrogate, count, 64)
+    search = Search(raw=64, perturbed=8, restarts=2, scouts=8)
+    raw = raw_points(cube(3), Streams([1]), surrogate.x[:, :5], search)
+    box = random_uniform(8, 1, count, 3)
+    lower, upper = 0.3 * box, 0.5 + 0.5 * box
+    inside = (raw[0] >= lower[0, :, None]) & (raw[0] <= upper[0, :, None])
+    within = Within(lower, upper, inside.all(-1))
+
+    def found() -> Tensor:
+        streams = [Streams([j]) for j in range(count)]
+        options = {"raw": raw, "taken": [frozenset[Hashable]()], "search": search}
+        return minima(PathUtility(paths), cube(3), streams, **options, within=within)
+
+    whole, searched = found(), []
+
+    def noting(*args: Any, **kwargs: Any) -> Ranked:
+        searched.append(args[0].paths.count)
+        return maxima(*args, **kwargs)
+
+    monkeypatch.setattr(thompson, "maxima", noting)
+    monkeypatch.setattr(thompson, "_CPU_NUMBERS", 1)
+    torch.testing.assert_close(found(), whole, rtol=0, atol=1e-5)
+    assert searched == [16, 16, 5]
+    assert ((whole >= lower) & (whole <= upper)).all()
+
+
+def test_there_may_be_more_starts_than_the_usual_short_list_has_points() -> None:
+    surrogate = rugged(2, 7, 0.4)
+    search = Search(raw=512, perturbed=8, restarts=2, iterations=5, scouts=300)
+    strategy = ThompsonSampling(search, features=32)
+    assert strategy.propose(situation(surrogate, 2), 2).shape == (1, 2, 2)
+
+
+def test_the_search_grows_with_the_dimension_and_not_in_a_box() -> None:
+    scouts = [default_search(cube(dim), confined=False).scouts for dim in (1, 6, 10, 20, 200)]
+    assert scouts == [64, 64, 130, 512, 512]
+    assert default_search(cube(20), confined=True).scouts == 64
 
 
 def test_a_path_that_cannot_be_evaluated_harms_no_other() -> None:
