@@ -129,8 +129,12 @@ def main() -> None:
         rows = thompson.figures(options.repeats, options.device)
         show("functions drawn (draw), and their minima found too (batch)", rows)
         shares = [
-            {"n": n, "d": dim, "q": 32, "own_minimum": thompson.optimality(n, dim, 32)}
-            for n, dim in ((60, 6), (100, 20))
+            thompson.optimality(name, dim, n, 32)
+            for name, dim, n in (
+                ("hartmann6", 6, 60),
+                ("levy", 20, 100),
+                ("styblinski_tang", 20, 300),
+            )
         ]
         show("share of functions whose own minimum was found", shares)
         name = f"thompson-{options.device}"

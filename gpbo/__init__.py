@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         ThompsonSampling,
     )
     from gpbo.trial import Trial, TrialStatus
-    from gpbo.trust_region import TrustRegion
+    from gpbo.trust_region import NestedBoxes, TrustRegion
     from gpbo.tuner import Tuner
 
 __version__ = "0.1.0"
@@ -48,6 +48,7 @@ __all__ = [
     "HyperparameterDraws",
     "Integer",
     "Model",
+    "NestedBoxes",
     "Optimizer",
     "Ordinal",
     "ProbabilityOfImprovement",
@@ -90,7 +91,7 @@ _MODULES = {
         "ThompsonSampling",
     ),
     "gpbo.trial": ("Trial", "TrialStatus"),
-    "gpbo.trust_region": ("TrustRegion",),
+    "gpbo.trust_region": ("NestedBoxes", "TrustRegion"),
     "gpbo.tuner": ("Tuner",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -168,11 +168,11 @@ class Streams:
             ]
         )
 
-    def normal(self, *shape: int) -> Float[Tensor, "r *shape"]:
-        """Standard normal, ``[r, *shape]``."""
+    def normal(self, *shape: int, dtype: torch.dtype = DTYPE) -> Float[Tensor, "r *shape"]:
+        """Standard normal, ``[r, *shape]``; single precision takes a fifth of the time."""
         return torch.stack(
             [
-                torch.randn(shape, generator=generator, dtype=DTYPE, device=self.device)
+                torch.randn(shape, generator=generator, dtype=dtype, device=self.device)
                 for generator in self._generators
             ]
         )

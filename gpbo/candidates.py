@@ -30,8 +30,9 @@ _COLDNESS = 6.0
 # Finalists that try their discrete neighbours, at most so many moves each, and are polished in the
 # continuous columns; both so many times, if the first time gained anything.
 _FINALISTS, _MOVES, _ROUNDS = 4, 10, 2
-# Iterations after which scouts are compared.
-_SCOUTING = 10
+# Iterations after which scouts are compared, the share of them that goes on, and the gain at which
+# these end, coarse enough for a utility in single precision.
+_SCOUTING, _GOING_ON, _ROUGH_GAIN = 10, 4, 1e-6
 # Random points that are tried before a configuration is looked for one by one.
 _RANDOM = 64
 # An ascent ends where the utility is exact to this; log EI differs by more between draws.
@@ -66,8 +67,8 @@ class Search:
         perturbed: perturbations of the best points to screen too.
         restarts: screened points from which an ascent starts.
         iterations: at most so many per ascent; each is one evaluation of all restarts.
-        scouts: screened points from which a few iterations are made first, to choose those whose
-            ascent goes on; none if there are no more than restarts.
+        scouts: screened points from which rough ascents are made first, to find the restarts; the
+            best quarter after a few iterations goes on. None if there are no more than restarts.
 
     Raises:
         InvalidOption: fewer restarts than 1, more restarts or scouts than raw points, or a
@@ -142,18 +143,29 @@ def maxima(
     raw: Ranked,
     search: Search,
     bounds: Bounds | None = None,
+    rough: Utility | None = None,
 ) -> Ranked:
     """The points where ascents from the promising raw points end, joined by the raw points.
 
     Args:
         bounds: Of each row's ascents, lower and upper; the cube's if None.
+        rough: What scouts climb, if not the utility itself.
     """
     starts = _pick_starts(raw, max(search.restarts, search.scouts), streams)
     if search.scouts > search.restarts:
-        movable = (space.continuous | space.ordered).to(starts.x.device)
-        scouts = _ascend(utility, starts.x, movable, _SCOUTING, bounds)
-        starts = scouts.top(search.restarts)
+        starts = _scouted(rough or utility, space, starts, search, bounds)
     return _climb(utility, space, starts, search, bounds).joined(raw)
+
+
+def _scouted(
+    utility: Utility, space: Space, starts: Ranked, search: Search, bounds: Bounds | None
+) -> Ranked:
+    """The ends of the best of rough ascents, as many as there are restarts."""
+    movable = (space.continuous | space.ordered).to(starts.x.device)
+    going_on = max(search.restarts, starts.x.shape[1] // _GOING_ON)
+    scouts = _ascend(utility, starts.x, movable, _SCOUTING, bounds, _ROUGH_GAIN).top(going_on)
+    ends = _ascend(utility, scouts.x, movable, search.iterations, bounds, _ROUGH_GAIN)
+    return ends.top(search.restarts)
 
 
 def first_free(
@@ -234,6 +246,7 @@ def _ascend(
     movable: Bool[Tensor, " d"],
     iterations: int,
     bounds: Bounds | None,
+    gain_tolerance: float = _GAIN_TOLERANCE,
 ) -> Ranked:
     r, b, d = starts.shape
     cube = starts.new_zeros(r, d), starts.new_ones(r, d)
@@ -247,7 +260,7 @@ def _ascend(
         torch.where(movable, upper, x),
         iterations=iterations,
         tolerance=_TOLERANCE,
-        gain_tolerance=_GAIN_TOLERANCE,
+        gain_tolerance=gain_tolerance,
         runs=r,
     )
     value = ascent.value.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)

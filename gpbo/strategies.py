@@ -12,7 +12,7 @@ needs is in there, so one strategy serves `gpbo.Optimizer`, where ``r`` is 1, an
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -22,25 +22,29 @@ from gpbo.acquisition import LogExpectedImprovement, LogProbabilityOfImprovement
 from gpbo.backend import Streams, threads_for
 from gpbo.candidates import Search, propose, raw_points
 from gpbo.data import Observations
+from gpbo.design import sobol
 from gpbo.errors import InvalidOption
 from gpbo.feasibility import log_chance_of_success, weighted
 from gpbo.model_free import GridSearch, RandomSearch, SobolSearch
 from gpbo.paths import draw_paths
 from gpbo.situation import Situation, Strategy, one_by_one
+from gpbo.space import Space
 from gpbo.surrogate import Surrogate
-from gpbo.thompson import PathUtility, minima
-from gpbo.trust_region import TrustRegion
+from gpbo.thompson import PathUtility, Within, minima
+from gpbo.trust_region import NestedBoxes, Region, TrustRegion
 
 __all__ = [
     "STRATEGIES",
     "ExpectedImprovement",
     "GridSearch",
+    "NestedBoxes",
     "ProbabilityOfImprovement",
     "RandomSearch",
     "Situation",
     "SobolSearch",
     "Strategy",
     "ThompsonSampling",
+    "TrustRegion",
     "resolve_strategy",
 ]
 
@@ -49,6 +53,8 @@ _BEST = 5
 #: In so many dimensions at most, posterior functions are drawn exactly at some of the raw points:
 #: the last ones, which are those near the best points and Sobol points before them.
 _ANCHORED_DIM, _ANCHORS = 3, 384
+#: From so many parameters with an order on, posterior functions are searched near the best point.
+_MANY = 20
 
 
 @dataclass(frozen=True)
@@ -102,22 +108,31 @@ class ThompsonSampling:
     proposed again: the spread of the functions keeps the points of a batch apart.
 
     Args:
-        search: How hard to search every function's minimum.
+        search: How hard to search every function's minimum; by default as hard as it takes to find
+            nearly all of them, which in the whole cube grows with its dimension.
         features: Random waves that a function of the prior is made of; see `gpbo.paths`.
         hallucinate: Condition the functions on pending points, as if these had returned what was
             expected of them. Points of a batch are then chosen one after another.
-        trust_region: Search in a box around the best point, for many dimensions, from 20 on,
-            where functions differ everywhere and their minima are nearly random.
+        region: Where to search, `NestedBoxes` or a `TrustRegion`; None for the whole cube. By
+            default ``"auto"``: `NestedBoxes` from 20 parameters with an order on, where functions
+            differ so much away from the data that their minima are nearly random.
+
+    Raises:
+        InvalidOption: ``region`` is none of these.
     """
 
-    search: Search = field(
-        default_factory=lambda: Search(raw=1024, perturbed=128, restarts=4, scouts=64)
-    )
+    search: Search | None = None
     features: int = 4096
     hallucinate: bool = False
-    trust_region: TrustRegion | None = None
+    region: Region | Literal["auto"] | None = "auto"
     name: ClassVar[str] = "ts"
     uses_model: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.region not in (None, "auto") and not isinstance(self.region, Region):
+            raise InvalidOption(
+                f"region={self.region!r}: expected 'auto', None, NestedBoxes() or TrustRegion()"
+            )
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
         """The minima of ``count`` functions, all searched at once."""
@@ -145,13 +160,18 @@ class ThompsonSampling:
             return situation.streams(f"waves-{number}", results)
 
         with threads_for(surrogate.x.shape[1], surrogate.x.device):
-            best = _best_points(surrogate, data)
-            screen, bounds = situation.streams("screen", results), None
-            raw = raw_points(space, screen, best, self.search)
-            if self.trust_region is not None:
-                box = self.trust_region.box(data, surrogate, space)
-                raw = space.snap(box.place(raw, screen.uniform(*raw.shape[1:])))
-                bounds = box.lower, box.upper
+            region = self._region(space)
+            search = self.search or default_search(space, confined=region is not None)
+            screen, within = situation.streams("screen", results), None
+            if region is None:
+                raw = raw_points(space, screen, _best_points(surrogate, data), search)
+            else:
+                boxes = region.boxes(data, surrogate, space)
+                numbers = torch.arange(count, device=surrogate.x.device) + situation.index
+                within = Within(*boxes.of(numbers), boxes.holds(numbers, search.raw))
+                spread_out = sobol(search.raw, space.dim, screen)
+                lot = screen.uniform(search.raw, space.dim)
+                raw = space.snap(boxes.place(spread_out, lot))
             paths = draw_paths(
                 surrogate,
                 count,
@@ -170,9 +190,28 @@ class ThompsonSampling:
                 [situation.streams("ascent", situation.index + j) for j in range(count)],
                 raw=raw,
                 taken=situation.taken,
-                search=self.search,
-                bounds=bounds,
+                search=search,
+                within=within,
             )
+
+    def _region(self, space: Space) -> Region | None:
+        if self.region != "auto":
+            return self.region
+        return NestedBoxes() if _movable(space) >= _MANY else None
+
+
+def default_search(space: Space, *, confined: bool) -> Search:
+    """What finds nearly every function's own minimum, in a box or in the whole cube.
+
+    In 6 dimensions 64 scouts find all, in 20 those of three in four functions, 512 of all.
+    """
+    movable = _movable(space)
+    scouts = 64 if confined else min(512, max(64, round(1.3 * movable**2)))
+    return Search(raw=max(1024, 4 * scouts), perturbed=128, restarts=4, scouts=scouts)
+
+
+def _movable(space: Space) -> int:
+    return int((space.continuous | space.ordered).sum())
 
 
 #: The strategies that can be asked for by name.

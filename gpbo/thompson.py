@@ -2,20 +2,24 @@
 
 from collections.abc import Hashable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gpbo.backend import Streams
-from gpbo.candidates import Bounds, Ranked, Search, Utility, first_free, maxima
+from gpbo.candidates import Ranked, Search, Utility, first_free, maxima
 from gpbo.errors import SpaceExhausted
 from gpbo.paths import Paths
 from gpbo.space import Space
 
-#: Screened points of a path that are starts of its ascents, or stand in for its minimum.
+#: At least so many screened points of a path may be starts of its ascents, or its minimum.
 _SHORT_LIST = 128
+#: Paths are searched so many at a time that what their ascents remember, this many numbers for each
+#: start and dimension, takes at most so many numbers in all: 100 MB, or 4 GB of a GPU's memory.
+_NUMBERS_OF_A_START = 20
+_CPU_NUMBERS, _GPU_NUMBERS = 100 * 2**17, 2**29
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,10 @@ class PathUtility:
 
     paths: Paths
     log_chance: Utility | None = None
+
+    def roughly(self) -> "PathUtility":
+        """The same, some 1e-6 of the paths' spread off, in half the time."""
+        return replace(self, paths=replace(self.paths, rough=True))
 
     def at(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "rows b"]:
         """The utility of points of a run to all of its paths."""
@@ -54,6 +62,24 @@ class PathUtility:
         return value + chance.view(value.shape), gradient + slope.view(gradient.shape)
 
 
+@dataclass(frozen=True)
+class Within:
+    """Where each path is searched, if not in the whole cube.
+
+    Attributes:
+        lower, upper: Ends of its box.
+        holds: Which of the raw points lie in it.
+    """
+
+    lower: Float[Tensor, "r q d"]
+    upper: Float[Tensor, "r q d"]
+    holds: Bool[Tensor, "q b"]
+
+    def part(self, paths: slice) -> "Within":
+        """Of these paths."""
+        return Within(self.lower[:, paths], self.upper[:, paths], self.holds[paths])
+
+
 @torch.no_grad()
 def minima(
     utility: PathUtility,
@@ -63,7 +89,7 @@ def minima(
     raw: Float[Tensor, "r b d"],
     taken: Sequence[AbstractSet[Hashable]],
     search: Search,
-    bounds: Bounds | None = None,
+    within: Within | None = None,
 ) -> Float[Tensor, "r q d"]:
     """The minimum of every path among the legal points that are not taken, all of a run distinct.
 
@@ -74,21 +100,49 @@ def minima(
         streams: Of every path.
         raw: Points to screen, for all paths of a run.
         taken: Per run, the `Space.key` of every configuration not to propose.
-        bounds: Where each run's paths are searched, besides the raw points; the cube if None.
+        within: Where each path is searched; the cube if None.
 
     Raises:
         SpaceExhausted: a run has nothing left to try.
     """
+    runs, _, dim = raw.shape
+    each = _NUMBERS_OF_A_START * max(search.restarts, search.scouts) * dim * runs
+    found, first = [], 0
+    for paths in utility.paths.parts(_most(raw.device) // each):
+        some = slice(first, first + paths.count)
+        part, confined = replace(utility, paths=paths), within and within.part(some)
+        ranked = _searched(part, space, streams[some], raw, search, confined)
+        found.append([tensor.unflatten(0, (runs, -1)) for tensor in (ranked.x, ranked.value)])
+        first += paths.count
+    x, value = (torch.cat(parts, 1).flatten(0, 1) for parts in zip(*found, strict=True))
+    return _distinct(Ranked(x, value), space, Streams.dealt(streams), taken)
+
+
+def _most(device: torch.device) -> int:
+    return _CPU_NUMBERS if device.type == "cpu" else _GPU_NUMBERS
+
+
+def _searched(
+    utility: PathUtility,
+    space: Space,
+    streams: Sequence[Streams],
+    raw: Float[Tensor, "r b d"],
+    search: Search,
+    within: Within | None,
+) -> Ranked:
+    """Legal points of every path, a row each, among them its minimum."""
     screened = utility.at(raw).nan_to_num(nan=-torch.inf)
-    value, index = screened.topk(min(_SHORT_LIST, raw.shape[1]), dim=1)
+    bounds = None
+    if within is not None:
+        outside = ~within.holds.repeat(raw.shape[0], 1)
+        screened = screened.masked_fill(outside, -torch.inf)
+        bounds = within.lower.flatten(0, 1), within.upper.flatten(0, 1)
+    kept = max(_SHORT_LIST, 2 * max(search.scouts, search.restarts))
+    value, index = screened.topk(min(kept, raw.shape[1]), dim=1)
     of_path = index.view(raw.shape[0], -1, 1).expand(-1, -1, raw.shape[2])
     short_list = Ranked(raw.gather(1, of_path).view(*index.shape, -1), value)
     rows = Streams.dealt(streams)
-    if bounds is not None:
-        lower, upper = (end.repeat_interleave(len(streams), 0) for end in bounds)
-        bounds = lower, upper
-    ranked = maxima(utility, space, rows, short_list, search, bounds)
-    return _distinct(ranked, space, rows, taken)
+    return maxima(utility, space, rows, short_list, search, bounds, utility.roughly())
 
 
 def _distinct(

@@ -1,12 +1,14 @@
-"""A box around the best point, which grows with success and shrinks with failure.
+"""Boxes around the best point, in which functions are searched that differ everywhere else.
 
-After Eriksson et al. (2019), "Scalable global optimization via local Bayesian optimization",
-NeurIPS. It is not remembered but read off the results, which are there in the order in which they
-came: the same results give the same box.
+    NestedBoxes  boxes of several lengths, which the functions share out
+    TrustRegion  one box, which grows with success and shrinks with failure
+
+Neither is remembered: both are read off the results, and the same results give the same boxes.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,29 +23,118 @@ from gpbo.surrogate import Surrogate
 _LEAST_GAIN = 1e-3
 #: So many coordinates of a point that is screened differ from the centre's on average.
 _PERTURBED = 20
+#: Longer lengthscales, in units of the cube, count as this: the function is flat along all of them
+#: (the bound of Eriksson et al., too). Otherwise those that the results say nothing about, which
+#: have the prior's, would make the others' sides tiny.
+_FLAT = 2.0
 
 
 @dataclass(frozen=True)
-class Box:
-    """Where each run searches, and around which point."""
+class Boxes:
+    """Where each run searches: one or several boxes, each within those before it.
+
+    Attributes:
+        centre: What they lie around.
+        lower, upper: Their ends.
+    """
 
     centre: Float[Tensor, "r d"]
-    lower: Float[Tensor, "r d"]
-    upper: Float[Tensor, "r d"]
+    lower: Float[Tensor, "r k d"]
+    upper: Float[Tensor, "r k d"]
+
+    @property
+    def count(self) -> int:
+        """How many there are, ``k``."""
+        return self.lower.shape[1]
+
+    def of(self, numbers: Int[Tensor, " q"]) -> tuple[Tensor, Tensor]:
+        """The ends ``[r, q, d]`` of the boxes of functions with these numbers: they take turns."""
+        return self.lower[:, numbers % self.count], self.upper[:, numbers % self.count]
 
     def place(
         self, x: Float[Tensor, "r b d"], lot: Float[Tensor, "r b d"]
     ) -> Float[Tensor, "r b d"]:
-        """Points of the cube put into the box; in many dimensions they differ from the centre in
-        some coordinates only, where ``lot``, uniform on [0, 1), is small.
+        """Points of the cube put into the boxes in turn; in many dimensions they differ from the
+        centre in some coordinates only, where ``lot``, uniform on [0, 1), is small.
         """
-        inside = self.lower[:, None] + x * (self.upper - self.lower)[:, None]
+        lower, upper = self.of(torch.arange(x.shape[1], device=x.device))
+        inside = lower + x * (upper - lower)
         return torch.where(lot < _PERTURBED / x.shape[-1], inside, self.centre[:, None])
+
+    def holds(self, numbers: Int[Tensor, " q"], placed: int) -> Bool[Tensor, "q b"]:
+        """Which of so many placed points lie in the boxes of functions with these numbers."""
+        box_of_point = torch.arange(placed, device=numbers.device) % self.count
+        return box_of_point >= (numbers % self.count)[:, None]
+
+
+@runtime_checkable
+class Region(Protocol):
+    """Where to search, from what is known."""
+
+    def boxes(self, data: Observations, surrogate: Surrogate, space: Space) -> Boxes:
+        """The boxes of every run after its results so far."""
+        ...
+
+
+@dataclass(frozen=True)
+class NestedBoxes:
+    """Boxes of several lengths around the best point, for many dimensions.
+
+    Which length pays changes from one batch to the next: in a long box the functions differ nearly
+    everywhere and their minima are far worse than the best point; in a short one all of them are a
+    little better. So each function takes the next length in turn, and one in six the whole cube.
+    Nothing has to be counted, so it makes no difference how many points are asked for at a time,
+    or in which order the results come.
+
+    Args:
+        lengths: In units of the cube, of the geometric mean of the sides, which go with the
+            lengthscales; from the longest to the shortest. Infinity is the whole cube.
+
+    Raises:
+        InvalidOption: no length, one that is not positive, or a shorter one before a longer one.
+    """
+
+    lengths: tuple[float, ...] = (math.inf, 0.4, 0.2, 0.1, 0.05, 0.025)
+
+    def __post_init__(self) -> None:
+        given = self.lengths
+        if not given or not all(length > 0 for length in given):
+            raise InvalidOption(f"lengths={given!r}: expected one or more positive numbers")
+        if list(given) != sorted(given, reverse=True):
+            raise InvalidOption(f"lengths={given!r}: expected the longest first")
+
+    def boxes(self, data: Observations, surrogate: Surrogate, space: Space) -> Boxes:
+        """Around the observed point of every run where the posterior mean is least."""
+        # At a training point the mean is y - noise_variance * weights.
+        noise = surrogate.noise_variance[..., None] * surrogate.weights
+        fitted = (surrogate.y - noise)[..., : data.x.shape[1]].mean(1)
+        best = torch.where(data.mask, fitted, torch.inf).argmin(1)
+        centre = data.x[torch.arange(data.runs, device=best.device), best]
+        length = torch.tensor(self.lengths, dtype=centre.dtype, device=centre.device)
+        return _around(centre, length.expand(data.runs, -1), surrogate, space)
+
+
+def _around(
+    centre: Float[Tensor, "r d"],
+    length: Float[Tensor, "r k"],
+    surrogate: Surrogate,
+    space: Space,
+) -> Boxes:
+    """Boxes of these lengths; choices without an order are not confined."""
+    scale = surrogate.lengthscale.clamp(max=_FLAT).log().mean(1)
+    sides = length[..., None] * (scale - scale.mean(-1, keepdim=True)).exp()[:, None]
+    confined = (space.continuous | space.ordered).to(centre.device)
+    lower = torch.where(confined, (centre[:, None] - sides / 2).clamp(min=0.0), 0.0)
+    upper = torch.where(confined, (centre[:, None] + sides / 2).clamp(max=1.0), 1.0)
+    return Boxes(centre, lower, upper)
 
 
 @dataclass(frozen=True)
 class TrustRegion:
-    """How the box changes; lengths are in units of the cube, of the geometric mean of the sides.
+    """A box that grows with success and shrinks with failure.
+
+    After Eriksson et al. (2019), "Scalable global optimization via local Bayesian optimization",
+    NeurIPS. Lengths are in units of the cube, of the geometric mean of the sides.
 
     When it has become too short the search starts anew: until it has two results per dimension
     the box is the cube, and the best point is one of these or later.
@@ -78,21 +169,16 @@ class TrustRegion:
                 f"to longest={self.longest!r}"
             )
 
-    def box(self, data: Observations, surrogate: Surrogate, space: Space) -> Box:
+    def boxes(self, data: Observations, surrogate: Surrogate, space: Space) -> Boxes:
         """The box of every run after its results so far; its sides go with the lengthscales."""
         values = torch.where(data.mask, data.in_units(data.y), torch.inf)
         length, begin = self._judged(values, data.mask, data.dim)
         numbers = torch.arange(values.shape[1], device=values.device)
         own = torch.where(numbers >= begin[:, None], values, torch.inf)
         centre = data.x[torch.arange(data.runs, device=values.device), own.argmin(1)]
-        scale = surrogate.lengthscale.log().mean(1)
-        sides = length[:, None] * (scale - scale.mean(-1, keepdim=True)).exp()
         young = (own.isfinite().sum(-1) < 2 * data.dim) & (begin > 0)
-        fixed = ~(space.continuous | space.ordered).to(values.device)
-        everywhere = young[:, None] | fixed
-        lower = torch.where(everywhere, 0.0, (centre - sides / 2).clamp(min=0.0))
-        upper = torch.where(everywhere, 1.0, (centre + sides / 2).clamp(max=1.0))
-        return Box(centre, lower, upper)
+        length = torch.where(young, torch.inf, length)
+        return _around(centre, length[:, None], surrogate, space)
 
     def _judged(
         self, values: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"], dim: int

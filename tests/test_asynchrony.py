@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,6 +184,45 @@ def test_the_same_calls_in_the_same_order_give_the_same_trials(strategy: Strateg
     assert replayed(18) == whole
     for (params, _, _), (again, _, _) in zip(replayed(13), whole, strict=False):
         assert params == again
+
+
+@STRATEGIES
+def test_a_restart_in_mid_flight_asks_for_what_it_would_have_asked_for(
+    strategy: Strategy, tmp_path: Path
+) -> None:
+    """Killed while trials run; their results come to the next process, the last one first."""
+    steady = optimizer(strategy)
+    killed = optimizer(strategy, storage=tmp_path / "runs.db", name="job")
+    for made in (steady, killed):
+        for trial in made.ask(6)[::2]:
+            made.tell(trial, value(trial))
+        made.ask(2)
+    killed.close()
+    resumed = Optimizer.resume(tmp_path / "runs.db", "job", strategy=strategy)
+    assert [trial.params for trial in resumed.pending] == [trial.params for trial in steady.pending]
+    for made in (steady, resumed):
+        for number in (7, 3, 5):
+            made.tell(number, value(made.trials[number]))
+    check_alignment(resumed)
+    assert [trial.params for trial in resumed.ask(2)] == [trial.params for trial in steady.ask(2)]
+
+
+@STRATEGIES
+def test_a_request_while_the_model_is_fitted_is_answered_from_the_old_model(
+    strategy: Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = told(strategy, 6)
+    made.ask()
+    old = made.fit_report
+    made.add({"x": 1.0, "rate": 0.5, "depth": 3}, 2.0)
+    under_way = made.plan_fit()
+    fits = counted(monkeypatch)
+    asked = [made.ask(refit=False) for _ in range(3)]
+    assert fits() == 0
+    assert made.fit_report is old
+    made.adopt(under_way())
+    assert made.fit_report is not old
+    assert PLANE.key(made.ask().params) not in {PLANE.key(trial.params) for trial in asked}
 
 
 def test_no_result_goes_astray_in_many_random_events() -> None:

@@ -13,6 +13,7 @@ PUBLIC = [
     "HyperparameterDraws",
     "Integer",
     "Model",
+    "NestedBoxes",
     "Optimizer",
     "Ordinal",
     "ProbabilityOfImprovement",

@@ -20,7 +20,8 @@ from gpbo.space import Integer, Real, Space
 from gpbo.strategies import ThompsonSampling
 
 LINE = Space(Real("x", 0, 1))
-QUICK = ThompsonSampling(Search(raw=32, perturbed=8, restarts=2, iterations=8), features=64)
+SEARCH = Search(raw=32, perturbed=8, restarts=2, iterations=8)
+QUICK = ThompsonSampling(SEARCH, features=64)
 
 
 def quietly(objective: Callable[[dict[str, Any]], Any], **options: Any) -> Result:
@@ -134,7 +135,7 @@ def test_a_fit_made_meanwhile_is_asked_from() -> None:
             sizes.append(situation.fit().report)
             return super().propose(situation, count)
 
-    strategy = Noting(QUICK.search, features=64)
+    strategy = Noting(SEARCH, features=64)
     quietly(objective, budget=12, workers=2, strategy=strategy, initial=3)
     assert len({id(report) for report in sizes}) > 2
 

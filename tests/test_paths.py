@@ -1,11 +1,14 @@
 """Paths are draws of the posterior: their moments, their distribution, their independence."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from scipy.stats import kstest
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from gpbo import paths
 from gpbo.backend import DTYPE, Streams
@@ -14,6 +17,22 @@ from gpbo.kernels import NUS, matern, squared_distances
 from gpbo.paths import Paths, draw_paths
 from gpbo.surrogate import Surrogate
 from tests.monte_carlo import random_uniform
+
+#: Waves at shared points are summed in single precision; the paths have a spread of about 1.
+SINGLE = 1e-5
+
+
+class Allocations(TorchDispatchMode):
+    """The largest storage, in bytes, that any operation returned."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self.largest = max(self.largest, tensor.untyped_storage().nbytes())
+        return result
 
 
 def posterior(
@@ -112,6 +131,33 @@ def test_values_of_paths_are_normal(dim: int, anchored: bool) -> None:
         assert kstest(column.numpy(), "norm").pvalue > 1e-3
 
 
+@pytest.mark.parametrize(("dim", "anchored"), [(2, True), (5, False)])
+def test_one_path_of_each_of_many_seeds_is_normal_too(dim: int, anchored: bool) -> None:
+    """Nothing is shared here but the data: every path has frequencies of its own."""
+    surrogate = posterior(dim, 17, noise=1e-3)
+    x = random_uniform(6, 1, 3, dim)
+    anchors = torch.cat([random_uniform(7, 1, 31, dim), x], 1) if anchored else None
+    values = torch.stack(
+        [drawn(surrogate, 1, seed=seed, features=256, anchors=anchors).at(x) for seed in range(400)]
+    )
+    mean, variance = (moment[0, 0] for moment in surrogate.moments(x))
+    for column in ((values[:, 0, 0] - mean) / variance.sqrt()).unbind(-1):
+        assert kstest(column.numpy(), "norm").pvalue > 1e-3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("dim", "count"), [(4, 200), (6, 200), (20, 100)])
+def test_with_the_default_waves_the_moments_of_dense_data_are_those_of_the_posterior(
+    dim: int, count: int
+) -> None:
+    surrogate = posterior(dim, count, noise=1e-4)
+    x = random_uniform(4, 1, 101, dim)
+    values = drawn(surrogate, 8000).at(x)[0]
+    mean, variance = (moment[0, 0] for moment in surrogate.moments(x))
+    assert ((values.mean(0) - mean) / variance.sqrt()).square().mean().sqrt() < 0.05
+    assert (values.std(0) / variance.sqrt() - 1).square().mean().sqrt() < 0.05
+
+
 @pytest.mark.parametrize("nu", NUS)
 def test_frequencies_have_the_spectrum_of_the_matern_kernel(nu: float) -> None:
     surrogate = posterior(3, 5, nu=nu)
@@ -158,7 +204,7 @@ def test_values_at_shared_and_at_own_points_agree() -> None:
     functions = drawn(surrogate, 23, features=64, anchors=random_uniform(5, 2, 7, 3))
     x = random_uniform(9, 2, 13, 3)
     own = functions(x[:, None].expand(-1, 23, -1, -1))
-    torch.testing.assert_close(functions.at(x), own, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(functions.at(x), own, rtol=0, atol=SINGLE)
 
 
 @pytest.mark.parametrize("nu", NUS)
@@ -216,7 +262,7 @@ def test_padding_changes_nothing(padding: int) -> None:
     for anchors in (None, random_uniform(5, 1, 3, 2)):
         expected = drawn(surrogate, 5, features=32, anchors=anchors).at(x)
         found = drawn(padded, 5, features=32, anchors=anchors).at(x)
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(found, expected, rtol=0, atol=SINGLE)
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +274,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         for part, all_of_it in zip(
             (functions.at(x), *functions.value_and_gradient(own)), whole, strict=True
         ):
-            torch.testing.assert_close(part, all_of_it)
+            torch.testing.assert_close(part, all_of_it, rtol=0, atol=SINGLE)
 
 
 def test_a_draw_that_failed_gives_a_path_of_its_prior_and_harms_no_other() -> None:
@@ -250,6 +296,25 @@ def test_a_draw_that_failed_gives_a_path_of_its_prior_and_harms_no_other() -> No
         expected = drawn(healthy, 2, features=32, anchors=anchors).at(x)
         torch.testing.assert_close(values[:, 0], expected[:, 0])
         assert torch.isfinite(values).all()
+
+
+def test_no_path_has_a_matrix_of_the_data_to_itself() -> None:
+    """Drawing 1000 paths of 10,000 results must not take 1000 matrices of them.
+
+    The largest tensor is a matrix of the results, or what the paths are made of; the waves and
+    kernels at points are computed in parts.
+    """
+    count, known, features = 101, 211, 64
+    surrogate = posterior(5, known)
+    with Allocations() as drawing:
+        functions = drawn(surrogate, count, features=features)
+    assert drawing.largest <= 8 * known * max(known, -(-count // 16))
+    with Allocations() as evaluating:
+        functions.at(random_uniform(3, 1, 1024, 5))
+        functions.value_and_gradient(random_uniform(4, 1, count, 16, 5))
+    padded = 16 * -(-count // 16)
+    assert evaluating.largest <= 8 * max(paths._CPU_CHUNK, 1024 * padded)
+    assert max(drawing.largest, evaluating.largest) < 8 * count * known**2 / 4
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,28 @@
 """Thompson sampling: every point is the minimum of a posterior function of its own."""
 
 import math
+from collections.abc import Hashable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from scipy.stats import ks_2samp
 from torch import Tensor
 
+from gpbo import thompson
 from gpbo.acquisition import LogProbabilityOfImprovement
 from gpbo.backend import DTYPE, Streams
-from gpbo.candidates import Search, raw_points
+from gpbo.candidates import Ranked, Search, maxima, raw_points
 from gpbo.data import standardised
 from gpbo.feasibility import log_chance_of_success
 from gpbo.fitting import fit
 from gpbo.paths import Paths, draw_paths
 from gpbo.situation import Situation
 from gpbo.space import Real, Space
-from gpbo.strategies import ThompsonSampling
+from gpbo.strategies import ThompsonSampling, default_search
 from gpbo.surrogate import Surrogate
-from gpbo.thompson import PathUtility, minima
+from gpbo.thompson import PathUtility, Within, minima
 from tests.monte_carlo import random_uniform
 
 
@@ -54,7 +57,8 @@ def drawn(surrogate: Surrogate, count: int, features: int = 1024) -> Paths:
 
 def shortfall(surrogate: Surrogate, count: int, features: int, exhaustive: Search) -> Tensor:
     """By how much each path's minimum is missed, in standard deviations of the path."""
-    space, default = cube(surrogate.dim), ThompsonSampling().search
+    space = cube(surrogate.dim)
+    default = default_search(space, confined=False)
     paths = drawn(surrogate, count, features)
     utility = PathUtility(paths)
     best = surrogate.x[:, :5]
@@ -123,7 +127,7 @@ def test_proposals_have_the_distribution_of_the_posterior_minimum() -> None:
 def test_each_point_of_a_batch_is_lower_on_its_path_than_the_others() -> None:
     surrogate = rugged(4, 23, 0.5)
     paths = drawn(surrogate, 7, 256)
-    search = ThompsonSampling().search
+    search = default_search(cube(4), confined=False)
     raw = raw_points(cube(4), Streams([1]), surrogate.x[:, :5], search)
     streams = [Streams([j]) for j in range(7)]
     points = minima(
@@ -147,7 +151,8 @@ def test_the_utility_of_paths_where_trials_failed_has_the_right_gradient() -> No
         slope = (utility(x + step) - utility(x - step)) / 2e-6
         torch.testing.assert_close(gradient[..., j], slope, rtol=1e-5, atol=1e-5)
     same = utility.at(x.flatten(0, 1)[None]).view(5, 5, 2)
-    torch.testing.assert_close(same[torch.arange(5), torch.arange(5)], utility(x))
+    own = same[torch.arange(5), torch.arange(5)]
+    torch.testing.assert_close(own, utility(x), rtol=0, atol=1e-5)
 
 
 def test_no_point_is_proposed_where_trials_most_probably_fail() -> None:
@@ -160,6 +165,49 @@ def test_no_point_is_proposed_where_trials_most_probably_fail() -> None:
     chance = log_chance_of_success(unlucky.data, unlucky.failed, unlucky.failed_mask)
     assert (chance(before) < math.log(0.05)).sum() > 10
     assert (chance(after) > math.log(0.5)).all()
+
+
+def test_how_many_paths_are_searched_at_a_time_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    surrogate, count = rugged(3, 11, 0.5), 37
+    paths = drawn(surrogate, count, 64)
+    search = Search(raw=64, perturbed=8, restarts=2, scouts=8)
+    raw = raw_points(cube(3), Streams([1]), surrogate.x[:, :5], search)
+    box = random_uniform(8, 1, count, 3)
+    lower, upper = 0.3 * box, 0.5 + 0.5 * box
+    inside = (raw[0] >= lower[0, :, None]) & (raw[0] <= upper[0, :, None])
+    within = Within(lower, upper, inside.all(-1))
+
+    def found() -> Tensor:
+        streams = [Streams([j]) for j in range(count)]
+        options = {"raw": raw, "taken": [frozenset[Hashable]()], "search": search}
+        return minima(PathUtility(paths), cube(3), streams, **options, within=within)
+
+    whole, searched = found(), []
+
+    def noting(*args: Any, **kwargs: Any) -> Ranked:
+        searched.append(args[0].paths.count)
+        return maxima(*args, **kwargs)
+
+    monkeypatch.setattr(thompson, "maxima", noting)
+    monkeypatch.setattr(thompson, "_CPU_NUMBERS", 1)
+    torch.testing.assert_close(found(), whole, rtol=0, atol=1e-5)
+    assert searched == [16, 16, 5]
+    assert ((whole >= lower) & (whole <= upper)).all()
+
+
+def test_there_may_be_more_starts_than_the_usual_short_list_has_points() -> None:
+    surrogate = rugged(2, 7, 0.4)
+    search = Search(raw=512, perturbed=8, restarts=2, iterations=5, scouts=300)
+    strategy = ThompsonSampling(search, features=32)
+    assert strategy.propose(situation(surrogate, 2), 2).shape == (1, 2, 2)
+
+
+def test_the_search_grows_with_the_dimension_and_not_in_a_box() -> None:
+    scouts = [default_search(cube(dim), confined=False).scouts for dim in (1, 6, 10, 20, 200)]
+    assert scouts == [64, 64, 130, 512, 512]
+    assert default_search(cube(20), confined=True).scouts == 64
 
 
 def test_a_path_that_cannot_be_evaluated_harms_no_other() -> None:

@@ -1,5 +1,7 @@
 """The box around the best point: when it grows, shrinks and starts anew, and that it holds."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from gpbo.errors import InvalidOption
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.strategies import ThompsonSampling
 from gpbo.surrogate import Surrogate
-from gpbo.trust_region import Box, TrustRegion
+from gpbo.trust_region import Boxes, NestedBoxes, TrustRegion
 from tests.monte_carlo import random_uniform
 from tests.test_strategies import situation
 
@@ -38,8 +40,8 @@ def model(data: Observations, lengthscale: Tensor | None = None) -> Surrogate:
 def length(*rows: list[float], region: TrustRegion | None = None) -> list[float]:
     region = TrustRegion(length=0.2, longest=0.5) if region is None else region
     data = history(*rows)
-    box = region.box(data, model(data), CUBE)
-    return (box.upper - box.lower).amax(-1).tolist()
+    box = region.boxes(data, model(data), CUBE)
+    return (box.upper - box.lower).amax(-1)[:, 0].tolist()
 
 
 def test_three_successes_in_a_row_double_the_length_up_to_the_longest() -> None:
@@ -75,24 +77,24 @@ def test_a_trial_that_failed_is_no_result() -> None:
 def test_when_it_is_too_short_the_search_starts_anew_in_the_whole_cube() -> None:
     region = TrustRegion(length=0.2, shortest=0.15)
     data = history([9.0] * 4, [9.0] * 3 + [7.0])
-    box = region.box(data, model(data), CUBE)
+    box = region.boxes(data, model(data), CUBE)
     assert (box.lower[0] == 0).all()
     assert (box.upper[0] == 1).all()
     assert (box.upper[1] < 1).all()
     # Four results later the box is around the best of these, though an older one is better.
     data = history([9.0] * 4 + [9.9, 9.6, 9.8, 9.7])
-    box = region.box(data, model(data), CUBE)
+    box = region.boxes(data, model(data), CUBE)
     assert box.centre[0].tolist() == data.x[0, 9].tolist()
-    assert (box.upper - box.lower)[0].tolist() == pytest.approx([0.2, 0.2])
+    assert (box.upper - box.lower)[0, 0].tolist() == pytest.approx([0.2, 0.2])
 
 
 def test_the_sides_go_with_the_lengthscales_and_end_at_the_cube() -> None:
     data = history([7.0])
     surrogate = model(data, torch.tensor([0.4, 0.1], dtype=DTYPE))
-    box = TrustRegion(length=0.2).box(data, surrogate, CUBE)
-    assert (box.upper - box.lower)[0].tolist() == pytest.approx([0.4, 0.1])
-    assert (((box.upper + box.lower) / 2)[0] - data.x[0, 4]).abs().max() < 1e-12
-    wide = TrustRegion(length=1.6).box(data, surrogate, CUBE)
+    box = TrustRegion(length=0.2).boxes(data, surrogate, CUBE)
+    assert (box.upper - box.lower)[0, 0].tolist() == pytest.approx([0.4, 0.1])
+    assert (((box.upper + box.lower) / 2)[0, 0] - data.x[0, 4]).abs().max() < 1e-12
+    wide = TrustRegion(length=1.6).boxes(data, surrogate, CUBE)
     assert wide.lower.min() >= 0
     assert wide.upper.max() <= 1
 
@@ -105,15 +107,15 @@ def test_choices_without_an_order_are_not_confined() -> None:
     surrogate = Surrogate.condition(
         x, data.y, data.mask, torch.ones(1, 1, 4, dtype=DTYPE), one, 0.1 * one, 0 * one
     )
-    box = TrustRegion(length=0.1).box(data, surrogate, space)
-    assert box.upper[0, 0] - box.lower[0, 0] < 0.11
-    assert (box.lower[0, 1:] == 0).all()
-    assert (box.upper[0, 1:] == 1).all()
+    box = TrustRegion(length=0.1).boxes(data, surrogate, space)
+    assert box.upper[0, 0, 0] - box.lower[0, 0, 0] < 0.11
+    assert (box.lower[0, 0, 1:] == 0).all()
+    assert (box.upper[0, 0, 1:] == 1).all()
 
 
 def test_in_many_dimensions_screened_points_differ_from_the_centre_in_twenty_coordinates() -> None:
     centre = torch.full((1, 100), 0.5, dtype=DTYPE)
-    box = Box(centre, centre - 0.1, centre + 0.1)
+    box = Boxes(centre, centre[:, None] - 0.1, centre[:, None] + 0.1)
     points = box.place(random_uniform(3, 1, 500, 100), random_uniform(4, 1, 500, 100))
     assert ((points - 0.5).abs() <= 0.1).all()
     moved = (points != 0.5).double().sum(-1).mean()
@@ -124,16 +126,16 @@ def test_in_many_dimensions_screened_points_differ_from_the_centre_in_twenty_coo
 def test_every_point_is_proposed_inside_the_box(space: Space) -> None:
     region = TrustRegion(length=0.1)
     search = Search(raw=64, perturbed=16, restarts=2, scouts=8)
-    strategy = ThompsonSampling(search, features=64, trust_region=region)
+    strategy = ThompsonSampling(search, features=64, region=region)
     now = situation(space, [7, 11])
     points = strategy.propose(now, 5)
-    box = region.box(now.data, now.fit().surrogate, space)
+    box = region.boxes(now.data, now.fit().surrogate, space)
     # An integer may move on to its neighbours.
     real = space.continuous
-    assert (points >= box.lower[:, None])[..., real].all()
-    assert (points <= box.upper[:, None])[..., real].all()
+    assert (points >= box.lower)[..., real].all()
+    assert (points <= box.upper)[..., real].all()
     alone = ThompsonSampling(search, features=64).propose(now, 5)
-    assert not ((alone >= box.lower[:, None]) & (alone <= box.upper[:, None])).all()
+    assert not ((alone >= box.lower) & (alone <= box.upper)).all()
 
 
 @pytest.mark.parametrize(
@@ -143,3 +145,74 @@ def test_every_point_is_proposed_inside_the_box(space: Space) -> None:
 def test_options_that_mean_nothing_are_refused(option: str, wrong: float) -> None:
     with pytest.raises(InvalidOption, match=f"{option}={wrong}"):
         TrustRegion(**{option: wrong})  # type: ignore[arg-type]
+
+
+def test_nested_boxes_lie_around_the_point_of_least_mean_and_in_each_other() -> None:
+    data = history([7.0, 9.0], [9.0, 6.0])
+    surrogate = model(data)
+    boxes = NestedBoxes((float("inf"), 0.2, 0.1)).boxes(data, surrogate, CUBE)
+    least = surrogate.moments(data.x)[0].mean(1).argmin(-1).tolist()
+    assert boxes.centre.tolist() == [data.x[run, j].tolist() for run, j in enumerate(least)]
+    sides = (boxes.upper - boxes.lower)[..., 0]
+    torch.testing.assert_close(sides, torch.tensor([[1.0, 0.2, 0.1]] * 2, dtype=DTYPE))
+    assert (boxes.lower.diff(dim=1) >= 0).all()
+    assert (boxes.upper.diff(dim=1) <= 0).all()
+
+
+def test_a_lucky_value_is_not_the_centre() -> None:
+    """Many results say that the function is low elsewhere."""
+    x = torch.tensor([[[0.2]] * 9 + [[0.8]]], dtype=DTYPE).reshape(1, 10, 1)
+    data = standardised(x, torch.tensor([[1.0] * 9 + [0.9]], dtype=DTYPE))
+    one = torch.ones(1, 1, dtype=DTYPE)
+    surrogate = Surrogate.condition(
+        x,
+        torch.tensor([[-1.0] * 9 + [-1.1]]).double(),
+        data.mask,
+        one[..., None] * 0.1,
+        one,
+        one,
+        one,
+    )
+    boxes = NestedBoxes().boxes(data, surrogate, Space(Real("x", 0, 1)))
+    assert boxes.centre.tolist() == [[0.2]]
+
+
+def test_functions_take_the_boxes_in_turn_whatever_batch_they_are_asked_in() -> None:
+    region = NestedBoxes((float("inf"), 0.1, 0.02))
+    strategy = ThompsonSampling(Search(raw=64, restarts=2, scouts=8), features=64, region=region)
+    now = situation(CUBE, [7, 11])
+    points = strategy.propose(now, 7)
+    boxes = region.boxes(now.data, now.fit().surrogate, CUBE)
+    lower, upper = boxes.of(torch.arange(7) + now.index)
+    assert (points >= lower).all()
+    assert (points <= upper).all()
+    outside = (points < boxes.lower[:, 1:2]) | (points > boxes.upper[:, 1:2])
+    assert outside.any(-1).any(0).tolist() == [(j + now.index) % 3 == 0 for j in range(7)]
+    for point in points.unbind(1):
+        alone = strategy.propose(now, 1)[:, 0]
+        torch.testing.assert_close(alone, point, rtol=0, atol=1e-4)
+        now = replace(now.after(point), data=now.data)
+
+
+@pytest.mark.parametrize(("dim", "confined"), [(6, False), (20, True)])
+def test_in_many_dimensions_functions_are_searched_near_the_best_point_by_default(
+    dim: int, confined: bool
+) -> None:
+    space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(dim)])
+    search = Search(raw=32, restarts=2, scouts=4, perturbed=8)
+    now = situation(space, [2 * dim])
+    points = ThompsonSampling(search, features=32).propose(now, 5)
+    boxes = NestedBoxes().boxes(now.data, now.fit().surrogate, space)
+    lower, upper = boxes.of(torch.arange(5) + now.index)
+    assert bool(((points >= lower) & (points <= upper)).all()) == confined
+
+
+@pytest.mark.parametrize("lengths", [(), (0.0,), (0.1, 0.2)])
+def test_lengths_that_are_no_nest_are_refused(lengths: tuple[float, ...]) -> None:
+    with pytest.raises(InvalidOption, match="lengths="):
+        NestedBoxes(lengths)
+
+
+def test_what_is_no_region_is_refused() -> None:
+    with pytest.raises((InvalidOption, TypeError), match="region"):
+        ThompsonSampling(region="everywhere")  # type: ignore[arg-type]

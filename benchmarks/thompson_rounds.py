@@ -1,0 +1,151 @@
+"""Thompson sampling with large batches: ten rounds of 100 points, beside published figures.
+
+    python benchmarks/thompson_rounds.py [--problem hartmann6] [--seeds 3] [--inference nuts]
+
+The protocol is that of Teufel et al. (2024), "Batched energy-entropy acquisition for Bayesian
+optimization" (BEEBO), NeurIPS: 100 uniform random points, none within 0.5 of an optimum, then ten
+rounds of 100 points without noise. The score is the way covered from the best of the random points
+to the optimum. Here the optimum is moved, another way for each seed. The published figures are
+means of five seeds, at the optimum's own place, from the file ``best_so_far_1.0.csv`` of the
+authors' code; their Thompson sampling takes the best of 10,000 Sobol points.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import mean
+from typing import Any
+
+import torch
+from record import machine, save, show
+from torch import Tensor
+
+from gpbo import Optimizer, problems
+from gpbo.backend import Streams
+from gpbo.problems import Problem
+from gpbo.strategies import Strategy, ThompsonSampling
+from gpbo.trust_region import TrustRegion
+
+#: Points of a round, and how far from the optimum the first ones are.
+BATCH, APART = 100, 0.5
+
+PUBLISHED = {
+    "hartmann6": {"published_TS": 0.807, "published_qLogEI": 0.992, "published_BEEBO": 1.000},
+    "styblinski20": {"published_TS": 0.266, "published_qLogEI": 0.607, "published_BEEBO": 0.669},
+    "styblinski50": {"published_TS": 0.254, "published_qLogEI": 0.702, "published_BEEBO": 0.693},
+    "embedded": {"published_TS": 0.554, "published_qLogEI": 0.902, "published_BEEBO": 0.988},
+}
+
+
+def embedded(problem: Problem, dim: int) -> Problem:
+    """The problem in ``dim`` dimensions, of which only the first ones matter."""
+    idle = dim - problem.dim
+    minimizers = problem.unshifted_minimizers
+    return replace(
+        problem,
+        name=f"{problem.name} in {dim}",
+        dim=dim,
+        bounds=torch.cat([problem.bounds, torch.tensor([[0.0], [1.0]]).expand(2, idle)], 1),
+        unshifted_minimizers=torch.cat([minimizers, minimizers.new_full((1, idle), 0.5)], 1),
+        function=lambda x: problem.function(x[..., : problem.dim]),
+    )
+
+
+#: Each with the number of coordinates that matter.
+PROBLEMS: dict[str, tuple[Callable[[], Problem], int]] = {
+    "hartmann6": (lambda: problems.get("hartmann6"), 6),
+    "styblinski20": (lambda: problems.get("styblinski_tang", dim=20), 20),
+    "styblinski50": (lambda: problems.get("styblinski_tang", dim=50), 50),
+    "embedded": (lambda: embedded(problems.get("hartmann6"), 100), 6),
+}
+
+#: ``default``: from 20 dimensions on in nested boxes; ``cube``: anywhere; or as in TuRBO.
+STRATEGIES: dict[str, Strategy] = {
+    "default": ThompsonSampling(),
+    "cube": ThompsonSampling(region=None),
+    "trust-region": ThompsonSampling(region=TrustRegion(batch=BATCH, length=0.25)),
+}
+
+
+def first_points(problem: Problem, effective: int, seed: int) -> Tensor:
+    """Uniform random points that are not close to an optimum, ``[100, d]``."""
+    points = Streams.named(seed, "first-points").uniform(20 * BATCH, problem.dim)[0]
+    optima = problem.minimizers[0, :, :effective]
+    far = torch.cdist(points[:, :effective], optima).amin(-1) > APART
+    return points[far][:BATCH]
+
+
+def run(name: str, strategy: Strategy, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """The score after every round, and the seconds that each choice took."""
+    build, effective = PROBLEMS[name]
+    problem = build().shifted(seed)
+    optimizer = Optimizer(problem.space, strategy, seed=seed, inference=options.inference)
+    for params in problem.space.decode(first_points(problem, effective, seed)):
+        optimizer.add(params, problem.evaluate(params))
+    start = best(optimizer)
+    scores, seconds = [], []
+    for number in range(options.rounds):
+        began = time.perf_counter()
+        fits = len(optimizer.completed) <= (options.last_fit or math.inf)
+        trials = optimizer.ask(BATCH, refit=fits)
+        seconds.append(time.perf_counter() - began)
+        for trial in trials:
+            optimizer.tell(trial, problem.evaluate(trial.params))
+        scores.append((start - best(optimizer)) / (start - problem.optimum))
+        print(
+            f"{name} seed {seed} round {number + 1}: {scores[-1]:.3f}, {seconds[-1]:.0f} s",
+            flush=True,
+        )
+    return {"problem": name, "seed": seed, "scores": scores, "seconds": seconds}
+
+
+def best(optimizer: Optimizer) -> float:
+    """The least value so far."""
+    assert optimizer.best is not None
+    assert optimizer.best.value is not None
+    return optimizer.best.value
+
+
+def main() -> None:
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--problem", action="append", choices=list(PROBLEMS))
+    parser.add_argument("--strategy", action="append", choices=list(STRATEGIES))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--inference", choices=["map", "nuts"], default="map")
+    parser.add_argument(
+        "--last-fit", type=int, help="from more results on, their posterior at the last fit's draws"
+    )
+    options = parser.parse_args()
+    print(machine())
+    runs, table = [], []
+    for name in options.problem or PROBLEMS:
+        for chosen in options.strategy or ["default"]:
+            strategy = STRATEGIES[chosen]
+            of_problem = [
+                {"strategy": chosen, **run(name, strategy, seed, options)}
+                for seed in range(options.first_seed, options.first_seed + options.seeds)
+            ]
+            scores = [result["scores"][-1] for result in of_problem]
+            row = {
+                "problem": name,
+                "strategy": chosen,
+                "seeds": len(scores),
+                "rounds": options.rounds,
+            }
+            row |= {"score": mean(scores), "least": min(scores), "greatest": max(scores)}
+            row["seconds"] = mean(sum(result["seconds"]) for result in of_problem)
+            table.append(row | PUBLISHED[name])
+            runs += of_problem
+    show(f"the way to the optimum after {options.rounds} rounds of {BATCH}", table)
+    print(save("thompson-rounds", {"table": table, "runs": runs, "options": vars(options)}))
+
+
+if __name__ == "__main__":
+    main()
