@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from record import machine, save, show
+from gpbo_benchmarks.record import machine, save, show
 
 from gpbo import fitting, problems
 from gpbo.backend import Streams

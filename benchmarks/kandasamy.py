@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import RESULTS, machine, save, show
+from gpbo_benchmarks.record import RESULTS, machine, save, show
 from torch import Tensor
 
 from gpbo import problems

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import machine, save
+from gpbo_benchmarks.record import machine, save
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import wilcoxon
@@ -96,7 +96,7 @@ def with_gpbo(case: Case, seeds: list[int], inference: fitting.Inference) -> Ten
 
 def with_botorch(case: Case, seeds: list[int]) -> Tensor:
     """Values that BoTorch observes, ``[r, t]``, one seed after the other."""
-    from peers import minimize_with_map
+    from gpbo_benchmarks.botorch_loop import minimize_with_map
 
     rows = []
     for seed in seeds:

@@ -13,9 +13,9 @@ import time
 import warnings
 from typing import Any
 
-import thompson
 import torch
-from record import machine, save, show
+from gpbo_benchmarks import thompson
+from gpbo_benchmarks.record import machine, save, show
 
 from gpbo import Optimizer, Real, Space, problems
 from gpbo.backend import Streams
@@ -45,7 +45,7 @@ def timed_draws(
 
 def sampling(n: int, dim: int, repeats: int) -> dict[str, Any]:
     """Cold and warm sampling against ``fit_fully_bayesian_model_nuts``."""
-    from peers import fully_bayesian_fit
+    from gpbo_benchmarks.botorch_loop import fully_bayesian_fit
 
     x, y = data(n, dim)
     timed_draws(x[:-1], y[:-1], None, 99)  # the first call of a process pays for loading
@@ -82,7 +82,7 @@ def sampling(n: int, dim: int, repeats: int) -> dict[str, Any]:
 
 def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
     """A warm fully Bayesian suggestion against BoTorch's suggestion from a point estimate."""
-    from peers import suggest_with_map
+    from gpbo_benchmarks.botorch_loop import suggest_with_map
 
     x, y = data(n + repeats, dim)
     space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(dim)])

@@ -1,0 +1,1 @@
+"""Other optimizers, each in a process of its own."""
