@@ -41,7 +41,7 @@ class CrossValidation:
     known: dict[tuple[Any, ...], Evaluation] = field(default_factory=dict, repr=False)
 
     def __call__(self, params: Mapping[str, Any]) -> Evaluation:
-        """The mean loss of the folds; failed where the estimator raises an arithmetic or value error."""
+        """The mean loss of the folds; failed where the estimator cannot be fitted."""
         key = tuple(params.values())
         if key not in self.known:
             self.known[key] = self._evaluated(params)

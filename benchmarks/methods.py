@@ -74,9 +74,7 @@ class Method:
         else:
             done = _replicated(problem, options)
         spent = time.perf_counter() - began - timer.seconds
-        return [
-            self._trace(case, problem, strategy, done, row, spent) for row in range(len(seeds))
-        ]
+        return [self._trace(case, problem, strategy, done, row, spent) for row in range(len(seeds))]
 
     def _trace(
         self, case: Case, problem: Problem, strategy: "Timed", done: "_Done", row: int, spent: float

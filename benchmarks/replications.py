@@ -13,11 +13,11 @@ import time
 from typing import Any
 
 import torch
-from gpbo_benchmarks.record import machine, save, show
 
 import gpbo
 from gpbo.problems import Problem
 from gpbo.replications import Replications
+from gpbo_benchmarks.record import machine, save, show
 
 
 def with_gpbo(problem: Problem, options: argparse.Namespace, **how: Any) -> dict[str, Any]:

@@ -14,8 +14,6 @@ import warnings
 from typing import Any
 
 import torch
-from gpbo_benchmarks import thompson
-from gpbo_benchmarks.record import machine, save, show
 
 from gpbo import Optimizer, Real, Space, problems
 from gpbo.backend import Streams
@@ -23,6 +21,8 @@ from gpbo.data import standardised
 from gpbo.design import sobol
 from gpbo.inference import HyperparameterDraws, sample_hyperparameters
 from gpbo.mcmc.diagnostics import bulk_ess
+from gpbo_benchmarks import thompson
+from gpbo_benchmarks.record import machine, save, show
 
 PROBLEMS = {6: "hartmann6"}
 

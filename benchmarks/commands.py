@@ -1,0 +1,122 @@
+"""`gpbo bench`: a command for each suite, and those that read results. Loads nothing heavy."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpbo.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from .runner import Run
+
+app = typer.Typer(
+    help="Compare methods: run a suite, report it, watch for losses.", no_args_is_help=True
+)
+
+#: The suites that `suites.get` builds.
+SUITES = {
+    "smoke": "Four problems, short: minutes on two cores.",
+    "synthetic": "Sixteen problems in 2 to 20 dimensions, 20 evaluations per dimension up to 200.",
+    "highdim": "50 to 500 dimensions, with few that matter and with all.",
+    "noisy": "Noise from 2 to 50 % of the spread of the values; ranked by what is recommended.",
+    "tuning": "Estimators of scikit-learn on data that it ships, mixed spaces.",
+}
+#: Where results go by default.
+OUTPUT = Path("bench-results")
+
+_Output = Annotated[Path, typer.Option(help="Folder of the results.")]
+_Processes = Annotated[
+    int | None, typer.Option(help="How many at a time, a thread each; by default a core each.")
+]
+
+
+def _suite_command(name: str) -> Callable[..., None]:
+    def run(
+        seeds: Annotated[int | None, typer.Option(help="How many; by default the suite's.")] = None,
+        budget: Annotated[
+            int | None, typer.Option(help="At most so many evaluations each: a dry run.")
+        ] = None,
+        method: Annotated[
+            list[str] | None, typer.Option(help="Only these; may be repeated.")
+        ] = None,
+        problem: Annotated[
+            list[str] | None, typer.Option(help="Only these; may be repeated.")
+        ] = None,
+        peers: Annotated[bool, typer.Option(help="Run other packages too.")] = True,
+        processes: _Processes = None,
+        output: _Output = OUTPUT,
+        fresh: Annotated[bool, typer.Option(help="Forget what was measured before.")] = False,
+    ) -> None:
+        _run_suite(name, seeds, budget, method, problem, peers, processes, output, fresh)
+
+    return run
+
+
+for _name, _about in SUITES.items():
+    app.command(_name, help=_about)(_suite_command(_name))
+
+
+def _run_suite(
+    name: str,
+    seeds: int | None,
+    budget: int | None,
+    wanted: list[str] | None,
+    problems: list[str] | None,
+    peers: bool,
+    processes: int | None,
+    output: Path,
+    fresh: bool,
+) -> None:
+    from dataclasses import replace
+
+    from gpbo.optimizer import whole_number
+
+    from . import suites
+    from .peers import PEERS, why_not
+    from .runner import Run, chosen_methods
+
+    suite = suites.get(name)
+    if seeds is not None:
+        suite = replace(suite, seeds=whole_number("--seeds", seeds, least=1))
+    if budget is not None:
+        suite = suite.with_budget(whole_number("--budget", budget, least=2))
+    if problems:
+        suite = replace(suite, cases=tuple(suite.case(problem) for problem in problems))
+    asked = list(wanted or [])
+    missing = {peer: why for peer in PEERS if (why := why_not(PEERS[peer])) is not None}
+    available = [peer for peer in PEERS if peer not in missing]
+    for peer, why in missing.items():
+        if peer in asked:
+            raise InvalidOption(f"--method={peer}: {why}")
+        if peers and not asked and suite.peers:
+            typer.echo(f"skipped {why}", err=True)
+    methods = chosen_methods(suite, asked, available if asked or (peers and suite.peers) else [])
+    cores = os.cpu_count() or 1
+    run = Run(
+        suite,
+        methods,
+        output / name,
+        cores if processes is None else whole_number("--processes", processes, least=1),
+    )
+    if fresh:
+        run.clear()
+    _measure(run)
+
+
+def _measure(run: "Run") -> None:
+    from . import report
+
+    try:
+        results = run.execute(
+            lambda done, count, unit, failure: typer.echo(
+                f"{done}/{count} {unit.problem} {unit.method}" + (f": {failure}" if failure else "")
+            )
+        )
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+    markdown, page = report.write(results, run.suite)
+    typer.echo(f"{results}\n{markdown}\n{page}")
