@@ -23,6 +23,7 @@ SUITES = {
     "highdim": "50 to 500 dimensions, with few that matter and with all.",
     "noisy": "Noise from 2 to 50 % of the spread of the values; ranked by what is recommended.",
     "tuning": "Estimators of scikit-learn on data that it ships, mixed spaces.",
+    "kandasamy": "Thompson sampling with workers on a simulated clock (Kandasamy et al. 2018).",
 }
 #: Where results go by default.
 OUTPUT = Path("bench-results")
@@ -57,6 +58,30 @@ def _suite_command(name: str) -> Callable[..., None]:
 
 for _name, _about in SUITES.items():
     app.command(_name, help=_about)(_suite_command(_name))
+
+
+@app.command()
+def speed(
+    repeats: Annotated[int, typer.Option(help="Of every measurement; the median counts.")] = 3,
+    case: Annotated[
+        list[str] | None,
+        typer.Option(help="Results and dimensions, such as 50,6; may be repeated."),
+    ] = None,
+    output: _Output = OUTPUT,
+) -> None:
+    """Seconds of a suggestion and of a fit, beside BoTorch's in the same process."""
+    from . import speed_suite
+
+    cases = tuple(_size(text) for text in case) if case else speed_suite.CASES
+    results = speed_suite.execute(cases, repeats, output / "speed")
+    typer.echo(f"{results}\n{results.with_name('report.html')}")
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
+        raise InvalidOption(f"--case={text}: expected two whole numbers, such as 50,6")
+    return int(parts[0]), int(parts[1])
 
 
 def _run_suite(

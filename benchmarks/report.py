@@ -17,8 +17,9 @@ from . import analysis, figures, table
 from .suites import DEFAULT, Suite
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0; font-size: 13px; display: block; overflow-x: auto }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1em }
+table { border-collapse: collapse; margin: 1rem 0; font-size: 13px }
+table { display: block; overflow-x: auto }
 th, td { padding: .2rem .6rem; border-bottom: 1px solid #ddd; white-space: nowrap }
 th { border-bottom: 2px solid #888 } img { max-width: 100% }
 """
@@ -69,10 +70,15 @@ Section = tuple[str, dict[str, Figure]]
 
 
 def pipes(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; all columns but the first are aligned to the right."""
-    bars = [" | ".join(map(str, line)) for line in lines]
-    rule = " | ".join([":--", *["--:"] * (len(header) - 1)])
-    return "\n".join(f"| {line} |" for line in [" | ".join(header), rule, *bars])
+    """A Markdown table; columns that begin with a digit or a sign are aligned to the right."""
+    cells = [[str(cell) for cell in line] for line in lines]
+    columns = zip(*cells, strict=True) if cells else [()] * len(header)
+    rule = ["--:" if all(map(_is_figure, column)) else ":--" for column in columns]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *cells])
+
+
+def _is_figure(cell: str) -> bool:
+    return not cell or cell.lstrip("*-")[:1] in "0123456789∞"
 
 
 def number(value: float) -> str:
@@ -82,18 +88,24 @@ def number(value: float) -> str:
     return "∞" if np.isinf(value) else f"{value:.3g}"
 
 
+def where(header: Mapping[str, Any]) -> str:
+    """Commit, machine and versions."""
+    versions = ", ".join(f"{name} {found}" for name, found in header["versions"].items())
+    return (
+        f"Commit {header['commit']}, {header['date']}; {header['processor']}, {header['cores']} "
+        f"cores, {header['gpu'] or 'no GPU'}; Python {header['python']}, {versions}."
+    )
+
+
 def measured_where(findings: Findings) -> Section:
     """Machine, versions, seeds: the first lines of every report."""
     header = findings.header
-    versions = ", ".join(f"{name} {found}" for name, found in header["versions"].items())
-    gpu = header["gpu"] or "no GPU"
     lines = [
-        f"Commit {header['commit']}, {header['date']}; {header['processor']}, {header['cores']} "
-        f"cores, {gpu}; {header['processes']} processes of one thread; Python {header['python']}, "
-        f"{versions}.",
-        f"{len(header['seeds'])} seeds. Of each seed all methods have the same problem, noise and "
-        "initial design. Seconds of gpbo's own methods are those of a batch of all seeds, divided "
-        "by the seeds; every run of a peer is a process of its own.",
+        where(header),
+        f"{len(header['seeds'])} seeds, {header['processes']} processes of one thread. Of each "
+        "seed all methods have the same problem, noise and initial design. Seconds of gpbo's own "
+        "methods are those of a batch of all seeds, divided by the seeds; every run of a peer is "
+        "a process of its own.",
     ]
     return "\n\n".join(lines), {}
 
@@ -207,7 +219,7 @@ def test_section(findings: Findings) -> Section:
     least = 2 / 2**seeds
     note = (
         "Paired Wilcoxon signed-rank tests over the seeds, corrected by Holm for all tests of this "
-        f"table; effect: rank-biserial correlation. With {seeds} seeds no p can be below {least:.2g}."
+        f"table; effect: rank-biserial correlation. With {seeds} seeds no p is below {least:.2g}."
     )
     return f"{note}\n\n{pipes([*header, 'verdict'], lines)}", {}
 

@@ -18,6 +18,7 @@ from gpbo.errors import InvalidOption
 from gpbo.optimizer import default_initial
 from gpbo.problems import Problem
 
+from . import kandasamy
 from .estimators import TUNING
 
 #: The methods of gpbo that a sequential comparison runs: every acquisition with hyperparameters
@@ -205,14 +206,23 @@ def _tuning() -> Suite:
     return Suite("tuning", cases, seeds=10, methods=methods)
 
 
-#: What `get` builds, and what each of them is for; ``kandasamy`` and ``speed`` are measured by
-#: the scripts of these names.
+def _kandasamy() -> Suite:
+    cases = tuple(
+        Case(name, case.build(), budget=round(case.workers * case.horizon), shifted=False)
+        for name, case in kandasamy.CASES.items()
+    )
+    methods = tuple(kandasamy.methods(features=4096))
+    return Suite("kandasamy", cases, seeds=20, methods=methods, peers=False)
+
+
+#: What `get` builds; what each of them is for is said in `commands`.
 _SUITES: dict[str, Callable[[], Suite]] = {
     "smoke": _smoke,
     "synthetic": _synthetic,
     "highdim": _highdim,
     "noisy": _noisy,
     "tuning": _tuning,
+    "kandasamy": _kandasamy,
 }
 
 

@@ -81,8 +81,7 @@ def _cost(method: str) -> int:
     """Peers, and gpbo's own methods with a chain for the hyperparameters, take the longest."""
     if method not in METHODS:
         return 2
-    known = METHODS[method]
-    return int(known.strategy.uses_model) * (2 if known.inference == "nuts" else 1)
+    return int(METHODS[method].slow)
 
 
 def initial_design(case: Case, seed: int) -> list[Params]:
