@@ -5,11 +5,11 @@ becomes of the peer. ``python -m gpbo_benchmarks.peers`` lists them and installs
 conflict with gpbo's into environments of their own.
 """
 
-from gpbo_benchmarks.peers.catalogue import PEERS
-from gpbo_benchmarks.peers.conversation import Limits
-from gpbo_benchmarks.peers.environments import installed, why_not
-from gpbo_benchmarks.peers.failure import PeerFailure
-from gpbo_benchmarks.peers.peer import Peer
-from gpbo_benchmarks.peers.run import run_peer
+from .catalogue import PEERS
+from .conversation import Limits
+from .environments import installed, why_not
+from .failure import PeerFailure
+from .peer import Peer
+from .run import run_peer
 
 __all__ = ["PEERS", "Limits", "Peer", "PeerFailure", "installed", "run_peer", "why_not"]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from gpbo_benchmarks.peers.peer import Peer
+from .peer import Peer
 
 _BOTORCH = ("botorch", "gpytorch", "linear_operator", "torch", "numpy", "scipy")
 _FULLY_BAYESIAN = (*_BOTORCH, "numpyro", "jax", "jaxlib")
@@ -45,6 +45,7 @@ _ALL = (
         adapter="botorch.py:Matern",
         environment="botorch",
         distributions=_FULLY_BAYESIAN,
+        needs=("botorch", "numpyro"),
         extra="peer-botorch",
         citation=_BOTORCH_PAPER,
         licence=_MIT,
@@ -57,6 +58,7 @@ _ALL = (
         adapter="botorch.py:Saas",
         environment="botorch",
         distributions=_FULLY_BAYESIAN,
+        needs=("botorch", "numpyro"),
         extra="peer-botorch",
         citation=_SAAS_PAPER,
         licence=_MIT,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from gpbo_benchmarks.peers.failure import PeerFailure
+from .failure import PeerFailure
 
 #: An answer is some numbers; more than this many bytes without a line's end are none.
 _LONGEST_ANSWER = 1 << 20

@@ -15,9 +15,10 @@ import venv
 from functools import cache
 from pathlib import Path
 
-from gpbo_benchmarks.peers.adapters.serve import versions
-from gpbo_benchmarks.peers.failure import PeerFailure
-from gpbo_benchmarks.peers.peer import Peer
+from .adapters.serve import versions
+from .conversation import environment
+from .failure import PeerFailure
+from .peer import Peer
 
 HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements"
@@ -54,38 +55,36 @@ def interpreter(peer: Peer) -> Path:
 
 def installed(peer: Peer) -> dict[str, str] | None:
     """The versions of a peer's packages, where it would run; None if it is not installed there."""
-    found = _versions(interpreter(peer), peer.distributions)
-    return dict(found) if peer.distributions[0] in found else None
+    return None if _missing(peer) else dict(_versions(interpreter(peer), peer.distributions))
 
 
 def why_not(peer: Peer) -> str | None:
     """Why a peer cannot run and what to do about it; None if it can."""
-    if installed(peer) is not None:
+    missing = _missing(peer)
+    if not missing:
         return None
     ways = [f"python -m gpbo_benchmarks.peers install {peer.environment}"]
     if peer.extra:
         ways.append(f"pip install 'gpbo[{peer.extra}]'")
     reason = f" ({peer.not_beside_gpbo})" if peer.not_beside_gpbo else ""
-    return f"{peer.name}: {peer.distributions[0]} is not installed{reason}: {' or '.join(ways)}"
+    return f"{' and '.join(missing)} not installed{reason}: {' or '.join(ways)}"
 
 
-def install(environment: str) -> Path:
+def install(name: str) -> Path:
     """Make an environment, or bring it to the versions that its requirements name.
 
     Raises:
         PeerFailure: There is no such environment, or pip failed.
     """
-    if environment not in environments():
-        raise PeerFailure(
-            f"environment={environment!r}: expected one of {', '.join(environments())}"
-        )
-    home = folder() / environment
+    if name not in environments():
+        raise PeerFailure(f"environment={name!r}: expected one of {', '.join(environments())}")
+    home = folder() / name
     python = home / "bin" / "python"
     if not python.exists():
         venv.create(home, with_pip=True)
-    _pip(python, REQUIREMENTS / f"{environment}.txt")
+    _pip(python, REQUIREMENTS / f"{name}.txt")
     # What names versions that it does not need: its dependencies are in the first file.
-    alone = REQUIREMENTS / f"{environment}.no-deps.txt"
+    alone = REQUIREMENTS / f"{name}.no-deps.txt"
     if alone.exists():
         _pip(python, alone, "--no-deps")
     _versions.cache_clear()
@@ -94,9 +93,15 @@ def install(environment: str) -> Path:
 
 def _pip(python: Path, requirements: Path, *options: str) -> None:
     command = [str(python), "-m", "pip", "install", "--quiet", *options, "-r", str(requirements)]
-    ran = subprocess.run(command, check=False)
+    ran = subprocess.run(command, env=environment(1), check=False)
     if ran.returncode:
         raise PeerFailure(f"pip could not install {requirements.name}: exit code {ran.returncode}")
+
+
+def _missing(peer: Peer) -> list[str]:
+    """What a peer needs and does not have, where it would run."""
+    found = _versions(interpreter(peer), peer.distributions)
+    return [name for name in peer.needs if name not in found]
 
 
 @cache
@@ -105,6 +110,6 @@ def _versions(python: Path, distributions: tuple[str, ...]) -> dict[str, str]:
     if python == Path(sys.executable):
         return versions(list(distributions))
     command = [str(python), "-c", _LOOK, str(HERE), *distributions]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = subprocess.run(command, env=environment(1), capture_output=True, text=True, check=False)
     found: dict[str, str] = json.loads(ran.stdout) if ran.returncode == 0 else {}
     return found

@@ -12,7 +12,8 @@ class Peer:
         title: For tables.
         adapter: ``file.py:Class``; a file that is not absolute is one of ``adapters/``.
         environment: Its requirements, a file in ``requirements/``.
-        distributions: Whose versions are recorded; without the first it is not installed.
+        distributions: Whose versions are recorded, the peer's own first.
+        needs: Those of them without which it is not installed; by default the first.
         extra: gpbo's extra that installs it beside gpbo; None where the pins conflict.
         citation: What to cite.
         licence: Under which it is published, and what follows.
@@ -30,3 +31,7 @@ class Peer:
     settings: str
     extra: str | None = None
     not_beside_gpbo: str | None = None
+    needs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "needs", self.needs or self.distributions[:1])

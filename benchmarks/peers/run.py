@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gpbo.space import Space
-from gpbo_benchmarks.peers.catalogue import PEERS
-from gpbo_benchmarks.peers.conversation import Conversation, Limits
-from gpbo_benchmarks.peers.environments import HERE, interpreter, why_not
-from gpbo_benchmarks.peers.failure import PeerFailure
-from gpbo_benchmarks.peers.peer import Peer
-from gpbo_benchmarks.peers.spaces import SearchedSpace
-from gpbo_benchmarks.trace import Evaluate, Evaluation, Params, Status, Trace
+
+from ..trace import Evaluate, Evaluation, Params, Status, Trace
+from .catalogue import PEERS
+from .conversation import Conversation, Limits
+from .environments import HERE, interpreter, why_not
+from .failure import PeerFailure
+from .peer import Peer
+from .spaces import SearchedSpace
 
 
 def run_peer(

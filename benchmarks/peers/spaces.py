@@ -16,11 +16,12 @@ from gpbo.errors import InvalidParams
 from gpbo.parameters import Discrete, Integer, Real
 from gpbo.parameters import Parameter as OfSpace
 from gpbo.space import Space
-from gpbo_benchmarks.peers.adapters.space import Parameter
-from gpbo_benchmarks.peers.failure import PeerFailure
+
+from .adapters.space import Parameter
+from .failure import PeerFailure
 
 #: How far beyond a bound, as a share of the range, a peer's rounding may put a value.
-_ROUNDING = 1e-6
+_ROUNDING = 1e-5
 
 
 class SearchedSpace:
