@@ -145,3 +145,82 @@ def _measure(run: "Run") -> None:
         raise typer.Exit(130) from None
     markdown, page = report.write(results, run.suite)
     typer.echo(f"{results}\n{markdown}\n{page}")
+
+
+@app.command("report")
+def report_command(
+    results: Annotated[
+        Path | None, typer.Argument(help="A file trials.parquet; its report is written anew.")
+    ] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="Fill the places of this file from --stored.")
+    ] = None,
+    stored: Annotated[
+        Path | None, typer.Option(help="Folder of kept results; by default the repository's.")
+    ] = None,
+) -> None:
+    """Write a report anew from results, or the figures and tables of a README."""
+    from . import report, suites, table
+    from .readme import rewrite
+    from .record import RESULTS
+
+    if (results is None) == (readme is None):
+        raise InvalidOption("results, --readme: expected one of the two")
+    if results is not None:
+        _, header = table.read_table(results)
+        for path in report.write(results, suites.get(header["suite"])):
+            typer.echo(path)
+    if readme is not None:
+        if not readme.is_file():
+            raise InvalidOption(f"--readme={readme}: expected a file that exists")
+        typer.echo(f"{readme}: {rewrite(readme, stored or RESULTS)} places")
+
+
+@app.command()
+def keep(
+    results: Annotated[Path, typer.Argument(help="A file trials.parquet or speed.parquet.")],
+    stored: Annotated[
+        Path | None, typer.Option(help="Folder to keep it in; by default the repository's.")
+    ] = None,
+) -> None:
+    """Keep results, without the configurations, for a README and for the regression gate."""
+    from . import gate, table
+    from .record import RESULTS
+
+    suite = table.read_table(results)[1]["suite"]
+    target = (stored or RESULTS) / f"{suite}.parquet"
+    gate.keep_results(results, target)
+    typer.echo(target)
+
+
+@app.command()
+def check(
+    processes: _Processes = None,
+    output: _Output = Path("bench-check"),
+    stored: Annotated[
+        Path | None, typer.Option(help="Folder of kept results; by default the repository's.")
+    ] = None,
+    update: Annotated[
+        bool, typer.Option(help="Store today's figures as what is compared with from now on.")
+    ] = False,
+) -> None:
+    """Measure `smoke` and a few ratios of speed, and fail on a real loss against stored ones."""
+    from dataclasses import replace
+
+    from . import gate, suites
+    from .record import RESULTS
+    from .runner import Run
+
+    suite = suites.get("smoke")
+    suite = replace(suite, methods=suites.SEQUENTIAL)
+    run = Run(suite, suite.methods, output / "smoke", processes or os.cpu_count() or 1)
+    run.clear()  # the gate is about the code as it is now
+    smoke = run.execute(lambda done, count, unit, failure: typer.echo(f"{done}/{count}"))
+    if update:
+        gate.keep(smoke, stored or RESULTS)
+        return
+    findings = gate.check(smoke, stored or RESULTS)
+    for finding in findings:
+        typer.echo(str(finding))
+    if any(finding.lost for finding in findings):
+        raise typer.Exit(1)

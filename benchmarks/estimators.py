@@ -185,7 +185,12 @@ def _logistic(p: Mapping[str, Any]) -> Any:
 
     return _scaled(
         LogisticRegression(
-            C=p["C"], l1_ratio=p["l1"], solver="saga", class_weight=p["weights"], max_iter=300
+            C=p["C"],
+            l1_ratio=p["l1"],
+            solver="saga",
+            class_weight=p["weights"],
+            max_iter=300,
+            random_state=0,
         )
     )
 

@@ -29,7 +29,7 @@ from . import analysis, record, table
 SLOWER, WORSE = 1.25, 1.25
 #: Of a false alarm, for all tests of regret together.
 _ALARM = 0.01
-_SPEED, _REGRET = "check-speed.json", "smoke.parquet"
+_SPEED, _REGRET = "check-speed.json", "check-smoke.parquet"
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def keep(smoke: Path, folder: Path) -> None:
 
 
 def keep_results(results: Path, target: Path) -> None:
-    """Copy a file of results without the configurations, which are most of it.
+    """Copy a file of results without the configurations.
 
     Raises:
         InvalidData: no such file.

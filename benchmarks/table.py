@@ -128,7 +128,9 @@ def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
 
 
 def slim(table: pa.Table) -> pa.Table:
-    """Without the configurations, to be kept in the repository."""
+    """Without the configurations, which are most of it, to be kept in the repository."""
     place = table.schema.get_field_index("params")
+    if place < 0:
+        return table
     nothing = pa.nulls(len(table), pa.string())
     return table.set_column(place, table.schema.field(place), nothing)
