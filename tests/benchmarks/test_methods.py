@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import pytest
+
+import gpbo
 from gpbo_benchmarks import suites
 from gpbo_benchmarks.methods import METHODS
 from gpbo_benchmarks.suites import Case, noisy
 from gpbo_benchmarks.trace import Trace
 from gpbo_benchmarks.units import initial_design, objective
-
-import gpbo
 
 BRANIN = Case("branin", gpbo.problems.get("branin"), budget=11)
 SEEDS = (3, 4)
@@ -29,9 +29,11 @@ def test_all_methods_of_a_seed_share_problem_and_design(traces: dict[str, list[T
         assert len(design) == BRANIN.design == 5
         for method, runs in traces.items():
             pairs = list(zip(runs[row].params, runs[row].values, strict=True))
-            if METHODS[method].name.endswith("4"):  # in the order in which they ended
-                for params, value in zip(design, values, strict=True):
-                    assert (params, pytest.approx(value, rel=1e-12)) in pairs
+            if method.endswith("4"):  # in the order in which they ended, one perhaps not yet
+                known = dict(zip(map(str, design), values, strict=True))
+                met = [(known[str(p)], value) for p, value in pairs if str(p) in known]
+                assert len(met) >= 5 - method.endswith("async4")
+                assert [value for _, value in met] == pytest.approx([v for v, _ in met])
             else:
                 assert [params for params, _ in pairs[:5]] == design
                 assert [value for _, value in pairs[:5]] == pytest.approx(values, rel=1e-12)
@@ -44,8 +46,9 @@ def test_every_trace_is_complete_and_timed(traces: dict[str, list[Trace]]) -> No
             assert len(trace.params) == trace.budget == 11
             assert trace.failure is None
             assert trace.together == 2
-            # So many were proposed and not designed, and only they took time.
-            assert sum(seconds > 0 for seconds in trace.ask_s) == 11 - BRANIN.design
+            # Only what was not designed took time; in async one of the design may run still.
+            designed = sum(seconds == 0 for seconds in trace.ask_s)
+            assert BRANIN.design - method.endswith("async4") <= designed <= BRANIN.design
             for ask, fit, acquisition in zip(
                 trace.ask_s, trace.fit_s, trace.acquisition_s, strict=True
             ):

@@ -4,15 +4,15 @@ import math
 
 import pytest
 import torch
+
+import gpbo
+from gpbo.backend import DTYPE
+from gpbo.errors import InvalidOption
 from gpbo_benchmarks import commands, suites
 from gpbo_benchmarks.estimators import TUNING
 from gpbo_benchmarks.methods import METHODS
 from gpbo_benchmarks.suites import Case, embedded, noisy
 from gpbo_benchmarks.units import initial_design
-
-import gpbo
-from gpbo.backend import DTYPE
-from gpbo.errors import InvalidOption
 
 NAMES = ["smoke", "synthetic", "highdim", "noisy", "tuning", "kandasamy"]
 SYNTHETIC = {

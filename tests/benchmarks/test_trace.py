@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from gpbo_benchmarks.trace import Trace
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gpbo_benchmarks.trace import Trace
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.one_of(st.none(), NUMBERS)
