@@ -1,5 +1,6 @@
 """The plots of a report: each takes rows that `analysis.regrets` made, and returns a figure."""
 
+import re
 from collections.abc import Callable, Sequence
 
 import matplotlib
@@ -16,10 +17,12 @@ _COLUMNS = 4
 _TAB = matplotlib.colormaps["tab20"]
 #: Searches without a model are the background of every plot.
 _GREYS = {"random": "0.55", "sobol": "0.75"}
+#: Workers that wait for each other.
+_SYNC = re.compile(r"-sync\d|^syn")
 
 
 def style(methods: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Colour and dashes of every method: gpbo's solid, its parallel ones and peers dashed."""
+    """Colour and dashes of every method: gpbo's solid, in step dashed, peers dashed and dotted."""
     found: dict[str, dict[str, object]] = {}
     coloured = [method for method in methods if method not in _GREYS]
     order = [*range(0, 20, 2), *range(1, 20, 2)]
@@ -27,7 +30,7 @@ def style(methods: Sequence[str]) -> dict[str, dict[str, object]]:
         own = method in METHODS
         found[method] = {
             "color": _TAB(order[number % 20]),
-            "ls": "-" if own and not method.endswith("sync4") else "--" if own else "-.",
+            "ls": "-." if not own else "--" if _SYNC.search(method) else "-",
             "lw": 1.8 if own else 1.2,
         }
     return found | {
@@ -38,7 +41,8 @@ def style(methods: Sequence[str]) -> dict[str, dict[str, object]]:
 
 
 def against_evaluations(rows: pd.DataFrame, measure: str = "simple") -> Figure:
-    """Median regret and its quartiles after every evaluation, problem by problem."""
+    """Median regret and its quartiles after every evaluation, from the end of the design on."""
+    rows = rows[rows["evaluation"] >= rows["design"]]
 
     def paint(axes: Axes, own: pd.DataFrame, look: dict[str, object]) -> None:
         table = own.pivot(index="evaluation", columns="seed", values=measure)
@@ -119,7 +123,7 @@ def _grid(
     figure.supxlabel(x, fontsize="medium")
     figure.supylabel(y, fontsize="medium")
     figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize="small"
+        handles.values(), handles.keys(), loc="outside upper center", ncols=5, fontsize="small"
     )
     return figure
 
@@ -133,7 +137,6 @@ def critical_difference(table: pd.DataFrame) -> Figure:
     critical_difference_diagram(
         table.mean(),
         analysis.nemenyi(table),
-        cd=analysis.critical_difference(len(table), table.shape[1]),
         alpha=1 - analysis.CONFIDENCE,
         ax=axes,
     )
@@ -156,7 +159,7 @@ def data_profile(rows: pd.DataFrame, shares: Sequence[float]) -> Figure:
     figure.supxlabel("evaluations / (d + 1)", fontsize="medium")
     figure.supylabel("share of runs", fontsize="medium")
     handles, labels = figure.get_axes()[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize="small")
+    figure.legend(handles, labels, loc="outside upper center", ncols=6, fontsize="small")
     return figure
 
 

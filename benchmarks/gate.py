@@ -21,6 +21,7 @@ from scipy import stats
 from gpbo import Optimizer, Real, Space, problems
 from gpbo.backend import Streams
 from gpbo.design import sobol
+from gpbo.errors import InvalidData
 from gpbo.fitting import Inference
 
 from . import analysis, record, table
@@ -150,6 +151,8 @@ def check(smoke: Path, folder: Path) -> list[Finding]:
     """
     found, _ = table.read(smoke)
     stored, _ = table.read(folder / _REGRET)
+    if not (folder / _SPEED).exists():
+        raise InvalidData(f"{folder / _SPEED}: expected what `gpbo bench check --update` wrote")
     known: dict[str, float] = json.loads((folder / _SPEED).read_text())["figures"]
     torch.set_num_threads(1)
     return compare_speed(speed_ratios(), known) + compare_regret(found, stored)

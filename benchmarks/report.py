@@ -102,7 +102,7 @@ def measured_where(findings: Findings) -> Section:
     header = findings.header
     lines = [
         where(header),
-        f"{len(header['seeds'])} seeds, {header['processes']} processes of one thread. Of each "
+        f"{len(header['seeds'])} seeds, {header['processes']} at a time, a thread each. Of each "
         "seed all methods have the same problem, noise and initial design. Seconds of gpbo's own "
         "methods are those of a batch of all seeds, divided by the seeds; every run of a peer is "
         "a process of its own.",
