@@ -174,7 +174,8 @@ def environment(threads: int) -> dict[str, str]:
     pinned = {f"{library}_NUM_THREADS": str(threads) for library in counts}
     if threads == 1:
         pinned["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    return kept | pinned | {"PYTHONUNBUFFERED": "1"}
+    # Without a fixed seed of hashes, what iterates over sets differs from run to run.
+    return kept | pinned | {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"}
 
 
 def _last_lines(text: str) -> str:

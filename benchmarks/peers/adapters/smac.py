@@ -51,7 +51,7 @@ class _Facade(Adapter):
     def tell(self, value: float | None) -> None:
         """A failed evaluation is a crash, at the worst cost so far."""
         self._values.append(value)
-        self._tell(self._trial, value)
+        self._tell(self._facade, self._trial, value)
 
     def _make(self) -> Any:
         scenario = Scenario(
@@ -76,13 +76,15 @@ class _Facade(Adapter):
             logging_level=False,
             **own,
         )
-        self._facade = facade
-        for config, value in self._design:
-            self._tell(TrialInfo(config, seed=0), value)
+        # SMAC asks for its initial design itself, as it would in its own loop.
+        known = dict(self._design)
+        for _ in known:
+            trial = facade.ask()
+            self._tell(facade, trial, known[trial.config])
         return facade
 
-    def _tell(self, trial: TrialInfo, value: float | None) -> None:
-        self._facade.tell(
+    def _tell(self, facade: Any, trial: TrialInfo, value: float | None) -> None:
+        facade.tell(
             trial,
             TrialValue(
                 cost=imputed([*self._values, value])[-1],
