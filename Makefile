@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 SUITE ?= smoke
 
-.PHONY: demo test test-all check lint format types bench bench-check bench-quick clean help
+.PHONY: demo test test-all check lint format types bench bench-check bench-quick peers clean help
 
 help:
 	@echo "make demo         install, then tune a real model with fully Bayesian optimization"
@@ -15,6 +15,7 @@ help:
 	@echo "make format       rewrite the code in the project's format"
 	@echo "make bench        a suite of the benchmarks (SUITE=smoke), with its report"
 	@echo "make bench-check  fail if speed or regret got worse than what is stored"
+	@echo "make peers        install the peers of the benchmarks, each in an environment of its own"
 	@echo "make bench-quick  speed and regret against BoTorch, on this machine"
 	@echo "make clean        remove the environments and everything generated"
 
@@ -56,6 +57,11 @@ bench: $(VENV)/.bench-installed
 
 bench-check: $(VENV)/.installed
 	$(BIN)/gpbo bench check
+
+# In ~/.cache/gpbo/peers, or where GPBO_PEERS says; PEERS="smac ax" installs these only.
+PEERS ?= all
+peers: $(VENV)/.bench-installed
+	$(BIN)/python -m gpbo_benchmarks.peers install $(PEERS)
 
 bench-quick: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/speed.py
