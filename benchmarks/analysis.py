@@ -102,8 +102,11 @@ def summary(rows: pd.DataFrame, measure: str = "simple") -> pd.DataFrame:
 
 def quartiles(values: np.ndarray) -> tuple[float, float, float]:
     """Lower quartile, median, upper quartile; with infinite values among them, observed ones."""
-    method = "linear" if np.isfinite(values).all() else "higher"
-    low, median, high = np.quantile(values, [0.25, 0.5, 0.75], method=method)
+    at = [0.25, 0.5, 0.75]
+    if np.isfinite(values).all():
+        low, median, high = np.quantile(values, at)
+    else:
+        low, median, high = np.quantile(values, at, method="higher")
     return float(low), float(median), float(high)
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,8 @@ app = typer.Typer(
     help="Compare methods: run a suite, report it, watch for losses.", no_args_is_help=True
 )
 
+#: What gpbo's extra ``suite`` installs.
+_NEEDED = ("pandas", "pyarrow", "scipy", "sklearn", "statsmodels", "scikit_posthocs", "markdown_it")
 #: The suites that `suites.get` builds.
 SUITES = {
     "smoke": "Four problems, short: minutes on two cores.",
@@ -25,6 +28,15 @@ SUITES = {
     "tuning": "Estimators of scikit-learn on data that it ships, mixed spaces.",
     "kandasamy": "Thompson sampling with workers on a simulated clock (Kandasamy et al. 2018).",
 }
+
+
+@app.callback()
+def _needs() -> None:
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise InvalidOption(f"{', '.join(missing)} not installed: pip install 'gpbo[suite]'")
+
+
 #: Where results go by default.
 OUTPUT = Path("bench-results")
 

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,9 +23,9 @@ _GREYS = {"random": "0.55", "sobol": "0.75"}
 _SYNC = re.compile(r"-sync\d|^syn")
 
 
-def style(methods: Sequence[str]) -> dict[str, dict[str, object]]:
+def style(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour and dashes of every method: gpbo's solid, in step dashed, peers dashed and dotted."""
-    found: dict[str, dict[str, object]] = {}
+    found: dict[str, dict[str, Any]] = {}
     coloured = [method for method in methods if method not in _GREYS]
     order = [*range(0, 20, 2), *range(1, 20, 2)]
     for number, method in enumerate(coloured):
@@ -44,7 +46,7 @@ def against_evaluations(rows: pd.DataFrame, measure: str = "simple") -> Figure:
     """Median regret and its quartiles after every evaluation, from the end of the design on."""
     rows = rows[rows["evaluation"] >= rows["design"]]
 
-    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, object]) -> None:
+    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any]) -> None:
         table = own.pivot(index="evaluation", columns="seed", values=measure)
         _band(axes, table.index.to_numpy(), table.to_numpy(), look)
 
@@ -54,7 +56,7 @@ def against_evaluations(rows: pd.DataFrame, measure: str = "simple") -> Figure:
 def against_seconds(rows: pd.DataFrame) -> Figure:
     """Median regret and its quartiles at every time spent in the method, problem by problem."""
 
-    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, object]) -> None:
+    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any]) -> None:
         spent = own.groupby("seed")["overhead_s"].max()
         if not spent.max() > 0:
             return
@@ -68,14 +70,14 @@ def against_seconds(rows: pd.DataFrame) -> Figure:
 def against_clock(rows: pd.DataFrame) -> Figure:
     """Median regret and its quartiles at every time of the simulated clock, problem by problem."""
 
-    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, object]) -> None:
+    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any]) -> None:
         times = np.linspace(0, own.groupby("seed")["clock"].max().min(), 120)
         _band(axes, times, analysis.at_time(own, times, "clock").to_numpy().T, look)
 
     return _grid(rows, paint, "simulated time, in evaluations of mean length", "simple regret")
 
 
-def _band(axes: Axes, x: np.ndarray, runs: np.ndarray, look: dict[str, object]) -> None:
+def _band(axes: Axes, x: np.ndarray, runs: np.ndarray, look: dict[str, Any]) -> None:
     """The median of the runs, a column each, and a band between their quartiles."""
     low, median, high = np.array([analysis.quartiles(step) for step in runs]).T
     shown = np.isfinite(median)
@@ -95,7 +97,7 @@ def _band(axes: Axes, x: np.ndarray, runs: np.ndarray, look: dict[str, object]) 
 
 def _grid(
     rows: pd.DataFrame,
-    paint: Callable[[Axes, pd.DataFrame, dict[str, object]], None],
+    paint: Callable[[Axes, pd.DataFrame, dict[str, Any]], None],
     x: str,
     y: str,
 ) -> Figure:
@@ -116,7 +118,7 @@ def _grid(
     for axes in list(panels):
         axes.set_axis_off()
     drawn = figure.get_axes()
-    handles: dict[str, object] = {}
+    handles: dict[str, Artist] = {}
     for axes in drawn:
         found, labels = axes.get_legend_handles_labels()
         handles |= dict(zip(labels, found, strict=True))

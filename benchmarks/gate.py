@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,7 @@ def _suggestions(inference: Inference, repeats: int, n: int = 30) -> list[float]
     for now in range(n, n + repeats + 1):
         optimizer.add(space.decode(x[now : now + 1])[0], float(y[now]))
         ours = _seconds(optimizer.ask)
-        theirs = _seconds(lambda now=now: suggest_with_map(x[: now + 1], y[: now + 1]))
+        theirs = _seconds(partial(suggest_with_map, x[: now + 1], y[: now + 1]))
         ratios.append(ours / theirs)
     return ratios[1:]  # the first of a process pays for loading
 
@@ -86,7 +87,7 @@ def _thompson(repeats: int) -> list[float]:
 
     ours, theirs = (batch(100, 6, 16, "cpu") for batch in (batch_ours, batch_botorch))
     ratios = [
-        _seconds(lambda seed=seed: ours(seed)) / _seconds(lambda seed=seed: theirs(seed))
+        _seconds(partial(ours, seed)) / _seconds(partial(theirs, seed))
         for seed in range(repeats + 1)
     ]
     return ratios[1:]

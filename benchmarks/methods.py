@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import gpbo
 from gpbo.fitting import Inference, Model
@@ -86,8 +86,8 @@ class Method:
         }
         began = time.perf_counter()
         if self.workers > 1:
-            several = {"workers": self.workers, "mode": self.mode, "times": LAW}
-            done = Done.simulated(simulate(problem, **several, **options))
+            options |= {"workers": self.workers, "mode": self.mode, "times": LAW}
+            done = Done.simulated(simulate(problem, **options))
         else:
             runs = gpbo.replicate(problem, progress=False, **options)
             if runs.stopped == "interrupted":
@@ -111,7 +111,7 @@ class KandasamyMethod:
         strategy = TimedStrategy(self.method.strategy, self.method.strategy.uses_model)
         horizon = min(setting.horizon, case.budget / setting.workers)
         began = time.perf_counter()
-        timed = replace(self.method, strategy=strategy)
+        timed = replace(self.method, strategy=cast(Strategy, strategy))
         runs = kandasamy.run(setting, timed, len(seeds), horizon, "auto")
         seconds = time.perf_counter() - began
         done = Done.simulated(runs)

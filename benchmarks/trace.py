@@ -113,9 +113,8 @@ class Trace:
         known = {field.name for field in fields(cls)}
         if unknown := set(plain) - known:
             raise ValueError(f"{', '.join(sorted(unknown))}: expected keys of a Trace")
-        return cls(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in plain.items()
-            }
-        )
+        own: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in plain.items()
+        }
+        return cls(**own)

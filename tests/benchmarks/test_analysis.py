@@ -1,5 +1,7 @@
 """Regret, ranks and tests against numbers worked out by hand and by other packages."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from gpbo_benchmarks import analysis
 from tests.benchmarks.results import rows, trace
 
 
-def column(found: pd.DataFrame, name: str, method: str = "a", seed: int = 0) -> list[float]:
+def column(found: pd.DataFrame, name: str, method: str = "a", seed: int = 0) -> list[Any]:
     own = found[(found["method"] == method) & (found["seed"] == seed)]
     return own[name].tolist()
 

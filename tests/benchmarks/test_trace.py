@@ -1,6 +1,7 @@
 """Traces survive JSON and refuse what does not fit together."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ VALUES = st.one_of(st.none(), NUMBERS)
 def traces(draw: st.DrawFn) -> Trace:
     count = draw(st.integers(0, 5))
 
-    def column(kind: st.SearchStrategy) -> tuple:
+    def column(kind: st.SearchStrategy) -> tuple[Any, ...]:
         return tuple(draw(st.lists(kind, min_size=count, max_size=count)))
 
     params = st.fixed_dictionaries({"x": NUMBERS, "layers": st.integers(), "kind": st.text()})
@@ -53,7 +54,7 @@ def test_a_trace_is_the_same_after_json(trace: Trace) -> None:
         ({"clock": (1.0,)}, "clock: 1 entries: expected none or 0"),
     ],
 )
-def test_columns_of_different_lengths_are_refused(options: dict, message: str) -> None:
+def test_columns_of_different_lengths_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Trace("ei", "branin", 0, 2, 1, **options)
 
