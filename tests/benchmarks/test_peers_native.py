@@ -112,3 +112,45 @@ def test_fully_bayesian_botorch(name: str) -> None:
     trace = behind_the_protocol(name, 15)
     assert torch.tensor(trace.values).min() < torch.tensor(trace.values[:5]).min()
     assert trace.recommended[-1] in trace.params
+
+
+EVERY_KIND = gpbo.Space(
+    gpbo.Real("width", -3.0, 5.0),
+    gpbo.Real("rate", 1e-5, 0.1, "log"),
+    gpbo.Real("momentum", 0.0, 0.999, "reverse_log"),
+    gpbo.Integer("depth", -2, 4),
+    gpbo.Integer("units", 1, 512, "log"),
+    gpbo.Ordinal("batch", (16, 32, 64)),
+    gpbo.Categorical("kind", ("b", None, True)),
+    gpbo.Categorical("binary", ("yes", "no")),
+    gpbo.Categorical("only", ("one",)),
+)
+
+
+def of_every_kind(params: Params, index: int) -> Evaluation:
+    """Fails in the design and after it."""
+    value = params["width"] ** 2 + params["depth"] + params["momentum"] + (params["kind"] == "b")
+    return Evaluation(None if index in (1, 6) else value, value)
+
+
+SLOW = ("botorch-nuts", "botorch-saas", "hebo")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.long if n in SLOW else ()) for n in PEERS]
+)
+def test_every_kind_of_parameter_and_failed_evaluations(name: str) -> None:
+    skip_unless_installed(name)
+    budget = 9 if name in SLOW else 12
+    trace = run_peer(
+        name,
+        space=EVERY_KIND,
+        evaluate=of_every_kind,
+        design=EVERY_KIND.decode(sobol(5, EVERY_KIND.dim, Streams([0]))[0]),
+        budget=budget,
+        seed=0,
+    )
+    assert trace.failure is None, trace.failure
+    assert [i for i, status in enumerate(trace.status) if status == "failed"] == [1, 6]
+    assert all(EVERY_KIND.validate(params) == params for params in trace.params)
+    assert len(set(map(EVERY_KIND.key, trace.params[5:]))) > 1

@@ -121,7 +121,7 @@ class _BayesianOptimization(Adapter):
         }
         # The ends of the range must be values: the cells' middles leave half a cell beside them.
         for i in self._ordered:
-            bounds[:, i] = torch.tensor([columns[i][0], columns[i][-1]])
+            bounds[0, i], bounds[1, i] = columns[i][0], columns[i][-1]
         candidate, _ = optimize_acqf_mixed_alternating(
             acquisition,
             bounds,
