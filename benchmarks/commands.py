@@ -82,8 +82,11 @@ def speed(
     output: _Output = OUTPUT,
 ) -> None:
     """Seconds of a suggestion and of a fit, beside BoTorch's in the same process."""
+    from gpbo.optimizer import whole_number
+
     from . import speed_suite
 
+    whole_number("--repeats", repeats, least=1)
     cases = tuple(_size(text) for text in case) if case else speed_suite.CASES
     results = speed_suite.execute(cases, repeats, output / "speed")
     typer.echo(f"{results}\n{results.with_name('report.html')}")

@@ -116,7 +116,7 @@ def verdict(findings: Findings) -> Section:
     average = table.mean().sort_values()
     gap = analysis.critical_difference(*table.shape)
     best, own = average.index[0], findings.reference
-    if own == best:
+    if np.isclose(average[own], average.iloc[0]):
         place = "first"
     elif average[own] - average.iloc[0] < gap:
         place = f"not told apart from the first, {best},"
