@@ -53,6 +53,7 @@ def test_one_unlucky_seed_is_no_loss() -> None:
     [
         ([1.0, 1.1, 0.9, 1.0, 1.2, 0.8, 1.0], False),  # as it was
         ([1.0, 1.1, 0.9, 1.0, 9.0, 9.0, 1.0], False),  # a busy machine
+        ([1.0, 1.5, 0.9, 1.6, 9.0, 9.0, 1.1], False),  # and a busier one
         ([2.0, 2.1, 1.9, 2.0, 2.2, 1.8, 2.0], True),
         ([0.5] * 7, False),
     ],
