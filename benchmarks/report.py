@@ -178,6 +178,8 @@ def regret_section(findings: Findings) -> Section:
         parts.append(f"Median {measure} regret (quartiles):\n\n{pipes(header, lines)}")
     drawn = {"regret": figures.against_evaluations(findings.sequential, findings.measure)}
     drawn["seconds"] = figures.against_seconds(findings.sequential)
+    if not findings.sequential["optimum"].notna().all():  # real objectives, which take their time
+        drawn["wall"] = figures.against_seconds(findings.sequential, "wall_s")
     return "\n\n".join(parts), drawn
 
 
