@@ -62,7 +62,7 @@ def test_a_short_run() -> None:
     assert run.position.shape == (R, 3, 31, D + 3)
     assert torch.equal(run.position, again.position)
     assert bool((run.leapfrog_steps >= 31).all())
-    assert run.position.var(2).min() > 0
+    assert run.position.flatten(1, 2).var(1).min() > 0
     # Of BoTorch's fits in the same process the precision stays what it is by default.
     assert jax.numpy.zeros(()).dtype == "float32"
 

@@ -117,7 +117,14 @@ def test_a_run_without_incidents(false_peer: FalsePeer) -> None:
 
 def test_recommendations_after_every_evaluation(false_peer: FalsePeer) -> None:
     better = {"x": 0.25, "n": 3}
-    trace = run(false_peer(), design=DESIGN[1:], recommend_always=True)
+    evaluated = []
+
+    def counted(params: Any, index: int) -> Evaluation:
+        evaluated.append(index)
+        return value_of(params, index)
+
+    trace = run(false_peer(), design=DESIGN[1:], evaluate=counted, recommend_always=True)
+    assert evaluated == list(range(BUDGET))
     assert trace.recommended == (DESIGN[1], better, better, better, better)
     assert trace.recommended_truth == (5.0, 3.25, 3.25, 3.25, 3.25)
 
