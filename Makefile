@@ -3,7 +3,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all check lint format types bench-quick clean help
+SUITE ?= smoke
+
+.PHONY: demo test test-all check lint format types bench bench-check bench-quick peers clean help
 
 help:
 	@echo "make demo         install, then tune a real model with fully Bayesian optimization"
@@ -11,6 +13,9 @@ help:
 	@echo "make test-all     the same with the statistical tests at full size"
 	@echo "make check        lint, format check, types, tests: what CI runs"
 	@echo "make format       rewrite the code in the project's format"
+	@echo "make bench        a suite of the benchmarks (SUITE=smoke), with its report"
+	@echo "make bench-check  fail if speed or regret got worse than what is stored"
+	@echo "make peers        install the peers of the benchmarks, each in an environment of its own"
 	@echo "make bench-quick  speed and regret against BoTorch, on this machine"
 	@echo "make clean        remove the environments and everything generated"
 
@@ -46,6 +51,17 @@ types: $(VENV)/.installed
 	$(BIN)/mypy
 
 check: lint types test
+
+bench: $(VENV)/.bench-installed
+	$(BIN)/gpbo bench $(SUITE)
+
+bench-check: $(VENV)/.installed
+	$(BIN)/gpbo bench check
+
+# In ~/.cache/gpbo/peers, or where GPBO_PEERS says; PEERS="smac ax" installs these only.
+PEERS ?= all
+peers: $(VENV)/.bench-installed
+	$(BIN)/python -m gpbo_benchmarks.peers install $(PEERS)
 
 bench-quick: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/speed.py

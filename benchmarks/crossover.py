@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from record import machine, save, show
 
 from gpbo import fitting, problems
 from gpbo.backend import Streams
@@ -23,6 +22,7 @@ from gpbo.data import standardised
 from gpbo.design import sobol
 from gpbo.situation import Situation
 from gpbo.strategies import ExpectedImprovement
+from gpbo_benchmarks.record import machine, save, show
 
 PROBLEM = problems.get("hartmann6")
 

@@ -14,7 +14,11 @@ quick=${1:-}
 
 has() { "$python" -c "import $1" 2>/dev/null; }
 
-paths=$PWD:$PWD/benchmarks
+# Installed, this folder is the package gpbo_benchmarks; here a link is.
+links=$(mktemp -d)
+trap 'rm -r "$links"' EXIT
+ln -s "$PWD/benchmarks" "$links/gpbo_benchmarks"
+paths=$PWD:$links
 has jaxtyping || paths=$PWD/benchmarks/bare:$paths
 export PYTHONPATH=$paths${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONDONTWRITEBYTECODE=1

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import RESULTS, machine, save, show
 from torch import Tensor
 
 from gpbo import problems
@@ -32,6 +31,7 @@ from gpbo.problems import Problem
 from gpbo.simulation import LAWS, Simulation, simulate
 from gpbo.situation import Strategy
 from gpbo.strategies import ExpectedImprovement, RandomSearch, ThompsonSampling
+from gpbo_benchmarks.record import RESULTS, machine, save, show
 
 
 @dataclass(frozen=True)

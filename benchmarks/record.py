@@ -69,6 +69,10 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
+    """Of the checkout that this file is in; an installed package is in none."""
+    root = Path(__file__).parent.parent
+    if not (root / "pyproject.toml").exists():
+        return "unknown"
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return found.stdout.strip() or "unknown"

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import machine, save
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import wilcoxon
@@ -32,6 +31,7 @@ from gpbo.data import standardised
 from gpbo.design import sobol, uniform
 from gpbo.situation import Situation
 from gpbo.strategies import resolve_strategy
+from gpbo_benchmarks.record import machine, save
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def with_gpbo(case: Case, seeds: list[int], inference: fitting.Inference) -> Ten
 
 def with_botorch(case: Case, seeds: list[int]) -> Tensor:
     """Values that BoTorch observes, ``[r, t]``, one seed after the other."""
-    from peers import minimize_with_map
+    from gpbo_benchmarks.botorch_loop import minimize_with_map
 
     rows = []
     for seed in seeds:

@@ -13,11 +13,11 @@ import time
 from typing import Any
 
 import torch
-from record import machine, save, show
 
 import gpbo
 from gpbo.problems import Problem
 from gpbo.replications import Replications
+from gpbo_benchmarks.record import machine, save, show
 
 
 def with_gpbo(problem: Problem, options: argparse.Namespace, **how: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def with_gpbo(problem: Problem, options: argparse.Namespace, **how: Any) -> dict
 
 def with_botorch(problem: Problem, design: Replications, budget: int, runs: int) -> dict[str, Any]:
     """Seconds of BoTorch's runs one after another, from the same designs, and their regret."""
-    from peers import minimize_with_map
+    from gpbo_benchmarks.botorch_loop import minimize_with_map
 
     began, least = Moment(), []
     for run in range(runs):

@@ -2,9 +2,11 @@
 
     python benchmarks/speed.py [--repeats 3] [--case 50,6] [--case 100,20]
     python benchmarks/speed.py thompson [--repeats 3] [--device cuda]
+    python benchmarks/speed.py sampler [--repeats 3] [--case 50,6] [--runs 8]
 
 Medians of several repeats, the two sides taking turns. BoTorch compiles at every fit of a fully
-Bayesian model, so its time includes that; it is what its users wait for.
+Bayesian model, so its time includes that; it is what its users wait for. ``sampler`` is NUTS alone,
+on the same density, gpbo's beside NumPyro's: effective draws a second, compiling left out.
 """
 
 import argparse
@@ -13,9 +15,7 @@ import time
 import warnings
 from typing import Any
 
-import thompson
 import torch
-from record import machine, save, show
 
 from gpbo import Optimizer, Real, Space, problems
 from gpbo.backend import Streams
@@ -23,6 +23,8 @@ from gpbo.data import standardised
 from gpbo.design import sobol
 from gpbo.inference import HyperparameterDraws, sample_hyperparameters
 from gpbo.mcmc.diagnostics import bulk_ess
+from gpbo_benchmarks import thompson
+from gpbo_benchmarks.record import machine, save, show
 
 PROBLEMS = {6: "hartmann6"}
 
@@ -45,7 +47,7 @@ def timed_draws(
 
 def sampling(n: int, dim: int, repeats: int) -> dict[str, Any]:
     """Cold and warm sampling against ``fit_fully_bayesian_model_nuts``."""
-    from peers import fully_bayesian_fit
+    from gpbo_benchmarks.botorch_loop import fully_bayesian_fit
 
     x, y = data(n, dim)
     timed_draws(x[:-1], y[:-1], None, 99)  # the first call of a process pays for loading
@@ -80,9 +82,39 @@ def sampling(n: int, dim: int, repeats: int) -> dict[str, Any]:
     }
 
 
+def sampler(n: int, dim: int, runs: int, repeats: int) -> dict[str, Any]:
+    """Cold NUTS of several runs at once against NumPyro's, both in 16 chains a run."""
+    from gpbo_benchmarks.peers import numpyro_sampler
+
+    x = sobol(n, dim, Streams.per_seed(range(runs), "speed"))
+    problem = problems.get(PROBLEMS.get(dim, "levy"), dim=None if dim in PROBLEMS else dim)
+    y = standardised(x, problem(x)).y
+    compile_s = numpyro_sampler.sample(x, y, seed=99).compile_s
+    timed_draws(x, y, None, 99)  # the first call of a process pays for loading
+    ours, theirs = [], []
+    for repeat in range(repeats):
+        ours.append(timed_draws(x, y, None, repeat))
+        theirs.append(numpyro_sampler.sample(x, y, seed=repeat))
+    per_s = [float(draws.info.ess_bulk.sum()) / seconds for seconds, draws in ours]
+    peer_per_s = [run.ess_per_s for run in theirs]
+    return {
+        "n": n,
+        "d": dim,
+        "runs": runs,
+        "gpbo_s": statistics.median(seconds for seconds, _ in ours),
+        "numpyro_s": statistics.median(run.sample_s for run in theirs),
+        "numpyro_compile_s": compile_s,
+        "gpbo_rhat": statistics.median(float(draws.info.rhat.max()) for _, draws in ours),
+        "numpyro_rhat": statistics.median(float(run.rhat.max()) for run in theirs),
+        "gpbo_ess_per_s": statistics.median(per_s),
+        "numpyro_ess_per_s": statistics.median(peer_per_s),
+        "ratio": statistics.median(a / b for a, b in zip(per_s, peer_per_s, strict=True)),
+    }
+
+
 def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
     """A warm fully Bayesian suggestion against BoTorch's suggestion from a point estimate."""
-    from peers import suggest_with_map
+    from gpbo_benchmarks.botorch_loop import suggest_with_map
 
     x, y = data(n + repeats, dim)
     space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(dim)])
@@ -119,10 +151,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("work", nargs="?", choices=["suggestion", "thompson"], default="suggestion")
+    works = ["suggestion", "thompson", "sampler"]
+    parser.add_argument("work", nargs="?", choices=works, default=works[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--case", action="append", help="n,d; default 50,6 and 100,20")
     parser.add_argument("--device", default="cpu", help="of thompson")
+    parser.add_argument("--runs", type=int, default=8, help="of sampler")
     options = parser.parse_args()
     if options.work == "thompson":
         print(machine())
@@ -142,6 +176,11 @@ def main() -> None:
         return
     cases = [tuple(map(int, case.split(","))) for case in options.case or ("50,6", "100,20")]
     print(machine())
+    if options.work == "sampler":
+        rows = [sampler(n, dim, options.runs, options.repeats) for n, dim in cases]
+        show("NUTS alone, effective draws of all runs a second", rows)
+        print(save("sampler", rows))
+        return
     suggestions = [suggestion(n, dim, 3 * options.repeats) for n, dim in cases]
     show("one suggestion, seconds", suggestions)
     samplings = [sampling(n, dim, options.repeats) for n, dim in cases]

@@ -1,4 +1,7 @@
-"""The command line: tuning jobs (``tune``, ``resume``, ``show``, ``stop``) and benchmarks."""
+"""The command line: tuning jobs (``tune``, ``resume``, ``show``, ``stop``) and benchmarks.
+
+``problems`` and ``run`` are for single problems, ``bench`` for whole comparisons.
+"""
 
 import json
 import sys
@@ -11,6 +14,7 @@ import typer
 
 import gpbo
 from gpbo.errors import GpboError, InvalidOption
+from gpbo_benchmarks.commands import app as bench
 
 if TYPE_CHECKING:
     from gpbo.storage import SqliteStorage
@@ -21,6 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(bench, name="bench")
 
 
 class StrategyName(StrEnum):
@@ -87,7 +92,7 @@ def problems() -> None:
 
 
 @app.command()
-def bench(
+def run(
     problem: Annotated[str, typer.Argument(help="A name that `gpbo problems` lists.")],
     strategy: Annotated[StrategyName, typer.Option(help="How to search.")] = StrategyName.EI,
     budget: Annotated[int, typer.Option(help="How many trials.")] = 30,
@@ -122,7 +127,7 @@ def bench(
     if runs != 1 or save is not None:
         if slices is not None:
             raise InvalidOption(f"--slices={slices}: expected a single run that is not saved")
-        _bench_many(target, options, runs, plot, save)
+        _run_many(target, options, runs, plot, save)
         return
     result = gpbo.minimize(target.evaluate, target.space, **options)
     print(result)
@@ -138,7 +143,7 @@ def bench(
         raise typer.Exit(130)
 
 
-def _bench_many(
+def _run_many(
     target: "gpbo.problems.Problem",
     options: dict[str, Any],
     runs: int,

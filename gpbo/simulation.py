@@ -116,7 +116,8 @@ def simulate(
     problem: Problem,
     *,
     workers: int,
-    horizon: float,
+    horizon: float = float("inf"),
+    budget: int | None = None,
     strategy: str | Strategy = "ts",
     mode: Literal["async", "sync"] = "async",
     times: str | Times = "exponential",
@@ -129,7 +130,7 @@ def simulate(
     model: Model | None = None,
     device: str = "auto",
 ) -> Simulation:
-    """Run a strategy with several workers until the simulated clock of every run stops.
+    """Run a strategy with several workers until every run's clock, or its budget, has run out.
 
     Run ``i`` has the seed ``seed + i``. Its ``j``-th trial takes the same time, and has the same
     noise, whatever the strategy and the mode.
@@ -138,6 +139,8 @@ def simulate(
         problem: What to minimise.
         workers: How many trials run at a time.
         horizon: When the clocks stop.
+        budget: How many trials of a run end, if its clock does not stop before; in step, the
+            batch in which the last of them ends is there as a whole.
         strategy: As in `gpbo.Optimizer`.
         mode: ``"async"``: a worker that ends is asked for again at once; ``"sync"``: when all have.
         times: A name in `LAWS`, all of mean 1, or a function of the points.
@@ -159,8 +162,11 @@ def simulate(
         raise InvalidOption(f"mode={mode!r}: expected 'async' or 'sync'")
     if isinstance(times, str) and times not in LAWS:
         raise InvalidOption(f"times={times!r}: expected one of {', '.join(LAWS)}, or a function")
-    if not 0 < horizon < float("inf"):
+    if not 0 < horizon <= float("inf"):
         raise InvalidOption(f"horizon={horizon!r}: expected a positive number")
+    if budget is None and horizon == float("inf"):
+        raise InvalidOption("horizon=inf, budget=None: expected a positive number for one of them")
+    most = float("inf") if budget is None else whole_number("budget", budget, least=1)
     if latency != "measured" and not 0 <= latency < float("inf"):
         raise InvalidOption(f"latency={latency!r}: expected a number, 0 or more, or 'measured'")
     if initial is None:
@@ -180,7 +186,7 @@ def simulate(
     )
     state = engine.begin()
     width = engine.workers if mode == "sync" else 1
-    while bool((state.now <= horizon).any()):
+    while state.done.trial.shape[1] < most and bool((state.now <= horizon).any()):
         state = engine.ask(engine.end(state, width), width)
     done = state.done
     return Simulation(

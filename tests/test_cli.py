@@ -35,7 +35,7 @@ def test_a_problem_is_optimized_and_plotted(tmp_path: Path) -> None:
     plot, slices = tmp_path / "convergence.png", tmp_path / "slices.png"
     options = ["--strategy", "sobol", "--budget", "7", "--inference", "map", "--seed", "3"]
     files = ["--plot", str(plot), "--slices", str(slices)]
-    result = runner.invoke(app, ["bench", "branin", *options, *files])
+    result = runner.invoke(app, ["run", "branin", *options, *files])
     assert result.exit_code == 0, result.output
     assert "7 trials (0 failed), the budget was used" in result.output
     assert "above the optimum 0.3978873577 by " in result.output
@@ -47,7 +47,7 @@ def test_many_runs_of_a_problem_are_summed_up_plotted_and_saved(tmp_path: Path) 
     plot, save = tmp_path / "regret.png", tmp_path / "runs.npz"
     options = ["--strategy", "sobol", "--budget", "7", "--runs", "3", "--seed", "5"]
     files = ["--plot", str(plot), "--save", str(save)]
-    result = runner.invoke(app, ["bench", "branin", *options, *files])
+    result = runner.invoke(app, ["run", "branin", *options, *files])
     assert result.exit_code == 0, result.output
     assert "3 runs of sobol on branin, 21 trials on cpu, the budget was used" in result.output
     assert plot.read_bytes().startswith(b"\x89PNG")
@@ -61,15 +61,15 @@ def test_every_named_strategy_can_be_asked_for() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["bench", "bogus"], "gpbo: name='bogus': expected one of "),
-        (["bench", "branin", "--budget", "0"], "gpbo: budget=0: expected a whole number, 1 or"),
-        (["bench", "branin", "--dim", "7"], "gpbo: dim=7: expected 2 for 'branin'"),
-        (["bench", "branin", "--strategy", "bogus"], "bogus"),
-        (["bench", "branin", "--plot", "no/such.png"], "gpbo: --plot=no/such.png: expected a path"),
-        (["bench", "branin", "--runs", "0"], "gpbo: runs=0: expected a whole number, 1 or more"),
-        (["bench", "branin", "--save", "no/runs"], "gpbo: --save=no/runs: expected a path"),
-        (["bench", "branin", "--runs", "2", "--slices", "x.png"], "gpbo: --slices=x.png: expected"),
-        (["bench", "branin", "--slices", "no/x.png"], "gpbo: --slices=no/x.png: expected a path"),
+        (["run", "bogus"], "gpbo: name='bogus': expected one of "),
+        (["run", "branin", "--budget", "0"], "gpbo: budget=0: expected a whole number, 1 or"),
+        (["run", "branin", "--dim", "7"], "gpbo: dim=7: expected 2 for 'branin'"),
+        (["run", "branin", "--strategy", "bogus"], "bogus"),
+        (["run", "branin", "--plot", "no/such.png"], "gpbo: --plot=no/such.png: expected a path"),
+        (["run", "branin", "--runs", "0"], "gpbo: runs=0: expected a whole number, 1 or more"),
+        (["run", "branin", "--save", "no/runs"], "gpbo: --save=no/runs: expected a path"),
+        (["run", "branin", "--runs", "2", "--slices", "x.png"], "gpbo: --slices=x.png: expected"),
+        (["run", "branin", "--slices", "no/x.png"], "gpbo: --slices=no/x.png: expected a path"),
         (["bogus"], "No such command 'bogus'"),
     ],
 )

@@ -1,6 +1,6 @@
 """The simulated clock: how many evaluations fit in, and that a run is what an optimizer does."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -224,6 +224,8 @@ def test_hyperparameters_may_be_fitted_less_often(monkeypatch: pytest.MonkeyPatc
     [
         ("workers", 0),
         ("horizon", 0.0),
+        ("horizon", float("inf")),
+        ("budget", 0),
         ("mode", "step"),
         ("times", "normal"),
         ("latency", -1.0),
@@ -235,6 +237,20 @@ def test_hyperparameters_may_be_fitted_less_often(monkeypatch: pytest.MonkeyPatc
 def test_options_that_mean_nothing_are_refused(option: str, wrong: Any) -> None:
     with pytest.raises((InvalidOption, TypeError), match=option):
         clock(**{option: wrong})
+
+
+@pytest.mark.parametrize(("mode", "ended"), [("async", 7), ("sync", 9)])
+def test_a_budget_ends_the_runs_in_step_with_the_whole_batch(
+    mode: Literal["async", "sync"], ended: int
+) -> None:
+    short = simulate(BRANIN, strategy="random", workers=3, budget=7, mode=mode, runs=2)
+    long = simulate(BRANIN, strategy="random", workers=3, horizon=20.0, mode=mode, runs=2)
+    assert short.values.shape == (2, ended)
+    assert torch.equal(short.values, long.values[:, :ended])
+    assert torch.equal(short.told, long.told[:, :ended])
+    # The clock still counts, where it is the first to stop.
+    both = simulate(BRANIN, strategy="random", workers=3, budget=700, horizon=2.0, mode=mode)
+    assert both.values.shape[1] < 100
 
 
 def test_pareto_times_without_a_mean_are_refused() -> None:

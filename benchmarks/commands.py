@@ -1,0 +1,241 @@
+"""`gpbo bench`: a command for each suite, and those that read results. Loads nothing heavy."""
+
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpbo.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from .runner import Run
+
+app = typer.Typer(
+    help="Compare methods: run a suite, report it, watch for losses.", no_args_is_help=True
+)
+
+#: What gpbo's extra ``suite`` installs.
+_NEEDED = ("pandas", "pyarrow", "scipy", "sklearn", "statsmodels", "scikit_posthocs", "markdown_it")
+#: The suites that `suites.get` builds.
+SUITES = {
+    "smoke": "Four problems, short: minutes on two cores.",
+    "synthetic": "Sixteen problems in 2 to 20 dimensions, 20 evaluations per dimension up to 200.",
+    "highdim": "50 to 500 dimensions, with few that matter and with all.",
+    "noisy": "Noise from 2 to 50 % of the spread of the values; ranked by what is recommended.",
+    "tuning": "Estimators of scikit-learn on data that it ships, mixed spaces.",
+    "kandasamy": "Thompson sampling with workers on a simulated clock (Kandasamy et al. 2018).",
+}
+
+
+@app.callback()
+def _needs() -> None:
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise InvalidOption(f"{', '.join(missing)} not installed: pip install 'gpbo[suite]'")
+
+
+#: Where results go by default.
+OUTPUT = Path("bench-results")
+
+_Output = Annotated[Path, typer.Option(help="Folder of the results.")]
+_Processes = Annotated[
+    int | None, typer.Option(help="How many at a time, a thread each; by default a core each.")
+]
+
+
+def _suite_command(name: str) -> Callable[..., None]:
+    def run(
+        seeds: Annotated[int | None, typer.Option(help="How many; by default the suite's.")] = None,
+        budget: Annotated[
+            int | None, typer.Option(help="At most so many evaluations each: a dry run.")
+        ] = None,
+        method: Annotated[
+            list[str] | None, typer.Option(help="Only these; may be repeated.")
+        ] = None,
+        problem: Annotated[
+            list[str] | None, typer.Option(help="Only these; may be repeated.")
+        ] = None,
+        peers: Annotated[bool, typer.Option(help="Run other packages too.")] = True,
+        processes: _Processes = None,
+        output: _Output = OUTPUT,
+        fresh: Annotated[bool, typer.Option(help="Forget what was measured before.")] = False,
+    ) -> None:
+        _run_suite(name, seeds, budget, method, problem, peers, processes, output, fresh)
+
+    return run
+
+
+for _name, _about in SUITES.items():
+    app.command(_name, help=_about)(_suite_command(_name))
+
+
+@app.command()
+def speed(
+    repeats: Annotated[int, typer.Option(help="Of every measurement; the median counts.")] = 3,
+    case: Annotated[
+        list[str] | None,
+        typer.Option(help="Results and dimensions, such as 50,6; may be repeated."),
+    ] = None,
+    output: _Output = OUTPUT,
+) -> None:
+    """Seconds of a suggestion and of a fit, beside BoTorch's in the same process."""
+    from gpbo.optimizer import whole_number
+
+    from . import speed_suite
+
+    whole_number("--repeats", repeats, least=1)
+    cases = tuple(_size(text) for text in case) if case else speed_suite.CASES
+    results = speed_suite.execute(cases, repeats, output / "speed")
+    typer.echo(f"{results}\n{results.with_name('report.html')}")
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
+        raise InvalidOption(f"--case={text}: expected two whole numbers, such as 50,6")
+    return int(parts[0]), int(parts[1])
+
+
+def _run_suite(
+    name: str,
+    seeds: int | None,
+    budget: int | None,
+    wanted: list[str] | None,
+    problems: list[str] | None,
+    peers: bool,
+    processes: int | None,
+    output: Path,
+    fresh: bool,
+) -> None:
+    from dataclasses import replace
+
+    from gpbo.optimizer import whole_number
+
+    from . import suites
+    from .peers import PEERS, why_not
+    from .runner import Run, chosen_methods
+
+    suite = suites.get(name)
+    if seeds is not None:
+        suite = replace(suite, seeds=whole_number("--seeds", seeds, least=1))
+    if budget is not None:
+        suite = suite.with_budget(whole_number("--budget", budget, least=2))
+    if problems:
+        suite = replace(suite, cases=tuple(suite.case(problem) for problem in problems))
+    asked = list(wanted or [])
+    missing = {peer: why for peer in PEERS if (why := why_not(PEERS[peer])) is not None}
+    available = [peer for peer in PEERS if peer not in missing]
+    for peer, why in missing.items():
+        if peer in asked:
+            raise InvalidOption(f"--method={peer}: {why}")
+        if peers and not asked and suite.peers:
+            typer.echo(f"skipped {why}", err=True)
+    methods = chosen_methods(suite, asked, available if asked or (peers and suite.peers) else [])
+    cores = os.cpu_count() or 1
+    run = Run(
+        suite,
+        methods,
+        output / name,
+        cores if processes is None else whole_number("--processes", processes, least=1),
+    )
+    if fresh:
+        run.clear()
+    _measure(run)
+
+
+def _measure(run: "Run") -> None:
+    from . import report
+
+    try:
+        results = run.execute(
+            lambda done, count, unit, failure: typer.echo(
+                f"{done}/{count} {unit.problem} {unit.method}" + (f": {failure}" if failure else "")
+            )
+        )
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+    markdown, page = report.write(results, run.suite)
+    typer.echo(f"{results}\n{markdown}\n{page}")
+
+
+@app.command("report")
+def report_command(
+    results: Annotated[
+        Path | None, typer.Argument(help="A file trials.parquet; its report is written anew.")
+    ] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="Fill the places of this file from --stored.")
+    ] = None,
+    stored: Annotated[
+        Path | None, typer.Option(help="Folder of kept results; by default the repository's.")
+    ] = None,
+) -> None:
+    """Write a report anew from results, or the figures and tables of a README."""
+    from . import report, suites, table
+    from .readme import rewrite
+    from .record import RESULTS
+
+    if (results is None) == (readme is None):
+        raise InvalidOption("results, --readme: expected one of the two")
+    if results is not None:
+        _, header = table.read_table(results)
+        for path in report.write(results, suites.get(header["suite"])):
+            typer.echo(path)
+    if readme is not None:
+        if not readme.is_file():
+            raise InvalidOption(f"--readme={readme}: expected a file that exists")
+        typer.echo(f"{readme}: {rewrite(readme, stored or RESULTS)} places")
+
+
+@app.command()
+def keep(
+    results: Annotated[Path, typer.Argument(help="A file trials.parquet or speed.parquet.")],
+    stored: Annotated[
+        Path | None, typer.Option(help="Folder to keep it in; by default the repository's.")
+    ] = None,
+) -> None:
+    """Keep results, without the configurations, for a README and for the regression gate."""
+    from . import gate, table
+    from .record import RESULTS
+
+    suite = table.read_table(results)[1]["suite"]
+    target = (stored or RESULTS) / f"{suite}.parquet"
+    gate.keep_results(results, target)
+    typer.echo(target)
+
+
+@app.command()
+def check(
+    processes: _Processes = None,
+    output: _Output = Path("bench-check"),
+    stored: Annotated[
+        Path | None, typer.Option(help="Folder of kept results; by default the repository's.")
+    ] = None,
+    update: Annotated[
+        bool, typer.Option(help="Store today's figures as what is compared with from now on.")
+    ] = False,
+) -> None:
+    """Measure `smoke` and a few ratios of speed, and fail on a real loss against stored ones."""
+    from dataclasses import replace
+
+    from . import gate, suites
+    from .record import RESULTS
+    from .runner import Run
+
+    suite = suites.get("smoke")
+    suite = replace(suite, methods=suites.SEQUENTIAL)
+    run = Run(suite, suite.methods, output / "smoke", processes or os.cpu_count() or 1)
+    run.clear()  # the gate is about the code as it is now
+    smoke = run.execute(lambda done, count, unit, failure: typer.echo(f"{done}/{count}"))
+    if update:
+        gate.keep(smoke, stored or RESULTS)
+        return
+    findings = gate.check(smoke, stored or RESULTS)
+    for finding in findings:
+        typer.echo(str(finding))
+    if any(finding.lost for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,201 @@
+"""The plots of a report: each takes rows that `analysis.regrets` made, and returns a figure."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from . import analysis
+from .methods import METHODS
+
+#: How many plots of problems stand side by side.
+_COLUMNS = 4
+_TAB = matplotlib.colormaps["tab20"]
+#: Searches without a model are the background of every plot.
+_GREYS = {"random": "0.55", "sobol": "0.75"}
+#: Workers that wait for each other.
+_SYNC = re.compile(r"-sync\d|^syn")
+
+
+def style(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour and dashes of every method: gpbo's solid, in step dashed, peers dashed and dotted."""
+    found: dict[str, dict[str, Any]] = {}
+    coloured = [method for method in methods if method not in _GREYS]
+    order = [*range(0, 20, 2), *range(1, 20, 2)]
+    for number, method in enumerate(coloured):
+        own = method in METHODS
+        found[method] = {
+            "color": _TAB(order[number % 20]),
+            "ls": "-." if not own else "--" if _SYNC.search(method) else "-",
+            "lw": 1.8 if own else 1.2,
+        }
+    return found | {
+        name: {"color": grey, "ls": ":", "lw": 1.8}
+        for name, grey in _GREYS.items()
+        if name in methods
+    }
+
+
+def against_evaluations(rows: pd.DataFrame, measure: str = "simple") -> Figure:
+    """Median regret and its quartiles after every evaluation, from the end of the design on."""
+    rows = rows[rows["evaluation"] >= rows["design"]]
+
+    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any]) -> None:
+        table = own.pivot(index="evaluation", columns="seed", values=measure)
+        _band(axes, table.index.to_numpy(), table.to_numpy(), look)
+
+    return _grid(rows, paint, "evaluations", f"{measure} regret")
+
+
+def against_seconds(rows: pd.DataFrame, clock: str = "overhead_s") -> Figure:
+    """Median regret and its quartiles at every time, problem by problem.
+
+    Args:
+        clock: ``"overhead_s"``: in the method; ``"wall_s"``: in it and in the objective.
+    """
+    what = "seconds in the method" if clock == "overhead_s" else "seconds in method and objective"
+
+    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any]) -> None:
+        spent = own.groupby("seed")[clock].max()
+        if not spent.max() > 0:
+            return
+        times = np.geomspace(max(1e-3, spent.max() / 1e4), spent.max(), 120)
+        _band(axes, times, analysis.at_time(own, times, clock).to_numpy().T, look)
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+
+    return _grid(rows, paint, what, "simple regret")
+
+
+def against_clock(rows: pd.DataFrame) -> Figure:
+    """Median regret and its quartiles at every time of the simulated clock, problem by problem."""
+
+    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any]) -> None:
+        times = np.linspace(0, own.groupby("seed")["clock"].max().min(), 120)
+        _band(axes, times, analysis.at_time(own, times, "clock").to_numpy().T, look)
+
+    return _grid(rows, paint, "simulated time, in evaluations of mean length", "simple regret")
+
+
+def _band(axes: Axes, x: np.ndarray, runs: np.ndarray, look: dict[str, Any]) -> None:
+    """The median of the runs, a column each, and a band between their quartiles."""
+    low, median, high = np.array([analysis.quartiles(step) for step in runs]).T
+    shown = np.isfinite(median)
+    floor = 1e-10
+    axes.plot(x[shown], median[shown].clip(floor), drawstyle="steps-post", **look)
+    axes.fill_between(
+        x[shown],
+        low[shown].clip(floor),
+        high[shown].clip(floor),
+        step="post",
+        alpha=0.10,
+        color=look["color"],
+        lw=0,
+    )
+    axes.set_yscale("log")
+
+
+def _grid(
+    rows: pd.DataFrame,
+    paint: Callable[[Axes, pd.DataFrame, dict[str, Any]], None],
+    x: str,
+    y: str,
+) -> Figure:
+    """A plot for each problem, and the legend below them."""
+    problems, methods = rows["problem"].unique(), rows["method"].unique()
+    columns = min(_COLUMNS, len(problems))
+    lines = -(-len(problems) // columns)
+    legend_lines = -(-len(methods) // 5)
+    figure = Figure(figsize=(3.4 * columns, 2.7 * lines + 0.25 * legend_lines + 0.3))
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).flat
+    looks = style(list(methods))
+    for axes, problem in zip(panels, problems, strict=False):
+        for method, own in rows[rows["problem"] == problem].groupby("method", sort=False):
+            paint(axes, own, {**looks[method], "label": method})
+        axes.set_title(problem, fontsize="medium")
+        axes.grid(alpha=0.25, lw=0.6)
+    for axes in list(panels):
+        axes.set_axis_off()
+    drawn = figure.get_axes()
+    handles: dict[str, Artist] = {}
+    for axes in drawn:
+        found, labels = axes.get_legend_handles_labels()
+        handles |= dict(zip(labels, found, strict=True))
+    figure.supxlabel(x, fontsize="medium")
+    figure.supylabel(y, fontsize="medium")
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside upper center", ncols=5, fontsize="small"
+    )
+    return figure
+
+
+def critical_difference(table: pd.DataFrame) -> Figure:
+    """Average ranks on a line; bars join methods that Nemenyi's test does not tell apart."""
+    from scikit_posthocs import critical_difference_diagram
+
+    figure = Figure(figsize=(9, 0.9 + 0.24 * table.shape[1]), layout="constrained")
+    axes = figure.subplots()
+    critical_difference_diagram(
+        table.mean(),
+        analysis.nemenyi(table),
+        alpha=1 - analysis.CONFIDENCE,
+        ax=axes,
+    )
+    return figure
+
+
+def data_profile(rows: pd.DataFrame, shares: Sequence[float]) -> Figure:
+    """The share of runs that reached a target, against evaluations per parameter."""
+    per_problem = rows.groupby("problem")[["budget", "dim"]].first()
+    most = int((per_problem["budget"] / (per_problem["dim"] + 1)).max())
+    steps = np.linspace(0, most, 200)
+    figure = Figure(figsize=(3.6 * len(shares), 3.6), layout="constrained")
+    looks = style(list(rows["method"].unique()))
+    for axes, share in zip(figure.subplots(1, len(shares), squeeze=False)[0], shares, strict=True):
+        profile = analysis.data_profile(rows, share, steps)
+        for method in looks:
+            axes.plot(steps, profile[method], label=method, drawstyle="steps-post", **looks[method])
+        axes.set(ylim=(-0.02, 1.02), title=f"to {share:g} of the design's regret")
+        axes.grid(alpha=0.25, lw=0.6)
+    figure.supxlabel("evaluations / (d + 1)", fontsize="medium")
+    figure.supylabel("share of runs", fontsize="medium")
+    handles, labels = figure.get_axes()[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=6, fontsize="small")
+    return figure
+
+
+def overhead(table: pd.DataFrame) -> Figure:
+    """Seconds of one proposal in fit, acquisition and the rest, averaged over the problems."""
+    means = table.groupby("method")[["fit", "acquisition", "other", "ask"]].mean()
+    means = means.sort_values("ask", ascending=False)
+    figure = Figure(figsize=(8, 0.8 + 0.3 * len(means)), layout="constrained")
+    axes = figure.subplots()
+    left = np.zeros(len(means))
+    parts = means[["fit", "acquisition", "other"]]
+    unknown = means["ask"].where(parts.isna().any(axis=1), 0.0).to_numpy()
+    for part in parts:
+        width = parts[part].where(parts.notna().all(axis=1), 0.0).clip(lower=0.0).to_numpy()
+        axes.barh(means.index, width, left=left, label=part)
+        left += width
+    if unknown.any():
+        axes.barh(means.index, unknown, color="0.7", label="not split")
+    for place, seconds in enumerate(means["ask"]):
+        axes.annotate(
+            f" {seconds:.2g} s",
+            (seconds, place),
+            va="center",
+            fontsize="small",
+            annotation_clip=False,
+        )
+    axes.set(xlabel="seconds of one proposal")
+    axes.margins(x=0.12)
+    axes.legend(fontsize="small")
+    return figure

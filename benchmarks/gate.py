@@ -1,0 +1,178 @@
+"""The regression gate: speed as ratios, and the regret of ``smoke``, against what is stored.
+
+Seconds are only ever compared with seconds of the same process: gpbo beside BoTorch, in turns. A
+loss is real where the whole interval of the ratio's median lies above what was stored by more than
+`SLOWER`; of regret, where the paired test over problems and seeds says so and the typical run lost
+more than `WORSE`.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from gpbo import Optimizer, Real, Space, problems
+from gpbo.backend import Streams
+from gpbo.design import sobol
+from gpbo.errors import InvalidData
+from gpbo.fitting import Inference
+
+from . import analysis, record, table
+
+#: Ratios of seconds, and of regret, from which on a loss counts.
+SLOWER, WORSE = 1.25, 1.25
+#: Of a false alarm, for all tests of regret together.
+_ALARM = 0.01
+_SPEED, _REGRET = "check-speed.json", "check-smoke.parquet"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One comparison.
+
+    Attributes:
+        name: What was compared.
+        stored, found: The ratio then and now; for regret, 1 and the typical ratio of now to then.
+        lost: Whether it is a real loss.
+    """
+
+    name: str
+    stored: float
+    found: float
+    lost: bool
+
+    def __str__(self) -> str:
+        verdict = "LOSS" if self.lost else "ok"
+        return f"{verdict:5} {self.name}: {self.found:.3g}, stored {self.stored:.3g}"
+
+
+def speed_ratios(repeats: int = 9) -> dict[str, list[float]]:
+    """Seconds of gpbo over seconds of BoTorch for the same work, of every repeat."""
+    return {
+        "suggestion, NUTS (warm) / BoTorch MAP": _suggestions("nuts", repeats),
+        "suggestion, MAP / BoTorch MAP": _suggestions("map", repeats),
+        "16 Thompson points / BoTorch": _thompson(repeats),
+    }
+
+
+def _suggestions(inference: Inference, repeats: int, n: int = 30) -> list[float]:
+    from .botorch_loop import suggest_with_map
+
+    problem = problems.get("hartmann6")
+    x = sobol(n + repeats + 1, problem.dim, Streams.named(0, "gate"))[0]
+    y = problem(x)
+    space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(problem.dim)])
+    optimizer = Optimizer(space, seed=0, inference=inference)
+    for params, value in zip(space.decode(x[:n]), y[:n].tolist(), strict=True):
+        optimizer.add(params, value)
+    ratios = []
+    for now in range(n, n + repeats + 1):
+        optimizer.add(space.decode(x[now : now + 1])[0], float(y[now]))
+        ours = _seconds(optimizer.ask)
+        theirs = _seconds(partial(suggest_with_map, x[: now + 1], y[: now + 1]))
+        ratios.append(ours / theirs)
+    return ratios[1:]  # the first of a process pays for loading
+
+
+def _thompson(repeats: int) -> list[float]:
+    from .thompson import batch_botorch, batch_ours
+
+    ours, theirs = (batch(100, 6, 16, "cpu") for batch in (batch_ours, batch_botorch))
+    ratios = [
+        _seconds(partial(ours, seed)) / _seconds(partial(theirs, seed))
+        for seed in range(repeats + 1)
+    ]
+    return ratios[1:]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def compare_speed(found: dict[str, list[float]], stored: dict[str, float]) -> list[Finding]:
+    """Ratios of now against medians of then; one that was not stored is no loss."""
+    findings = []
+    for name, ratios in found.items():
+        middle = statistics.median(ratios)
+        then = stored.get(name, middle)
+        low, _ = analysis.interval(np.array(ratios))
+        findings.append(Finding(name, then, middle, bool(low > SLOWER * then)))
+    return findings
+
+
+def compare_regret(found: pd.DataFrame, stored: pd.DataFrame) -> list[Finding]:
+    """The regret of every method against what was stored, paired by problem and seed.
+
+    `random` and `sobol` do not depend on the engine: where their values changed, the problems did.
+    """
+    now, then = (analysis.relative(analysis.regrets(rows)) for rows in (found, stored))
+    findings, names, tests = [], [], []
+    for method in now.columns.intersection(then.columns):
+        pair = pd.concat([now[method], then[method]], axis=1, keys=["now", "then"]).dropna()
+        loss = np.log(pair["now"]) - np.log(pair["then"])
+        if method in ("random", "sobol"):
+            same = bool((loss.abs() < 1e-9).all()) and len(pair) > 0
+            findings.append(Finding(f"regret of {method} (same problems)", 1.0, 1.0, not same))
+            continue
+        moved = loss[loss != 0].to_numpy()
+        p = float(stats.wilcoxon(moved, alternative="greater").pvalue) if len(moved) else 1.0
+        names.append((method, float(np.exp(loss.mean()))))
+        tests.append(p)
+    for (method, ratio), p in zip(names, _holm(tests), strict=True):
+        lost = p < _ALARM and ratio > WORSE
+        findings.append(Finding(f"regret of {method} on smoke", 1.0, ratio, lost))
+    return findings
+
+
+def _holm(tests: list[float]) -> list[float]:
+    from statsmodels.stats.multitest import multipletests
+
+    return list(multipletests(tests, method="holm")[1]) if tests else []
+
+
+def check(smoke: Path, folder: Path) -> list[Finding]:
+    """Everything against what the folder has.
+
+    Args:
+        smoke: Fresh results of the suite ``smoke``.
+        folder: What `keep` wrote into.
+
+    Raises:
+        InvalidData: the folder has no stored results, or ``smoke`` is no file of results.
+    """
+    found, _ = table.read(smoke)
+    stored, _ = table.read(folder / _REGRET)
+    if not (folder / _SPEED).exists():
+        raise InvalidData(f"{folder / _SPEED}: expected what `gpbo bench check --update` wrote")
+    known: dict[str, float] = json.loads((folder / _SPEED).read_text())["figures"]
+    torch.set_num_threads(1)
+    return compare_speed(speed_ratios(), known) + compare_regret(found, stored)
+
+
+def keep(smoke: Path, folder: Path) -> None:
+    """Store today's ratios, and the results of ``smoke``, as what is compared with from now on."""
+    torch.set_num_threads(1)
+    medians = {name: statistics.median(ratios) for name, ratios in speed_ratios().items()}
+    plain = {"machine": record.machine(), "figures": medians}
+    (folder / _SPEED).write_text(json.dumps(plain, indent=1) + "\n")
+    keep_results(smoke, folder / _REGRET)
+
+
+def keep_results(results: Path, target: Path) -> None:
+    """Copy a file of results without the configurations.
+
+    Raises:
+        InvalidData: no such file.
+    """
+    rows, header = table.read_table(results)
+    table.write(target, table.slim(rows), header)

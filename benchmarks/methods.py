@@ -1,0 +1,152 @@
+"""gpbo's own methods: all seeds of a problem as rows of one batch, timed part by part."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, cast
+
+import gpbo
+from gpbo.fitting import Inference, Model
+from gpbo.simulation import simulate
+from gpbo.situation import Strategy
+from gpbo.strategies import (
+    ExpectedImprovement,
+    ProbabilityOfImprovement,
+    RandomSearch,
+    SobolSearch,
+    ThompsonSampling,
+)
+from gpbo.trust_region import TrustRegion
+
+from . import kandasamy
+from .suites import Case
+from .timing import Done, TimedFunction, TimedStrategy
+from .trace import Trace
+
+#: The law of the evaluation times where there are several workers; see `gpbo.simulation.LAWS`.
+LAW = "exponential"
+
+
+class OwnMethod(Protocol):
+    """What runs all seeds of a case at once.
+
+    Attributes:
+        slow: Whether it fits the hyperparameters by a chain.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def slow(self) -> bool: ...
+
+    def run(self, case: Case, seeds: Sequence[int]) -> list[Trace]:
+        """A trace for each of these consecutive seeds."""
+        ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """A strategy with everything that it is run with; all start from the initial design.
+
+    Attributes:
+        workers, mode: With more than one, they run on a simulated clock, in step or not.
+    """
+
+    name: str
+    strategy: Strategy
+    inference: Inference = "nuts"
+    model: Model | None = None
+    workers: int = 1
+    mode: Literal["async", "sync"] = "async"
+
+    @property
+    def slow(self) -> bool:
+        """Whether it fits the hyperparameters by a chain."""
+        return self.strategy.uses_model and self.inference == "nuts"
+
+    def run(self, case: Case, seeds: Sequence[int]) -> list[Trace]:
+        """A trace for each of these consecutive seeds.
+
+        Where the problem has noise, a run makes one trial more, which is not in the trace: the
+        model it comes from says what is to be recommended after the last one.
+        """
+        problem = case.of(seeds)
+        function = TimedFunction(problem.function)
+        problem = replace(problem, function=function)
+        strategy = TimedStrategy(self.strategy)
+        options: dict[str, Any] = {
+            "strategy": strategy,
+            "runs": len(seeds),
+            "seed": seeds[0],
+            "budget": case.budget + int(problem.noise > 0 and self.strategy.uses_model),
+            "initial": max(case.design, self.workers),
+            "inference": self.inference,
+            "model": self.model,
+        }
+        began = time.perf_counter()
+        if self.workers > 1:
+            options |= {"workers": self.workers, "mode": self.mode, "times": LAW}
+            done = Done.simulated(simulate(problem, **options))
+        else:
+            runs = gpbo.replicate(problem, progress=False, **options)
+            if runs.stopped == "interrupted":
+                raise KeyboardInterrupt
+            done = Done.replicated(runs)
+        seconds = time.perf_counter() - began - function.seconds
+        return done.traces(self.name, case, problem, strategy, seconds)
+
+
+@dataclass(frozen=True)
+class KandasamyMethod:
+    """A method of `kandasamy`, on its cases: the clock ends the runs, not a budget."""
+
+    name: str
+    method: kandasamy.Method
+    slow: bool = False
+
+    def run(self, case: Case, seeds: Sequence[int]) -> list[Trace]:
+        """A trace for each of these consecutive seeds, the first of which is 0."""
+        setting = kandasamy.CASES[case.name]
+        strategy = TimedStrategy(self.method.strategy, self.method.strategy.uses_model)
+        horizon = min(setting.horizon, case.budget / setting.workers)
+        began = time.perf_counter()
+        timed = replace(self.method, strategy=cast(Strategy, strategy))
+        runs = kandasamy.run(setting, timed, len(seeds), horizon, "auto")
+        seconds = time.perf_counter() - began
+        done = Done.simulated(runs)
+        return done.traces(self.name, case, case.problem, strategy, seconds, timed_out=True)
+
+
+def _own() -> dict[str, OwnMethod]:
+    plain: dict[str, Strategy] = {
+        "ei": ExpectedImprovement(),
+        "pi": ProbabilityOfImprovement(),
+        "ts": ThompsonSampling(),
+    }
+    region = ThompsonSampling(trust_region=TrustRegion())
+    methods: list[OwnMethod] = [Method("random", RandomSearch()), Method("sobol", SobolSearch())]
+    inferences: tuple[Inference, ...] = ("nuts", "map")
+    modes: tuple[Literal["async", "sync"], ...] = ("sync", "async")
+    for name, strategy in plain.items():
+        for inference in inferences:
+            method = Method(f"{name}-{inference}", strategy, inference)
+            methods.append(method)
+            methods += [
+                replace(method, name=f"{method.name}-{mode}4", workers=4, mode=mode)
+                for mode in modes
+            ]
+    methods += [
+        Method("ei-nuts-saas", plain["ei"], "nuts", Model(prior="saas")),
+        Method("ts-nuts-region", region, "nuts"),
+        Method("ts-map-region", region, "map"),
+    ]
+    methods += [
+        KandasamyMethod(name, method) for name, method in kandasamy.methods(features=4096).items()
+    ]
+    return {method.name: method for method in methods}
+
+
+#: By name, such as ``"ei-nuts"``: strategy, inference, and if several workers, how many and how.
+#: Those of `kandasamy` have its names, such as ``"asyTS"``.
+METHODS: dict[str, OwnMethod] = _own()

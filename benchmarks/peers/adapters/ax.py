@@ -1,0 +1,80 @@
+"""Ax: its client at the default ("fast") strategy, BoTorch under Ax's transforms and log NEI."""
+
+from typing import Any, Literal
+
+from ax.api.client import Client
+from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
+
+from .base import Adapter, Task
+from .space import Parameter, Point
+
+
+class Fast(Adapter):
+    """``Client`` with the initial design in the place of its centre and Sobol points."""
+
+    method: Literal["fast", "quality"] = "fast"
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self._client = Client(random_seed=task.seed)
+        self._client.configure_experiment(parameters=[_config(p) for p in task.space])
+        self._client.configure_optimization(objective="-value")
+        if task.initial:
+            self._client.configure_generation_strategy(
+                method=self.method,
+                initialization_budget=task.initial,
+                initialization_random_seed=task.seed,
+                initialize_with_center=False,
+                allow_exceeding_initialization_budget=True,
+            )
+        self._trial = -1
+
+    def add(self, point: Point, value: float | None) -> None:
+        """As an attached trial."""
+        typed = {p.name: _typed(p, point[p.name]) for p in self.task.space}
+        self._trial = self._client.attach_trial(typed)
+        self.tell(value)
+
+    def ask(self) -> Point:
+        """The client's next trial."""
+        ((self._trial, params),) = self._client.get_next_trials(max_trials=1).items()
+        return self._numbers(params)
+
+    def tell(self, value: float | None) -> None:
+        """A failed evaluation is a failed trial."""
+        if value is None:
+            self._client.mark_trial_failed(self._trial)
+        else:
+            self._client.complete_trial(self._trial, raw_data={"value": value})
+
+    def recommend(self) -> Point | None:
+        """The best of the configurations by the model's prediction."""
+        params, _, _, _ = self._client.get_best_parameterization()
+        return self._numbers(params)
+
+    def _numbers(self, params: Any) -> Point:
+        return {p.name: float(params[p.name]) for p in self.task.space}
+
+
+def _config(parameter: Parameter) -> Any:
+    if parameter.kind in ("ordinal", "categorical"):
+        ordered = parameter.kind == "ordinal"
+        return ChoiceParameterConfig(
+            name=parameter.name,
+            values=[_typed(parameter, value) for value in parameter.values()],
+            parameter_type="int" if ordered else "str",
+            is_ordered=ordered,
+        )
+    return RangeParameterConfig(
+        name=parameter.name,
+        bounds=(parameter.low, parameter.high),
+        parameter_type="float" if parameter.kind == "real" else "int",
+        scaling="log" if parameter.log else "linear",
+    )
+
+
+def _typed(parameter: Parameter, value: float) -> Any:
+    """A categorical is text, so that nothing takes its number for a quantity."""
+    if parameter.kind == "real":
+        return float(value)
+    return str(int(value)) if parameter.kind == "categorical" else int(value)

@@ -1,0 +1,86 @@
+"""What an adapter does: one run of one peer, everything minimised, one point at a time."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .space import Parameter, Point
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run begins with.
+
+    Attributes:
+        space: The parameters, at least one.
+        seed: Of everything random in the peer, 0 or more.
+        budget: Evaluations in all, the initial design among them.
+        initial: Results of an initial design that will be added before the first `Adapter.ask`.
+    """
+
+    space: tuple[Parameter, ...]
+    seed: int
+    budget: int
+    initial: int
+
+
+class Adapter(ABC):
+    """A peer behind ask and tell.
+
+    The results of the initial design stand in for the peer's own initial phase; all else is as its
+    authors set it.
+    """
+
+    #: Seconds of the parts of the last `ask`, where the peer's parts can be told apart.
+    fit_s: float | None = None
+    acquisition_s: float | None = None
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    @abstractmethod
+    def add(self, point: Point, value: float | None) -> None:
+        """Take a result that was not asked for; None is a failed evaluation."""
+
+    @abstractmethod
+    def ask(self) -> Point:
+        """The next point to evaluate."""
+
+    @abstractmethod
+    def tell(self, value: float | None) -> None:
+        """Take the result of the point that was asked for last."""
+
+    def recommend(self) -> Point | None:
+        """The point that the peer holds for the best; None if that is the best one observed."""
+        return None
+
+
+class Results:
+    """Points and values for a peer that knows nothing of failed evaluations.
+
+    It is told the worst value so far in the place of a missing one, the usual remedy: without any
+    value it would propose the same point again.
+    """
+
+    def __init__(self) -> None:
+        self.points: list[Point] = []
+        self._given: list[float | None] = []
+
+    def append(self, point: Point, value: float | None) -> None:
+        """One more result."""
+        self.points.append(point)
+        self._given.append(value)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def values(self) -> list[float]:
+        """A value for every point."""
+        return imputed(self._given)
+
+
+def imputed(values: Sequence[float | None]) -> list[float]:
+    """The worst of the values for each that is missing; 0 if there is none."""
+    worst = max((value for value in values if value is not None), default=0.0)
+    return [worst if value is None else value for value in values]

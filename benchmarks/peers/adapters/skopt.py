@@ -1,0 +1,72 @@
+"""scikit-optimize: the Gaussian process of its ``gp_minimize``, acquisitions by ``gp_hedge``."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+from skopt import Optimizer
+from skopt.space import Categorical, Integer, Real
+from skopt.utils import cook_estimator, normalize_dimensions
+
+from .base import Adapter, Results, Task
+from .space import Parameter, Point
+
+
+class GaussianProcess(Adapter):
+    """``gp_minimize``, taken apart into ask and tell."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        random = check_random_state(task.seed)
+        dimensions = normalize_dimensions([_dimension(p) for p in task.space])
+        estimator = cook_estimator(
+            "GP",
+            space=dimensions,
+            random_state=random.randint(0, np.iinfo(np.int32).max),
+            noise="gaussian",
+        )
+        self._optimizer = Optimizer(
+            dimensions,
+            estimator,
+            n_initial_points=task.initial or 10,
+            random_state=random,
+            acq_func="gp_hedge",
+            acq_optimizer="auto",
+            acq_optimizer_kwargs={"n_points": 10_000, "n_restarts_optimizer": 5, "n_jobs": 1},
+        )
+        self._results = Results()
+        self._told = 0
+
+    def add(self, point: Point, value: float | None) -> None:
+        """Told at the next ask, all at once: a model is fitted whenever something is told."""
+        self._results.append(point, value)
+
+    def ask(self) -> Point:
+        """The model is fitted as the results are told."""
+        points = [self._typed(point) for point in self._results.points[self._told :]]
+        if points:
+            self._optimizer.tell(points, self._results.values[self._told :])
+            self._told = len(self._results)
+        asked = self._optimizer.ask()
+        self._asked = {p.name: value for p, value in zip(self.task.space, asked, strict=True)}
+        return self._asked
+
+    def tell(self, value: float | None) -> None:
+        """A failed evaluation has the worst value so far."""
+        self.add(self._asked, value)
+
+    def _typed(self, point: Point) -> list[Any]:
+        return [
+            float(point[p.name]) if p.kind == "real" else int(point[p.name])
+            for p in self.task.space
+        ]
+
+
+def _dimension(parameter: Parameter) -> Any:
+    """There is no ordinal one: the number in the list is an integer."""
+    prior = "log-uniform" if parameter.log else "uniform"
+    if parameter.kind == "real":
+        return Real(parameter.low, parameter.high, prior=prior)
+    if parameter.kind == "categorical":
+        return Categorical(parameter.values())
+    return Integer(int(parameter.low), int(parameter.high), prior=prior)

@@ -1,0 +1,37 @@
+"""A peer as a value: where it comes from, how it is installed, what may be done with it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another optimizer, as its authors set it up.
+
+    Attributes:
+        name: By which `run_peer` knows it.
+        title: For tables.
+        adapter: ``file.py:Class``; a file that is not absolute is one of ``adapters/``.
+        environment: Its requirements, a file in ``requirements/``.
+        distributions: Whose versions are recorded, the peer's own first.
+        needs: Those of them without which it is not installed; by default the first.
+        extra: gpbo's extra that installs it beside gpbo; None where the pins conflict.
+        citation: What to cite.
+        licence: Under which it is published, and what follows.
+        settings: What is not its default, and why; how it takes what it has no type for.
+        not_beside_gpbo: Why there is no extra.
+    """
+
+    name: str
+    title: str
+    adapter: str
+    environment: str
+    distributions: tuple[str, ...]
+    citation: str
+    licence: str
+    settings: str
+    extra: str | None = None
+    not_beside_gpbo: str | None = None
+    needs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "needs", self.needs or self.distributions[:1])

@@ -1,0 +1,180 @@
+"""One run of a peer on a problem: its process proposes, this one evaluates and keeps the record."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gpbo.space import Space
+
+from ..trace import Evaluate, Evaluation, Params, Status, Trace
+from .catalogue import PEERS
+from .conversation import Conversation, Limits
+from .environments import HERE, interpreter, why_not
+from .failure import PeerFailure
+from .peer import Peer
+from .spaces import SearchedSpace
+
+
+def run_peer(
+    name: str | Peer,
+    *,
+    space: Space,
+    evaluate: Evaluate,
+    design: Sequence[Params],
+    budget: int,
+    seed: int,
+    limits: Limits | None = None,
+    problem: str = "",
+    recommend_always: bool = False,
+) -> Trace:
+    """What a peer does on a problem, in a process of its own.
+
+    Args:
+        name: A key of `PEERS`, or a peer of your own.
+        space: What is searched.
+        evaluate: The objective; what it raises ends the run and is raised here.
+        design: The first configurations, whose results the peer is given before its first proposal.
+        budget: Evaluations in all.
+        seed: Of the peer, 0 or more.
+        limits: Seconds and threads.
+        problem: The problem's name, for the record.
+        recommend_always: Ask what the peer would recommend after every evaluation, not only after
+            the last. Costs little: it is asked when the model is up to date.
+
+    Returns:
+        The record. A crash, a hang, a refusal or an answer that makes no sense ends it early, and
+        ``failure`` says what it was.
+
+    Raises:
+        KeyError: There is no peer of this name.
+    """
+    peer = PEERS[name] if isinstance(name, str) else name
+    record = _Record(evaluate, space)
+    empty = Trace(peer.name, problem, seed, budget, min(len(design), budget))
+    try:
+        missing = why_not(peer)
+        if missing:
+            raise PeerFailure(missing)
+        _converse(peer, record, space, design[:budget], empty, limits or Limits(), recommend_always)
+    except PeerFailure as failure:
+        return replace(empty, failure=f"{peer.name}: {failure}", **record.entries())
+    return replace(empty, **record.entries())
+
+
+def _converse(
+    peer: Peer,
+    record: "_Record",
+    space: Space,
+    design: Sequence[Params],
+    trace: Trace,
+    limits: Limits,
+    recommend_always: bool,
+) -> None:
+    """The whole conversation.
+
+    Raises:
+        PeerFailure: It ended early; the record has what there was.
+    """
+    for params in design:
+        record.evaluate(params)
+    searched = SearchedSpace(space)
+    command = [str(interpreter(peer)), "-P", str(HERE / "adapters" / "__main__.py")]
+    with Conversation(command, limits) as talk:
+        started = talk.ask(
+            "start",
+            adapter=peer.adapter,
+            space=[vars(parameter) for parameter in searched.parameters],
+            seed=trace.seed,
+            budget=trace.budget,
+            initial=len(design),
+            direction="minimize",
+            threads=limits.threads,
+            distributions=list(peer.distributions),
+        )
+        record.versions = _get(started, "versions", dict)
+        for params, value in zip(record.params, record.values, strict=True):
+            talk.ask("add", point=searched.encode(params), value=value)
+        while len(record.params) < trace.budget:
+            answer = talk.ask("ask")
+            params = searched.decode(answer.get("point"))
+            if recommend_always:
+                _recommend(talk, record, searched)
+            record.evaluate(params, answer)
+            talk.ask("tell", value=record.values[-1])
+        _recommend(talk, record, searched)
+
+
+def _recommend(talk: Conversation, record: "_Record", searched: SearchedSpace) -> None:
+    """What the peer would recommend after the results so far."""
+    point = talk.ask("recommend").get("point")
+    if point is not None and record.params:
+        record.recommend(searched.decode(point))
+
+
+def _get(answer: Mapping[str, Any], key: str, kind: type) -> Any:
+    """What an answer must have."""
+    value = answer.get(key)
+    if not isinstance(value, kind):
+        raise PeerFailure(f"the answer {answer!r} has no {key}")
+    return value
+
+
+@dataclass
+class _Record:
+    """The entries of a trace as they come."""
+
+    objective: Evaluate
+    space: Space
+    params: list[Params] = field(default_factory=list)
+    results: list[Evaluation] = field(default_factory=list)
+    asks: list[Mapping[str, Any]] = field(default_factory=list)
+    recommended: dict[int, tuple[Params, float | None]] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def values(self) -> list[float | None]:
+        """Every value observed."""
+        return [result.value for result in self.results]
+
+    def evaluate(self, params: Params, ask: Mapping[str, Any] | None = None) -> None:
+        """Evaluate the next configuration, which an ``ask`` answered or the design has."""
+        ask = {"seconds": 0.0} if ask is None else ask
+        _get(ask, "seconds", float)
+        began = time.perf_counter()
+        result = self.objective(params, len(self.params))
+        seconds = result.seconds or time.perf_counter() - began
+        self.params.append(dict(params))
+        self.results.append(replace(result, seconds=seconds))
+        self.asks.append(ask)
+
+    def recommend(self, params: Params) -> None:
+        """Note what is recommended after the last evaluation."""
+        self.recommended[len(self.params) - 1] = (params, self._truth(params))
+
+    def _truth(self, params: Params) -> float | None:
+        """The noiseless value: most often of a configuration that was evaluated."""
+        key = self.space.key(params)
+        for known, result in zip(self.params, self.results, strict=True):
+            if self.space.key(known) == key:
+                return result.truth
+        return self.objective(params, len(self.params)).truth
+
+    def entries(self) -> dict[str, Any]:
+        """The fields of a trace."""
+        status: list[Status] = ["failed" if v is None else "completed" for v in self.values]
+        count = range(len(self.params))
+        nothing = (None, None)
+        return {
+            "params": tuple(self.params),
+            "values": tuple(self.values),
+            "truth": tuple(result.truth for result in self.results),
+            "status": tuple(status),
+            "ask_s": tuple(ask["seconds"] for ask in self.asks),
+            "fit_s": tuple(ask.get("fit_s") for ask in self.asks),
+            "acquisition_s": tuple(ask.get("acquisition_s") for ask in self.asks),
+            "evaluation_s": tuple(result.seconds for result in self.results),
+            "recommended": tuple(self.recommended.get(i, nothing)[0] for i in count),
+            "recommended_truth": tuple(self.recommended.get(i, nothing)[1] for i in count),
+            "versions": dict(self.versions),
+        }

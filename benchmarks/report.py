@@ -1,0 +1,392 @@
+"""The report of a suite: Markdown with figures, and the same as one HTML file."""
+
+import base64
+import html
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from . import analysis, figures, table
+from .suites import DEFAULT, Suite
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1em }
+table { border-collapse: collapse; margin: 1rem 0; font-size: 13px }
+table { display: block; overflow-x: auto }
+th, td { padding: .2rem .6rem; border-bottom: 1px solid #ddd; white-space: nowrap }
+th { border-bottom: 2px solid #888 } img { max-width: 100% }
+"""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The rows of a suite with their regret, and where they were measured.
+
+    Attributes:
+        sequential: Of the methods that ask for one point at a time.
+        parallel: Of those with several workers on a simulated clock.
+        reference: The method that the others are tested against.
+    """
+
+    name: str
+    header: Mapping[str, Any]
+    sequential: pd.DataFrame
+    parallel: pd.DataFrame
+    reference: str
+    targets: tuple[float, ...]
+
+    @classmethod
+    def of(
+        cls, rows: pd.DataFrame, header: Mapping[str, Any], targets: Sequence[float]
+    ) -> "Findings":
+        """From the rows of a file. The reference is gpbo's default, or else the first method."""
+        rows = analysis.regrets(rows)
+        several = rows.groupby("method")["clock"].transform(lambda clock: clock.notna().any())
+        sequential, parallel = rows[~several], rows[several]
+        known = list(sequential["method"].unique())
+        reference = DEFAULT if DEFAULT in known or not known else known[0]
+        return cls(header["suite"], header, sequential, parallel, reference, tuple(targets))
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the methods recommend something else than the best that they saw."""
+        return bool((self.sequential["noise"] > 0).any())
+
+    @property
+    def measure(self) -> str:
+        """The regret that methods are ranked by: with noise, that of what they recommend."""
+        return "inference" if self.noisy else "simple"
+
+
+#: A part of a report: its text, and its figures by name.
+Section = tuple[str, dict[str, Figure]]
+
+
+def pipes(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; columns that begin with a digit or a sign are aligned to the right."""
+    cells = [[str(cell) for cell in line] for line in lines]
+    columns = zip(*cells, strict=True) if cells else [()] * len(header)
+    rule = ["--:" if all(map(_is_figure, column)) else ":--" for column in columns]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *cells])
+
+
+def _is_figure(cell: str) -> bool:
+    return not cell or cell.lstrip("*-")[:1] in "0123456789∞"
+
+
+def number(value: float) -> str:
+    """Three digits; an infinite one is written as such, an unknown one not at all."""
+    if np.isnan(value):
+        return ""
+    return "∞" if np.isinf(value) else f"{value:.3g}"
+
+
+def where(header: Mapping[str, Any]) -> str:
+    """Commit, machine and versions."""
+    versions = ", ".join(f"{name} {found}" for name, found in header["versions"].items())
+    return (
+        f"Commit {header['commit']}, {header['date']}; {header['processor']}, {header['cores']} "
+        f"cores, {header['gpu'] or 'no GPU'}; Python {header['python']}, {versions}."
+    )
+
+
+def measured_where(findings: Findings) -> Section:
+    """Machine, versions, seeds: the first lines of every report."""
+    header = findings.header
+    lines = [
+        where(header),
+        f"{len(header['seeds'])} seeds, {header['processes']} at a time, a thread each. Of each "
+        "seed all methods have the same problem, noise and initial design. Seconds of gpbo's own "
+        "methods are those of a batch of all seeds, divided by the seeds; every run of a peer is "
+        "a process of its own.",
+    ]
+    return "\n\n".join(lines), {}
+
+
+def verdict(findings: Findings) -> Section:
+    """Where the reference stands by average rank, and on which problems it is not the best."""
+    table = analysis.ranks(findings.sequential, findings.measure)
+    average = table.mean().sort_values()
+    gap = analysis.critical_difference(*table.shape)
+    best, own = average.index[0], findings.reference
+    if np.isclose(average[own], average.iloc[0]):
+        place = "first"
+    elif average[own] - average.iloc[0] < gap:
+        place = f"not told apart from the first, {best},"
+    else:
+        place = f"behind {best}"
+    beaten = [
+        f"{problem} ({row.idxmin()} {row.min():.2g}, {own} {row[own]:.2g})"
+        for problem, row in table.iterrows()
+        if row[own] > row.min()
+    ]
+    text = (
+        f"`{own}` is {place} by average rank ({average[own]:.2f} of {len(average)} methods on "
+        f"{len(table)} problems; ranks that differ by less than {gap:.2f} are not told apart)."
+    )
+    others = "; ".join(beaten) if beaten else "none"
+    return f"{text}\n\nProblems on which another method has a better rank: {others}.", {}
+
+
+def rank_section(findings: Findings) -> Section:
+    """Average ranks with Friedman's and Nemenyi's tests."""
+    table = analysis.ranks(findings.sequential, findings.measure)
+    relative = analysis.relative(findings.sequential, findings.measure)
+    typical = np.exp(np.log(relative).groupby(level="problem").median().mean())
+    lines = [
+        [f"`{method}`", f"{rank:.2f}", number(typical[method])]
+        for method, rank in table.mean().sort_values().items()
+    ]
+    p = analysis.friedman(table)
+    gap = analysis.critical_difference(*table.shape)
+    text = pipes(["method", "average rank", "regret / design's regret"], lines)
+    note = (
+        f"Ranks by {findings.measure} regret at the end, for every seed, averaged over the seeds "
+        f"and then over {len(table)} problems. Friedman: p = {number(p)}. Critical difference "
+        f"(Nemenyi, {analysis.CONFIDENCE:.0%}): {gap:.2f}. The last column is the geometric mean "
+        "over the problems of the median; regret below "
+        f"{analysis.NEGLIGIBLE:g} of the design's is a tie."
+    )
+    drawn = {"ranks": figures.critical_difference(table)} if _tests(table) else {}
+    return f"{text}\n\n{note}", drawn
+
+
+def _tests(table: pd.DataFrame) -> bool:
+    return len(table) >= 2 and table.shape[1] >= 3
+
+
+def regret_section(findings: Findings) -> Section:
+    """Medians and quartiles at the end, the least of each problem in bold."""
+    parts = []
+    for measure in ["simple", "inference"] if findings.noisy else ["simple"]:
+        found = analysis.summary(findings.sequential, measure)
+        methods = list(findings.sequential["method"].unique())
+        lines = []
+        for problem, own in found.groupby("problem", sort=False):
+            own = own.set_index("method")
+            least = own["median"].min()
+            cells = [_cell(own.loc[method], least) for method in methods]
+            lines.append([problem, *cells])
+        header = ["problem", *[f"`{method}`" for method in methods]]
+        parts.append(f"Median {measure} regret (quartiles):\n\n{pipes(header, lines)}")
+    drawn = {"regret": figures.against_evaluations(findings.sequential, findings.measure)}
+    drawn["seconds"] = figures.against_seconds(findings.sequential)
+    if not findings.sequential["optimum"].notna().all():  # real objectives, which take their time
+        drawn["wall"] = figures.against_seconds(findings.sequential, "wall_s")
+    return "\n\n".join(parts), drawn
+
+
+def _cell(row: pd.Series, least: float) -> str:
+    median = number(row["median"])
+    bold = f"**{median}**" if row["median"] <= least else median
+    failed = f", {row['failed']} failed" if row["failed"] else ""
+    return f"{bold} ({number(row['q1'])}, {number(row['q3'])}{failed})"
+
+
+def interval_section(findings: Findings) -> Section:
+    """Bootstrap intervals of the medians."""
+    found = analysis.summary(findings.sequential, findings.measure)
+    lines = [
+        [r.problem, f"`{r.method}`", r.runs, number(r.median), number(r.low), number(r.high)]
+        for r in found.itertuples()
+    ]
+    header = ["problem", "method", "runs", "median", "from", "to"]
+    return f"95 % bootstrap intervals of the median.\n\n{pipes(header, lines)}", {}
+
+
+def test_section(findings: Findings) -> Section:
+    """Paired tests against the reference."""
+    found = analysis.compared(findings.sequential, findings.reference, findings.measure)
+    lines = [
+        [
+            r.problem,
+            f"`{r.method}`",
+            f"{r.won} : {r.lost}",
+            number(r.effect),
+            number(r.p),
+            number(r.p_holm),
+            "" if not r.p_holm < 1 - analysis.CONFIDENCE else "better" if r.effect > 0 else "worse",
+        ]
+        for r in found.itertuples()
+    ]
+    header = ["problem", f"`{findings.reference}` against", "won : lost", "effect", "p", "p (Holm)"]
+    seeds = len(findings.header["seeds"])
+    least = 2 / 2**seeds
+    note = (
+        "Paired Wilcoxon signed-rank tests over the seeds, corrected by Holm for all tests of this "
+        f"table; effect: rank-biserial correlation. With {seeds} seeds no p is below {least:.2g}."
+    )
+    return f"{note}\n\n{pipes([*header, 'verdict'], lines)}", {}
+
+
+def target_section(findings: Findings) -> Section:
+    """Time to target and data profiles."""
+    found = analysis.to_target(findings.sequential, findings.targets)
+    lines = []
+    for method, own in found.groupby("method", sort=False):
+        cells: list[str] = []
+        for share in findings.targets:
+            runs = own[own["target"] == share]
+            reached = np.isfinite(runs["evaluations"])
+            median = analysis.quartiles(runs["evaluations"].to_numpy())[1]
+            seconds = analysis.quartiles(runs["seconds"].to_numpy())[1]
+            cells += [f"{reached.mean():.0%}", number(median), number(seconds)]
+        lines.append([f"`{method}`", *cells])
+    header = ["method"]
+    for share in findings.targets:
+        header += [f"reached {share:g}", "evaluations", "seconds"]
+    note = (
+        "Share of runs that reached a share of the initial design's regret; medians over all runs "
+        "of the evaluations and seconds until then, ∞ where most runs did not."
+    )
+    drawn = {"profile": figures.data_profile(findings.sequential, findings.targets)}
+    return f"{note}\n\n{pipes(header, lines)}", drawn
+
+
+def overhead_section(findings: Findings) -> Section:
+    """Seconds of a proposal and its parts."""
+    rows = pd.concat([findings.sequential, findings.parallel])
+    found = analysis.overhead(rows)
+    means = found.groupby("method")[["ask", "fit", "acquisition", "other"]].mean()
+    together = found.groupby("method")["together"].max()
+    lines = [
+        [f"`{method}`", *map(number, row), int(together[method])]
+        for method, row in means.sort_values("ask").iterrows()
+    ]
+    header = ["method", "seconds of a proposal", "fit", "acquisition", "other", "runs together"]
+    note = "Means over all proposals and problems, the share of one run."
+    return f"{note}\n\n{pipes(header, lines)}", {"overhead": figures.overhead(found)}
+
+
+def parallel_section(findings: Findings) -> Section:
+    """Methods with several workers: regret at equal times and at equal evaluations."""
+    rows = findings.parallel
+    lines = []
+    for problem, own in rows.groupby("problem", sort=False):
+        runs = own.groupby(["method", "seed"])
+        time = runs["clock"].max().min()
+        fewest = int(own[own["status"] != "missing"].groupby(["method", "seed"]).size().min())
+        at = analysis.at_time(own, np.array([time]), "clock")[time].groupby("method").median()
+        even = own[own["evaluation"] == fewest].groupby("method")["simple"].median()
+        done = own[own["clock"] <= time].groupby(["method", "seed"]).size().groupby("method").mean()
+        for method in own["method"].unique():
+            lines.append(
+                [problem, f"`{method}`", number(time), number(done[method]), number(at[method]),
+                 fewest, number(even[method])]
+            )  # fmt: skip
+    header = ["problem", "method", "time", "evaluations by then", "median regret then"]
+    header += ["evaluations", "median regret after these"]
+    note = (
+        "Workers on a simulated clock, on which an evaluation takes 1 on average and an ask takes "
+        "none. Compared at the time when the first method had used its budget, and at equally many "
+        "evaluations."
+    )
+    return f"{note}\n\n{pipes(header, lines)}", {"clock": figures.against_clock(rows)}
+
+
+def failure_section(findings: Findings) -> Section:
+    """Runs that ended early."""
+    rows = pd.concat([findings.sequential, findings.parallel])
+    ended = rows[rows["failure"].notna()].drop_duplicates(analysis.RUN)
+    grouped = ended.groupby(["method", "problem", "failure"])["seed"].count().reset_index()
+    if grouped.empty:
+        return "None.", {}
+    lines = [
+        [f"`{r.method}`", r.problem, r.seed, r.failure.replace("\n", " ").replace("|", "/")]
+        for r in grouped.itertuples()
+    ]
+    return pipes(["method", "problem", "runs", "why"], lines), {}
+
+
+def version_section(findings: Findings) -> Section:
+    """The versions of everything that was compared, and the problems with their citations."""
+    rows = pd.concat([findings.sequential, findings.parallel])
+    lines = [
+        [f"`{method}`", ", ".join(f"{n} {v}" for n, v in json.loads(found).items())]
+        for method, found in rows.groupby("method", sort=False)["versions"].first().items()
+    ]
+    return pipes(["method", "versions"], lines), {}
+
+
+_ALONE: dict[str, Callable[[Findings], Section]] = {
+    "Verdict": verdict,
+    "Ranks": rank_section,
+    "Regret": regret_section,
+    "Intervals": interval_section,
+    "Tests": test_section,
+    "Time to target": target_section,
+}
+
+
+def sections(findings: Findings) -> dict[str, Section]:
+    """All parts of a report, by title."""
+    makers: dict[str, Callable[[Findings], Section]] = {"Measured": measured_where}
+    if not findings.sequential.empty:
+        makers |= _ALONE
+    if not findings.parallel.empty:
+        makers["Several workers"] = parallel_section
+    makers |= {
+        "Overhead": overhead_section,
+        "Runs that ended early": failure_section,
+        "Versions": version_section,
+    }
+    return {title: make(findings) for title, make in makers.items()}
+
+
+def problem_section(suite: Suite) -> str:
+    """The problems of a suite."""
+    lines = [
+        [case.name, case.problem.dim, case.budget, number(case.problem.noise),
+         f"{case.problem.optimum:.15g}" if case.optimum_known else "unknown", case.problem.citation]
+        for case in suite.cases
+    ]  # fmt: skip
+    return pipes(["problem", "d", "budget", "noise", "optimum", "from"], lines)
+
+
+def write(results: Path, suite: Suite) -> tuple[Path, Path]:
+    """Write ``report.md``, its figures, and ``report.html`` beside a file of results.
+
+    Raises:
+        InvalidData: no such file.
+    """
+    rows, header = table.read(results)
+    findings = Findings.of(rows, header, suite.targets)
+    folder = results.parent / "figures"
+    folder.mkdir(exist_ok=True)
+    parts = [f"# Benchmark suite `{findings.name}`"]
+    for title, (text, drawn) in sections(findings).items():
+        parts += [f"## {title}", text]
+        for name, figure in drawn.items():
+            figure.savefig(folder / f"{name}.png", dpi=120)
+            parts.append(f"![{name}](figures/{name}.png)")
+    parts += ["## Problems", problem_section(suite)]
+    text = "\n\n".join(parts) + "\n"
+    markdown, page = results.with_name("report.md"), results.with_name("report.html")
+    markdown.write_text(text)
+    page.write_text(as_html(text, results.parent))
+    return markdown, page
+
+
+def as_html(text: str, folder: Path) -> str:
+    """Markdown as one HTML page that needs nothing else: pictures are inside."""
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("commonmark").enable("table").render(text)
+
+    def inside(found: re.Match[str]) -> str:
+        data = base64.b64encode((folder / found[1]).read_bytes()).decode()
+        return f'src="data:image/png;base64,{data}"'
+
+    body = re.sub(r'src="([^":]+\.png)"', inside, body)
+    title = html.escape(text.splitlines()[0].lstrip("# ").replace("`", ""))
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{_STYLE}</style>{body}</html>\n"
+    )

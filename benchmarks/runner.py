@@ -1,0 +1,186 @@
+"""Runs a suite: unit after unit in processes of one thread, each kept as soon as it is done.
+
+Whatever ends the run, the same command goes on with the units that are not there yet.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from gpbo.errors import InvalidOption
+
+from . import table
+from .methods import METHODS
+from .record import machine
+from .suites import Suite
+from .trace import Trace
+from .units import Unit, units
+
+#: Told of every unit: how many are done, of how many, and which it was.
+Show = Callable[[int, int, Unit, str], None]
+
+_RESULTS, _UNITS, _PEERS = "trials.parquet", "units", "peer-traces"
+#: Every process has one thread: so many small matrices gain nothing from more.
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A suite with the methods that are to be run, and where.
+
+    Attributes:
+        folder: Of this suite's results; peers' traces lie beside it.
+        processes: How many units are measured at a time.
+    """
+
+    suite: Suite
+    methods: tuple[str, ...]
+    folder: Path
+    processes: int = 1
+
+    @property
+    def results(self) -> Path:
+        """The file of all rows, once everything is done."""
+        return self.folder / _RESULTS
+
+    @property
+    def units(self) -> list[Unit]:
+        """All there is to do."""
+        return list(units(self.suite, self.methods, self.folder.parent / _PEERS))
+
+    def execute(self, show: Show) -> Path:
+        """Measure what is not there yet, and write all of it to one file.
+
+        Raises:
+            InvalidOption: the folder has units of another commit.
+        """
+        header = self._header()
+        self._refuse_another_commit(header["commit"])
+        every = self.units
+        left = [unit for unit in every if not self._path(unit).exists()]
+        done = len(every) - len(left)
+        for unit, traces in measured(left, self.processes):
+            found = table.rows(self.suite.name, unit.case, traces)
+            table.write(self._path(unit), found, header)
+            done += 1
+            show(done, len(every), unit, next((t.failure for t in traces if t.failure), ""))
+        parts = [table.read_table(self._path(unit))[0] for unit in every]
+        table.write(self.results, pa.concat_tables(parts), header)
+        return self.results
+
+    def clear(self) -> None:
+        """Forget what was measured, other than the traces of peers."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.folder)
+
+    def _path(self, unit: Unit) -> Path:
+        return self.folder / _UNITS / unit.file
+
+    def _header(self) -> dict[str, Any]:
+        where = machine()
+        return {
+            **where,
+            "suite": self.suite.name,
+            "seeds": list(range(self.suite.seeds)),
+            "methods": list(self.methods),
+            "processes": self.processes,
+            "threads_per_process": 1,
+        }
+
+    def _refuse_another_commit(self, commit: str) -> None:
+        for path in sorted((self.folder / _UNITS).glob("*.parquet"))[:1]:
+            other = table.read_table(path)[1]["commit"]
+            if other != commit:
+                raise InvalidOption(
+                    f"--output={self.folder.parent}: has results of commit {other}, and this is "
+                    f"{commit}: expected another folder, or --fresh to measure all anew"
+                )
+
+
+def measured(work: Sequence[Unit], processes: int) -> Iterator[tuple[Unit, list[Trace]]]:
+    """The units as they are done; one that raised, or killed its process, with traces that say so.
+
+    A process that dies takes down the others that run at the time. They, and it, are tried once
+    more, each alone, so that only the culprit fails.
+    """
+    suspects: list[Unit] = []
+    for unit, outcome in _attempt(work, processes):
+        if isinstance(outcome, BrokenProcessPool):
+            suspects.append(unit)
+        else:
+            yield unit, outcome
+    for suspect in suspects:
+        for unit, outcome in _attempt([suspect], 1):
+            if isinstance(outcome, BrokenProcessPool):
+                outcome = unit.failed("its process died")
+            yield unit, outcome
+
+
+def _attempt(
+    work: Sequence[Unit], processes: int
+) -> Iterator[tuple[Unit, list[Trace] | BrokenProcessPool]]:
+    from loky import ProcessPoolExecutor
+
+    if not work:
+        return
+    pool = ProcessPoolExecutor(
+        min(processes, len(work)), initializer=_begin, initargs=(os.getpid(),), env=_ONE_THREAD
+    )
+    try:
+        futures: dict[Future[list[Trace]], Unit] = {pool.submit(_measure, u): u for u in work}
+        for future in as_completed(futures):
+            unit, error = futures[future], future.exception()
+            if error is None:
+                yield unit, future.result()
+            elif isinstance(error, BrokenProcessPool):
+                yield unit, error
+            else:
+                yield unit, unit.failed(f"{type(error).__name__}: {error}")
+    finally:
+        pool.shutdown(wait=True, kill_workers=True)
+
+
+def _begin(parent: int) -> None:
+    """The parent alone hears Ctrl-C; a process whose parent is gone ends."""
+    import threading
+
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    import time
+
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _measure(unit: Unit) -> list[Trace]:
+    return unit.measure()
+
+
+def chosen_methods(suite: Suite, wanted: Sequence[str], peers: Sequence[str]) -> tuple[str, ...]:
+    """The names of the methods to run: those wanted, by default the suite's and then all peers.
+
+    Raises:
+        InvalidOption: there is no such method.
+    """
+    names = list(wanted) or [*suite.methods, *peers]
+    for name in names:
+        if name not in METHODS and name not in peers:
+            known = ", ".join([*METHODS, *peers])
+            raise InvalidOption(f"--method={name}: expected one of {known}")
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,238 @@
+"""The suites: which problems, how many evaluations and seeds, and which of gpbo's methods.
+
+Everything is a frozen value. The optimum of a synthetic problem moves with the seed, off the
+centre of the cube and off its bounds (`gpbo.problems.Problem.shifted`): methods that try the
+centre or the bounds first gain nothing by it. All methods of a seed see the same problem, noise
+and initial design, which is scrambled Sobol.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from gpbo import problems
+from gpbo.backend import DTYPE
+from gpbo.errors import InvalidOption
+from gpbo.optimizer import default_initial
+from gpbo.problems import Problem
+
+from . import kandasamy
+from .estimators import TUNING
+
+#: The methods of gpbo that a sequential comparison runs: every acquisition with hyperparameters
+#: integrated out and with their most probable values, and the two searches without a model.
+SEQUENTIAL = ("ei-nuts", "ei-map", "pi-nuts", "pi-map", "ts-nuts", "ts-map", "random", "sobol")
+#: Four workers, in step and without waiting.
+PARALLEL = ("ei-map-sync4", "ei-map-async4", "ts-nuts-sync4", "ts-nuts-async4")
+#: The method that the others are compared with: what ``gpbo.minimize`` does by default.
+DEFAULT = "ei-nuts"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A problem as a suite poses it.
+
+    Attributes:
+        name: Unique in its suite.
+        problem: The function, its box, its optimum and its citation, without a shift.
+        budget: Evaluations of every run, the initial design among them.
+        shifted: Whether every seed moves the optimum.
+        optimum_known: If not, regret is counted from the best value that any method found.
+    """
+
+    name: str
+    problem: Problem
+    budget: int
+    shifted: bool = True
+    optimum_known: bool = True
+
+    @property
+    def design(self) -> int:
+        """Evaluations of the initial design: `gpbo.Optimizer`'s default, at most half of all."""
+        return min(default_initial(self.problem.space), max(1, self.budget // 2))
+
+    def of(self, seeds: Sequence[int]) -> Problem:
+        """The problem of these seeds, a row for each."""
+        return self.problem.shifted(*seeds) if self.shifted else self.problem
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Problems, methods and seeds that are run and reported together.
+
+    Attributes:
+        seeds: How many, from 0 on.
+        methods: Names in `gpbo_benchmarks.methods.METHODS`.
+        peers: Whether the other packages' methods are compared too, where they are installed.
+        targets: Of the time to target: shares of the regret that the initial design leaves.
+    """
+
+    name: str
+    cases: tuple[Case, ...]
+    seeds: int
+    methods: tuple[str, ...] = SEQUENTIAL
+    peers: bool = True
+    targets: tuple[float, ...] = (0.1, 0.01, 0.001)
+
+    def case(self, name: str) -> Case:
+        """The case of this name.
+
+        Raises:
+            InvalidOption: there is none.
+        """
+        for case in self.cases:
+            if case.name == name:
+                return case
+        known = ", ".join(case.name for case in self.cases)
+        raise InvalidOption(f"problem={name!r}: expected one of {known}")
+
+    def with_budget(self, evaluations: int) -> "Suite":
+        """The same with at most so many evaluations each, for a dry run."""
+        cut = tuple(replace(case, budget=min(case.budget, evaluations)) for case in self.cases)
+        return replace(self, cases=cut)
+
+
+def _case(name: str, dim: int | None = None, *, budget: int | None = None) -> Case:
+    """A problem of the catalogue; by default 20 evaluations per dimension, at most 200."""
+    problem = problems.get(name, dim)
+    scalable = problems.get(name).dim != problem.dim or dim is not None
+    label = f"{name}-{problem.dim}" if scalable else name
+    return Case(label, problem, budget or min(20 * problem.dim, 200))
+
+
+def noisy(case: Case, share: float) -> Case:
+    """The case with Gaussian noise: a share of the standard deviation of its values in the box.
+
+    The standard deviation is that of 4096 Sobol points, to two digits.
+    """
+    points = torch.quasirandom.SobolEngine(case.problem.dim, scramble=True, seed=0)
+    spread = float(case.problem(points.draw(4096, dtype=DTYPE)).std())
+    problem = replace(case.problem, noise=float(f"{share * spread:.2g}"))
+    return replace(case, name=f"{case.name}-noise{share:g}", problem=problem)
+
+
+def embedded(problem: Problem, dim: int) -> Problem:
+    """The problem in ``dim`` dimensions of which only its own, spread evenly, matter.
+
+    The others have the range [0, 1], and no value at all: the minimisers are a continuum, of which
+    the one in the middle of the idle dimensions is stated.
+    """
+    active = torch.linspace(0, dim - 1, problem.dim).round().long()
+    bounds = torch.tensor([[0.0], [1.0]], dtype=DTYPE).repeat(1, dim)
+    bounds[:, active] = problem.bounds
+    minimizers = torch.full((len(problem.unshifted_minimizers), dim), 0.5, dtype=DTYPE)
+    minimizers[:, active] = problem.unshifted_minimizers
+    return replace(
+        problem,
+        name=f"{problem.name} in {dim}",
+        dim=dim,
+        bounds=bounds,
+        unshifted_minimizers=minimizers,
+        function=lambda x: problem.function(x[..., active]),
+    )
+
+
+def _embedded(name: str, dim: int) -> Case:
+    return Case(f"{name}-in-{dim}", embedded(problems.get(name), dim), budget=200)
+
+
+def _smoke() -> Suite:
+    cases = (
+        _case("branin", budget=20),
+        _case("hartmann3", budget=24),
+        _case("styblinski_tang", 4, budget=28),
+        _case("hartmann6", budget=36),
+    )
+    return Suite("smoke", cases, seeds=5, methods=(*SEQUENTIAL, *PARALLEL))
+
+
+def _synthetic() -> Suite:
+    cases = (
+        _case("branin"),
+        _case("six_hump_camel"),
+        _case("hartmann3"),
+        _case("shekel"),
+        _case("rosenbrock", 4),
+        _case("michalewicz", 5),
+        _case("ackley", 5),
+        _case("hartmann6"),
+        _case("griewank", 6),
+        _case("levy", 8),
+        _case("powell", 8),
+        _case("styblinski_tang", 10),
+        _case("rastrigin", 10),
+        _case("dixon_price", 12),
+        _case("levy", 20),
+        _case("ackley", 20),
+    )
+    return Suite("synthetic", cases, seeds=20)
+
+
+def _highdim() -> Suite:
+    cases = (
+        _embedded("branin", 50),
+        _embedded("hartmann6", 100),
+        _embedded("hartmann6", 500),
+        _case("styblinski_tang", 50),
+        _case("ackley", 100),
+        _case("levy", 200),
+    )
+    methods = ("ei-nuts", "ei-nuts-saas", "ei-map", "ts-map", "ts-map-region", "random", "sobol")
+    return Suite("highdim", cases, seeds=10, methods=methods)
+
+
+def _noisy() -> Suite:
+    cases = (
+        noisy(_case("branin"), 0.02),
+        noisy(_case("branin"), 0.2),
+        noisy(_case("hartmann3"), 0.1),
+        noisy(_case("ackley", 5), 0.1),
+        noisy(_case("hartmann6"), 0.05),
+        noisy(_case("hartmann6"), 0.5),
+        noisy(_case("levy", 8), 0.1),
+        noisy(_case("styblinski_tang", 10), 0.1),
+    )
+    return Suite("noisy", cases, seeds=20)
+
+
+def _tuning() -> Suite:
+    cases = tuple(
+        Case(name, problem, budget=60, shifted=False, optimum_known=False)
+        for name, problem in TUNING.items()
+    )
+    methods = ("ei-nuts", "ei-map", "ts-nuts", "ts-map", "random", "sobol")
+    return Suite("tuning", cases, seeds=10, methods=methods)
+
+
+def _kandasamy() -> Suite:
+    cases = tuple(
+        Case(name, case.build(), budget=round(case.workers * case.horizon), shifted=False)
+        for name, case in kandasamy.CASES.items()
+    )
+    methods = tuple(kandasamy.methods(features=4096))
+    return Suite("kandasamy", cases, seeds=20, methods=methods, peers=False)
+
+
+#: What `get` builds; what each of them is for is said in `commands`.
+_SUITES: dict[str, Callable[[], Suite]] = {
+    "smoke": _smoke,
+    "synthetic": _synthetic,
+    "highdim": _highdim,
+    "noisy": _noisy,
+    "tuning": _tuning,
+    "kandasamy": _kandasamy,
+}
+
+
+@functools.cache
+def get(name: str) -> Suite:
+    """The suite of this name.
+
+    Raises:
+        InvalidOption: there is none.
+    """
+    if name not in _SUITES:
+        raise InvalidOption(f"suite={name!r}: expected one of {', '.join(_SUITES)}")
+    return _SUITES[name]()

@@ -1,0 +1,188 @@
+"""Runs of gpbo timed part by part, and the traces that they leave."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gpbo.fitting import Fit
+from gpbo.problems import Problem
+from gpbo.replications import Replications
+from gpbo.simulation import Simulation
+from gpbo.situation import Situation, Strategy
+
+from .estimators import TuningProblem
+from .suites import Case
+from .trace import Trace
+
+VERSIONS = {name: version(name) for name in ("gpbo", "torch", "gpytorch", "botorch")}
+
+
+@dataclass
+class TimedFunction:
+    """A function, and the seconds spent in it."""
+
+    function: Callable[[Tensor], Tensor]
+    seconds: float = 0.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The values."""
+        began = time.perf_counter()
+        try:
+            return self.function(x)
+        finally:
+            self.seconds += time.perf_counter() - began
+
+
+@dataclass
+class TimedStrategy:
+    """A strategy whose parts are timed.
+
+    Attributes:
+        uses_model: Whether it starts from the initial design; it may, without a model.
+        steps: Seconds of the fit and of the acquisition, by seed and number of the trial.
+        recommended: The observed point of least posterior mean, by seed and number of results.
+        seconds: Of all steps together.
+    """
+
+    strategy: Strategy
+    uses_model: bool = True
+    steps: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
+    recommended: dict[tuple[int, int], int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """That of the strategy."""
+        return self.strategy.name
+
+    def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
+        """What the strategy proposes."""
+        fits: list[Fit] = []
+        fit_s = 0.0
+
+        def fit() -> Fit:
+            nonlocal fit_s
+            began = time.perf_counter()
+            fits[:] = [situation.fit()]
+            fit_s += time.perf_counter() - began
+            return fits[0]
+
+        began = time.perf_counter()
+        points = self.strategy.propose(replace(situation, fit=fit), count)
+        seconds = time.perf_counter() - began
+        share = len(situation.seeds) * count
+        parts = fit_s / share, (seconds - fit_s) / share
+        for seed in situation.seeds:
+            for number in range(situation.index, situation.index + count):
+                self.steps[seed, number] = parts
+        self.seconds += seconds
+        if fits:
+            self._recommend(situation, fits[0])
+        return points
+
+    def _recommend(self, situation: Situation, fit: Fit) -> None:
+        data = situation.data
+        mean = fit.surrogate.moments(data.x)[0].mean(1)
+        best = torch.where(data.mask, mean, torch.inf).argmin(-1)
+        counts = data.counts.tolist()
+        for seed, results, place in zip(situation.seeds, counts, best.tolist(), strict=True):
+            self.recommended[seed, results] = place
+
+
+@dataclass(frozen=True)
+class Done:
+    """Trials of every run in the order in which they ended.
+
+    Attributes:
+        counts: How many each run made, in time.
+        trial: Their numbers, in the order in which they were asked for.
+        clock: When they were told, on a simulated clock; empty without one.
+    """
+
+    seeds: tuple[int, ...]
+    counts: list[int]
+    trial: list[list[int]]
+    points: Float[Tensor, "r t d"]
+    values: Float[Tensor, "r t"]
+    truth: Float[Tensor, "r t"]
+    clock: list[list[float]]
+
+    @classmethod
+    def replicated(cls, runs: Replications) -> "Done":
+        """Of runs one trial after another."""
+        numbers = [list(range(runs.values.shape[1]))] * len(runs.seeds)
+        points, values, truth = map(torch.from_numpy, (runs.points, runs.values, runs.truth))
+        return cls(runs.seeds, runs.trials.tolist(), numbers, points, values, truth, [])
+
+    @classmethod
+    def simulated(cls, runs: Simulation) -> "Done":
+        """Of runs with several workers."""
+        return cls(
+            runs.seeds,
+            runs.evaluations.tolist(),
+            runs.trial.tolist(),
+            runs.points,
+            runs.values,
+            runs.truth,
+            runs.told.tolist(),
+        )
+
+    def traces(
+        self,
+        method: str,
+        case: Case,
+        problem: Problem,
+        strategy: TimedStrategy,
+        seconds: float,
+        *,
+        timed_out: bool = False,
+    ) -> list[Trace]:
+        """A trace for each run.
+
+        Args:
+            seconds: Of everything but the evaluations, all runs together.
+            timed_out: Whether the clock ended the runs, and not the case's budget.
+        """
+        # What is neither fit nor acquisition is spread evenly over the proposals of all runs.
+        rest = (seconds - strategy.seconds) / max(1, len(strategy.steps))
+        objective = problem.objective if isinstance(problem, TuningProblem) else None
+        found = []
+        for row, seed in enumerate(self.seeds):
+            count = self.counts[row] if timed_out else min(self.counts[row], case.budget)
+            steps = [strategy.steps.get((seed, number)) for number in self.trial[row][:count]]
+            values, truth = (
+                [value if math.isfinite(value) else None for value in each[row, :count].tolist()]
+                for each in (self.values, self.truth)
+            )
+            params = problem.space.decode(self.points[row, :count])
+            places = [strategy.recommended.get((seed, n)) for n in range(1, count + 1)]
+            ended = timed_out or count == case.budget
+            trace = Trace(
+                method=method,
+                problem=case.name,
+                seed=seed,
+                budget=count if timed_out else case.budget,
+                design=steps.index(next(filter(None, steps), None)) if any(steps) else count,
+                params=tuple(params),
+                values=tuple(values),
+                truth=tuple(truth),
+                status=tuple("failed" if value is None else "completed" for value in values),
+                ask_s=tuple(0.0 if step is None else sum(step) + rest for step in steps),
+                fit_s=tuple(0.0 if step is None else step[0] for step in steps),
+                acquisition_s=tuple(0.0 if step is None else step[1] for step in steps),
+                evaluation_s=tuple(objective(p).seconds if objective else 0.0 for p in params),
+                clock=tuple(self.clock[row][:count]) if self.clock else (),
+                recommended=tuple(None if at is None else params[at] for at in places),
+                recommended_truth=tuple(None if at is None else truth[at] for at in places),
+                together=len(self.seeds),
+                versions=VERSIONS,
+                failure=None if ended else "the space was exhausted",
+            )
+            found.append(trace)
+        return found

@@ -1,0 +1,120 @@
+"""What came of one run of a method on a problem: a frozen value, plain enough for JSON.
+
+Only the standard library is imported here: a peer's own interpreter need not have more.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+#: One evaluation's fate. ``"missing"``: the method had stopped or crashed before it.
+Status = Literal["completed", "failed", "missing"]
+
+Params = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an objective says of one configuration.
+
+    Attributes:
+        value: As observed, to be minimised; None if the evaluation failed.
+        truth: The same without noise; None if it failed.
+        seconds: That it took.
+    """
+
+    value: float | None
+    truth: float | None
+    seconds: float = 0.0
+
+
+#: From a configuration in user units, and the number of the evaluation (from 0), which the noise
+#: belongs to, so that every method of a seed sees the same noise.
+Evaluate = Callable[[Params, int], Evaluation]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One run, an entry per evaluation in the order in which the results came.
+
+    Attributes:
+        method, problem, seed: What was run.
+        budget: How many evaluations there should be; a run that ended early has fewer entries.
+        design: How many of the first ones are the initial design, given to every method.
+        params: In user units.
+        values: As observed, to be minimised; None where an evaluation failed.
+        truth: Without noise; likewise. The same as ``values`` where the problem has no noise.
+        status: Of every evaluation.
+        ask_s: Seconds from the end of the last evaluation to the proposal: all that the method
+            does, the tell of the last result included; 0 in the design. Of runs in one batch, each
+            has an equal share of the batch's seconds.
+        fit_s, acquisition_s: The parts of ``ask_s`` that went into the model and into the search
+            of the acquisition; None where unknown. What is left is bookkeeping.
+        evaluation_s: Seconds in the objective.
+        clock: When the results came, on a simulated clock; empty where there is none.
+        recommended: What the method would recommend after this evaluation; None where it was
+            not asked, and then the best value observed counts as its recommendation.
+        recommended_truth: The noiseless values there; None likewise.
+        together: How many runs advanced in one batch.
+        versions: Of the method's packages.
+        failure: Why the run ended early; None if it did not.
+    """
+
+    method: str
+    problem: str
+    seed: int
+    budget: int
+    design: int
+    params: tuple[Params, ...] = ()
+    values: tuple[float | None, ...] = ()
+    truth: tuple[float | None, ...] = ()
+    status: tuple[Status, ...] = ()
+    ask_s: tuple[float, ...] = ()
+    fit_s: tuple[float | None, ...] = ()
+    acquisition_s: tuple[float | None, ...] = ()
+    evaluation_s: tuple[float, ...] = ()
+    clock: tuple[float, ...] = ()
+    recommended: tuple[Params | None, ...] = ()
+    recommended_truth: tuple[float | None, ...] = ()
+    together: int = 1
+    versions: Mapping[str, str] = field(default_factory=dict)
+    failure: str | None = None
+
+    def __post_init__(self) -> None:
+        entries = len(self.params)
+        if entries > self.budget:
+            raise ValueError(f"params: {entries} entries: expected at most budget={self.budget}")
+        for name in ("values", "truth", "status", "ask_s", "evaluation_s"):
+            if len(getattr(self, name)) != entries:
+                raise ValueError(
+                    f"{name}: {len(getattr(self, name))} entries: params has {entries}"
+                )
+        for name in ("fit_s", "acquisition_s", "clock", "recommended", "recommended_truth"):
+            if len(getattr(self, name)) not in (0, entries):
+                raise ValueError(
+                    f"{name}: {len(getattr(self, name))} entries: expected none or {entries}"
+                )
+
+    def to_plain(self) -> dict[str, Any]:
+        """Everything as dictionaries, lists, numbers and text, for ``json.dumps``."""
+        plain = asdict(self)
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in plain.items()
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "Trace":
+        """What `to_plain` made, after any journey through JSON.
+
+        Raises:
+            ValueError: entries of different lengths, or a key that a trace does not have.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := set(plain) - known:
+            raise ValueError(f"{', '.join(sorted(unknown))}: expected keys of a Trace")
+        own: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in plain.items()
+        }
+        return cls(**own)

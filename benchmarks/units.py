@@ -1,0 +1,153 @@
+"""The unit of work: a method on a problem, with all seeds for gpbo's own and one for a peer's.
+
+A unit is plain data, so that another process can do it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gpbo.backend import Streams
+from gpbo.design import sobol
+from gpbo.problems import Problem
+
+from . import suites
+from .estimators import TuningProblem
+from .methods import METHODS
+from .peers import PEERS, installed, run_peer
+from .suites import Case, Suite
+from .trace import Evaluate, Evaluation, Params, Trace
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is measured in one go, and kept in one file.
+
+    Attributes:
+        budget: Evaluations of each run, which may be fewer than the suite's.
+        peer_traces: Where the traces of peers are kept, for all suites.
+    """
+
+    suite: str
+    problem: str
+    method: str
+    seeds: tuple[int, ...]
+    budget: int
+    peer_traces: str
+
+    @property
+    def file(self) -> str:
+        """The name of the file that keeps it."""
+        seeds = f"{self.seeds[0]}" if len(self.seeds) == 1 else f"{self.seeds[0]}-{self.seeds[-1]}"
+        return f"{self.problem}--{self.method}--{self.budget}--{seeds}.parquet"
+
+    @property
+    def case(self) -> Case:
+        """The problem as the suite poses it, with this budget."""
+        return replace(suites.get(self.suite).case(self.problem), budget=self.budget)
+
+    def measure(self) -> list[Trace]:
+        """A trace for each seed; what gpbo's own methods raise passes."""
+        if self.method in METHODS:
+            return METHODS[self.method].run(self.case, self.seeds)
+        return [
+            kept_peer_trace(self.case, self.method, seed, self.peer_traces) for seed in self.seeds
+        ]
+
+    def failed(self, reason: str) -> list[Trace]:
+        """The traces of a unit that could not be measured."""
+        case = self.case
+        return [
+            Trace(self.method, self.problem, seed, self.budget, case.design, failure=reason)
+            for seed in self.seeds
+        ]
+
+
+def units(suite: Suite, methods: tuple[str, ...], peer_traces: Path) -> Iterator[Unit]:
+    """All units of a suite: the long ones first, so that no process is left with one at the end."""
+    seeds = tuple(range(suite.seeds))
+    for case in sorted(suite.cases, key=lambda case: -case.budget):
+        for method in sorted(methods, key=_cost, reverse=True):
+            parts = [seeds] if method in METHODS else [(seed,) for seed in seeds]
+            for part in parts:
+                yield Unit(suite.name, case.name, method, part, case.budget, str(peer_traces))
+
+
+def _cost(method: str) -> int:
+    """Peers, and gpbo's own methods with a chain for the hyperparameters, take the longest."""
+    if method not in METHODS:
+        return 2
+    return int(METHODS[method].slow)
+
+
+def initial_design(case: Case, seed: int) -> list[Params]:
+    """The configurations that every method of a seed starts from, as `gpbo.Optimizer` asks them."""
+    space = case.problem.space
+    streams = Streams.per_seed([seed], "sobol", 0)
+    points = space.snap(sobol(case.design, space.dim, streams))
+    return [dict(params) for params in space.decode(points[0])]
+
+
+def objective(case: Case, problem: Problem, seed: int) -> Evaluate:
+    """The problem of one seed as a function of a configuration, with the noise of that seed.
+
+    The noise is that which `gpbo.replicate` adds: that of the design is drawn in one go.
+    """
+    first = Streams.per_seed([seed], "noise", 0).normal(case.design)[0].tolist()
+
+    def evaluate(params: Params, number: int) -> Evaluation:
+        if isinstance(problem, TuningProblem) and problem.objective is not None:
+            return problem.objective(problem.space.validate(params))
+        truth = problem.evaluate(params)
+        if number < case.design:
+            return Evaluation(truth + problem.noise * first[number], truth)
+        noise = float(Streams.per_seed([seed], "noise", number).normal(1))
+        return Evaluation(truth + problem.noise * noise, truth)
+
+    return evaluate
+
+
+def kept_peer_trace(case: Case, peer: str, seed: int, folder: str) -> Trace:
+    """The trace of a peer: the kept one of this version, problem and seed, or else a new one."""
+    versions = installed(PEERS[peer]) or {}
+    main = "-".join(versions.get(PEERS[peer].distributions[0], "unknown").split())
+    problem = case.of([seed])
+    evaluate, design = objective(case, problem, seed), initial_design(case, seed)
+    key = _fingerprint(case, design, [evaluate(p, n).value for n, p in enumerate(design)])
+    path = Path(folder) / f"{peer}-{main}" / f"{case.name}-{key}" / f"seed-{seed}.json"
+    if path.exists():
+        return Trace.from_plain(json.loads(path.read_text()))
+    trace = run_peer(
+        peer,
+        space=problem.space,
+        evaluate=evaluate,
+        design=design,
+        budget=case.budget,
+        seed=seed,
+        problem=case.name,
+        recommend_always=problem.noise > 0,
+    )
+    if not trace.versions:  # it did not even start: nothing to keep
+        return trace
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    partial.write_text(json.dumps(trace.to_plain()))
+    partial.replace(path)
+    return trace
+
+
+def _fingerprint(case: Case, design: list[Params], values: list[float | None]) -> str:
+    """Changes with anything that the trace of a peer depends on, other than its version."""
+    known: dict[str, Any] = {
+        "budget": case.budget,
+        "optimum": repr(case.problem.optimum),
+        "noise": case.problem.noise,
+        "space": repr(case.problem.space),
+        "design": design,
+        "values": values,
+    }
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]

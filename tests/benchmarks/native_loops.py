@@ -1,0 +1,216 @@
+"""Every peer's own loop on Branin, as its documentation has it, in its own interpreter.
+
+    python native_loops.py NAME DESIGN SEED BUDGET    # DESIGN is a JSON list of points
+
+prints the values, those of the design first, as a JSON list. Only the standard library and the
+peer are imported. The channels of the runner are not used: there is no ask and tell here where the
+peer has a loop of its own.
+"""
+
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+LOW, HIGH = (-5.0, 0.0), (10.0, 15.0)
+Design = list[list[float]]
+
+
+def branin(x: float, y: float) -> float:
+    """In user units."""
+    bowl = y - 5.1 / (4 * math.pi**2) * x**2 + 5 / math.pi * x - 6
+    return float(bowl**2 + 10 * (1 - 1 / (8 * math.pi)) * math.cos(x) + 10)
+
+
+def _optuna(sampler: Any, design: Design, budget: int) -> list[float]:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=sampler)
+    names = {"x": 0, "y": 1}
+    distributions: dict[str, Any] = {
+        name: optuna.distributions.FloatDistribution(LOW[i], HIGH[i]) for name, i in names.items()
+    }
+    for point in design:
+        params = dict(zip(names, point, strict=True))
+        trial = optuna.trial.create_trial(
+            params=params, distributions=distributions, value=branin(*point)
+        )
+        study.add_trial(trial)
+
+    def objective(trial: Any) -> float:
+        return branin(*(trial.suggest_float(name, LOW[i], HIGH[i]) for name, i in names.items()))
+
+    study.optimize(objective, n_trials=budget - len(design))
+    return [trial.value for trial in study.trials]
+
+
+def optuna_gp(design: Design, seed: int, budget: int) -> list[float]:
+    import optuna
+
+    sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=len(design))
+    return _optuna(sampler, design, budget)
+
+
+def optuna_tpe(design: Design, seed: int, budget: int) -> list[float]:
+    import optuna
+
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=len(design))
+    return _optuna(sampler, design, budget)
+
+
+def skopt(design: Design, seed: int, budget: int) -> list[float]:
+    from skopt import gp_minimize
+
+    result = gp_minimize(
+        lambda point: branin(*point),
+        list(zip(LOW, HIGH, strict=True)),
+        x0=design,
+        y0=[branin(*point) for point in design],
+        n_calls=budget - len(design),
+        n_initial_points=0,
+        random_state=seed,
+    )
+    return [float(value) for value in result.func_vals]
+
+
+def _smac(name: str, design: Design, seed: int, budget: int) -> list[float]:
+    import smac
+    from ConfigSpace import Configuration, ConfigurationSpace, Float
+
+    space = ConfigurationSpace(seed=seed)
+    space.add([Float(n, (LOW[i], HIGH[i])) for i, n in enumerate(("p0", "p1"))])
+    values: list[float] = []
+    # ConfigSpace rounds what it is given, and a forest may split elsewhere after a rounding.
+    known = {tuple(round(x, 9) for x in point): branin(*point) for point in design}
+
+    def objective(config: Any, seed: int = 0) -> float:
+        point = config["p0"], config["p1"]
+        values.append(known.get(tuple(round(x, 9) for x in point), branin(*point)))
+        return values[-1]
+
+    facade_class = getattr(smac, name)
+    with tempfile.TemporaryDirectory() as folder:
+        scenario = smac.Scenario(
+            space, deterministic=True, n_trials=budget, seed=seed, output_directory=folder
+        )
+        configs = [
+            Configuration(space, dict(zip(("p0", "p1"), point, strict=True))) for point in design
+        ]
+        facade_class(
+            scenario,
+            objective,
+            initial_design=facade_class.get_initial_design(
+                scenario, n_configs=0, additional_configs=configs
+            ),
+            intensifier=facade_class.get_intensifier(scenario, max_config_calls=1),
+            overwrite=True,
+            logging_level=False,
+        ).optimize()
+    return values
+
+
+def smac_gp(design: Design, seed: int, budget: int) -> list[float]:
+    return _smac("BlackBoxFacade", design, seed, budget)
+
+
+def smac_rf(design: Design, seed: int, budget: int) -> list[float]:
+    return _smac("HyperparameterOptimizationFacade", design, seed, budget)
+
+
+def ax(design: Design, seed: int, budget: int) -> list[float]:
+    from ax.api.client import Client
+    from ax.api.configs import RangeParameterConfig
+
+    client = Client(random_seed=seed)
+    client.configure_experiment(
+        parameters=[
+            RangeParameterConfig(name=n, bounds=(LOW[i], HIGH[i]), parameter_type="float")
+            for i, n in enumerate(("p0", "p1"))
+        ]
+    )
+    client.configure_optimization(objective="-branin")
+    client.configure_generation_strategy(
+        initialization_budget=len(design), initialize_with_center=False
+    )
+    values = []
+    for point in design:
+        index = client.attach_trial({"p0": point[0], "p1": point[1]})
+        values.append(branin(*point))
+        client.complete_trial(index, raw_data={"branin": values[-1]})
+    while len(values) < budget:
+        for index, params in client.get_next_trials(max_trials=1).items():
+            values.append(branin(params["p0"], params["p1"]))
+            client.complete_trial(index, raw_data={"branin": values[-1]})
+    return values
+
+
+def hebo(design: Design, seed: int, budget: int) -> list[float]:
+    import random
+
+    import numpy as np
+    import pandas as pd
+    import torch
+    from hebo.design_space.design_space import DesignSpace
+    from hebo.optimizers.hebo import HEBO
+
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
+    space = DesignSpace().parse(
+        [
+            {"name": n, "type": "num", "lb": LOW[i], "ub": HIGH[i]}
+            for i, n in enumerate(("p0", "p1"))
+        ]
+    )
+    optimizer = HEBO(space, rand_sample=len(design), scramble_seed=seed)
+    values = [branin(*point) for point in design]
+    optimizer.observe(pd.DataFrame(design, columns=["p0", "p1"]), np.array(values)[:, None])
+    while len(values) < budget:
+        suggested = optimizer.suggest(n_suggestions=1)
+        values.append(branin(*suggested[["p0", "p1"]].to_numpy()[0]))
+        optimizer.observe(suggested, np.array([[values[-1]]]))
+    return values
+
+
+def cmaes(design: Design, seed: int, budget: int) -> list[float]:
+    import numpy as np
+    from cmaes import CMA
+
+    values = [branin(*point) for point in design]
+    low, width = np.array(LOW), np.array(HIGH) - np.array(LOW)
+    best = np.array(design[int(np.argmin(values))])
+    own_seed = np.random.RandomState(seed).randint(2**31 - 1)
+    optimizer = CMA(
+        mean=(best - low) / width, sigma=0.2, bounds=np.array([[0, 1], [0, 1]]), seed=own_seed
+    )
+    while len(values) < budget:
+        solutions = []
+        for _ in range(optimizer.population_size):
+            x = optimizer.ask()
+            value = branin(*(low + x * width))
+            values.append(value)
+            solutions.append((x, value))
+        optimizer.tell(solutions)
+    return values[:budget]
+
+
+LOOPS: dict[str, Callable[[Design, int, int], list[float]]] = {
+    "optuna-gp": optuna_gp,
+    "optuna-tpe": optuna_tpe,
+    "skopt": skopt,
+    "smac-gp": smac_gp,
+    "smac-rf": smac_rf,
+    "ax": ax,
+    "hebo": hebo,
+    "cmaes": cmaes,
+}
+
+if __name__ == "__main__":
+    name, design, seed, budget = sys.argv[1:]
+    results = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    json.dump(LOOPS[name](json.loads(design), int(seed), int(budget)), results)

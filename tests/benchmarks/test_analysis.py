@@ -1,0 +1,170 @@
+"""Regret, ranks and tests against numbers worked out by hand and by other packages."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from gpbo_benchmarks import analysis
+from tests.benchmarks.results import rows, trace
+
+
+def column(found: pd.DataFrame, name: str, method: str = "a", seed: int = 0) -> list[Any]:
+    own = found[(found["method"] == method) & (found["seed"] == seed)]
+    return own[name].tolist()
+
+
+def test_regret_is_counted_from_the_optimum_and_never_grows() -> None:
+    found = analysis.regrets(rows(trace("a", 0, [5.0, 3.0, 4.0, 1.0])))
+    assert column(found, "simple") == [4.0, 2.0, 2.0, 0.0]
+    assert column(found, "inference") == [4.0, 2.0, 2.0, 0.0]
+    assert column(found, "scale") == [2.0] * 4
+    assert column(found, "overhead_s") == [0.5, 1.0, 1.5, 2.0]
+    assert column(found, "wall_s") == [1.5, 3.0, 4.5, 6.0]
+
+
+def test_with_noise_the_best_looking_one_is_recommended_or_what_the_method_says() -> None:
+    lucky = trace("a", 0, [5.0, 3.0, 4.0], values=[5.0, 6.0, 2.0])
+    told = trace("b", 0, [5.0, 3.0, 4.0], values=[5.0, 6.0, 2.0], recommended=[None, 5.0, 3.0])
+    found = analysis.regrets(rows(lucky, told))
+    assert column(found, "simple") == [4.0, 2.0, 2.0]
+    assert column(found, "inference") == [4.0, 4.0, 3.0]
+    assert column(found, "inference", "b") == [4.0, 4.0, 2.0]
+
+
+def test_failures_and_missing_evaluations_are_rows_that_stay_where_they_were() -> None:
+    part = trace("a", 0, [None, 3.0], budget=4, failure="it crashed")
+    nothing = trace("b", 0, [], budget=4, failure="not there")
+    whole = trace("c", 0, [5.0, 4.0, 2.0, 2.0])
+    found = analysis.regrets(rows(part, nothing, whole))
+    assert column(found, "status") == ["failed", "completed", "missing", "missing"]
+    assert column(found, "simple") == [np.inf, 2.0, 2.0, 2.0]
+    assert column(found, "inference") == [np.inf, 2.0, 2.0, 2.0]
+    assert column(found, "simple", "b") == [np.inf] * 4
+    assert column(found, "overhead_s") == [0.5, 1.0, 1.0, 1.0]
+    assert analysis.summary(found).set_index("method")["failed"].to_dict() == {
+        "a": 1,
+        "b": 1,
+        "c": 0,
+    }
+    # A run without a value is the worst, and the design's regret is known from the others.
+    assert analysis.ranks(found).loc["branin"].to_dict() == {"a": 2.0, "b": 3.0, "c": 1.0}
+
+
+def test_an_unknown_optimum_is_the_best_value_that_anyone_found() -> None:
+    found = analysis.regrets(
+        rows(trace("a", 0, [5.0, 3.0]), trace("b", 1, [4.0, 2.5]), known=False)
+    )
+    assert column(found, "simple") == [2.5, 0.5]
+    assert column(found, "simple", "b", 1) == [1.5, 0.0]
+
+
+def test_negligible_regret_is_a_tie() -> None:
+    found = analysis.regrets(
+        rows(trace("a", 0, [5.0, 3.0, 1.0 + 1e-9]), trace("b", 0, [5.0, 3.0, 1.0 + 1e-12]))
+    )
+    assert analysis.ranks(found).loc["branin"].tolist() == [1.5, 1.5]
+
+
+def paired(seeds: int = 12) -> tuple[pd.DataFrame, np.ndarray]:
+    """Methods b and c are worse than a by known factors, seed by seed."""
+    rng = np.random.default_rng(1)
+    gain = rng.normal(0.8, 1.0, seeds)
+    traces = []
+    for seed in range(seeds):
+        traces.append(trace("a", seed, [9.0, 5.0, 2.0]))
+        traces.append(trace("b", seed, [9.0, 5.0, 1.0 + float(np.exp(gain[seed]))]))
+        traces.append(trace("c", seed, [9.0, 5.0, 1.0 + float(np.exp(abs(gain[seed]) + 0.1))]))
+    return analysis.regrets(rows(*traces)), gain
+
+
+def test_the_paired_test_is_scipy_s_and_holm_s_correction_is_by_the_book() -> None:
+    found, gain = paired()
+    table = analysis.compared(found, "a").set_index("method")
+    assert table.loc["b", "p"] == pytest.approx(stats.wilcoxon(gain).pvalue)
+    assert table.loc["b", "won"] == (gain > 0).sum()
+    assert table.loc["b", "lost"] == (gain < 0).sum()
+    place = stats.rankdata(np.abs(gain))
+    favour = (place[gain > 0].sum() - place[gain < 0].sum()) / place.sum()
+    assert table.loc["b", "effect"] == pytest.approx(favour)
+    assert table.loc["c", "effect"] == 1.0
+    low, high = sorted(table["p"])
+    assert sorted(table["p_holm"]) == pytest.approx([min(1, 2 * low), max(2 * low, high)])
+
+
+def test_equal_methods_are_told_to_be_equal() -> None:
+    same = [trace(name, seed, [9.0, 2.0]) for name in "ab" for seed in range(3)]
+    table = analysis.compared(analysis.regrets(rows(*same)), "a")
+    assert table[["won", "lost", "effect", "p", "p_holm"]].iloc[0].tolist() == [0, 0, 0, 1, 1]
+
+
+def test_two_methods_without_any_value_are_equal() -> None:
+    none = [trace(name, 0, [], budget=2, failure="x") for name in "ab"]
+    found = analysis.regrets(rows(*none, trace("c", 0, [9.0, 2.0])))
+    table = analysis.compared(found, "a").set_index("method")
+    assert table.loc["b", ["won", "lost", "p"]].tolist() == [0, 0, 1]
+    assert table.loc["c", ["won", "lost"]].tolist() == [0, 1]
+
+
+def test_the_critical_difference_is_that_of_demšar_s_example() -> None:
+    # Demšar 2006, section 3.2.2: 4 classifiers, 14 data sets, 2.569 sqrt(4 5 / (6 14)) = 1.25.
+    assert analysis.critical_difference(14, 4) == pytest.approx(1.25, abs=0.005)
+
+
+def test_friedman_s_test_is_scipy_s() -> None:
+    table = pd.DataFrame(np.random.default_rng(0).random((7, 4)), columns=list("abcd"))
+    expected = stats.friedmanchisquare(*(table[name] for name in table)).pvalue
+    assert analysis.friedman(table) == pytest.approx(expected)
+    assert np.isnan(analysis.friedman(table[["a", "b"]]))
+    assert analysis.friedman(pd.DataFrame(np.ones((3, 3)))) == 1.0
+    pairs = analysis.nemenyi(table)
+    assert (np.diag(pairs) == 1).all()
+
+
+def test_the_interval_covers_the_median_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(3)
+    hits = 0
+    for _ in range(200):
+        low, high = analysis.interval(rng.exponential(size=20))
+        hits += low <= np.log(2) <= high
+    # 95 % nominal; the percentile bootstrap of a median of 20 is a little short or long.
+    assert 0.90 <= hits / 200 <= 0.99
+    assert all(np.isnan(analysis.interval(np.arange(4.0))))
+    assert analysis.interval(np.full(5, 2.0)) == (2.0, 2.0)
+
+
+def test_quartiles_with_infinite_values_are_values() -> None:
+    assert analysis.quartiles(np.array([1.0, 2.0, 3.0])) == (1.5, 2.0, 2.5)
+    assert analysis.quartiles(np.array([1.0, 2.0, np.inf, np.inf]))[1:] == (np.inf, np.inf)
+
+
+def test_time_to_target_is_the_first_time_and_infinite_if_never() -> None:
+    found = analysis.regrets(
+        rows(trace("a", 0, [9.0, 5.0, 3.0, 1.1]), trace("b", 0, [9.0, 5.0, 4.0, 4.0]))
+    )
+    reached = analysis.to_target(found, [0.5, 0.1]).set_index(["method", "target"])
+    assert reached.loc[("a", 0.5), ["evaluations", "seconds"]].tolist() == [3, 1.5]
+    assert reached.loc[("a", 0.1), ["evaluations", "seconds"]].tolist() == [4, 2.0]
+    assert np.isinf(reached.loc[("b", 0.5), "evaluations"])
+
+
+def test_a_data_profile_counts_groups_of_d_plus_one() -> None:
+    found = analysis.regrets(
+        rows(trace("a", 0, [9.0, 5.0, 1.0, 1.0]), trace("a", 1, [9.0, 5.0, 5.0, 1.0]))
+    )
+    profile = analysis.data_profile(found, 0.1, np.array([0.9, 1.0, 4 / 3]))
+    assert profile["a"].tolist() == [0.0, 0.5, 1.0]  # d = 2: three evaluations are one group
+
+
+def test_the_regret_at_a_time_is_that_of_the_last_result_before_it() -> None:
+    found = analysis.regrets(rows(trace("a", 0, [5.0, 3.0, 2.0], clock=[1.0, 2.0, 4.0])))
+    at = analysis.at_time(found, np.array([0.5, 1.0, 3.0, 4.0]), "clock")
+    assert at.loc[("branin", "a", 0)].tolist() == [np.inf, 4.0, 2.0, 1.0]
+
+
+def test_overhead_is_split_into_parts_that_add_up() -> None:
+    found = analysis.overhead(analysis.regrets(rows(trace("a", 0, [5.0, 3.0, 2.0]))))
+    row = found.iloc[0]
+    assert (row["ask"], row["fit"], row["acquisition"], row["other"]) == (0.5, 0.25, 0.125, 0.125)

@@ -1,0 +1,96 @@
+"""The commands of `gpbo bench`, as a user calls them."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from gpbo.cli import app, main
+from gpbo_benchmarks import commands, speed, speed_suite, table
+
+MISTAKES = [
+    (["smoke", "--method", "bogus"], "gpbo: --method=bogus: expected one of random, sobol, "),
+    (["smoke", "--problem", "bogus"], "gpbo: problem='bogus': expected one of branin, "),
+    (["smoke", "--seeds", "0"], "gpbo: --seeds=0: expected a whole number, 1 or more"),
+    (["smoke", "--budget", "1"], "gpbo: --budget=1: expected a whole number, 2 or more"),
+    (["smoke", "--processes", "0"], "gpbo: --processes=0: expected a whole number, 1 or more"),
+    (["speed", "--case", "50"], "gpbo: --case=50: expected two whole numbers, such as 50,6"),
+    (["speed", "--repeats", "0"], "gpbo: --repeats=0: expected a whole number, 1 or more"),
+    (["report"], "gpbo: results, --readme: expected one of the two"),
+    (["report", "no.parquet"], "gpbo: no.parquet: expected results that `gpbo bench` wrote"),
+    (["report", "--readme", "no.md"], "gpbo: --readme=no.md: expected a file that exists"),
+    (["keep", "no.parquet"], "gpbo: no.parquet: expected results that `gpbo bench` wrote"),
+    (["bogus"], "No such command 'bogus'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_mistakes_end_with_a_message(
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gpbo", "bench", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(commands, "find_spec", lambda name: None if name == "pandas" else object())
+    monkeypatch.setattr(sys, "argv", ["gpbo", "bench", "smoke"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "gpbo: pandas not installed: pip install 'gpbo[suite]'" in capsys.readouterr().err
+
+
+def test_peers_that_are_not_installed_are_skipped_with_a_message(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ran: list[tuple[str, ...]] = []
+    reason = "cmaes: it is not installed: pip install cmaes"
+    monkeypatch.setattr(
+        "gpbo_benchmarks.peers.why_not", lambda peer: reason if peer.name == "cmaes" else None
+    )
+    monkeypatch.setattr(commands, "_measure", lambda run: ran.append(run.methods))
+    options = ["bench", "smoke", "--output", str(tmp_path)]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 0, done.output
+    assert f"skipped {reason}" in done.output
+    assert "cmaes" not in ran[0]
+    assert {"ei-nuts", "optuna-gp"} <= set(ran[0])
+    CliRunner().invoke(app, [*options, "--no-peers"])
+    assert "optuna-gp" not in ran[1]
+    asked = CliRunner().invoke(app, [*options, "--method", "cmaes"])
+    assert str(asked.exception) == f"--method=cmaes: {reason}"
+
+
+def test_speed_is_a_table_of_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def suggestion(n: int, d: int, repeats: int) -> dict[str, float]:
+        return {"n": n, "d": d, "gpbo_s": 0.5, "botorch_map_s": 2.0, "ratio": 0.25}
+
+    monkeypatch.setattr(speed, "suggestion", suggestion)
+    monkeypatch.setattr(speed_suite, "find_spec", lambda name: None)  # without NumPyro
+    options = ["--case", "30,4", "--repeats", "1", "--output", str(tmp_path)]
+    done = CliRunner().invoke(app, ["bench", "speed", *options])
+    assert done.exit_code == 0, done.output
+    rows, header = table.read(tmp_path / "speed" / "speed.parquet")
+    assert rows[["n", "d"]].drop_duplicates().to_numpy().tolist() == [[30, 4]]
+    assert dict(zip(rows["measure"], rows["value"], strict=True)) == {
+        "gpbo_s": 0.5,
+        "botorch_map_s": 2.0,
+        "ratio": 0.25,
+    }
+    assert {"commit", "processor", "versions"} <= set(header)
+    text = (tmp_path / "speed" / "report.md").read_text()
+    assert "| one suggestion, NUTS (warm); BoTorch: MAP | 30 | 4 | 0.5 | 2 | 4 |" in text
+    assert (tmp_path / "speed" / "report.html").exists()

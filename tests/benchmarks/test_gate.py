@@ -1,0 +1,81 @@
+"""The regression gate cries where there is a loss, and only there."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from gpbo.cli import app
+from gpbo_benchmarks import gate
+from tests.benchmarks.results import rows, trace
+
+
+def runs(worse: float, *, seeds: int = 12, shift: float = 0.0) -> pd.DataFrame:
+    """A method whose regret is ``worse`` times what it was, give or take, and a random search."""
+    rng = np.random.default_rng(int(100 * worse))
+    found = []
+    for seed in range(seeds):
+        regret = worse * float(np.exp(0.3 * rng.normal()))
+        found.append(trace("ei-nuts", seed, [9.0, 8.0, 1.0 + regret]))
+        found.append(trace("random", seed, [9.0, 8.0, 5.0 + shift]))
+    return rows(*found)
+
+
+@pytest.mark.parametrize(("worse", "lost"), [(1.0, False), (0.5, False), (1.1, False), (2.0, True)])
+def test_regret_is_lost_where_it_is_much_larger_and_surely(worse: float, lost: bool) -> None:
+    findings = {f.name: f for f in gate.compare_regret(runs(worse), runs(1.0))}
+    assert findings["regret of ei-nuts on smoke"].lost == lost
+    assert findings["regret of ei-nuts on smoke"].found == pytest.approx(worse, rel=0.3)
+    assert not findings["regret of random (same problems)"].lost
+
+
+def test_the_same_results_are_no_loss() -> None:
+    assert not any(finding.lost for finding in gate.compare_regret(runs(1.0), runs(1.0)))
+
+
+def test_other_problems_than_those_stored_are_noticed() -> None:
+    findings = {f.name: f.lost for f in gate.compare_regret(runs(1.0, shift=0.1), runs(1.0))}
+    assert findings["regret of random (same problems)"]
+
+
+def test_one_unlucky_seed_is_no_loss() -> None:
+    stored = runs(1.0)
+    now = stored.copy()
+    last = (now["method"] == "ei-nuts") & (now["seed"] == 3) & (now["evaluation"] == 3)
+    now.loc[last, ["value", "truth"]] = 7.0
+    assert not any(finding.lost for finding in gate.compare_regret(now, stored))
+
+
+@pytest.mark.parametrize(
+    ("ratios", "lost"),
+    [
+        ([1.0, 1.1, 0.9, 1.0, 1.2, 0.8, 1.0], False),  # as it was
+        ([1.0, 1.1, 0.9, 1.0, 9.0, 9.0, 1.0], False),  # a busy machine
+        ([1.0, 1.5, 0.9, 1.6, 9.0, 9.0, 1.1], False),  # and a busier one
+        ([2.0, 2.1, 1.9, 2.0, 2.2, 1.8, 2.0], True),
+        ([0.5] * 7, False),
+    ],
+)
+def test_speed_is_lost_where_the_whole_interval_is_above(ratios: list[float], lost: bool) -> None:
+    (finding,) = gate.compare_speed({"ask": ratios}, {"ask": 1.0})
+    assert finding.lost == lost
+    assert str(finding).startswith("LOSS" if lost else "ok")
+
+
+def test_a_ratio_that_was_not_stored_is_no_loss() -> None:
+    (finding,) = gate.compare_speed({"new": [3.0] * 5}, {})
+    assert not finding.lost
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_command_fails_on_a_loss_and_says_which(
+    lost: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = gate.Finding("16 Thompson points / BoTorch", 1.0, 2.0, lost)
+    monkeypatch.setattr("gpbo_benchmarks.gate.check", lambda smoke, stored: [found])
+    monkeypatch.setattr("gpbo_benchmarks.runner.Run.execute", lambda run, show: run.results)
+    done = CliRunner().invoke(app, ["bench", "check", "--output", str(tmp_path / "check")])
+    assert done.exit_code == int(lost)
+    assert "16 Thompson points / BoTorch: 2, stored 1" in done.output

@@ -1,0 +1,107 @@
+"""gpbo's methods as the suites run them: paired, timed, recommending."""
+
+from dataclasses import replace
+
+import pytest
+
+import gpbo
+from gpbo_benchmarks import suites
+from gpbo_benchmarks.methods import METHODS
+from gpbo_benchmarks.suites import Case, noisy
+from gpbo_benchmarks.trace import Trace
+from gpbo_benchmarks.units import initial_design, objective
+
+BRANIN = Case("branin", gpbo.problems.get("branin"), budget=11)
+SEEDS = (3, 4)
+
+
+@pytest.fixture(scope="module")
+def traces() -> dict[str, list[Trace]]:
+    names = ("random", "sobol", "ei-map", "ei-map-sync4", "ei-map-async4")
+    return {name: METHODS[name].run(BRANIN, SEEDS) for name in names}
+
+
+def test_all_methods_of_a_seed_share_problem_and_design(traces: dict[str, list[Trace]]) -> None:
+    for row, seed in enumerate(SEEDS):
+        design = initial_design(BRANIN, seed)
+        problem = BRANIN.of([seed])
+        values = [problem.evaluate(params) for params in design]
+        assert len(design) == BRANIN.design == 5
+        for method, runs in traces.items():
+            pairs = list(zip(runs[row].params, runs[row].values, strict=True))
+            if method.endswith("4"):  # in the order in which they ended, one perhaps not yet
+                known = dict(zip(map(str, design), values, strict=True))
+                met = [(known[str(p)], value) for p, value in pairs if str(p) in known]
+                assert len(met) >= 5 - method.endswith("async4")
+                assert [value for _, value in met] == pytest.approx([v for v, _ in met])
+            else:
+                assert [params for params, _ in pairs[:5]] == design
+                assert [value for _, value in pairs[:5]] == pytest.approx(values, rel=1e-12)
+
+
+def test_every_trace_is_complete_and_timed(traces: dict[str, list[Trace]]) -> None:
+    for method, runs in traces.items():
+        for seed, trace in zip(SEEDS, runs, strict=True):
+            assert (trace.method, trace.problem, trace.seed) == (method, "branin", seed)
+            assert len(trace.params) == trace.budget == 11
+            assert trace.failure is None
+            assert trace.together == 2
+            # Only what was not designed took time; in async one of the design may run still.
+            designed = sum(seconds == 0 for seconds in trace.ask_s)
+            assert BRANIN.design - method.endswith("async4") <= designed <= BRANIN.design
+            for ask, fit, acquisition in zip(
+                trace.ask_s, trace.fit_s, trace.acquisition_s, strict=True
+            ):
+                assert fit is not None
+                assert acquisition is not None
+                assert ask >= fit + acquisition >= 0
+            modelled = method.startswith("ei")
+            assert any(fit for fit in trace.fit_s if fit) == modelled
+
+
+def test_workers_have_a_clock_and_nobody_waits_in_async(traces: dict[str, list[Trace]]) -> None:
+    assert traces["ei-map"][0].clock == ()
+    for row in range(2):
+        sync, free = traces["ei-map-sync4"][row], traces["ei-map-async4"][row]
+        assert list(sync.clock) == sorted(sync.clock)
+        assert len(set(free.clock)) == 11
+        assert len(set(sync.clock)) == 3  # batches of four
+        assert free.clock[-1] < sync.clock[-1]
+
+
+def test_with_noise_a_model_recommends_after_every_result() -> None:
+    case = noisy(replace(BRANIN, budget=8), 0.2)
+    modelled, blind = (METHODS[name].run(case, SEEDS)[0] for name in ("ei-map", "random"))
+    assert all(truth is None for truth in modelled.recommended_truth[: case.design - 1])
+    for params, truth in list(zip(modelled.recommended, modelled.recommended_truth, strict=True))[
+        case.design - 1 :
+    ]:
+        assert params in modelled.params
+        assert truth == modelled.truth[modelled.params.index(params)]
+    assert set(blind.recommended_truth) == {None}
+    assert all(a != b for a, b in zip(modelled.values, modelled.truth, strict=True))
+
+
+def test_peers_see_the_noise_that_gpbo_sees() -> None:
+    case = noisy(replace(BRANIN, budget=9), 0.2)
+    trace = METHODS["random"].run(case, SEEDS)[1]
+    evaluate = objective(case, case.of([SEEDS[1]]), SEEDS[1])
+    found = [evaluate(params, number) for number, params in enumerate(trace.params)]
+    assert [f.value for f in found] == pytest.approx(list(trace.values), rel=1e-12)
+    assert [f.truth for f in found] == pytest.approx(list(trace.truth), rel=1e-12)
+
+
+def test_a_mixed_space_is_run_as_one_batch() -> None:
+    case = suites.get("tuning").with_budget(9).case("neighbours-diabetes")
+    for trace in METHODS["ei-map"].run(case, SEEDS):
+        assert set(trace.params[0]) == {"k", "weights", "power"}
+        assert len(trace.params) == 9
+        assert all(seconds > 0 for seconds in trace.evaluation_s)
+
+
+def test_the_clock_of_kandasamy_s_cases_ends_the_runs() -> None:
+    case = suites.get("kandasamy").with_budget(40).case("hartmann3")
+    for trace in METHODS["asyRAND"].run(case, (0, 1)):
+        assert max(trace.clock) <= 40 / 8
+        assert trace.budget == len(trace.params) > 20
+        assert trace.failure is None

@@ -1,0 +1,156 @@
+"""The adapters are right: a peer behind the protocol does what its own loop does."""
+
+import json
+import subprocess
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+import gpbo
+from gpbo.backend import Streams
+from gpbo.design import sobol
+from gpbo_benchmarks.botorch_loop import minimize_with_map
+from gpbo_benchmarks.peers import PEERS, run_peer, why_not
+from gpbo_benchmarks.peers.conversation import environment
+from gpbo_benchmarks.peers.environments import interpreter
+from gpbo_benchmarks.trace import Evaluation, Params, Trace
+from tests.benchmarks import native_loops
+
+BRANIN = gpbo.problems.get("branin")
+SEED = 3
+DESIGN = sobol(5, 2, Streams([SEED]))[0]
+#: What is not the same twice with one seed is held to the regret.
+UNREPEATABLE = {"hebo": 0.5}
+
+
+def value_of(params: Params, index: int) -> Evaluation:
+    """To the last digit what the native loops see: a rounding can turn a forest's split."""
+    value = native_loops.branin(*params.values())
+    return Evaluation(value, value)
+
+
+def behind_the_protocol(name: str, budget: int) -> Trace:
+    trace = run_peer(
+        name,
+        space=BRANIN.space,
+        evaluate=value_of,
+        design=BRANIN.space.decode(DESIGN),
+        budget=budget,
+        seed=SEED,
+    )
+    assert trace.failure is None, trace.failure
+    return trace
+
+
+def by_itself(name: str, budget: int) -> list[float]:
+    """Its own loop, in its own interpreter."""
+    design = [list(params.values()) for params in BRANIN.space.decode(DESIGN)]
+    script = Path(native_loops.__file__)
+    command = [str(interpreter(PEERS[name])), str(script), name, json.dumps(design)]
+    ran = subprocess.run(
+        [*command, str(SEED), str(budget)],
+        env=environment(1),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    values: list[float] = json.loads(ran.stdout)
+    return values
+
+
+def skip_unless_installed(name: str) -> None:
+    if missing := why_not(PEERS[name]):
+        pytest.skip(missing)
+
+
+def test_both_sides_have_the_same_problem() -> None:
+    for params in BRANIN.space.decode(DESIGN):
+        native = native_loops.branin(*params.values())
+        assert native == pytest.approx(BRANIN.evaluate(params), rel=1e-12)
+
+
+def test_botorch() -> None:
+    """Against the loop of `gpbo_benchmarks.botorch_loop`, whose first proposals are the same."""
+    budget = 9
+    trace = behind_the_protocol("botorch-ei", budget)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        native = minimize_with_map(lambda x: BRANIN(x[None])[0], DESIGN, budget, SEED)
+    assert trace.values == pytest.approx(native.tolist(), rel=1e-3)
+    assert all(fit_s is not None and fit_s > 0 for fit_s in trace.fit_s[5:])
+    assert trace.recommended[-1] in trace.params
+
+
+@pytest.mark.parametrize("name", sorted(native_loops.LOOPS))
+def test_peers_with_a_loop_of_their_own(name: str) -> None:
+    skip_unless_installed(name)
+    budget = 30 if name in ("optuna-tpe", "cmaes") or name in UNREPEATABLE else 12
+    values = [value for value in behind_the_protocol(name, budget).values if value is not None]
+    native = by_itself(name, budget)
+    assert len(native) == budget
+    if name in UNREPEATABLE:
+        worst = BRANIN.optimum + UNREPEATABLE[name]
+        assert min(native) < worst
+        assert min(values) < worst
+    else:
+        assert values == pytest.approx(native, rel=1e-6)
+
+
+def test_the_trust_region() -> None:
+    """It has no other loop: on Branin it is far below the 1.0 that random search reaches."""
+    trace = behind_the_protocol("trust-region", 25)
+    assert min(value for value in trace.values if value is not None) - BRANIN.optimum < 0.2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["botorch-nuts", "botorch-saas"])
+def test_fully_bayesian_botorch(name: str) -> None:
+    skip_unless_installed(name)
+    trace = behind_the_protocol(name, 15)
+    assert torch.tensor(trace.values).min() < torch.tensor(trace.values[:5]).min()
+    assert trace.recommended[-1] in trace.params
+
+
+EVERY_KIND = gpbo.Space(
+    gpbo.Real("width", -3.0, 5.0),
+    gpbo.Real("rate", 1e-5, 0.1, "log"),
+    gpbo.Real("momentum", 0.0, 0.999, "reverse_log"),
+    gpbo.Integer("depth", -2, 4),
+    gpbo.Integer("units", 1, 512, "log"),
+    gpbo.Ordinal("batch", (16, 32, 64)),
+    gpbo.Categorical("kind", ("b", None, True)),
+    gpbo.Categorical("binary", ("yes", "no")),
+    gpbo.Categorical("only", ("one",)),
+)
+
+
+def of_every_kind(params: Params, index: int) -> Evaluation:
+    """Fails in the design and after it."""
+    value = params["width"] ** 2 + params["depth"] + params["momentum"] + (params["kind"] == "b")
+    return Evaluation(None if index in (1, 6) else value, value)
+
+
+SLOW = ("botorch-nuts", "botorch-saas", "hebo")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.long if n in SLOW else ()) for n in PEERS]
+)
+def test_every_kind_of_parameter_and_failed_evaluations(name: str) -> None:
+    skip_unless_installed(name)
+    budget = 9 if name in SLOW else 12
+    trace = run_peer(
+        name,
+        space=EVERY_KIND,
+        evaluate=of_every_kind,
+        design=EVERY_KIND.decode(sobol(5, EVERY_KIND.dim, Streams([0]))[0]),
+        budget=budget,
+        seed=0,
+    )
+    assert trace.failure is None, trace.failure
+    assert [i for i, status in enumerate(trace.status) if status == "failed"] == [1, 6]
+    assert all(EVERY_KIND.validate(params) == params for params in trace.params)
+    assert len(set(map(EVERY_KIND.key, trace.params[5:]))) > 1

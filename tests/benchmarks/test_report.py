@@ -1,0 +1,140 @@
+"""Reports and READMEs from results made by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from gpbo.cli import app
+from gpbo.errors import InvalidData
+from gpbo_benchmarks import readme, report, speed_suite, suites, table
+from gpbo_benchmarks.trace import Trace
+from tests.benchmarks.results import case, header, trace
+
+SEEDS = 6
+
+
+def traces(problem: str) -> list[Trace]:
+    rng = np.random.default_rng(len(problem))
+    found = []
+    for seed in range(SEEDS):
+        design = [9.0, 8.0]
+        for method, power in (("ei-nuts", 3.0), ("ei-map", 2.0), ("random", 1.0)):
+            truth = [*design, *(1 + rng.random(4) ** power)]
+            found.append(trace(method, seed, truth, problem=problem))
+        truth = [*design, *(1 + rng.random(4))]
+        found.append(
+            trace("ts-map-async4", seed, truth, problem=problem, clock=[1, 1, 2, 2, 3, 3.5])
+        )
+        found.append(trace("optuna-gp", seed, design, problem=problem, budget=6, failure="a | b"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("results") / "smoke" / "trials.parquet"
+    parts = [table.rows("smoke", case(name), traces(name)) for name in ("branin", "hartmann3")]
+    table.write(path, pa.concat_tables(parts), header(SEEDS))
+    return path
+
+
+def test_a_report_has_all_its_parts_in_markdown_and_in_one_page(results: Path) -> None:
+    markdown, page = report.write(results, suites.get("smoke"))
+    text, html = markdown.read_text(), page.read_text()
+    for title in ("Verdict", "Ranks", "Regret", "Tests", "Several workers", "Overhead", "Versions"):
+        assert f"\n## {title}\n" in text
+        assert f"<h2>{title}</h2>" in html
+    assert "`ei-nuts` is first by average rank" in text
+    assert "| `optuna-gp` | branin | 6 | a / b |" in text
+    pictures = sorted(path.stem for path in (results.parent / "figures").iterdir())
+    assert pictures == ["clock", "overhead", "profile", "ranks", "regret", "seconds"]
+    assert html.count('src="data:image/png;base64,') == len(pictures)
+    assert 'src="figures' not in html
+    assert "<table>" in html
+
+
+def test_a_report_without_parallel_methods_or_with_nothing_else(results: Path) -> None:
+    rows, head = table.read(results)
+    several = rows["method"] == "ts-map-async4"
+    alone = report.Findings.of(rows[~several], head, (0.1,))
+    assert "Several workers" not in report.sections(alone)
+    together = report.sections(report.Findings.of(rows[several], head, (0.1,)))
+    assert "Ranks" not in together
+    # Nobody waits: all six evaluations are there at time 3.5.
+    assert "| branin | `ts-map-async4` | 3.5 | 6 |" in together["Several workers"][0]
+
+
+def test_the_verdict_names_the_problems_that_were_lost(results: Path) -> None:
+    rows, head = table.read(results)
+    swapped = rows.assign(method=rows["method"].replace({"ei-nuts": "random", "random": "ei-nuts"}))
+    text, _ = report.verdict(report.Findings.of(swapped, head, (0.1,)))
+    assert "`ei-nuts` is first" not in text
+    assert "branin (random " in text
+
+
+@pytest.fixture
+def stored(results: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "stored"
+    kept = CliRunner().invoke(app, ["bench", "keep", str(results), "--stored", str(folder)])
+    assert kept.exit_code == 0, kept.output
+    speed = [("suggestion", "gpbo_s", 2.0), ("suggestion", "botorch_map_s", 1.0)]
+    rows = [{"work": w, "n": 50, "d": 6, "measure": m, "value": v} for w, m, v in speed]
+    table.write(
+        folder / "speed.parquet",
+        pa.Table.from_pylist(rows, schema=speed_suite.SCHEMA),
+        {**header(1), "suite": "speed"},
+    )
+    return folder
+
+
+PLACES = """# A package
+<!-- gpbo bench smoke: measured, ranks, figure regret -->
+old
+<!-- gpbo bench end -->
+between
+<!-- gpbo bench speed: comparison -->
+<!-- gpbo bench end -->
+after
+"""
+
+
+def test_a_readme_is_filled_and_filled_again_to_the_same(stored: Path, tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_text(PLACES)
+    options = ["bench", "report", "--readme", str(file), "--stored", str(stored)]
+    for _ in range(2):
+        done = CliRunner().invoke(app, options)
+        assert done.exit_code == 0, done.output
+        text = file.read_text()
+        assert "old" not in text
+        assert text.startswith("# A package\n<!-- gpbo bench smoke: measured, ranks, figure reg")
+        assert text.endswith("<!-- gpbo bench end -->\nafter\n")
+        assert "\nbetween\n" in text
+        assert text.count("| `ei-nuts` |") == 1
+        assert "![regret of smoke](stored/figures/smoke-regret.png)" in text
+        assert "| 50 | 6 | 2 | 1 | 0.5 |" in text
+    assert (stored / "figures" / "smoke-regret.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_place_that_asks_for_what_is_not_there_is_named(stored: Path, tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_text("<!-- gpbo bench smoke: figure bogus -->\n<!-- gpbo bench end -->\n")
+    with pytest.raises(InvalidData, match="'figure bogus' of the suite 'smoke': expected one of m"):
+        readme.rewrite(file, stored)
+    file.write_text("<!-- gpbo bench noisy: ranks -->\n<!-- gpbo bench end -->\n")
+    with pytest.raises(InvalidData, match=r"noisy\.parquet: expected results"):
+        readme.rewrite(file, stored)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.12345, "0.123"), (np.inf, "∞"), (np.nan, ""), (0.0, "0")]
+)
+def test_numbers_in_tables(value: float, text: str) -> None:
+    assert report.number(value) == text
+
+
+def test_columns_of_figures_are_aligned_to_the_right() -> None:
+    text = report.pipes(["name", "value"], [["a", "**1.5** (1, 2)"], ["b", ""]])
+    assert text.splitlines()[1] == "| :-- | --: |"

@@ -1,0 +1,103 @@
+"""A suite that is killed goes on; a unit that fails takes nothing with it."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gpbo.errors import InvalidOption
+from gpbo_benchmarks import suites, table
+from gpbo_benchmarks.runner import Run, chosen_methods, measured
+from gpbo_benchmarks.trace import Trace
+from gpbo_benchmarks.units import Unit
+
+SMOKE = replace(suites.get("smoke").with_budget(7), seeds=3)
+OPTIONS = ["--seeds", "3", "--budget", "7", "--processes", "1", "--no-peers"]
+METHODS = ["--method", "random", "--method", "ei-map"]
+
+
+def command(output: Path) -> list[str]:
+    code = "from gpbo.cli import main; main()"
+    where = ["--output", str(output)]
+    return [sys.executable, "-c", code, "bench", "smoke", *OPTIONS, *METHODS, *where]
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command(tmp_path), stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"1/8 branin random\n"
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    units = tmp_path / "smoke" / "units"
+    kept = {path: path.stat().st_mtime_ns for path in units.glob("*.parquet")}
+    assert 1 <= len(kept) < 8
+    assert not (tmp_path / "smoke" / "trials.parquet").exists()
+    deadline = time.monotonic() + 60
+    while any(worker.is_running() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)  # they notice by themselves
+    assert not any(worker.is_running() for worker in workers)
+
+    done = subprocess.run(command(tmp_path), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].startswith(f"{len(kept) + 1}/8 ")
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    rows, header = table.read(tmp_path / "smoke" / "trials.parquet")
+    assert header["methods"] == ["random", "ei-map"]
+    assert {"commit", "processor", "versions", "seeds", "date"} <= set(header)
+    for unit in Run(SMOKE, ("random", "ei-map"), tmp_path / "smoke").units:
+        for trace in unit.measure():
+            own = rows[(rows["problem"] == unit.problem) & (rows["method"] == unit.method)]
+            found = own[own["seed"] == trace.seed].sort_values("evaluation")
+            assert found["value"].tolist() == pytest.approx(list(trace.values), rel=1e-6)
+    assert (tmp_path / "smoke" / "report.html").exists()
+
+
+@dataclass(frozen=True)
+class Trouble(Unit):
+    """A unit that does what its method says."""
+
+    def measure(self) -> list[Trace]:
+        if self.method == "raises":
+            raise ZeroDivisionError("nothing left")
+        if self.method == "dies":
+            os._exit(3)
+        return super().measure()
+
+
+def test_a_unit_that_raises_or_dies_is_rows_and_the_others_are_measured(tmp_path: Path) -> None:
+    work = [
+        Trouble("smoke", "branin", method, (0, 1), 6, str(tmp_path))
+        for method in ("raises", "dies", "random", "sobol")
+    ]
+    found = {unit.method: traces for unit, traces in measured(work, 2)}
+    assert [trace.failure for trace in found["raises"]] == ["ZeroDivisionError: nothing left"] * 2
+    assert [trace.failure for trace in found["dies"]] == ["its process died"] * 2
+    for method in ("random", "sobol"):
+        assert [len(trace.params) for trace in found[method]] == [6, 6]
+    rows = table.rows("smoke", work[0].case, found["dies"]).to_pandas()
+    assert rows["status"].tolist() == ["missing"] * 12
+
+
+def test_results_of_another_commit_are_not_mixed_in(tmp_path: Path) -> None:
+    run = Run(SMOKE, ("sobol",), tmp_path / "smoke")
+    unit = run.units[0]
+    old = table.rows("smoke", unit.case, unit.measure())
+    table.write(tmp_path / "smoke" / "units" / unit.file, old, {"commit": "older"})
+    with pytest.raises(InvalidOption, match="has results of commit older, and this is"):
+        run.execute(lambda *_: None)
+    run.clear()
+    assert not (tmp_path / "smoke").exists()
+    run.clear()
+
+
+def test_methods_are_chosen_by_name() -> None:
+    assert chosen_methods(SMOKE, [], ["ax"]) == (*SMOKE.methods, "ax")
+    assert chosen_methods(SMOKE, ["sobol", "ax", "sobol"], ["ax"]) == ("sobol", "ax")
+    with pytest.raises(InvalidOption, match="--method=bogus: expected one of random, sobol, "):
+        chosen_methods(SMOKE, ["bogus"], [])

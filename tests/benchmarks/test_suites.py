@@ -1,0 +1,118 @@
+"""The suites' problems: known to the last digit, and posed alike to every method."""
+
+import math
+
+import pytest
+import torch
+
+import gpbo
+from gpbo.backend import DTYPE
+from gpbo.errors import InvalidOption
+from gpbo_benchmarks import commands, suites
+from gpbo_benchmarks.estimators import TUNING
+from gpbo_benchmarks.methods import METHODS
+from gpbo_benchmarks.suites import Case, embedded, noisy
+from gpbo_benchmarks.units import initial_design
+
+NAMES = ["smoke", "synthetic", "highdim", "noisy", "tuning", "kandasamy"]
+SYNTHETIC = {
+    case.name: case for name in ("smoke", "synthetic", "highdim", "noisy")
+    for case in suites.get(name).cases
+}  # fmt: skip
+
+
+def test_the_commands_are_the_suites() -> None:
+    assert list(commands.SUITES) == NAMES
+    for name in NAMES:
+        suite = suites.get(name)
+        assert set(suite.methods) <= set(METHODS)
+        assert len({case.name for case in suite.cases}) == len(suite.cases)
+
+
+@pytest.mark.parametrize("case", SYNTHETIC.values(), ids=SYNTHETIC)
+def test_the_optimum_is_attained_inside_the_box_and_off_its_centre(case: Case) -> None:
+    problem = case.of([3, 11])
+    at = problem.minimizers
+    spread = max(1.0, float(problem(torch.rand(2, 64, problem.dim, dtype=DTYPE)).std()))
+    assert (problem(at) - case.problem.optimum).abs().max() < 1e-9 * spread
+    assert at.shape[0] == 2
+    assert ((at > 0) & (at < 1)).all()
+    # Off the centre in some coordinate; a coordinate alone may come close to 1/2.
+    assert ((at - 0.5).abs().amax(-1) > 0.02).all()
+    assert not torch.allclose(at[0], at[1], atol=1e-3)
+
+
+def test_what_the_suite_synthetic_promises() -> None:
+    suite = suites.get("synthetic")
+    assert len(suite.cases) >= 10
+    assert suite.seeds >= 20
+    for case in suite.cases:
+        assert 2 <= case.problem.dim <= 20
+        assert case.budget == min(20 * case.problem.dim, 200)
+        assert case.problem.citation
+
+
+def test_what_the_suite_highdim_promises() -> None:
+    dims = [case.problem.dim for case in suites.get("highdim").cases]
+    assert (min(dims), max(dims)) == (50, 500)
+
+
+def test_idle_dimensions_change_nothing() -> None:
+    hartmann = gpbo.problems.get("hartmann6")
+    problem = embedded(hartmann, 23)
+    points = torch.rand(7, 23, dtype=DTYPE)
+    active = torch.linspace(0, 22, 6).round().long()
+    moved = points.clone()
+    idle = [i for i in range(23) if i not in active.tolist()]
+    moved[:, idle] = torch.rand(7, len(idle), dtype=DTYPE)
+    torch.testing.assert_close(problem(points), hartmann(points[:, active]))
+    assert torch.equal(problem(points), problem(moved))
+
+
+def test_noise_is_the_stated_share_of_the_spread() -> None:
+    case = Case("branin", gpbo.problems.get("branin"), budget=9)
+    many = torch.rand(200_000, 2, dtype=DTYPE, generator=torch.Generator().manual_seed(0))
+    spread = float(case.problem(many).std())
+    assert noisy(case, 0.1).problem.noise == pytest.approx(0.1 * spread, rel=0.06)
+
+
+def test_the_initial_design_is_what_an_optimizer_asks_first() -> None:
+    for case in (suites.get("smoke").case("hartmann6"), suites.get("tuning").case("svm-digits")):
+        optimizer = gpbo.Optimizer(case.problem.space, seed=5, initial=case.design)
+        asked = [trial.params for trial in optimizer.ask(case.design)]
+        assert initial_design(case, 5) == asked
+
+
+def test_a_dry_run_cuts_the_budget_and_the_design() -> None:
+    case = suites.get("synthetic").with_budget(9).case("ackley-20")
+    assert (case.budget, case.design) == (9, 4)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(InvalidOption, match="suite='bogus': expected one of smoke, "):
+        suites.get("bogus")
+    with pytest.raises(InvalidOption, match="problem='bogus': expected one of branin, "):
+        suites.get("smoke").case("bogus")
+
+
+@pytest.mark.parametrize("name", TUNING)
+def test_a_tuning_problem_is_a_deterministic_loss_over_a_mixed_space(name: str) -> None:
+    problem = TUNING[name]
+    assert len({type(parameter) for parameter in problem.space.parameters}) >= 2
+    params = problem.space.decode(torch.full((1, problem.space.dim), 0.3, dtype=DTYPE))[0]
+    assert problem.objective is not None
+    first = problem.objective(params)
+    assert first.value is not None
+    assert 0 < first.value < math.inf
+    assert first.seconds > 0
+    assert problem.objective(params) is first  # evaluated once
+    problem.objective.known.clear()
+    assert problem.objective(params).value == first.value
+    assert problem.evaluate(params) == first.value
+
+
+def test_an_estimator_that_cannot_be_fitted_is_a_failed_evaluation() -> None:
+    objective = TUNING["neighbours-diabetes"].objective
+    assert objective is not None
+    found = objective({"k": 100_000, "weights": "uniform", "power": 2.0})
+    assert (found.value, found.truth) == (None, None)

@@ -1,0 +1,120 @@
+"""Units of work, and the traces of peers, which are computed once."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gpbo
+from gpbo_benchmarks import units
+from gpbo_benchmarks.suites import Case, Suite, noisy
+from gpbo_benchmarks.trace import Evaluate, Params, Trace
+
+BRANIN = Case("branin", gpbo.problems.get("branin"), budget=7)
+
+
+class FakePeers:
+    """Proposes the first point of the design again and again, and counts its runs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.runs: list[int] = []
+        self.version = "1.0"
+        self.starts = True
+        monkeypatch.setattr(units, "run_peer", self.run)
+        monkeypatch.setattr(units, "installed", lambda peer: {"cmaes": self.version})
+
+    def run(
+        self,
+        name: str,
+        *,
+        evaluate: Evaluate,
+        design: Sequence[Params],
+        budget: int,
+        seed: int,
+        problem: str,
+        **_: Any,
+    ) -> Trace:
+        self.runs.append(seed)
+        trace = Trace(name, problem, seed, budget, len(design))
+        if not self.starts:
+            return replace(trace, failure="it does not start")
+        params = (*design, *[design[0]] * (budget - len(design)))
+        found = [evaluate(p, n) for n, p in enumerate(params)]
+        return replace(
+            trace,
+            params=params,
+            values=tuple(f.value for f in found),
+            truth=tuple(f.truth for f in found),
+            status=("completed",) * budget,
+            ask_s=(0.0,) * budget,
+            evaluation_s=(0.0,) * budget,
+            versions={"cmaes": self.version},
+        )
+
+
+@pytest.fixture
+def peers(monkeypatch: pytest.MonkeyPatch) -> FakePeers:
+    return FakePeers(monkeypatch)
+
+
+def test_a_peer_s_trace_is_computed_once_and_is_the_same_again(
+    peers: FakePeers, tmp_path: Path
+) -> None:
+    first = units.kept_peer_trace(BRANIN, "cmaes", 3, str(tmp_path))
+    assert units.kept_peer_trace(BRANIN, "cmaes", 3, str(tmp_path)) == first
+    assert peers.runs == [3]
+    assert len(first.params) == 7
+    names = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert names == ["seed-3.json"]
+
+
+def test_anything_that_a_trace_depends_on_makes_a_new_one(peers: FakePeers, tmp_path: Path) -> None:
+    def again(case: Case, seed: int = 3) -> None:
+        units.kept_peer_trace(case, "cmaes", seed, str(tmp_path))
+
+    again(BRANIN)
+    for number, case in enumerate(
+        [
+            replace(BRANIN, budget=8),
+            noisy(BRANIN, 0.1),
+            replace(BRANIN, shifted=False),
+            replace(BRANIN, problem=replace(BRANIN.problem, function=lambda x: x.sum(-1))),
+        ],
+        start=2,
+    ):
+        again(case)
+        assert len(peers.runs) == number
+    again(BRANIN, seed=4)
+    peers.version = "1.1"
+    again(BRANIN)
+    assert peers.runs[-2:] == [4, 3]
+
+
+def test_a_peer_that_does_not_start_is_tried_again(peers: FakePeers, tmp_path: Path) -> None:
+    peers.starts = False
+    assert units.kept_peer_trace(BRANIN, "cmaes", 3, str(tmp_path)).failure == "it does not start"
+    peers.starts = True
+    assert units.kept_peer_trace(BRANIN, "cmaes", 3, str(tmp_path)).failure is None
+    assert peers.runs == [3, 3]
+
+
+def test_peers_have_a_unit_for_every_seed_and_gpbo_one_for_all() -> None:
+    suite = Suite("smoke", (BRANIN, replace(BRANIN, name="other", budget=9)), seeds=3)
+    found = list(units.units(suite, ("sobol", "ei-nuts", "cmaes"), Path("kept")))
+    assert len(found) == len({unit.file for unit in found}) == 2 * (1 + 1 + 3)
+    assert {unit.seeds for unit in found if unit.method == "cmaes"} == {(0,), (1,), (2,)}
+    assert {unit.seeds for unit in found if unit.method == "sobol"} == {(0, 1, 2)}
+    # The long ones first: the larger budget, and within it what takes longer.
+    assert [unit.problem for unit in found] == ["other"] * 5 + ["branin"] * 5
+    assert [unit.method for unit in found[:5]] == ["cmaes"] * 3 + ["ei-nuts", "sobol"]
+
+
+def test_a_unit_that_failed_says_so_for_every_seed() -> None:
+    unit = units.Unit("smoke", "branin", "ei-nuts", (0, 1), 7, "kept")
+    traces = unit.failed("out of memory")
+    assert [(t.seed, t.failure, t.budget, t.design) for t in traces] == [
+        (0, "out of memory", 7, 3),
+        (1, "out of memory", 7, 3),
+    ]
