@@ -122,14 +122,17 @@ def convergence(results: Mapping[str, Result], path: str | Path | None = None) -
     return _written(figure, path)
 
 
-def slices_data(source: Result | Optimizer) -> tuple[Slice, ...]:
+def slices_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Slice, ...]:
     """The surrogate along each parameter, through the best trial.
+
+    Args:
+        refit: As in `Optimizer.fit`.
 
     Raises:
         InvalidData: no trial has a value yet.
     """
     optimizer = source.optimizer if isinstance(source, Result) else source
-    posterior = _Posterior(optimizer)
+    posterior = _Posterior(optimizer, refit)
     best = best_of(optimizer.completed, optimizer.direction)
     if best is None:
         raise InvalidData("no trial has a value yet: expected one or more to plot")
@@ -195,8 +198,8 @@ def regret(runs: Mapping[str, Replications], path: str | Path | None = None) -> 
 class _Posterior:
     """The surrogate of an optimizer in the user's units."""
 
-    def __init__(self, optimizer: Optimizer) -> None:
-        self._surrogate = optimizer.fit().surrogate
+    def __init__(self, optimizer: Optimizer, refit: bool) -> None:
+        self._surrogate = optimizer.fit(refit=refit).surrogate
         self._data = optimizer.observations()
         self._space = optimizer.space
         self._sign = 1.0 if optimizer.direction == "minimize" else -1.0

@@ -24,8 +24,8 @@ from gpbo.completion import Completion, MedianRule
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
 from gpbo.executors import LocalWorkers
 from gpbo.optimizer import Chosen, Fitted, Optimizer, as_number, whole_number
+from gpbo.record import Attempt, Metric
 from gpbo.result import Result, Stopped
-from gpbo.storage import Attempt, Metric
 from gpbo.trial import Trial
 from gpbo.worker import METRICS, STOP, Command, Imported, Objective, Outcome, Task, evaluate
 

@@ -5,8 +5,8 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from gpbo.record import Attempt, Record
 from gpbo.result import outcome, short, short_params
-from gpbo.storage import Attempt, Record
 from gpbo.trial import Trial, TrialStatus
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from gpbo.candidates import Search
 from gpbo.completion import Completion, MedianRule
 from gpbo.errors import InvalidOption
 from gpbo.optimizer import Optimizer
+from gpbo.record import Attempt, Record
 from gpbo.space import Categorical, Integer, Real, Space
-from gpbo.storage import Attempt, Record, SqliteStorage
+from gpbo.storage import SqliteStorage
 from gpbo.strategies import STRATEGIES, ExpectedImprovement
 from gpbo.trial import Trial, TrialStatus
 from gpbo.tuner import Execution, Tuner

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gpbo.storage import Attempt, Metric, Record, SqliteStorage
+from gpbo.record import Attempt, Metric, Record
+from gpbo.storage import SqliteStorage
 from gpbo.trial import Trial
 from gpbo.view import panel, plain, summary
 
