@@ -171,6 +171,9 @@ def show(
     where: Annotated[Path, typer.Argument(help="A job file, or a storage.")],
     name: Annotated[str | None, typer.Argument(help="The job; by default the latest.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all there is as JSON.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write all there is here, as a page for a browser.")
+    ] = None,
     watch: Annotated[bool, typer.Option(help="Go on showing it until it ends.")] = False,
 ) -> None:
     """Show where a job stands, what its workers do and its latest trials."""
@@ -180,6 +183,12 @@ def show(
     from gpbo import view
 
     store, job = _stored(where, name)
+    if html is not None:
+        from gpbo.report.page import write
+
+        write(store.read(job), html)
+        print(f"wrote {html}")
+        return
     if as_json:
         print(json.dumps(view.plain(store.read(job)), allow_nan=False))
         return

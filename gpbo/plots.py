@@ -136,7 +136,7 @@ def slices_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Slic
     best = best_of(optimizer.completed, optimizer.direction)
     if best is None:
         raise InvalidData("no trial has a value yet: expected one or more to plot")
-    closeness = _closeness(optimizer.space, optimizer.completed, best)
+    closeness = nearness(optimizer.space, optimizer.completed, best)
     return tuple(
         _slice(parameter, posterior, best, optimizer.completed, closeness)
         for parameter in optimizer.space.parameters
@@ -244,7 +244,7 @@ def _slice(
     )
 
 
-def _closeness(space: Space, trials: Sequence[Trial], best: Trial) -> tuple[float, ...]:
+def nearness(space: Space, trials: Sequence[Trial], best: Trial) -> tuple[float, ...]:
     """1 at the best trial, falling to 0 at the trial that is farthest from it in the cube."""
     points = space.encode([trial.params for trial in trials])
     distance = (points - space.encode([best.params])).square().sum(-1).sqrt()
@@ -375,20 +375,26 @@ def _reverse_log(values: np.ndarray) -> np.ndarray:
     return -np.log1p(-np.minimum(values, 1 - 1e-16))
 
 
-def _set_value_axis(axes: Axes, values: Sequence[float], keep: Sequence[float]) -> None:
-    """Limits that show the bulk of the values and all of ``keep``, whatever the outliers."""
-    if not values:
-        return
+def value_limits(values: Sequence[float], keep: Sequence[float]) -> tuple[float, float, bool]:
+    """Limits that show the bulk of the values and all of ``keep``, whatever the outliers; and
+    whether the axis is logarithmic."""
     low, high = np.quantile(values, [0.05, 0.95])
-    low, high = min(low, *keep), max(high, *keep)
+    low, high = float(min([low, *keep])), float(max([high, *keep]))
     if low > 0 and high / low >= _LOG_SPAN:
-        axes.set_yscale("log")
-        axes.set_ylim(low / 1.5, high * 1.5)
-        return
+        return low / 1.5, high * 1.5, True
     # Limits that differ by roundings only are one value to matplotlib.
     flat = high - low <= 1e-9 * max(abs(low), abs(high))
     margin = (0.05 * abs(high) or 0.5) if flat else 0.06 * (high - low)
-    axes.set_ylim(low - margin, high + margin)
+    return low - margin, high + margin, False
+
+
+def _set_value_axis(axes: Axes, values: Sequence[float], keep: Sequence[float]) -> None:
+    if not values:
+        return
+    low, high, is_log = value_limits(values, keep)
+    if is_log:
+        axes.set_yscale("log")
+    axes.set_ylim(low, high)
 
 
 def _clean(axes: Axes) -> None:

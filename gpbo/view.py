@@ -30,6 +30,7 @@ def plain(record: Record) -> dict[str, Any]:
             asdict(m) | ({} if math.isfinite(m.value) else {"value": str(m.value)})
             for m in record.metrics
         ],
+        "fits": [asdict(fit) for fit in record.fits],
     }
 
 

@@ -200,11 +200,7 @@ def test_a_mode_that_a_file_system_refuses_falls_back_with_a_warning(
         def execute(self, query: str, *parameters: Any) -> sqlite3.Cursor:
             return super().execute(query.replace("= WAL", "= TRUNCATE"), *parameters)
 
-    monkeypatch.setattr(
-        storage_module.sqlite3,
-        "connect",
-        lambda *args, **options: Refusing(*args, **options),
-    )
+    monkeypatch.setattr(sqlite3, "connect", Refusing)
     with caplog.at_level(logging.WARNING, "gpbo"):
         store = SqliteStorage(tmp_path / "runs.db")
     assert "no write-ahead log here" in caplog.text
