@@ -40,6 +40,7 @@ class _Execution(Execution):
 
     early_stopping: _EarlyStopping | None = None
     gpus: list[str] = Field(default_factory=list)
+    env: dict[str, str] = Field(default_factory=dict)
 
 
 class _Start(BaseModel):

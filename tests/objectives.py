@@ -62,3 +62,8 @@ def kills_its_worker_once(params: dict[str, Any], trial: Any) -> float:
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return float(params["x"])
+
+
+def variable(params: dict[str, Any]) -> float:
+    print(os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"], flush=True)
+    return float(os.environ["GPBO_TEST"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gpbo.callbacks import Callback
 from gpbo.candidates import Search
 from gpbo.completion import Completion, MedianRule
 from gpbo.errors import InvalidOption
@@ -197,11 +198,12 @@ def test_a_request_to_stop_ends_the_job_and_it_goes_on_later(tmp_path: Path) -> 
     optimizer = stored(tmp_path)
     store = SqliteStorage(tmp_path / "runs.db")
 
-    def after_two(trial: Trial) -> None:
-        if trial.id == 1:
-            store.request_stop("job")
+    class AfterTwo(Callback):
+        def ended(self, trial: Trial) -> None:
+            if trial.id == 1:
+                store.request_stop("job")
 
-    result = tuned(optimizer, budget=6, on_end=after_two).run()
+    result = tuned(optimizer, budget=6, callbacks=[AfterTwo()]).run()
     assert result.stopped == "interrupted"
     assert read(tmp_path).ended == "interrupted"
     assert len(result.trials) == 2
@@ -255,17 +257,80 @@ def test_a_result_that_comes_too_late_is_kept_and_changes_nothing(
     monkeypatch.setattr("gpbo.tuner._GRACE_S", 0.0)
     slow = Slow()
 
-    def wake(trial: Trial) -> None:
-        if slow.first is not None and not slow.first.done():
-            slow.first.set_result(Outcome(0.125))
+    class Wake(Callback):
+        def ended(self, trial: Trial) -> None:
+            if slow.first is not None and not slow.first.done():
+                slow.first.set_result(Outcome(0.125))
 
     execution = Execution(time_limit_s=0.3)
     result = tuned(
-        stored(tmp_path), budget=3, executor=slow, execution=execution, on_end=wake
+        stored(tmp_path), budget=3, executor=slow, execution=execution, callbacks=[Wake()]
     ).run()
     assert [trial.value is None for trial in result.trials] == [True, False, False]
     first = read(tmp_path).attempts[0]
     assert (first.value, first.late, first.reason) == (0.125, True, None)
+
+
+def test_workers_have_the_environment_of_the_execution(tmp_path: Path) -> None:
+    optimizer = stored(tmp_path)
+    execution = Execution(
+        workers=2, gpus=["5", "3"], env={"GPBO_TEST": "7", "OMP_NUM_THREADS": "2"}
+    )
+    result = Tuner(optimizer, objectives.variable, budget=2, execution=execution).run()
+    assert [trial.value for trial in result.trials] == [7.0, 7.0]
+    logs = [
+        (tmp_path / "runs.db-trials" / "job" / f"0000{number}.1" / "log.txt").read_text().split()
+        for number in range(2)
+    ]
+    assert sorted(logs) == [["3", "2"], ["5", "2"]]
+
+
+class Listener(Callback):
+    """Writes down what it is told, and complains about it."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def started(self, optimizer: Optimizer) -> None:
+        self._hear("started", len(optimizer.trials))
+
+    def reported(self, trial: Trial, step: int, value: float) -> None:
+        self._hear("reported", trial.id, step, value)
+
+    def ended(self, trial: Trial) -> None:
+        self._hear("ended", trial.id, trial.value)
+
+    def finished(self, result: Any) -> None:
+        self._hear("finished", result.stopped)
+
+    def _hear(self, *what: Any) -> None:
+        self.heard.append(what)
+        raise RuntimeError("I am listening")
+
+
+def test_callbacks_hear_everything_and_what_they_raise_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def objective(params: dict[str, Any], trial: Any) -> float:
+        trial.report(3, 0.5)
+        if trial.id == 1:
+            raise ValueError("no")
+        return 0.25
+
+    one, other = Listener(), Listener()
+    result = tuned(stored(tmp_path), objective, budget=2, callbacks=[one, other]).run()
+    assert [trial.value for trial in result.trials] == [0.25, None]
+    assert one.heard == other.heard
+    assert one.heard == [
+        ("started", 0),
+        ("reported", 0, 3, 0.5),
+        ("ended", 0, 0.25),
+        ("reported", 1, 3, 0.5),
+        ("ended", 1, None),
+        ("finished", "budget"),
+    ]
+    warned = [record for record in caplog.records if "I am listening" in str(record.exc_info)]
+    assert len(warned) == 12
 
 
 def test_an_executor_that_breaks_fails_its_trial(tmp_path: Path) -> None:
@@ -296,6 +361,11 @@ def test_a_job_whose_executor_takes_no_more_trials_ends_and_keeps_them(tmp_path:
     [
         ({"budget": 0}, "budget=0"),
         ({"objective": "train.py"}, "expected 'module:function'"),
+        (
+            {"executor": Inline(), "execution": Execution(gpus=["0"])},
+            "gpus=.*none with an executor",
+        ),
+        ({"executor": Inline(), "execution": Execution(env={"A": "1"})}, "env=.*none with an exec"),
     ],
 )
 def test_options_that_make_no_job_are_refused(options: dict[str, Any], message: str) -> None:
