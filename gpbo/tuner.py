@@ -162,12 +162,12 @@ class Tuner:
         self._late: dict[Future[Outcome], _Run] = {}
         self._plan: Future[Chosen] | None = None
         self._fit: Future[Fitted] | None = None
-        self._planned_at = 0.0
+        self._planned_at = self._fitted_at = 0.0
         self._plan_s = 0.0
         self._durations: deque[float] = deque(maxlen=20)
         self._exhausted = self._broken = False
         self._created_at = time.time()
-        self._busy_s = 0.0
+        self._busy_s = self._engine_s = 0.0
 
     def run(self) -> Result:
         """Run the job to its end, or until Ctrl-C or `gpbo stop`.
@@ -175,7 +175,6 @@ class Tuner:
         Trials that run when the job ends early are killed and stay pending: if it is resumed, they
         run again.
         """
-        began = time.time()
         tell(self._callbacks, lambda callback: callback.started(self.optimizer))
         with ExitStack() as stack:
             self._root = Path(self._folder or self._default_folder(stack))
@@ -191,13 +190,12 @@ class Tuner:
             except KeyboardInterrupt:
                 stopped = "interrupted"
             self._leave(stopped)
-        elapsed = time.time() - began
         result = Result(
             trials=tuple(self.optimizer.finished),
             direction=self.optimizer.direction,
             stopped=stopped,
             objective_s=self._busy_s,
-            engine_s=max(0.0, elapsed * self.execution.workers - self._busy_s),
+            engine_s=self._engine_s,
             optimizer=self.optimizer,
         )
         tell(self._callbacks, lambda callback: callback.finished(result))
@@ -278,9 +276,11 @@ class Tuner:
         if self._fit is not None and self._fit.done():
             self.optimizer.adopt(self._fit.result())
             self._fit = None
+            self._engine_s += time.monotonic() - self._fitted_at
         if self._plan is not None and self._plan.done():
             plan, self._plan = self._plan, None
             self._plan_s = time.monotonic() - self._planned_at
+            self._engine_s += self._plan_s
             try:
                 self._ready.extend(self.optimizer.register(plan.result()))
             except SpaceExhausted:
@@ -291,6 +291,7 @@ class Tuner:
             self._planned_at = time.monotonic()
             self._plan = engine.submit(self.optimizer.plan(wanted, refit=not beside))
             if beside and self._fit is None and self._fit_is_due():
+                self._fitted_at = time.monotonic()
                 self._fit = engine.submit(self.optimizer.plan_fit())
 
     def _wanted(self) -> int:
