@@ -18,7 +18,7 @@ Stopped = Literal[
 ]
 
 #: The same in words.
-STOPPED: dict[Stopped, str] = {
+STOPPED: Mapping[str, str] = {
     "budget": "the budget was used",
     "exhausted": "every configuration of the space was tried",
     "interrupted": "interrupted",

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gpbo.record import Attempt, Record
-from gpbo.result import outcome, short, short_params
+from gpbo.result import STOPPED, outcome, short, short_params
 from gpbo.trial import Trial, TrialStatus
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def panel(record: Record, now: float | None = None) -> "RenderableType":
 def summary(record: Record) -> str:
     """One or two lines: counts, the end, the best."""
     failed = sum(trial.status is TrialStatus.FAILED for trial in record.trials)
-    state = "not ended" if record.ended is None else f"ended: {record.ended}"
+    ended = record.ended
+    state = "not ended" if ended is None else f"ended: {STOPPED.get(ended, ended)}"
     counts = f"{len(record.finished)} trials ended, {failed} of them failed; {state}"
     best = _best(record)
     if best is None:

@@ -1,5 +1,6 @@
 """A tuning job: whatever trials do, in whatever order they end, it ends well and can go on."""
 
+import math
 import subprocess
 import sys
 import threading
@@ -19,9 +20,16 @@ from gpbo.optimizer import Optimizer
 from gpbo.record import Attempt, Record
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.storage import SqliteStorage
-from gpbo.strategies import STRATEGIES, ExpectedImprovement
+from gpbo.strategies import (
+    STRATEGIES,
+    ExpectedImprovement,
+    ProbabilityOfImprovement,
+    Strategy,
+    ThompsonSampling,
+)
 from gpbo.trial import Trial, TrialStatus
 from gpbo.tuner import Execution, Tuner
+from gpbo.view import summary
 from gpbo.worker import Command, Outcome
 from tests import objectives
 
@@ -66,6 +74,48 @@ def test_every_strategy_runs_its_budget(strategy: str, tmp_path: Path) -> None:
     assert [(a.trial, a.number, a.value) for a in record.attempts] == [
         (trial.id, 1, trial.value) for trial in record.trials
     ]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_space_that_is_used_up_ends_the_job_which_says_so(strategy: str, tmp_path: Path) -> None:
+    """Failed ones and one from elsewhere included, no configuration comes twice."""
+    space = Space(Integer("depth", 1, 3), Categorical("kind", ("a", "b")))
+
+    def objective(params: dict[str, Any]) -> float:
+        return params["depth"] / 0 if params["depth"] == 2 else params["depth"]
+
+    optimizer = stored(tmp_path, space, strategy, initial=2)
+    optimizer.add({"depth": 3, "kind": "b"}, 0.5)
+    result = tuned(optimizer, objective, budget=20, execution=Execution(workers=2)).run()
+    assert len(result.trials) == space.size == 6
+    assert len({space.key(trial.params) for trial in result.trials}) == 6
+    assert result.stopped == read(tmp_path).ended == "exhausted"
+    assert "every configuration of the space was tried" in str(result)
+    assert "ended: every configuration of the space was tried" in summary(read(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [EI, ProbabilityOfImprovement(EI.search), ThompsonSampling(EI.search, 64)],
+    ids=lambda strategy: strategy.name,
+)
+def test_where_trials_crash_a_job_goes_less_often_for_the_weight(
+    strategy: Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The minimum lies where every trial crashes: without the weight nearly all are tried there."""
+
+    def objective(params: dict[str, Any]) -> float:
+        return float(params["x"]) if params["x"] > 0.3 else math.nan
+
+    def crashes() -> int:
+        optimizer = Optimizer(LINE, strategy, inference="map", initial=4, seed=1)
+        result = tuned(optimizer, objective, budget=18).run()
+        return sum(trial.value is None for trial in result.trials[6:])
+
+    weighted = crashes()
+    monkeypatch.setattr("gpbo.strategies.weighted", lambda utility, *rest: utility)
+    monkeypatch.setattr("gpbo.strategies.log_chance_of_success", lambda *rest: None)
+    assert weighted < 0.75 * crashes()
 
 
 @pytest.mark.parametrize(("workers", "mode"), [(1, "async"), (3, "sync")])
