@@ -224,6 +224,8 @@ def _slice(
     name = parameter.name
     values = parameter.grid(_POINTS)
     mean, deviation = posterior.at([{**best.params, name: value} for value in values])
+    with np.errstate(over="ignore"):
+        low, high = mean - _BAND * deviation, mean + _BAND * deviation
     listed = isinstance(parameter, Categorical | Ordinal)
 
     def place(trial: Trial) -> tuple[float, float]:
@@ -236,12 +238,17 @@ def _slice(
         labels=tuple(map(str, values)) if listed else (),
         positions=tuple(float(i if listed else value) for i, value in enumerate(values)),
         mean=tuple(mean.tolist()),
-        low=tuple((mean - _BAND * deviation).tolist()),
-        high=tuple((mean + _BAND * deviation).tolist()),
+        low=_finite(low),
+        high=_finite(high),
         best=place(best),
         observed=tuple(map(place, trials)),
         closeness=closeness,
     )
+
+
+def _finite(values: np.ndarray) -> tuple[float, ...]:
+    """The values, those beyond the largest double as that."""
+    return tuple(np.nan_to_num(values).tolist())
 
 
 def nearness(space: Space, trials: Sequence[Trial], best: Trial) -> tuple[float, ...]:

@@ -400,11 +400,17 @@ def _dimension(one: Axis, positions: Sequence[float]) -> dict[str, Any]:
         "values": positions,
         "range": [one.low, one.high],
     }
-    # Without ticks of its own an axis would have its limits, with all their digits, at its ends.
-    found = [float(tick) for tick in MaxNLocator(6).tick_values(one.low, one.high)]
-    ticks = one.ticks or [(tick, f"{tick:.12g}") for tick in found if one.low <= tick <= one.high]
+    ticks = one.ticks or _plain_ticks(one)
     dimension["tickvals"], dimension["ticktext"] = zip(*ticks, strict=True)
     return dimension
+
+
+def _plain_ticks(one: Axis) -> list[tuple[float, str]]:
+    """Round numbers: without ticks an axis has its limits, with all their digits, at its ends."""
+    found = [one.low, one.high]
+    if math.isfinite(4 * (one.high - one.low)):
+        found = [float(tick) for tick in MaxNLocator(6).tick_values(one.low, one.high)]
+    return [(tick, f"{tick:.12g}") for tick in found if one.low <= tick <= one.high]
 
 
 def _counted(places: Sequence[float]) -> list[float]:
