@@ -23,8 +23,9 @@ import torch
 from gpbo.candidates import Search
 from gpbo.errors import UnknownJob
 from gpbo.optimizer import Optimizer
+from gpbo.record import Record
 from gpbo.space import Categorical, Integer, Real, Space
-from gpbo.storage import Record, SqliteStorage
+from gpbo.storage import SqliteStorage
 from gpbo.strategies import ExpectedImprovement
 from gpbo.tuner import Tuner
 

@@ -324,7 +324,8 @@ def _first_free(
     for params in every:
         if space.key(params) not in taken:
             return space.encode([params])[0].to(choices)
-    raise SpaceExhausted(f"all {space.size} configurations of the space were tried or are pending")
+    every_one = f"all {space.size}" if space.size is not None else "all of the very few different"
+    raise SpaceExhausted(f"{every_one} configurations of the space were tried or are pending")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from gpbo.errors import GpboError, InvalidOption
 from gpbo_benchmarks.commands import app as bench
 
 if TYPE_CHECKING:
+    from gpbo.callbacks import Callback
     from gpbo.storage import SqliteStorage
 
 app = typer.Typer(
@@ -160,16 +161,32 @@ def _run_many(
         raise typer.Exit(130)
 
 
+TensorBoardFolder = Annotated[
+    Path | None, typer.Option("--tensorboard", help="Write a run per trial here.")
+]
+MLflowUri = Annotated[
+    str | None, typer.Option("--mlflow", help="Log to MLflow at this tracking URI.")
+]
+
+
 @app.command()
-def tune(file: Annotated[Path, typer.Argument(help="A job file in TOML.")]) -> None:
+def tune(
+    file: Annotated[Path, typer.Argument(help="A job file in TOML.")],
+    tensorboard: TensorBoardFolder = None,
+    mlflow: MLflowUri = None,
+) -> None:
     """Begin the tuning job that a file describes."""
-    _run_job(file, resume=False)
+    _run_job(file, _integrations(tensorboard, mlflow), resume=False)
 
 
 @app.command()
-def resume(file: Annotated[Path, typer.Argument(help="The job file.")]) -> None:
+def resume(
+    file: Annotated[Path, typer.Argument(help="The job file.")],
+    tensorboard: TensorBoardFolder = None,
+    mlflow: MLflowUri = None,
+) -> None:
     """Go on with a tuning job that was stopped, interrupted or killed."""
-    _run_job(file, resume=True)
+    _run_job(file, _integrations(tensorboard, mlflow), resume=True)
 
 
 @app.command()
@@ -177,6 +194,9 @@ def show(
     where: Annotated[Path, typer.Argument(help="A job file, or a storage.")],
     name: Annotated[str | None, typer.Argument(help="The job; by default the latest.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all there is as JSON.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write all there is here, as a page for a browser.")
+    ] = None,
     watch: Annotated[bool, typer.Option(help="Go on showing it until it ends.")] = False,
 ) -> None:
     """Show where a job stands, what its workers do and its latest trials."""
@@ -186,6 +206,12 @@ def show(
     from gpbo import view
 
     store, job = _stored(where, name)
+    if html is not None:
+        from gpbo.report.page import write
+
+        write(store.read(job), html)
+        print(f"wrote {html}")
+        return
     if as_json:
         print(json.dumps(view.plain(store.read(job)), allow_nan=False))
         return
@@ -205,11 +231,31 @@ def stop(
     print(f"asked {job} to stop")
 
 
-def _run_job(file: Path, *, resume: bool) -> None:
+def _integrations(tensorboard: Path | None, mlflow: str | None) -> "list[Callback]":
+    found: list[Callback] = []
+    name = ""
+    try:
+        if tensorboard is not None:
+            name = "tensorboard"
+            from gpbo.integrations.tensorboard import TensorBoard
+
+            found.append(TensorBoard(tensorboard))
+        if mlflow is not None:
+            name = "mlflow"
+            from gpbo.integrations.mlflow import MLflow
+
+            found.append(MLflow(mlflow))
+    except ModuleNotFoundError as error:
+        raise InvalidOption(f"--{name}: {error}; expected pip install 'gpbo[{name}]'") from error
+    return found
+
+
+def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
     from gpbo import view
+    from gpbo.callbacks import Callback
     from gpbo.job import read_job
     from gpbo.result import outcome, short_params
     from gpbo.storage import SqliteStorage
@@ -218,12 +264,13 @@ def _run_job(file: Path, *, resume: bool) -> None:
     job = read_job(file)
     console = Console(stderr=True)
 
-    def tell(trial: Trial) -> None:
-        if not console.is_terminal:
+    class Lines(Callback):
+        def ended(self, trial: Trial) -> None:
             line = f"trial {trial.id}: {outcome(trial)}  {short_params(trial.params)}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    tuner = job.tuner(file.parent, resume=resume, on_end=tell)
+    told = callbacks if console.is_terminal else [*callbacks, Lines()]
+    tuner = job.tuner(file.parent, resume=resume, callbacks=told)
     if console.is_terminal:
         store = SqliteStorage(file.parent / job.storage)
         with Live(

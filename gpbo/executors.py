@@ -23,6 +23,9 @@ _ONE_THREAD = dict.fromkeys(
     ),
     "1",
 )
+#: loky starts a process anew when it has grown by 300 MB, which it takes for a leak. But what the
+#: first trial imports, such as torch, is that large, and would be imported again for each of them.
+_NO_LEAK_CHECK = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}
 #: Seconds that a trial has beyond its time limit, when its command is ended by its own process.
 _GRACE_S = 5.0
 
@@ -44,7 +47,11 @@ class LocalWorkers(Executor):
         self, workers: int, gpus: Sequence[str] = (), env: Mapping[str, str] | None = None
     ) -> None:
         self._env = [
-            {**_ONE_THREAD, **({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})}
+            {
+                **_ONE_THREAD,
+                **_NO_LEAK_CHECK,
+                **({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}),
+            }
             | dict(env or {})
             for i in range(workers)
         ]
@@ -107,6 +114,10 @@ class LocalWorkers(Executor):
             pool, self._pools[worker] = self._pools[worker], None
         if pool is not None:
             pool.shutdown(kill_workers=True)
+
+
+def _device(gpus: Sequence[str], worker: int) -> dict[str, str]:
+    return {"CUDA_VISIBLE_DEVICES": gpus[worker % len(gpus)]} if gpus else {}
 
 
 def _why_it_died(error: Exception) -> str:

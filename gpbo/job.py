@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass as checked
 from gpbo.completion import Completion, MedianRule
 from gpbo.errors import InvalidJob, SpaceError
 from gpbo.optimizer import Optimizer, default_initial
+from gpbo.record import Record
 from gpbo.spec import read_space, write_space
 from gpbo.storage import SqliteStorage
 from gpbo.strategies import STRATEGIES
@@ -39,6 +40,7 @@ class _Execution(Execution):
 
     early_stopping: _EarlyStopping | None = None
     gpus: list[str] = Field(default_factory=list)
+    env: dict[str, str] = Field(default_factory=dict)
 
 
 class _Start(BaseModel):
@@ -159,9 +161,8 @@ class Job(BaseModel):
                 storage=store,
                 name=self.name,
             )
-            for start in self.warm_start:
-                source = store if start.storage is None else SqliteStorage(folder / start.storage)
-                warm_start(optimizer, source.read(start.job), start.kind)
+        if not (optimizer.trials or optimizer.queue):  # begun now, or dead before its warm start
+            warm_start(optimizer, self._parents(folder, store))
         return Tuner(
             optimizer,
             self.target(folder.resolve()),
@@ -170,6 +171,17 @@ class Job(BaseModel):
             completion=self.completion,
             **options,
         )
+
+    def _parents(self, folder: Path, store: SqliteStorage) -> list[tuple[Record, Kind]]:
+        return [
+            (
+                (store if start.storage is None else SqliteStorage(folder / start.storage)).read(
+                    start.job
+                ),
+                start.kind,
+            )
+            for start in self.warm_start
+        ]
 
     def _check_same(self, stored: Mapping[str, Any]) -> None:
         now = {"space": write_space(read_space(self.space)), "direction": self.direction}

@@ -1,6 +1,7 @@
 """What is kept of a fit: enough to go on from it exactly, on other data or in another process."""
 
 import io
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from gpbo.data import Observations
 from gpbo.fitting import Fit, FitReport, WarmState
 from gpbo.mcmc.sampling import Warmth
+from gpbo.record import FitSummary
 from gpbo.surrogate import Surrogate
 
 
@@ -74,6 +76,17 @@ class Kept:
             nu,
         )
         return Fit(surrogate, self.report, self.warm, draws=None)
+
+    def summary(self, at: float) -> FitSummary:
+        """What is written down of how it went, for the one run of an optimizer."""
+
+        def plain(value: Any) -> Any:
+            first = value[0] if isinstance(value, tuple | Tensor) else value
+            number = first.item() if isinstance(first, Tensor) else first
+            return None if isinstance(number, float) and math.isnan(number) else number
+
+        report = {name: plain(value) for name, value in _shallow(self.report).items()}
+        return FitSummary(self.size, at, report)
 
     def to_bytes(self) -> bytes:
         """Tensors and plain values, as `torch.save` writes them."""

@@ -27,7 +27,7 @@ from gpbo.strategies import STRATEGIES, Situation, SobolSearch, Strategy, resolv
 from gpbo.trial import Trial, TrialStatus
 
 if TYPE_CHECKING:
-    from gpbo.storage import Journal, Record, Storage
+    from gpbo.record import Journal, Record, Storage
 
 Direction = Literal["minimize", "maximize"]
 
@@ -159,13 +159,28 @@ class Optimizer:
         store = resolve_storage(storage)
         journal = store.open(name)
         try:
-            record = store.read(name)
-            optimizer = cls._from_spec(record.spec, strategy, model, device)
-            optimizer._restore(record)
+            optimizer = cls.of_record(store.read(name), strategy, model, device)
         except BaseException:
             journal.close()
             raise
         optimizer._journal = journal
+        return optimizer
+
+    @classmethod
+    def of_record(
+        cls,
+        record: "Record",
+        strategy: str | Strategy | None = None,
+        model: fitting.Model | None = None,
+        device: str = "auto",
+    ) -> "Optimizer":
+        """A stored optimization to look at, whoever drives it: nothing is written to its storage.
+
+        Raises:
+            InvalidOption: a strategy or model is not stored and not given: see `resume`.
+        """
+        optimizer = cls._from_spec(record.spec, strategy, model, device)
+        optimizer._restore(record)
         return optimizer
 
     def close(self) -> None:
@@ -192,6 +207,11 @@ class Optimizer:
     def finished(self) -> list[Trial]:
         """The trials that were completed or failed, in the order in which they ended."""
         return [self._trials[number] for number in self._finished]
+
+    @property
+    def queue(self) -> list[dict[str, Any]]:
+        """The configurations that are to be asked next."""
+        return list(self._queue)
 
     @property
     def completed(self) -> list[Trial]:
@@ -248,7 +268,7 @@ class Optimizer:
         The function raises:
             SpaceExhausted: every configuration was asked or added before.
         """
-        fitted = cache(self.plan_fit() if refit or self._fitted is None else self._conditioned())
+        fitted = cache(self._plan_model(refit))
         used: list[Fitted] = []
 
         def fit() -> fitting.Fit:
@@ -294,8 +314,9 @@ class Optimizer:
         queue = list(self._queue)[len(asked) :]
         newer = chosen.fitted if self._is_newer(chosen.fitted) else None
         if self._journal is not None:
-            engine = None if newer is None else newer.kept.to_bytes()
-            self._journal.write(trials=asked, queue=queue if self._queue else None, engine=engine)
+            self._journal.write(
+                trials=asked, queue=queue if self._queue else None, **_written(newer)
+            )
         # Nothing was changed up to here: an ask that fails or is interrupted leaves no trial.
         for trial in asked:
             self._remember(trial)
@@ -332,14 +353,16 @@ class Optimizer:
         """Go on from this fit of a `plan_fit`, unless a fit to more results was adopted."""
         if self._is_newer(fitted):
             if self._journal is not None:
-                self._journal.write(engine=fitted.kept.to_bytes())
+                self._journal.write(**_written(fitted))
             self._fitted = fitted
 
     def tell(self, trial: object, value: object) -> Trial:
         """Record a trial's value; returns the trial as it is now.
 
         A value that is NaN or infinite makes the trial a failed one: nothing is lost, and its
-        configuration is not proposed again.
+        configuration is not proposed again. Told once more, the same value changes nothing, so
+        that who does not know whether it was recorded may tell it again. A result that comes after
+        its trial was given up can be kept with `add`.
 
         Args:
             trial: A trial of this optimizer, or its id.
@@ -348,20 +371,19 @@ class Optimizer:
         Raises:
             InvalidResult: the value is not one real number; the trial stays pending.
             UnknownTrial: no trial of this optimizer.
-            TrialAlreadyFinished: it has a result already.
+            TrialAlreadyFinished: it has another result already.
         """
         known = self._find(trial)
-        number = as_number(f"trial {known.id}: value", value)
-        return self._finish(known, number)
+        return self._end(known, *_judged(as_number(f"trial {known.id}: value", value)))
 
     def fail(self, trial: object, reason: str = "failed") -> Trial:
         """Record that a trial has no value, and why; returns the trial as it is now.
 
         Raises:
             UnknownTrial: no trial of this optimizer.
-            TrialAlreadyFinished: it has a result already.
+            TrialAlreadyFinished: it has a result, or failed for another reason.
         """
-        return self._end(self._find(trial).failed(reason, time.time()))
+        return self._end(self._find(trial), None, reason)
 
     def add(self, params: Mapping[str, Any], value: object) -> Trial:
         """Record a result that was not asked for; its configuration may be known already.
@@ -370,10 +392,7 @@ class Optimizer:
             InvalidParams: not a configuration of the space; nothing is recorded.
             InvalidResult: the value is not one real number; nothing is recorded.
         """
-        valid = self.space.validate(params)
-        number = as_number("value", value)
-        trial = Trial(len(self._trials), valid, origin="added", asked_at=time.time())
-        return self._finish(trial, number)
+        return self.learn([(params, value)])[0]
 
     def enqueue(self, params: Mapping[str, Any]) -> None:
         """Have this configuration asked next, after those enqueued before, even if it is known.
@@ -381,10 +400,32 @@ class Optimizer:
         Raises:
             InvalidParams: not a configuration of the space.
         """
-        queue = [*self._queue, self.space.validate(params)]
+        self.learn(queue=[params])
+
+    def learn(
+        self,
+        results: Iterable[tuple[Mapping[str, Any], object]] = (),
+        queue: Iterable[Mapping[str, Any]] = (),
+    ) -> list[Trial]:
+        """`add` these results and `enqueue` these configurations: all of them, or none.
+
+        Raises:
+            InvalidParams: not a configuration of the space; nothing is recorded.
+            InvalidResult: a value is not one real number; nothing is recorded.
+        """
+        now = time.time()
+        added = []
+        for number, (params, value) in enumerate(results, start=len(self._trials)):
+            valid = self.space.validate(params)
+            trial = Trial(number, valid, origin="added", asked_at=now)
+            added.append(_ended(trial, *_judged(as_number("value", value)), now))
+        queued = [*self._queue, *map(self.space.validate, queue)]
         if self._journal is not None:
-            self._journal.write(queue=queue)
-        self._queue = deque(queue)
+            self._journal.write(trials=added, queue=queued)
+        for trial in added:
+            self._remember(trial)
+        self._queue = deque(queued)
+        return added
 
     def observations(self) -> Observations:
         """The results and the pending points as the engine sees them: one run, minimised."""
@@ -398,18 +439,24 @@ class Optimizer:
             [self._rows(self.pending)],
         )
 
-    def fit(self) -> fitting.Fit:
+    def fit(self, *, refit: bool = True) -> fitting.Fit:
         """The model of all results so far. Looking at it changes nothing that is proposed.
+
+        Args:
+            refit: As in `plan`: without it the draws of the last fit serve, if there are any.
 
         Raises:
             InvalidData: there is no result yet.
         """
-        return self.plan_fit()().fit
+        return self._plan_model(refit)().fit
 
     def _is_newer(self, fitted: Fitted | None) -> bool:
         if fitted is None or self._fitted is None:
             return fitted is not None
         return fitted.kept.size > self._fitted.kept.size
+
+    def _plan_model(self, refit: bool) -> Callable[[], Fitted]:
+        return self.plan_fit() if refit or self._fitted is None else self._conditioned()
 
     def _conditioned(self) -> Callable[[], Fitted]:
         """The last fit with its draws as they are, on all results so far."""
@@ -454,13 +501,11 @@ class Optimizer:
         informative = results + len(self.pending) + queued
         return min(wanted, max(0, self.initial - informative))
 
-    def _finish(self, trial: Trial, number: float) -> Trial:
-        now = time.time()
-        if not math.isfinite(number):
-            return self._end(trial.failed(f"the value is {number}", now))
-        return self._end(trial.completed(number, now))
-
-    def _end(self, trial: Trial) -> Trial:
+    def _end(self, known: Trial, value: float | None, reason: str | None) -> Trial:
+        repeated = known.status is not TrialStatus.PENDING
+        if repeated and (known.value, known.reason) == (value, reason):
+            return known
+        trial = _ended(known, value, reason, time.time())
         if self._journal is not None:
             self._journal.write(trials=[trial])
         self._remember(trial)
@@ -612,6 +657,23 @@ def as_number(name: str, value: object) -> float:
         return float(number)
     except OverflowError as error:
         raise InvalidResult(f"{name} is too large for a double: expected a real number") from error
+
+
+def _judged(number: float) -> tuple[float | None, str | None]:
+    """What a told number is: a value, or the reason of a failure."""
+    return (number, None) if math.isfinite(number) else (None, f"the value is {number}")
+
+
+def _ended(trial: Trial, value: float | None, reason: str | None, at: float) -> Trial:
+    return trial.failed(reason or "failed", at) if value is None else trial.completed(value, at)
+
+
+def _written(fitted: Fitted | None) -> dict[str, Any]:
+    """What a journal keeps of a fit."""
+    if fitted is None:
+        return {}
+    kept = fitted.kept
+    return {"engine": kept.to_bytes(), "fits": [kept.summary(time.time())]}
 
 
 def _propose(strategy: Strategy, situation: Situation, count: int) -> Float[Tensor, "q d"]:

@@ -122,18 +122,21 @@ def convergence(results: Mapping[str, Result], path: str | Path | None = None) -
     return _written(figure, path)
 
 
-def slices_data(source: Result | Optimizer) -> tuple[Slice, ...]:
+def slices_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Slice, ...]:
     """The surrogate along each parameter, through the best trial.
+
+    Args:
+        refit: As in `Optimizer.fit`.
 
     Raises:
         InvalidData: no trial has a value yet.
     """
     optimizer = source.optimizer if isinstance(source, Result) else source
-    posterior = _Posterior(optimizer)
+    posterior = _Posterior(optimizer, refit)
     best = best_of(optimizer.completed, optimizer.direction)
     if best is None:
         raise InvalidData("no trial has a value yet: expected one or more to plot")
-    closeness = _closeness(optimizer.space, optimizer.completed, best)
+    closeness = nearness(optimizer.space, optimizer.completed, best)
     return tuple(
         _slice(parameter, posterior, best, optimizer.completed, closeness)
         for parameter in optimizer.space.parameters
@@ -195,8 +198,8 @@ def regret(runs: Mapping[str, Replications], path: str | Path | None = None) -> 
 class _Posterior:
     """The surrogate of an optimizer in the user's units."""
 
-    def __init__(self, optimizer: Optimizer) -> None:
-        self._surrogate = optimizer.fit().surrogate
+    def __init__(self, optimizer: Optimizer, refit: bool) -> None:
+        self._surrogate = optimizer.fit(refit=refit).surrogate
         self._data = optimizer.observations()
         self._space = optimizer.space
         self._sign = 1.0 if optimizer.direction == "minimize" else -1.0
@@ -221,6 +224,8 @@ def _slice(
     name = parameter.name
     values = parameter.grid(_POINTS)
     mean, deviation = posterior.at([{**best.params, name: value} for value in values])
+    with np.errstate(over="ignore"):
+        low, high = mean - _BAND * deviation, mean + _BAND * deviation
     listed = isinstance(parameter, Categorical | Ordinal)
 
     def place(trial: Trial) -> tuple[float, float]:
@@ -233,15 +238,20 @@ def _slice(
         labels=tuple(map(str, values)) if listed else (),
         positions=tuple(float(i if listed else value) for i, value in enumerate(values)),
         mean=tuple(mean.tolist()),
-        low=tuple((mean - _BAND * deviation).tolist()),
-        high=tuple((mean + _BAND * deviation).tolist()),
+        low=_finite(low),
+        high=_finite(high),
         best=place(best),
         observed=tuple(map(place, trials)),
         closeness=closeness,
     )
 
 
-def _closeness(space: Space, trials: Sequence[Trial], best: Trial) -> tuple[float, ...]:
+def _finite(values: np.ndarray) -> tuple[float, ...]:
+    """The values, those beyond the largest double as that."""
+    return tuple(np.nan_to_num(values).tolist())
+
+
+def nearness(space: Space, trials: Sequence[Trial], best: Trial) -> tuple[float, ...]:
     """1 at the best trial, falling to 0 at the trial that is farthest from it in the cube."""
     points = space.encode([trial.params for trial in trials])
     distance = (points - space.encode([best.params])).square().sum(-1).sqrt()
@@ -372,20 +382,26 @@ def _reverse_log(values: np.ndarray) -> np.ndarray:
     return -np.log1p(-np.minimum(values, 1 - 1e-16))
 
 
-def _set_value_axis(axes: Axes, values: Sequence[float], keep: Sequence[float]) -> None:
-    """Limits that show the bulk of the values and all of ``keep``, whatever the outliers."""
-    if not values:
-        return
+def value_limits(values: Sequence[float], keep: Sequence[float]) -> tuple[float, float, bool]:
+    """Limits that show the bulk of the values and all of ``keep``, whatever the outliers; and
+    whether the axis is logarithmic."""
     low, high = np.quantile(values, [0.05, 0.95])
-    low, high = min(low, *keep), max(high, *keep)
+    low, high = float(min([low, *keep])), float(max([high, *keep]))
     if low > 0 and high / low >= _LOG_SPAN:
-        axes.set_yscale("log")
-        axes.set_ylim(low / 1.5, high * 1.5)
-        return
+        return low / 1.5, high * 1.5, True
     # Limits that differ by roundings only are one value to matplotlib.
     flat = high - low <= 1e-9 * max(abs(low), abs(high))
     margin = (0.05 * abs(high) or 0.5) if flat else 0.06 * (high - low)
-    axes.set_ylim(low - margin, high + margin)
+    return low - margin, high + margin, False
+
+
+def _set_value_axis(axes: Axes, values: Sequence[float], keep: Sequence[float]) -> None:
+    if not values:
+        return
+    low, high, is_log = value_limits(values, keep)
+    if is_log:
+        axes.set_yscale("log")
+    axes.set_ylim(low, high)
 
 
 def _clean(axes: Axes) -> None:

@@ -18,7 +18,7 @@ Stopped = Literal[
 ]
 
 #: The same in words.
-STOPPED: dict[Stopped, str] = {
+STOPPED: Mapping[str, str] = {
     "budget": "the budget was used",
     "exhausted": "every configuration of the space was tried",
     "interrupted": "interrupted",
@@ -41,7 +41,8 @@ class Result:
             ``"broken"``: the executor takes no more trials. `gpbo.Tuner` has further reasons.
         objective_s: Seconds spent in the objective; with several workers, in waiting for them, or
             in a `gpbo.Tuner` the sum over them.
-        engine_s: Seconds spent in choosing what to try.
+        engine_s: Seconds spent in choosing what to try; in a `gpbo.Tuner`, beside the
+            trials for the most part.
         optimizer: To go on with by `Optimizer.ask`, or to look at the model with
             `Optimizer.fit`.
     """

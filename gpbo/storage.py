@@ -1,9 +1,7 @@
 """Trials and engine state in a database: what was told is never lost, and a job can be resumed.
 
-A `Storage` holds jobs by name; the one process that drives a job writes it through its `Journal`,
-and any process may read a `Record` of it at any time. Every write is one transaction that is on
-the disk when it returns. `SqliteStorage` is the storage that comes with gpbo: one file, of
-Python's own sqlite3 (a transaction of it costs half a millisecond, and nothing needs more).
+`SqliteStorage` is the `gpbo.record.Storage` that comes with gpbo: one file, of Python's own sqlite3
+(a transaction of it costs half a millisecond, and nothing needs more).
 """
 
 import json
@@ -14,14 +12,15 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
 
 from gpbo.errors import InvalidOption, JobInUse, StorageError, UnknownJob
+from gpbo.record import Attempt, FitSummary, Metric, Record, Storage
 from gpbo.trial import Trial, TrialStatus
 
 logger = logging.getLogger("gpbo")
@@ -60,160 +59,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             step INTEGER NOT NULL, value REAL, PRIMARY KEY (job, trial, attempt, step))
             WITHOUT ROWID""",
     ),
+    (
+        """CREATE TABLE fit (
+            job INTEGER NOT NULL REFERENCES job, size INTEGER NOT NULL, at REAL NOT NULL,
+            report TEXT NOT NULL, PRIMARY KEY (job, size)) WITHOUT ROWID""",
+    ),
 )
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One execution of a trial.
-
-    Attributes:
-        trial: The trial's id.
-        number: From 1 within the trial.
-        worker: Which worker ran it, from 0.
-        started_at: Seconds since the epoch.
-        ended_at: The same; None while it runs.
-        value: What it returned, if it did.
-        reason: Why it did not.
-        late: Whether its end was heard of after the trial had been given up.
-    """
-
-    trial: int
-    number: int
-    worker: int
-    started_at: float
-    ended_at: float | None = None
-    value: float | None = None
-    reason: str | None = None
-    late: bool = False
-
-
-@dataclass(frozen=True)
-class Metric:
-    """An intermediate value that an attempt reported at a step; NaN and infinities may occur."""
-
-    trial: int
-    attempt: int
-    step: int
-    value: float
-
-
-@dataclass(frozen=True)
-class Record:
-    """All that a storage knows of a job.
-
-    Attributes:
-        spec: How the job was made, as plain values.
-        trials: By id.
-        finished: Ids of those that ended, in the order in which they did.
-        queue: Configurations that are to be asked next.
-        engine: What the last fit left for the next one.
-        attempts: By trial and number.
-        metrics: By trial, attempt and step.
-        ended: Why the job ended; None if it did not.
-    """
-
-    name: str
-    spec: dict[str, Any]
-    created_at: float
-    trials: tuple[Trial, ...]
-    finished: tuple[int, ...]
-    queue: tuple[dict[str, Any], ...]
-    engine: bytes | None
-    attempts: tuple[Attempt, ...]
-    metrics: tuple[Metric, ...]
-    ended: str | None
-
-
-@runtime_checkable
-class Journal(Protocol):
-    """The one writer of a job."""
-
-    @property
-    def name(self) -> str:
-        """The job's name."""
-        ...
-
-    @property
-    def folder(self) -> Path:
-        """Where files that belong to the job may lie; it need not exist yet."""
-        ...
-
-    def read(self) -> Record:
-        """The job as it is at this moment."""
-        ...
-
-    def write(
-        self,
-        *,
-        trials: Iterable[Trial] = (),
-        attempts: Iterable[Attempt] = (),
-        metrics: Iterable[Metric] = (),
-        queue: Sequence[Mapping[str, Any]] | None = None,
-        engine: bytes | None = None,
-        ended: str | None = None,
-    ) -> None:
-        """Record all of this or, if the process dies, nothing of it.
-
-        A trial, attempt or metric that is there already is replaced. A trial that has ended takes
-        its place in the order of ends when it is first written so.
-
-        Args:
-            queue: All that is enqueued now; None leaves it as it is.
-            engine: Likewise.
-            ended: Likewise; an empty string takes an end back.
-        """
-        ...
-
-    def stop_requested(self) -> bool:
-        """Whether someone asked the job to stop since its journal was opened."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the job, so that another process may drive it."""
-        ...
-
-
-@runtime_checkable
-class Storage(Protocol):
-    """Jobs by name."""
-
-    def create(self, name: str, spec: Mapping[str, Any]) -> Journal:
-        """A new job, driven by this process until the journal is closed.
-
-        Raises:
-            StorageError: there is a job of this name.
-        """
-        ...
-
-    def open(self, name: str) -> Journal:
-        """Drive a job on.
-
-        Raises:
-            UnknownJob: there is none of this name.
-            JobInUse: another process drives it.
-        """
-        ...
-
-    def read(self, name: str) -> Record:
-        """A job as it is at this moment.
-
-        Raises:
-            UnknownJob: there is none of this name.
-        """
-        ...
-
-    def names(self) -> list[str]:
-        """The jobs there are, the oldest first."""
-        ...
-
-    def request_stop(self, name: str) -> None:
-        """Ask whoever drives the job to stop it.
-
-        Raises:
-            UnknownJob: there is none of this name.
-        """
-        ...
 
 
 class SqliteStorage:
@@ -290,6 +141,7 @@ class SqliteStorage:
                 "SELECT trial, attempt, step, value FROM metric WHERE job = ?"
                 " ORDER BY trial, attempt, step"
             )
+            fits = rows("SELECT size, at, report FROM fit WHERE job = ? ORDER BY size")
         return Record(
             name=name,
             spec=json.loads(spec),
@@ -310,6 +162,7 @@ class SqliteStorage:
                 Metric(trial, attempt, step, math.nan if value is None else value)
                 for trial, attempt, step, value in metrics
             ),
+            fits=tuple(FitSummary(size, at, json.loads(report)) for size, at, report in fits),
             ended=ended,
         )
 
@@ -420,6 +273,7 @@ class SqliteJournal:
         trials: Iterable[Trial] = (),
         attempts: Iterable[Attempt] = (),
         metrics: Iterable[Metric] = (),
+        fits: Iterable[FitSummary] = (),
         queue: Sequence[Mapping[str, Any]] | None = None,
         engine: bytes | None = None,
         ended: str | None = None,
@@ -432,6 +286,8 @@ class SqliteJournal:
                 run.execute(_PUT_ATTEMPT, (self._job, *astuple(attempt)))
             for metric in metrics:
                 run.execute(_PUT_METRIC, (self._job, *astuple(metric)))
+            for fit in fits:
+                run.execute(_PUT_FIT, (self._job, fit.size, fit.at, json.dumps(fit.report)))
             if queue is not None:
                 run.execute("DELETE FROM queue WHERE job = ?", (self._job,))
                 run.executemany(
@@ -468,6 +324,7 @@ ON CONFLICT (job, number) DO UPDATE SET
 """
 _PUT_ATTEMPT = "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_METRIC = "INSERT OR REPLACE INTO metric VALUES (?, ?, ?, ?, ?)"
+_PUT_FIT = "INSERT OR REPLACE INTO fit VALUES (?, ?, ?, ?)"
 
 
 def resolve_storage(storage: object) -> Storage:

@@ -1,10 +1,13 @@
 """Warm start: what finished jobs teach a new one."""
 
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
 
 from gpbo.errors import InvalidData, InvalidOption, InvalidParams
 from gpbo.optimizer import Optimizer, best_of
-from gpbo.storage import Record
+from gpbo.record import Record
+from gpbo.trial import Trial
 
 Kind = Literal["same", "transfer"]
 
@@ -12,24 +15,41 @@ Kind = Literal["same", "transfer"]
 LARGEST_START = 5
 
 
-def warm_start(optimizer: Optimizer, parent: Record, kind: Kind = "same") -> int:
-    """Let an optimizer that has asked nothing yet learn from a finished job.
+def warm_start(optimizer: Optimizer, parents: Sequence[tuple[Record, Kind]]) -> int:
+    """Let an optimizer that has asked nothing yet learn from finished jobs, from all or from none.
 
     Args:
-        parent: A stored job; values that its space does not share are left out.
-        kind: ``"same"``: it measured the same, so its results are results; ``"transfer"``: it
-            measured something related, so its values say nothing but its best configuration
-            is the first that is asked.
+        parents: Up to five stored jobs, each with what it is: ``"same"``: it measured the same, so
+            its results are results; ``"transfer"``: it measured something related, so its values
+            say nothing, but its best configuration is among the first that are asked. What is not
+            in the optimizer's space is left out.
 
     Returns:
-        How many of its configurations are used.
+        How many of their configurations are used.
 
     Raises:
-        InvalidOption: another kind.
-        InvalidData: the parent has no result, or none in this space.
+        InvalidOption: another kind, or more than five jobs.
+        InvalidData: a job has no result, or none in this space.
     """
-    if kind not in get_args(Kind):
-        raise InvalidOption(f"kind={kind!r}: expected 'same' or 'transfer'")
+    if len(parents) > LARGEST_START:
+        raise InvalidOption(f"{len(parents)} jobs to start from: expected {LARGEST_START} or fewer")
+    results: list[tuple[Mapping[str, Any], object]] = []
+    queue: list[dict[str, Any]] = []
+    for parent, kind in parents:
+        if kind not in get_args(Kind):
+            raise InvalidOption(f"kind={kind!r}: expected 'same' or 'transfer'")
+        usable = _usable(optimizer, parent)
+        if kind == "same":
+            results += [(trial.params, trial.value) for trial in usable]
+        else:
+            best = best_of(usable, parent.spec["direction"])
+            queue += [] if best is None else [dict(best.params)]
+    optimizer.learn(results, queue)
+    return len(results) + len(queue)
+
+
+def _usable(optimizer: Optimizer, parent: Record) -> list[Trial]:
+    """The trials of a job that have a value and a configuration of this optimizer's space."""
     usable = []
     for trial in parent.trials:
         try:
@@ -37,13 +57,7 @@ def warm_start(optimizer: Optimizer, parent: Record, kind: Kind = "same") -> int
         except InvalidParams:
             continue
         if trial.value is not None:
-            usable.append((trial, params))
+            usable.append(replace(trial, params=params))
     if not usable:
         raise InvalidData(f"job {parent.name!r} has no result in this space: expected one or more")
-    if kind == "same":
-        for trial, params in usable:
-            optimizer.add(params, trial.value)
-        return len(usable)
-    best = best_of([trial for trial, _ in usable], parent.spec["direction"])
-    optimizer.enqueue(next(params for trial, params in usable if trial is best))
-    return 1
+    return usable

@@ -6,7 +6,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -16,16 +16,17 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from gpbo.callbacks import Callback, tell
 from gpbo.completion import Completion, MedianRule
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
 from gpbo.executors import LocalWorkers
 from gpbo.optimizer import Chosen, Fitted, Optimizer, as_number, whole_number
+from gpbo.record import Attempt, Metric
 from gpbo.result import Result, Stopped
-from gpbo.storage import Attempt, Metric
 from gpbo.trial import Trial
 from gpbo.worker import METRICS, STOP, Command, Imported, Objective, Outcome, Task, evaluate
 
@@ -55,6 +56,7 @@ class Execution:
         retries: How often a trial that died or ran out of time is tried again.
         early_stopping: Which trials end early; None lets all run.
         gpus: Devices that the workers get in turn, as ``CUDA_VISIBLE_DEVICES``.
+        env: Variables of the environment of the workers, by name.
 
     Raises:
         InvalidOption: one of them is not allowed.
@@ -66,6 +68,7 @@ class Execution:
     retries: int = 0
     early_stopping: MedianRule | None = None
     gpus: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         whole_number("workers", self.workers, least=1)
@@ -112,7 +115,7 @@ class Tuner:
             time limit ends a command; a function that exceeds it is given up, not ended.
         folder: Logs and metrics, a folder per attempt; by default beside the storage, else a
             temporary one that goes with the job.
-        on_end: Called with every trial that ended.
+        callbacks: Who is told what happens.
 
     Raises:
         InvalidOption: an option is not one of those allowed.
@@ -128,7 +131,7 @@ class Tuner:
         completion: Completion | None = None,
         executor: Executor | None = None,
         folder: str | Path | None = None,
-        on_end: Callable[[Trial], None] = lambda trial: None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         if not isinstance(objective, str | Command | Imported) and not callable(objective):
             raise InvalidOption(
@@ -141,9 +144,15 @@ class Tuner:
         self.budget = whole_number("budget", budget, least=1)
         self.execution = Execution() if execution is None else execution
         self.completion = Completion() if completion is None else completion
+        for name in ("gpus", "env"):
+            if executor is not None and getattr(self.execution, name):
+                raise InvalidOption(
+                    f"{name}={getattr(self.execution, name)!r}: expected none with an executor, "
+                    "whose workers have what it gives them"
+                )
         self._executor = executor
         self._folder = folder
-        self._on_end = on_end
+        self._callbacks = tuple(callbacks)
         self._journal = optimizer.journal
         self._sign = 1.0 if optimizer.direction == "minimize" else -1.0
         self._attempts: dict[int, Attempt] = {}  # the last one of each trial
@@ -153,12 +162,12 @@ class Tuner:
         self._late: dict[Future[Outcome], _Run] = {}
         self._plan: Future[Chosen] | None = None
         self._fit: Future[Fitted] | None = None
-        self._planned_at = 0.0
+        self._planned_at = self._fitted_at = 0.0
         self._plan_s = 0.0
         self._durations: deque[float] = deque(maxlen=20)
         self._exhausted = self._broken = False
         self._created_at = time.time()
-        self._busy_s = 0.0
+        self._busy_s = self._engine_s = 0.0
 
     def run(self) -> Result:
         """Run the job to its end, or until Ctrl-C or `gpbo stop`.
@@ -166,14 +175,14 @@ class Tuner:
         Trials that run when the job ends early are killed and stay pending: if it is resumed, they
         run again.
         """
-        began = time.time()
+        tell(self._callbacks, lambda callback: callback.started(self.optimizer))
         with ExitStack() as stack:
             self._root = Path(self._folder or self._default_folder(stack))
             self._resume()
             workers = self._executor
             if workers is None:
                 workers = stack.enter_context(
-                    LocalWorkers(self.execution.workers, self.execution.gpus)
+                    LocalWorkers(self.execution.workers, self.execution.gpus, self.execution.env)
                 )
             engine = stack.enter_context(ThreadPoolExecutor(2, "gpbo-engine"))
             try:
@@ -181,15 +190,16 @@ class Tuner:
             except KeyboardInterrupt:
                 stopped = "interrupted"
             self._leave(stopped)
-        elapsed = time.time() - began
-        return Result(
+        result = Result(
             trials=tuple(self.optimizer.finished),
             direction=self.optimizer.direction,
             stopped=stopped,
             objective_s=self._busy_s,
-            engine_s=max(0.0, elapsed * self.execution.workers - self._busy_s),
+            engine_s=self._engine_s,
             optimizer=self.optimizer,
         )
+        tell(self._callbacks, lambda callback: callback.finished(result))
+        return result
 
     def _default_folder(self, stack: ExitStack) -> Path:
         if self._journal is not None:
@@ -266,9 +276,11 @@ class Tuner:
         if self._fit is not None and self._fit.done():
             self.optimizer.adopt(self._fit.result())
             self._fit = None
+            self._engine_s += time.monotonic() - self._fitted_at
         if self._plan is not None and self._plan.done():
             plan, self._plan = self._plan, None
             self._plan_s = time.monotonic() - self._planned_at
+            self._engine_s += self._plan_s
             try:
                 self._ready.extend(self.optimizer.register(plan.result()))
             except SpaceExhausted:
@@ -279,6 +291,7 @@ class Tuner:
             self._planned_at = time.monotonic()
             self._plan = engine.submit(self.optimizer.plan(wanted, refit=not beside))
             if beside and self._fit is None and self._fit_is_due():
+                self._fitted_at = time.monotonic()
                 self._fit = engine.submit(self.optimizer.plan_fit())
 
     def _wanted(self) -> int:
@@ -403,10 +416,13 @@ class Tuner:
         elif not outcome.stopped and attempt.number <= self.execution.retries:
             self._ready.appendleft(run.trial)
         else:
-            self._on_end(self.optimizer.fail(run.trial.id, reason or "failed"))
+            self._notify_end(self.optimizer.fail(run.trial.id, reason or "failed"))
 
     def _tell(self, trial: Trial, value: float) -> None:
-        self._on_end(self.optimizer.tell(trial.id, value))
+        self._notify_end(self.optimizer.tell(trial.id, value))
+
+    def _notify_end(self, trial: Trial) -> None:
+        tell(self._callbacks, lambda callback: callback.ended(trial))
 
     def _write(
         self,
@@ -446,13 +462,18 @@ class Tuner:
         complete = news[: news.rfind(b"\n") + 1]
         run.metrics_read += len(complete)
         told = [json.loads(line) for line in complete.splitlines()]
-        trial, number = run.trial.id, run.attempt.number
-        self._curves[trial].update({item["step"]: item["value"] for item in told})
-        if told:
-            self._write(
-                metrics=[Metric(trial, number, item["step"], item["value"]) for item in told]
-            )
-        return bool(told)
+        metrics = [
+            Metric(run.trial.id, run.attempt.number, item["step"], item["value"]) for item in told
+        ]
+        if metrics:
+            self._write(metrics=metrics)
+        for metric in metrics:
+            self._curves[metric.trial][metric.step] = metric.value
+            self._notify_report(run.trial, metric)
+        return bool(metrics)
+
+    def _notify_report(self, trial: Trial, metric: Metric) -> None:
+        tell(self._callbacks, lambda one: one.reported(trial, metric.step, metric.value))
 
 
 def _outcome(future: Future[Outcome]) -> Outcome:

@@ -5,8 +5,8 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from gpbo.result import outcome, short, short_params
-from gpbo.storage import Attempt, Record
+from gpbo.record import Attempt, Record
+from gpbo.result import STOPPED, outcome, short, short_params
 from gpbo.trial import Trial, TrialStatus
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def plain(record: Record) -> dict[str, Any]:
             asdict(m) | ({} if math.isfinite(m.value) else {"value": str(m.value)})
             for m in record.metrics
         ],
+        "fits": [asdict(fit) for fit in record.fits],
     }
 
 
@@ -51,7 +52,8 @@ def panel(record: Record, now: float | None = None) -> "RenderableType":
 def summary(record: Record) -> str:
     """One or two lines: counts, the end, the best."""
     failed = sum(trial.status is TrialStatus.FAILED for trial in record.trials)
-    state = "not ended" if record.ended is None else f"ended: {record.ended}"
+    ended = record.ended
+    state = "not ended" if ended is None else f"ended: {STOPPED.get(ended, ended)}"
     counts = f"{len(record.finished)} trials ended, {failed} of them failed; {state}"
     best = _best(record)
     if best is None:

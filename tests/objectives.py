@@ -62,3 +62,19 @@ def kills_its_worker_once(params: dict[str, Any], trial: Any) -> float:
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return float(params["x"])
+
+
+def variable(params: dict[str, Any]) -> float:
+    print(os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"], flush=True)
+    return float(os.environ["GPBO_TEST"])
+
+
+_HOARD: list[bytearray] = []
+
+
+def hoards(params: dict[str, Any]) -> float:
+    """Keeps half a gigabyte from its first trial on, as a library does that is imported."""
+    if not _HOARD:
+        _HOARD.append(bytearray(os.urandom(1) * 500_000_000))
+    time.sleep(1.2)
+    return float(os.getpid())

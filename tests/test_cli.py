@@ -126,9 +126,15 @@ def test_a_job_is_tuned_shown_and_resumed(
     assert (code, "4 trials (0 failed), the budget was used" in out) == (0, True)
     assert err.count("trial ") == 4
     code, out, _ = called(monkeypatch, capsys, "show", job)
-    assert "ended: budget" in out
+    assert "ended: the budget was used" in out
     code, out, _ = called(monkeypatch, capsys, "show", job.parent / "gpbo.db", "bowl", "--json")
     assert len(json.loads(out)["trials"]) == 4
+    page = job.parent / "report.html"
+    code, out, _ = called(monkeypatch, capsys, "show", job, "--html", page)
+    assert (code, out) == (0, f"wrote {page}\n")
+    assert "<title>gpbo: bowl</title>" in page.read_text()
+    code, _, err = called(monkeypatch, capsys, "show", job, "--html", job.parent / "no" / "r.html")
+    assert (code, "expected a path in a folder that exists" in err) == (2, True)
     code, _, err = called(monkeypatch, capsys, "tune", job)
     assert (code, "has a job of this name" in err) == (2, True)
     job.write_text(JOB.replace("budget = 4", "budget = 6"))

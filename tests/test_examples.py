@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gpbo.storage import SqliteStorage
+
 ROOT = Path(__file__).parent.parent
 README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
@@ -30,3 +32,29 @@ def test_the_demo_runs_and_writes_its_plots(tmp_path: Path) -> None:
     assert "R-hat" in printed
     for name in ("convergence.png", "surrogate.png"):
         assert (tmp_path / "plots" / name).stat().st_size > 10_000
+
+
+def test_the_perceptron_is_tuned_reported_and_gone_on_with(tmp_path: Path) -> None:
+    script = str(ROOT / "examples" / "tune_mlp.py")
+    printed = run([script, "--budget", "3", "--output", "mlp"], tmp_path)
+    assert printed.startswith("3 trials (0 failed), the budget was used")
+    page = (tmp_path / "mlp" / "report.html").read_text()
+    assert "plot-curves" in page
+    printed = run([script, "--budget", "4", "--output", "mlp"], tmp_path)
+    assert printed.startswith("4 trials (")
+    record = SqliteStorage(tmp_path / "mlp" / "jobs.db").read("mlp")
+    assert {metric.step for metric in record.metrics} == set(range(20))
+    assert all(trial.value is None or trial.value < 3 for trial in record.trials)
+
+
+def test_the_shell_command_is_tuned(tmp_path: Path) -> None:
+    for name in ("job.toml", "train.sh"):
+        text = (ROOT / "examples" / "shell" / name).read_text()
+        (tmp_path / name).write_text(text.replace("budget = 25", "budget = 7"))
+    cli = ["-c", "from gpbo.cli import main; main()"]
+    printed = run([*cli, "tune", "job.toml"], tmp_path)
+    assert printed.startswith("7 trials (")
+    record = SqliteStorage(tmp_path / "line.db").read("line")
+    values = [trial.value for trial in record.trials if trial.value is not None]
+    assert 0 < min(values) < 1.5
+    assert {metric.step for metric in record.metrics} == set(range(10))

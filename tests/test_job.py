@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpbo.completion import Completion, MedianRule
-from gpbo.errors import GpboError, InvalidData, InvalidJob, UnknownJob
+from gpbo.errors import GpboError, InvalidData, InvalidJob, InvalidOption, UnknownJob
 from gpbo.job import Job, check_job, read_job
 from gpbo.optimizer import Optimizer
 from gpbo.space import Integer, Real, Space
@@ -235,6 +235,26 @@ def test_a_job_starts_from_finished_ones(tmp_path: Path) -> None:
     assert (first.origin, first.params) == ("enqueued", before.best.params)
 
 
+def test_a_job_that_died_before_its_warm_start_has_it_when_it_is_resumed(tmp_path: Path) -> None:
+    job_in(tmp_path).tuner(tmp_path, resume=False).run().optimizer.close()
+    starts = [{"job": "job"}, {"job": "job", "kind": "transfer"}]
+    options: dict[str, Any] = {"name": "again", "warm_start": starts}
+    store = SqliteStorage(tmp_path / "gpbo.db")
+    store.create("again", store.read("job").spec).close()  # and then the power failed
+    for _ in range(2):
+        tuner = job_in(tmp_path, **options).tuner(tmp_path, resume=True)
+        assert len(tuner.optimizer.trials) == 3
+        assert len(tuner.optimizer.queue) == 1
+        tuner.optimizer.close()
+
+
+def test_a_warm_start_from_more_jobs_than_five_is_refused(tmp_path: Path) -> None:
+    store = SqliteStorage(tmp_path / "runs.db")
+    store.create("parent", {}).close()
+    with pytest.raises(InvalidOption, match="6 jobs to start from: expected 5 or fewer"):
+        warm_start(Optimizer(Space(Integer("n", 0, 9))), [(store.read("parent"), "same")] * 6)
+
+
 def test_a_warm_start_takes_what_fits_the_space(tmp_path: Path) -> None:
     store = SqliteStorage(tmp_path / "runs.db")
     parent = Optimizer(Space(Integer("n", 0, 9)), "sobol", storage=store, name="parent")
@@ -242,10 +262,10 @@ def test_a_warm_start_takes_what_fits_the_space(tmp_path: Path) -> None:
         parent.add({"n": number}, -float(number))
     parent.fail(parent.ask())
     child = Optimizer(Space(Integer("n", 5, 20)))
-    assert warm_start(child, store.read("parent")) == 1
+    assert warm_start(child, [(store.read("parent"), "same")]) == 1
     assert [(t.params, t.value) for t in child.trials] == [({"n": 8}, -8.0)]
     with pytest.raises(InvalidData, match="no result in this space"):
-        warm_start(Optimizer(Space(Real("n", 0.25, 0.75))), store.read("parent"))
+        warm_start(Optimizer(Space(Real("n", 0.25, 0.75))), [(store.read("parent"), "same")])
 
 
 def test_json_is_what_toml_is() -> None:

@@ -347,6 +347,30 @@ def test_a_trial_of_another_optimizer_is_refused() -> None:
         other.tell(trial, 1.0)
 
 
+def test_what_is_told_once_more_changes_nothing() -> None:
+    optimizer = by_map()
+    told, failed, broken = optimizer.ask(3)
+    for _ in range(2):
+        assert optimizer.tell(told, 1.0) is optimizer.trials[0]
+        assert optimizer.fail(failed, "crashed") is optimizer.trials[1]
+        assert optimizer.tell(broken, math.nan) is optimizer.trials[2]
+    assert [trial.id for trial in optimizer.finished] == [0, 1, 2]
+
+
+def test_results_and_configurations_are_learned_all_or_none() -> None:
+    optimizer = by_map()
+    (params,) = (dict(trial.params) for trial in [by_map(seed=9).ask()])
+    with pytest.raises(InvalidResult):
+        optimizer.learn([(params, 1.0), (params, "high")], [params])
+    with pytest.raises(InvalidParams):
+        optimizer.learn([(params, 1.0)], [params, {"bogus": 1}])
+    assert (optimizer.trials, optimizer.queue) == ([], [])
+    added = optimizer.learn([(params, 1.0), (params, math.inf)], [params])
+    assert [trial.value for trial in optimizer.trials] == [1.0, None]
+    assert added == optimizer.trials
+    assert optimizer.queue == [params]
+
+
 def test_a_second_result_is_refused_and_changes_nothing() -> None:
     optimizer = by_map()
     told, failed = optimizer.ask(2)
@@ -501,6 +525,10 @@ for options in ({"direction": "up"}, {"inference": "vi"}, {"initial": "3"}, {"sp
 # --- any order of calls
 
 
+def _is_told_again(trial: Trial, value: Any) -> bool:
+    return trial.reason == f"the value is {value}"
+
+
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=6, deadline=None)
 def test_any_sequence_of_good_and_bad_calls_keeps_the_books(seed: int) -> None:
@@ -525,6 +553,10 @@ def test_any_sequence_of_good_and_bad_calls_keeps_the_books(seed: int) -> None:
                     failed.add(number)
                 else:
                     values[number] = value
+            case "tell" if number in values and value == values[number]:
+                optimizer.tell(number, value)  # once more
+            case "tell" if number in failed and _is_told_again(optimizer.trials[number], value):
+                optimizer.tell(number, value)
             case action:
                 with pytest.raises(GpboError):
                     optimizer.tell(number, value) if action == "tell" else optimizer.fail(number)

@@ -7,6 +7,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from hypothesis import strategies as st
 from gpbo import storage as storage_module
 from gpbo.errors import InvalidOption, JobInUse, SpaceError, StorageError, UnknownJob
 from gpbo.optimizer import Optimizer
+from gpbo.record import Attempt, FitSummary, Metric
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
 from gpbo.spec import read_space, write_space
-from gpbo.storage import MIGRATIONS, Attempt, Metric, SqliteStorage, is_on_network, resolve_storage
+from gpbo.storage import MIGRATIONS, SqliteStorage, is_on_network, resolve_storage
 from gpbo.trial import Trial
 
 SPEC = {"space": {}, "note": "ä", "limits": [0.1, None, math.inf]}
@@ -50,7 +53,9 @@ def test_all_that_is_written_is_read_again(store: SqliteStorage) -> None:
     journal.write(trials=[done.completed(-1e300, 3.5)])
     attempts = (Attempt(0, 1, 4, 1.0, 2.0, reason="killed"), Attempt(0, 2, 4, 2.0, late=True))
     metrics = [Metric(0, 2, step, value) for step, value in enumerate((0.5, math.inf, math.nan))]
-    journal.write(attempts=attempts, metrics=metrics)
+    fits = (FitSummary(2, 9.0, {"rhat": 1.25}), FitSummary(3, 10.0, {"rhat": None}))
+    journal.write(attempts=attempts, metrics=metrics, fits=[fits[0], replace(fits[1], at=0.0)])
+    journal.write(fits=[fits[1]])
     record = store.read("job")
     assert record.trials == (
         done.completed(-1e300, 3.5),
@@ -61,6 +66,7 @@ def test_all_that_is_written_is_read_again(store: SqliteStorage) -> None:
     assert record.queue == ({"x": 3}, {"x": 2})
     assert (record.engine, record.ended) == (b"\0warm", "budget")
     assert record.attempts == attempts
+    assert record.fits == fits
     assert record.metrics[:2] == tuple(metrics[:2])
     assert math.isnan(record.metrics[2].value)
 
@@ -150,6 +156,57 @@ def test_an_older_file_is_brought_up_to_date(
         assert again.read("job").spec == SPEC
     with sqlite3.connect(store.path) as connection:
         assert connection.execute("SELECT note FROM job").fetchall() == [("new",)]
+
+
+def test_a_file_of_the_first_version_is_opened_and_its_job_goes_on(tmp_path: Path) -> None:
+    """The text of a file that version 1 wrote: nothing of it is lost, and a second job fits in."""
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((Path(__file__).parent / "storage_version_1.sql").read_text())
+    record = SqliteStorage(path).read("old")
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    assert [t.value for t in record.trials] == [0.0, None, 0.5, 0.75, 1.0, None]
+    assert [str(t.status) for t in record.trials][1::4] == ["failed", "pending"]
+    assert record.finished == (0, 1, 2, 3, 4)
+    assert record.attempts[1] == Attempt(1, 1, 0, 11.0, 12.0, reason="crashed")
+    assert record.metrics[4] == Metric(4, 1, 0, 1.5)
+    assert (record.fits, record.ended) == ((), "interrupted")
+    optimizer = Optimizer.resume(path, "old")
+    assert [trial.id for trial in optimizer.pending] == [5]
+    assert optimizer.fitted_size == 4
+    enqueued, chosen = optimizer.ask(2)
+    assert (enqueued.params, enqueued.origin) == ({"rate": 0.5, "kind": "b"}, "enqueued")
+    assert chosen.origin == "model:ei"
+    optimizer.tell(chosen, 0.125)
+    optimizer.ask()
+    optimizer.close()
+    assert [fit.size for fit in SqliteStorage(path).read("old").fits] == [5]
+
+
+def test_a_name_that_is_taken_leaves_the_job_to_its_driver(store: SqliteStorage) -> None:
+    journal = store.create("job", SPEC)
+    with pytest.raises(JobInUse):
+        store.create("job", SPEC)
+    journal.close()
+
+
+def test_a_mode_that_a_file_system_refuses_falls_back_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file system that is not known to be a network's, and cannot do it all the same."""
+
+    class Refusing(sqlite3.Connection):
+        def execute(self, query: str, *parameters: Any) -> sqlite3.Cursor:
+            return super().execute(query.replace("= WAL", "= TRUNCATE"), *parameters)
+
+    monkeypatch.setattr(sqlite3, "connect", Refusing)
+    with caplog.at_level(logging.WARNING, "gpbo"):
+        store = SqliteStorage(tmp_path / "runs.db")
+    assert "no write-ahead log here" in caplog.text
+    journal = store.create("job", SPEC)
+    journal.write(trials=[Trial(0, {"x": 0})])
+    assert len(store.read("job").trials) == 1
 
 
 def test_the_log_is_written_ahead_and_to_the_disk(store: SqliteStorage) -> None:

@@ -267,12 +267,15 @@ def test_names_and_objects_resolve_and_others_are_refused_with_the_names() -> No
             resolve_strategy(wrong)
 
 
-def test_a_failed_point_makes_its_neighbourhood_less_attractive_and_padding_does_not() -> None:
+@pytest.mark.parametrize("strategy", [ExpectedImprovement(), ProbabilityOfImprovement()])
+def test_a_failed_point_makes_its_neighbourhood_less_attractive_and_padding_does_not(
+    strategy: Strategy,
+) -> None:
     space = Space(Real("a", 0, 1), Real("b", 0, 1))
     now = situation(space, [13, 13])
-    first = ExpectedImprovement().propose(now, 1)
+    first = strategy.propose(now, 1)
     masks = torch.tensor([[True], [False]])
-    second = ExpectedImprovement().propose(replace(now, failed=first, failed_mask=masks), 1)
+    second = strategy.propose(replace(now, failed=first, failed_mask=masks), 1)
     moved = (second - first).square().sum(-1).sqrt()[:, 0]
     assert moved[0].item() > 0.02
     assert moved[1].item() < 1e-6

@@ -1,5 +1,6 @@
 """A tuning job: whatever trials do, in whatever order they end, it ends well and can go on."""
 
+import math
 import subprocess
 import sys
 import threading
@@ -11,15 +12,24 @@ from typing import Any
 
 import pytest
 
+from gpbo.callbacks import Callback
 from gpbo.candidates import Search
 from gpbo.completion import Completion, MedianRule
 from gpbo.errors import InvalidOption
 from gpbo.optimizer import Optimizer
+from gpbo.record import Attempt, Record
 from gpbo.space import Categorical, Integer, Real, Space
-from gpbo.storage import Attempt, Record, SqliteStorage
-from gpbo.strategies import STRATEGIES, ExpectedImprovement
+from gpbo.storage import SqliteStorage
+from gpbo.strategies import (
+    STRATEGIES,
+    ExpectedImprovement,
+    ProbabilityOfImprovement,
+    Strategy,
+    ThompsonSampling,
+)
 from gpbo.trial import Trial, TrialStatus
 from gpbo.tuner import Execution, Tuner
+from gpbo.view import summary
 from gpbo.worker import Command, Outcome
 from tests import objectives
 
@@ -64,6 +74,48 @@ def test_every_strategy_runs_its_budget(strategy: str, tmp_path: Path) -> None:
     assert [(a.trial, a.number, a.value) for a in record.attempts] == [
         (trial.id, 1, trial.value) for trial in record.trials
     ]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_space_that_is_used_up_ends_the_job_which_says_so(strategy: str, tmp_path: Path) -> None:
+    """Failed ones and one from elsewhere included, no configuration comes twice."""
+    space = Space(Integer("depth", 1, 3), Categorical("kind", ("a", "b")))
+
+    def objective(params: dict[str, Any]) -> float:
+        return params["depth"] / 0 if params["depth"] == 2 else params["depth"]
+
+    optimizer = stored(tmp_path, space, strategy, initial=2)
+    optimizer.add({"depth": 3, "kind": "b"}, 0.5)
+    result = tuned(optimizer, objective, budget=20, execution=Execution(workers=2)).run()
+    assert len(result.trials) == space.size == 6
+    assert len({space.key(trial.params) for trial in result.trials}) == 6
+    assert result.stopped == read(tmp_path).ended == "exhausted"
+    assert "every configuration of the space was tried" in str(result)
+    assert "ended: every configuration of the space was tried" in summary(read(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [EI, ProbabilityOfImprovement(EI.search), ThompsonSampling(EI.search, 64)],
+    ids=lambda strategy: strategy.name,
+)
+def test_where_trials_crash_a_job_goes_less_often_for_the_weight(
+    strategy: Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The minimum lies where every trial crashes: without the weight nearly all are tried there."""
+
+    def objective(params: dict[str, Any]) -> float:
+        return float(params["x"]) if params["x"] > 0.3 else math.nan
+
+    def crashes() -> int:
+        optimizer = Optimizer(LINE, strategy, inference="map", initial=4, seed=1)
+        result = tuned(optimizer, objective, budget=18).run()
+        return sum(trial.value is None for trial in result.trials[6:])
+
+    weighted = crashes()
+    monkeypatch.setattr("gpbo.strategies.weighted", lambda utility, *rest: utility)
+    monkeypatch.setattr("gpbo.strategies.log_chance_of_success", lambda *rest: None)
+    assert weighted < 0.75 * crashes()
 
 
 @pytest.mark.parametrize(("workers", "mode"), [(1, "async"), (3, "sync")])
@@ -196,11 +248,12 @@ def test_a_request_to_stop_ends_the_job_and_it_goes_on_later(tmp_path: Path) -> 
     optimizer = stored(tmp_path)
     store = SqliteStorage(tmp_path / "runs.db")
 
-    def after_two(trial: Trial) -> None:
-        if trial.id == 1:
-            store.request_stop("job")
+    class AfterTwo(Callback):
+        def ended(self, trial: Trial) -> None:
+            if trial.id == 1:
+                store.request_stop("job")
 
-    result = tuned(optimizer, budget=6, on_end=after_two).run()
+    result = tuned(optimizer, budget=6, callbacks=[AfterTwo()]).run()
     assert result.stopped == "interrupted"
     assert read(tmp_path).ended == "interrupted"
     assert len(result.trials) == 2
@@ -254,17 +307,80 @@ def test_a_result_that_comes_too_late_is_kept_and_changes_nothing(
     monkeypatch.setattr("gpbo.tuner._GRACE_S", 0.0)
     slow = Slow()
 
-    def wake(trial: Trial) -> None:
-        if slow.first is not None and not slow.first.done():
-            slow.first.set_result(Outcome(0.125))
+    class Wake(Callback):
+        def ended(self, trial: Trial) -> None:
+            if slow.first is not None and not slow.first.done():
+                slow.first.set_result(Outcome(0.125))
 
     execution = Execution(time_limit_s=0.3)
     result = tuned(
-        stored(tmp_path), budget=3, executor=slow, execution=execution, on_end=wake
+        stored(tmp_path), budget=3, executor=slow, execution=execution, callbacks=[Wake()]
     ).run()
     assert [trial.value is None for trial in result.trials] == [True, False, False]
     first = read(tmp_path).attempts[0]
     assert (first.value, first.late, first.reason) == (0.125, True, None)
+
+
+def test_workers_have_the_environment_of_the_execution(tmp_path: Path) -> None:
+    optimizer = stored(tmp_path)
+    execution = Execution(
+        workers=2, gpus=["5", "3"], env={"GPBO_TEST": "7", "OMP_NUM_THREADS": "2"}
+    )
+    result = Tuner(optimizer, objectives.variable, budget=2, execution=execution).run()
+    assert [trial.value for trial in result.trials] == [7.0, 7.0]
+    logs = [
+        (tmp_path / "runs.db-trials" / "job" / f"0000{number}.1" / "log.txt").read_text().split()
+        for number in range(2)
+    ]
+    assert sorted(logs) == [["3", "2"], ["5", "2"]]
+
+
+class Listener(Callback):
+    """Writes down what it is told, and complains about it."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def started(self, optimizer: Optimizer) -> None:
+        self._hear("started", len(optimizer.trials))
+
+    def reported(self, trial: Trial, step: int, value: float) -> None:
+        self._hear("reported", trial.id, step, value)
+
+    def ended(self, trial: Trial) -> None:
+        self._hear("ended", trial.id, trial.value)
+
+    def finished(self, result: Any) -> None:
+        self._hear("finished", result.stopped)
+
+    def _hear(self, *what: Any) -> None:
+        self.heard.append(what)
+        raise RuntimeError("I am listening")
+
+
+def test_callbacks_hear_everything_and_what_they_raise_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def objective(params: dict[str, Any], trial: Any) -> float:
+        trial.report(3, 0.5)
+        if trial.id == 1:
+            raise ValueError("no")
+        return 0.25
+
+    one, other = Listener(), Listener()
+    result = tuned(stored(tmp_path), objective, budget=2, callbacks=[one, other]).run()
+    assert [trial.value for trial in result.trials] == [0.25, None]
+    assert one.heard == other.heard
+    assert one.heard == [
+        ("started", 0),
+        ("reported", 0, 3, 0.5),
+        ("ended", 0, 0.25),
+        ("reported", 1, 3, 0.5),
+        ("ended", 1, None),
+        ("finished", "budget"),
+    ]
+    warned = [record for record in caplog.records if "I am listening" in str(record.exc_info)]
+    assert len(warned) == 12
 
 
 def test_an_executor_that_breaks_fails_its_trial(tmp_path: Path) -> None:
@@ -295,6 +411,11 @@ def test_a_job_whose_executor_takes_no_more_trials_ends_and_keeps_them(tmp_path:
     [
         ({"budget": 0}, "budget=0"),
         ({"objective": "train.py"}, "expected 'module:function'"),
+        (
+            {"executor": Inline(), "execution": Execution(gpus=["0"])},
+            "gpus=.*none with an executor",
+        ),
+        ({"executor": Inline(), "execution": Execution(env={"A": "1"})}, "env=.*none with an exec"),
     ],
 )
 def test_options_that_make_no_job_are_refused(options: dict[str, Any], message: str) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gpbo.storage import Attempt, Metric, Record, SqliteStorage
+from gpbo.record import Attempt, Metric, Record
+from gpbo.storage import SqliteStorage
 from gpbo.trial import Trial
 from gpbo.view import panel, plain, summary
 
@@ -51,7 +52,7 @@ def test_workers_and_trials_are_shown(tmp_path: Path) -> None:
 
 def test_a_job_that_ended_has_no_workers(tmp_path: Path) -> None:
     shown = text(recorded(tmp_path, "target"))
-    assert "ended: target" in shown
+    assert "ended: the target was reached" in shown
     assert "nan" not in shown
 
 

@@ -216,3 +216,12 @@ def test_a_worker_loads_no_tensors(tmp_path: Path) -> None:
     loaded.__module__ = "__main__"  # sent by value, so that the worker need not import this file
     with LocalWorkers(1) as workers:
         assert workers.submit(evaluate, task(loaded, tmp_path)).result(60).value == 0.0
+
+
+def test_a_process_that_grew_in_its_first_trial_runs_the_next_ones_too(tmp_path: Path) -> None:
+    with LocalWorkers(1) as workers:
+        tasks = [
+            Task(objectives.hoards, number, 1, {}, tmp_path / str(number)) for number in range(3)
+        ]
+        ran = [future.result(60) for future in [workers.submit(evaluate, one) for one in tasks]]
+    assert len({outcome.value for outcome in ran}) == 1

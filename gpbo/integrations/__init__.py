@@ -1,0 +1,1 @@
+"""Other people's tools: each module needs its own package, and nothing else imports it."""

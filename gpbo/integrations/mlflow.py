@@ -1,0 +1,83 @@
+"""A tuning job in MLflow; needs ``pip install 'gpbo[mlflow]'``."""
+
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+
+from gpbo.callbacks import Callback
+from gpbo.optimizer import Optimizer
+from gpbo.result import Result
+from gpbo.trial import Trial
+
+
+class MLflow(Callback):
+    """Logs the job as a run, and every trial as a run within it: parameters, metrics, status.
+
+    A job that is resumed is a further run, of the trials that ran since.
+
+    Args:
+        uri: Where MLflow keeps its runs; by default as MLflow is set up.
+        experiment: The experiment's name, made if there is none.
+        name: The run's name; by default that of the stored job.
+    """
+
+    def __init__(
+        self, uri: str | None = None, experiment: str = "gpbo", name: str | None = None
+    ) -> None:
+        self._client = MlflowClient(tracking_uri=uri)
+        found = self._client.get_experiment_by_name(experiment)
+        self._experiment = (
+            self._client.create_experiment(experiment) if found is None else found.experiment_id
+        )
+        self._name = name
+        self._runs: dict[int, str] = {}
+
+    def started(self, optimizer: Optimizer) -> None:
+        """Begin the job's run."""
+        stored = None if optimizer.journal is None else optimizer.journal.name
+        self._optimizer = optimizer
+        self._job = self._begin({MLFLOW_RUN_NAME: self._name or stored or "gpbo"})
+        for key in ("direction", "seed", "inference"):
+            self._client.log_param(self._job, key, getattr(optimizer, key))
+        self._client.log_param(self._job, "strategy", optimizer.strategy.name)
+
+    def reported(self, trial: Trial, step: int, value: float) -> None:
+        """A point of the trial's curve."""
+        self._client.log_metric(self._run(trial), "reported", value, step=step)
+
+    def ended(self, trial: Trial) -> None:
+        """The trial's value, or why it has none; and the best so far."""
+        run = self._run(trial)
+        if trial.value is not None:
+            self._client.log_metric(run, "value", trial.value)
+        if trial.reason is not None:
+            self._client.set_tag(run, "reason", trial.reason)
+        self._client.set_terminated(run, "FAILED" if trial.value is None else "FINISHED")
+        best = self._optimizer.best
+        if best is not None and best.value is not None:
+            done = len(self._optimizer.finished)
+            self._client.log_metric(self._job, "best", best.value, step=done)
+
+    def finished(self, result: Result) -> None:
+        """End the job's run, and those of trials that it left running."""
+        ended = {trial.id for trial in result.trials}
+        for number, run in self._runs.items():
+            if number not in ended:
+                self._client.set_terminated(run, "KILLED")
+        self._client.set_tag(self._job, "stopped", result.stopped)
+        self._client.set_terminated(self._job, "KILLED" if result.interrupted else "FINISHED")
+
+    def _run(self, trial: Trial) -> str:
+        if trial.id not in self._runs:
+            run = self._begin(
+                {MLFLOW_PARENT_RUN_ID: self._job, MLFLOW_RUN_NAME: f"trial {trial.id}"}
+            )
+            for name, value in trial.params.items():
+                self._client.log_param(run, name, value)
+            self._runs[trial.id] = run
+        return self._runs[trial.id]
+
+    def _begin(self, tags: dict[str, Any]) -> str:
+        run_id: str = self._client.create_run(self._experiment, tags=tags).info.run_id
+        return run_id

@@ -1,0 +1,40 @@
+"""Trials on a Ray cluster; needs ``pip install 'gpbo[ray]'``."""
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+import ray
+
+
+class RayExecutor(Executor):
+    """Runs every trial as a Ray task: ``Tuner(..., executor=RayExecutor(num_gpus=0.5))``.
+
+    Ray itself does not try again: the job counts attempts. The folder of the trials must be one
+    that all machines of the cluster see.
+
+    Args:
+        options: Of a Ray task, such as ``num_cpus``, ``num_gpus`` or ``runtime_env``.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        if not ray.is_initialized():
+            ray.init()
+        self._options = {"max_retries": 0, **options}
+        self._tasks: dict[Future[Any], Any] = {}
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run ``fn`` with these arguments somewhere on the cluster."""
+        task = ray.remote(fn).options(**self._options).remote(*args, **kwargs)
+        future: Future[Any] = task.future()
+        self._tasks[future] = task
+        future.add_done_callback(lambda done: self._tasks.pop(done, None))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Wait for what runs, or cancel it; the connection to the cluster stays."""
+        for task in list(self._tasks.values()):
+            if cancel_futures:
+                ray.cancel(task, force=True)
+        if wait:
+            ray.wait(list(self._tasks.values()), num_returns=len(self._tasks))

@@ -1,0 +1,61 @@
+"""A tuning job in TensorBoard; needs ``pip install 'gpbo[tensorboard]'``."""
+
+import operator
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from gpbo.callbacks import Callback
+from gpbo.optimizer import Optimizer
+from gpbo.result import Result
+from gpbo.trial import Trial
+
+
+class TensorBoard(Callback):
+    """Writes a run per trial, with its parameters and its values by step, and the best so far.
+
+    Args:
+        folder: What ``tensorboard --logdir`` is given.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        self._writers: dict[int, SummaryWriter] = {}
+
+    def started(self, optimizer: Optimizer) -> None:
+        """Begin the curve of the best value."""
+        self._optimizer = optimizer
+        self._best = SummaryWriter(self._folder)
+
+    def reported(self, trial: Trial, step: int, value: float) -> None:
+        """A point of the trial's curve."""
+        self._writer(trial).add_scalar("reported", value, step)
+
+    def ended(self, trial: Trial) -> None:
+        """The trial's parameters with its value, if it has one."""
+        writer = self._writer(trial)
+        metrics = {} if trial.value is None else {"value": trial.value}
+        writer.add_hparams({k: _plain(v) for k, v in trial.params.items()}, metrics, run_name=".")
+        if trial.reason is not None:
+            writer.add_text("reason", trial.reason)
+        writer.close()
+        del self._writers[trial.id]
+        best = self._optimizer.best
+        if best is not None:
+            self._best.add_scalar("best", best.value, len(self._optimizer.finished))
+
+    def finished(self, result: Result) -> None:
+        """Write everything to the disk."""
+        for writer in (*self._writers.values(), self._best):
+            writer.close()
+
+    def _writer(self, trial: Trial) -> SummaryWriter:
+        if trial.id not in self._writers:
+            folder = self._folder / f"trial-{operator.index(trial.id):05}"
+            self._writers[trial.id] = SummaryWriter(folder)
+        return self._writers[trial.id]
+
+
+def _plain(value: Any) -> bool | int | float | str:
+    return value if isinstance(value, bool | int | float | str) else str(value)

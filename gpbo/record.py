@@ -1,0 +1,184 @@
+"""What is known of a stored job, and the interface of what stores it.
+
+A `Storage` holds jobs by name; the one process that drives a job writes it through its `Journal`,
+and any process may read a `Record` of it at any time. Every write is one transaction that is on
+the disk when it returns. `gpbo.storage` has the one that comes with gpbo.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from gpbo.trial import Trial
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One execution of a trial.
+
+    Attributes:
+        trial: The trial's id.
+        number: From 1 within the trial.
+        worker: Which worker ran it, from 0.
+        started_at: Seconds since the epoch.
+        ended_at: The same; None while it runs.
+        value: What it returned, if it did.
+        reason: Why it did not.
+        late: Whether its end was heard of after the trial had been given up.
+    """
+
+    trial: int
+    number: int
+    worker: int
+    started_at: float
+    ended_at: float | None = None
+    value: float | None = None
+    reason: str | None = None
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class Metric:
+    """An intermediate value that an attempt reported at a step; NaN and infinities may occur."""
+
+    trial: int
+    attempt: int
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class FitSummary:
+    """How a fit of the model went.
+
+    Attributes:
+        size: How many results, the first ones that came, it was made to.
+        at: When it was written down, in seconds since the epoch.
+        report: The `gpbo.FitReport` as plain values: a number for each diagnostic, None for NaN.
+    """
+
+    size: int
+    at: float
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that a storage knows of a job.
+
+    Attributes:
+        spec: How the job was made, as plain values.
+        trials: By id.
+        finished: Ids of those that ended, in the order in which they did.
+        queue: Configurations that are to be asked next.
+        engine: What the last fit left for the next one.
+        attempts: By trial and number.
+        metrics: By trial, attempt and step.
+        fits: By size; none of those made before gpbo wrote them down.
+        ended: Why the job ended; None if it did not.
+    """
+
+    name: str
+    spec: dict[str, Any]
+    created_at: float
+    trials: tuple[Trial, ...]
+    finished: tuple[int, ...]
+    queue: tuple[dict[str, Any], ...]
+    engine: bytes | None
+    attempts: tuple[Attempt, ...]
+    metrics: tuple[Metric, ...]
+    fits: tuple[FitSummary, ...]
+    ended: str | None
+
+
+@runtime_checkable
+class Journal(Protocol):
+    """The one writer of a job."""
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Where files that belong to the job may lie; it need not exist yet."""
+        ...
+
+    def read(self) -> Record:
+        """The job as it is at this moment."""
+        ...
+
+    def write(
+        self,
+        *,
+        trials: Iterable[Trial] = (),
+        attempts: Iterable[Attempt] = (),
+        metrics: Iterable[Metric] = (),
+        fits: Iterable[FitSummary] = (),
+        queue: Sequence[Mapping[str, Any]] | None = None,
+        engine: bytes | None = None,
+        ended: str | None = None,
+    ) -> None:
+        """Record all of this or, if the process dies, nothing of it.
+
+        What is there already (a trial, attempt, metric, or fit of a size) is replaced. A trial that
+        has ended takes its place in the order of ends when it is first written so.
+
+        Args:
+            queue: All that is enqueued now; None leaves it as it is.
+            engine: Likewise.
+            ended: Likewise; an empty string takes an end back.
+        """
+        ...
+
+    def stop_requested(self) -> bool:
+        """Whether someone asked the job to stop since its journal was opened."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the job, so that another process may drive it."""
+        ...
+
+
+@runtime_checkable
+class Storage(Protocol):
+    """Jobs by name."""
+
+    def create(self, name: str, spec: Mapping[str, Any]) -> Journal:
+        """A new job, driven by this process until the journal is closed.
+
+        Raises:
+            StorageError: there is a job of this name.
+        """
+        ...
+
+    def open(self, name: str) -> Journal:
+        """Drive a job on.
+
+        Raises:
+            UnknownJob: there is none of this name.
+            JobInUse: another process drives it.
+        """
+        ...
+
+    def read(self, name: str) -> Record:
+        """A job as it is at this moment.
+
+        Raises:
+            UnknownJob: there is none of this name.
+        """
+        ...
+
+    def names(self) -> list[str]:
+        """The jobs there are, the oldest first."""
+        ...
+
+    def request_stop(self, name: str) -> None:
+        """Ask whoever drives the job to stop it.
+
+        Raises:
+            UnknownJob: there is none of this name.
+        """
+        ...

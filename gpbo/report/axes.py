@@ -1,0 +1,96 @@
+"""Where a parameter's values lie on a plot, and its ticks: plotly knows neither of our scales.
+
+A number on a logarithmic scale lies at its decimal logarithm, on the reverse one at that of its
+distance from 1; a listed value at its place in the list.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpbo.choices import Categorical, Ordinal
+from gpbo.parameters import Integer, Parameter, Real
+from gpbo.plots import value_limits
+
+#: So many powers of ten, and so many listed values, are enough for an axis.
+_POWERS, _VALUES = 8, 25
+#: Longer labels are cut.
+_LABEL = 24
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A parameter's axis.
+
+    Attributes:
+        name: The parameter.
+        low, high: Positions of its ends, with room beside listed values.
+        ticks: Positions and their labels; none where an ordinary linear axis will do.
+    """
+
+    name: str
+    low: float
+    high: float
+    ticks: tuple[tuple[float, str], ...]
+
+
+def axis(parameter: Parameter) -> Axis:
+    """The axis of a parameter."""
+    if isinstance(parameter, Categorical | Ordinal):
+        labels = [_cut(str(value)) for value in parameter.listed]
+        shown = tuple((float(i), label) for i, label in enumerate(labels))[
+            :: -(-len(labels) // _VALUES)
+        ]
+        return Axis(parameter.name, -0.5, len(labels) - 0.5, shown)
+    assert isinstance(parameter, Real | Integer)
+    low, high = (position(parameter, end) for end in (parameter.low, parameter.high))
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    ticks: list[float] = []
+    if parameter.scale == "log":
+        ticks = _log_ticks(float(parameter.low), float(parameter.high))
+    elif parameter.scale == "reverse_log":
+        nines = [1 - 10.0**-power for power in range(1, 16)]
+        ticks = [parameter.low, *(v for v in nines if parameter.low < v <= parameter.high)]
+    placed = tuple((position(parameter, tick), f"{tick:.15g}") for tick in ticks)
+    return Axis(parameter.name, low, high, placed)
+
+
+def position(parameter: Parameter, value: Any) -> float:
+    """Where a value of the parameter lies on its axis."""
+    if isinstance(parameter, Categorical | Ordinal):
+        return float(parameter.key(value))
+    assert isinstance(parameter, Real | Integer)
+    if parameter.scale == "log":
+        return math.log10(value)
+    return -math.log10(1 - value) if parameter.scale == "reverse_log" else float(value)
+
+
+def value_axis(values: Sequence[float], keep: Sequence[float] = ()) -> tuple[Axis, bool]:
+    """An axis for results that shows most of them and all of ``keep``; whether it is logarithmic.
+
+    The positions are then decimal logarithms.
+    """
+    if not values:
+        return Axis("value", 0.0, 1.0, ()), False
+    low, high, is_log = value_limits(values, keep)
+    if not is_log:
+        return Axis("value", low, high, ()), False
+    ticks = tuple((math.log10(tick), f"{tick:.15g}") for tick in _log_ticks(low, high))
+    return Axis("value", math.log10(low), math.log10(high), ticks), True
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten, with 2 and 5 times them where they are few, not more than are readable."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    powers = list(range(first, last + 1))
+    factors = (1, 2, 5) if last - first <= 2 else (1,)
+    step = -(-len(powers) // _POWERS)
+    candidates = [float(f"{factor}e{power}") for power in powers[::step] for factor in factors]
+    ticks = [tick for tick in candidates if low <= tick <= high]
+    return ticks if len(ticks) > 1 else [low, high]
+
+
+def _cut(label: str) -> str:
+    return label if len(label) <= _LABEL else label[: _LABEL - 1] + "…"

@@ -1,0 +1,394 @@
+"""What each plot of a report shows: plain values from a stored job, in the user's units."""
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from gpbo.choices import Categorical, Ordinal
+from gpbo.errors import InvalidOption
+from gpbo.optimizer import Optimizer, best_of
+from gpbo.parameters import Parameter
+from gpbo.plots import nearness, slices_data
+from gpbo.record import Attempt, Record
+from gpbo.report.axes import Axis, axis, position, value_axis
+from gpbo.result import outcome, short
+from gpbo.strategies import RandomSearch
+from gpbo.trial import Trial, TrialStatus
+
+#: The middle and the ends of the interval that an importance is given with.
+_QUANTILES = (0.05, 0.5, 0.95)
+
+
+def optimizer_of(record: Record) -> Optimizer:
+    """The optimizer of a stored job, to look at, with the model of its last fit if it has one.
+
+    Without one if a prior of the user's own, which is not stored, made the model.
+    """
+    if record.spec["model"] is None:
+        plain = {"nu": 2.5, "prior": "dimension-scaled"}
+        record = replace(record, engine=None, spec={**record.spec, "model": plain})
+    try:
+        return Optimizer.of_record(record, device="cpu")
+    except InvalidOption:  # a strategy with options of its own, which nothing is asked of here
+        return Optimizer.of_record(record, RandomSearch(), device="cpu")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Trials in the order in which they ended.
+
+    Attributes:
+        trials: Their ids.
+        values: Their values; None for failed ones.
+        best: The best value so far; None before there is one.
+        design: How many, from the first, were done when the initial design was.
+        about: What to say of each.
+    """
+
+    trials: tuple[int, ...]
+    values: tuple[float | None, ...]
+    best: tuple[float | None, ...]
+    design: int
+    about: tuple[str, ...]
+
+
+def progress_data(optimizer: Optimizer) -> Progress:
+    """How the best value came about."""
+    finished = optimizer.finished
+    better = min if optimizer.direction == "minimize" else max
+
+    def best(sofar: float | None, value: float | None) -> float | None:
+        known = [number for number in (sofar, value) if number is not None]
+        return better(known, default=None)
+
+    values = tuple(trial.value for trial in finished)
+    return Progress(
+        trials=tuple(trial.id for trial in finished),
+        values=values,
+        best=tuple(itertools.accumulate(values, best)),
+        design=max((i for i, t in enumerate(finished, 1) if t.origin == "design"), default=0),
+        about=tuple(map(about, finished)),
+    )
+
+
+def about(trial: Trial) -> str:
+    """A trial in a few lines."""
+    return "\n".join(
+        [f"trial {trial.id} ({trial.origin}): {outcome(trial)}"]
+        + [f"{name} = {short(value)}" for name, value in trial.params.items()]
+    )
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Completed trials, each a line through the axes of the parameters and of the value.
+
+    Attributes:
+        axes: Of the parameters, the last one of the value.
+        positions: Per axis, where each trial crosses it; values beyond the axis lie at its end.
+        trials: Their ids.
+    """
+
+    axes: tuple[Axis, ...]
+    positions: tuple[tuple[float, ...], ...]
+    trials: tuple[int, ...]
+
+
+def coordinates_data(optimizer: Optimizer) -> Coordinates:
+    """The completed trials in parallel coordinates."""
+    parameters, trials = optimizer.space.parameters, optimizer.completed
+    values = [trial.value for trial in trials if trial.value is not None]
+    best = best_of(trials, optimizer.direction)
+    last, is_log = value_axis(values, [] if best is None or best.value is None else [best.value])
+    least = 10.0**last.low if is_log else last.low
+    shown = [max(value, least) for value in values]
+    placed = [min(math.log10(value) if is_log else value, last.high) for value in shown]
+    return Coordinates(
+        axes=(*map(axis, parameters), last),
+        positions=(
+            *(tuple(_place(p, trial) for trial in trials) for p in parameters),
+            tuple(placed),
+        ),
+        trials=tuple(trial.id for trial in trials),
+    )
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The surrogate along a parameter: its mean and a 95 % band of the function."""
+
+    positions: tuple[float, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The trials over one parameter, and the surrogate through the best of them.
+
+    Attributes:
+        axis: Of the parameter.
+        listed: Whether its values are listed, so that nothing lies between them.
+        observed: Positions and values of the completed trials.
+        about: What to say of each of them.
+        closeness: Of each, 1 for the best one down to 0 for the one farthest from it.
+        failed: Positions of the failed trials.
+        best: Which of the completed ones is the best; None without any.
+        curve: The surrogate, the other parameters as in the best trial; None without a model.
+    """
+
+    axis: Axis
+    listed: bool
+    observed: tuple[tuple[float, float], ...]
+    about: tuple[str, ...]
+    closeness: tuple[float, ...]
+    failed: tuple[float, ...]
+    best: int | None
+    curve: Curve | None
+
+
+def slices_of(optimizer: Optimizer) -> tuple[Slice, ...]:
+    """A slice along every parameter, by the last fit conditioned on all results."""
+    completed = optimizer.completed
+    failed = [trial for trial in optimizer.finished if trial.value is None]
+    best = best_of(completed, optimizer.direction)
+    near = () if best is None else nearness(optimizer.space, completed, best)
+    curves = _curves(optimizer)
+    return tuple(
+        Slice(
+            axis=axis(parameter),
+            listed=isinstance(parameter, Categorical | Ordinal),
+            observed=tuple((_place(parameter, t), float(t.value or 0.0)) for t in completed),
+            about=tuple(map(about, completed)),
+            closeness=near,
+            failed=tuple(_place(parameter, trial) for trial in failed),
+            best=None if best is None else completed.index(best),
+            curve=curves.get(parameter.name),
+        )
+        for parameter in optimizer.space.parameters
+    )
+
+
+def _curves(optimizer: Optimizer) -> dict[str, Curve]:
+    if optimizer.fit_report is None:
+        return {}
+    curves = {}
+    by_name = {parameter.name: parameter for parameter in optimizer.space.parameters}
+    for part in slices_data(optimizer, refit=False):
+        parameter = by_name[part.name]
+        places = (
+            part.positions
+            if part.labels
+            else tuple(position(parameter, value) for value in part.positions)
+        )
+        curves[part.name] = Curve(places, part.mean, part.low, part.high)
+    return curves
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much of the variation that the model sees is along one parameter.
+
+    Attributes:
+        name: The parameter.
+        low, median, high: The 5 %, 50 % and 95 % quantiles over the hyperparameter draws.
+    """
+
+    name: str
+    low: float
+    median: float
+    high: float
+
+
+def importance_data(optimizer: Optimizer) -> tuple[Importance, ...]:
+    """The parameters' shares of relevance, the largest first; none without a model.
+
+    The relevance of a parameter is how many lengthscales lie between the ends of its range; for a
+    categorical one, whose choices are corners of the cube, between two choices, as a root mean
+    square. For each draw of the hyperparameters it is divided by the sum over the parameters.
+    """
+    if optimizer.fit_report is None:
+        return ()
+    surrogate = optimizer.fit(refit=False).surrogate
+    inverse = 1.0 / surrogate.lengthscale[0, surrogate.succeeded[0]]
+    if not len(inverse):
+        return ()
+    relevance = torch.stack(
+        [
+            inverse[:, columns].square().mean(-1).sqrt()
+            * (2**0.5 if parameter.kind == "categorical" else 1.0)
+            for parameter, columns in zip(
+                optimizer.space.parameters, optimizer.space.slices, strict=True
+            )
+        ],
+        dim=-1,
+    )
+    shares = (relevance / relevance.sum(-1, keepdim=True)).cpu().numpy()
+    low, median, high = np.quantile(shares, _QUANTILES, axis=0)
+    found = [
+        Importance(name, float(low[i]), float(median[i]), float(high[i]))
+        for i, name in enumerate(optimizer.space.names)
+    ]
+    return tuple(sorted(found, key=lambda one: -one.median))
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An attempt on the timeline: seconds since the job was made.
+
+    Attributes:
+        worker: Which one ran it.
+        start, end: When; the end of one that runs is now.
+        outcome: ``"completed"``, ``"failed"``, ``"stopped early"``, ``"running"`` or ``"late"``.
+        about: What to say of it.
+    """
+
+    worker: int
+    start: float
+    end: float
+    outcome: str
+    about: str
+
+
+def timeline_data(record: Record, now: float) -> tuple[Bar, ...]:
+    """What the workers did when; ``now`` in seconds since the epoch."""
+    return tuple(
+        Bar(
+            worker=attempt.worker,
+            start=attempt.started_at - record.created_at,
+            end=(now if attempt.ended_at is None else attempt.ended_at) - record.created_at,
+            outcome=_outcome(attempt),
+            about=_about_attempt(attempt),
+        )
+        for attempt in record.attempts
+    )
+
+
+def utilisation(bars: Sequence[Bar]) -> float | None:
+    """The share of the workers' time, from the first start to the last end, that trials took."""
+    if not bars:
+        return None
+    workers = 1 + max(bar.worker for bar in bars)
+    span = max(bar.end for bar in bars) - min(bar.start for bar in bars)
+    return sum(bar.end - bar.start for bar in bars) / (workers * span) if span > 0 else None
+
+
+def _outcome(attempt: Attempt) -> str:
+    if attempt.late:
+        return "late"
+    if attempt.ended_at is None:
+        return "running"
+    if attempt.value is not None:
+        return "completed"
+    return "stopped early" if (attempt.reason or "").startswith("stopped") else "failed"
+
+
+def _about_attempt(attempt: Attempt) -> str:
+    what = _outcome(attempt) if attempt.value is None else short(attempt.value)
+    reason = (attempt.reason or "").split("\n")[0]
+    return f"trial {attempt.trial}, attempt {attempt.number}: {what}" + f"\n{reason}" * bool(reason)
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """What an attempt reported, by step."""
+
+    trial: int
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+    completed: bool
+
+
+def learning_data(record: Record) -> tuple[LearningCurve, ...]:
+    """The intermediate values of every trial's last attempt that reported any."""
+    reported: dict[int, dict[int, list[tuple[int, float]]]] = defaultdict(dict)
+    for metric in record.metrics:
+        told = reported[metric.trial].setdefault(metric.attempt, [])
+        told.append((metric.step, metric.value))
+    completed = {t.id for t in record.trials if t.status is TrialStatus.COMPLETED}
+    curves = []
+    for trial, attempts in reported.items():
+        steps, values = zip(*attempts[max(attempts)], strict=True)
+        curves.append(LearningCurve(trial, steps, values, trial in completed))
+    return tuple(curves)
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """How the fits went, one after another; None for what a point estimate does not have.
+
+    Attributes:
+        sizes: How many results each was made to.
+        columns: The numbers of `gpbo.FitReport`, by name, a value per fit.
+    """
+
+    sizes: tuple[int, ...]
+    columns: dict[str, tuple[Any, ...]]
+
+
+def diagnostics_data(record: Record) -> Diagnostics:
+    """The reports of all fits that were written down."""
+    reports = [fit.report for fit in record.fits]
+    names = list(reports[0]) if reports else []
+    return Diagnostics(
+        tuple(fit.size for fit in record.fits),
+        {name: tuple(report.get(name) for report in reports) for name in names},
+    )
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial as a row of a table: what is shown, and numbers to sort it by where it has any."""
+
+    trial: int
+    status: str
+    value: float | None
+    outcome: str
+    reason: str | None
+    params: tuple[Any, ...]
+    origin: str
+    seconds: float | None
+    attempts: int
+    best: bool
+
+
+def table_data(record: Record, optimizer: Optimizer) -> tuple[TrialRow, ...]:
+    """Every trial there is, by id."""
+    best = optimizer.best
+    tried = defaultdict(list)
+    for attempt in record.attempts:
+        tried[attempt.trial].append(attempt)
+    return tuple(
+        TrialRow(
+            trial=trial.id,
+            status=str(trial.status),
+            value=trial.value,
+            outcome=outcome(trial),
+            reason=trial.reason,
+            params=tuple(trial.params[name] for name in optimizer.space.names),
+            origin=trial.origin,
+            seconds=_seconds(trial, tried[trial.id]),
+            attempts=len(tried[trial.id]),
+            best=best is not None and trial.id == best.id,
+        )
+        for trial in optimizer.trials
+    )
+
+
+def _seconds(trial: Trial, attempts: Sequence[Attempt]) -> float | None:
+    """What its last attempt took, or where nobody kept attempts, from being asked to its end."""
+    if not attempts:
+        return trial.duration_s
+    last = attempts[-1]
+    return None if last.ended_at is None else last.ended_at - last.started_at
+
+
+def _place(parameter: Parameter, trial: Trial) -> float:
+    return position(parameter, trial.params[parameter.name])

@@ -1,0 +1,134 @@
+"""Other people's tools, for real where they are installed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from gpbo import cli
+from gpbo.errors import InvalidOption
+from gpbo.optimizer import Optimizer
+from gpbo.space import Categorical, Real, Space
+from gpbo.tuner import Execution, Tuner
+from tests import objectives
+from tests.test_tuner import tuned
+
+SPACE = Space(Real("x", 0, 1), Categorical("kind", ("a", None)))
+
+
+def objective(params: dict[str, Any], trial: Any) -> float:
+    for step in range(3):
+        trial.report(step, 1.5 / (step + 1))
+    if trial.id == 1:
+        raise ValueError("no convergence")
+    return float(params["x"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tensorboard_reads_what_the_job_wrote(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from gpbo.integrations.tensorboard import TensorBoard
+
+    result = tuned(
+        Optimizer(SPACE, "sobol"), objective, budget=3, callbacks=[TensorBoard(tmp_path)]
+    ).run()
+
+    def read(folder: Path) -> Any:
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        return events
+
+    best = read(tmp_path).Scalars("best")
+    values = [trial.value for trial in result.trials]
+    assert values[1] is None
+    assert [event.step for event in best] == [1, 2, 3]
+    assert best[-1].value == pytest.approx(min(v for v in values if v is not None))
+    first = read(tmp_path / "trial-00000")
+    assert [(e.step, e.value) for e in first.Scalars("reported")] == [(0, 1.5), (1, 0.75), (2, 0.5)]
+    assert first.Scalars("value")[0].value == pytest.approx(values[0])
+    assert "_hparams_/session_start_info" in first.PluginTagToContent("hparams")
+    failed = read(tmp_path / "trial-00001")
+    assert "value" not in failed.Tags()["scalars"]
+    assert "no convergence" in str(failed.Tensors("reason/text_summary")[0])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_has_a_run_for_the_job_and_one_for_each_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    from gpbo.integrations.mlflow import MLflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = (tmp_path / "mlruns").as_uri()
+    result = tuned(
+        Optimizer(SPACE, "sobol", seed=5),
+        objective,
+        budget=3,
+        callbacks=[MLflow(uri, "tuning", "svm")],
+    ).run()
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("tuning")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"svm", "trial 0", "trial 1", "trial 2"}
+    job, first, failed = runs["svm"], runs["trial 0"], runs["trial 1"]
+    assert (job.data.params["strategy"], job.data.params["seed"]) == ("sobol", "5")
+    assert (job.info.status, job.data.tags["stopped"]) == ("FINISHED", "budget")
+    assert first.data.tags["mlflow.parentRunId"] == job.info.run_id
+    assert first.data.metrics["value"] == result.trials[0].value
+    assert first.data.params == {k: str(v) for k, v in result.trials[0].params.items()}
+    curve = client.get_metric_history(first.info.run_id, "reported")
+    assert [(m.step, m.value) for m in curve] == [(0, 1.5), (1, 0.75), (2, 0.5)]
+    assert failed.info.status == "FAILED"
+    assert "no convergence" in failed.data.tags["reason"]
+    assert result.best is not None
+    assert job.data.metrics["best"] == result.best.value
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ray_runs_the_trials_and_a_worker_that_dies_is_a_failed_one(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    from gpbo.integrations.ray import RayExecutor
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        with RayExecutor(num_cpus=1) as executor:
+            result = Tuner(
+                Optimizer(Space(Real("x", 0, 1)), "sobol"),
+                objectives.kills_its_worker_once,
+                budget=5,
+                execution=Execution(workers=2, retries=1),
+                executor=executor,
+                folder=tmp_path,
+            ).run()
+    finally:
+        ray.shutdown()
+    assert (tmp_path / "killed").exists()
+    assert [trial.value == trial.params["x"] for trial in result.trials] == [True] * 5
+
+
+def test_a_tool_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "gpbo.integrations.mlflow", None)
+    with pytest.raises(InvalidOption, match=r"--mlflow: .*; expected pip install 'gpbo\[mlflow\]'"):
+        cli._integrations(None, "somewhere")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_job_file_s_job_is_written_for_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    (tmp_path / "train.py").write_text("def loss(params):\n    return params['x']\n")
+    (tmp_path / "job.toml").write_text(
+        'name = "job"\nobjective = "train:loss"\nbudget = 2\nstrategy = "sobol"\n'
+        'space.x = { type = "real", low = 0, high = 1 }\n'
+    )
+    runs = tmp_path / "runs"
+    called = CliRunner().invoke(
+        cli.app, ["tune", str(tmp_path / "job.toml"), "--tensorboard", str(runs)]
+    )
+    assert called.exit_code == 0, called.output
+    assert {path.name for path in runs.iterdir() if path.is_dir()} == {"trial-00000", "trial-00001"}
