@@ -2,6 +2,11 @@
 
     python benchmarks/speed.py [--repeats 3] [--case 50,6] [--case 100,20]
     python benchmarks/speed.py thompson [--repeats 3] [--device cuda]
+    python benchmarks/speed.py updates | ascent | numpyro [--device cuda] [--case runs,n,d]
+
+The last three are of many runs in one batch (`throughput`): warm posterior updates a second, the
+maximum of an acquisition, and effective draws a second. By default of a few runs on a CPU, and of
+as many as the goals name on a GPU.
 
 Medians of several repeats, the two sides taking turns. BoTorch compiles at every fit of a fully
 Bayesian model, so its time includes that; it is what its users wait for.
@@ -114,16 +119,51 @@ def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
     }
 
 
+#: Runs, results and dimensions of what is measured of many runs, on a CPU and on a GPU.
+BATCHES = {
+    "updates": {"cpu": ("4,50,6",), "cuda": ("128,50,6", "1,1000,100")},
+    "ascent": {"cpu": ("4,100,20",), "cuda": ("64,100,20",)},
+    "numpyro": {"cpu": ("2,50,6",), "cuda": ("128,50,6",)},
+}
+
+
+def many_runs(options: argparse.Namespace) -> None:
+    """One of `BATCHES`."""
+    import throughput
+
+    device = torch.device(options.device)
+    print(machine())
+    rows = []
+    for case in options.case or BATCHES[options.work][device.type]:
+        runs, n, dim = map(int, case.split(","))
+        if options.work == "ascent":
+            peer_runs = options.peer_runs or min(runs, 8)
+            row = throughput.ascent(runs, n, dim, peer_runs, options.repeats, device)
+        else:
+            measure = throughput.updates if options.work == "updates" else throughput.numpyro
+            row = measure(runs, n, dim, options.repeats, device)
+        rows.append(row)
+        show(f"{options.work}, many runs in one batch", [row])
+    print(save(f"{options.work}-{device.type}", {options.work: rows}))
+
+
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("work", nargs="?", choices=["suggestion", "thompson"], default="suggestion")
+    works = ["suggestion", "thompson", *BATCHES]
+    parser.add_argument("work", nargs="?", choices=works, default="suggestion")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--case", action="append", help="n,d; default 50,6 and 100,20")
-    parser.add_argument("--device", default="cpu", help="of thompson")
+    parser.add_argument(
+        "--case", action="append", help="n,d; default 50,6 and 100,20; of many runs: runs,n,d"
+    )
+    parser.add_argument("--device", default="cpu", help="of thompson and of many runs")
+    parser.add_argument("--peer-runs", type=int, help="of ascent; default 8 at most")
     options = parser.parse_args()
+    if options.work in BATCHES:
+        many_runs(options)
+        return
     if options.work == "thompson":
         print(machine())
         rows = thompson.figures(options.repeats, options.device)
