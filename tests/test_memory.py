@@ -193,7 +193,7 @@ import resource, sys, torch, gpbo
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from gpbo import fitting, restarts
+from gpbo import fitting, resampling, restarts
 from gpbo.candidates import Search
 from gpbo.surrogate import Surrogate
 
@@ -223,7 +223,7 @@ if how == "brief":  # trajectories of one leapfrog step
     fitting.Sampling = partial(
         fitting.Sampling, chains=1, warmup=8, draws=1, warm_draws=1, kept=1
     )
-    fitting._LEAST_WEIGHED = 0.0
+    resampling._LEAST_WEIGHED = 0.0
 
 torch.set_num_threads(1)
 search = Search(64, 8, 4, 10) if how in ("map", "nuts") else Search(16, 4, 1, 3)

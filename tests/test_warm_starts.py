@@ -55,14 +55,16 @@ def of_all_draws(found: Fit, data: Observations) -> Surrogate:
 
 
 @pytest.mark.parametrize(
-    ("runs", "every", "chains", "draws"),
-    [(3, 10, 16, 24), pytest.param(5, 3, 32, 100, marks=pytest.mark.long)],
+    ("runs", "every", "chains", "draws", "share"),
+    [(3, 10, 16, 24, 0.85), pytest.param(16, 3, 24, 50, 0.95, marks=pytest.mark.long)],
 )
 @unchecked_shapes()
 def test_the_averaged_improvement_stays_that_of_long_cold_sampling(
-    runs: int, every: int, chains: int, draws: int
+    runs: int, every: int, chains: int, draws: int, share: float
 ) -> None:
     """Within two Monte-Carlo standard errors in 95 % of the comparisons.
+
+    In the short form, where a few dozen comparisons are those of nine fits, less.
 
     The error is that of as many independent draws of the posterior as a surrogate averages over,
     from their variance in the long sampling: a few draws often hold most of the improvement, and
@@ -92,6 +94,6 @@ def test_the_averaged_improvement_stays_that_of_long_cold_sampling(
     assert warm.fits == LAST - FIRST + 1
     z = torch.cat(deviations)
     assert len(z) > 3 * len(deviations)
-    assert float((z.abs() <= 2).double().mean()) >= 0.95
+    assert float((z.abs() <= 2).double().mean()) >= share
     # No bias either: what is of one fit and run may be one number, the rest is nearly independent.
     assert abs(float(z.mean())) < 4 / math.sqrt(runs * len(deviations))
