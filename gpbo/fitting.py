@@ -23,7 +23,6 @@ from gpbo.inference import (
     schedule_for,
 )
 from gpbo.mcmc.sampling import Warmth
-from gpbo.resampling import has_moved, resampled, weighed
 from gpbo.restarts import is_due, restarted
 from gpbo.surrogate import Surrogate
 
@@ -45,6 +44,8 @@ RHAT_LIMIT = 1.2
 _BROKEN_DIVERGENCES = 0.5
 #: A chain is not moved along with the values to where its density is this much less, in logarithms.
 _FAR_OUT = 10.0
+#: A posterior has moved if the last draws, weighted for it, are worth less than this share of them.
+_LEAST_WEIGHED = 0.5
 
 _Rows = TypeVar("_Rows", HyperparameterDraws, SamplerInfo, Warmth)
 
@@ -271,16 +272,12 @@ def _sample(
         more_for = _in_trouble(draws)
     else:
         schedule = schedule_for(0, sampling.warm_draws, cold=False)
-        weight = weighed(warm.warmth, log_posterior)
-        warmth, arrival_steps = (
-            resampled(warm.warmth, weight, streams),
-            torch.zeros_like(warm.scale),
-        )
+        warmth, arrival_steps = warm.warmth, torch.zeros_like(warm.scale)
         if is_due(warm.fits):
             warmth, arrival_steps = restarted(warmth, log_posterior, streams, warm.fits)
         draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=warmth)
         draws = _with_steps(draws, arrival_steps)
-        more_for = _is_broken(draws) | has_moved(weight)
+        more_for = _is_broken(draws) | _has_moved(log_posterior, warmth)
     extended = more_for.cpu()
     if bool(extended.any()):
         runs = torch.nonzero(more_for)[:, 0]
@@ -299,6 +296,18 @@ def _with_steps(draws: HyperparameterDraws, steps: Float[Tensor, "r"]) -> Hyperp
     """The draws, whose sampling took so many leapfrog steps more."""
     total = draws.info.leapfrog_steps + steps
     return replace(draws, info=replace(draws.info, leapfrog_steps=total))
+
+
+def _has_moved(log_posterior: LogPosterior, warmth: Warmth) -> Bool[Tensor, "r"]:
+    """Runs whose last draws represent the present posterior poorly.
+
+    Weighted by the ratio of the new density to the old one, which is the predictive density of the
+    new observations, they count as this many draws (Chopin 2002).
+    """
+    runs, chains, _ = warmth.position.shape
+    value, _ = log_posterior(warmth.position.flatten(0, 1))
+    weight = torch.softmax(value.reshape(runs, chains) - warmth.value, dim=-1)
+    return ~(1 / weight.square().sum(-1) > _LEAST_WEIGHED * chains)
 
 
 def _recent(

@@ -5,6 +5,7 @@ none comes back to, however much it weighs by then. So every tenth fit an eighth
 two of sixteen, in turn, may be replaced by chains from dispersed points.
 """
 
+import math
 from dataclasses import replace
 
 import torch
@@ -33,9 +34,10 @@ def restarted(
 ) -> tuple[Warmth, Float[Tensor, "r"]]:
     """The chains, some of them replaced by others from dispersed points; and what that cost.
 
-    A newcomer replaces a chain with the probability that it has for its density, the mean of its
-    draws, over that of the run's chains, their median: a mode as wide as theirs and lower by ``D``
-    in logarithms has ``exp(-D)`` of their mass, and a chain holds a share of the whole.
+    One is replaced if the newcomer arrives where there is mass: where its mean log density is not
+    less than the median of the run's chains by more than the log of their number. (A mode as wide
+    as the others that is lower than that holds less than one chain's share.) A newcomer is given
+    the importance weight of the chain that it replaces.
 
     Args:
         warmth: Chains of the last fit.
@@ -54,13 +56,14 @@ def restarted(
     arrived = sample(log_posterior, start, _ARRIVAL, streams)
     here = log_posterior(warmth.position.flatten(0, 1))[0].reshape(runs, chains)
     level = here.median(-1, keepdim=True).values
-    welcome = streams.uniform(count).log() < arrived.value.mean(-1) - level
+    welcome = arrived.value.mean(-1) > level - math.log(chains)
     first = (fits // _EVERY - 1) * count
     turn = [(first + place) % chains for place in range(count)]
     position, value = warmth.position.clone(), warmth.value.clone()
     position[:, turn] = torch.where(
         welcome[..., None], arrived.position[:, :, -1], position[:, turn]
     )
-    value[:, turn] = torch.where(welcome, arrived.value[:, :, -1], value[:, turn])
+    weight = here[:, turn] - value[:, turn]
+    value[:, turn] = torch.where(welcome, arrived.value[:, :, -1] - weight, value[:, turn])
     steps = arrived.warmup_steps + arrived.steps.sum(-1).mean(-1)
     return replace(warmth, position=position, value=value), steps

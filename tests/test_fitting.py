@@ -411,7 +411,6 @@ def test_chains_move_with_the_standardisation_of_the_values(
 
     data, warm = _data(), _warm()
     monkeypatch.setattr(fitting, "draw", recording)
-    monkeypatch.setattr(fitting, "resampled", lambda warmth, weight, streams: warmth)
     factor = torch.tensor([0.9, 1.0, 1.15], dtype=DTYPE)
     shifted = replace(
         data,

@@ -193,7 +193,7 @@ import resource, sys, torch, gpbo
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from gpbo import fitting, resampling, restarts
+from gpbo import fitting
 from gpbo.candidates import Search
 from gpbo.surrogate import Surrogate
 
@@ -219,11 +219,9 @@ if how == "fixed":
 if how == "brief":  # trajectories of one leapfrog step
     schedule_for = fitting.schedule_for
     fitting.schedule_for = lambda *args, **cold: replace(schedule_for(*args, **cold), max_depth=1)
-    restarts._ARRIVAL = replace(restarts._ARRIVAL, settle=2, draws=2, max_depth=1)
     fitting.Sampling = partial(
         fitting.Sampling, chains=1, warmup=8, draws=1, warm_draws=1, kept=1
     )
-    resampling._LEAST_WEIGHED = 0.0
 
 torch.set_num_threads(1)
 search = Search(64, 8, 4, 10) if how in ("map", "nuts") else Search(16, 4, 1, 3)

@@ -90,8 +90,6 @@ def test_the_averaged_improvement_stays_that_of_long_cold_sampling(
         variance = reference.var(1) / ours.shape[1] + by_chain.var(1) / chains
         deviation = (ours.mean(1) - reference.mean(1)) / variance.sqrt()
         deviations.append(deviation[reference.mean(1) > NEGLIGIBLE])
-    assert warm is not None
-    assert warm.fits == LAST - FIRST + 1
     z = torch.cat(deviations)
     assert len(z) > 3 * len(deviations)
     assert float((z.abs() <= 2).double().mean()) >= share
