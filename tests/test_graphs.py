@@ -400,6 +400,7 @@ def test_whole_runs_are_the_same_and_record_once_for_each_capacity(
     few = Sampling(chains=2, warmup=8, draws=4, warm_draws=2, kept=2)
     monkeypatch.setattr(fitting, "Sampling", lambda: few)
     monkeypatch.setattr(fitting, "RHAT_LIMIT", np.inf)
+    monkeypatch.setattr(fitting, "_LEAST_WEIGHED", 0.0)
     monkeypatch.setattr(fitting, "_BROKEN_DIVERGENCES", 1.0)
     options: dict[str, Any] = {
         "strategy": ExpectedImprovement(Search(raw=16, perturbed=4, restarts=2, iterations=5)),
