@@ -3,7 +3,7 @@
     python benchmarks/crossover.py [--results 32 64 128 256] [--most 64] [--repeats 3]
 
 For every number of results, batches of 1, 2, 4, ... runs take one warm step on either device: a fit
-by NUTS from the chains of the last one, and a proposal by expected improvement. It ends where the
+from the chains of the last one, and a proposal by expected improvement. It ends where the
 GPU is faster. The last line is what `gpbo.backend.CROSSOVER` should be on this machine.
 """
 

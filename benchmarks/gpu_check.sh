@@ -58,11 +58,16 @@ if [ "$quick" = "--quick" ]; then
     step "may fail" "crossover" "$python" benchmarks/crossover.py --results 32 --most 2 --repeats 1
     step "may fail" "many runs" "$python" benchmarks/replications.py --runs 4 --budget 9 \
         --peer-runs 1 --device cuda
+    step "may fail" "updates" "$python" benchmarks/speed.py updates --case 8,20,6 --repeats 1 \
+        --device cuda
 else
     step "may fail" "crossover" "$python" benchmarks/crossover.py
     step "may fail" "many runs" "$python" benchmarks/replications.py --problem hartmann6 \
         --runs 64 --budget 100 --peer-runs 1 --device cuda
-    step "may fail" "speed" "$python" benchmarks/speed.py
+    for work in updates ascent numpyro thompson; do
+        step "may fail" "speed of $work" "$python" benchmarks/speed.py $work --device cuda
+    done
+    step "may fail" "speed of one run" "$python" benchmarks/speed.py
 fi
 
 printf '\n== summary\n'

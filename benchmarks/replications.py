@@ -3,7 +3,7 @@
     python benchmarks/replications.py [--problem branin] [--runs 16] [--budget 30] [--device auto]
 
 Both sides start from the same initial designs. gpbo advances all runs in one batch, hyperparameters
-integrated out by NUTS or at their mode; BoTorch has its default model, a MAP fit and log EI, and as
+integrated out or at their mode; BoTorch has its default model, a MAP fit and log EI, and as
 many threads as torch takes by itself. The last column is BoTorch's time for as many runs over
 gpbo's; BoTorch may make fewer runs than gpbo (``--peer-runs``), and the table says how many.
 """
@@ -86,7 +86,7 @@ def main() -> None:
     print(machine())
     rows = [
         with_gpbo(problem, options, runs=runs, inference=inference, **quiet)
-        for inference in ("nuts", "map")
+        for inference in ("hmc", "map")
         for runs in (options.runs, 1)
     ]
     for row in rows:

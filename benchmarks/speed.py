@@ -2,11 +2,14 @@
 
     python benchmarks/speed.py [--repeats 3] [--case 50,6] [--case 100,20]
     python benchmarks/speed.py thompson [--repeats 3] [--device cuda]
-    python benchmarks/speed.py sampler [--repeats 3] [--case 50,6] [--runs 8]
+    python benchmarks/speed.py updates | ascent | numpyro [--device cuda] [--case runs,n,d]
+
+The last three are of many runs in one batch (`throughput`): warm posterior updates a second, the
+maximum of an acquisition, and effective draws a second. By default of a few runs on a CPU, and of
+as many as the goals name on a GPU.
 
 Medians of several repeats, the two sides taking turns. BoTorch compiles at every fit of a fully
-Bayesian model, so its time includes that; it is what its users wait for. ``sampler`` is NUTS alone,
-on the same density, gpbo's beside NumPyro's: effective draws a second, compiling left out.
+Bayesian model, so its time includes that; it is what its users wait for.
 """
 
 import argparse
@@ -82,36 +85,6 @@ def sampling(n: int, dim: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def sampler(n: int, dim: int, runs: int, repeats: int) -> dict[str, Any]:
-    """Cold NUTS of several runs at once against NumPyro's, both in 16 chains a run."""
-    from gpbo_benchmarks.peers import numpyro_sampler
-
-    x = sobol(n, dim, Streams.per_seed(range(runs), "speed"))
-    problem = problems.get(PROBLEMS.get(dim, "levy"), dim=None if dim in PROBLEMS else dim)
-    y = standardised(x, problem(x)).y
-    compile_s = numpyro_sampler.sample(x, y, seed=99).compile_s
-    timed_draws(x, y, None, 99)  # the first call of a process pays for loading
-    ours, theirs = [], []
-    for repeat in range(repeats):
-        ours.append(timed_draws(x, y, None, repeat))
-        theirs.append(numpyro_sampler.sample(x, y, seed=repeat))
-    per_s = [float(draws.info.ess_bulk.sum()) / seconds for seconds, draws in ours]
-    peer_per_s = [run.ess_per_s for run in theirs]
-    return {
-        "n": n,
-        "d": dim,
-        "runs": runs,
-        "gpbo_s": statistics.median(seconds for seconds, _ in ours),
-        "numpyro_s": statistics.median(run.sample_s for run in theirs),
-        "numpyro_compile_s": compile_s,
-        "gpbo_rhat": statistics.median(float(draws.info.rhat.max()) for _, draws in ours),
-        "numpyro_rhat": statistics.median(float(run.rhat.max()) for run in theirs),
-        "gpbo_ess_per_s": statistics.median(per_s),
-        "numpyro_ess_per_s": statistics.median(peer_per_s),
-        "ratio": statistics.median(a / b for a, b in zip(per_s, peer_per_s, strict=True)),
-    }
-
-
 def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
     """A warm fully Bayesian suggestion against BoTorch's suggestion from a point estimate."""
     from gpbo_benchmarks.botorch_loop import suggest_with_map
@@ -146,18 +119,51 @@ def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
     }
 
 
+#: Runs, results and dimensions of what is measured of many runs, on a CPU and on a GPU.
+BATCHES = {
+    "updates": {"cpu": ("4,50,6",), "cuda": ("128,50,6", "1,1000,100")},
+    "ascent": {"cpu": ("4,100,20",), "cuda": ("64,100,20",)},
+    "numpyro": {"cpu": ("2,50,6",), "cuda": ("128,50,6",)},
+}
+
+
+def many_runs(options: argparse.Namespace) -> None:
+    """One of `BATCHES`."""
+    from gpbo_benchmarks import throughput
+
+    device = torch.device(options.device)
+    print(machine())
+    rows = []
+    for case in options.case or BATCHES[options.work][device.type]:
+        runs, n, dim = map(int, case.split(","))
+        if options.work == "ascent":
+            peer_runs = options.peer_runs or min(runs, 8)
+            row = throughput.ascent(runs, n, dim, peer_runs, options.repeats, device)
+        else:
+            measure = throughput.updates if options.work == "updates" else throughput.numpyro
+            row = measure(runs, n, dim, options.repeats, device)
+        rows.append(row)
+        show(f"{options.work}, many runs in one batch", [row])
+    print(save(f"{options.work}-{device.type}", {options.work: rows}))
+
+
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    works = ["suggestion", "thompson", "sampler"]
-    parser.add_argument("work", nargs="?", choices=works, default=works[0])
+    works = ["suggestion", "thompson", *BATCHES]
+    parser.add_argument("work", nargs="?", choices=works, default="suggestion")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--case", action="append", help="n,d; default 50,6 and 100,20")
-    parser.add_argument("--device", default="cpu", help="of thompson")
-    parser.add_argument("--runs", type=int, default=8, help="of sampler")
+    parser.add_argument(
+        "--case", action="append", help="n,d; default 50,6 and 100,20; of many runs: runs,n,d"
+    )
+    parser.add_argument("--device", default="cpu", help="of thompson and of many runs")
+    parser.add_argument("--peer-runs", type=int, help="of ascent; default 8 at most")
     options = parser.parse_args()
+    if options.work in BATCHES:
+        many_runs(options)
+        return
     if options.work == "thompson":
         print(machine())
         rows = thompson.figures(options.repeats, options.device)
@@ -176,15 +182,10 @@ def main() -> None:
         return
     cases = [tuple(map(int, case.split(","))) for case in options.case or ("50,6", "100,20")]
     print(machine())
-    if options.work == "sampler":
-        rows = [sampler(n, dim, options.runs, options.repeats) for n, dim in cases]
-        show("NUTS alone, effective draws of all runs a second", rows)
-        print(save("sampler", rows))
-        return
     suggestions = [suggestion(n, dim, 3 * options.repeats) for n, dim in cases]
     show("one suggestion, seconds", suggestions)
     samplings = [sampling(n, dim, options.repeats) for n, dim in cases]
-    show("hyperparameters by NUTS, seconds", samplings)
+    show("draws of the hyperparameters, seconds", samplings)
     print(save("speed", {"suggestion": suggestions, "sampling": samplings}))
 
 

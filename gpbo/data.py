@@ -112,6 +112,19 @@ def observations(
     return standardised(padded_x, padded_values.squeeze(-1), mask, padded_pending, pending_mask)
 
 
+def with_room(
+    x: Float[Tensor, "r n d"],
+    values: Float[Tensor, "r n"],
+    mask: Bool[Tensor, "r n"] | None = None,
+    pending: Float[Tensor, "r m d"] | None = None,
+) -> Observations:
+    """`standardised` observations, padded to the `capacity` for their number."""
+    mask = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
+    room = capacity(x.shape[1], x.device) - x.shape[1]
+    values, mask = (torch.nn.functional.pad(row, (0, room)) for row in (values, mask))
+    return standardised(torch.nn.functional.pad(x, (0, 0, 0, room)), values, mask, pending)
+
+
 def standardised(
     x: Float[Tensor, "r n d"],
     values: Float[Tensor, "r n"],

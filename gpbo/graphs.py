@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from types import NoneType
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -86,7 +86,7 @@ def replayed(
         return
     player = _Player(step)
     try:
-        yield player
+        yield cast(Step[State, Others, Output], player)
     finally:
         player.put_back()
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gpbo import fitting, problems
 from gpbo.backend import DTYPE, Streams, resolve_device
-from gpbo.data import Observations, capacity, standardised
+from gpbo.data import Observations, with_room
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.fitting import Fit, FitReport, Inference, Model, WarmState
 from gpbo.optimizer import check_inference, default_initial, whole_number
@@ -138,12 +138,7 @@ class _Runs:
 
     def observations(self) -> Observations:
         """The results as a fit sees them; rows of trials that failed are padding."""
-        room = capacity(self.trials, self.x.device) - self.trials
-        x = torch.nn.functional.pad(self.x, (0, 0, 0, room))
-        values, mask = (
-            torch.nn.functional.pad(row, (0, room)) for row in (self.values, self.succeeded)
-        )
-        return standardised(x, values, mask)
+        return with_room(self.x, self.values, self.succeeded)
 
     def by_results(self) -> list["_Runs"]:
         """The runs in groups that have equally many results; only before their first fit."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gpbo import fitting
 from gpbo.backend import DTYPE, Streams, resolve_device
-from gpbo.data import Observations, standardised
+from gpbo.data import Observations, with_room
 from gpbo.errors import InvalidOption
 from gpbo.fitting import Fit, Inference, Model
 from gpbo.kept import Kept
@@ -311,7 +311,7 @@ class _Engine:
         return self.times(x, clock), self.problem.observe(x, noise)
 
     def _propose(self, state: _State, count: int) -> tuple[Float[Tensor, "r q d"], Kept | None]:
-        data = standardised(state.done.x, state.done.values, pending=state.running.x)
+        data = with_room(state.done.x, state.done.values, pending=state.running.x)
         kept = [state.kept]
 
         def fit() -> Fit:
@@ -344,7 +344,7 @@ class _Engine:
         return wanted if not results else min(wanted, max(0, self.initial - state.asked))
 
     def _fit(self, data: Observations, kept: Kept | None) -> tuple[Fit, Kept]:
-        size = data.x.shape[1]
+        size = int(data.counts[0])
         if kept is not None and size < kept.size + self.refit_every:
             return kept.condition(data, self.model.nu), kept
         fitted = fitting.fit(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -197,3 +198,9 @@ def test_draws_have_their_distribution() -> None:
     counts = integers.flatten().bincount()
     assert len(counts) == 11
     assert chisquare(counts.numpy()).pvalue > 1e-3
+
+
+def test_the_readme_shows_the_table_of_crossovers_that_is_used() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    results, runs = (" | ".join(str(row[column]) for row in backend.CROSSOVER) for column in (0, 1))
+    assert f"| results | {results} |\n|---|---|---|---|---|\n| runs | {runs} |" in readme

@@ -7,22 +7,26 @@ that they cannot rot.
 """
 
 import unittest
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 
-from gpbo import fitting, memory, problems
+from gpbo import fitting, graphs, memory, problems
 from gpbo.acquisition import LogExpectedImprovement, LogProbabilityOfImprovement
 from gpbo.ascent import maximize
 from gpbo.backend import DTYPE, Streams
-from gpbo.candidates import Search
+from gpbo.candidates import Search, _RowByRow
 from gpbo.data import Observations, standardised
 from gpbo.design import sobol
 from gpbo.evidence import Model
 from gpbo.feasibility import weighted
 from gpbo.fitting import Sampling
+from gpbo.inference import HyperparameterDraws, draw, schedule_for
 from gpbo.lockstep import replicate
 from gpbo.optimizer import Optimizer
 from gpbo.situation import Strategy
@@ -214,6 +218,73 @@ class OnAGpu(OnAnyDevice, unittest.TestCase):
         assert runs.trials.tolist() == [self.budget] * 2
         assert set(runs.diagnostics.status[:, 5:].flatten()) <= {"ok", "extended", "unconverged"}
         assert (runs.diagnostics.leapfrog_steps[:, 5:] > 0).all()
+
+    def test_replayed_ticks_are_the_ticks_and_never_wait_for_the_device(self) -> None:
+        """Every replay with what is copied for it, where torch makes any wait an error."""
+        there = moved(data(), self.device)
+        of = Model().log_posterior(there.x, there.y, there.mask)
+        schedule = schedule_for(8, 4, cold=True)
+
+        def drawn() -> HyperparameterDraws:
+            streams = Streams.named(10, "gpu", runs=RUNS, device=self.device)
+            return draw(of, streams, schedule, chains=self.chains, warmth=None)
+
+        with mock.patch.dict(graphs.RECORDERS, clear=True):
+            expected = drawn()
+        with self._counted() as replays:
+            for _ in range(2):
+                found = drawn()
+        assert len(replays) > 4
+        assert not graphs._refused
+        # A rounding grows along a trajectory, where kernels differ in and out of a graph.
+        self.assert_close(found.unconstrained[:, :1], expected.unconstrained[:, :1].cpu(), 1e-3)
+        self.assert_close(found.warmth.step_size, expected.warmth.step_size.cpu(), rtol=0.2)
+
+    def test_a_replayed_ascent_is_the_ascent_and_never_waits_for_the_device(self) -> None:
+        utility = _RowByRow(LogExpectedImprovement(moved(surrogate(), self.device)), RUNS)
+        start = sobol(7, DIM, Streams.named(11, "gpu", runs=RUNS)).flatten(0, 1).to(self.device)
+        with mock.patch.dict(graphs.RECORDERS, clear=True):
+            expected = maximize(utility, start, 0.0, 1.0)
+        with self._counted() as replays:
+            found = maximize(utility, start, 0.0, 1.0)
+        assert len(replays) == found.iterations
+        assert not graphs._refused
+        self.assert_close(found.value, expected.value.cpu(), rtol=1e-4)
+
+    @contextmanager
+    def _counted(self) -> Iterator[list[int]]:
+        """The replays inside, none of which may wait for the device."""
+        replay, counted = graphs._Recording.__call__, list[int]()
+
+        def strict(recording: graphs._Recording, leaves: list[Tensor]) -> tuple[Any, Any]:
+            counted.append(len(leaves))
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                return replay(recording, leaves)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+        with mock.patch.object(graphs._Recording, "__call__", strict):
+            yield counted
+
+    def test_a_run_captures_a_handful_of_graphs_and_their_memory_is_given_back(self) -> None:
+        captures: list[int] = []
+
+        def counting(work: graphs.Work, buffers: list[Tensor]) -> tuple[graphs.Graph, list[Tensor]]:
+            captures.append(len(buffers))
+            return graphs.record_on_cuda(work, buffers)
+
+        with mock.patch.dict(graphs.RECORDERS, {"cuda": counting}):
+            options: dict[str, Any] = {"budget": 48, "initial": 5, "device": self.device}
+            replicate(PROBLEM, runs=2, progress=False, **options)
+        # Three capacities, with the ticks and the ascent in each; the adapting ticks of the first
+        # fit, and what runs in trouble and restarts need besides.
+        assert 6 <= len(captures) <= 30
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_reserved()
+        graphs.release()
+        torch.cuda.empty_cache()
+        assert torch.cuda.memory_reserved() < before
 
     def test_memory_on_the_device_is_flat(self) -> None:
         peaks: list[int] = []

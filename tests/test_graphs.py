@@ -404,7 +404,7 @@ def in_steps_of_four(count: int, device: torch.device) -> int:
 def test_whole_runs_are_the_same_and_record_once_for_each_capacity(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lockstep, "capacity", in_steps_of_four)
+    monkeypatch.setattr("gpbo.data.capacity", in_steps_of_four)
     monkeypatch.setattr(ascent, "_drop_ended", lambda *kept: kept[:-1])
     few = Sampling(chains=2, warmup=8, draws=4, warm_draws=2, kept=2)
     monkeypatch.setattr(fitting, "Sampling", lambda: few)

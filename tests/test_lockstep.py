@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpbo import fitting, lockstep, problems
+from gpbo import fitting, problems
 from gpbo.candidates import Search
 from gpbo.errors import InvalidOption
 from gpbo.lockstep import replicate
@@ -152,7 +152,7 @@ def test_runs_with_failures_of_their_own_stay_runs_of_their_own(strategy: str) -
 def test_room_for_more_results_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = failing(HARTMANN)
     exact = quietly(problem, seed=4)
-    monkeypatch.setattr(lockstep, "capacity", lambda count, device: 13)
+    monkeypatch.setattr("gpbo.data.capacity", lambda count, device: 13)
     roomy = quietly(problem, seed=4)
     np.testing.assert_allclose(roomy.points, exact.points, atol=1e-4)
 

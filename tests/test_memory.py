@@ -191,14 +191,40 @@ def test_a_posterior_backs_off_where_memory_runs_out(monkeypatch: pytest.MonkeyP
 RESIDENT = """
 import resource, sys, torch, gpbo
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from gpbo import fitting
 from gpbo.candidates import Search
+from gpbo.surrogate import Surrogate
+
+budget, runs, how = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
+if how == "fixed":
+    genuine, reports = fitting.fit, []
+
+    def at_fixed_hyperparameters(data, *args, **options):
+        if not reports:
+            reports.append(genuine(data, *args, **options).report)
+        one = torch.ones(data.runs, 1, dtype=torch.float64)
+        lengthscale = 0.5 * one[..., None].expand(-1, -1, data.dim)
+        fixed = Surrogate.condition(
+            data.x, data.y, data.mask, lengthscale, one, 0.01 * one, 0 * one
+        )
+        return fitting.Fit(fixed, reports[0], None, None)
+
+    fitting.fit = at_fixed_hyperparameters
+if how == "brief":  # trajectories of one leapfrog step
+    schedule_for = fitting.schedule_for
+    fitting.schedule_for = lambda *args, **cold: replace(schedule_for(*args, **cold), max_depth=1)
+    fitting.Sampling = partial(
+        fitting.Sampling, chains=1, warmup=8, draws=1, warm_draws=1, kept=1
+    )
+
 torch.set_num_threads(1)
-search = Search(raw=64, perturbed=8, restarts=4, iterations=10)
+search = Search(64, 8, 4, 10) if how in ("map", "nuts") else Search(16, 4, 1, 3)
 sizes = []
 problem = gpbo.problems.get("branin")
 function = problem.function
@@ -210,28 +236,44 @@ def measured(x):
 gpbo.replicate(
     replace(problem, function=measured),
     strategy=gpbo.ExpectedImprovement(search),
-    runs=2, budget=int(sys.argv[1]), inference=sys.argv[2], progress=False,
+    runs=runs, budget=budget, inference="map" if how == "map" else "nuts", progress=False,
 )
 quarter = len(sizes) // 4
 print(max(sizes[-quarter:]) - max(sizes[quarter : 2 * quarter]))
 """
 
 
-def growth(budget: int, inference: str) -> float:
-    """MiB that a process grew by from the second quarter of an experiment to the last."""
-    command = [sys.executable, "-c", RESIDENT, str(budget), inference]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+def growth(budget: int, how: str, runs: int = 2) -> float:
+    """MiB that a process grew by from the second quarter of an experiment to the last.
+
+    Its fits are by ``"map"``, by ``"nuts"``, by NUTS with ``"brief"`` trajectories, or at
+    ``"fixed"`` hyperparameters.
+    """
+    command = [sys.executable, "-c", RESIDENT, str(budget), str(runs), how]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
     return float(ran.stdout)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the resident size from /proc")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the resident size from /proc")
+
+
+@linux
 def test_the_resident_memory_of_a_short_experiment_is_flat() -> None:
     assert growth(32, "map") < 30
 
 
+@pytest.mark.parametrize("budget", [120, pytest.param(500, marks=pytest.mark.long)])
+@linux
+def test_the_resident_memory_of_everything_but_the_fits_is_flat(budget: int) -> None:
+    """A posterior of 500 results takes 6 MiB with its temporaries."""
+    assert growth(budget, "fixed", runs=1) < 40
+
+
 @pytest.mark.long
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the resident size from /proc")
+@linux
 def test_the_resident_memory_of_a_long_experiment_is_flat() -> None:
-    """Within what a few dozen matrices of 150 x 150 take."""
+    """Within what a few dozen matrices of 150 x 150 take, or a few of 500 x 500."""
     assert growth(150, "map") < 50
     assert growth(40, "nuts") < 30
+    assert growth(500, "brief", runs=1) < 60

@@ -256,3 +256,13 @@ def test_a_budget_ends_the_runs_in_step_with_the_whole_batch(
 def test_pareto_times_without_a_mean_are_refused() -> None:
     with pytest.raises(InvalidOption, match=r"shape=1\.0"):
         pareto(1.0)
+
+
+def test_room_for_more_results_changes_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU pads the results, so that shapes, and what is captured for them, are few."""
+    options: dict[str, Any] = {"strategy": ExpectedImprovement(QUICK), "initial": 3, "runs": 2}
+    exact = clock(**options)
+    monkeypatch.setattr("gpbo.data.capacity", lambda count, device: count + 5 if count else 0)
+    roomy = clock(**options)
+    assert torch.equal(roomy.trial, exact.trial)
+    torch.testing.assert_close(roomy.points, exact.points, atol=1e-4, rtol=0)
