@@ -59,8 +59,10 @@ class Traced:
         """The operations that no CUDA graph can have."""
         found = [name for name in self.operations if any(bad in name for bad in NOT_CAPTURABLE)]
         for node in self._operations.graph.nodes:
-            if "_to_copy" in str(node.target) and "device" in node.kwargs:
-                found.append(f"{node.target} to another device")
+            if "_to_copy" in str(node.target):
+                source = node.args[0].meta["val"].device
+                if node.kwargs.get("device", source) != source:
+                    found.append(f"{node.target} to another device")
             if "aten.index" in str(node.target):
                 indices = [index for index in node.args[1] if index is not None]
                 if any(index.meta["val"].dtype == torch.bool for index in indices):
