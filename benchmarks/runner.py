@@ -109,20 +109,24 @@ class Run:
 def measured(work: Sequence[Unit], processes: int) -> Iterator[tuple[Unit, list[Trace]]]:
     """The units as they are done; one that raised, or killed its process, with traces that say so.
 
-    A process that dies takes down the others that run at the time. They, and it, are tried once
-    more, each alone, so that only the culprit fails.
+    A process that dies takes down its pool. What ran at the time is among the first units without
+    a result; these are tried once more, each alone, so that only the culprit fails.
     """
-    suspects: list[Unit] = []
-    for unit, outcome in _attempt(work, processes):
-        if isinstance(outcome, BrokenProcessPool):
-            suspects.append(unit)
-        else:
-            yield unit, outcome
-    for suspect in suspects:
-        for unit, outcome in _attempt([suspect], 1):
+    left = list(work)
+    while left:
+        broken: set[Unit] = set()
+        for unit, outcome in _attempt(left, processes):
             if isinstance(outcome, BrokenProcessPool):
-                outcome = unit.failed("its process died")
-            yield unit, outcome
+                broken.add(unit)
+            else:
+                yield unit, outcome
+        left = [unit for unit in left if unit in broken]
+        suspects, left = left[: 2 * processes + 1], left[2 * processes + 1 :]
+        for suspect in suspects:
+            for unit, outcome in _attempt([suspect], 1):
+                if isinstance(outcome, BrokenProcessPool):
+                    outcome = unit.failed("its process died")
+                yield unit, outcome
 
 
 def _attempt(

@@ -17,7 +17,7 @@ from gpbo.parameters import Discrete, Integer, Real
 from gpbo.parameters import Parameter as OfSpace
 from gpbo.space import Space
 
-from .adapters.space import Parameter
+from .adapters.space import Kind, Parameter
 from .failure import PeerFailure
 
 #: How far beyond a bound, as a share of the range, a peer's rounding may put a value.
@@ -84,7 +84,7 @@ def _crossing(name: str, parameter: OfSpace) -> Parameter:
             name, "integer", parameter.low, parameter.high, log=parameter.scale == "log"
         )
     if isinstance(parameter, Ordinal | Categorical):
-        kind = "ordinal" if isinstance(parameter, Ordinal) else "categorical"
+        kind: Kind = "ordinal" if isinstance(parameter, Ordinal) else "categorical"
         return Parameter(name, kind, 0, parameter.size - 1)
     raise PeerFailure(f"{parameter!r}: peers have no such parameter")
 
@@ -109,4 +109,5 @@ def _backward(parameter: OfSpace, crossing: Parameter, number: float) -> Any:
         return min(max(value, parameter.low), parameter.high)
     if inside != round(inside):
         raise PeerFailure(f"{parameter.name}: {number!r}: expected a whole number")
+    assert isinstance(parameter, Discrete)  # _crossing lets no other through
     return round(inside) if isinstance(parameter, Integer) else parameter.value(round(inside))

@@ -4,6 +4,7 @@ import json
 import subprocess
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,13 @@ SEED = 3
 DESIGN = sobol(5, 2, Streams([SEED]))[0]
 #: What is not the same twice with one seed is held to the regret.
 UNREPEATABLE = {"hebo": 0.5}
+
+#: More than five seconds for a proposal.
+SLOW = ("botorch-nuts", "botorch-saas", "hebo")
+
+
+def long_if_slow(name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.long if name in SLOW else ())
 
 
 def value_of(params: Params, index: int) -> Evaluation:
@@ -84,7 +92,7 @@ def test_botorch() -> None:
     assert trace.recommended[-1] in trace.params
 
 
-@pytest.mark.parametrize("name", sorted(native_loops.LOOPS))
+@pytest.mark.parametrize("name", [long_if_slow(name) for name in native_loops.LOOPS])
 def test_peers_with_a_loop_of_their_own(name: str) -> None:
     skip_unless_installed(name)
     budget = 30 if name in ("optuna-tpe", "cmaes") or name in UNREPEATABLE else 12
@@ -133,21 +141,15 @@ def of_every_kind(params: Params, index: int) -> Evaluation:
     return Evaluation(None if index in (1, 6) else value, value)
 
 
-SLOW = ("botorch-nuts", "botorch-saas", "hebo")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.long if n in SLOW else ()) for n in PEERS]
-)
+@pytest.mark.parametrize("name", [long_if_slow(name) for name in PEERS])
 def test_every_kind_of_parameter_and_failed_evaluations(name: str) -> None:
     skip_unless_installed(name)
-    budget = 9 if name in SLOW else 12
     trace = run_peer(
         name,
         space=EVERY_KIND,
         evaluate=of_every_kind,
         design=EVERY_KIND.decode(sobol(5, EVERY_KIND.dim, Streams([0]))[0]),
-        budget=budget,
+        budget=8,
         seed=0,
     )
     assert trace.failure is None, trace.failure

@@ -14,6 +14,6 @@ package = module_from_spec(spec)
 sys.modules[spec.name] = package
 spec.loader.exec_module(package)
 
-from peer_adapters.serve import main  # noqa: E402
+from peer_adapters.serve import main  # type: ignore[import-not-found]  # noqa: E402
 
 main()
