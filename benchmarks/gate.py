@@ -57,7 +57,7 @@ class Finding:
 def speed_ratios(repeats: int = 9) -> dict[str, list[float]]:
     """Seconds of gpbo over seconds of BoTorch for the same work, of every repeat."""
     return {
-        "suggestion, NUTS (warm) / BoTorch MAP": _suggestions("nuts", repeats),
+        "suggestion, HMC (warm) / BoTorch MAP": _suggestions("hmc", repeats),
         "suggestion, MAP / BoTorch MAP": _suggestions("map", repeats),
         "16 Thompson points / BoTorch": _thompson(repeats),
     }

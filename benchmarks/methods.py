@@ -55,7 +55,7 @@ class Method:
 
     name: str
     strategy: Strategy
-    inference: Inference = "nuts"
+    inference: Inference = "hmc"
     model: Model | None = None
     workers: int = 1
     mode: Literal["async", "sync"] = "async"
@@ -63,7 +63,7 @@ class Method:
     @property
     def slow(self) -> bool:
         """Whether it fits the hyperparameters by a chain."""
-        return self.strategy.uses_model and self.inference == "nuts"
+        return self.strategy.uses_model and self.inference in ("hmc", "nuts")
 
     def run(self, case: Case, seeds: Sequence[int]) -> list[Trace]:
         """A trace for each of these consecutive seeds.
@@ -126,7 +126,7 @@ def _own() -> dict[str, OwnMethod]:
     }
     region = ThompsonSampling(trust_region=TrustRegion())
     methods: list[OwnMethod] = [Method("random", RandomSearch()), Method("sobol", SobolSearch())]
-    inferences: tuple[Inference, ...] = ("nuts", "map")
+    inferences: tuple[Inference, ...] = ("hmc", "map")
     modes: tuple[Literal["async", "sync"], ...] = ("sync", "async")
     for name, strategy in plain.items():
         for inference in inferences:
@@ -137,8 +137,9 @@ def _own() -> dict[str, OwnMethod]:
                 for mode in modes
             ]
     methods += [
-        Method("ei-nuts-saas", plain["ei"], "nuts", Model(prior="saas")),
-        Method("ts-nuts-region", region, "nuts"),
+        Method("ei-hmc-saas", plain["ei"], "hmc", Model(prior="saas")),
+        Method("ei-nuts", plain["ei"], "nuts"),
+        Method("ts-hmc-region", region, "hmc"),
         Method("ts-map-region", region, "map"),
     ]
     methods += [
@@ -147,6 +148,6 @@ def _own() -> dict[str, OwnMethod]:
     return {method.name: method for method in methods}
 
 
-#: By name, such as ``"ei-nuts"``: strategy, inference, and if several workers, how many and how.
+#: By name, such as ``"ei-hmc"``: strategy, inference, and if several workers, how many and how.
 #: Those of `kandasamy` have its names, such as ``"asyTS"``.
 METHODS: dict[str, OwnMethod] = _own()

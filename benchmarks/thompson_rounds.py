@@ -1,6 +1,6 @@
 """Thompson sampling with large batches: ten rounds of 100 points, beside published figures.
 
-    python benchmarks/thompson_rounds.py [--problem hartmann6] [--seeds 3] [--inference nuts]
+    python benchmarks/thompson_rounds.py [--problem hartmann6] [--seeds 3] [--inference hmc]
 
 The protocol is that of Teufel et al. (2024), "Batched energy-entropy acquisition for Bayesian
 optimization" (BEEBO), NeurIPS: 100 uniform random points, none within 0.5 of an optimum, then ten
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--inference", choices=["map", "nuts"], default="map")
+    parser.add_argument("--inference", choices=["map", "hmc", "nuts"], default="map")
     parser.add_argument(
         "--last-fit", type=int, help="from more results on, their posterior at the last fit's draws"
     )

@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--budget", type=int, default=200)
-    parser.add_argument("--inference", default="nuts")
+    parser.add_argument("--inference", default="hmc")
     parser.add_argument("--strategy", action="append", help="by default random, ei and ts")
     parser.add_argument("--mode", action="append", help="by default async and sync")
     options = parser.parse_args()

@@ -67,7 +67,7 @@ def test_peers_that_are_not_installed_are_skipped_with_a_message(
     assert done.exit_code == 0, done.output
     assert f"skipped {reason}" in done.output
     assert "cmaes" not in ran[0]
-    assert {"ei-nuts", "optuna-gp"} <= set(ran[0])
+    assert {"ei-hmc", "optuna-gp"} <= set(ran[0])
     CliRunner().invoke(app, [*options, "--no-peers"])
     assert "optuna-gp" not in ran[1]
     asked = CliRunner().invoke(app, [*options, "--method", "cmaes"])

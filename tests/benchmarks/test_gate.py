@@ -18,7 +18,7 @@ def runs(worse: float, *, seeds: int = 12, shift: float = 0.0) -> pd.DataFrame:
     found = []
     for seed in range(seeds):
         regret = worse * float(np.exp(0.3 * rng.normal()))
-        found.append(trace("ei-nuts", seed, [9.0, 8.0, 1.0 + regret]))
+        found.append(trace("ei-hmc", seed, [9.0, 8.0, 1.0 + regret]))
         found.append(trace("random", seed, [9.0, 8.0, 5.0 + shift]))
     return rows(*found)
 
@@ -26,8 +26,8 @@ def runs(worse: float, *, seeds: int = 12, shift: float = 0.0) -> pd.DataFrame:
 @pytest.mark.parametrize(("worse", "lost"), [(1.0, False), (0.5, False), (1.1, False), (2.0, True)])
 def test_regret_is_lost_where_it_is_much_larger_and_surely(worse: float, lost: bool) -> None:
     findings = {f.name: f for f in gate.compare_regret(runs(worse), runs(1.0))}
-    assert findings["regret of ei-nuts on smoke"].lost == lost
-    assert findings["regret of ei-nuts on smoke"].found == pytest.approx(worse, rel=0.3)
+    assert findings["regret of ei-hmc on smoke"].lost == lost
+    assert findings["regret of ei-hmc on smoke"].found == pytest.approx(worse, rel=0.3)
     assert not findings["regret of random (same problems)"].lost
 
 
@@ -43,7 +43,7 @@ def test_other_problems_than_those_stored_are_noticed() -> None:
 def test_one_unlucky_seed_is_no_loss() -> None:
     stored = runs(1.0)
     now = stored.copy()
-    last = (now["method"] == "ei-nuts") & (now["seed"] == 3) & (now["evaluation"] == 3)
+    last = (now["method"] == "ei-hmc") & (now["seed"] == 3) & (now["evaluation"] == 3)
     now.loc[last, ["value", "truth"]] = 7.0
     assert not any(finding.lost for finding in gate.compare_regret(now, stored))
 

@@ -21,7 +21,7 @@ def traces(problem: str) -> list[Trace]:
     found = []
     for seed in range(SEEDS):
         design = [9.0, 8.0]
-        for method, power in (("ei-nuts", 3.0), ("ei-map", 2.0), ("random", 1.0)):
+        for method, power in (("ei-hmc", 3.0), ("ei-map", 2.0), ("random", 1.0)):
             truth = [*design, *(1 + rng.random(4) ** power)]
             found.append(trace(method, seed, truth, problem=problem))
         truth = [*design, *(1 + rng.random(4))]
@@ -46,7 +46,7 @@ def test_a_report_has_all_its_parts_in_markdown_and_in_one_page(results: Path) -
     for title in ("Verdict", "Ranks", "Regret", "Tests", "Several workers", "Overhead", "Versions"):
         assert f"\n## {title}\n" in text
         assert f"<h2>{title}</h2>" in html
-    assert "`ei-nuts` is first by average rank" in text
+    assert "`ei-hmc` is first by average rank" in text
     assert "| `optuna-gp` | branin | 6 | a / b |" in text
     pictures = sorted(path.stem for path in (results.parent / "figures").iterdir())
     assert pictures == ["clock", "overhead", "profile", "ranks", "regret", "seconds"]
@@ -68,9 +68,9 @@ def test_a_report_without_parallel_methods_or_with_nothing_else(results: Path) -
 
 def test_the_verdict_names_the_problems_that_were_lost(results: Path) -> None:
     rows, head = table.read(results)
-    swapped = rows.assign(method=rows["method"].replace({"ei-nuts": "random", "random": "ei-nuts"}))
+    swapped = rows.assign(method=rows["method"].replace({"ei-hmc": "random", "random": "ei-hmc"}))
     text, _ = report.verdict(report.Findings.of(swapped, head, (0.1,)))
-    assert "`ei-nuts` is first" not in text
+    assert "`ei-hmc` is first" not in text
     assert "branin (random " in text
 
 
@@ -112,7 +112,7 @@ def test_a_readme_is_filled_and_filled_again_to_the_same(stored: Path, tmp_path:
         assert text.startswith("# A package\n<!-- gpbo bench smoke: measured, ranks, figure reg")
         assert text.endswith("<!-- gpbo bench end -->\nafter\n")
         assert "\nbetween\n" in text
-        assert text.count("| `ei-nuts` |") == 1
+        assert text.count("| `ei-hmc` |") == 1
         assert "![regret of smoke](stored/figures/smoke-regret.png)" in text
         assert "| 50 | 6 | 2 | 1 | 0.5 |" in text
     assert (stored / "figures" / "smoke-regret.png").read_bytes().startswith(b"\x89PNG")

@@ -102,17 +102,17 @@ def test_a_peer_that_does_not_start_is_tried_again(peers: FakePeers, tmp_path: P
 
 def test_peers_have_a_unit_for_every_seed_and_gpbo_one_for_all() -> None:
     suite = Suite("smoke", (BRANIN, replace(BRANIN, name="other", budget=9)), seeds=3)
-    found = list(units.units(suite, ("sobol", "ei-nuts", "cmaes"), Path("kept")))
+    found = list(units.units(suite, ("sobol", "ei-hmc", "cmaes"), Path("kept")))
     assert len(found) == len({unit.file for unit in found}) == 2 * (1 + 1 + 3)
     assert {unit.seeds for unit in found if unit.method == "cmaes"} == {(0,), (1,), (2,)}
     assert {unit.seeds for unit in found if unit.method == "sobol"} == {(0, 1, 2)}
     # The long ones first: the larger budget, and within it what takes longer.
     assert [unit.problem for unit in found] == ["other"] * 5 + ["branin"] * 5
-    assert [unit.method for unit in found[:5]] == ["cmaes"] * 3 + ["ei-nuts", "sobol"]
+    assert [unit.method for unit in found[:5]] == ["cmaes"] * 3 + ["ei-hmc", "sobol"]
 
 
 def test_a_unit_that_failed_says_so_for_every_seed() -> None:
-    unit = units.Unit("smoke", "branin", "ei-nuts", (0, 1), 7, "kept")
+    unit = units.Unit("smoke", "branin", "ei-hmc", (0, 1), 7, "kept")
     traces = unit.failed("out of memory")
     assert [(t.seed, t.failure, t.budget, t.design) for t in traces] == [
         (0, "out of memory", 7, 3),
