@@ -70,6 +70,16 @@ def test_as_many_evaluations_fit_in_as_the_law_says(
         assert abs(counts.mean() - expected) < 4 * error + 1
 
 
+#: Evaluations that fit in without waiting over those in step, by the number of workers.
+GAINS = {
+    "constant": dict.fromkeys((4, 8, 10, 12, 25, 35, 100), 1.0),
+    "uniform": {4: 1.60, 8: 1.78, 10: 1.82, 12: 1.85, 25: 1.92, 35: 1.94},
+    "half-normal": {4: 1.83, 8: 2.24, 10: 2.36, 12: 2.46, 25: 2.83, 35: 2.98, 100: 3.44},
+    "exponential": {4: 2.08, 8: 2.72, 10: 2.93, 12: 3.10, 25: 3.82, 35: 4.16, 100: 5.19},
+    "pareto": {4: 1.47, 8: 1.83, 10: 1.97, 12: 2.07, 25: 2.65, 35: 2.96, 100: 4.19},
+}
+
+
 @pytest.mark.parametrize(("law", "ratios"), GAINS.items())
 def test_the_gain_of_not_waiting_is_the_expected_maximum(
     law: str, ratios: dict[int, float]
