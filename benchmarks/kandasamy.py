@@ -77,6 +77,8 @@ CASES = {
     "hartmann18": Case("hartmann6", 3, 0.5, 25, "half-normal", 30, "in the paper's figures"),
 }
 SHORT = ("hartmann3", "park1")
+#: Regret is drawn from here on: several of the optima are corners, which are met exactly.
+_LEAST = 1e-6
 
 
 def park2() -> Problem:
@@ -234,11 +236,11 @@ def paint(curves: dict[str, dict[str, Simulation]], horizons: dict[str, float], 
                 (panels[1][column], torch.arange(1, seen + 1), result.regret[:, :seen]),
             ):
                 shown = regret.isfinite().all(0)
-                mean, error = regret.mean(0), regret.std(0) / len(regret) ** 0.5
+                mean, error = regret.mean(0).clamp(min=_LEAST), regret.std(0) / len(regret) ** 0.5
                 line = axes.plot(
                     steps[shown], mean[shown], label=method, ls="--" if "syn" in method else "-"
                 )[0]
-                low = (mean - error).clamp(min=1e-6)
+                low = (mean - error).clamp(min=_LEAST)
                 axes.fill_between(
                     steps[shown],
                     low[shown],
@@ -251,7 +253,8 @@ def paint(curves: dict[str, dict[str, Simulation]], horizons: dict[str, float], 
         panels[1][column].set(xlabel="completed evaluations")
     panels[0][0].set_ylabel("simple regret")
     panels[1][0].set_ylabel("simple regret")
-    panels[0][-1].legend(fontsize="x-small", ncols=2)
+    lines, names = panels[0][0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", fontsize="small", ncols=5)
     figure.savefig(path, dpi=120)
 
 

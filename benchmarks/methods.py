@@ -124,7 +124,7 @@ def _own() -> dict[str, OwnMethod]:
         "pi": ProbabilityOfImprovement(),
         "ts": ThompsonSampling(),
     }
-    region = ThompsonSampling(trust_region=TrustRegion())
+    region = ThompsonSampling(region=TrustRegion())
     methods: list[OwnMethod] = [Method("random", RandomSearch()), Method("sobol", SobolSearch())]
     inferences: tuple[Inference, ...] = ("hmc", "map")
     modes: tuple[Literal["async", "sync"], ...] = ("sync", "async")

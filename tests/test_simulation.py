@@ -60,10 +60,12 @@ def test_the_laws_have_mean_one(law: str) -> None:
 def test_as_many_evaluations_fit_in_as_the_law_says(
     law: str, workers: int, horizon: float, free: int, in_step: int
 ) -> None:
-    options = {"workers": workers, "horizon": horizon, "times": law, "runs": 24}
+    options = {"workers": workers, "horizon": horizon, "times": law}
     for mode, expected in (("async", free), ("sync", in_step)):
-        counts = clock(mode=mode, strategy=Still(), **options).evaluations.double()
-        error = counts.std() / 24**0.5
+        # In step there are few batches, and the longest of Pareto times vary much.
+        runs = 24 if mode == "async" or law != "pareto" else 300
+        counts = clock(mode=mode, strategy=Still(), runs=runs, **options).evaluations.double()
+        error = counts.std() / runs**0.5
         assert abs(counts.mean() - expected) < 0.05 * expected
         assert abs(counts.mean() - expected) < 4 * error + 1
 
@@ -89,9 +91,15 @@ def test_the_gain_of_not_waiting_is_the_expected_maximum(
         assert abs(longest.mean() / ratio - 1) < 0.05
 
 
-@pytest.mark.parametrize("law", GAINS)
 @pytest.mark.parametrize(
-    "workers", [4, *(pytest.param(m, marks=pytest.mark.long) for m in (8, 10, 12, 25, 35, 100))]
+    ("law", "workers"),
+    [
+        pytest.param(
+            law, workers, marks=() if (law, workers) == ("uniform", 4) else pytest.mark.long
+        )
+        for law, gains in GAINS.items()
+        for workers in gains
+    ],
 )
 def test_the_simulator_gains_as_much_as_the_law_says(law: str, workers: int) -> None:
     """Without waiting a worker makes a trial per unit of time, in step one per longest of a batch.
@@ -99,13 +107,12 @@ def test_the_simulator_gains_as_much_as_the_law_says(law: str, workers: int) -> 
     A clock that stops loses what is under way: on average the squared coefficient of variation
     of the times less 1, halved, of a trial or a batch.
     """
-    if workers not in GAINS[law]:
-        pytest.skip("not in the table")
-    horizon, runs = 50.0, 40
-    options = {"workers": workers, "times": law, "horizon": horizon, "runs": runs}
+    horizon = 50.0
+    options = {"workers": workers, "times": law, "horizon": horizon}
     drawn = LAWS[law](torch.zeros(1, 20_000 * workers, 1), Streams([3]))[0].view(-1, workers)
     for mode, lasting in (("async", drawn.flatten()), ("sync", drawn.amax(-1))):
-        counts = clock(mode=mode, strategy=Still(), **options).evaluations.double()
+        runs = 20 if mode == "async" else 25 * min(workers, 16)
+        counts = clock(mode=mode, strategy=Still(), runs=runs, **options).evaluations.double()
         lost = float((lasting.var() / lasting.mean().square() - 1) / 2)
         mean = 1.0 if mode == "async" else GAINS[law][workers]
         expected = workers * (horizon / mean + (0.0 if law == "constant" else lost))

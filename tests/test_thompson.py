@@ -1,7 +1,6 @@
 """Thompson sampling: every point is the minimum of a posterior function of its own."""
 
 import math
-from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -181,7 +180,7 @@ def test_how_many_paths_are_searched_at_a_time_changes_nothing(
 
     def found() -> Tensor:
         streams = [Streams([j]) for j in range(count)]
-        options = {"raw": raw, "taken": [frozenset[Hashable]()], "search": search}
+        options: dict[str, Any] = {"raw": raw, "taken": [frozenset()], "search": search}
         return minima(PathUtility(paths), cube(3), streams, **options, within=within)
 
     whole, searched = found(), []
