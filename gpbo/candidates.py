@@ -322,7 +322,7 @@ def _first_free(
     # One value more than is taken, along any parameter that has so many, must leave one free.
     every: Iterator[dict[str, object]] = space.grid(max(2, len(taken) + 1))
     for params in every:
-        if space.key(params) not in taken:
+        if space.key(space.round_trip(params)) not in taken:
             return space.encode([params])[0].to(choices)
     every_one = f"all {space.size}" if space.size is not None else "all of the very few different"
     raise SpaceExhausted(f"{every_one} configurations of the space were tried or are pending")

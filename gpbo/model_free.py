@@ -159,6 +159,11 @@ def _any_left(space: Space, taken: frozenset[Hashable], rank: float) -> Float[Te
     return space.encode([left[int(rank * len(left))]])[0]
 
 
+def _is_free(params: dict[str, Any], space: Space, taken: frozenset[Hashable]) -> bool:
+    """Whether neither the configuration is taken nor what a trial of it is after its roundings."""
+    return space.key(params) not in taken and space.key(space.round_trip(params)) not in taken
+
+
 def _next_on_grid(
     situation: Situation, levels: list[list[Any]], order: Int[Tensor, "r size"] | None
 ) -> Float[Tensor, "r d"]:
@@ -173,7 +178,7 @@ def _next_on_grid(
     for run, taken in enumerate(situation.taken):
         numbers = range(size) if order is None else order[run].tolist()
         points = (_grid_point(space, levels, number) for number in numbers)
-        point = next((params for params in points if space.key(params) not in taken), None)
+        point = next((params for params in points if _is_free(params, space, taken)), None)
         if point is None:
             raise SpaceExhausted(f"all {size} points of the grid were tried or are pending")
         chosen.append(point)

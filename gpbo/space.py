@@ -171,6 +171,10 @@ class Space:
         ]
         return [dict(zip(self.names, row, strict=True)) for row in zip(*values, strict=True)]
 
+    def round_trip(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """What a configuration's point in the cube means: itself, but for the rounding of reals."""
+        return self.decode(self.encode([params]))[0]
+
     def snap(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """The points of the cube that stand for the configurations that the points mean.
 

@@ -76,14 +76,20 @@ RESULTS = st.one_of(
 )
 
 
+def _is_nearly_nothing(low: Any, high: Any) -> bool:
+    """Whether the range has few doubles: such a continuum is used up after so many trials."""
+    largest = max(abs(low), abs(high))
+    return largest <= 1e308 and 0 < high - low < 1e3 * math.ulp(max(largest, 1e-290))
+
+
 @st.composite
 def parameters(draw: Any, name: str) -> Parameter:
     """A legal parameter, of bounds, scales and lists of every kind; illegal ones are tried too."""
     for _ in range(4):
         low, high = draw(NUMBERS), draw(NUMBERS)
         low, high = (low, high) if low < high else (high, low)
-        if abs(low) <= 1e308 and 0 < high - low < 1e3 * math.ulp(max(abs(low), abs(high), 1e-290)):
-            continue  # a continuum of a few doubles is used up after them
+        if _is_nearly_nothing(low, high):
+            continue
         scale = draw(st.sampled_from(["linear", "log", "reverse_log"]))
         kind = draw(st.sampled_from([Real, Integer, Categorical, Ordinal]))
         given = (draw(LISTED),) if kind in (Categorical, Ordinal) else (low, high, scale)

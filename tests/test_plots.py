@@ -144,7 +144,7 @@ def test_the_band_holds_the_disagreement_of_the_draws(monkeypatch: pytest.Monkey
         mean=torch.tensor([[1.0, -1.0]], dtype=torch.float64),
     )
     fit = replace(optimizer.fit(), surrogate=draws)
-    monkeypatch.setattr(optimizer, "fit", lambda: fit)
+    monkeypatch.setattr(optimizer, "fit", lambda **options: fit)
     (part,) = plots.slices_data(optimizer)
     # Values 3 and 7 have mean 5 and deviation 2.
     assert part.mean[-1] == pytest.approx(5.0)

@@ -13,6 +13,7 @@ from gpbo.data import observations, standardised
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.fitting import Fit, Model, fit
 from gpbo.model_free import _any_left
+from gpbo.optimizer import Optimizer
 from gpbo.situation import Situation, Strategy
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
 from gpbo.strategies import (
@@ -202,6 +203,20 @@ def test_grid_search_visits_every_point_of_the_grid_once(shuffle: bool) -> None:
     assert len(visited) == len(expected) == 3 * 3 * 3
     assert set(visited) == set(expected)
     assert (visited == expected) is not shuffle
+
+
+def test_grid_search_knows_its_points_again_whatever_their_rounding() -> None:
+    """The second level of this range differs from what it is after a way through the cube."""
+    space = Space(Real("a", 8.201446844510496, 2.0**40, "log"))
+    levels = space.parameters[0].grid(5)
+    assert space.round_trip({"a": levels[1]}) != {"a": levels[1]}
+    optimizer = Optimizer(space, "grid")
+    assert len({trial.params["a"] for trial in optimizer.ask(9)}) == 5
+    with pytest.raises(SpaceExhausted):
+        optimizer.ask()
+    known = Optimizer(space, "grid")
+    known.add({"a": levels[1]}, 1.0)
+    assert len(known.ask(9)) == 4
 
 
 def test_grid_search_skips_what_was_tried_before() -> None:
