@@ -139,7 +139,15 @@ def methods(*, full: bool) -> dict[str, Method]:
     return found
 
 
-def run(case: Case, method: Method, horizon: float, options: argparse.Namespace) -> Simulation:
+def run(
+    case: Case,
+    method: Method,
+    *,
+    horizon: float,
+    runs: int,
+    device: str = "auto",
+    latency: bool = False,
+) -> Simulation:
     """All runs of a method; the hyperparameters are fitted anew when all workers had a result."""
     problem = case.build()
     return simulate(
@@ -148,12 +156,12 @@ def run(case: Case, method: Method, horizon: float, options: argparse.Namespace)
         mode="sync" if method.mode == "sync" else "async",
         workers=method.workers or case.workers,
         times=case.law,
-        latency="measured" if options.latency else 0.0,
+        latency="measured" if latency else 0.0,
         horizon=horizon,
-        runs=options.runs,
+        runs=runs,
         initial=max(case.workers, min(6 * problem.dim, 25)),
         refit_every=case.workers,
-        device=options.device,
+        device=device,
     )
 
 
@@ -281,7 +289,14 @@ def main() -> None:
         done[name] = {}
         for method, setting in methods(full=options.full).items():
             began = time.perf_counter()
-            done[name][method] = run(CASES[name], setting, horizons[name], options)
+            done[name][method] = run(
+                CASES[name],
+                setting,
+                horizon=horizons[name],
+                runs=options.runs,
+                device=options.device,
+                latency=options.latency,
+            )
             seconds[f"{name} {method}"] = time.perf_counter() - began
             print(f"{name} {method}: {seconds[f'{name} {method}']:.0f} s", flush=True)
         table = summarise(name, done[name], horizons[name])

@@ -112,7 +112,7 @@ class KandasamyMethod:
         horizon = min(setting.horizon, case.budget / setting.workers)
         began = time.perf_counter()
         timed = replace(self.method, strategy=cast(Strategy, strategy))
-        runs = kandasamy.run(setting, timed, len(seeds), horizon, "auto")
+        runs = kandasamy.run(setting, timed, horizon=horizon, runs=len(seeds))
         seconds = time.perf_counter() - began
         done = Done.simulated(runs)
         return done.traces(self.name, case, case.problem, strategy, seconds, timed_out=True)
@@ -143,7 +143,7 @@ def _own() -> dict[str, OwnMethod]:
         Method("ts-map-region", region, "map"),
     ]
     methods += [
-        KandasamyMethod(name, method) for name, method in kandasamy.methods(features=4096).items()
+        KandasamyMethod(name, method) for name, method in kandasamy.methods(full=True).items()
     ]
     return {method.name: method for method in methods}
 

@@ -120,7 +120,7 @@ def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
 
 
 #: Runs, results and dimensions of what is measured of many runs, on a CPU and on a GPU.
-BATCHES = {
+BATCHES: dict[str, dict[str, tuple[str, ...]]] = {
     "updates": {"cpu": ("4,50,6",), "cuda": ("128,50,6", "1,1000,100")},
     "ascent": {"cpu": ("4,100,20",), "cuda": ("64,100,20",)},
     "numpyro": {"cpu": ("2,50,6",), "cuda": ("128,50,6",)},

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import save, show
 
 from gpbo import Optimizer, Real, Space, Tuner
 from gpbo.candidates import Search
 from gpbo.storage import SqliteJournal
-from gpbo.strategies import ExpectedImprovement, RandomSearch
+from gpbo.strategies import ExpectedImprovement, RandomSearch, Strategy
+from gpbo_benchmarks.record import save, show
 
 SPACE = Space(*(Real(f"x{number}", 0, 1) for number in range(10)))
-STRATEGIES = {
+STRATEGIES: dict[str, Strategy] = {
     "random": RandomSearch(),
     "ei, point estimates": ExpectedImprovement(Search(16, 4, 1, 2)),
 }

@@ -211,7 +211,7 @@ def _kandasamy() -> Suite:
         Case(name, case.build(), budget=round(case.workers * case.horizon), shifted=False)
         for name, case in kandasamy.CASES.items()
     )
-    methods = tuple(kandasamy.methods(features=4096))
+    methods = tuple(kandasamy.methods(full=True))
     return Suite("kandasamy", cases, seeds=20, methods=methods, peers=False)
 
 

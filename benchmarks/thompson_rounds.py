@@ -19,7 +19,6 @@ from statistics import mean
 from typing import Any
 
 import torch
-from record import machine, save, show
 from torch import Tensor
 
 from gpbo import Optimizer, problems
@@ -27,6 +26,7 @@ from gpbo.backend import Streams
 from gpbo.problems import Problem
 from gpbo.strategies import Strategy, ThompsonSampling
 from gpbo.trust_region import TrustRegion
+from gpbo_benchmarks.record import machine, save, show
 
 #: Points of a round, and how far from the optimum the first ones are.
 BATCH, APART = 100, 0.5

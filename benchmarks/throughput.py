@@ -8,6 +8,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -66,7 +67,7 @@ def updates(runs: int, n: int, dim: int, repeats: int, device: torch.device) -> 
 
     first_s, _ = seconds(lambda: update(repeats), device)  # loads kernels, captures graphs
     times, fits = zip(
-        *(seconds(lambda index=index: update(index), device) for index in range(repeats)),
+        *(seconds(partial(update, index), device) for index in range(repeats)),
         strict=True,
     )
     warm_s = statistics.median(times)
@@ -140,7 +141,7 @@ def ascent(
 
     ours(repeats)
     times, points = zip(
-        *(seconds(lambda index=index: ours(index), device) for index in range(repeats)),
+        *(seconds(partial(ours, index), device) for index in range(repeats)),
         strict=True,
     )
     our_s = statistics.median(times)
@@ -150,9 +151,7 @@ def ascent(
         torch.manual_seed(run)
         target = MeanLogEI(surrogate, run)
         took, (point, _) = seconds(
-            lambda target=target: optimize_acqf(
-                target, bounds, q=1, num_restarts=20, raw_samples=512
-            ),
+            partial(optimize_acqf, target, bounds, q=1, num_restarts=20, raw_samples=512),
             device,
         )
         their_s += took
@@ -188,7 +187,7 @@ def numpyro(runs: int, n: int, dim: int, repeats: int, device: torch.device) -> 
     ours(None, 99)
     cold_s, cold = seconds(lambda: ours(None, 0), device)
     times, warm = zip(
-        *(seconds(lambda seed=seed: ours(cold, seed), device) for seed in range(1, 1 + repeats)),
+        *(seconds(partial(ours, cold, seed), device) for seed in range(1, 1 + repeats)),
         strict=True,
     )
     warm_s = statistics.median(times)

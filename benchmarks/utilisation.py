@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import save, show
 
 from gpbo import Categorical, Integer, Optimizer, Real, Space, Tuner
 from gpbo.tuner import Execution
+from gpbo_benchmarks.record import save, show
 
 SPACE = Space(
     Real("rate", 1e-4, 1, "log"),
