@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import gpbo
 from gpbo.cli import StrategyName, app, main
 from gpbo.strategies import STRATEGIES
+from tests.processes import heed_interrupts
 
 runner = CliRunner()
 
@@ -200,6 +201,7 @@ def test_ctrl_c_ends_a_job_with_what_there_is_and_it_goes_on(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_interrupts,
     ) as driver:
         assert driver.stderr is not None
         assert driver.stderr.readline().startswith("trial 0: ")

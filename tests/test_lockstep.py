@@ -30,6 +30,7 @@ from gpbo.strategies import (
     Strategy,
     ThompsonSampling,
 )
+from tests.processes import heed_interrupts
 
 BRANIN = problems.get("branin")
 HARTMANN = problems.get("hartmann3")
@@ -262,7 +263,11 @@ import gpbo
 print(gpbo.replicate("hartmann3", runs=2, budget=10_000, inference="map", strategy="random"))
 """
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
     assert process.stderr is not None
     assert "trials, median regret" in process.stderr.readline()

@@ -159,7 +159,8 @@ def test_as_many_trials_run_at_a_time_as_there_are_workers(mode: Any) -> None:
     assert len(result.trials) == 14
     assert len({trial.params["x"] for trial in result.trials}) == 14
     assert {trial.origin for trial in result.trials} == {"design", "model:ei"}
-    assert result.optimizer.fitted_size > 4
+    # In step every choice waits for its fit; otherwise how many fits there are is a matter of time.
+    assert result.optimizer.fitted_size > 4 or mode == "async"
 
 
 def test_trials_that_fail_are_trials_and_the_job_goes_on(tmp_path: Path) -> None:
