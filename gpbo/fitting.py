@@ -270,12 +270,13 @@ def _sample(
 
     A cold run whose chains disagree does. Chains of a warm start that disagree are those of a
     posterior with several modes, most often, and go on at the next fit anyway; there it is a run
-    whose chains were drawn anew, or whose draws are of no use.
+    whose chains were drawn anew, or whose draws are of no use, which settles its step size again.
     """
     if warm is None:
         schedule = schedule_for(sampling.warmup, sampling.draws, cold=True, kernel=kernel)
         draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=None)
-        more_for = _in_trouble(draws)
+        settling = _in_trouble(draws)
+        going_on = torch.zeros_like(settling)
         log_weight, afresh = torch.zeros_like(draws.warmth.value), data.counts.to(data.y)
     else:
         schedule = schedule_for(0, sampling.warm_draws, cold=False, kernel=kernel)
@@ -284,21 +285,22 @@ def _sample(
         warmth, log_weight, renewed = _resampled(warm, streams)
         draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=warmth)
         draws = _with_steps(draws, spent)
-        more_for, afresh = _is_broken(draws) | renewed, warm.afresh
-    extended = more_for.cpu()
-    if bool(extended.any()):
-        runs = torch.nonzero(more_for)[:, 0]
-        more = draw(
-            log_posterior.select(runs),
-            streams.select(runs.tolist()),
-            schedule_for(schedule.draws, schedule.draws, cold=False, kernel=kernel),
-            chains=sampling.chains,
-            warmth=_selected(draws.warmth, runs),
-        )
-        draws = _put(draws, runs, _with_steps(more, draws.info.leapfrog_steps[runs]))
+        settling, afresh = _is_broken(draws), warm.afresh
+        going_on = renewed & ~settling
+    for more_for, warmup in ((settling, schedule.draws), (going_on, 0)):
+        if bool(more_for.any()):
+            runs = torch.nonzero(more_for)[:, 0]
+            more = draw(
+                log_posterior.select(runs),
+                streams.select(runs.tolist()),
+                schedule_for(warmup, schedule.draws, cold=False, kernel=kernel),
+                chains=sampling.chains,
+                warmth=_selected(draws.warmth, runs),
+            )
+            draws = _put(draws, runs, _with_steps(more, draws.info.leapfrog_steps[runs]))
     recent = _recent(draws, warm, sampling.draws)
     state = WarmState(draws.warmth, log_weight, recent, data.location, data.scale, afresh)
-    return draws, state, extended
+    return draws, state, (settling | going_on).cpu()
 
 
 def _reweighted(warm: WarmState, log_posterior: LogPosterior) -> WarmState:
