@@ -49,6 +49,8 @@ _LEAST_CURVATURE = 1e-4
 _LEAST_RESTRICTED = 1e-8
 # How often the host looks at which rows have ended.
 _LOOK_EVERY = 4
+# A row this many times its promise behind the best one of its run is not worth going on with.
+_REACH = 100.0
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class _State:
     step: Float[Tensor, " k"]  # of the trial, in units of the direction
     trial: Float[Tensor, "k d"]  # the next point to evaluate
     slope: Float[Tensor, " k"]  # gain of the trial if the objective were linear
+    promise: Float[Tensor, " k"]  # the last gain, or that of a whole step; inf: none known yet
     gradient_norm: Float[Tensor, " k"]
     converged: Bool[Tensor, " k"]
     alive: Bool[Tensor, " k"]
@@ -122,17 +125,22 @@ def maximize(
         tolerance: a row has converged when no component of its projected gradient is larger.
         gain_tolerance: or when both its last gain and the next one promised by the quadratic
             model are at most this, relative to ``max(1, |value|)``.
-        runs: say that the rows are ``runs x b``, run by run, and that the objective takes any
-            ``b``: rows that ended are then dropped where that saves time.
+        runs: say that the rows are ``runs x b``, run by run, that only the best row of a run is
+            wanted, and that the objective takes any ``b``: rows without a prospect of catching up
+            then end, and rows that ended are dropped where that saves time.
     """
     box = _box(start, lower, upper)
     state = _begin(objective, start, box, history, tolerance)
     result, rows = state, torch.arange(start.shape[0], device=start.device)
     left = state.alive.any()
+    leader = start.new_full((runs or 1,), torch.inf)
     done = 0
     with replayed(_iterate, start.device) as iterate:
         while done < iterations:
             if done % _LOOK_EVERY == 0:
+                if runs is not None:
+                    state, leader = _without_stragglers(state, leader, runs)
+                    left = state.alive.any()
                 if not bool(left):
                     break
                 if runs is not None and iterate is _iterate:
@@ -167,7 +175,8 @@ def _begin(
     converged = norm <= tolerance
     # A row that starts without a value or a gradient cannot go anywhere.
     alive = torch.isfinite(cost + point.sum((1, 2))) & ~converged
-    return _State(point, cost, pairs, scale, step, trial, slope, norm, converged, alive)
+    promise = torch.full_like(cost, torch.inf)
+    return _State(point, cost, pairs, scale, step, trial, slope, promise, norm, converged, alive)
 
 
 def _evaluate(
@@ -211,7 +220,9 @@ def _iterate(
     step = step.masked_fill(restart, 1.0)
     converged = state.converged | (reached & state.alive)
     alive = state.alive & ~(reached | (failed ^ restart))
-    state = _State(point, cost, pairs, scale, step, trial, slope, norm, converged, alive)
+    promise = torch.maximum(slope / step, gain * accept)
+    promise = torch.where(scale > 0, promise, torch.inf)
+    state = _State(point, cost, pairs, scale, step, trial, slope, promise, norm, converged, alive)
     return state, alive.any()
 
 
@@ -282,6 +293,17 @@ def _quasi_newton(
     outer = torch.linalg.solve_triangular(triangle.mT, right, upper=False, unitriangular=True)
     result = scale.squeeze(-1) * (gradient - (changes * weights).sum(1))
     return result + (steps * outer).sum(1)
+
+
+def _without_stragglers(
+    state: _State, leader: Float[Tensor, " r"], runs: int
+) -> tuple[_State, Float[Tensor, " r"]]:
+    """The rows that may still become the best of their run go on; and the best cost of each run."""
+    cost = state.cost.view(runs, -1)
+    leader = torch.minimum(leader, cost.nan_to_num(nan=torch.inf).amin(-1))
+    reach = cost - _REACH * state.promise.view(runs, -1)
+    hopeless = (reach > leader.unsqueeze(-1)).flatten()
+    return dataclasses.replace(state, alive=state.alive & ~hopeless), leader
 
 
 def _drop_ended(

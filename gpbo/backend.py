@@ -80,6 +80,22 @@ def threads_for(size: int, device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@contextmanager
+def threads_beside(workers: int) -> Iterator[None]:
+    """Run with a thread less for each busy worker, but with one.
+
+    A parallel loop ends when its last thread does, and the others wait for it spinning: beside one
+    busy process on two cores, a border of 8 rows takes 130 ms with two threads and 1.4 ms with one.
+    Threads started meanwhile have this number too; it is put back at the end.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def stream_seed(seed: int, purpose: str, index: int = 0) -> int:
     """The seed of the stream named ``(seed, purpose, index)``: a 63-bit hash of the name.
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gpbo.backend import threads_for
 from gpbo.data import Observations
 from gpbo.fitting import Fit, FitReport, WarmState
 from gpbo.mcmc.sampling import Warmth
@@ -65,16 +66,17 @@ class Kept:
         """
         factor = (data.scale / self.scale)[:, None]
         shift = ((data.location - self.location) / self.scale)[:, None]
-        surrogate = Surrogate.condition(
-            data.x,
-            data.y,
-            data.mask,
-            self.lengthscale,
-            self.outputscale / factor.square(),
-            self.noise_variance / factor.square(),
-            (self.mean - shift) / factor,
-            nu,
-        )
+        with threads_for(data.x.shape[1], data.x.device):
+            surrogate = Surrogate.condition(
+                data.x,
+                data.y,
+                data.mask,
+                self.lengthscale,
+                self.outputscale / factor.square(),
+                self.noise_variance / factor.square(),
+                (self.mean - shift) / factor,
+                nu,
+            )
         return Fit(surrogate, self.report, self.warm, draws=None)
 
     def summary(self, at: float) -> FitSummary:

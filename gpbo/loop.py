@@ -22,6 +22,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
+from gpbo.backend import threads_beside
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
 from gpbo.fitting import Inference, Model
 from gpbo.optimizer import Direction, Fitted, Optimizer, default_initial, whole_number
@@ -105,6 +106,8 @@ def minimize(
         device=device,
     )
     with ExitStack() as stack:
+        if mode == "async" and workers > 1:
+            stack.enter_context(threads_beside(workers))
         loop = _Loop(
             objective,
             optimizer,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -38,6 +39,8 @@ _POINTS = 101
 _BAND = 1.959963984540054
 #: A positive quantity that spans this factor is drawn on a log axis.
 _LOG_SPAN = 1e3
+#: Larger numbers are drawn as this one: the limits of an axis and its ticks would overflow.
+LARGEST_DRAWN = 1e300
 #: Regrets are drawn on a log axis, those below this as this.
 _LEAST_REGRET = 1e-12
 
@@ -276,13 +279,16 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence]) -> None:
     for number, curve in enumerate(curves):
         colour = _COLOURS[number % len(_COLOURS)]
         trials = np.arange(1, len(curve.values) + 1)
-        axes.plot(trials, curve.values, "o", color=colour, alpha=0.4, markersize=3.5, mew=0)
+        axes.plot(
+            trials, _drawable(curve.values), "o", color=colour, alpha=0.4, markersize=3.5, mew=0
+        )
         failed = trials[np.isnan(curve.values)]
         bottom = np.full(len(failed), 0.02 + 0.03 * number)
         axes.plot(
             failed, bottom, "x", color=colour, markersize=4, transform=axes.get_xaxis_transform()
         )
-        axes.step(trials, curve.best, where="post", color=colour, linewidth=2, label=curve.label)
+        best = _drawable(curve.best)
+        axes.step(trials, best, where="post", color=colour, linewidth=2, label=curve.label)
     longest = max((len(curve.values) for curve in curves), default=1)
     axes.set_xlim(0.5, longest + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -326,8 +332,8 @@ def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> 
 
 
 def _paint_slice(axes: Axes, part: Slice) -> None:
-    positions, mean = np.array(part.positions), np.array(part.mean)
-    low, high = np.array(part.low), np.array(part.high)
+    positions, mean = _drawable(part.positions), _drawable(part.mean)
+    low, high = _drawable(part.low), _drawable(part.high)
     colour = _COLOURS[0]
     if part.axis == "listed":
         axes.bar(positions, high - low, 0.5, bottom=low, color=colour, alpha=0.2, linewidth=0)
@@ -337,12 +343,14 @@ def _paint_slice(axes: Axes, part: Slice) -> None:
     else:
         axes.fill_between(positions, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.plot(positions, mean, color=colour, linewidth=2)
-        _set_position_axis(axes, part.axis, part.positions)
-    where, values = np.array(part.observed).T
+        _set_position_axis(axes, part.axis, positions)
+    where, values = _drawable(part.observed).T
     # A trial's shade says how near it lies to the slice; even the farthest stays visible.
     shades = [(0.0, 0.0, 0.0, 0.12 + 0.6 * close**2) for close in part.closeness]
     axes.scatter(where, values, s=12, c=shades, linewidths=0, zorder=3)
-    axes.plot(*part.best, marker="*", color=_COLOURS[1], markersize=11, mec="white", mew=0.6)
+    axes.plot(
+        *_drawable(part.best), marker="*", color=_COLOURS[1], markersize=11, mec="white", mew=0.6
+    )
     axes.set_xlabel(part.name)
     _clean(axes)
 
@@ -361,7 +369,11 @@ def _legend(figure: Figure) -> None:
     )
 
 
-def _set_position_axis(axes: Axes, axis: str, positions: Sequence[float]) -> None:
+def _drawable(values: Sequence[Any]) -> Float[np.ndarray, "..."]:
+    return np.clip(values, -LARGEST_DRAWN, LARGEST_DRAWN)
+
+
+def _set_position_axis(axes: Axes, axis: str, positions: Float[np.ndarray, " q"]) -> None:
     if axis == "log":
         axes.set_xscale("log")
     elif axis == "reverse_log":
@@ -371,7 +383,7 @@ def _set_position_axis(axes: Axes, axis: str, positions: Sequence[float]) -> Non
         axes.set_xticks(ticks, [f"{tick:.15g}" for tick in ticks])
     margin = 0.02
     if axis == "linear":
-        width = (positions[-1] - positions[0]) or 1.0
+        width = (positions[-1] - positions[0]) or abs(positions[0]) or 1.0
         axes.set_xlim(positions[0] - margin * width, positions[-1] + margin * width)
     else:
         axes.margins(x=margin)
@@ -385,8 +397,9 @@ def _reverse_log(values: np.ndarray) -> np.ndarray:
 def value_limits(values: Sequence[float], keep: Sequence[float]) -> tuple[float, float, bool]:
     """Limits that show the bulk of the values and all of ``keep``, whatever the outliers; and
     whether the axis is logarithmic."""
-    low, high = np.quantile(values, [0.05, 0.95])
-    low, high = float(min([low, *keep])), float(max([high, *keep]))
+    quantiles = np.quantile(_drawable(values), [0.05, 0.95])
+    shown = [*quantiles, *_drawable(keep)]
+    low, high = float(min(shown)), float(max(shown))
     if low > 0 and high / low >= _LOG_SPAN:
         return low / 1.5, high * 1.5, True
     # Limits that differ by roundings only are one value to matplotlib.

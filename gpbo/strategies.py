@@ -142,8 +142,10 @@ class ThompsonSampling:
 
     def _hallucinated(self, situation: Situation) -> Float[Tensor, "r d"]:
         data = situation.data
-        surrogate = situation.fit().surrogate.hallucinate(data.pending, data.pending_mask)
-        return self._minima(situation, surrogate, 1).squeeze(1)
+        surrogate = situation.fit().surrogate
+        with threads_for(data.x.shape[1] + data.pending.shape[1], data.x.device):
+            surrogate = surrogate.hallucinate(data.pending, data.pending_mask)
+            return self._minima(situation, surrogate, 1).squeeze(1)
 
     def _minima(
         self, situation: Situation, surrogate: Surrogate, count: int
@@ -251,17 +253,15 @@ def _improve(
 ) -> Float[Tensor, "r d"]:
     """The maximiser of an acquisition that looks for improvement, times the chance of a value."""
     data = situation.data
-    surrogate = situation.fit().surrogate
-    best = _best_points(surrogate, data)
-    if data.pending.shape[1]:
+    known = situation.fit().surrogate
+    with threads_for(data.x.shape[1] + data.pending.shape[1], data.x.device):
         streams = situation.streams("fantasy")
-        surrogate = surrogate.fantasize(data.pending, data.pending_mask, streams)
-    with threads_for(surrogate.x.shape[1], surrogate.x.device):
+        surrogate = known.fantasize(data.pending, data.pending_mask, streams)
         return propose(
             weighted(acquisition(surrogate), data, situation.failed, situation.failed_mask),
             situation.space,
             situation.streams("ascent"),
-            best_x=best,
+            best_x=_best_points(known, data),
             taken=situation.taken,
             options=search,
         )
@@ -269,7 +269,7 @@ def _improve(
 
 def _best_points(surrogate: Surrogate, data: Observations) -> Float[Tensor, "r j d"]:
     """The observed points of least posterior mean (the values themselves may be lucky)."""
-    fitted = surrogate.moments(data.x)[0].mean(1)
+    fitted = surrogate.fitted[..., : data.x.shape[1]].mean(1)  # pending points may follow
     order = torch.where(data.mask, fitted, torch.inf).argsort(-1)
     # A run with fewer results repeats its best ones instead of offering padding.
     places = torch.arange(_BEST, device=order.device) % data.counts.clamp(min=1)[:, None]

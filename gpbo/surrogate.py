@@ -111,13 +111,14 @@ class Surrogate:
         return self.lengthscale.shape[2]
 
     @property
-    def incumbent(self) -> Float[Tensor, "r s"]:
-        """The least posterior mean at the observed points, per draw; the mean if there are none.
+    def fitted(self) -> Float[Tensor, "r s n"]:
+        """The posterior mean at the observed points, ``y - noise_variance * weights``."""
+        return self.y - self.noise_variance[..., None] * self.weights
 
-        At a training point the posterior mean is ``y - noise_variance * weights``.
-        """
-        fitted = self.y - self.noise_variance[..., None] * self.weights
-        least = torch.where(self.mask[:, None], fitted, torch.inf).amin(-1)
+    @property
+    def incumbent(self) -> Float[Tensor, "r s"]:
+        """The least posterior mean at the observed points, per draw; the mean if there are none."""
+        least = torch.where(self.mask[:, None], self.fitted, torch.inf).amin(-1)
         return torch.where(torch.isfinite(least) & self.succeeded, least, self.mean)
 
     def moments(

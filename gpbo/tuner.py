@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, tell
 from gpbo.completion import Completion, MedianRule
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
@@ -184,6 +185,8 @@ class Tuner:
                 workers = stack.enter_context(
                     LocalWorkers(self.execution.workers, self.execution.gpus, self.execution.env)
                 )
+            if self.execution.mode == "async" and self.execution.workers > 1:
+                stack.enter_context(threads_beside(self.execution.workers))
             engine = stack.enter_context(ThreadPoolExecutor(2, "gpbo-engine"))
             try:
                 stopped = self._loop(workers, engine)

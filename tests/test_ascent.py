@@ -9,6 +9,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize as scipy_minimize
 from torch import Tensor
 
+from gpbo import ascent
 from gpbo.ascent import Objective, maximize
 from gpbo.backend import DTYPE
 
@@ -103,10 +104,9 @@ def test_unbounded_coordinates_are_free() -> None:
     torch.testing.assert_close(result.x, centre, atol=1e-4, rtol=0.0)
 
 
-@pytest.mark.parametrize("runs", [None, 1, 3])
-def test_a_row_of_a_batch_ends_where_it_ends_alone(runs: int | None) -> None:
+def test_a_row_of_a_batch_ends_where_it_ends_alone() -> None:
     start = torch.rand(21, 3, generator=torch.Generator().manual_seed(5), dtype=DTYPE)
-    batch = maximize(_waves, start, 0.0, 1.0, runs=runs)
+    batch = maximize(_waves, start, 0.0, 1.0)
     for row in range(21):
         alone = maximize(_waves, start[row : row + 1], 0.0, 1.0)
         torch.testing.assert_close(batch.x[row], alone.x[0], atol=1e-9, rtol=0.0)
@@ -114,7 +114,39 @@ def test_a_row_of_a_batch_ends_where_it_ends_alone(runs: int | None) -> None:
         assert batch.converged[row] == alone.converged[0]
 
 
-def test_rows_that_ended_are_dropped_run_by_run() -> None:
+@pytest.mark.parametrize("runs", [1, 3, 7, 21])
+def test_the_best_row_of_a_run_ends_where_it_ends_alone(runs: int) -> None:
+    start = torch.rand(42, 3, generator=torch.Generator().manual_seed(5), dtype=DTYPE)
+    every = maximize(_waves, start, 0.0, 1.0)
+    best = maximize(_waves, start, 0.0, 1.0, runs=runs)
+    rows = every.value.view(runs, -1).argmax(-1) + torch.arange(runs) * (42 // runs)
+    torch.testing.assert_close(best.x[rows], every.x[rows], atol=1e-9, rtol=0.0)
+    assert best.converged[rows].all()
+    assert torch.equal(best.value.view(runs, -1).argmax(-1), every.value.view(runs, -1).argmax(-1))
+    assert (best.value <= every.value + 1e-12).all()
+
+
+def test_a_row_without_a_prospect_ends_and_one_of_another_run_goes_on() -> None:
+    """The same slow climb to 0, in one run beside a row that is far higher already."""
+    curvature = torch.tensor([1.0, 30.0, 900.0], dtype=DTYPE)
+
+    def objective(x: Tensor) -> tuple[Tensor, Tensor]:
+        height = torch.where(x[:, :1] > 50.0, 1e6, 0.0)
+        offset = torch.where(x > 50.0, x - 60.0, x)
+        quartic = 0.25 * (curvature * offset**4).sum(-1, keepdim=True)
+        return (height - quartic)[:, 0], -curvature * offset**3
+
+    slow = torch.tensor([3.0, -2.0, 1.0], dtype=DTYPE)
+    start = torch.stack([slow, torch.full((3,), 60.5, dtype=DTYPE), slow, slow])
+    result = maximize(objective, start, -100.0, 100.0, runs=2)
+    assert result.value[0] < -1e-3
+    assert not result.converged[0]
+    assert (result.value[2:] > -1e-6).all()
+    assert result.converged[1:].all()
+
+
+def test_rows_that_ended_are_dropped_run_by_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ascent, "_REACH", torch.inf)  # all rows go on to their end
     runs, restarts, d = 2, 5, 3
     centre = _random(6, runs, d)
     widths = []

@@ -1,7 +1,8 @@
 """Devices, and random streams that depend on nothing but their name."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ from scipy.stats import chisquare, kstest
 from torch import Tensor
 
 from gpbo import backend
-from gpbo.backend import DTYPE, Streams, resolve_device, stream_seed
+from gpbo.backend import (
+    DTYPE,
+    Streams,
+    resolve_device,
+    stream_seed,
+    threads_beside,
+    threads_for,
+)
 from gpbo.errors import InvalidOption
 
 Draw = Callable[[Streams], Tensor]
@@ -204,3 +212,29 @@ def test_the_readme_shows_the_table_of_crossovers_that_is_used() -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     results, runs = (" | ".join(str(row[column]) for row in backend.CROSSOVER) for column in (0, 1))
     assert f"| results | {results} |\n|---|---|---|---|---|\n| runs | {runs} |" in readme
+
+
+@pytest.fixture
+def _four_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_four_threads")
+@pytest.mark.parametrize(("workers", "left"), [(1, 3), (2, 2), (3, 1), (4, 1), (50, 1)])
+def test_busy_workers_leave_threads_to_all_that_starts_beside_them(workers: int, left: int) -> None:
+    with threads_beside(workers):
+        with ThreadPoolExecutor(1) as engine:
+            assert engine.submit(torch.get_num_threads).result() == left
+        assert torch.get_num_threads() == left
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.usefixtures("_four_threads")
+@pytest.mark.parametrize(("size", "threads"), [(2, 1), (127, 1), (128, 4)])
+def test_small_matrices_get_one_thread(size: int, threads: int) -> None:
+    with threads_for(size, torch.device("cpu")):
+        assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 4

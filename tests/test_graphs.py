@@ -364,14 +364,24 @@ def test_a_replayed_ascent_ends_where_the_ascent_does(kind: type[LogExpectedImpr
     ]
     with recorded() as made:
         for seed, wanted in enumerate(expected):
-            # Rows that ended are not dropped where shapes are fixed.
-            found = maximize(_RowByRow(kind(surrogate(seed)), RUNS), start, 0.0, 1.0, runs=RUNS)
+            found = maximize(_RowByRow(kind(surrogate(seed)), RUNS), start, 0.0, 1.0)
             for name, value in vars(wanted).items():
                 ours = getattr(found, name)
                 assert torch.equal(ours, value) if isinstance(value, Tensor) else ours == value
         assert len(made) == 1
         assert made[0].obstacles == []
         assert made[0].replays == sum(wanted.iterations for wanted in expected)
+
+
+def test_a_replayed_ascent_drops_no_rows_and_finds_the_best_of_every_run() -> None:
+    start = sobol(5, DIM, Streams.named(4, "graphs", runs=RUNS)).flatten(0, 1)
+    objective = _RowByRow(LogExpectedImprovement(surrogate()), RUNS)
+    expected = maximize(objective, start, 0.0, 1.0, runs=RUNS)
+    with recorded() as made:
+        found = maximize(objective, start, 0.0, 1.0, runs=RUNS)
+    best = expected.value.view(RUNS, -1).argmax(-1) + 5 * torch.arange(RUNS)
+    torch.testing.assert_close(found.x[best], expected.x[best])
+    assert [graph.obstacles for graph in made] == [[]]
 
 
 def test_the_search_of_a_mode_can_be_recorded() -> None:

@@ -248,7 +248,19 @@ def test_slices_fill_their_rows(parameters: int, shape: tuple[int, int]) -> None
     assert (grid.nrows, grid.ncols) == shape
 
 
-@pytest.mark.parametrize("returned", [None, 3.0, -1e300])
+@pytest.mark.parametrize("returned", [None, 3.0, -1e300, 1.7e308, -1.7e308])
 def test_results_with_nothing_to_see_are_drawn_without_a_warning(returned: Any) -> None:
     result = optimized(objective=lambda _: returned, budget=3)
     plots.convergence({"": result}).canvas.draw()
+
+
+def test_slices_reach_to_the_ends_of_a_double() -> None:
+    space = Space(Real("x", 1e308, 1.7e308), Real("y", -8e307, 8e307), Real("z", 5e-324, 1e-322))
+    values = iter([1.7e308, -1.7e308, 0.0])
+    result = minimize(
+        lambda _: next(values), space, budget=3, strategy="sobol", inference="map", progress=False
+    )
+    figure = plots.slices(result)
+    figure.canvas.draw()
+    for axes in figure.axes:
+        assert np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all()

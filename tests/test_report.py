@@ -294,6 +294,13 @@ JOBS: dict[str, dict[str, Any]] = {
     },
     "the same value always": {"objective": lambda params: 2.0},
     "huge values": {"objective": lambda params: 1e300 * params["rate"]},
+    "the largest values": {"objective": lambda params: 1.7e308 - 1e290 * params["rate"]},
+    "parameters at the ends of a double": {
+        "space": Space(
+            Real("x", 1e308, 1.7e308), Real("y", -8e307, 8e307), Real("z", 5e-324, 1e-322)
+        ),
+        "objective": lambda params: params["y"] / 1e308,
+    },
     "a strategy of options": {"strategy": ExpectedImprovement(SEARCH)},
     "a prior of the user": {"model": Model(prior=PRIORS["botorch"]())},
     "chains": {"space": Space(Real("x", 0, 1)), "objective": _square, "inference": "nuts"},

@@ -227,6 +227,8 @@ def test_the_incumbent_is_the_least_posterior_mean_where_there_are_observations(
     mean, _ = surrogate.moments(given_.x)
     least = torch.where(given_.mask[:, None], mean, torch.inf).amin(-1)
     torch.testing.assert_close(surrogate.incumbent, least, rtol=0, atol=1e-10)
+    seen = given_.mask[:, None].expand_as(mean)
+    torch.testing.assert_close(surrogate.fitted[seen], mean[seen], rtol=0, atol=1e-10)
     assert float((least - given_.y.amin(-1)[:, None]).abs().max()) > 1e-3
 
 

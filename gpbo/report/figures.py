@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
 from gpbo.fitting import RHAT_LIMIT
+from gpbo.plots import LARGEST_DRAWN
 from gpbo.report.axes import Axis, value_axis
 from gpbo.report.data import (
     Bar,
@@ -406,11 +407,16 @@ def _dimension(one: Axis, positions: Sequence[float]) -> dict[str, Any]:
 
 
 def _plain_ticks(one: Axis) -> list[tuple[float, str]]:
-    """Round numbers: without ticks an axis has its limits, with all their digits, at its ends."""
-    found = [one.low, one.high]
-    if math.isfinite(4 * (one.high - one.low)):
-        found = [float(tick) for tick in MaxNLocator(6).tick_values(one.low, one.high)]
-    return [(tick, f"{tick:.12g}") for tick in found if one.low <= tick <= one.high]
+    """Round numbers: without ticks an axis has its limits, with all their digits, at its ends.
+
+    Those are its ticks at the ends of what a double holds, where a locator overflows or finds none.
+    """
+    ends = (one.low, one.high)
+    found: list[float] = []
+    if max(map(abs, ends)) < LARGEST_DRAWN:
+        found = [float(tick) for tick in MaxNLocator(6).tick_values(*ends)]
+    ticks = [tick for tick in found if one.low <= tick <= one.high] or ends
+    return [(tick, f"{tick:.12g}") for tick in ticks]
 
 
 def _counted(places: Sequence[float]) -> list[float]:
