@@ -36,7 +36,7 @@ _SCOUTING, _GOING_ON, _ROUGH_GAIN = 10, 4, 1e-6
 # Random points that are tried before a configuration is looked for one by one.
 _RANDOM = 64
 # An ascent ends where the utility is exact to this; log EI differs by more between draws.
-_TOLERANCE, _GAIN_TOLERANCE = 1e-5, 1e-9
+_TOLERANCE, _GAIN_TOLERANCE = 1e-5, 1e-6
 
 
 #: Lower and upper ends of the coordinates, a row for each row of points.

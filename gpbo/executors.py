@@ -25,7 +25,7 @@ _ONE_THREAD = dict.fromkeys(
 )
 #: loky starts a process anew when it has grown by 300 MB, which it takes for a leak. But what the
 #: first trial imports, such as torch, is that large, and would be imported again for each of them.
-_NO_LEAK_CHECK = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}
+NO_LEAK_CHECK = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}
 #: Seconds that a trial has beyond its time limit, when its command is ended by its own process.
 _GRACE_S = 5.0
 
@@ -49,7 +49,7 @@ class LocalWorkers(Executor):
         self._env = [
             {
                 **_ONE_THREAD,
-                **_NO_LEAK_CHECK,
+                **NO_LEAK_CHECK,
                 **({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}),
             }
             | dict(env or {})

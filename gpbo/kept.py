@@ -2,7 +2,7 @@
 
 import io
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -56,6 +56,13 @@ class Kept:
             report=fit.report,
             warm=fit.warm,
         )
+
+    def thinned(self, every: int, first: int = 0) -> "Kept":
+        """With every so-many-th of the draws only, but with one at least."""
+        every = min(every, self.outputscale.shape[1])
+        names = ("lengthscale", "outputscale", "noise_variance", "mean")
+        some = slice(first % every, None, every)
+        return replace(self, **{name: getattr(self, name)[:, some] for name in names})
 
     def condition(self, data: Observations, nu: float) -> Fit:
         """The fit again, exactly, on the observations that it came from; on others, their posterior

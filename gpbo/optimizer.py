@@ -60,6 +60,31 @@ class Chosen:
     fitted: Fitted | None
 
 
+@dataclass(frozen=True)
+class _FitPlan:
+    """A fit to be made, in whatever thread or process."""
+
+    data: Observations
+    size: int
+    model: fitting.Model
+    inference: fitting.Inference
+    warm: fitting.WarmState | None
+    seed: int
+    device: torch.device
+
+    def __call__(self) -> Fitted:
+        if self.size == 0:
+            raise InvalidData("no trial has a value yet: expected one or more to fit to")
+        fitted = fitting.fit(
+            self.data,
+            self.model,
+            inference=self.inference,
+            warm=self.warm,
+            streams=Streams.named(self.seed, "fit", self.size, device=self.device),
+        )
+        return Fitted(fitted, Kept.of(fitted, self.data, self.size))
+
+
 class Optimizer:
     """Proposes configurations (`ask`) and learns from their results (`tell`).
 
@@ -256,7 +281,7 @@ class Optimizer:
         asked = self.register(self.plan(count, refit=refit)())
         return asked[0] if n is None else asked
 
-    def plan(self, count: int, *, refit: bool = True) -> Callable[[], Chosen]:
+    def plan(self, count: int, *, refit: bool = True, thin: int = 1) -> Callable[[], Chosen]:
         """The choice of the next ``count`` trials as a function that any thread may run.
 
         It sees what is known now, and changes nothing; `register` makes trials of its answer.
@@ -264,11 +289,13 @@ class Optimizer:
         Args:
             refit: Whether to fit the model if results came since the last fit. Otherwise the
                 draws of the last fit serve, conditioned on all results; without any, it is fitted.
+            thin: In a hurry, average over every so-many-th of these draws; which ones they are
+                changes from trial to trial.
 
         The function raises:
             SpaceExhausted: every configuration was asked or added before.
         """
-        fitted = cache(self._plan_model(refit))
+        fitted = cache(self._plan_model(refit, thin))
         used: list[Fitted] = []
 
         def fit() -> fitting.Fit:
@@ -333,21 +360,9 @@ class Optimizer:
         size, last = len(self.completed), self._fitted
         if last is not None and last.kept.size == size:
             return lambda: last
+        warm = None if last is None else last.kept.warm
         data = self.observations()
-
-        def fit() -> Fitted:
-            if size == 0:
-                raise InvalidData("no trial has a value yet: expected one or more to fit to")
-            fitted = fitting.fit(
-                data,
-                self.model,
-                inference=self.inference,
-                warm=None if last is None else last.kept.warm,
-                streams=Streams.named(self.seed, "fit", size, device=self.device),
-            )
-            return Fitted(fitted, Kept.of(fitted, data, size))
-
-        return fit
+        return _FitPlan(data, size, self.model, self.inference, warm, self.seed, self.device)
 
     def adopt(self, fitted: Fitted) -> None:
         """Go on from this fit of a `plan_fit`, unless a fit to more results was adopted."""
@@ -455,14 +470,15 @@ class Optimizer:
             return fitted is not None
         return fitted.kept.size > self._fitted.kept.size
 
-    def _plan_model(self, refit: bool) -> Callable[[], Fitted]:
-        return self.plan_fit() if refit or self._fitted is None else self._conditioned()
+    def _plan_model(self, refit: bool, thin: int = 1) -> Callable[[], Fitted]:
+        return self.plan_fit() if refit or self._fitted is None else self._conditioned(thin)
 
-    def _conditioned(self) -> Callable[[], Fitted]:
-        """The last fit with its draws as they are, on all results so far."""
+    def _conditioned(self, thin: int = 1) -> Callable[[], Fitted]:
+        """The last fit with its draws, or some of them, as they are, on all results so far."""
         last, data, nu = self._fitted, self.observations(), self.model.nu
         assert last is not None
-        return lambda: Fitted(last.kept.condition(data, nu), last.kept)
+        kept = last.kept.thinned(thin, len(self._trials))
+        return lambda: Fitted(kept.condition(data, nu), last.kept)
 
     def _choose(
         self, situation: Situation, queued: list[dict[str, Any]], design: int, count: int

@@ -12,7 +12,6 @@ from concurrent.futures import (
     BrokenExecutor,
     Executor,
     Future,
-    ThreadPoolExecutor,
     wait,
 )
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from typing import Any, Literal
 from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, tell
 from gpbo.completion import Completion, MedianRule
+from gpbo.engine import Engine
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
 from gpbo.executors import LocalWorkers
 from gpbo.optimizer import Chosen, Fitted, Optimizer, as_number, whole_number
@@ -43,6 +43,10 @@ _MUCH_MORE = 1.5
 _GRACE_S = 5.0
 #: The most trials that are chosen ahead of time, per worker.
 _AHEAD = 4
+#: Share of the time until as many trials end that a choice may take; beyond it a choice is made
+#: from half of the draws, down to a quarter, and back if that leaves the engine idle.
+_LOAD, _SPARE = 0.8, 0.3
+_MOST_THIN = 4
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,11 @@ class Tuner:
     anything follows from it: a job that is killed goes on with
     ``Tuner(Optimizer.resume(...), ...).run()``, and runs again only what was running.
 
-    In mode ``"async"`` with several workers a fit that takes long runs beside the trials, and what
-    is asked meanwhile comes from the last draws, conditioned on all results. The order of
-    results then decides what is proposed; with one worker, or in mode ``"sync"``, the seed does.
+    In mode ``"async"`` with several workers a fit that takes long runs beside the trials, on the
+    CPU in a process of its own, and what is asked meanwhile comes from the last draws, conditioned
+    on all results. Trials are chosen ahead if workers would have to wait, and if they would still,
+    by some of the draws in turn. The order of results then decides what is proposed; with one
+    worker, or in mode ``"sync"``, the seed does.
 
     Args:
         optimizer: What proposes; nobody else may ask or tell it while the job runs.
@@ -164,7 +170,7 @@ class Tuner:
         self._plan: Future[Chosen] | None = None
         self._fit: Future[Fitted] | None = None
         self._planned_at = self._fitted_at = 0.0
-        self._plan_s = 0.0
+        self._plan_s, self._thin = 0.0, 1
         self._durations: deque[float] = deque(maxlen=20)
         self._exhausted = self._broken = False
         self._created_at = time.time()
@@ -187,7 +193,8 @@ class Tuner:
                 )
             if self.execution.mode == "async" and self.execution.workers > 1:
                 stack.enter_context(threads_beside(self.execution.workers))
-            engine = stack.enter_context(ThreadPoolExecutor(2, "gpbo-engine"))
+            on_cpu = self.optimizer.device.type == "cpu"
+            engine = stack.enter_context(Engine(apart=on_cpu))
             try:
                 stopped = self._loop(workers, engine)
             except KeyboardInterrupt:
@@ -233,7 +240,7 @@ class Tuner:
                 self._ready.append(trial)
         self._write(ended="")
 
-    def _loop(self, workers: Executor, engine: Executor) -> Stopped:
+    def _loop(self, workers: Executor, engine: Engine) -> Stopped:
         while True:
             self._collect()
             self._follow()
@@ -274,28 +281,36 @@ class Tuner:
 
     # --- the engine
 
-    def _think(self, engine: Executor) -> None:
+    def _think(self, engine: Engine) -> None:
         """Take what the engine has done, and give it what is to be done next."""
         if self._fit is not None and self._fit.done():
-            self.optimizer.adopt(self._fit.result())
-            self._fit = None
+            fit, self._fit = self._fit, None
             self._engine_s += time.monotonic() - self._fitted_at
+            try:
+                self.optimizer.adopt(fit.result())
+            except BrokenExecutor as error:
+                engine.mend(error)
         if self._plan is not None and self._plan.done():
             plan, self._plan = self._plan, None
             self._plan_s = time.monotonic() - self._planned_at
             self._engine_s += self._plan_s
             try:
-                self._ready.extend(self.optimizer.register(plan.result()))
+                chosen = self.optimizer.register(plan.result())
             except SpaceExhausted:
                 self._exhausted = True
+            else:
+                self._ready.extend(chosen)
+                self._adapt(self._plan_s / len(chosen))
         wanted = self._wanted()
         if wanted > 0 and self._plan is None and not self._exhausted:
             beside = self._fits_beside()
             self._planned_at = time.monotonic()
-            self._plan = engine.submit(self.optimizer.plan(wanted, refit=not beside))
+            self._plan = engine.choose(
+                self.optimizer.plan(wanted, refit=not beside, thin=self._thin)
+            )
             if beside and self._fit is None and self._fit_is_due():
                 self._fitted_at = time.monotonic()
-                self._fit = engine.submit(self.optimizer.plan_fit())
+                self._fit = engine.fit(self.optimizer.plan_fit())
 
     def _wanted(self) -> int:
         """How many trials to choose now."""
@@ -312,24 +327,44 @@ class Tuner:
         return sum(trial.origin != "added" for trial in self.optimizer.trials)
 
     def _ahead(self) -> int:
-        """How many trials must be ready so that no worker waits for the choice of the next.
+        """How many trials must be ready so that hardly a worker waits for the choice of the next.
 
-        So many end while they are chosen; none if that takes no time compared with a trial.
+        So many end while they are chosen, and two standard deviations more, as if they ended
+        independently; none if a choice takes no time compared with a trial.
         """
         if self.execution.workers == 1 or not self._durations:
             return 0
-        duration = max(statistics.fmean(self._durations), 1e-3)
-        if self._plan_s <= _SHARE * duration:
+        if self._plan_s <= _SHARE * self._duration:
             return 0
         workers = self.execution.workers
-        return min(math.ceil(workers * self._plan_s / duration), _AHEAD * workers)
+        expected = workers * self._plan_s / self._duration
+        return min(math.ceil(expected + 2 * math.sqrt(expected)), _AHEAD * workers)
+
+    def _adapt(self, choice_s: float) -> None:
+        """Choose by fewer draws where workers would wait for choices, by more where not.
+
+        With half of 16 draws, the expected improvement of what is chosen is 3 % less on average in
+        6 dimensions and 20 % in 20, and a choice takes 0.6 times as long.
+        """
+        if not self._durations:
+            return
+        load = self.execution.workers * choice_s / self._duration
+        if load > _LOAD:
+            self._thin = min(2 * self._thin, _MOST_THIN)
+        elif load < _SPARE:
+            self._thin = max(self._thin // 2, 1)
+
+    @property
+    def _duration(self) -> float:
+        """Seconds that a trial took lately."""
+        return max(statistics.fmean(self._durations), 1e-3)
 
     def _fits_beside(self) -> bool:
         """Whether the next fit runs beside the trials instead of being waited for."""
         report = self.optimizer.fit_report
         if self.execution.mode == "sync" or self.execution.workers == 1 or report is None:
             return False
-        return not self._durations or report.seconds > _SHARE * statistics.fmean(self._durations)
+        return not self._durations or report.seconds > _SHARE * self._duration
 
     def _fit_is_due(self) -> bool:
         """Whether to fit beside the trials: a fit takes time from the choice of what is next.

@@ -300,3 +300,27 @@ def test_a_prepared_fit_is_of_the_results_that_there_were_and_is_adopted_once() 
     made.adopt(new)
     made.adopt(old)
     assert made.fit_report is new.fit.report
+
+
+def test_in_a_hurry_trials_are_chosen_by_different_draws_and_all_get_their_turn() -> None:
+    made = told(ExpectedImprovement(QUICK), 6, inference="hmc")
+    made.ask()
+    fitted = made._fitted
+    assert fitted is not None
+    whole = fitted.kept.outputscale[0]
+    seen = []
+    for _ in range(3):
+        surrogate = made._plan_model(False, thin=3)().fit.surrogate
+        seen.append(surrogate.outputscale[0])
+        trial = made.register(made.plan(1, refit=False, thin=3)())[0]
+        assert PLANE.validate(trial.params) == trial.params
+    assert sorted(map(len, seen)) == [5, 5, 6]
+    torch.testing.assert_close(torch.cat(seen).sort().values, whole.sort().values)
+    assert made._fitted is fitted
+
+
+def test_a_single_draw_cannot_be_thinned() -> None:
+    made = told(ExpectedImprovement(QUICK), 6)
+    made.ask()
+    thinned, whole = (made.plan(1, refit=False, thin=thin)() for thin in (4, 1))
+    assert thinned.configurations == whole.configurations

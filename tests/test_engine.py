@@ -1,0 +1,96 @@
+"""The engine beside the trials: fits in a process of their own, and what becomes of it."""
+
+import os
+import signal
+import time
+from concurrent.futures import BrokenExecutor, Future
+from typing import Any
+
+import pytest
+import torch
+
+from gpbo.engine import Engine
+from gpbo.optimizer import Optimizer
+from gpbo.space import Integer, Real, Space
+from gpbo.tuner import Execution, Tuner
+from tests.objectives import bowl
+
+PLANE = Space(Real("x", 0, 1), Integer("depth", 1, 9))
+
+
+def process_of(engine: Engine) -> int:
+    """The process that fits, once it has started."""
+    until = time.monotonic() + 60
+    while (found := engine.fit(os.getpid).result()) == os.getpid():
+        assert time.monotonic() < until, "it never started"
+        time.sleep(0.05)
+    return found
+
+
+def is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_fits_go_to_a_process_once_it_has_started_and_choices_never() -> None:
+    with Engine(apart=True) as engine:
+        assert engine.fit(os.getpid).result() == os.getpid()
+        process = process_of(engine)
+        assert engine.fit(os.getpid).result() == process
+        assert engine.choose(os.getpid).result() == os.getpid()
+
+
+def test_on_a_gpu_and_with_one_worker_nothing_goes_to_a_process() -> None:
+    with Engine(apart=False) as engine:
+        assert {engine.fit(os.getpid).result() for _ in range(5)} == {os.getpid()}
+
+
+def test_the_process_ends_with_the_job_even_in_the_middle_of_a_fit() -> None:
+    with Engine(apart=True) as engine:
+        process = process_of(engine)
+        engine.fit(signal.pause)
+        began = time.monotonic()
+    assert time.monotonic() - began < 30
+    assert not is_there(process)
+
+
+def test_without_its_process_the_fits_go_on_in_a_thread(caplog: pytest.LogCaptureFixture) -> None:
+    with Engine(apart=True) as engine:
+        process = process_of(engine)
+        lost: Future[Any] = engine.fit(signal.pause)
+        os.kill(process, signal.SIGKILL)
+        with pytest.raises(BrokenExecutor) as error:
+            lost.result(60)
+        engine.mend(error.value)
+        assert "the process of the fits died" in caplog.text
+        assert {engine.fit(os.getpid).result() for _ in range(5)} == {os.getpid()}
+
+
+def test_a_fit_in_a_process_is_the_fit() -> None:
+    optimizer = Optimizer(PLANE, "ei", initial=5)
+    for trial in optimizer.ask(7):
+        optimizer.tell(trial, trial.params["x"] + trial.params["depth"])
+    plan = optimizer.plan_fit()
+    with Engine(apart=True) as engine:
+        process_of(engine)
+        found, expected = engine.fit(plan).result(), plan()
+    assert found.kept.size == expected.kept.size == 7
+    for name in ("lengthscale", "outputscale", "noise_variance", "mean"):
+        torch.testing.assert_close(getattr(found.kept, name), getattr(expected.kept, name))
+    torch.testing.assert_close(found.fit.surrogate.weights, expected.fit.surrogate.weights)
+
+
+def test_choices_that_keep_workers_waiting_are_made_by_fewer_draws() -> None:
+    """And by all of them again when there is time. Eight workers are free eight times a second."""
+    tuner = Tuner(Optimizer(PLANE), bowl, budget=5, execution=Execution(workers=8))
+    tuner._adapt(9.0)
+    assert tuner._thin == 1, "no trial has ended: nothing is known"
+    tuner._durations.append(1.0)
+    thinned = []
+    for choice_s in (0.05, 0.11, 0.11, 0.11, 0.09, 0.04, 0.03, 0.03, 0.03):
+        tuner._adapt(choice_s)
+        thinned.append(tuner._thin)
+    assert thinned == [1, 2, 4, 4, 4, 4, 2, 1, 1]
