@@ -27,6 +27,9 @@ logger = logging.getLogger("gpbo")
 
 #: Milliseconds that a reader or writer waits for another one.
 _PATIENCE_MS = 30_000
+#: Seconds that a lock may outlive its process, in a child that it had forked when it was killed and
+#: that has not begun its own program yet.
+_INHERITED_S = 1.0
 #: A job's name is part of the name of a file.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 #: File systems over a network, where the shared memory that a write-ahead log needs does not exist.
@@ -187,7 +190,7 @@ class SqliteStorage:
         return row
 
     def _claim(self, name: str) -> FileLock:
-        lock = FileLock(f"{self.path}-{name}.lock", timeout=0)
+        lock = FileLock(f"{self.path}-{name}.lock", timeout=_INHERITED_S)
         try:
             lock.acquire()
         except Timeout as error:

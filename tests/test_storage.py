@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -256,6 +258,16 @@ time.sleep(60)
     with pytest.raises(JobInUse):
         store.open("job")
     journal.close()
+    store.open("job").close()
+
+
+def test_a_lock_that_a_fork_of_a_killed_driver_holds_for_a_moment_is_waited_for(
+    store: SqliteStorage,
+) -> None:
+    store.create("job", {}).close()
+    inherited = FileLock(f"{store.path}-job.lock", thread_local=False)
+    inherited.acquire()
+    threading.Timer(0.2, inherited.release).start()
     store.open("job").close()
 
 
