@@ -2,7 +2,6 @@
 
 import json
 import math
-import statistics
 import tempfile
 import time
 from collections import defaultdict, deque
@@ -26,6 +25,7 @@ from gpbo.engine import Engine
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
 from gpbo.executors import LocalWorkers
 from gpbo.optimizer import Chosen, Fitted, Optimizer, as_number, whole_number
+from gpbo.pace import Pace
 from gpbo.record import Attempt, Metric
 from gpbo.result import Result, Stopped
 from gpbo.trial import Trial
@@ -35,18 +35,10 @@ Mode = Literal["async", "sync"]
 
 #: Seconds between two looks at metrics, time limits and requests to stop.
 _LOOK_S = 0.2
-#: A wait for the engine of up to this share of a trial's duration is not worth avoiding.
-_SHARE = 0.01
 #: So many times as many results as at the last fit make the next one urgent.
 _MUCH_MORE = 1.5
 #: Seconds beyond its time limit after which a trial in somebody else's executor is given up.
 _GRACE_S = 5.0
-#: The most trials that are chosen ahead of time, per worker.
-_AHEAD = 4
-#: Share of the time until as many trials end that a choice may take; beyond it a choice is made
-#: from half of the draws, down to a quarter, and back if that leaves the engine idle.
-_LOAD, _SPARE = 0.8, 0.3
-_MOST_THIN = 4
 
 
 @dataclass(frozen=True)
@@ -170,8 +162,7 @@ class Tuner:
         self._plan: Future[Chosen] | None = None
         self._fit: Future[Fitted] | None = None
         self._planned_at = self._fitted_at = 0.0
-        self._plan_s, self._thin = 0.0, 1
-        self._durations: deque[float] = deque(maxlen=20)
+        self._pace = Pace(self.execution.workers)
         self._exhausted = self._broken = False
         self._created_at = time.time()
         self._busy_s = self._engine_s = 0.0
@@ -292,21 +283,21 @@ class Tuner:
                 engine.mend(error)
         if self._plan is not None and self._plan.done():
             plan, self._plan = self._plan, None
-            self._plan_s = time.monotonic() - self._planned_at
-            self._engine_s += self._plan_s
+            seconds = time.monotonic() - self._planned_at
+            self._engine_s += seconds
             try:
                 chosen = self.optimizer.register(plan.result())
             except SpaceExhausted:
                 self._exhausted = True
             else:
                 self._ready.extend(chosen)
-                self._adapt(self._plan_s / len(chosen))
+                self._pace.choice_took(seconds, len(chosen))
         wanted = self._wanted()
         if wanted > 0 and self._plan is None and not self._exhausted:
             beside = self._fits_beside()
             self._planned_at = time.monotonic()
             self._plan = engine.choose(
-                self.optimizer.plan(wanted, refit=not beside, thin=self._thin)
+                self.optimizer.plan(wanted, refit=not beside, thin=self._pace.thin)
             )
             if beside and self._fit is None and self._fit_is_due():
                 self._fitted_at = time.monotonic()
@@ -320,51 +311,18 @@ class Tuner:
         if self.execution.mode == "sync":
             return min(workers, left) if busy == 0 else 0
         # Not many at once: those that are ready start while the next ones are chosen.
-        return min(workers + self._ahead() - busy, workers, left)
+        return min(workers + self._pace.ahead - busy, workers, left)
 
     def _asked(self) -> int:
         """How many trials of the budget are used; results from elsewhere are none."""
         return sum(trial.origin != "added" for trial in self.optimizer.trials)
-
-    def _ahead(self) -> int:
-        """How many trials must be ready so that hardly a worker waits for the choice of the next.
-
-        So many end while they are chosen, and two standard deviations more, as if they ended
-        independently; none if a choice takes no time compared with a trial.
-        """
-        if self.execution.workers == 1 or not self._durations:
-            return 0
-        if self._plan_s <= _SHARE * self._duration:
-            return 0
-        workers = self.execution.workers
-        expected = workers * self._plan_s / self._duration
-        return min(math.ceil(expected + 2 * math.sqrt(expected)), _AHEAD * workers)
-
-    def _adapt(self, choice_s: float) -> None:
-        """Choose by fewer draws where workers would wait for choices, by more where not.
-
-        With half of 16 draws, the expected improvement of what is chosen is 3 % less on average in
-        6 dimensions and 20 % in 20, and a choice takes 0.6 times as long.
-        """
-        if not self._durations:
-            return
-        load = self.execution.workers * choice_s / self._duration
-        if load > _LOAD:
-            self._thin = min(2 * self._thin, _MOST_THIN)
-        elif load < _SPARE:
-            self._thin = max(self._thin // 2, 1)
-
-    @property
-    def _duration(self) -> float:
-        """Seconds that a trial took lately."""
-        return max(statistics.fmean(self._durations), 1e-3)
 
     def _fits_beside(self) -> bool:
         """Whether the next fit runs beside the trials instead of being waited for."""
         report = self.optimizer.fit_report
         if self.execution.mode == "sync" or self.execution.workers == 1 or report is None:
             return False
-        return not self._durations or report.seconds > _SHARE * self._duration
+        return self._pace.is_long(report.seconds)
 
     def _fit_is_due(self) -> bool:
         """Whether to fit beside the trials: a fit takes time from the choice of what is next.
@@ -442,7 +400,7 @@ class Tuner:
     def _finish(self, run: _Run, outcome: Outcome) -> None:
         now = time.time()
         self._busy_s += now - run.attempt.started_at
-        self._durations.append(now - run.attempt.started_at)
+        self._pace.trial_took(now - run.attempt.started_at)
         if outcome.stopped and run.stopping is not None:
             outcome = replace(outcome, reason=run.stopping)
         value, reason = _judged(run.trial, outcome)

@@ -12,8 +12,6 @@ import torch
 from gpbo.engine import Engine
 from gpbo.optimizer import Optimizer
 from gpbo.space import Integer, Real, Space
-from gpbo.tuner import Execution, Tuner
-from tests.objectives import bowl
 
 PLANE = Space(Real("x", 0, 1), Integer("depth", 1, 9))
 
@@ -81,16 +79,3 @@ def test_a_fit_in_a_process_is_the_fit() -> None:
     for name in ("lengthscale", "outputscale", "noise_variance", "mean"):
         torch.testing.assert_close(getattr(found.kept, name), getattr(expected.kept, name))
     torch.testing.assert_close(found.fit.surrogate.weights, expected.fit.surrogate.weights)
-
-
-def test_choices_that_keep_workers_waiting_are_made_by_fewer_draws() -> None:
-    """And by all of them again when there is time. Eight workers are free eight times a second."""
-    tuner = Tuner(Optimizer(PLANE), bowl, budget=5, execution=Execution(workers=8))
-    tuner._adapt(9.0)
-    assert tuner._thin == 1, "no trial has ended: nothing is known"
-    tuner._durations.append(1.0)
-    thinned = []
-    for choice_s in (0.05, 0.11, 0.11, 0.11, 0.09, 0.04, 0.03, 0.03, 0.03):
-        tuner._adapt(choice_s)
-        thinned.append(tuner._thin)
-    assert thinned == [1, 2, 4, 4, 4, 4, 2, 1, 1]
