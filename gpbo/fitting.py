@@ -2,11 +2,11 @@
 
 import logging
 import time
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gpbo.backend import Streams, threads_for
@@ -15,16 +15,16 @@ from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
 from gpbo.inference import (
     HyperparameterDraws,
-    SamplerInfo,
     cold_start,
     convergence,
     draw,
     mode,
     schedule_for,
 )
-from gpbo.mcmc.annealing import resampled, worth
-from gpbo.mcmc.sampling import Kernel, Warmth
+from gpbo.mcmc.sampling import Kernel
+from gpbo.rows import put, selected
 from gpbo.surrogate import Surrogate
+from gpbo.warm_start import WarmState, carried_over, drawn_anew, latest_draws, started_afresh
 
 __all__ = ["Fit", "FitReport", "Inference", "Model", "Sampling", "WarmState", "fit"]
 
@@ -42,14 +42,6 @@ Status = Literal["ok", "extended", "unconverged", "fallback-map", "map"]
 RHAT_LIMIT = 1.2
 #: With more than this fraction of divergences the draws are not of the posterior at all.
 _BROKEN_DIVERGENCES = 0.5
-#: A chain is not moved along with the values to where its density is this much less, in logarithms.
-_FAR_OUT = 10.0
-#: Chains are drawn anew when, weighted for what came in, they are worth less than this share; and
-#: start afresh, from the prior, when they are worth less than the second one, or there are so many
-#: times the results of the last time.
-_LEAST_WORTH, _COLLAPSED, _AFRESH = 0.5, 0.25, 2.0
-
-_Rows = TypeVar("_Rows", HyperparameterDraws, SamplerInfo, Warmth)
 
 
 @dataclass(frozen=True)
@@ -80,27 +72,6 @@ class Sampling:
             raise InvalidOption(
                 f"kept={self.kept}: expected at most as many as there are draws, {fewest}"
             )
-
-
-@dataclass(frozen=True)
-class WarmState:
-    """Where the chains of the last fit ended, and the scale of the values they were fitted to.
-
-    Attributes:
-        warmth: Positions, step sizes and mass matrices.
-        log_weight: Importance weights that the chains have gathered since they were last even.
-        recent: The latest draws of every chain, of this fit and those before.
-        location: Of the values' standardisation.
-        scale: Likewise.
-        afresh: How many results there were when the chains last started from the prior.
-    """
-
-    warmth: Warmth
-    log_weight: Float[Tensor, "r c"]
-    recent: Float[Tensor, "r c t p"]
-    location: Float[Tensor, "r"]
-    scale: Float[Tensor, "r"]
-    afresh: Float[Tensor, "r"]
 
 
 @dataclass(frozen=True)
@@ -216,7 +187,7 @@ def _fit(
     if inference == "map":
         return _map_fit(data, model, log_posterior, streams, began)
     if inference != "pyro":
-        moved = None if warm is None else _transported(warm, data, log_posterior)
+        moved = None if warm is None else carried_over(warm, data, log_posterior)
         draws, state, extended = _sample(log_posterior, data, inference, sampling, moved, streams)
         draws = draws if warm is None else _diagnosed(draws, state.recent)
         status = _statuses(draws, extended)
@@ -280,9 +251,8 @@ def _sample(
         log_weight, afresh = torch.zeros_like(draws.warmth.value), data.counts.to(data.y)
     else:
         schedule = schedule_for(0, sampling.warm_draws, cold=False, kernel=kernel)
-        warm = _reweighted(warm, log_posterior)
-        warm, spent = _started_afresh(warm, log_posterior, data, streams)
-        warmth, log_weight, renewed = _resampled(warm, streams)
+        warm, spent = started_afresh(warm, log_posterior, data, streams)
+        warmth, log_weight, renewed = drawn_anew(warm, streams)
         draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=warmth)
         draws = _with_steps(draws, spent)
         settling, afresh = _is_broken(draws), warm.afresh
@@ -295,83 +265,18 @@ def _sample(
                 streams.select(runs.tolist()),
                 schedule_for(warmup, schedule.draws, cold=False, kernel=kernel),
                 chains=sampling.chains,
-                warmth=_selected(draws.warmth, runs),
+                warmth=selected(draws.warmth, runs),
             )
-            draws = _put(draws, runs, _with_steps(more, draws.info.leapfrog_steps[runs]))
-    recent = _recent(draws, warm, sampling.draws)
-    state = WarmState(draws.warmth, log_weight, recent, data.location, data.scale, afresh)
+            draws = put(draws, runs, _with_steps(more, draws.info.leapfrog_steps[runs]))
+    latest = latest_draws(draws, warm, sampling.draws)
+    state = WarmState(draws.warmth, log_weight, latest, data.location, data.scale, afresh)
     return draws, state, (settling | going_on).cpu()
-
-
-def _reweighted(warm: WarmState, log_posterior: LogPosterior) -> WarmState:
-    """The chains with the share in their weights of what came in.
-
-    The ratio of the new density to the old one is the predictive density of the new results, and
-    of the priors where the scale of the values changed.
-    """
-    warmth = warm.warmth
-    value = log_posterior(warmth.position.flatten(0, 1))[0].reshape(warmth.value.shape)
-    gain = (value - warmth.value).nan_to_num(nan=-torch.inf, posinf=0.0)
-    log_weight = warm.log_weight + gain
-    # A run without any chain of finite density cannot be weighted.
-    usable = torch.isfinite(log_weight).any(-1, keepdim=True)
-    log_weight = torch.where(usable, log_weight - log_weight.amax(-1, keepdim=True), 0.0)
-    return replace(warm, warmth=replace(warmth, value=value), log_weight=log_weight)
-
-
-def _started_afresh(
-    warm: WarmState, log_posterior: LogPosterior, data: Observations, streams: Streams
-) -> tuple[WarmState, Float[Tensor, "r"]]:
-    """The chains of some runs from the prior again, and the leapfrog steps that it took.
-
-    Those of runs whose posterior is another one by now, and of those with many more results than
-    the last time: a mode that all chains have left is one that none comes back to, however much it
-    weighs by then.
-    """
-    spent, counts = torch.zeros_like(warm.scale), data.counts.to(data.y)
-    chains = warm.log_weight.shape[1]
-    due = (counts >= _AFRESH * warm.afresh) | (worth(warm.log_weight) < _COLLAPSED * chains)
-    if not bool(due.any()):
-        return warm, spent
-    runs = torch.nonzero(due)[:, 0]
-    warmth, steps = cold_start(log_posterior.select(runs), streams.select(runs.tolist()), chains)
-    afresh = replace(
-        warm,
-        warmth=_put(warm.warmth, runs, warmth),
-        log_weight=warm.log_weight.masked_fill(due[:, None], 0.0),
-        afresh=torch.where(due, counts, warm.afresh),
-    )
-    return afresh, spent.index_copy(0, runs, steps)
-
-
-def _resampled(
-    warm: WarmState, streams: Streams
-) -> tuple[Warmth, Float[Tensor, "r c"], Bool[Tensor, "r"]]:
-    """The chains, drawn anew where their weights are uneven; the weights; and which runs' were."""
-    warmth, log_weight = warm.warmth, warm.log_weight
-    chains = log_weight.shape[1]
-    renewed = worth(log_weight) < _LEAST_WORTH * chains
-    own = torch.arange(chains, device=log_weight.device)
-    drawn = resampled(log_weight, streams.uniform(1)[:, 0])
-    ancestors = torch.where(renewed[:, None], drawn, own)
-    position = warmth.position.gather(1, ancestors[..., None].expand_as(warmth.position))
-    again = replace(warmth, position=position, value=warmth.value.gather(1, ancestors))
-    return again, log_weight.masked_fill(renewed[:, None], 0.0), renewed
 
 
 def _with_steps(draws: HyperparameterDraws, steps: Float[Tensor, "r"]) -> HyperparameterDraws:
     """The draws, whose sampling took so many leapfrog steps more."""
     total = draws.info.leapfrog_steps + steps
     return replace(draws, info=replace(draws.info, leapfrog_steps=total))
-
-
-def _recent(
-    draws: HyperparameterDraws, before: WarmState | None, length: int
-) -> Float[Tensor, "r c t p"]:
-    """The last draws of every chain, those of the fits before included."""
-    runs, _, dim = draws.unconstrained.shape
-    own = draws.unconstrained.reshape(runs, draws.chains, -1, dim)
-    return (own if before is None else torch.cat([before.recent, own], 2))[:, :, -length:]
 
 
 def _diagnosed(draws: HyperparameterDraws, recent: Float[Tensor, "r c t p"]) -> HyperparameterDraws:
@@ -401,55 +306,6 @@ def _is_broken(draws: HyperparameterDraws) -> Bool[Tensor, "r"]:
     return (info.divergences > _BROKEN_DIVERGENCES * transitions) | ~finite
 
 
-def _selected(warmth: Warmth, runs: Int[Tensor, "_"]) -> Warmth:
-    return Warmth(
-        warmth.position[runs], warmth.value[runs], warmth.step_size[runs], warmth.scale[runs]
-    )
-
-
-def _put(whole: _Rows, runs: Int[Tensor, "_"], part: _Rows) -> _Rows:
-    """``whole`` with the rows ``runs`` of every tensor replaced by those of ``part``."""
-    changes: dict[str, Any] = {}
-    for field in fields(whole):
-        old, new = getattr(whole, field.name), getattr(part, field.name)
-        if isinstance(old, Tensor):
-            changes[field.name] = old.index_copy(0, runs, new)
-        elif is_dataclass(old):
-            changes[field.name] = _put(old, runs, new)
-    return replace(whole, **changes)
-
-
-def _transported(warm: WarmState, data: Observations, log_posterior: LogPosterior) -> WarmState:
-    """The last chains in the present standardisation of the values.
-
-    Standardising with another observation maps ``y`` to ``(y - shift) / factor``; the posterior
-    moves with it, and so do the chains, exactly where the priors allow. After an outlier they do
-    not: all the other values shrink a millionfold, say, and no prior expects a variance of 1e-12.
-    A chain that would be far out of the way there stays where it was.
-
-    Raises:
-        InvalidOption: ``warm`` is of other runs or hyperparameters.
-    """
-    stayed, size = warm.warmth.position, log_posterior.parametrization.size
-    if (stayed.shape[0], stayed.shape[2]) != (data.runs, size):
-        raise InvalidOption(
-            f"warm has {stayed.shape[0]} runs and {stayed.shape[2]} coordinates: expected "
-            f"{data.runs} and {size}"
-        )
-    factor = data.scale / warm.scale
-    shift = (data.location - warm.location) / warm.scale
-    usable = torch.isfinite(factor) & (factor > 0) & torch.isfinite(shift)
-    rescaling = torch.where(usable, shift, 0.0), torch.where(usable, factor, 1.0)
-    rescaled = log_posterior.parametrization.rescaled
-    moved = rescaled(stayed, *rescaling)
-    here, _ = log_posterior(stayed.flatten(0, 1))
-    there, _ = log_posterior(moved.flatten(0, 1))
-    lost = (there < here - _FAR_OUT).reshape(moved.shape[:2])
-    position = torch.where(lost[..., None], stayed, moved)
-    recent = rescaled(warm.recent.flatten(1, 2), *rescaling).reshape(warm.recent.shape)
-    return replace(warm, warmth=replace(warm.warmth, position=position), recent=recent)
-
-
 def _with_modes(
     draws: HyperparameterDraws,
     state: WarmState | None,
@@ -475,7 +331,7 @@ def _with_modes(
     if state is not None:
         warmth, _ = cold_start(troubled, own, state.warmth.position.shape[1])
         even = state.log_weight.index_fill(0, rows, 0.0)
-        state = replace(state, warmth=_put(state.warmth, rows, warmth), log_weight=even)
+        state = replace(state, warmth=put(state.warmth, rows, warmth), log_weight=even)
     return replace(draws, **replaced), state
 
 

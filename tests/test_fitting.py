@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpbo import fitting, pyro_nuts
+from gpbo import fitting, pyro_nuts, warm_start
 from gpbo.backend import DTYPE, Streams
 from gpbo.data import Observations, standardised
 from gpbo.errors import InvalidData, InvalidOption
@@ -501,7 +501,7 @@ def test_chains_start_afresh(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
         log_weight = torch.zeros(RUNS, BRIEF.chains, dtype=DTYPE)
         log_weight[1, 2] = 50.0
         warm = replace(warm, log_weight=log_weight)
-        monkeypatch.setattr(fitting, "_COLLAPSED", 0.3)
+        monkeypatch.setattr(warm_start, "_COLLAPSED", 0.3)
     starts: list[Warmth] = []
     monkeypatch.setattr(fitting, "draw", _observing(starts))
     found = fit(data, sampling=BRIEF, warm=warm, streams=_streams())

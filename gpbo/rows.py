@@ -1,0 +1,29 @@
+"""Records of tensors whose first axis is the runs: some of their rows, by number."""
+
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+from jaxtyping import Int
+from torch import Tensor
+
+_Record = TypeVar("_Record", bound=Any)
+
+
+def selected(whole: _Record, runs: Int[Tensor, " j"]) -> _Record:
+    """These rows of every tensor."""
+    changes = {field.name: getattr(whole, field.name)[runs] for field in fields(whole)}
+    changed: _Record = replace(whole, **changes)
+    return changed
+
+
+def put(whole: _Record, runs: Int[Tensor, " j"], part: _Record) -> _Record:
+    """``whole`` with the rows ``runs`` of every tensor replaced by those of ``part``."""
+    changes: dict[str, Any] = {}
+    for field in fields(whole):
+        old, new = getattr(whole, field.name), getattr(part, field.name)
+        if isinstance(old, Tensor):
+            changes[field.name] = old.index_copy(0, runs, new)
+        elif is_dataclass(old):
+            changes[field.name] = put(old, runs, new)
+    changed: _Record = replace(whole, **changes)
+    return changed

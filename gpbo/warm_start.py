@@ -1,0 +1,146 @@
+"""What chains start from that have sampled a posterior of nearly the same data.
+
+They are the particles of a sequential Monte Carlo sampler (Chopin 2002, "A sequential particle
+filter method for static models", Biometrika 89): carried over to the new data they are weighted by
+the density of what came in, and drawn anew where the weights have grown uneven.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gpbo.backend import Streams
+from gpbo.data import Observations
+from gpbo.errors import InvalidOption
+from gpbo.evidence import LogPosterior
+from gpbo.inference import HyperparameterDraws, cold_start
+from gpbo.mcmc.annealing import resampled, worth
+from gpbo.mcmc.sampling import Warmth
+from gpbo.rows import put
+
+#: A chain is not moved along with the values to where its density is this much less, in logarithms.
+_FAR_OUT = 10.0
+#: Chains are drawn anew when, weighted for what came in, they are worth less than this share; and
+#: start afresh, from the prior, when they are worth less than the second one, or there are so many
+#: times the results of the last time.
+_LEAST_WORTH, _COLLAPSED, _AFRESH = 0.5, 0.25, 2.0
+
+
+@dataclass(frozen=True)
+class WarmState:
+    """Where the chains of the last fit ended, and the scale of the values they were fitted to.
+
+    Attributes:
+        warmth: Positions, step sizes and mass matrices.
+        log_weight: Importance weights that the chains have gathered since they were last even.
+        recent: The latest draws of every chain, of this fit and those before.
+        location: Of the values' standardisation.
+        scale: Likewise.
+        afresh: How many results there were when the chains last started from the prior.
+    """
+
+    warmth: Warmth
+    log_weight: Float[Tensor, "r c"]
+    recent: Float[Tensor, "r c t p"]
+    location: Float[Tensor, "r"]
+    scale: Float[Tensor, "r"]
+    afresh: Float[Tensor, "r"]
+
+
+def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterior) -> WarmState:
+    """The last chains in the present standardisation of the values, weighted for what came in.
+
+    Standardising with another observation maps ``y`` to ``(y - shift) / factor``; the posterior
+    moves with it, and so do the chains, exactly where the priors allow. After an outlier they do
+    not: all the other values shrink a millionfold, say, and no prior expects a variance of 1e-12.
+    A chain that would be far out of the way there stays where it was.
+
+    The ratio of the new density to the old one is the predictive density of the new results, and
+    of the priors where the scale of the values changed.
+
+    Raises:
+        InvalidOption: ``warm`` is of other runs or hyperparameters.
+    """
+    stayed, size = warm.warmth.position, log_posterior.parametrization.size
+    if (stayed.shape[0], stayed.shape[2]) != (data.runs, size):
+        raise InvalidOption(
+            f"warm has {stayed.shape[0]} runs and {stayed.shape[2]} coordinates: expected "
+            f"{data.runs} and {size}"
+        )
+    factor = data.scale / warm.scale
+    shift = (data.location - warm.location) / warm.scale
+    known = torch.isfinite(factor) & (factor > 0) & torch.isfinite(shift)
+    rescaling = torch.where(known, shift, 0.0), torch.where(known, factor, 1.0)
+    rescaled = log_posterior.parametrization.rescaled
+    moved = rescaled(stayed, *rescaling)
+    here, there = (
+        log_posterior(position.flatten(0, 1))[0].reshape(warm.warmth.value.shape)
+        for position in (stayed, moved)
+    )
+    lost = there < here - _FAR_OUT
+    warmth = replace(
+        warm.warmth,
+        position=torch.where(lost[..., None], stayed, moved),
+        value=torch.where(lost, here, there),
+    )
+    gain = (warmth.value - warm.warmth.value).nan_to_num(nan=-torch.inf, posinf=0.0)
+    log_weight = warm.log_weight + gain
+    # A run without any chain of finite density cannot be weighted.
+    usable = torch.isfinite(log_weight).any(-1, keepdim=True)
+    return replace(
+        warm,
+        warmth=warmth,
+        log_weight=torch.where(usable, log_weight - log_weight.amax(-1, keepdim=True), 0.0),
+        recent=rescaled(warm.recent.flatten(1, 2), *rescaling).reshape(warm.recent.shape),
+    )
+
+
+def started_afresh(
+    warm: WarmState, log_posterior: LogPosterior, data: Observations, streams: Streams
+) -> tuple[WarmState, Float[Tensor, "r"]]:
+    """The chains of some runs from the prior again, and the leapfrog steps that it took.
+
+    Those of runs whose posterior is another one by now, and of those with many more results than
+    the last time: a mode that all chains have left is one that none comes back to, however much it
+    weighs by then.
+    """
+    spent, counts = torch.zeros_like(warm.scale), data.counts.to(data.y)
+    chains = warm.log_weight.shape[1]
+    due = (counts >= _AFRESH * warm.afresh) | (worth(warm.log_weight) < _COLLAPSED * chains)
+    if not bool(due.any()):
+        return warm, spent
+    runs = torch.nonzero(due)[:, 0]
+    warmth, steps = cold_start(log_posterior.select(runs), streams.select(runs.tolist()), chains)
+    afresh = replace(
+        warm,
+        warmth=put(warm.warmth, runs, warmth),
+        log_weight=warm.log_weight.masked_fill(due[:, None], 0.0),
+        afresh=torch.where(due, counts, warm.afresh),
+    )
+    return afresh, spent.index_copy(0, runs, steps)
+
+
+def drawn_anew(
+    warm: WarmState, streams: Streams
+) -> tuple[Warmth, Float[Tensor, "r c"], Bool[Tensor, "r"]]:
+    """The chains, drawn anew where their weights are uneven; the weights; and which runs' were."""
+    warmth, log_weight = warm.warmth, warm.log_weight
+    chains = log_weight.shape[1]
+    renewed = worth(log_weight) < _LEAST_WORTH * chains
+    own = torch.arange(chains, device=log_weight.device)
+    drawn = resampled(log_weight, streams.uniform(1)[:, 0])
+    ancestors = torch.where(renewed[:, None], drawn, own)
+    position = warmth.position.gather(1, ancestors[..., None].expand_as(warmth.position))
+    again = replace(warmth, position=position, value=warmth.value.gather(1, ancestors))
+    return again, log_weight.masked_fill(renewed[:, None], 0.0), renewed
+
+
+def latest_draws(
+    draws: HyperparameterDraws, before: WarmState | None, length: int
+) -> Float[Tensor, "r c t p"]:
+    """The last draws of every chain, those of the fits before included."""
+    runs, _, dim = draws.unconstrained.shape
+    own = draws.unconstrained.reshape(runs, draws.chains, -1, dim)
+    return (own if before is None else torch.cat([before.recent, own], 2))[:, :, -length:]
