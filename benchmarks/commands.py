@@ -82,7 +82,7 @@ def speed(
     output: _Output = OUTPUT,
 ) -> None:
     """Seconds of a suggestion and of a fit, beside BoTorch's in the same process."""
-    from gpbo.optimizer import whole_number
+    from gpbo.checks import whole_number
 
     from . import speed_suite
 
@@ -112,7 +112,7 @@ def _run_suite(
 ) -> None:
     from dataclasses import replace
 
-    from gpbo.optimizer import whole_number
+    from gpbo.checks import whole_number
 
     from . import suites
     from .peers import PEERS, why_not

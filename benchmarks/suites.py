@@ -14,8 +14,8 @@ import torch
 
 from gpbo import problems
 from gpbo.backend import DTYPE
+from gpbo.design import default_initial
 from gpbo.errors import InvalidOption
-from gpbo.optimizer import default_initial
 from gpbo.problems import Problem
 
 from . import kandasamy

@@ -7,7 +7,12 @@ from torch.quasirandom import SobolEngine
 
 from gpbo.backend import DTYPE, Streams
 from gpbo.errors import InvalidOption
+from gpbo.space import Space
 
+#: The initial design has two points per parameter, within these limits: fewer than 5 say
+#: nothing about a single parameter, and beyond 20 a posterior over the hyperparameters, which
+#: does not overfit few points as a point estimate does, chooses better than a space-filling design.
+SMALLEST_DESIGN, LARGEST_DESIGN = 5, 20
 #: As many dimensions as torch has direction numbers for.
 LARGEST_SOBOL_DIM = SobolEngine.MAXDIM
 
@@ -58,3 +63,14 @@ def _check(count: int, dim: int) -> None:
         raise InvalidOption(f"count={count!r}: expected 0 or more")
     if dim < 1:
         raise InvalidOption(f"dim={dim!r}: expected 1 or more")
+
+
+def default_initial(space: object) -> int:
+    """The size of the initial design if none is given: see `Optimizer`.
+
+    Raises:
+        InvalidOption: not a space.
+    """
+    if not isinstance(space, Space):
+        raise InvalidOption(f"space={space!r}: expected a gpbo.Space")
+    return min(max(2 * len(space.parameters), SMALLEST_DESIGN), LARGEST_DESIGN)

@@ -166,12 +166,22 @@ def fit(
             hyperparameters.
         InvalidData: A run has no observation.
     """
-    if inference not in get_args(Inference):
-        raise InvalidOption(f"inference={inference!r}: expected one of {get_args(Inference)}")
+    check_inference(inference)
     if not bool(data.mask.any(-1).all()):
         raise InvalidData("a run has no observation yet: expected at least one to fit to")
     with threads_for(data.x.shape[1], data.x.device):
         return _fit(data, model or Model(), inference, sampling or Sampling(), warm, streams)
+
+
+def check_inference(inference: Inference) -> Inference:
+    """The treatment of the hyperparameters, if it is one.
+
+    Raises:
+        InvalidOption: it is not.
+    """
+    if inference not in get_args(Inference):
+        raise InvalidOption(f"inference={inference!r}: expected one of {get_args(Inference)}")
+    return inference
 
 
 def _fit(

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.dataclasses import dataclass as checked
 
 from gpbo.completion import Completion, MedianRule
+from gpbo.design import default_initial
 from gpbo.errors import InvalidJob, SpaceError
-from gpbo.optimizer import Optimizer, default_initial
+from gpbo.optimizer import Optimizer
 from gpbo.record import Record
 from gpbo.spec import read_space, write_space
 from gpbo.storage import SqliteStorage

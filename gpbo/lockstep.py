@@ -12,10 +12,11 @@ from torch import Tensor
 
 from gpbo import fitting, problems
 from gpbo.backend import DTYPE, Streams, resolve_device
+from gpbo.checks import whole_number
 from gpbo.data import Observations, with_room
+from gpbo.design import default_initial
 from gpbo.errors import InvalidOption, SpaceExhausted
-from gpbo.fitting import Fit, FitReport, Inference, Model, WarmState
-from gpbo.optimizer import check_inference, default_initial, whole_number
+from gpbo.fitting import Fit, FitReport, Inference, Model, WarmState, check_inference
 from gpbo.problems import Problem
 from gpbo.replications import Diagnostics, Replications
 from gpbo.result import Stopped

@@ -23,13 +23,16 @@ from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 from gpbo.backend import threads_beside
+from gpbo.checks import whole_number
+from gpbo.design import default_initial
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
 from gpbo.fitting import Inference, Model
-from gpbo.optimizer import Direction, Fitted, Optimizer, default_initial, whole_number
+from gpbo.optimizer import Optimizer
+from gpbo.plans import Fitted
 from gpbo.result import Result, Stopped
 from gpbo.situation import Strategy
 from gpbo.space import Space
-from gpbo.trial import Trial, TrialStatus
+from gpbo.trial import Direction, Trial, TrialStatus
 
 Objective = Callable[[dict[str, Any]], Any]
 Mode = Literal["async", "sync"]

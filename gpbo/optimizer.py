@@ -2,87 +2,32 @@
 
 import math
 import numbers
-import operator
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gpbo import fitting
-from gpbo.backend import DTYPE, Streams, resolve_device
+from gpbo.backend import DTYPE, resolve_device
+from gpbo.checks import as_number, whole_number
 from gpbo.data import Observations, observations
-from gpbo.errors import InvalidData, InvalidOption, InvalidResult, SpaceExhausted, UnknownTrial
+from gpbo.design import default_initial
+from gpbo.errors import InvalidOption, SpaceExhausted, UnknownTrial
 from gpbo.kept import Kept
+from gpbo.plans import Chosen, FitPlan, Fitted
 from gpbo.space import Space
 from gpbo.spec import read_space, write_space
 from gpbo.strategies import STRATEGIES, Situation, SobolSearch, Strategy, resolve_strategy
-from gpbo.trial import Trial, TrialStatus
+from gpbo.trial import Direction, Trial, TrialStatus, best_of
 
 if TYPE_CHECKING:
     from gpbo.record import Journal, Record, Storage
-
-Direction = Literal["minimize", "maximize"]
-
-#: The initial design has two points per parameter, within these limits: fewer than 5 say
-#: nothing about a single parameter, and beyond 20 a posterior over the hyperparameters, which
-#: does not overfit few points as a point estimate does, chooses better than a space-filling design.
-SMALLEST_DESIGN, LARGEST_DESIGN = 5, 20
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A model of the first ``kept.size`` results."""
-
-    fit: fitting.Fit
-    kept: Kept
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What is to be asked next: not yet trials.
-
-    Attributes:
-        index: The id of the first of them.
-        configurations: Each with its origin.
-        fitted: The model that they were chosen by; None if it was not needed.
-    """
-
-    index: int
-    configurations: tuple[tuple[dict[str, Any], str], ...]
-    fitted: Fitted | None
-
-
-@dataclass(frozen=True)
-class _FitPlan:
-    """A fit to be made, in whatever thread or process."""
-
-    data: Observations
-    size: int
-    model: fitting.Model
-    inference: fitting.Inference
-    warm: fitting.WarmState | None
-    seed: int
-    device: torch.device
-
-    def __call__(self) -> Fitted:
-        if self.size == 0:
-            raise InvalidData("no trial has a value yet: expected one or more to fit to")
-        fitted = fitting.fit(
-            self.data,
-            self.model,
-            inference=self.inference,
-            warm=self.warm,
-            streams=Streams.named(self.seed, "fit", self.size, device=self.device),
-        )
-        return Fitted(fitted, Kept.of(fitted, self.data, self.size))
 
 
 class Optimizer:
@@ -139,7 +84,7 @@ class Optimizer:
         self.direction = direction
         self.seed = whole_number("seed", seed, least=0)
         self.initial = default if initial is None else whole_number("initial", initial, least=1)
-        self.inference = check_inference(inference)
+        self.inference = fitting.check_inference(inference)
         self.model = fitting.Model() if model is None else model
         self.device = resolve_device(device)
         self._sign = 1.0 if direction == "minimize" else -1.0
@@ -362,7 +307,7 @@ class Optimizer:
             return lambda: last
         warm = None if last is None else last.kept.warm
         data = self.observations()
-        return _FitPlan(data, size, self.model, self.inference, warm, self.seed, self.device)
+        return FitPlan(data, size, self.model, self.inference, warm, self.seed, self.device)
 
     def adopt(self, fitted: Fitted) -> None:
         """Go on from this fit of a `plan_fit`, unless a fit to more results was adopted."""
@@ -609,70 +554,6 @@ class Optimizer:
         if not trials:
             return torch.zeros(0, self.space.dim, dtype=DTYPE, device=self.device)
         return torch.stack([self._points[trial.id] for trial in trials])
-
-
-def default_initial(space: object) -> int:
-    """The size of the initial design if none is given: see `Optimizer`.
-
-    Raises:
-        InvalidOption: not a space.
-    """
-    if not isinstance(space, Space):
-        raise InvalidOption(f"space={space!r}: expected a gpbo.Space")
-    return min(max(2 * len(space.parameters), SMALLEST_DESIGN), LARGEST_DESIGN)
-
-
-def check_inference(inference: fitting.Inference) -> fitting.Inference:
-    """The treatment of the hyperparameters, if it is one.
-
-    Raises:
-        InvalidOption: it is not.
-    """
-    if inference not in get_args(fitting.Inference):
-        raise InvalidOption(
-            f"inference={inference!r}: expected one of {get_args(fitting.Inference)}"
-        )
-    return inference
-
-
-def best_of(trials: Iterable[Trial], direction: Direction) -> Trial | None:
-    """The trial with the best value, the first of several; None if none has a value."""
-    sign = 1.0 if direction == "minimize" else -1.0
-    valued = [(sign * trial.value, trial) for trial in trials if trial.value is not None]
-    return min(valued, key=operator.itemgetter(0))[1] if valued else None
-
-
-def whole_number(name: str, value: object, *, least: int) -> int:
-    """An option that counts something.
-
-    Raises:
-        InvalidOption: not a whole number (a bool is none) of at least ``least``.
-    """
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least:
-        return int(value)
-    raise InvalidOption(f"{name}={value!r}: expected a whole number, {least} or more")
-
-
-def as_number(name: str, value: object) -> float:
-    """A told value as a float, which may be NaN or infinite.
-
-    Raises:
-        InvalidResult: not one real number (a bool, a string, None, several numbers, ...).
-    """
-    shape = getattr(value, "shape", None)
-    number = value
-    if shape is not None and not isinstance(value, np.generic):
-        if math.prod(shape) != 1 or np.ma.is_masked(value):
-            raise InvalidResult(f"{name} has shape {tuple(shape)}: expected one real number")
-        number = value.item()  # type: ignore[attr-defined]  # arrays and tensors have it
-    if isinstance(number, bool | np.bool_) or not isinstance(number, numbers.Real):
-        raise InvalidResult(
-            f"{name}={value!r} has type {type(value).__name__}: expected one real number"
-        )
-    try:
-        return float(number)
-    except OverflowError as error:
-        raise InvalidResult(f"{name} is too large for a double: expected a real number") from error
 
 
 def _judged(number: float) -> tuple[float | None, str | None]:

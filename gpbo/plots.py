@@ -24,12 +24,12 @@ from matplotlib.ticker import MaxNLocator
 
 from gpbo.choices import Categorical, Ordinal
 from gpbo.errors import InvalidData, InvalidOption
-from gpbo.optimizer import Optimizer, best_of
+from gpbo.optimizer import Optimizer
 from gpbo.parameters import Integer, Parameter, Real
 from gpbo.replications import RegretCurve, Replications
 from gpbo.result import Result
 from gpbo.space import Space
-from gpbo.trial import Trial
+from gpbo.trial import Trial, best_of
 
 #: Okabe and Ito's colours, which colour-blind people can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

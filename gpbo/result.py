@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpbo.fitting import FitReport
-from gpbo.optimizer import Direction, Optimizer, best_of
-from gpbo.trial import Trial, TrialStatus
+from gpbo.optimizer import Optimizer
+from gpbo.trial import Direction, Trial, TrialStatus, best_of
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from gpbo import fitting
 from gpbo.backend import DTYPE, Streams, resolve_device
+from gpbo.checks import whole_number
 from gpbo.data import Observations, with_room
+from gpbo.design import default_initial
 from gpbo.errors import InvalidOption
-from gpbo.fitting import Fit, Inference, Model
+from gpbo.fitting import Fit, Inference, Model, check_inference
 from gpbo.kept import Kept
-from gpbo.optimizer import check_inference, default_initial, whole_number
 from gpbo.problems import Problem
 from gpbo.situation import Situation, Strategy
 from gpbo.strategies import SobolSearch, resolve_strategy

@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from gpbo.errors import InvalidData, InvalidOption, InvalidParams
-from gpbo.optimizer import Optimizer, best_of
+from gpbo.optimizer import Optimizer
 from gpbo.record import Record
-from gpbo.trial import Trial
+from gpbo.trial import Trial, best_of
 
 Kind = Literal["same", "transfer"]
 

@@ -1,12 +1,15 @@
 """One evaluation of the objective, from being asked to its result: plain data."""
 
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from gpbo.errors import InvalidResult, TrialAlreadyFinished
+
+Direction = Literal["minimize", "maximize"]
 
 
 class TrialStatus(StrEnum):
@@ -80,3 +83,10 @@ class Trial:
                 f"trial {self.id} has status {str(self.status)!r} already ({result!r}): "
                 "expected a pending trial"
             )
+
+
+def best_of(trials: Iterable[Trial], direction: Direction) -> Trial | None:
+    """The trial with the best value, the first of several; None if none has a value."""
+    sign = 1.0 if direction == "minimize" else -1.0
+    valued = [(sign * trial.value, trial) for trial in trials if trial.value is not None]
+    return min(valued, key=operator.itemgetter(0))[1] if valued else None

@@ -20,12 +20,14 @@ from typing import Any, Literal
 
 from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, tell
+from gpbo.checks import as_number, whole_number
 from gpbo.completion import Completion, MedianRule
 from gpbo.engine import Engine
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
 from gpbo.executors import LocalWorkers
-from gpbo.optimizer import Chosen, Fitted, Optimizer, as_number, whole_number
+from gpbo.optimizer import Optimizer
 from gpbo.pace import Pace
+from gpbo.plans import Chosen, Fitted
 from gpbo.record import Attempt, Metric
 from gpbo.result import Result, Stopped
 from gpbo.trial import Trial

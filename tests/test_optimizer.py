@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from gpbo import fitting
 from gpbo.candidates import Search
+from gpbo.design import default_initial
 from gpbo.errors import (
     GpboError,
     InvalidData,
@@ -27,7 +28,7 @@ from gpbo.errors import (
     TrialAlreadyFinished,
     UnknownTrial,
 )
-from gpbo.optimizer import Optimizer, default_initial
+from gpbo.optimizer import Optimizer
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.strategies import ExpectedImprovement, ProbabilityOfImprovement, Strategy
 from gpbo.trial import Trial, TrialStatus

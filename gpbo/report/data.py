@@ -12,14 +12,14 @@ import torch
 
 from gpbo.choices import Categorical, Ordinal
 from gpbo.errors import InvalidOption
-from gpbo.optimizer import Optimizer, best_of
+from gpbo.optimizer import Optimizer
 from gpbo.parameters import Parameter
 from gpbo.plots import nearness, slices_data
 from gpbo.record import Attempt, Record
 from gpbo.report.axes import Axis, axis, position, value_axis
 from gpbo.result import outcome, short
 from gpbo.strategies import RandomSearch
-from gpbo.trial import Trial, TrialStatus
+from gpbo.trial import Trial, TrialStatus, best_of
 
 #: The middle and the ends of the interval that an importance is given with.
 _QUANTILES = (0.05, 0.5, 0.95)

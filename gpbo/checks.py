@@ -1,0 +1,41 @@
+"""Numbers that a user gave: as what they count or measure, or an error that names them."""
+
+import math
+import numbers
+
+import numpy as np
+
+from gpbo.errors import InvalidOption, InvalidResult
+
+
+def whole_number(name: str, value: object, *, least: int) -> int:
+    """An option that counts something.
+
+    Raises:
+        InvalidOption: not a whole number (a bool is none) of at least ``least``.
+    """
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least:
+        return int(value)
+    raise InvalidOption(f"{name}={value!r}: expected a whole number, {least} or more")
+
+
+def as_number(name: str, value: object) -> float:
+    """A told value as a float, which may be NaN or infinite.
+
+    Raises:
+        InvalidResult: not one real number (a bool, a string, None, several numbers, ...).
+    """
+    shape = getattr(value, "shape", None)
+    number = value
+    if shape is not None and not isinstance(value, np.generic):
+        if math.prod(shape) != 1 or np.ma.is_masked(value):
+            raise InvalidResult(f"{name} has shape {tuple(shape)}: expected one real number")
+        number = value.item()  # type: ignore[attr-defined]  # arrays and tensors have it
+    if isinstance(number, bool | np.bool_) or not isinstance(number, numbers.Real):
+        raise InvalidResult(
+            f"{name}={value!r} has type {type(value).__name__}: expected one real number"
+        )
+    try:
+        return float(number)
+    except OverflowError as error:
+        raise InvalidResult(f"{name} is too large for a double: expected a real number") from error
