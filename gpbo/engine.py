@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from pickle import PicklingError
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,9 @@ from gpbo.executors import NO_LEAK_CHECK
 from gpbo.worker import die_with
 
 logger = logging.getLogger("gpbo")
+
+#: What a fit raises that the process did not make.
+LOST = (BrokenExecutor, PicklingError)
 
 _T = TypeVar("_T")
 
@@ -46,9 +50,10 @@ class Engine:
         return self._threads.submit(plan)
 
     def fit(self, plan: Callable[[], _T]) -> Future[_T]:
-        """Run the plan of a fit, which must be possible to pickle.
+        """Run the plan of a fit.
 
-        The future raises `BrokenExecutor` if the process died over it; tell `mend`.
+        The future raises one of `LOST` if the process died over it, or cannot be sent it because a
+        prior of the user's cannot be pickled; tell `mend`.
         """
         if self._apart and self._process is None:
             self._process = ProcessPoolExecutor(
@@ -61,12 +66,16 @@ class Engine:
         started = self._start is not None and self._start.done()
         if self._process is None or not started:
             return self._threads.submit(plan)
-        future: Future[_T] = self._process.submit(plan)
+        try:
+            future: Future[_T] = self._process.submit(plan)
+        except BrokenExecutor as error:
+            self.mend(error)
+            return self._threads.submit(plan)
         return future
 
-    def mend(self, error: BrokenExecutor) -> None:
-        """Go on without the process that died."""
-        logger.warning("the process of the fits died (%s): they go on in a thread", error)
+    def mend(self, error: Exception) -> None:
+        """Go on without the process."""
+        logger.warning("fits go on in a thread, where choices wait for them: %s", error)
         self._apart = False
         self._leave_process()
 

@@ -22,7 +22,7 @@ from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, tell
 from gpbo.checks import as_number, whole_number
 from gpbo.completion import Completion, MedianRule
-from gpbo.engine import Engine
+from gpbo.engine import LOST, Engine
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
 from gpbo.executors import LocalWorkers
 from gpbo.optimizer import Optimizer
@@ -281,7 +281,7 @@ class Tuner:
             self._engine_s += time.monotonic() - self._fitted_at
             try:
                 self.optimizer.adopt(fit.result())
-            except BrokenExecutor as error:
+            except LOST as error:
                 engine.mend(error)
         if self._plan is not None and self._plan.done():
             plan, self._plan = self._plan, None

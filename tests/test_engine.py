@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from concurrent.futures import BrokenExecutor, Future
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from gpbo.engine import Engine
+from gpbo.engine import LOST, Engine
 from gpbo.optimizer import Optimizer
 from gpbo.space import Integer, Real, Space
 
@@ -63,8 +64,31 @@ def test_without_its_process_the_fits_go_on_in_a_thread(caplog: pytest.LogCaptur
         with pytest.raises(BrokenExecutor) as error:
             lost.result(60)
         engine.mend(error.value)
-        assert "the process of the fits died" in caplog.text
+        assert "fits go on in a thread" in caplog.text
         assert {engine.fit(os.getpid).result() for _ in range(5)} == {os.getpid()}
+
+
+def test_a_process_that_dies_between_two_fits_is_done_without() -> None:
+    with Engine(apart=True) as engine:
+        os.kill(process_of(engine), signal.SIGKILL)
+        while True:  # until its end is noticed; a fit that it takes with it says so
+            try:
+                found = engine.fit(os.getpid).result(60)
+            except BrokenExecutor as error:
+                engine.mend(error)
+            else:
+                break
+        assert found == os.getpid()
+
+
+def test_what_cannot_be_pickled_is_fitted_in_a_thread() -> None:
+    lock = threading.Lock()
+    with Engine(apart=True) as engine:
+        process_of(engine)
+        with pytest.raises(LOST) as error:
+            engine.fit(lambda: lock).result(60)
+        engine.mend(error.value)
+        assert engine.fit(lambda: lock).result() is lock
 
 
 def test_a_fit_in_a_process_is_the_fit() -> None:
