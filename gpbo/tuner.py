@@ -331,9 +331,9 @@ class Tuner:
 
         So it waits while a worker does, but not until there is half as much again to learn from.
         """
-        fitted = self.optimizer.fitted_size
+        known, fitted = len(self.optimizer.completed), self.optimizer.fitted_size
         waiting = len(self._running) + len(self._ready) < self.execution.workers
-        return not waiting or len(self.optimizer.completed) >= _MUCH_MORE * fitted
+        return known > fitted and (not waiting or known >= _MUCH_MORE * fitted)
 
     # --- the workers
 
