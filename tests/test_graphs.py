@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpbo import ascent, evidence, fitting, graphs, lockstep
+from gpbo import ascent, evidence, fitting, graphs, lockstep, warm_start
 from gpbo.acquisition import LogExpectedImprovement, LogProbabilityOfImprovement
 from gpbo.ascent import maximize
 from gpbo.backend import DTYPE, Streams
@@ -419,8 +419,8 @@ def test_whole_runs_are_the_same_and_record_once_for_each_capacity(
     few = Sampling(chains=2, warmup=8, draws=4, warm_draws=2, kept=2)
     monkeypatch.setattr(fitting, "Sampling", lambda: few)
     monkeypatch.setattr(fitting, "RHAT_LIMIT", np.inf)
-    monkeypatch.setattr(fitting, "_LEAST_WORTH", 0.0)
-    monkeypatch.setattr(fitting, "_COLLAPSED", 0.0)
+    monkeypatch.setattr(warm_start, "_LEAST_WORTH", 0.0)
+    monkeypatch.setattr(warm_start, "_COLLAPSED", 0.0)
     monkeypatch.setattr(fitting, "_BROKEN_DIVERGENCES", 1.0)
     options: dict[str, Any] = {
         "strategy": ExpectedImprovement(Search(raw=16, perturbed=4, restarts=2, iterations=5)),
