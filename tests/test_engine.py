@@ -50,9 +50,7 @@ def test_on_a_gpu_and_with_one_worker_nothing_goes_to_a_process() -> None:
 def test_the_process_ends_with_the_job_even_in_the_middle_of_a_fit() -> None:
     with Engine(apart=True) as engine:
         process = process_of(engine)
-        engine.fit(signal.pause)
-        began = time.monotonic()
-    assert time.monotonic() - began < 30
+        engine.fit(signal.pause)  # it would never end
     assert not is_there(process)
 
 
