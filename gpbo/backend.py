@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from jaxtyping import Float, Int
@@ -61,39 +61,38 @@ def resolve_device(
     return resolved
 
 
-@contextmanager
-def threads_for(size: int, device: torch.device) -> Iterator[None]:
+def threads_for(size: int, device: torch.device) -> AbstractContextManager[None]:
     """Run with one thread where matrices of this size gain nothing from more of them.
 
     LAPACK on batches of 50 x 50 matrices takes twice as long with two threads as with one, and
     more threads make it worse; at 100 x 100 the two are level. The number of threads is a setting
     of the whole process: it is put back at the end.
     """
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1 or size >= _LEAST_PARALLEL_SIZE:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    small = device.type == "cpu" and size < _LEAST_PARALLEL_SIZE
+    return _threads(1 if small else torch.get_num_threads())
 
 
-@contextmanager
-def threads_beside(workers: int) -> Iterator[None]:
+def threads_beside(workers: int) -> AbstractContextManager[None]:
     """Run with a thread less for each busy worker, but with one.
 
     A parallel loop ends when its last thread does, and the others wait for it spinning: beside one
     busy process on two cores, a border of 8 rows takes 130 ms with two threads and 1.4 ms with one.
     Threads started meanwhile have this number too; it is put back at the end.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads - workers))
+    return _threads(max(1, torch.get_num_threads() - workers))
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count == before:
+        yield
+        return
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def stream_seed(seed: int, purpose: str, index: int = 0) -> int:

@@ -9,10 +9,11 @@ from torch import Tensor
 _Record = TypeVar("_Record", bound=Any)
 
 
-def selected(whole: _Record, runs: Int[Tensor, " j"]) -> _Record:
-    """These rows of every tensor."""
-    changes = {field.name: getattr(whole, field.name)[runs] for field in fields(whole)}
-    changed: _Record = replace(whole, **changes)
+def selected(whole: _Record, runs: Int[Tensor, " j"] | slice) -> _Record:
+    """The record with these rows of every tensor; of a slice nothing is copied."""
+    values = {field.name: getattr(whole, field.name) for field in fields(whole)}
+    rows = {name: value[runs] for name, value in values.items() if isinstance(value, Tensor)}
+    changed: _Record = replace(whole, **rows)
     return changed
 
 

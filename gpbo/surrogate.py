@@ -13,6 +13,7 @@ from gpbo.errors import InvalidData
 from gpbo.kernels import check_nu, matern, matern_and_slope, squared_distances
 from gpbo.linalg import add_diagonal, append_inverse_lower, inverse_lower, jittered_cholesky
 from gpbo.memory import in_parts
+from gpbo.rows import selected
 
 if TYPE_CHECKING:
     from botorch.models.gp_regression import SingleTaskGP
@@ -275,10 +276,7 @@ class Surrogate:
 
     def _rows(self, rows: slice) -> "Surrogate":
         """The posterior of these runs; nothing is copied."""
-        if rows == slice(None):
-            return self
-        tensors = {name: part[rows] for name, part in vars(self).items() if name != "nu"}
-        return replace(self, **tensors)
+        return self if rows == slice(None) else selected(self, rows)
 
     def _z(self) -> Float[Tensor, "r s n d"]:
         return _scaled(self.x, self.lengthscale)

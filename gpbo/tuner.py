@@ -164,6 +164,7 @@ class Tuner:
         self._plan: Future[Chosen] | None = None
         self._fit: Future[Fitted] | None = None
         self._planned_at = self._fitted_at = 0.0
+        self._overlaps = self.execution.mode == "async" and self.execution.workers > 1
         self._pace = Pace(self.execution.workers)
         self._exhausted = self._broken = False
         self._created_at = time.time()
@@ -184,7 +185,7 @@ class Tuner:
                 workers = stack.enter_context(
                     LocalWorkers(self.execution.workers, self.execution.gpus, self.execution.env)
                 )
-            if self.execution.mode == "async" and self.execution.workers > 1:
+            if self._overlaps:
                 stack.enter_context(threads_beside(self.execution.workers))
             on_cpu = self.optimizer.device.type == "cpu"
             engine = stack.enter_context(Engine(apart=on_cpu))
@@ -322,9 +323,7 @@ class Tuner:
     def _fits_beside(self) -> bool:
         """Whether the next fit runs beside the trials instead of being waited for."""
         report = self.optimizer.fit_report
-        if self.execution.mode == "sync" or self.execution.workers == 1 or report is None:
-            return False
-        return self._pace.is_long(report.seconds)
+        return self._overlaps and report is not None and self._pace.is_long(report.seconds)
 
     def _fit_is_due(self) -> bool:
         """Whether to fit beside the trials: a fit takes time from the choice of what is next.
