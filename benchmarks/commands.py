@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,11 +60,21 @@ def _suite_command(name: str) -> Callable[..., None]:
             list[str] | None, typer.Option(help="Only these; may be repeated.")
         ] = None,
         peers: Annotated[bool, typer.Option(help="Run other packages too.")] = True,
+        peers_from: Annotated[
+            Path | None,
+            typer.Option(
+                help="Results of an earlier run, kept ones too: peers of the same version are "
+                "not run again on the problems and seeds that they have there."
+            ),
+        ] = None,
         processes: _Processes = None,
         output: _Output = OUTPUT,
         fresh: Annotated[bool, typer.Option(help="Forget what was measured before.")] = False,
     ) -> None:
-        _run_suite(name, seeds, budget, method, problem, peers, processes, output, fresh)
+        run = _asked(name, seeds, budget, method, problem, peers, processes, output)
+        if fresh:
+            run.clear()
+        _measure(replace(run, peers_from=peers_from))
 
     return run
 
@@ -99,7 +110,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def _run_suite(
+def _asked(
     name: str,
     seeds: int | None,
     budget: int | None,
@@ -108,10 +119,7 @@ def _run_suite(
     peers: bool,
     processes: int | None,
     output: Path,
-    fresh: bool,
-) -> None:
-    from dataclasses import replace
-
+) -> "Run":
     from gpbo.checks import whole_number
 
     from . import suites
@@ -135,15 +143,12 @@ def _run_suite(
             typer.echo(f"skipped {why}", err=True)
     methods = chosen_methods(suite, asked, available if asked or (peers and suite.peers) else [])
     cores = os.cpu_count() or 1
-    run = Run(
+    return Run(
         suite,
         methods,
         output / name,
         cores if processes is None else whole_number("--processes", processes, least=1),
     )
-    if fresh:
-        run.clear()
-    _measure(run)
 
 
 def _measure(run: "Run") -> None:
@@ -220,8 +225,6 @@ def check(
     ] = False,
 ) -> None:
     """Measure `smoke` and a few ratios of speed, and fail on a real loss against stored ones."""
-    from dataclasses import replace
-
     from . import gate, suites
     from .record import RESULTS
     from .runner import Run

@@ -107,6 +107,12 @@ def measured_where(findings: Findings) -> Section:
         "methods are those of a batch of all seeds, divided by the seeds; every run of a peer is "
         "a process of its own.",
     ]
+    if (earlier := header.get("peers_from")) is not None:
+        lines.append(
+            f"{earlier['count']} runs of peers, and their seconds, are from commit "
+            f"{earlier['commit']}, {earlier['date']}; {earlier['processor']}, "
+            f"{earlier['cores']} cores."
+        )
     return "\n\n".join(lines), {}
 
 

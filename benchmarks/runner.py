@@ -23,7 +23,7 @@ from .methods import METHODS
 from .record import machine
 from .suites import Suite
 from .trace import Trace
-from .units import Unit, units
+from .units import Unit, adopt_peer_traces, units
 
 #: Told of every unit: how many are done, of how many, and which it was.
 Show = Callable[[int, int, Unit, str], None]
@@ -40,12 +40,14 @@ class Run:
     Attributes:
         folder: Of this suite's results; peers' traces lie beside it.
         processes: How many units are measured at a time.
+        peers_from: Results of an earlier run, whose traces of peers are taken over.
     """
 
     suite: Suite
     methods: tuple[str, ...]
     folder: Path
     processes: int = 1
+    peers_from: Path | None = None
 
     @property
     def results(self) -> Path:
@@ -62,9 +64,12 @@ class Run:
 
         Raises:
             InvalidOption: the folder has units of another commit.
+            InvalidData: ``peers_from`` is no file of results.
         """
         header = self._header()
         self._refuse_another_commit(header["commit"])
+        if self.peers_from is not None:
+            header["peers_from"] = self._adopt_peers(self.peers_from)
         every = self.units
         left = [unit for unit in every if not self._path(unit).exists()]
         done = len(every) - len(left)
@@ -81,6 +86,13 @@ class Run:
         """Forget what was measured, other than the traces of peers."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.folder)
+
+    def _adopt_peers(self, results: Path) -> dict[str, Any]:
+        """Take over the traces of peers; how many there were, and where they were measured."""
+        found, header = table.read_table(results)
+        count = adopt_peer_traces(self.suite, table.traces(found), self.folder.parent / _PEERS)
+        known = ("commit", "date", "processor", "cores")
+        return {"count": count} | {name: header[name] for name in known}
 
     def _path(self, unit: Unit) -> Path:
         return self.folder / _UNITS / unit.file

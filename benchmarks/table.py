@@ -5,7 +5,7 @@ A run that ended early has all of its rows: those that it did not make are ``"mi
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,43 @@ def _records(suite: str, case: Case, trace: Trace) -> Iterable[dict[str, Any]]:
         if number < len(trace.params):
             record |= {name: column[number] for name, column in made.items()}
         yield record
+
+
+def traces(table: pa.Table) -> Iterator[Trace]:
+    """The runs of a file that have not failed; configurations that it lacks are empty."""
+    for _, run in table.to_pandas().groupby(["problem", "method", "seed"], sort=False):
+        made = run[run["status"] != "missing"]
+        if len(made) == len(run) and run["failure"].isna().all():
+            yield _trace(made)
+
+
+def _trace(run: pd.DataFrame) -> Trace:
+    def column(name: str) -> tuple[Any, ...]:
+        return tuple(None if pd.isna(entry) else entry for entry in run[name].tolist())
+
+    def where_known(name: str) -> tuple[Any, ...]:
+        return () if run[name].isna().all() else column(name)
+
+    first = run.iloc[0]
+    return Trace(
+        method=first["method"],
+        problem=first["problem"],
+        seed=int(first["seed"]),
+        budget=int(first["budget"]),
+        design=int(first["design"]),
+        params=tuple(json.loads(text) if text else {} for text in column("params")),
+        values=column("value"),
+        truth=column("truth"),
+        status=column("status"),
+        ask_s=column("ask_s"),
+        fit_s=where_known("fit_s"),
+        acquisition_s=where_known("acquisition_s"),
+        evaluation_s=column("evaluation_s"),
+        clock=where_known("clock"),
+        recommended_truth=where_known("recommended_truth"),
+        together=int(first["together"]),
+        versions=json.loads(first["versions"]),
+    )
 
 
 def write(path: Path, table: pa.Table, header: Mapping[str, Any]) -> None:

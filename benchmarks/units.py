@@ -6,7 +6,7 @@ A unit is plain data, so that another process can do it.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -113,31 +113,59 @@ def objective(case: Case, problem: Problem, seed: int) -> Evaluate:
 
 def kept_peer_trace(case: Case, peer: str, seed: int, folder: str) -> Trace:
     """The trace of a peer: the kept one of this version, problem and seed, or else a new one."""
-    versions = installed(PEERS[peer]) or {}
-    main = "-".join(versions.get(PEERS[peer].distributions[0], "unknown").split())
-    problem = case.of([seed])
-    evaluate, design = objective(case, problem, seed), initial_design(case, seed)
-    key = _fingerprint(case, design, [evaluate(p, n).value for n, p in enumerate(design)])
-    path = Path(folder) / f"{peer}-{main}" / f"{case.name}-{key}" / f"seed-{seed}.json"
+    path = _kept_at(Path(folder), case, peer, seed, installed(PEERS[peer]) or {})
     if path.exists():
         return Trace.from_plain(json.loads(path.read_text()))
+    problem = case.of([seed])
     trace = run_peer(
         peer,
         space=problem.space,
-        evaluate=evaluate,
-        design=design,
+        evaluate=objective(case, problem, seed),
+        design=initial_design(case, seed),
         budget=case.budget,
         seed=seed,
         problem=case.name,
         recommend_always=problem.noise > 0,
     )
-    if not trace.versions:  # it did not even start: nothing to keep
-        return trace
+    if trace.versions:  # without, it did not even start: nothing to keep
+        _keep(path, trace)
+    return trace
+
+
+def adopt_peer_traces(suite: Suite, traces: Iterable[Trace], folder: Path) -> int:
+    """Keep peers' traces that were read from results of an earlier run; how many.
+
+    Those of another budget or another initial design than the suite's, and failures, are left out;
+    one of another version of the peer is kept, and not found when the installed version is run.
+    """
+    cases = {case.name: case for case in suite.cases}
+    adopted = 0
+    for trace in traces:
+        case = cases.get(trace.problem)
+        if trace.method not in PEERS or case is None or case.budget != trace.budget:
+            continue
+        evaluate = objective(case, case.of([trace.seed]), trace.seed)
+        design = initial_design(case, trace.seed)
+        if list(trace.values[: len(design)]) == [
+            evaluate(p, n).value for n, p in enumerate(design)
+        ]:
+            _keep(_kept_at(folder, case, trace.method, trace.seed, trace.versions), trace)
+            adopted += 1
+    return adopted
+
+
+def _kept_at(folder: Path, case: Case, peer: str, seed: int, versions: Mapping[str, str]) -> Path:
+    main = "-".join(versions.get(PEERS[peer].distributions[0], "unknown").split())
+    evaluate, design = objective(case, case.of([seed]), seed), initial_design(case, seed)
+    key = _fingerprint(case, design, [evaluate(p, n).value for n, p in enumerate(design)])
+    return folder / f"{peer}-{main}" / f"{case.name}-{key}" / f"seed-{seed}.json"
+
+
+def _keep(path: Path, trace: Trace) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.part")
     partial.write_text(json.dumps(trace.to_plain()))
     partial.replace(path)
-    return trace
 
 
 def _fingerprint(case: Case, design: list[Params], values: list[float | None]) -> str:

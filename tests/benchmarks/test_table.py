@@ -26,6 +26,16 @@ def test_rows_and_header_come_back(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["trials.parquet"]
 
 
+def test_runs_come_back_as_traces_but_failures() -> None:
+    runs = [
+        trace("a", 3, [5.0, None], values=[4.5, None]),
+        trace("b", 3, [5.0, 4.0], clock=[0.5, 1.5], recommended=[5.0, 4.0]),
+        trace("b", 4, [5.0], budget=2, failure="stopped"),
+    ]
+    found = list(table.traces(table.rows("smoke", case(), runs)))
+    assert found == runs[:2]
+
+
 def test_slim_results_lack_the_configurations_and_nothing_else() -> None:
     made = table.rows("smoke", case(), [trace("a", 3, [5.0, 4.0])])
     less = table.slim(made)

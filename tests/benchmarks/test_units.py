@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import gpbo
-from gpbo_benchmarks import units
+from gpbo_benchmarks import table, units
 from gpbo_benchmarks.suites import Case, Suite, noisy
 from gpbo_benchmarks.trace import Evaluate, Params, Trace
 
@@ -98,6 +99,35 @@ def test_a_peer_that_does_not_start_is_tried_again(peers: FakePeers, tmp_path: P
     peers.starts = True
     assert units.kept_peer_trace(BRANIN, "cmaes", 3, str(tmp_path)).failure is None
     assert peers.runs == [3, 3]
+
+
+def test_traces_are_taken_over_from_kept_results_where_the_problem_is_the_same(
+    peers: FakePeers, tmp_path: Path
+) -> None:
+    other = replace(BRANIN, name="other", budget=8)
+    suite = Suite("smoke", (BRANIN, other), seeds=2)
+    made = [units.kept_peer_trace(BRANIN, "cmaes", seed, str(tmp_path / "a")) for seed in (0, 1)]
+    made.append(units.kept_peer_trace(other, "cmaes", 1, str(tmp_path / "a")))
+    peers.runs.clear()
+    kept = table.slim(
+        pa.concat_tables(
+            [
+                table.rows("smoke", case, [t])
+                for case, t in zip((BRANIN, BRANIN, other), made, strict=True)
+            ]
+        )
+    )
+    moved = replace(suite, cases=(BRANIN, replace(other, shifted=False)))
+    assert units.adopt_peer_traces(moved, table.traces(kept), tmp_path / "b") == 2
+    for seed in (0, 1):
+        again = units.kept_peer_trace(BRANIN, "cmaes", seed, str(tmp_path / "b"))
+        assert again == replace(made[seed], params=({},) * 7)
+    assert peers.runs == []
+    peers.version = "1.1"
+    units.kept_peer_trace(BRANIN, "cmaes", 0, str(tmp_path / "b"))
+    assert peers.runs == [0]
+    units.kept_peer_trace(moved.case("other"), "cmaes", 1, str(tmp_path / "b"))
+    assert peers.runs == [0, 1]
 
 
 def test_peers_have_a_unit_for_every_seed_and_gpbo_one_for_all() -> None:
