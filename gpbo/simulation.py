@@ -68,6 +68,8 @@ class Simulation:
         points: In the unit cube.
         values: What was observed, to be minimised.
         truth: The same without noise.
+        unfinished: The numbers of the trials that were under way when the simulation ended.
+        unfinished_started: When they had started.
         optimum: The least value of the problem.
         horizon: When the clock stops; trials that ended later are there, too.
         seeds: Of the runs.
@@ -80,6 +82,8 @@ class Simulation:
     points: Float[Tensor, "r t d"]
     values: Float[Tensor, "r t"]
     truth: Float[Tensor, "r t"]
+    unfinished: Int[Tensor, "r w"]
+    unfinished_started: Float[Tensor, "r w"]
     optimum: float
     horizon: float
     seeds: tuple[int, ...]
@@ -107,10 +111,12 @@ class Simulation:
         same trials.
         """
         numbers = self.trial[run].tolist()
-        asks = zip(self.started[run].tolist(), repeat(1), numbers, numbers, strict=False)
+        asked = [*numbers, *self.unfinished[run].tolist()]
+        times = [*self.started[run].tolist(), *self.unfinished_started[run].tolist()]
+        asks = zip(times, repeat(1), asked, asked, strict=False)
         tells = zip(self.told[run].tolist(), repeat(0), range(len(numbers)), numbers, strict=False)
-        for _, asked, _, number in sorted([*asks, *tells]):
-            yield ("ask" if asked else "tell"), number
+        for _, is_ask, _, number in sorted([*asks, *tells]):
+            yield ("ask" if is_ask else "tell"), number
 
 
 def simulate(
@@ -198,6 +204,8 @@ def simulate(
         done.x,
         done.values,
         done.truth,
+        state.running.trial,
+        state.running.started,
         problem.optimum,
         horizon,
         engine.seeds,

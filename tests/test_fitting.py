@@ -514,7 +514,11 @@ def test_chains_start_afresh(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
 
 
 def test_an_outlier_does_not_carry_the_chains_off() -> None:
-    """It shrinks all other values: following them, every chain would end at no variance at all."""
+    """It shrinks all other values: following them, every chain would end at no variance at all.
+
+    Few transitions of chains in several modes leave means that differ by 2 of the prior's standard
+    deviations; following the outlier they would differ by 4 to 18.
+    """
     x, values = _values(21, RUNS, 9, DIM)
     sampling = Sampling(chains=8, warmup=24, draws=8)
     before = fit(standardised(x[:, :-1], values[:, :-1]), sampling=sampling, streams=_streams(0))
@@ -526,7 +530,8 @@ def test_an_outlier_does_not_carry_the_chains_off() -> None:
     assert warm.draws is not None
     assert cold.draws is not None
     moved = _logarithms(warm.draws).mean((1, 2)) - _logarithms(cold.draws).mean((1, 2))
-    assert moved.abs().max() < 2.0
+    spread = torch.tensor([*[math.sqrt(3)] * DIM, 1.0, 3.0, 1.0], dtype=DTYPE)
+    assert (moved / spread).abs().max() < 3.0
 
 
 def test_the_first_difference_after_constant_values_does_not_carry_the_chains_off() -> None:
