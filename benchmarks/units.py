@@ -6,7 +6,7 @@ A unit is plain data, so that another process can do it.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -146,9 +146,8 @@ def adopt_peer_traces(suite: Suite, traces: Iterable[Trace], folder: Path) -> in
             continue
         evaluate = objective(case, case.of([trace.seed]), trace.seed)
         design = initial_design(case, trace.seed)
-        if list(trace.values[: len(design)]) == [
-            evaluate(p, n).value for n, p in enumerate(design)
-        ]:
+        values = [evaluate(params, number).value for number, params in enumerate(design)]
+        if _rounded(trace.values[: len(design)]) == _rounded(values):
             _keep(_kept_at(folder, case, trace.method, trace.seed, trace.versions), trace)
             adopted += 1
     return adopted
@@ -176,6 +175,11 @@ def _fingerprint(case: Case, design: list[Params], values: list[float | None]) -
         "noise": case.problem.noise,
         "space": repr(case.problem.space),
         "design": design,
-        "values": values,
+        "values": _rounded(values),
     }
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _rounded(values: Sequence[float | None]) -> list[str]:
+    """To nine digits: the last ones are another machine's roundings."""
+    return [f"{float('nan') if value is None else value:.9g}" for value in values]

@@ -109,6 +109,9 @@ def test_traces_are_taken_over_from_kept_results_where_the_problem_is_the_same(
     made = [units.kept_peer_trace(BRANIN, "cmaes", seed, str(tmp_path / "a")) for seed in (0, 1)]
     made.append(units.kept_peer_trace(other, "cmaes", 1, str(tmp_path / "a")))
     peers.runs.clear()
+    # On another machine the last digits of the values are other ones.
+    elsewhere = tuple(value and value * (1 + 1e-14) for value in made[1].values)
+    made[1] = replace(made[1], values=elsewhere)
     kept = table.slim(
         pa.concat_tables(
             [
