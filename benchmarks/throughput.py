@@ -55,7 +55,7 @@ def seconds(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
 def updates(runs: int, n: int, dim: int, repeats: int, device: torch.device) -> dict[str, Any]:
     """Warm updates of the posterior of many runs by one observation each."""
     data = observed(runs, n, dim, device)
-    before = standardised(data.x[:, :-1], data.in_units(data.y)[:, :-1])
+    before = standardised(data.x[:, :-1], data.values[:, :-1])
 
     def streams(purpose: str, index: int = 0) -> Streams:
         return Streams.named(index, purpose, runs=runs, device=device)

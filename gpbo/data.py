@@ -1,4 +1,4 @@
-"""Results of trials as the engine sees them: standardised, minimised, padded, masked."""
+"""Results of trials as the engine sees them: in its units, minimised, padded, masked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,26 +9,23 @@ from torch import Tensor
 
 from gpbo.backend import DTYPE
 from gpbo.errors import InvalidData
-
-# Values are divided by a power of two near their largest magnitude before they are squared, so
-# that neither 1e300 nor 1e-300 leaves the range of a double. 2**1000 and 2**-1000 are both normal.
-_LARGEST_EXPONENT = 1000
+from gpbo.units import Units, centred, in_own_units
 
 
 @dataclass(frozen=True)
 class Observations:
     """What ``r`` runs have observed and are waiting for, in the unit cube.
 
-    Rows with a false mask are padding: ``x`` is the cube's centre there and ``y`` is 0, and
-    nothing may depend on them. A run's value in its own (minimised) units is
-    ``location + scale * y``.
+    Rows with a false mask are padding: ``x`` is the cube's centre there and ``values`` and ``y``
+    are 0, and nothing may depend on them. ``values`` are in a run's own units, minimised, and
+    ``y`` is ``units(values)``.
     """
 
     x: Float[Tensor, "r n d"]
+    values: Float[Tensor, "r n"]
     y: Float[Tensor, "r n"]
     mask: Bool[Tensor, "r n"]
-    location: Float[Tensor, " r"]
-    scale: Float[Tensor, " r"]
+    units: Units
     pending: Float[Tensor, "r m d"]
     pending_mask: Bool[Tensor, "r m"]
 
@@ -47,10 +44,16 @@ class Observations:
         """How many results each run has."""
         return self.mask.sum(-1)
 
-    def in_units(self, y: Float[Tensor, "r *any"]) -> Float[Tensor, "r *any"]:
-        """Standardised values back in each run's own units, still minimised."""
-        shape = (-1, *[1] * (y.ndim - 1))
-        return self.location.view(shape) + self.scale.view(shape) * y
+    def rescaling(self, last: Units) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
+        """``shift`` and ``factor``, such that ``y`` is about ``(last(values) - shift) / factor``.
+
+        Exact where no power differs from 1, and the nearest there is where one does.
+        """
+        _, before, spread = centred(last(self.values), self.mask)
+        _, now, own_spread = centred(self.y, self.mask)
+        usual = last.equals(self.units) | (spread == 0) | (own_spread == 0)
+        factor = torch.where(usual, 1.0, spread / own_spread)
+        return torch.where(last.equals(self.units), 0.0, before - factor * now), factor
 
     def with_pending(self, points: Float[Tensor, "r q d"]) -> "Observations":
         """The same results with ``points`` pending too."""
@@ -134,9 +137,9 @@ def standardised(
 ) -> Observations:
     """Observations from padded tensors; without a mask every row counts.
 
-    Each run's values get mean 0 and population standard deviation 1 over its unmasked rows, so
+    Each run's ``y`` has mean 0 and population standard deviation 1 over its unmasked rows, so
     that ``|y| <= sqrt(n)`` whatever the outliers. A run whose values are all the same (or that
-    has one value) has ``scale`` 1 and ``y`` 0.
+    has one value) has ``y`` 0.
 
     Args:
         values: to be minimised; anything, NaN too, where masked.
@@ -157,35 +160,8 @@ def standardised(
             raise InvalidData(
                 f"{name}{bad} is {float(tensor[tuple(bad)])}: expected finite numbers"
             )
-    y, location, scale = _standardise(values, mask)
-    return Observations(x, y, mask, location, scale, pending, pending_mask)
-
-
-def _standardise(
-    values: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]
-) -> tuple[Float[Tensor, "r n"], Float[Tensor, " r"], Float[Tensor, " r"]]:
-    """``y, location, scale`` of each run, without overflow or cancellation."""
-    if values.shape[1] == 0:
-        zeros = values.new_zeros(values.shape[0])
-        return values, zeros, torch.ones_like(zeros)
-    count = mask.sum(-1).clamp(min=1).to(DTYPE)
-    exponent = torch.frexp(values.abs().amax(-1)).exponent
-    unit = torch.exp2(exponent.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT).to(DTYPE))
-    scaled = values / unit.unsqueeze(-1)
-    # Deviations from the smallest value are exact when the values are close together, where
-    # deviations from a rounded mean would be rounding errors.
-    empty = ~mask.any(-1)
-    least = torch.where(mask, scaled, torch.inf).amin(-1).masked_fill(empty, 0.0)
-    above = torch.where(mask, scaled - least.unsqueeze(-1), 0.0)
-    mean = above.sum(-1) / count
-    centred = torch.where(mask, above - mean.unsqueeze(-1), 0.0)
-    deviation = (centred.square().sum(-1) / count).sqrt()
-    constant = above.amax(-1) == 0.0
-    divisor = deviation.masked_fill(constant, 1.0)
-    y = (centred / divisor.unsqueeze(-1)).masked_fill(constant.unsqueeze(-1), 0.0)
-    smallest = torch.finfo(DTYPE).tiny
-    scale = (deviation * unit).clamp(min=smallest).masked_fill(constant, 1.0)
-    return y, (least + mean) * unit, scale
+    y, units = in_own_units(values, mask)
+    return Observations(x, values, y, mask, units, pending, pending_mask)
 
 
 def _padded(

@@ -279,7 +279,7 @@ def _sample(
             )
             draws = put(draws, runs, _with_steps(more, draws.info.leapfrog_steps[runs]))
     latest = latest_draws(draws, warm, sampling.draws)
-    state = WarmState(draws.warmth, log_weight, latest, data.location, data.scale, afresh)
+    state = WarmState(draws.warmth, log_weight, latest, data.units, afresh)
     return draws, state, (settling | going_on).cpu()
 
 

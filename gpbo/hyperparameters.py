@@ -225,7 +225,7 @@ def _dimension_scaled() -> HyperparameterPrior:
     return HyperparameterPrior(
         lengthscale=LogNormal.dimension_scaled(),
         outputscale=LogNormal(0.0, 1.0),
-        noise_variance=LogNormal(-6.0, 3.0),
+        noise_variance=LogNormal(-8.0, 2.0),
         mean=Normal(0.0, 1.0),
     )
 
@@ -263,7 +263,7 @@ def _spearmint() -> HyperparameterPrior:
 #:
 #: - ``"dimension-scaled"`` (the default): lengthscales after Hvarfner, Hellsten and Nardi (2024),
 #:   ``LogNormal(sqrt(2) + log(d)/2, sqrt(3))``; outputscale ``LogNormal(0, 1)``; noise variance
-#:   ``LogNormal(-6, 3)`` above 1e-6, which allows for none and for much; mean ``Normal(0, 1)``.
+#:   ``LogNormal(-8, 2)`` above 1e-6, which allows for none; mean ``Normal(0, 1)``.
 #: - ``"botorch"``: BoTorch 0.18's ``FullyBayesianSingleTaskGP``, outputscale fixed at 1, noise
 #:   variance ``Gamma(0.9, 10)`` above 1e-4.
 #: - ``"saas"``: sparse axis-aligned subspaces, Eriksson and Jankowiak (2021), as in BoTorch.

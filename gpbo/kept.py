@@ -15,6 +15,7 @@ from gpbo.fitting import Fit, FitReport, WarmState
 from gpbo.mcmc.sampling import Warmth
 from gpbo.record import FitSummary
 from gpbo.surrogate import Surrogate
+from gpbo.units import Units
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Kept:
         size: How many results, the first ones that came, it was fitted to.
         lengthscale, outputscale, noise_variance, mean: The draws of its surrogate; NaN where the
             factorisation failed.
-        location, scale: The standardisation of the values that the draws belong to.
+        units: Of the values that the draws belong to.
         report: How it went.
         warm: What the next fit starts from; None without chains.
     """
@@ -35,8 +36,7 @@ class Kept:
     outputscale: Float[Tensor, "r s"]
     noise_variance: Float[Tensor, "r s"]
     mean: Float[Tensor, "r s"]
-    location: Float[Tensor, "r"]
-    scale: Float[Tensor, "r"]
+    units: Units
     report: FitReport
     warm: WarmState | None
 
@@ -51,8 +51,7 @@ class Kept:
             outputscale=surrogate.outputscale.masked_fill(failed, torch.nan),
             noise_variance=surrogate.noise_variance.masked_fill(failed, torch.nan),
             mean=surrogate.mean.masked_fill(failed, torch.nan),
-            location=data.location,
-            scale=data.scale,
+            units=data.units,
             report=fit.report,
             warm=fit.warm,
         )
@@ -68,11 +67,10 @@ class Kept:
         """The fit again, exactly, on the observations that it came from; on others, their posterior
         under the same draws, in the units that their values are standardised to.
 
-        Standardising with more observations maps ``y`` to ``(y - shift) / factor``, a variance of
-        ``y`` to one divided by ``factor`` squared.
+        More observations map ``y`` to about ``(y - shift) / factor``, a variance of ``y`` to one
+        divided by ``factor`` squared.
         """
-        factor = (data.scale / self.scale)[:, None]
-        shift = ((data.location - self.location) / self.scale)[:, None]
+        shift, factor = (each[:, None] for each in data.rescaling(self.units))
         with threads_for(data.x.shape[1], data.x.device):
             surrogate = Surrogate.condition(
                 data.x,
@@ -99,24 +97,36 @@ class Kept:
 
     def to_bytes(self) -> bytes:
         """Tensors and plain values, as `torch.save` writes them."""
-        plain = _shallow(self) | {"report": _shallow(self.report)}
+        plain = _shallow(self) | {"report": _shallow(self.report), "units": _shallow(self.units)}
         if self.warm is not None:
-            plain["warm"] = _shallow(self.warm) | {"warmth": _shallow(self.warm.warmth)}
+            plain["warm"] = _shallow(self.warm) | {
+                "warmth": _shallow(self.warm.warmth),
+                "units": _shallow(self.warm.units),
+            }
         written = io.BytesIO()
         torch.save(plain, written)
         return written.getvalue()
 
     @classmethod
     def from_bytes(cls, written: bytes, device: torch.device) -> "Kept":
-        """What `to_bytes` wrote; no code in it is run."""
+        """What `to_bytes` wrote, now or before there were powers; no code in it is run."""
         plain: dict[str, Any] = torch.load(
             io.BytesIO(written), map_location=device, weights_only=True
         )
         plain["report"] = FitReport(**plain["report"])
+        plain["units"] = _units(plain)
         if plain["warm"] is not None:
-            warmth = Warmth(**plain["warm"].pop("warmth"))
-            plain["warm"] = WarmState(**plain["warm"], warmth=warmth)
+            warm = plain["warm"]
+            warmth, units = Warmth(**warm.pop("warmth")), _units(warm)
+            plain["warm"] = WarmState(**warm | {"warmth": warmth, "units": units})
         return cls(**plain)
+
+
+def _units(plain: dict[str, Any]) -> Units:
+    """The units that were written, taken out of ``plain``; affine ones in old files."""
+    if "units" in plain:
+        return Units(**plain.pop("units"))
+    return Units.affine(plain.pop("location"), plain.pop("scale"))
 
 
 def _shallow(instance: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -207,14 +208,20 @@ class _Posterior:
         self._space = optimizer.space
         self._sign = 1.0 if optimizer.direction == "minimize" else -1.0
 
-    def at(self, rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation over the hyperparameter draws, ``[q]`` each."""
+    def at(self, rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The middle, the lower and the upper end of the band, ``[q]`` each.
+
+        They are quantiles, which go through the units of the values as these do.
+        """
         points = self._space.encode(rows).to(self._data.x.device).unsqueeze(0)
         mean, variance = self._surrogate.moments(points)
         spread = variance.mean(1) + mean.var(1, correction=0)
-        centre = self._sign * self._data.in_units(mean.mean(1))
-        deviation = self._data.scale.unsqueeze(-1) * spread.sqrt()
-        return centre[0].cpu().numpy(), deviation[0].cpu().numpy()
+        width = self._sign * _BAND * spread.sqrt()
+        middle, low, high = (
+            self._sign * self._data.units.back(mean.mean(1) + shift)[0].cpu().numpy()
+            for shift in (torch.zeros_like(width), -width, width)
+        )
+        return middle, low, high
 
 
 def _slice(
@@ -226,9 +233,7 @@ def _slice(
 ) -> Slice:
     name = parameter.name
     values = parameter.grid(_POINTS)
-    mean, deviation = posterior.at([{**best.params, name: value} for value in values])
-    with np.errstate(over="ignore"):
-        low, high = mean - _BAND * deviation, mean + _BAND * deviation
+    mean, low, high = posterior.at([{**best.params, name: value} for value in values])
     listed = isinstance(parameter, Categorical | Ordinal)
 
     def place(trial: Trial) -> tuple[float, float]:

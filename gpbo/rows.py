@@ -11,8 +11,13 @@ _Record = TypeVar("_Record", bound=Any)
 
 def selected(whole: _Record, runs: Int[Tensor, " j"] | slice) -> _Record:
     """The record with these rows of every tensor; of a slice nothing is copied."""
-    values = {field.name: getattr(whole, field.name) for field in fields(whole)}
-    rows = {name: value[runs] for name, value in values.items() if isinstance(value, Tensor)}
+    rows: dict[str, Any] = {}
+    for field in fields(whole):
+        value = getattr(whole, field.name)
+        if isinstance(value, Tensor):
+            rows[field.name] = value[runs]
+        elif is_dataclass(value):
+            rows[field.name] = selected(value, runs)
     changed: _Record = replace(whole, **rows)
     return changed
 

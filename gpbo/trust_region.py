@@ -171,7 +171,7 @@ class TrustRegion:
 
     def boxes(self, data: Observations, surrogate: Surrogate, space: Space) -> Boxes:
         """The box of every run after its results so far; its sides go with the lengthscales."""
-        values = torch.where(data.mask, data.in_units(data.y), torch.inf)
+        values = torch.where(data.mask, data.values, torch.inf)
         length, begin = self._judged(values, data.mask, data.dim)
         numbers = torch.arange(values.shape[1], device=values.device)
         own = torch.where(numbers >= begin[:, None], values, torch.inf)

@@ -19,6 +19,7 @@ from gpbo.inference import HyperparameterDraws, cold_start
 from gpbo.mcmc.annealing import resampled, worth
 from gpbo.mcmc.sampling import Warmth
 from gpbo.rows import put
+from gpbo.units import Units
 
 #: A chain is not moved along with the values to where its density is this much less, in logarithms.
 _FAR_OUT = 10.0
@@ -36,16 +37,14 @@ class WarmState:
         warmth: Positions, step sizes and mass matrices.
         log_weight: Importance weights that the chains have gathered since they were last even.
         recent: The latest draws of every chain, of this fit and those before.
-        location: Of the values' standardisation.
-        scale: Likewise.
+        units: Of the values that the chains were fitted to.
         afresh: How many results there were when the chains last started from the prior.
     """
 
     warmth: Warmth
     log_weight: Float[Tensor, "r c"]
     recent: Float[Tensor, "r c t p"]
-    location: Float[Tensor, "r"]
-    scale: Float[Tensor, "r"]
+    units: Units
     afresh: Float[Tensor, "r"]
 
 
@@ -69,8 +68,7 @@ def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterio
             f"warm has {stayed.shape[0]} runs and {stayed.shape[2]} coordinates: expected "
             f"{data.runs} and {size}"
         )
-    factor = data.scale / warm.scale
-    shift = (data.location - warm.location) / warm.scale
+    shift, factor = data.rescaling(warm.units)
     known = torch.isfinite(factor) & (factor > 0) & torch.isfinite(shift)
     rescaling = torch.where(known, shift, 0.0), torch.where(known, factor, 1.0)
     rescaled = log_posterior.parametrization.rescaled
@@ -106,7 +104,7 @@ def started_afresh(
     the last time: a mode that all chains have left is one that none comes back to, however much it
     weighs by then.
     """
-    spent, counts = torch.zeros_like(warm.scale), data.counts.to(data.y)
+    spent, counts = torch.zeros_like(warm.afresh), data.counts.to(data.y)
     chains = warm.log_weight.shape[1]
     due = (counts >= _AFRESH * warm.afresh) | (worth(warm.log_weight) < _COLLAPSED * chains)
     if not bool(due.any()):

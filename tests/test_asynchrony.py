@@ -47,7 +47,7 @@ def check_alignment(made: Optimizer) -> None:
     data = made.observations()
     points = PLANE.decode(data.x[0])
     expected = [value(Trial(0, params)) for params in points]
-    seen = data.in_units(data.y)[0]
+    seen = data.units.back(data.y)[0]
     torch.testing.assert_close(seen, torch.tensor(expected, dtype=seen.dtype))
     waiting = PLANE.decode(data.pending[0])
     assert waiting == [dict(trial.params) for trial in made.pending]
@@ -271,8 +271,8 @@ def test_without_a_refit_the_posterior_still_knows_every_result(
     torch.testing.assert_close(now.lengthscale, last.lengthscale)
     point = PLANE.encode([far]).unsqueeze(0)
     (mean, variance), (then, less) = last.moments(point), now.moments(point)
-    assert (after.in_units(then) > before.in_units(mean) + 100).all()
-    unit = (after.scale / before.scale).square()
+    assert (after.units.back(then) > before.units.back(mean) + 100).all()
+    unit = (after.units.scale / before.units.scale).square()
     assert (unit * less < 0.5 * variance).all()
 
 

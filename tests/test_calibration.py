@@ -29,6 +29,7 @@ from gpbo.hyperparameters import (
 from gpbo.inference import draw, schedule_for
 from gpbo.mcmc.sampling import Kernel, Schedule, Warmth, sample
 from gpbo.priors import LogNormal, Normal
+from gpbo.units import Units
 from tests.monte_carlo import random_normal, random_uniform, unchecked_shapes
 
 
@@ -136,12 +137,13 @@ def test_the_truth_ranks_uniformly_after_results_came_one_at_a_time() -> None:
     for count in range(4, 13):
         seen = data.mask[:, :count]
         points = data.x[:, :count].masked_fill(~seen[..., None], 0.5)
+        values = data.y[:, :count].masked_fill(~seen, 0.0)
         observed = Observations(
             points,
-            data.y[:, :count].masked_fill(~seen, 0.0),
+            values,
+            values,
             seen,
-            location=torch.zeros(runs, dtype=DTYPE),
-            scale=torch.ones(runs, dtype=DTYPE),
+            Units.affine(torch.zeros(runs, dtype=DTYPE), torch.ones(runs, dtype=DTYPE)),
             pending=points[:, :0],
             pending_mask=seen[:, :0],
         )

@@ -21,8 +21,8 @@ def one_run(values: list[float]) -> Observations:
 
 def test_values_get_mean_zero_and_deviation_one() -> None:
     data = one_run([1.0, 2.0, 6.0])
-    assert data.location.item() == pytest.approx(3.0, rel=1e-15)
-    assert data.scale.item() == pytest.approx(math.sqrt(14 / 3), rel=1e-15)
+    assert data.units.back(torch.zeros(1, dtype=DTYPE)).item() == pytest.approx(3.0, rel=1e-15)
+    assert data.units.scale.item() == pytest.approx(math.sqrt(14 / 3), rel=1e-15)
     expected = torch.tensor([[-2.0, -1.0, 3.0]], dtype=DTYPE) / math.sqrt(14 / 3)
     torch.testing.assert_close(data.y, expected, rtol=1e-14, atol=0)
 
@@ -30,8 +30,8 @@ def test_values_get_mean_zero_and_deviation_one() -> None:
 def test_standardised_values_map_back_to_the_values() -> None:
     values = torch.randn(3, 7, dtype=DTYPE) * 40 + 1000
     data = standardised(torch.rand(3, 7, 2, dtype=DTYPE), values)
-    torch.testing.assert_close(data.in_units(data.y), values, rtol=1e-14, atol=0)
-    broadcast = data.in_units(data.y.unsqueeze(1).expand(3, 5, 7))
+    torch.testing.assert_close(data.units.back(data.y), values, rtol=1e-14, atol=0)
+    broadcast = data.units.back(data.y.unsqueeze(1).expand(3, 5, 7))
     torch.testing.assert_close(broadcast[:, 4], values, rtol=1e-14, atol=0)
 
 
@@ -39,9 +39,9 @@ def test_standardised_values_map_back_to_the_values() -> None:
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_constant_has_scale_one_and_residual_zero(value: float, count: int) -> None:
     data = one_run([value] * count)
-    assert data.scale.item() == 1.0
+    assert data.units.scale.item() == 1.0
     assert data.y.abs().max().item() == 0.0
-    assert data.location.item() == pytest.approx(value, rel=1e-15, abs=0)
+    assert data.units.back(data.y)[0, 0].item() == pytest.approx(value, rel=1e-15, abs=1e-323)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def test_extreme_values_stay_finite_ordered_and_standardised(values: list[float]
     data = one_run(values)
     y = data.y[0]
     assert torch.isfinite(y).all()
-    assert torch.isfinite(data.location).all()
-    assert torch.isfinite(data.scale).all()
-    assert data.scale.item() > 0
+    assert torch.isfinite(data.units.back(y[None])).all()
+    assert torch.isfinite(data.units.scale).all()
+    assert data.units.scale.item() > 0
     assert y.mean().item() == pytest.approx(0, abs=1e-14)
     assert y.square().mean().item() == pytest.approx(1, rel=1e-12)
     assert (
@@ -78,7 +78,7 @@ def test_any_values_are_bounded_by_the_root_of_their_number_and_map_back(
 ) -> None:
     data = one_run(values)
     assert data.y.abs().max().item() <= math.sqrt(len(values)) * (1 + 1e-12)
-    back = data.in_units(data.y)[0]
+    back = data.units.back(data.y)[0]
     largest = max(abs(value) for value in values)
     assert (back - torch.tensor(values, dtype=DTYPE)).abs().max().item() <= 1e-13 * largest + 1e-306
 
@@ -94,11 +94,7 @@ def test_a_run_in_a_ragged_batch_equals_the_run_alone(runs: list[list[float]]) -
         assert together.counts[row].item() == count
         torch.testing.assert_close(together.y[row, :count], alone.y[0], rtol=1e-13, atol=1e-15)
         torch.testing.assert_close(together.x[row, :count], x[row], rtol=0, atol=0)
-        rounding = 1e-13 * max([abs(value) for value in runs[row]], default=0.0)
-        torch.testing.assert_close(
-            together.location[row], alone.location[0], rtol=1e-13, atol=rounding
-        )
-        torch.testing.assert_close(together.scale[row], alone.scale[0], rtol=1e-13, atol=0)
+        torch.testing.assert_close(together.values[row, :count], alone.values[0], rtol=0, atol=0)
 
 
 def test_padding_holds_the_centre_and_zero_whatever_was_there() -> None:
@@ -109,16 +105,18 @@ def test_padding_holds_the_centre_and_zero_whatever_was_there() -> None:
     data = standardised(x, values, mask)
     assert data.y[1].tolist() == [0.0, 0.0, 0.0]
     assert (data.x[1, 1:] == 0.5).all()
-    assert data.location[1].item() == 7.0
+    assert data.values[1].tolist() == [7.0, 0.0, 0.0]
+    assert data.units.back(data.y)[1].tolist() == [7.0, 7.0, 7.0]
 
 
 def test_runs_without_results_are_allowed_and_neutral() -> None:
     data = observations([torch.rand(0, 2, dtype=DTYPE)], [torch.zeros(0, dtype=DTYPE)])
     assert data.y.shape == (1, 0)
-    assert (data.location.item(), data.scale.item()) == (0.0, 1.0)
+    one = torch.ones(1, dtype=DTYPE)
+    assert (data.units(one).item(), data.units.back(one).item()) == (1.0, 1.0)
     assert (data.runs, data.dim) == (1, 2)
     mixed = observations([torch.rand(0, 2), torch.rand(3, 2)], [torch.zeros(0), torch.ones(3)])
-    assert (mixed.location[0].item(), mixed.scale[0].item()) == (0.0, 1.0)
+    assert mixed.units.back(torch.ones(2, dtype=DTYPE)).tolist() == [1.0, 2.0]
 
 
 def test_pending_points_are_padded_and_masked_and_can_be_added_to() -> None:

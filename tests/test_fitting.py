@@ -17,6 +17,7 @@ from gpbo.evidence import LogPosterior, Model
 from gpbo.fitting import Fit, FitReport, Sampling, WarmState, fit
 from gpbo.inference import HyperparameterDraws, draw, mode
 from gpbo.mcmc.sampling import Kernel, Schedule, Warmth
+from gpbo.units import Units
 from tests.monte_carlo import chain_means, random_normal, random_uniform, unchecked_shapes
 
 RUNS, COUNT, DIM = 3, 7, 2
@@ -59,8 +60,7 @@ def _warm(runs: int = RUNS) -> WarmState:
         start,
         torch.zeros_like(start.value),
         position[:, :, None],
-        data.location,
-        data.scale,
+        data.units,
         data.counts.to(DTYPE),
     )
 
@@ -71,7 +71,7 @@ def _assert_finite(found: Fit, data: Observations) -> None:
     assert torch.isfinite(mean).all()
     assert torch.isfinite(variance).all()
     assert (variance > 0).all()
-    assert torch.isfinite(data.in_units(mean)).all()
+    assert torch.isfinite(data.units.back(mean)).all()
     assert found.surrogate.succeeded.all()
 
 
@@ -120,8 +120,7 @@ def test_sampling_gives_a_surrogate_of_the_draws_kept_and_a_report_of_all(
     assert set(report.status) <= {"ok", "extended", "unconverged"}
     assert report.seconds > 0
     assert found.warm is not None
-    assert torch.equal(found.warm.location, data.location)
-    assert torch.equal(found.warm.scale, data.scale)
+    assert found.warm.units.equals(data.units).all()
     assert torch.equal(found.warm.warmth.position, found.draws.warmth.position)
     _assert_finite(found, data)
 
@@ -366,7 +365,7 @@ def test_a_warm_fit_agrees_with_a_long_cold_one_though_the_values_are_standardis
     sampling = Sampling(chains=24, warmup=32, draws=24, warm_draws=20, kept=24)
     before = standardised(x[:, :-1], values[:, :-1])
     after = standardised(x, values)
-    assert ((after.scale / before.scale - 1).abs() > 0.1).all()
+    assert ((after.units.scale / before.units.scale - 1).abs() > 0.1).all()
     first = fit(before, sampling=sampling, streams=_streams(0))
     warm = fit(after, sampling=sampling, warm=first.warm, streams=_streams(1))
     cold = fit(after, sampling=sampling, streams=_streams(2))
@@ -388,7 +387,7 @@ def test_an_observation_as_expected_costs_little_and_a_surprise_gets_more_transi
     before = fit(standardised(x[:, :-1], values[:, :-1]), streams=_streams(0))
     moment = fit(standardised(x[:, :-1], values[:, :-1]), inference="map", streams=_streams(1))
     expected = moment.surrogate.moments(x[:, -1:])[0][:, 0, 0]
-    told = standardised(x[:, :-1], values[:, :-1]).in_units(expected[:, None])
+    told = standardised(x[:, :-1], values[:, :-1]).units.back(expected[:, None])
     values[:, -1] = told[:, 0]
     values[1, -1] += 30.0
     warm = fit(standardised(x, values), warm=before.warm, streams=_streams(2))
@@ -428,10 +427,11 @@ def test_chains_move_with_the_standardisation_of_the_values(
     shifted = replace(
         data,
         y=(data.y - 0.1) / factor[:, None],
-        scale=factor * data.scale,
-        location=data.location + 0.1 * data.scale,
+        units=Units.affine(
+            data.units.back(torch.full_like(factor, 0.1)), factor * data.units.scale
+        ),
     )
-    torch.testing.assert_close(shifted.in_units(shifted.y), data.in_units(data.y))
+    torch.testing.assert_close(shifted.units.back(shifted.y), data.units.back(data.y))
     fit(shifted, sampling=BRIEF, warm=warm, streams=_streams(1))
     old, new = warm.warmth.position, starts[0].position
     torch.testing.assert_close(new[..., :DIM], old[..., :DIM])
@@ -446,7 +446,8 @@ def _one_more(value: float) -> tuple[Observations, WarmState, Tensor]:
     data, warm = _data(), _warm()
     x = torch.cat([data.x, torch.full((RUNS, 1, DIM), 0.5, dtype=DTYPE)], 1)
     y = torch.cat([data.y, torch.full((RUNS, 1), value, dtype=DTYPE)], 1)
-    more = replace(data, x=x, y=y, mask=torch.ones_like(y, dtype=torch.bool))
+    mask = torch.ones_like(y, dtype=torch.bool)
+    more = replace(data, x=x, values=data.units.back(y), y=y, mask=mask)
     posterior = Model().log_posterior(more.x, more.y, more.mask)
     value_now = posterior(warm.warmth.position.flatten(0, 1))[0].reshape(RUNS, -1)
     return more, warm, value_now - warm.warmth.value

@@ -85,7 +85,7 @@ def test_the_named_priors_are_these() -> None:
     assert resolve_prior("dimension-scaled") == HyperparameterPrior(
         lengthscale=LogNormal(math.sqrt(2), math.sqrt(3), scaled_by_dim=True),
         outputscale=LogNormal(0.0, 1.0),
-        noise_variance=LogNormal(-6.0, 3.0),
+        noise_variance=LogNormal(-8.0, 2.0),
         mean=Normal(0.0, 1.0),
         noise_floor=1e-6,
     )

@@ -202,14 +202,11 @@ def test_draws_carried_to_other_results_predict_the_same_in_the_users_units() ->
     optimizer = told(6)
     fitted = optimizer.plan_fit()()
     old = optimizer.observations()
-    optimizer.add({"rate": 1e-4, "depth": 5, "kind": "a"}, 1e3)
+    optimizer.add({"rate": 1e-4, "depth": 5, "kind": "a"}, 20.0)
     new = optimizer.observations()
     kept = fitted.kept
     carried = kept.condition(new, 2.5).surrogate
-    units = new.scale[:, None]
-    was = old.scale[:, None]
+    units, was = new.units.scale[:, None], old.units.scale[:, None]
     assert (carried.outputscale * units**2).allclose(kept.outputscale * was**2)
     assert (carried.noise_variance * units**2).allclose(kept.noise_variance * was**2)
-    assert (carried.mean * units + new.location[:, None]).allclose(
-        kept.mean * was + old.location[:, None]
-    )
+    assert new.units.back(carried.mean).allclose(old.units.back(kept.mean))

@@ -1,0 +1,177 @@
+"""Units: monotone, inverse to each other, affine where there is no reason not to be."""
+
+import dataclasses
+import math
+
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import Float
+from torch import Tensor
+
+from gpbo import units
+from gpbo.backend import DTYPE
+from gpbo.data import observations, standardised
+from gpbo.units import Units, in_own_units
+from tests.monte_carlo import random_normal, random_uniform
+
+FINITE = st.floats(-1e150, 1e150, allow_nan=False, allow_subnormal=True)
+
+
+def by_decades(runs: int = 3, count: int = 41) -> Float[Tensor, "r n"]:
+    """Values whose distances to the best are lognormal, over many decades."""
+    return (
+        5.0
+        - 2.0 * torch.arange(runs, dtype=DTYPE)[:, None]
+        + (4.0 * random_normal(3, runs, count)).exp()
+    )
+
+
+def all_of(values: Float[Tensor, "r n"]) -> tuple[Float[Tensor, "r n"], Units]:
+    return in_own_units(values, torch.ones_like(values, dtype=torch.bool))
+
+
+def test_values_over_decades_are_seen_as_logarithms_and_others_as_they_are() -> None:
+    assert all_of(by_decades())[1].power.tolist() == [0.0, 0.0, 0.0]
+    assert all_of(random_uniform(5, 2, 97) ** 2)[1].power.tolist() == [0.5, 0.5]
+    assert all_of(random_normal(7, 5, 41))[1].power.tolist() == [1.0] * 5
+    assert all_of(-by_decades())[1].power.tolist() == [1.0] * 3
+
+
+def test_few_values_are_seen_as_they_are() -> None:
+    assert all_of(by_decades(count=5))[1].power.tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5, 0.0])
+def test_the_power_is_chosen_by_the_likelihood_of_box_and_cox(
+    power: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """scipy has it for one sample, less the density of the prior and up to a constant."""
+    values = by_decades(1, 23)
+    monkeypatch.setattr(units, "_RELUCTANCE", 0.0)
+    monkeypatch.setattr(units, "_POWERS", (1.0, power))
+    _, found = all_of(values)
+    above = (values - values.amin())[0]
+    shifted = (1 + above / (found.unit * found.scale)).numpy()
+    best = max((1.0, power), key=lambda each: scipy.stats.boxcox_llf(each, shifted))
+    assert found.power.item() == best
+    # A reluctance a little larger than the gain keeps the values as they are.
+    gain = scipy.stats.boxcox_llf(best, shifted) - scipy.stats.boxcox_llf(1.0, shifted)
+    for share, expected in ((1.001, 1.0), (0.999, best)):
+        monkeypatch.setattr(units, "_RELUCTANCE", share * gain / max(1 - best, 0.1))
+        assert all_of(values)[1].power.item() == expected
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5, 0.0])
+def test_values_map_to_y_and_back(power: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "_POWERS", (power,))
+    values = by_decades()
+    y, own = all_of(values)
+    torch.testing.assert_close(y.mean(-1), torch.zeros(3, dtype=DTYPE), rtol=0, atol=1e-13)
+    torch.testing.assert_close(y.square().mean(-1), torch.ones(3, dtype=DTYPE))
+    torch.testing.assert_close(own(values), y, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(own.back(y), values, rtol=1e-9, atol=0)
+    # Below the best and beyond the worst too, and with any axes in between.
+    wide = torch.cat([values - values.amin(-1, keepdim=True) - 7, 3 * values], -1)
+    many = wide[:, None].expand(-1, 2, -1)
+    torch.testing.assert_close(own.back(own(many)), many, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5, 0.0])
+def test_the_scale_has_no_jump_and_no_bend_at_the_best_and_the_worst(
+    power: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "_POWERS", (power,))
+    values = by_decades()
+    _, own = all_of(values)
+    for edge in (values.amin(-1), values.amax(-1)):
+        step = 1e-6 * own.scale * own.unit
+        at = edge[:, None] + step[:, None] * torch.tensor([-1.0, 0.0, 1.0], dtype=DTYPE)
+        below, above = own(at).diff(dim=-1).unbind(-1)
+        torch.testing.assert_close(below, above, rtol=2e-3, atol=0)
+        assert (below > 0).all()
+
+
+def test_a_bent_value_is_that_of_box_and_cox(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = by_decades()
+    for power in (0.5, 0.0):
+        monkeypatch.setattr(units, "_POWERS", (power,))
+        y, own = all_of(values)
+        ordered = torch.sort(values - values.amin(-1, keepdim=True), -1).values
+        deviation = ordered.std(-1, correction=0)
+        unit = ordered[:, 10].maximum(units._LEAST_UNIT * deviation)[:, None]  # a quarter of 40
+        for run in range(3):
+            expected = scipy.stats.boxcox(
+                (1 + (values - values.amin(-1, keepdim=True)) / unit)[run].numpy(), lmbda=power
+            )
+            standard = scipy.stats.zscore(expected)
+            torch.testing.assert_close(y[run], torch.from_numpy(standard), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close((own.unit * own.scale)[:, None], unit)
+
+
+@given(st.lists(FINITE, min_size=1, max_size=29))
+@settings(max_examples=100, deadline=None)
+def test_any_values_keep_their_order_and_map_back(values: list[float]) -> None:
+    given_values = torch.tensor([values], dtype=DTYPE)
+    y, own = all_of(given_values)
+    assert torch.isfinite(y).all()
+    assert y.abs().max().item() <= math.sqrt(len(values)) * (1 + 1e-12)
+    order = torch.argsort(given_values[0])
+    assert (y[0, order].diff() >= 0).all()
+    largest = max(map(abs, values))
+    assert (own.back(y) - given_values).abs().max().item() <= 1e-9 * largest + 1e-306
+
+
+@given(st.lists(st.lists(FINITE, max_size=29), min_size=1, max_size=4))
+@settings(max_examples=50, deadline=None)
+def test_a_run_of_a_ragged_batch_has_the_units_that_it_has_alone(runs: list[list[float]]) -> None:
+    x = [torch.full((len(values), 2), 0.5, dtype=DTYPE) for values in runs]
+    values = [torch.tensor(row, dtype=DTYPE) for row in runs]
+    together = observations(x, values)
+    for row, count in enumerate(map(len, runs)):
+        alone = observations(x[row : row + 1], values[row : row + 1])
+        torch.testing.assert_close(together.y[row, :count], alone.y[0], rtol=1e-12, atol=1e-14)
+        for field in dataclasses.fields(Units):
+            torch.testing.assert_close(
+                getattr(together.units, field.name)[row], getattr(alone.units, field.name)[0]
+            )
+
+
+def test_affine_units_are_location_and_scale() -> None:
+    location, scale = random_normal(11, 3), random_uniform(12, 3) + 0.5
+    own, y = Units.affine(location, scale), random_normal(13, 3, 7)
+    values = location[:, None] + scale[:, None] * y
+    torch.testing.assert_close(own(values), y)
+    torch.testing.assert_close(own.back(y), values)
+
+
+def test_units_of_affine_values_move_by_an_exact_shift_and_factor() -> None:
+    x, values = random_uniform(14, 3, 11, 2), random_normal(15, 3, 11)
+    old, new = standardised(x[:, :7], values[:, :7]), standardised(x, values)
+    assert new.units.power.tolist() == [1.0] * 3
+    shift, factor = new.rescaling(old.units)
+    torch.testing.assert_close(factor[:, None] * new.y + shift[:, None], old.units(values))
+    torch.testing.assert_close(factor, new.units.scale / old.units.scale)
+    shift, factor = new.rescaling(new.units)
+    assert (shift.tolist(), factor.tolist()) == ([0.0] * 3, [1.0] * 3)
+
+
+def test_units_of_other_powers_move_by_the_nearest_shift_and_factor() -> None:
+    """The moved values have the mean and the spread that they have in the last units."""
+    values = by_decades()
+    data = standardised(random_uniform(16, 3, 41, 2), values)
+    last = standardised(data.x[:, :5], values[:, :5]).units
+    assert last.power.tolist() == [1.0] * 3
+    assert data.units.power.tolist() == [0.0] * 3
+    shift, factor = data.rescaling(last)
+    seen = last(values)
+    torch.testing.assert_close(shift, seen.mean(-1), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(factor, seen.std(-1, correction=0), rtol=1e-9, atol=0)
+
+
+def test_a_run_of_one_value_moves_nowhere() -> None:
+    data = standardised(torch.full((1, 3, 2), 0.5, dtype=DTYPE), torch.full((1, 3), 7.0))
+    shift, factor = data.rescaling(standardised(data.x[:, :1], data.values[:, :1]).units)
+    assert (shift.item(), factor.item()) == (0.0, 1.0)
