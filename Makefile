@@ -16,7 +16,7 @@ help:
 	@echo "make bench        a suite of the benchmarks (SUITE=smoke), with its report"
 	@echo "make bench-check  fail if speed or regret got worse than what is stored"
 	@echo "make peers        install the peers of the benchmarks, each in an environment of its own"
-	@echo "make bench-quick  speed and regret against BoTorch, on this machine"
+	@echo "make bench-quick  speed against BoTorch, on this machine"
 	@echo "make clean        remove the environments and everything generated"
 
 # One stamp per environment: it is remade only when the requirements change.
@@ -65,7 +65,6 @@ peers: $(VENV)/.bench-installed
 
 bench-quick: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python benchmarks/regret.py
 
 clean:
 	rm -rf $(VENV) demo-output build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

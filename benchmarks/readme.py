@@ -6,7 +6,8 @@ A place for them is a pair of comments, and what is between them is replaced:
     <!-- gpbo bench end -->
 
 The words are titles of a report's sections, in small letters, and ``figure`` with a figure's name;
-for the suite ``speed`` there is ``comparison``.
+for the suite ``speed`` there is ``comparison``. ``stored`` in place of a suite has the tables of the
+module of that name.
 """
 
 import os
@@ -15,10 +16,11 @@ from pathlib import Path
 
 from gpbo.errors import InvalidData
 
-from . import report, speed_suite, suites, table
+from . import report, speed_suite, stored, suites, table
 from .report import Findings, Section
 
-_PLACE = re.compile(
+#: A pair of comments, and what is between them.
+PLACE = re.compile(
     r"(?P<begin><!-- gpbo bench (?P<suite>\w+): (?P<wanted>[^>]*?) -->\n)"
     r".*?(?P<end><!-- gpbo bench end -->)",
     re.DOTALL,
@@ -33,8 +35,8 @@ def rewrite(readme: Path, results: Path) -> int:
             ``figures`` the figures go.
 
     Raises:
-        InvalidData: a place asks for a suite without results, or for something that its report
-            does not have.
+        InvalidData: a place asks for a suite without results, or for something that its report or
+            what is stored does not have.
     """
 
     def filled(place: re.Match[str]) -> str:
@@ -42,12 +44,14 @@ def rewrite(readme: Path, results: Path) -> int:
         body = _body(place["suite"], wanted, readme.parent, results)
         return f"{place['begin']}{body}\n{place['end']}"
 
-    text, count = _PLACE.subn(filled, readme.read_text())
+    text, count = PLACE.subn(filled, readme.read_text())
     readme.write_text(text)
     return count
 
 
 def _body(suite: str, wanted: list[str], folder: Path, results: Path) -> str:
+    if suite == "stored":
+        return stored.markdown(wanted, results)
     source = results / f"{suite}.parquet"
     if suite == "speed":
         made: dict[str, Section] = {"comparison": (speed_suite.comparison(source), {})}

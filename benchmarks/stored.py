@@ -1,0 +1,238 @@
+"""Tables of what the scripts of this folder measured, from the files in which they keep it.
+
+    <!-- gpbo bench stored: suggestions, draws -->
+
+A name is one of `TABLES`. Before a table it says by which command and on which machine it was
+measured; it holds gpbo's figure, the peer's where there is one, and their ratio.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpbo.errors import InvalidData
+
+from .report import number, pipes, where
+
+_Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the README.
+
+    Attributes:
+        file: Of the results, without ``.json``.
+        command: What writes it.
+        columns: Their titles.
+        lines: Their cells, from the figures in the file.
+    """
+
+    file: str
+    command: str
+    columns: Sequence[str]
+    lines: Callable[[Any], Iterable[Sequence[str]]]
+
+
+def markdown(names: Sequence[str], results: Path) -> str:
+    """The tables of these names; of each command, where it measured them, before the first.
+
+    Raises:
+        InvalidData: there is no such table, or nothing was measured for it.
+    """
+    parts, said = [], set()
+    for name in names:
+        if name not in TABLES:
+            raise InvalidData(f"{name!r} of what is stored: expected one of {', '.join(TABLES)}")
+        table = TABLES[name]
+        path = results / f"{table.file}.json"
+        if not path.exists():
+            raise InvalidData(f"{path}: expected what `python benchmarks/{table.command}` measures")
+        kept = json.loads(path.read_text())
+        if path not in said:
+            parts.append(f"`python benchmarks/{table.command}`. {where(kept['machine'])}")
+            said.add(path)
+        parts.append(pipes(table.columns, table.lines(kept["figures"])))
+    return "\n\n".join(parts)
+
+
+def _size(row: _Row) -> str:
+    return f"n={row['n']}, d={row['d']}"
+
+
+def _seconds(value: float, note: str = "") -> str:
+    return f"{number(value)} s{note}"
+
+
+def _suggestions(figures: Any) -> Iterable[Sequence[str]]:
+    for row in figures["suggestion"]:
+        times = (_seconds(row["gpbo_s"]), _seconds(row["botorch_map_s"]))
+        yield f"one suggestion, warm, {_size(row)}", *times, number(1 / row["ratio"])
+
+
+def _draws(figures: Any) -> Iterable[Sequence[str]]:
+    for row in figures["sampling"]:
+        for start in ("cold", "warm"):
+            times = (_seconds(row[f"{start}_s"]), _seconds(row["botorch_s"]))
+            yield f"draws, {start}, {_size(row)}", *times, number(row[f"{start}_ratio"])
+
+
+def _effective(figures: Any) -> Iterable[Sequence[str]]:
+    for row in figures["sampling"]:
+        yield (
+            _size(row),
+            number(row["warm_ess_bulk"]),
+            f"{number(row['botorch_ess_of_kept'])} of {row['botorch_kept_draws']}",
+            number(row["cold_rhat"]),
+            number(row["warm_rhat"]),
+        )
+
+
+def _replications(figures: Any) -> Iterable[Sequence[str]]:
+    case, peer = figures["case"], figures["botorch"]
+    of = f"{case['problem']}, {case['budget']} evaluations"
+    for row in figures["gpbo"]:
+        seconds = peer["seconds"] / peer["runs"] * row["runs"]
+        yield (
+            f"{of}, runs: {row['runs']}, {row['method'].removeprefix('gpbo, ')}",
+            _seconds(row["seconds"], f", regret {number(row['regret'])}"),
+            _seconds(seconds, f", regret {number(peer['regret'])}"),
+            number(row["ratio"]),
+        )
+
+
+def _updates(figures: Any) -> Iterable[Sequence[str]]:
+    for row in figures["updates"]:
+        yield (
+            f"posterior updates, {row['runs']} runs x 16 chains, {_size(row)}",
+            f"{number(row['updates_per_s'])} a second",
+            _seconds(row["botorch_s"], " each, 1 chain (NUTS)"),
+            number(row["ratio"]),
+        )
+
+
+def _ascent(figures: Any) -> Iterable[Sequence[str]]:
+    for row in figures["ascent"]:
+        yield (
+            f"maxima of the acquisition, {row['runs']} runs x 16 draws x 20 restarts, {_size(row)}",
+            _seconds(row["gpbo_s"], f", as good in {100 * row['as_good']:.0f} % of the runs"),
+            _seconds(row["botorch_s"], ", one run after another"),
+            number(row["ratio"]),
+        )
+
+
+def _paths(figures: Any) -> Iterable[Sequence[str]]:
+    works = {
+        "draw": "functions drawn, {q} of 4096 waves (BoTorch's of 1024)",
+        "draw, 1024 features": "functions drawn, {q} of 1024 waves",
+        "batch": "functions and the minimum of each, {q}",
+    }
+    for row in figures["speed"]:
+        yield (
+            f"{works[row['work']].format(q=row['q'])}, {_size(row)}",
+            _seconds(row["gpbo_cpu_s"], f", {row['gpbo_MiB']:.0f} MiB"),
+            _seconds(row["botorch_cpu_s"], f", {row['botorch_MiB']:.0f} MiB"),
+            f"{number(row['times_less_cpu'])}, {number(row['times_less'])}",
+        )
+
+
+def _minima(figures: Any) -> Iterable[Sequence[str]]:
+    for row in figures["optimality"]:
+        share = round(row["own_minimum"] * row["q"])
+        yield f"{row['problem']}, {_size(row)}", f"{share} of {row['q']}"
+
+
+def _utilisation(figures: Any) -> Iterable[Sequence[str]]:
+    shares = {(row["strategy"], row["mode"]): row["steady"] for row in figures}
+    for strategy in dict.fromkeys(row["strategy"] for row in figures):
+        cells = (shares.get((strategy, mode)) for mode in ("async", "sync"))
+        yield f"`{strategy}`", *("" if share is None else f"{share:.3f}" for share in cells)
+
+
+def _storage(figures: Any) -> Iterable[Sequence[str]]:
+    for row in figures:
+        yield row["strategy"], number(row["ms_per_trial"]), number(row["kB_per_trial"])
+
+
+def _workers(figures: Any) -> Iterable[Sequence[str]]:
+    for row in figures["table"]:
+        after = next(cell for name, cell in row.items() if name.startswith("regret_after"))
+        yield (
+            row["case"],
+            f"`{row['method']}`",
+            number(row["evaluations"]),
+            row["regret_in_time"],
+            after,
+        )
+
+
+def _counts(figures: Any) -> Iterable[Sequence[str]]:
+    for row in figures["counts"]:
+        amounts = (number(row[name]) for name in ("asy", "syn", "ratio", "without_an_end"))
+        yield row["case"], f"{row['law']}, {row['workers']}", *amounts
+
+
+_BESIDE = ("work", "gpbo", "BoTorch", "BoTorch / gpbo")
+
+#: By name.
+TABLES = {
+    "suggestions": Table(
+        "speed",
+        "speed.py",
+        ("work", "gpbo, over draws", "BoTorch, point estimate", "BoTorch / gpbo"),
+        _suggestions,
+    ),
+    "draws": Table("speed", "speed.py", _BESIDE, _draws),
+    "effective": Table(
+        "speed",
+        "speed.py",
+        ("data", "effective draws of 16 x 24", "BoTorch's", "R-hat, cold", "R-hat, warm"),
+        _effective,
+    ),
+    "replications": Table("replications_branin", "replications.py", _BESIDE, _replications),
+    "updates": Table("updates-cpu", "speed.py updates", _BESIDE, _updates),
+    "ascent": Table("ascent-cpu", "speed.py ascent", _BESIDE, _ascent),
+    "paths": Table(
+        "thompson-cpu",
+        "speed.py thompson",
+        (
+            "work, seconds of the processor, memory",
+            "gpbo",
+            "BoTorch",
+            "times less time, and memory",
+        ),
+        _paths,
+    ),
+    "minima": Table(
+        "thompson-cpu", "speed.py thompson", ("functions of", "found their own minimum"), _minima
+    ),
+    "utilisation": Table(
+        "utilisation", "utilisation.py", ("strategy", "without waiting", "in step"), _utilisation
+    ),
+    "storage": Table(
+        "storage",
+        "storage.py --trials 200",
+        ("strategy", "ms of a trial", "kB of a trial"),
+        _storage,
+    ),
+    "workers": Table(
+        "kandasamy",
+        "kandasamy.py",
+        (
+            "case",
+            "method",
+            "evaluations",
+            "regret in the time (95 %)",
+            "regret after as many evaluations as all made (95 %)",
+        ),
+        _workers,
+    ),
+    "counts": Table(
+        "kandasamy",
+        "kandasamy.py",
+        ("case", "times, workers", "without waiting", "in step", "ratio", "in the limit"),
+        _counts,
+    ),
+}

@@ -1,0 +1,63 @@
+"""Tables of what scripts measured: from their files to Markdown."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gpbo.errors import InvalidData
+from gpbo_benchmarks import readme, stored
+from gpbo_benchmarks.record import RESULTS, machine
+
+MEASURED = [
+    name for name, table in stored.TABLES.items() if (RESULTS / f"{table.file}.json").exists()
+]
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_table_of_what_is_kept_has_a_cell_for_each_column(name: str) -> None:
+    _, text = stored.markdown([name], RESULTS).split("\n\n")
+    header, _, *lines = text.splitlines()
+    assert lines
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert len(cells) == header.count("|") - 1
+        assert all(cells)
+
+
+def test_what_one_command_measured_is_said_once(tmp_path: Path) -> None:
+    for name in ("speed", "updates-cpu"):
+        shutil.copy(RESULTS / f"{name}.json", tmp_path)
+    text = stored.markdown(["suggestions", "draws", "updates"], tmp_path)
+    assert text.count("`python benchmarks/speed.py`. Commit") == 1
+    assert text.count("`python benchmarks/speed.py updates`. Commit") == 1
+    assert text.count("| :-- |") == 3
+
+
+def test_a_readme_holds_the_figures_of_the_files(tmp_path: Path) -> None:
+    rows = [{"strategy": "random", "ms_per_trial": 1.23456, "kB_per_trial": 0.5}]
+    kept = {"machine": machine(), "figures": rows}
+    (tmp_path / "storage.json").write_text(json.dumps(kept))
+    file = tmp_path / "README.md"
+    file.write_text("<!-- gpbo bench stored: storage -->\nold\n<!-- gpbo bench end -->\n")
+    assert readme.rewrite(file, tmp_path) == 1
+    assert "| random | 1.23 | 0.5 |" in file.read_text()
+    assert "old" not in file.read_text()
+
+
+def test_the_repositorys_readme_asks_for_what_there_is() -> None:
+    """Every place of it can be filled from what is kept; filled, it is what is there."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    for place in readme.PLACE.finditer(text):
+        if place["suite"] == "stored":
+            names = [name.strip() for name in place["wanted"].split(",")]
+            body = stored.markdown(names, RESULTS)
+            assert place[0] == f"{place['begin']}{body}\n{place['end']}"
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="'bogus' of what is stored: expected one of suggestions"):
+        stored.markdown(["bogus"], tmp_path)
+    with pytest.raises(InvalidData, match=r"speed\.json: expected what `python benchmarks/speed"):
+        stored.markdown(["draws"], tmp_path)
