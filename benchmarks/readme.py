@@ -6,8 +6,8 @@ A place for them is a pair of comments, and what is between them is replaced:
     <!-- gpbo bench end -->
 
 The words are titles of a report's sections, in small letters, and ``figure`` with a figure's name;
-for the suite ``speed`` there is ``comparison``. ``stored`` in place of a suite has the tables of the
-module of that name.
+for the suite ``speed`` there is ``comparison``. ``stored`` in place of a suite has the tables of
+the module of that name.
 """
 
 import os

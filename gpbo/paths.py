@@ -245,15 +245,13 @@ class _Normals:
         cls, streams: Sequence[Streams], sets: int, members: int, sizes: tuple[int, int, int]
     ) -> "_Normals":
         features, *others = sizes
-        places = streams[0].runs, sets, members
-        device, rounded = streams[0].device, _BLOCK * math.ceil(sum(sizes) / _BLOCK)
-        amplitudes = torch.zeros(*places, features, dtype=_SINGLE, device=device)
-        normals = torch.zeros(*places, sum(others), dtype=DTYPE, device=device)
+        rounded = _BLOCK * math.ceil(sum(sizes) / _BLOCK)
+        shape = streams[0].runs, sets, members, rounded
+        normals = torch.zeros(shape, dtype=_SINGLE, device=streams[0].device)
         for j, path in enumerate(streams):
-            drawn = path.normal(rounded, dtype=_SINGLE)[:, : sum(sizes)]
-            amplitudes[:, j % sets, j // sets] = drawn[:, :features]
-            normals[:, j % sets, j // sets] = drawn[:, features:]
-        return cls(amplitudes, *normals.split(others, -1))
+            path.fill_normal(normals[:, j % sets, j // sets])
+        rest = normals[..., features : sum(sizes)].to(DTYPE)
+        return cls(normals[..., :features], *rest.split(others, -1))
 
 
 def _frequencies(count: int, surrogate: Surrogate, streams: Streams) -> Float[Tensor, "r w d"]:

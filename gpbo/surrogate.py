@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gpbo.backend import Streams
+from gpbo.data import capacity
 from gpbo.errors import InvalidData
 from gpbo.kernels import check_nu, matern, matern_and_slope, squared_distances
 from gpbo.linalg import add_diagonal, append_inverse_lower, inverse_lower, jittered_cholesky
@@ -212,10 +213,18 @@ class Surrogate:
         pending_mask: Bool[Tensor, "r m"],
         whitened: Float[Tensor, "r s m"],
     ) -> "Surrogate":
-        """Conditioned on pending points too, with these whitened residuals."""
+        """Conditioned on pending points too, with these whitened residuals.
+
+        They are padded as results are, so that the points of a batch, which are pending one after
+        another, make few shapes on a GPU.
+        """
         count = pending.shape[1]
         if count == 0:
             return self
+        room = capacity(count, pending.device) - count
+        pending = torch.nn.functional.pad(pending, (0, 0, 0, room))
+        pending_mask = torch.nn.functional.pad(pending_mask, (0, room))
+        whitened = torch.nn.functional.pad(whitened, (0, room))
         pending = torch.where(pending_mask[..., None], pending, 0.5)
         z, z_pending = self._z(), _scaled(pending, self.lengthscale)
         present = pending_mask[:, None, :, None]

@@ -499,6 +499,17 @@ def test_present_pending_points_are_not_changed_by_absent_ones() -> None:
     assert_same(surrogate.fantasize(moved, some, streams()), fantasised, points(), atol=0.0)
 
 
+def test_pending_points_have_room_as_results_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, where the points of a batch would be a shape each."""
+    surrogate, (pending, mask) = problem(masked=4).condition(), some_pending(R)
+    exact = surrogate.fantasize(pending, mask, streams())
+    monkeypatch.setattr("gpbo.surrogate.capacity", lambda count, device: count + 3)
+    roomy = surrogate.fantasize(pending, mask, streams())
+    assert roomy.x.shape[1] == exact.x.shape[1] + 3
+    assert not roomy.mask[:, -3:].any()
+    assert_same(roomy, exact, points(), atol=1e-12)
+
+
 def test_no_pending_point_is_no_fantasy() -> None:
     surrogate = problem().condition()
     none = torch.zeros(R, 0, D, dtype=DTYPE)

@@ -1,0 +1,57 @@
+"""The experiments of Kandasamy et al.: what is run, and what is said of it."""
+
+import math
+
+import torch
+
+from gpbo.strategies import RandomSearch
+from gpbo_benchmarks import kandasamy
+from gpbo_benchmarks.kandasamy import CASES, Method
+
+METHODS = {
+    "seqRAND": Method(RandomSearch(), "async", 1),
+    "synRAND": Method(RandomSearch(), "sync"),
+    "asyRAND": Method(RandomSearch(), "async"),
+}
+
+
+def test_a_single_worker_goes_on_until_it_has_made_as_many_evaluations() -> None:
+    done = dict(kandasamy.run_all(CASES["branin"], METHODS, horizon=11.0, runs=3))
+    fewest = min(int(done[name].evaluations.min()) for name in ("synRAND", "asyRAND"))
+    assert fewest > 16  # a worker alone makes about 11
+    assert done["seqRAND"].evaluations.tolist() == [fewest] * 3
+    assert (done["seqRAND"].told[:, -1] > 11.0).all()
+    assert list(done) == ["synRAND", "asyRAND", "seqRAND"]
+
+
+def test_single_workers_alone_stop_with_the_clock() -> None:
+    alone = {"seqRAND": METHODS["seqRAND"]}
+    done = dict(kandasamy.run_all(CASES["branin"], alone, horizon=7.0, runs=3))
+    assert (done["seqRAND"].evaluations < 12).all()
+
+
+def test_methods_are_compared_in_time_and_at_as_many_evaluations() -> None:
+    done = dict(kandasamy.run_all(CASES["branin"], METHODS, horizon=7.0, runs=3))
+    rows = {row["method"]: row for row in kandasamy.summarise("branin", done, 7.0)}
+    fewest = int(done["seqRAND"].evaluations[0])
+    for method, runs in done.items():
+        end = runs.regret_at(torch.tensor([7.0]).double())[:, 0]
+        assert rows[method]["regret_in_time"] == kandasamy.written(end)
+        equal = kandasamy.written(runs.regret[:, fewest - 1])
+        assert rows[method][f"regret_after_{fewest}"] == equal
+    assert rows["asyRAND"]["asy-syn_in_time"]
+    assert not rows["synRAND"]["asy-syn_in_time"]
+
+
+def test_the_longest_of_a_batch_is_what_the_law_says() -> None:
+    """Of four exponential times the longest has the mean 1 + 1/2 + 1/3 + 1/4."""
+    expected = sum(1 / number for number in range(1, 5))
+    assert math.isclose(kandasamy.longest("exponential", 4), expected, rel_tol=0.03)
+    assert kandasamy.longest("constant", 4) == 1.0
+
+
+def test_a_sum_over_blocks_has_the_minimum_of_each() -> None:
+    problem = CASES["hartmann12"].build()
+    assert problem.dim == 12
+    least = problem.function(problem.unshifted_minimizers.to(torch.float64))
+    torch.testing.assert_close(least, torch.full_like(least, problem.optimum), rtol=1e-5, atol=0)
