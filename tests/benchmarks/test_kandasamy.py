@@ -16,11 +16,11 @@ METHODS = {
 
 
 def test_a_single_worker_goes_on_until_it_has_made_as_many_evaluations() -> None:
-    done = dict(kandasamy.run_all(CASES["branin"], METHODS, horizon=11.0, runs=3))
+    done = dict(kandasamy.run_all(CASES["branin"], METHODS, horizon=15.0, runs=3))
     fewest = min(int(done[name].evaluations.min()) for name in ("synRAND", "asyRAND"))
-    assert fewest > 16  # a worker alone makes about 11
+    assert fewest > 18  # a worker alone makes 14 to 18
     assert done["seqRAND"].evaluations.tolist() == [fewest] * 3
-    assert (done["seqRAND"].told[:, -1] > 11.0).all()
+    assert (done["seqRAND"].told[:, -1] > 15.0).all()
     assert list(done) == ["synRAND", "asyRAND", "seqRAND"]
 
 
