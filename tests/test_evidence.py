@@ -59,7 +59,7 @@ def _wide_lengthscale(u: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 def _dimension_scaled(u: Tensor, dim: int) -> tuple[Natural, Tensor]:
     lengthscale, first = _wide_lengthscale(u[:dim], dim)
     outputscale, second = _exp(td.LogNormal(number(0.0), number(1.0)), u[dim])
-    noise, third = _exp(td.LogNormal(number(-6.0), number(3.0)), u[dim + 1])
+    noise, third = _exp(td.LogNormal(number(-8.0), number(2.0)), u[dim + 1])
     natural = (lengthscale, outputscale, noise + 1e-6, u[dim + 2])
     return natural, first + second + third + _standard_mean(u[dim + 2])
 

@@ -127,7 +127,7 @@ def test_a_fit_made_meanwhile_is_asked_from() -> None:
     sizes = []
 
     def objective(params: dict[str, Any]) -> float:
-        time.sleep(0.05)
+        time.sleep(0.2)  # several times what a fit takes, on a busy machine too
         return (params["x"] - 0.3) ** 2
 
     class Noting(ThompsonSampling):

@@ -191,7 +191,12 @@ def test_how_many_paths_are_searched_at_a_time_changes_nothing(
 
     monkeypatch.setattr(thompson, "maxima", noting)
     monkeypatch.setattr(thompson, "_CPU_NUMBERS", 1)
-    torch.testing.assert_close(found(), whole, rtol=0, atol=1e-5)
+    parts = found()
+    # Starts are ranked by sums in single precision, which round otherwise in other shapes, and an
+    # ascent that begins elsewhere ends at the same value: at a minimum x is off by its root.
+    values = [paths(points[:, :, None])[..., 0] for points in (parts, whole)]
+    torch.testing.assert_close(*values, rtol=0, atol=1e-7)
+    torch.testing.assert_close(parts, whole, rtol=0, atol=3e-4)
     assert searched == [16, 16, 5]
     assert ((whole >= lower) & (whole <= upper)).all()
 
@@ -205,7 +210,7 @@ def test_there_may_be_more_starts_than_the_usual_short_list_has_points() -> None
 
 def test_the_search_grows_with_the_dimension_and_not_in_a_box() -> None:
     scouts = [default_search(cube(dim), confined=False).scouts for dim in (1, 6, 10, 20, 200)]
-    assert scouts == [64, 64, 130, 512, 512]
+    assert scouts == [64, 64, 125, 1000, 1024]
     assert default_search(cube(20), confined=True).scouts == 64
 
 
