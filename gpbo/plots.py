@@ -74,7 +74,7 @@ class Slice:
         axis: How to lay out the positions.
         labels: The listed values; empty for numbers.
         positions: Where the surrogate was evaluated.
-        mean: Its mean over the hyperparameter draws there, in the user's units.
+        median: Its median over the hyperparameter draws there, in the user's units.
         low, high: A 95 % band of the function, observation noise not included.
         best: Where the best trial is, and its value.
         observed: Where the completed trials are, and their values.
@@ -85,7 +85,7 @@ class Slice:
     axis: Literal["linear", "log", "reverse_log", "listed"]
     labels: tuple[str, ...]
     positions: tuple[float, ...]
-    mean: tuple[float, ...]
+    median: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
     best: tuple[float, float]
@@ -148,7 +148,7 @@ def slices_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Slic
 
 
 def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure:
-    """The surrogate's mean and 95 % band along each parameter, through the best trial.
+    """The surrogate's median and 95 % band along each parameter, through the best trial.
 
     Trials lie off the slices by their other parameters: the closer to the best one, the darker.
 
@@ -171,10 +171,10 @@ def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure
     for axes in grid[:, 0]:
         axes.set_ylabel("value")
     bands = [value for part in data for value in (*part.low, *part.high)]
-    means = [value for part in data for value in part.mean]
+    medians = [value for part in data for value in part.median]
     values = [value for _, value in data[0].observed]
     shown = [*values, *np.quantile(bands, [0.05, 0.95])]
-    _set_value_axis(grid[0, 0], shown, keep=[data[0].best[1], min(means), max(means)])
+    _set_value_axis(grid[0, 0], shown, keep=[data[0].best[1], min(medians), max(medians)])
     _legend(figure)
     return _written(figure, path)
 
@@ -209,19 +209,19 @@ class _Posterior:
         self._sign = 1.0 if optimizer.direction == "minimize" else -1.0
 
     def at(self, rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The middle, the lower and the upper end of the band, ``[q]`` each.
+        """The median, the lower and the upper end of the band, ``[q]`` each.
 
-        They are quantiles, which go through the units of the values as these do.
+        A bent scale maps quantiles to quantiles, and means to no means.
         """
         points = self._space.encode(rows).to(self._data.x.device).unsqueeze(0)
         mean, variance = self._surrogate.moments(points)
         spread = variance.mean(1) + mean.var(1, correction=0)
         width = self._sign * _BAND * spread.sqrt()
-        middle, low, high = (
+        median, low, high = (
             self._sign * self._data.units.back(mean.mean(1) + shift)[0].cpu().numpy()
             for shift in (torch.zeros_like(width), -width, width)
         )
-        return middle, low, high
+        return median, low, high
 
 
 def _slice(
@@ -233,7 +233,7 @@ def _slice(
 ) -> Slice:
     name = parameter.name
     values = parameter.grid(_POINTS)
-    mean, low, high = posterior.at([{**best.params, name: value} for value in values])
+    median, low, high = posterior.at([{**best.params, name: value} for value in values])
     listed = isinstance(parameter, Categorical | Ordinal)
 
     def place(trial: Trial) -> tuple[float, float]:
@@ -245,7 +245,7 @@ def _slice(
         axis=parameter.scale if isinstance(parameter, Real | Integer) else "listed",
         labels=tuple(map(str, values)) if listed else (),
         positions=tuple(float(i if listed else value) for i, value in enumerate(values)),
-        mean=tuple(mean.tolist()),
+        median=tuple(median.tolist()),
         low=_finite(low),
         high=_finite(high),
         best=place(best),
@@ -337,17 +337,17 @@ def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> 
 
 
 def _paint_slice(axes: Axes, part: Slice) -> None:
-    positions, mean = _drawable(part.positions), _drawable(part.mean)
+    positions, median = _drawable(part.positions), _drawable(part.median)
     low, high = _drawable(part.low), _drawable(part.high)
     colour = _COLOURS[0]
     if part.axis == "listed":
         axes.bar(positions, high - low, 0.5, bottom=low, color=colour, alpha=0.2, linewidth=0)
-        axes.hlines(mean, positions - 0.25, positions + 0.25, color=colour, linewidth=2)
+        axes.hlines(median, positions - 0.25, positions + 0.25, color=colour, linewidth=2)
         axes.set_xticks(positions, part.labels)
         axes.set_xlim(-0.6, len(positions) - 0.4)
     else:
         axes.fill_between(positions, low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(positions, mean, color=colour, linewidth=2)
+        axes.plot(positions, median, color=colour, linewidth=2)
         _set_position_axis(axes, part.axis, positions)
     where, values = _drawable(part.observed).T
     # A trial's shade says how near it lies to the slice; even the farthest stays visible.
@@ -366,7 +366,7 @@ def _legend(figure: Figure) -> None:
     dots = Line2D([], [], marker="o", color="0.35", linestyle="", markersize=4, mew=0)
     figure.legend(
         [Line2D([], [], color=blue), Patch(color=blue, alpha=0.2, linewidth=0), dots, star],
-        ["mean", "95 % band", "trials, darker near the best", "best trial"],
+        ["median", "95 % band", "trials, darker near the best", "best trial"],
         loc="outside upper center",
         ncols=4,
         frameon=False,

@@ -107,8 +107,8 @@ def test_a_slice_holds_the_surrogate_along_the_parameter_in_user_units(result: R
     assert slices["kind"].best[0] == ("relu", "tanh").index(best.params["kind"])
     for part in slices.values():
         assert len(part.observed) == len(part.closeness) == len(result.optimizer.completed)
-        assert (np.array(part.low) <= part.mean).all()
-        assert (np.array(part.high) >= part.mean).all()
+        assert (np.array(part.low) <= part.median).all()
+        assert (np.array(part.high) >= part.median).all()
         assert max(part.closeness) == 1.0
         assert min(part.closeness) == 0.0
 
@@ -120,9 +120,9 @@ def test_the_slices_meet_at_the_best_trial_where_the_surrogate_knows_the_value()
     assert best is not None
     slices = {part.name: part for part in plots.slices_data(result)}
     depth = slices["depth"]
-    here = depth.mean[int(depth.positions.index(best.params["depth"]))]
+    here = depth.median[int(depth.positions.index(best.params["depth"]))]
     width = slices["width"]
-    there = width.mean[int(width.best[0])]
+    there = width.median[int(width.best[0])]
     assert here == pytest.approx(there, abs=1e-9)
     assert here == pytest.approx(best.value, abs=0.5)
 
@@ -147,7 +147,7 @@ def test_the_band_holds_the_disagreement_of_the_draws(monkeypatch: pytest.Monkey
     monkeypatch.setattr(optimizer, "fit", lambda **options: fit)
     (part,) = plots.slices_data(optimizer)
     # Values 3 and 7 have mean 5 and deviation 2.
-    assert part.mean[-1] == pytest.approx(5.0)
+    assert part.median[-1] == pytest.approx(5.0)
     assert part.high[-1] == pytest.approx(5.0 + 1.96 * 2.0, abs=1e-3)
     assert part.low[-1] == pytest.approx(5.0 - 1.96 * 2.0, abs=1e-3)
 
@@ -155,7 +155,7 @@ def test_the_band_holds_the_disagreement_of_the_draws(monkeypatch: pytest.Monkey
 def test_a_maximised_result_is_drawn_with_its_own_sign() -> None:
     down, up = optimized(), optimized("maximize", lambda params: -loss(params))
     for low, high in zip(plots.slices_data(down), plots.slices_data(up), strict=True):
-        np.testing.assert_allclose(low.mean, np.negative(high.mean), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(low.median, np.negative(high.median), rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(low.low, np.negative(high.high), rtol=1e-6, atol=1e-6)
 
 

@@ -121,10 +121,10 @@ def coordinates_data(optimizer: Optimizer) -> Coordinates:
 
 @dataclass(frozen=True)
 class Curve:
-    """The surrogate along a parameter: its mean and a 95 % band of the function."""
+    """The surrogate along a parameter: its median and a 95 % band of the function."""
 
     positions: tuple[float, ...]
-    mean: tuple[float, ...]
+    median: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
 
@@ -188,7 +188,7 @@ def _curves(optimizer: Optimizer) -> dict[str, Curve]:
             if part.labels
             else tuple(position(parameter, value) for value in part.positions)
         )
-        curves[part.name] = Curve(places, part.mean, part.low, part.high)
+        curves[part.name] = Curve(places, part.median, part.low, part.high)
     return curves
 
 

@@ -120,7 +120,7 @@ def coordinates(data: Coordinates, direction: str) -> go.Figure:
 
 
 def slices(parts: Sequence[Slice]) -> go.Figure:
-    """The trials over each parameter, with the surrogate's mean and band through the best."""
+    """The trials over each parameter, with the surrogate's median and band through the best."""
     columns = min(_COLUMNS, len(parts))
     rows = -(-len(parts) // columns)
     figure = make_subplots(
@@ -129,10 +129,10 @@ def slices(parts: Sequence[Slice]) -> go.Figure:
     _lay_out(figure, _ROW * rows + 60)
     values = [value for _, value in parts[0].observed]
     curves = [part.curve for part in parts if part.curve is not None]
-    means = [mean for curve in curves for mean in curve.mean]
+    medians = [median for curve in curves for median in curve.median]
     edges = [edge for curve in curves for edge in (*curve.low, *curve.high)]
     bulk = [float(edge) for edge in np.quantile(edges, [0.05, 0.95])] if edges else []
-    foot = _set_value_axis(figure, [*values, *bulk], means)
+    foot = _set_value_axis(figure, [*values, *bulk], medians)
     for number, part in enumerate(parts):
         place = {"row": number // columns + 1, "col": number % columns + 1}
         _slice(figure, part, foot, place, legend=number == 0)
@@ -177,19 +177,23 @@ def _surrogate(figure: go.Figure, part: Slice, place: dict[str, int], legend: bo
     if part.listed:
         figure.add_scatter(
             x=curve.positions,
-            y=curve.mean,
+            y=curve.median,
             mode="markers",
             marker={"symbol": "line-ew", "size": 22, "line": {"width": 3, "color": _BLUE}},
             error_y={
                 "type": "data",
                 "symmetric": False,
-                "array": [high - mean for high, mean in zip(curve.high, curve.mean, strict=True)],
-                "arrayminus": [mean - low for mean, low in zip(curve.mean, curve.low, strict=True)],
+                "array": [
+                    high - median for high, median in zip(curve.high, curve.median, strict=True)
+                ],
+                "arrayminus": [
+                    median - low for median, low in zip(curve.median, curve.low, strict=True)
+                ],
                 "color": _BAND,
                 "thickness": 16,
                 "width": 0,
             },
-            name="mean and 95 % band of the surrogate",
+            name="median and 95 % band of the surrogate",
             legendgroup="surrogate",
             showlegend=legend,
             hoverinfo="y",
@@ -210,10 +214,10 @@ def _surrogate(figure: go.Figure, part: Slice, place: dict[str, int], legend: bo
     )
     figure.add_scatter(
         x=curve.positions,
-        y=curve.mean,
+        y=curve.median,
         mode="lines",
         line={"color": _BLUE, "width": 2},
-        name="mean and 95 % band of the surrogate",
+        name="median and 95 % band of the surrogate",
         legendgroup="surrogate",
         showlegend=legend,
         hoverinfo="y",
