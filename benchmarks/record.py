@@ -70,7 +70,7 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str:
     """Of the checkout that this file is in; an installed package is in none."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).resolve().parent.parent
     if not (root / "pyproject.toml").exists():
         return "unknown"
     command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
