@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 PACKAGES = ("gpbo", "torch", "gpytorch", "botorch", "numpyro", "jax")
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def machine() -> dict[str, Any]:
