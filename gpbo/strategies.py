@@ -205,8 +205,8 @@ class ThompsonSampling:
 def default_search(space: Space, *, confined: bool) -> Search:
     """What finds nearly every function's own minimum, in a box or in the whole cube.
 
-    In 6 dimensions 64 scouts find all; in 20 those of three in four functions, 512 of 98 in a
-    hundred, and 1024 of all.
+    In 6 dimensions 64 scouts find all; in 20 those of three in four functions, 512 of 95 in
+    97, and 1024 of nearly all.
     """
     movable = _movable(space)
     scouts = 64 if confined else min(1024, max(64, round(movable**3 / 8)))
