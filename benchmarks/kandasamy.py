@@ -180,14 +180,15 @@ def run_all(
     In the time of many workers one makes few evaluations, and is compared at as many as the others
     make; so it goes on until it has made as many as the slowest of them.
     """
-    fewest = None
+    made: list[int] = []
     for name, method in sorted(of.items(), key=lambda item: item[1].workers == 1):
-        alone = method.workers == 1 and fewest is not None
-        ends = {"horizon": math.inf, "budget": fewest} if alone else {"horizon": horizon}
+        alone = method.workers == 1 and bool(made)
+        ends: dict[str, Any] = {"horizon": horizon}
+        if alone:
+            ends = {"horizon": math.inf, "budget": min(made)}
         done = run(case, method, **ends, **options)
         if not alone:
-            least = int(done.evaluations.min())
-            fewest = least if fewest is None else min(fewest, least)
+            made.append(int(done.evaluations.min()))
         yield name, done
 
 

@@ -113,7 +113,8 @@ def objective(case: Case, problem: Problem, seed: int) -> Evaluate:
 
 def kept_peer_trace(case: Case, peer: str, seed: int, folder: str) -> Trace:
     """The trace of a peer: the kept one of this version, problem and seed, or else a new one."""
-    path = _kept_at(Path(folder), case, peer, seed, installed(PEERS[peer]) or {})
+    key = _fingerprint(case, *_start(case, seed))
+    path = _kept_at(Path(folder), case, peer, seed, installed(PEERS[peer]) or {}, key)
     if path.exists():
         return Trace.from_plain(json.loads(path.read_text()))
     problem = case.of([seed])
@@ -144,19 +145,24 @@ def adopt_peer_traces(suite: Suite, traces: Iterable[Trace], folder: Path) -> in
         case = cases.get(trace.problem)
         if trace.method not in PEERS or case is None or case.budget != trace.budget:
             continue
-        evaluate = objective(case, case.of([trace.seed]), trace.seed)
-        design = initial_design(case, trace.seed)
-        values = [evaluate(params, number).value for number, params in enumerate(design)]
-        if _rounded(trace.values[: len(design)]) == _rounded(values):
-            _keep(_kept_at(folder, case, trace.method, trace.seed, trace.versions), trace)
+        design, values = _start(case, trace.seed)
+        if _rounded(trace.values[: len(design)]) == values:
+            key = _fingerprint(case, design, values)
+            _keep(_kept_at(folder, case, trace.method, trace.seed, trace.versions, key), trace)
             adopted += 1
     return adopted
 
 
-def _kept_at(folder: Path, case: Case, peer: str, seed: int, versions: Mapping[str, str]) -> Path:
-    main = "-".join(versions.get(PEERS[peer].distributions[0], "unknown").split())
+def _start(case: Case, seed: int) -> tuple[list[Params], list[str]]:
+    """The initial design and its values, rounded."""
     evaluate, design = objective(case, case.of([seed]), seed), initial_design(case, seed)
-    key = _fingerprint(case, design, [evaluate(p, n).value for n, p in enumerate(design)])
+    return design, _rounded([evaluate(p, n).value for n, p in enumerate(design)])
+
+
+def _kept_at(
+    folder: Path, case: Case, peer: str, seed: int, versions: Mapping[str, str], key: str
+) -> Path:
+    main = "-".join(versions.get(PEERS[peer].distributions[0], "unknown").split())
     return folder / f"{peer}-{main}" / f"{case.name}-{key}" / f"seed-{seed}.json"
 
 
@@ -167,7 +173,7 @@ def _keep(path: Path, trace: Trace) -> None:
     partial.replace(path)
 
 
-def _fingerprint(case: Case, design: list[Params], values: list[float | None]) -> str:
+def _fingerprint(case: Case, design: list[Params], values: list[str]) -> str:
     """Changes with anything that the trace of a peer depends on, other than its version."""
     known: dict[str, Any] = {
         "budget": case.budget,
@@ -175,7 +181,7 @@ def _fingerprint(case: Case, design: list[Params], values: list[float | None]) -
         "noise": case.problem.noise,
         "space": repr(case.problem.space),
         "design": design,
-        "values": _rounded(values),
+        "values": values,
     }
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
 

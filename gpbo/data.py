@@ -51,9 +51,10 @@ class Observations:
         """
         _, before, spread = centred(last(self.values), self.mask)
         _, now, own_spread = centred(self.y, self.mask)
-        usual = last.equals(self.units) | (spread == 0) | (own_spread == 0)
-        factor = torch.where(usual, 1.0, spread / own_spread)
-        return torch.where(last.equals(self.units), 0.0, before - factor * now), factor
+        same = last.equals(self.units)
+        kept = same | (spread == 0) | (own_spread == 0)
+        factor = torch.where(kept, 1.0, spread / own_spread)
+        return torch.where(same, 0.0, before - factor * now), factor
 
     def with_pending(self, points: Float[Tensor, "r q d"]) -> "Observations":
         """The same results with ``points`` pending too."""

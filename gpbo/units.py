@@ -85,8 +85,7 @@ class Units:
 
     def _like(self, values: Float[Tensor, "r *any"]) -> tuple[Tensor, ...]:
         shape = (-1, *[1] * (values.ndim - 1))
-        own = (self.power, self.best, self.scale, self.centre, self.unit, self.worst)
-        return tuple(tensor.view(shape) for tensor in own)
+        return tuple(getattr(self, f.name).view(shape) for f in fields(self))
 
 
 def in_own_units(
@@ -103,8 +102,7 @@ def in_own_units(
     """
     if values.shape[1] == 0:
         zeros = values.new_zeros(values.shape[0])
-        ones = torch.ones_like(zeros)
-        return values, Units(ones, zeros, ones, zeros, ones, zeros)
+        return values, Units.affine(zeros, torch.ones_like(zeros))
     exponent = torch.frexp(values.abs().amax(-1)).exponent
     magnitude = torch.exp2(exponent.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT).to(DTYPE))
     scaled = values / magnitude.unsqueeze(-1)
