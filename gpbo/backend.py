@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gpbo.allocator import keep_freed_memory
 from gpbo.errors import InvalidOption
 
 #: Factorisations, densities and acquisitions are computed in double precision: close to an
@@ -61,13 +62,16 @@ def resolve_device(
     return resolved
 
 
-def threads_for(size: int, device: torch.device) -> AbstractContextManager[None]:
-    """Run with one thread where matrices of this size gain nothing from more of them.
+def settings_for(size: int, device: torch.device) -> AbstractContextManager[None]:
+    """Run under the settings of the process that make batches of matrices of this size fast.
 
-    LAPACK on batches of 50 x 50 matrices takes twice as long with two threads as with one, and
-    more threads make it worse; at 100 x 100 the two are level. The number of threads is a setting
-    of the whole process: it is put back at the end.
+    On a CPU, memory that is freed is kept from then on (`gpbo.allocator`). And there is one thread
+    where matrices gain nothing from more: LAPACK on batches of 50 x 50 matrices takes twice as
+    long with two threads as with one, and more threads make it worse; at 100 x 100 the two are
+    level. The number of threads is put back at the end.
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     small = device.type == "cpu" and size < _LEAST_PARALLEL_SIZE
     return _threads(1 if small else torch.get_num_threads())
 

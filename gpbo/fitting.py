@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gpbo.backend import Streams, threads_for
+from gpbo.backend import Streams, settings_for
 from gpbo.data import Observations
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
@@ -169,7 +169,7 @@ def fit(
     check_inference(inference)
     if not bool(data.mask.any(-1).all()):
         raise InvalidData("a run has no observation yet: expected at least one to fit to")
-    with threads_for(data.x.shape[1], data.x.device):
+    with settings_for(data.x.shape[1], data.x.device):
         return _fit(data, model or Model(), inference, sampling or Sampling(), warm, streams)
 
 

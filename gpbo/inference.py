@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from gpbo.ascent import maximize
-from gpbo.backend import DTYPE, Streams, threads_for
+from gpbo.backend import DTYPE, Streams, settings_for
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
 from gpbo.mcmc.annealing import anneal
@@ -156,7 +156,7 @@ def sample_hyperparameters(
     warmth = None if start is None else start.warmth
     if chains is None:
         chains = _CHAINS if warmth is None else warmth.position.shape[1]
-    with threads_for(x.shape[1], x.device):
+    with settings_for(x.shape[1], x.device):
         return draw(log_posterior, streams, schedule, chains=chains, warmth=warmth)
 
 

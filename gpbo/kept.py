@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gpbo.backend import threads_for
+from gpbo.backend import settings_for
 from gpbo.data import Observations
 from gpbo.fitting import Fit, FitReport, WarmState
 from gpbo.mcmc.sampling import Warmth
@@ -71,7 +71,7 @@ class Kept:
         divided by ``factor`` squared.
         """
         shift, factor = (each[:, None] for each in data.rescaling(self.units))
-        with threads_for(data.x.shape[1], data.x.device):
+        with settings_for(data.x.shape[1], data.x.device):
             surrogate = Surrogate.condition(
                 data.x,
                 data.y,

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gpbo.acquisition import LogExpectedImprovement, LogProbabilityOfImprovement
-from gpbo.backend import Streams, threads_for
+from gpbo.backend import Streams, settings_for
 from gpbo.candidates import Search, propose, raw_points
 from gpbo.data import Observations
 from gpbo.design import sobol
@@ -143,7 +143,7 @@ class ThompsonSampling:
     def _hallucinated(self, situation: Situation) -> Float[Tensor, "r d"]:
         data = situation.data
         surrogate = situation.fit().surrogate
-        with threads_for(data.x.shape[1] + data.pending.shape[1], data.x.device):
+        with settings_for(data.x.shape[1] + data.pending.shape[1], data.x.device):
             surrogate = surrogate.hallucinate(data.pending, data.pending_mask)
             return self._minima(situation, surrogate, 1).squeeze(1)
 
@@ -161,7 +161,7 @@ class ThompsonSampling:
         def shared(number: int) -> Streams:
             return situation.streams(f"waves-{number}", results)
 
-        with threads_for(surrogate.x.shape[1], surrogate.x.device):
+        with settings_for(surrogate.x.shape[1], surrogate.x.device):
             region = self._region(space)
             search = self.search or default_search(space, confined=region is not None)
             screen, within = situation.streams("screen", results), None
@@ -255,7 +255,7 @@ def _improve(
     """The maximiser of an acquisition that looks for improvement, times the chance of a value."""
     data = situation.data
     known = situation.fit().surrogate
-    with threads_for(data.x.shape[1] + data.pending.shape[1], data.x.device):
+    with settings_for(data.x.shape[1] + data.pending.shape[1], data.x.device):
         streams = situation.streams("fantasy")
         surrogate = known.fantasize(data.pending, data.pending_mask, streams)
         return propose(

@@ -17,9 +17,9 @@ from gpbo.backend import (
     DTYPE,
     Streams,
     resolve_device,
+    settings_for,
     stream_seed,
     threads_beside,
-    threads_for,
 )
 from gpbo.errors import InvalidOption
 
@@ -235,6 +235,6 @@ def test_busy_workers_leave_threads_to_all_that_starts_beside_them(workers: int,
 @pytest.mark.usefixtures("_four_threads")
 @pytest.mark.parametrize(("size", "threads"), [(2, 1), (127, 1), (128, 4)])
 def test_small_matrices_get_one_thread(size: int, threads: int) -> None:
-    with threads_for(size, torch.device("cpu")):
+    with settings_for(size, torch.device("cpu")):
         assert torch.get_num_threads() == threads
     assert torch.get_num_threads() == 4
