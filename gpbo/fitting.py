@@ -24,7 +24,15 @@ from gpbo.inference import (
 from gpbo.mcmc.sampling import Kernel
 from gpbo.rows import put, selected
 from gpbo.surrogate import Surrogate
-from gpbo.warm_start import WarmState, carried_over, drawn_anew, latest_draws, started_afresh
+from gpbo.warm_start import (
+    MOST_ROUNDS,
+    WarmState,
+    carried_over,
+    drawn_anew,
+    latest_draws,
+    rounds_due,
+    started_afresh,
+)
 
 __all__ = ["Fit", "FitReport", "Inference", "Model", "Sampling", "WarmState", "fit"]
 
@@ -52,15 +60,16 @@ class Sampling:
         chains: Chains of a run.
         warmup: Transitions after a cold start before the kept ones.
         draws: Transitions kept per chain after a cold start.
-        warm_draws: Transitions per chain in a warm start. One observation more hardly moves the
-            posterior, so all of them are kept.
+        warm_draws: Transitions per chain in a round of a warm start, all of them kept. One
+            observation more hardly moves most posteriors, and a round is enough for them; others
+            get two or four.
         kept: Draws that the surrogate averages over, the latest of every chain.
     """
 
     chains: int = 16
     warmup: int = 8
     draws: int = 24
-    warm_draws: int = 8
+    warm_draws: int = 4
     kept: int = 16
 
     def __post_init__(self) -> None:
@@ -251,25 +260,28 @@ def _sample(
 
     A cold run whose chains disagree does. Chains of a warm start that disagree are those of a
     posterior with several modes, most often, and go on at the next fit anyway; there it is a run
-    whose chains were drawn anew, or whose draws are of no use, which settles its step size again.
+    whose draws are of no use, which settles its step size again, and one whose posterior has moved:
+    by how much the weights tell (`rounds_due`).
     """
     if warm is None:
         schedule = schedule_for(sampling.warmup, sampling.draws, cold=True, kernel=kernel)
         draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=None)
         settling = _in_trouble(draws)
-        going_on = torch.zeros_like(settling)
+        rounds = torch.ones(data.runs, dtype=torch.long, device=data.y.device)
         log_weight, afresh = torch.zeros_like(draws.warmth.value), data.counts.to(data.y)
     else:
         schedule = schedule_for(0, sampling.warm_draws, cold=False, kernel=kernel)
         warm, spent = started_afresh(warm, log_posterior, data, streams)
-        warmth, log_weight, renewed = drawn_anew(warm, streams)
+        rounds = rounds_due(warm, spent > 0)
+        warmth, log_weight = drawn_anew(warm, streams)
         draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=warmth)
         draws = _with_steps(draws, spent)
         settling, afresh = _is_broken(draws), warm.afresh
-        going_on = renewed & ~settling
-    for more_for, warmup in ((settling, schedule.draws), (going_on, 0)):
-        if bool(more_for.any()):
-            runs = torch.nonzero(more_for)[:, 0]
+    going_on = [(settling, schedule.draws)]
+    going_on += [((rounds > number) & ~settling, 0) for number in range(1, int(rounds.max()))]
+    for due, warmup in going_on:
+        if bool(due.any()):
+            runs = torch.nonzero(due)[:, 0]
             more = draw(
                 log_posterior.select(runs),
                 streams.select(runs.tolist()),
@@ -280,7 +292,7 @@ def _sample(
             draws = put(draws, runs, _with_steps(more, draws.info.leapfrog_steps[runs]))
     latest = latest_draws(draws, warm, sampling.draws)
     state = WarmState(draws.warmth, log_weight, latest, data.units, afresh)
-    return draws, state, (settling | going_on).cpu()
+    return draws, state, (settling | (rounds == MOST_ROUNDS)).cpu()
 
 
 def _with_steps(draws: HyperparameterDraws, steps: Float[Tensor, "r"]) -> HyperparameterDraws:

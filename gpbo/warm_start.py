@@ -8,7 +8,7 @@ the density of what came in, and drawn anew where the weights have grown uneven.
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpbo.backend import Streams
@@ -27,6 +27,9 @@ _FAR_OUT = 10.0
 #: start afresh, from the prior, when they are worth less than the second one, or there are so many
 #: times the results of the last time.
 _LEAST_WORTH, _COLLAPSED, _AFRESH = 0.5, 0.25, 2.0
+#: A round of transitions is enough for chains worth more than this share; others need two, and
+#: those that were drawn anew most of all.
+_STEADY, MOST_ROUNDS = 0.8, 4
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,15 @@ def started_afresh(
     return afresh, spent.index_copy(0, runs, steps)
 
 
-def drawn_anew(
-    warm: WarmState, streams: Streams
-) -> tuple[Warmth, Float[Tensor, "r c"], Bool[Tensor, "r"]]:
-    """The chains, drawn anew where their weights are uneven; the weights; and which runs' were."""
+def rounds_due(warm: WarmState, afresh: Bool[Tensor, "r"]) -> Int[Tensor, "r"]:
+    """How many rounds of transitions the chains need: the more, the less they are worth."""
+    share = worth(warm.log_weight) / warm.log_weight.shape[1]
+    moved = (share < _STEADY) | afresh
+    return torch.where(share < _LEAST_WORTH, MOST_ROUNDS, 1 + moved.long())
+
+
+def drawn_anew(warm: WarmState, streams: Streams) -> tuple[Warmth, Float[Tensor, "r c"]]:
+    """The chains, drawn anew where their weights are uneven, and the weights."""
     warmth, log_weight = warm.warmth, warm.log_weight
     chains = log_weight.shape[1]
     renewed = worth(log_weight) < _LEAST_WORTH * chains
@@ -132,7 +140,7 @@ def drawn_anew(
     ancestors = torch.where(renewed[:, None], drawn, own)
     position = warmth.position.gather(1, ancestors[..., None].expand_as(warmth.position))
     again = replace(warmth, position=position, value=warmth.value.gather(1, ancestors))
-    return again, log_weight.masked_fill(renewed[:, None], 0.0), renewed
+    return again, log_weight.masked_fill(renewed[:, None], 0.0)
 
 
 def latest_draws(

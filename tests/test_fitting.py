@@ -395,7 +395,7 @@ def test_an_observation_as_expected_costs_little_and_a_surprise_gets_more_transi
     assert (steps[[0, 2]] < 0.2 * before.report.leapfrog_steps[[0, 2]]).all()
     assert steps[1] > 2 * steps[[0, 2]].max()
     assert warm.report.transitions == Sampling().warm_draws
-    # Six transitions tell no R-hat, but with those of the fit before there are enough.
+    # So few transitions tell no R-hat, but with those of the fit before there are enough.
     assert torch.isfinite(warm.report.rhat).all()
     assert warm.warm is not None
     assert warm.warm.recent.shape[2] == Sampling().draws
@@ -473,10 +473,11 @@ def test_chains_gather_the_predictive_density_of_what_comes_in_as_their_weight()
 def test_chains_of_uneven_weights_are_drawn_anew_and_sample_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One chain of run 1 holds three quarters of the weight, and the other runs' are even."""
+    """Run 0's chains are even, one of run 1 has three quarters of the weight, one of run 2 half."""
     data, warm = _data(), _warm()
     log_weight = torch.zeros(RUNS, BRIEF.chains, dtype=DTYPE)
     log_weight[1, 2] = math.log(3 * (BRIEF.chains - 1))
+    log_weight[2, 1] = math.log(BRIEF.chains - 1)
     starts: list[Warmth] = []
     monkeypatch.setattr(fitting, "draw", _observing(starts))
     found = fit(data, sampling=BRIEF, warm=replace(warm, log_weight=log_weight), streams=_streams())
@@ -484,12 +485,12 @@ def test_chains_of_uneven_weights_are_drawn_anew_and_sample_longer(
     torch.testing.assert_close(begun[[0, 2]], old[[0, 2]])
     descendants = (begun[1] == old[1, 2]).all(-1).sum()
     assert descendants == 3
-    assert len(starts) == 2
-    assert starts[1].position.shape[0] == 1
+    assert [len(start.position) for start in starts] == [RUNS, 2, 1, 1]
     assert found.warm is not None
-    assert (found.warm.log_weight == 0).all()
-    spent = found.report.leapfrog_steps
-    assert spent[1] > spent[0] == spent[2]
+    assert (found.warm.log_weight[:2] == 0).all()
+    weights = torch.softmax(found.warm.log_weight[2], -1)
+    torch.testing.assert_close(weights, torch.softmax(log_weight[2], -1), rtol=1e-8, atol=1e-8)
+    assert found.report.leapfrog_steps.argsort().tolist() == [0, 2, 1]
 
 
 @pytest.mark.parametrize("why", ["twice the results", "a posterior that is another one"])
