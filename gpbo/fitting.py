@@ -15,8 +15,9 @@ from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
 from gpbo.inference import (
     HyperparameterDraws,
+    by_chain,
     cold_start,
-    convergence,
+    diagnosed,
     draw,
     mode,
     schedule_for,
@@ -208,12 +209,13 @@ def _fit(
     if inference != "pyro":
         moved = None if warm is None else carried_over(warm, data, log_posterior)
         draws, state, extended = _sample(log_posterior, data, inference, sampling, moved, streams)
-        draws = draws if warm is None else _diagnosed(draws, state.recent)
+        draws = diagnosed(draws, state.recent)
         status = _statuses(draws, extended)
     else:
         from gpbo.pyro_nuts import draw_with_pyro
 
         draws = draw_with_pyro(log_posterior, streams)
+        draws = diagnosed(draws, by_chain(draws))
         status = _statuses(draws, torch.zeros(data.runs, dtype=torch.bool))
         state = None
     broken = [run for run, outcome in enumerate(status) if outcome == "fallback-map"]
@@ -266,7 +268,7 @@ def _sample(
     if warm is None:
         schedule = schedule_for(sampling.warmup, sampling.draws, cold=True, kernel=kernel)
         draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=None)
-        settling = _in_trouble(draws)
+        settling = _in_trouble(diagnosed(draws, by_chain(draws)))
         rounds = torch.ones(data.runs, dtype=torch.long, device=data.y.device)
         log_weight, afresh = torch.zeros_like(draws.warmth.value), data.counts.to(data.y)
     else:
@@ -299,11 +301,6 @@ def _with_steps(draws: HyperparameterDraws, steps: Float[Tensor, "r"]) -> Hyperp
     """The draws, whose sampling took so many leapfrog steps more."""
     total = draws.info.leapfrog_steps + steps
     return replace(draws, info=replace(draws.info, leapfrog_steps=total))
-
-
-def _diagnosed(draws: HyperparameterDraws, recent: Float[Tensor, "r c t p"]) -> HyperparameterDraws:
-    rhat, ess_bulk, ess_tail = convergence(recent)
-    return replace(draws, info=replace(draws.info, rhat=rhat, ess_bulk=ess_bulk, ess_tail=ess_tail))
 
 
 def _statuses(draws: HyperparameterDraws, extended: Bool[Tensor, "r"]) -> list[Status]:

@@ -157,7 +157,8 @@ def sample_hyperparameters(
     if chains is None:
         chains = _CHAINS if warmth is None else warmth.position.shape[1]
     with settings_for(x.shape[1], x.device):
-        return draw(log_posterior, streams, schedule, chains=chains, warmth=warmth)
+        found = draw(log_posterior, streams, schedule, chains=chains, warmth=warmth)
+    return diagnosed(found, by_chain(found))
 
 
 def schedule_for(warmup: int | None, draws: int, *, cold: bool, kernel: Kernel = "hmc") -> Schedule:
@@ -179,7 +180,7 @@ def draw(
     chains: int,
     warmth: Warmth | None,
 ) -> HyperparameterDraws:
-    """Draws from a posterior, from ``warmth`` or cold.
+    """Draws from a posterior, from ``warmth`` or cold; R-hat and ESS are left to `diagnosed`.
 
     Raises:
         InvalidOption: There is no chain, or ``warmth`` is of other runs, chains or hyperparameters.
@@ -230,14 +231,14 @@ def _without_stuck(warmth: Warmth) -> Warmth:
 
 
 def constrained(log_posterior: LogPosterior, draws: Draws) -> HyperparameterDraws:
-    """Natural values and diagnostics of draws in unconstrained coordinates."""
+    """Natural values of draws in unconstrained coordinates; R-hat and ESS are not told yet."""
     runs, chains, transitions, dim = draws.position.shape
     natural = log_posterior.parametrization.constrain(draws.position.reshape(-1, dim))
-    rhat, ess_bulk, ess_tail = convergence(draws.position)
+    unknown = torch.full_like(draws.warmup_steps, torch.nan)
     info = SamplerInfo(
-        rhat=rhat,
-        ess_bulk=ess_bulk,
-        ess_tail=ess_tail,
+        rhat=unknown,
+        ess_bulk=unknown,
+        ess_tail=unknown,
         divergences=draws.diverged.sum((1, 2)),
         depth_saturation=draws.saturated.mean((1, 2)),
         acceptance=draws.acceptance.mean((1, 2)),
@@ -254,6 +255,19 @@ def constrained(log_posterior: LogPosterior, draws: Draws) -> HyperparameterDraw
         info=info,
         warmth=draws.warmth,
     )
+
+
+def by_chain(draws: HyperparameterDraws) -> Float[Tensor, "r c t p"]:
+    """The unconstrained draws of every chain."""
+    return draws.unconstrained.unflatten(1, (draws.chains, -1))
+
+
+def diagnosed(
+    draws: HyperparameterDraws, position: Float[Tensor, "r c t p"]
+) -> HyperparameterDraws:
+    """The draws with R-hat and ESS of these positions of their chains."""
+    rhat, ess_bulk, ess_tail = convergence(position)
+    return replace(draws, info=replace(draws.info, rhat=rhat, ess_bulk=ess_bulk, ess_tail=ess_tail))
 
 
 def convergence(

@@ -15,7 +15,7 @@ from gpbo.backend import Streams
 from gpbo.data import Observations
 from gpbo.errors import InvalidOption
 from gpbo.evidence import LogPosterior
-from gpbo.inference import HyperparameterDraws, cold_start
+from gpbo.inference import HyperparameterDraws, by_chain, cold_start
 from gpbo.mcmc.annealing import resampled, worth
 from gpbo.mcmc.sampling import Warmth
 from gpbo.rows import put
@@ -147,6 +147,5 @@ def latest_draws(
     draws: HyperparameterDraws, before: WarmState | None, length: int
 ) -> Float[Tensor, "r c t p"]:
     """The last draws of every chain, those of the fits before included."""
-    runs, _, dim = draws.unconstrained.shape
-    own = draws.unconstrained.reshape(runs, draws.chains, -1, dim)
+    own = by_chain(draws)
     return (own if before is None else torch.cat([before.recent, own], 2))[:, :, -length:]

@@ -251,6 +251,7 @@ def _troubled(
     monkeypatch: pytest.MonkeyPatch, limits: list[list[float]], divergences: float = 0.0
 ) -> Fit:
     monkeypatch.setattr(fitting, "draw", _with_rhat(limits, divergences))
+    monkeypatch.setattr(fitting, "diagnosed", lambda draws, position: draws)
     return fit(_data(), sampling=BRIEF, streams=_streams())
 
 
@@ -284,7 +285,9 @@ def test_a_warm_fit_whose_chains_disagree_is_told_but_does_not_sample_on(
 ) -> None:
     """They go on at the next fit anyway."""
     rhat = torch.tensor([1.5, 1.0, 1.0], dtype=DTYPE)
-    monkeypatch.setattr(fitting, "convergence", lambda recent: (rhat, rhat, rhat))
+    monkeypatch.setattr(
+        fitting, "diagnosed", lambda draws, _: replace(draws, info=replace(draws.info, rhat=rhat))
+    )
     found = fit(_data(), sampling=BRIEF, warm=_warm(), streams=_streams())
     assert found.report.status == ("unconverged", "ok", "ok")
 

@@ -20,8 +20,10 @@ from gpbo.hyperparameters import HyperparameterPrior, Parametrization, resolve_p
 from gpbo.inference import (
     HyperparameterDraws,
     SamplerInfo,
+    by_chain,
     cold_start,
     constrained,
+    diagnosed,
     draw,
     mode,
     schedule_for,
@@ -298,8 +300,10 @@ def test_diagnostics_are_the_worst_over_the_coordinates() -> None:
     posterior = _posterior(12, RUNS, 7, DIM)
     start, _ = cold_start(posterior, Streams.named(2, "start", runs=RUNS), 5)
     raw = sample(posterior, start, Schedule((4,), 2, 8), Streams.named(2, "nuts", runs=RUNS))
-    info = constrained(posterior, raw).info
-    position = raw.position
+    found, position = constrained(posterior, raw), raw.position
+    assert found.info.rhat.isnan().all()
+    assert torch.equal(by_chain(found), position)
+    info = diagnosed(found, position).info
     for run in range(RUNS):
         columns = [position[run, :, :, coordinate] for coordinate in range(DIM + 3)]
         assert float(info.rhat[run]) == pytest.approx(max(float(rank_rhat(c)) for c in columns))
