@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -223,18 +224,14 @@ def test_a_step_that_looks_at_a_value_is_refused_once_and_works(
     assert "looking cannot be captured in a CUDA graph" in caplog.text
 
 
-def test_where_there_is_no_memory_for_a_recording_the_step_is_called_as_it_is(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_where_there_is_no_memory_for_a_recording_the_step_is_called_as_it_is() -> None:
     def full(work: object, buffers: object) -> Any:
         raise torch.OutOfMemoryError("no room")
 
     expected = advanced(entangled, pair(), 3, 0.5)
     with recorded() as made:
-        record = graphs.RECORDERS["cpu"]
-        monkeypatch.setitem(graphs.RECORDERS, "cpu", full)
-        assert_same(advanced(entangled, pair(), 3, 0.5), expected)
-        monkeypatch.setitem(graphs.RECORDERS, "cpu", record)
+        with mock.patch.dict(graphs.RECORDERS, {"cpu": full}):
+            assert_same(advanced(entangled, pair(), 3, 0.5), expected)
         assert_same(advanced(entangled, pair(), 3, 0.5), expected)
         assert len(made) == 1
 
@@ -420,6 +417,7 @@ def test_whole_runs_are_the_same_and_record_once_for_each_capacity(
     monkeypatch.setattr(fitting, "Sampling", lambda: few)
     monkeypatch.setattr(fitting, "RHAT_LIMIT", np.inf)
     monkeypatch.setattr(warm_start, "_LEAST_WORTH", 0.0)
+    monkeypatch.setattr(warm_start, "_STEADY", 0.0)
     monkeypatch.setattr(warm_start, "_COLLAPSED", 0.0)
     monkeypatch.setattr(fitting, "_BROKEN_DIVERGENCES", 1.0)
     options: dict[str, Any] = {
