@@ -109,7 +109,7 @@ def started_afresh(
     """
     spent, counts = torch.zeros_like(warm.afresh), data.counts.to(data.y)
     chains = warm.log_weight.shape[1]
-    due = (counts >= _AFRESH * warm.afresh) | (worth(warm.log_weight) < _COLLAPSED * chains)
+    due = (counts >= _AFRESH * warm.afresh) | (_share(warm) < _COLLAPSED)
     if not bool(due.any()):
         return warm, spent
     runs = torch.nonzero(due)[:, 0]
@@ -125,7 +125,7 @@ def started_afresh(
 
 def rounds_due(warm: WarmState, afresh: Bool[Tensor, "r"]) -> Int[Tensor, "r"]:
     """How many rounds of transitions the chains need: the more, the less they are worth."""
-    share = worth(warm.log_weight) / warm.log_weight.shape[1]
+    share = _share(warm)
     moved = (share < _STEADY) | afresh
     return torch.where(share < _LEAST_WORTH, MOST_ROUNDS, 1 + moved.long())
 
@@ -133,9 +133,8 @@ def rounds_due(warm: WarmState, afresh: Bool[Tensor, "r"]) -> Int[Tensor, "r"]:
 def drawn_anew(warm: WarmState, streams: Streams) -> tuple[Warmth, Float[Tensor, "r c"]]:
     """The chains, drawn anew where their weights are uneven, and the weights."""
     warmth, log_weight = warm.warmth, warm.log_weight
-    chains = log_weight.shape[1]
-    renewed = worth(log_weight) < _LEAST_WORTH * chains
-    own = torch.arange(chains, device=log_weight.device)
+    renewed = _share(warm) < _LEAST_WORTH
+    own = torch.arange(log_weight.shape[1], device=log_weight.device)
     drawn = resampled(log_weight, streams.uniform(1)[:, 0])
     ancestors = torch.where(renewed[:, None], drawn, own)
     position = warmth.position.gather(1, ancestors[..., None].expand_as(warmth.position))
@@ -149,3 +148,8 @@ def latest_draws(
     """The last draws of every chain, those of the fits before included."""
     own = by_chain(draws)
     return (own if before is None else torch.cat([before.recent, own], 2))[:, :, -length:]
+
+
+def _share(warm: WarmState) -> Float[Tensor, "r"]:
+    """What the weighted chains are worth, as a share of their number."""
+    return worth(warm.log_weight) / warm.log_weight.shape[1]
