@@ -7,7 +7,7 @@ any ``gpytorch`` prior or ``torch`` / ``pyro`` distribution takes the place of o
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -222,8 +222,12 @@ class Parametrization:
 
 
 def _dimension_scaled() -> HyperparameterPrior:
+    # The density of Hvarfner et al.'s lengthscale has its mode, to which it draws a point estimate,
+    # at exp(-3) = 1/20 of its median. An integral would follow the median, for which most
+    # dimensions do not matter until many points say so, and proposals would lie on their bounds.
+    published = LogNormal.dimension_scaled()
     return HyperparameterPrior(
-        lengthscale=LogNormal.dimension_scaled(),
+        lengthscale=replace(published, loc=published.loc - published.scale**2),
         outputscale=LogNormal(0.0, 1.0),
         noise_variance=LogNormal(-8.0, 2.0),
         mean=Normal(0.0, 1.0),
@@ -261,11 +265,13 @@ def _spearmint() -> HyperparameterPrior:
 
 #: The priors that have a name.
 #:
-#: - ``"dimension-scaled"`` (the default): lengthscales after Hvarfner, Hellsten and Nardi (2024),
-#:   ``LogNormal(sqrt(2) + log(d)/2, sqrt(3))``; outputscale ``LogNormal(0, 1)``; noise variance
-#:   ``LogNormal(-8, 2)`` above 1e-6, which allows for none; mean ``Normal(0, 1)``.
-#: - ``"botorch"``: BoTorch 0.18's ``FullyBayesianSingleTaskGP``, outputscale fixed at 1, noise
-#:   variance ``Gamma(0.9, 10)`` above 1e-4.
+#: - ``"dimension-scaled"`` (the default): lengthscales ``LogNormal(sqrt(2) - 3 + log(d)/2,
+#:   sqrt(3))``, the median of which is the mode of Hvarfner, Hellsten and Nardi's (2024) prior;
+#:   outputscale ``LogNormal(0, 1)``; noise variance ``LogNormal(-8, 2)`` above 1e-6, which allows
+#:   for none; mean ``Normal(0, 1)``.
+#: - ``"botorch"``: BoTorch 0.18's ``FullyBayesianSingleTaskGP``, lengthscales as published,
+#:   ``LogNormal(sqrt(2) + log(d)/2, sqrt(3))``, outputscale fixed at 1, noise variance
+#:   ``Gamma(0.9, 10)`` above 1e-4.
 #: - ``"saas"``: sparse axis-aligned subspaces, Eriksson and Jankowiak (2021), as in BoTorch.
 #: - ``"spearmint"``: Snoek, Larochelle and Adams (2012), as their code has it: lengthscales uniform
 #:   on (0, 2), ``exp(-log(outputscale)^2 / 8)`` with respect to the outputscale (which is

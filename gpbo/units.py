@@ -20,7 +20,7 @@ from gpbo.backend import DTYPE
 _POWERS = (1.0, 0.5, 0.0)
 #: So much less is the logarithm's prior log density than that of power 1. Near the best, where a
 #: power below 1 looks closest, values with noise have little but noise.
-_RELUCTANCE = 20.0
+_RELUCTANCE = 8.0
 #: Values are bent from this quantile of their distances to the best on, or from so many of their
 #: standard deviations where that is more.
 _BENT_FROM, _LEAST_UNIT = 0.25, 0.01

@@ -51,13 +51,12 @@ def _standard_mean(u: Tensor) -> Tensor:
     return td.Normal(number(0.0), number(1.0)).log_prob(u)
 
 
-def _wide_lengthscale(u: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    loc = number(math.sqrt(2) + 0.5 * math.log(dim))
-    return _exp(td.LogNormal(loc, number(math.sqrt(3))), u)
+def _wide_lengthscale(u: Tensor, dim: int, loc: float = math.sqrt(2)) -> tuple[Tensor, Tensor]:
+    return _exp(td.LogNormal(number(loc + 0.5 * math.log(dim)), number(math.sqrt(3))), u)
 
 
 def _dimension_scaled(u: Tensor, dim: int) -> tuple[Natural, Tensor]:
-    lengthscale, first = _wide_lengthscale(u[:dim], dim)
+    lengthscale, first = _wide_lengthscale(u[:dim], dim, math.sqrt(2) - 3)
     outputscale, second = _exp(td.LogNormal(number(0.0), number(1.0)), u[dim])
     noise, third = _exp(td.LogNormal(number(-8.0), number(2.0)), u[dim + 1])
     natural = (lengthscale, outputscale, noise + 1e-6, u[dim + 2])
