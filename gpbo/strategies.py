@@ -11,6 +11,7 @@ A strategy sees a `Situation` (what ``r`` runs know) and answers with points; ev
 needs is in there, so one strategy serves `gpbo.Optimizer`, where ``r`` is 1, and many runs at once.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -66,16 +67,28 @@ class ExpectedImprovement:
 
     Args:
         search: How hard to search the acquisition's maximum.
+        margin: Less than this is no improvement, in standard deviations of the values (as
+            `gpbo.units` has them). Without a margin the best point is evaluated again and again,
+            once its neighbourhood has nothing more to give.
+
+    Raises:
+        InvalidOption: ``margin`` is negative or not finite.
     """
 
     search: Search = field(default_factory=Search)
+    margin: float = 3e-3
     name: ClassVar[str] = "ei"
     uses_model: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check_margin(self.margin)
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
         """The maximisers, one after another."""
         return one_by_one(
-            situation, count, lambda now: _improve(now, LogExpectedImprovement, self.search)
+            situation,
+            count,
+            lambda now: _improve(now, LogExpectedImprovement, self.margin, self.search),
         )
 
 
@@ -85,16 +98,28 @@ class ProbabilityOfImprovement:
 
     Args:
         search: How hard to search the acquisition's maximum.
+        margin: As in `ExpectedImprovement`; more is needed here, where any improvement counts as
+            much as any other (Jones 2001, "A taxonomy of global optimization methods based on
+            response surfaces", section 4).
+
+    Raises:
+        InvalidOption: ``margin`` is negative or not finite.
     """
 
     search: Search = field(default_factory=Search)
+    margin: float = 0.03
     name: ClassVar[str] = "pi"
     uses_model: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check_margin(self.margin)
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
         """The maximisers, one after another."""
         return one_by_one(
-            situation, count, lambda now: _improve(now, LogProbabilityOfImprovement, self.search)
+            situation,
+            count,
+            lambda now: _improve(now, LogProbabilityOfImprovement, self.margin, self.search),
         )
 
 
@@ -247,9 +272,15 @@ def resolve_strategy(strategy: object) -> Strategy:
     )
 
 
+def _check_margin(margin: float) -> None:
+    if not (math.isfinite(margin) and margin >= 0):
+        raise InvalidOption(f"margin={margin!r}: expected a number that is finite and at least 0")
+
+
 def _improve(
     situation: Situation,
     acquisition: type[LogExpectedImprovement] | type[LogProbabilityOfImprovement],
+    margin: float,
     search: Search,
 ) -> Float[Tensor, "r d"]:
     """The maximiser of an acquisition that looks for improvement, times the chance of a value."""
@@ -258,8 +289,9 @@ def _improve(
     with settings_for(data.x.shape[1] + data.pending.shape[1], data.x.device):
         streams = situation.streams("fantasy")
         surrogate = known.fantasize(data.pending, data.pending_mask, streams)
+        utility = acquisition(surrogate, best=surrogate.incumbent - margin)
         return propose(
-            weighted(acquisition(surrogate), data, situation.failed, situation.failed_mask),
+            weighted(utility, data, situation.failed, situation.failed_mask),
             situation.space,
             situation.streams("ascent"),
             best_x=_best_points(known, data),

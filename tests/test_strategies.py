@@ -1,5 +1,6 @@
 """Every strategy keeps one contract; then what each of them is for."""
 
+import math
 from collections.abc import Hashable
 from dataclasses import replace
 
@@ -256,6 +257,39 @@ def test_pending_points_push_the_next_one_away() -> None:
     now = situation(space, [3])
     first, second = ExpectedImprovement().propose(now, 2)[0, :, 0].tolist()
     assert abs(first - second) > 1e-3
+
+
+def flat_but_for_a_hole() -> Situation:
+    """A hole with a hundred results, which the prior believes to be the only one."""
+    x = torch.cat([torch.linspace(0.4, 0.6, 101, dtype=DTYPE), torch.tensor([0.05, 0.95])])
+    x = x[None, :, None]
+    y = -2 * (-0.5 * ((x[..., 0] - 0.5) / 0.05) ** 2).exp()
+    data = observations(list(x), list(y), [x[0, :0]])
+    ones = torch.ones(1, 1, dtype=DTYPE)
+    surrogate = Surrogate.condition(
+        data.x, y, data.mask, 0.05 * ones[..., None], 0.36 * ones, 1e-6 * ones, 0 * ones
+    )
+    now = situation(Space(Real("a", 0, 1)), [103])
+    return replace(now, data=data, fit=lambda: replace(now.fit(), surrogate=surrogate))
+
+
+@pytest.mark.parametrize("kind", [ExpectedImprovement, ProbabilityOfImprovement])
+def test_less_than_the_margin_is_no_improvement(
+    kind: type[ExpectedImprovement] | type[ProbabilityOfImprovement],
+) -> None:
+    """Without a margin the bottom of the hole is searched on."""
+    again = kind(margin=0.0).propose(flat_but_for_a_hole(), 1).item()
+    assert abs(again - 0.5) < 0.05
+    assert abs(kind().propose(flat_but_for_a_hole(), 1).item() - 0.5) > 0.1
+
+
+@pytest.mark.parametrize("margin", [-0.5, math.inf, math.nan])
+@pytest.mark.parametrize("kind", [ExpectedImprovement, ProbabilityOfImprovement])
+def test_a_margin_is_finite_and_not_negative(
+    kind: type[ExpectedImprovement] | type[ProbabilityOfImprovement], margin: float
+) -> None:
+    with pytest.raises(InvalidOption, match=f"margin={margin}: expected"):
+        kind(margin=margin)
 
 
 def test_a_model_is_fitted_only_by_the_strategies_that_use_one() -> None:
