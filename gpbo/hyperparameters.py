@@ -7,7 +7,7 @@ any ``gpytorch`` prior or ``torch`` / ``pyro`` distribution takes the place of o
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -223,11 +223,10 @@ class Parametrization:
 
 def _dimension_scaled() -> HyperparameterPrior:
     # The density of Hvarfner et al.'s lengthscale has its mode, to which it draws a point estimate,
-    # at exp(-3) = 1/20 of its median. An integral would follow the median, for which most
-    # dimensions do not matter until many points say so, and proposals would lie on their bounds.
-    published = LogNormal.dimension_scaled()
+    # at exp(-3) = 1/20 of its median. An integral follows the median, for which most dimensions do
+    # not matter until many points say so, and proposals lie on their bounds. This one is between.
     return HyperparameterPrior(
-        lengthscale=replace(published, loc=published.loc - published.scale**2),
+        lengthscale=LogNormal(-0.5, math.sqrt(3), scaled_by_dim=True),
         outputscale=LogNormal(0.0, 1.0),
         noise_variance=LogNormal(-8.0, 2.0),
         mean=Normal(0.0, 1.0),
@@ -265,8 +264,8 @@ def _spearmint() -> HyperparameterPrior:
 
 #: The priors that have a name.
 #:
-#: - ``"dimension-scaled"`` (the default): lengthscales ``LogNormal(sqrt(2) - 3 + log(d)/2,
-#:   sqrt(3))``, the median of which is the mode of Hvarfner, Hellsten and Nardi's (2024) prior;
+#: - ``"dimension-scaled"`` (the default): lengthscales ``LogNormal(-0.5 + log(d)/2, sqrt(3))``,
+#:   whose median lies between the mode and the median of Hvarfner, Hellsten and Nardi's (2024);
 #:   outputscale ``LogNormal(0, 1)``; noise variance ``LogNormal(-8, 2)`` above 1e-6, which allows
 #:   for none; mean ``Normal(0, 1)``.
 #: - ``"botorch"``: BoTorch 0.18's ``FullyBayesianSingleTaskGP``, lengthscales as published,

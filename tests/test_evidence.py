@@ -56,7 +56,7 @@ def _wide_lengthscale(u: Tensor, dim: int, loc: float = math.sqrt(2)) -> tuple[T
 
 
 def _dimension_scaled(u: Tensor, dim: int) -> tuple[Natural, Tensor]:
-    lengthscale, first = _wide_lengthscale(u[:dim], dim, math.sqrt(2) - 3)
+    lengthscale, first = _wide_lengthscale(u[:dim], dim, -0.5)
     outputscale, second = _exp(td.LogNormal(number(0.0), number(1.0)), u[dim])
     noise, third = _exp(td.LogNormal(number(-8.0), number(2.0)), u[dim + 1])
     natural = (lengthscale, outputscale, noise + 1e-6, u[dim + 2])

@@ -123,7 +123,7 @@ def log_density(u: Any, x: Any, y: Any) -> Any:
 
 def _prior(dim: int) -> tuple[Any, Any]:
     """Mean and standard deviation of every coordinate."""
-    location = [math.sqrt(2) - 3 + 0.5 * math.log(dim)] * dim + [0.0, -8.0, 0.0]
+    location = [-0.5 + 0.5 * math.log(dim)] * dim + [0.0, -8.0, 0.0]
     deviation = [math.sqrt(3)] * dim + [1.0, 2.0, 1.0]
     return jnp.array(location), jnp.array(deviation)
 
