@@ -59,7 +59,44 @@ _MANY = 20
 
 
 @dataclass(frozen=True)
-class ExpectedImprovement:
+class _Improvement:
+    """The maximisers of an acquisition that looks for improvement."""
+
+    search: Search = field(default_factory=Search)
+    margin: float = 0.0
+    uses_model: ClassVar[bool] = True
+    _acquisition: ClassVar[type[LogExpectedImprovement] | type[LogProbabilityOfImprovement]]
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.margin) and self.margin >= 0):
+            raise InvalidOption(
+                f"margin={self.margin!r}: expected a number that is finite and at least 0"
+            )
+
+    def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
+        """The maximisers, one after another."""
+        return one_by_one(situation, count, self._maximiser)
+
+    def _maximiser(self, situation: Situation) -> Float[Tensor, "r d"]:
+        """The maximiser of the acquisition times the chance of a value."""
+        data = situation.data
+        known = situation.fit().surrogate
+        with settings_for(data.x.shape[1] + data.pending.shape[1], data.x.device):
+            streams = situation.streams("fantasy")
+            surrogate = known.fantasize(data.pending, data.pending_mask, streams)
+            utility = self._acquisition(surrogate, best=surrogate.incumbent - self.margin)
+            return propose(
+                weighted(utility, data, situation.failed, situation.failed_mask),
+                situation.space,
+                situation.streams("ascent"),
+                best_x=_best_points(known, data),
+                taken=situation.taken,
+                options=self.search,
+            )
+
+
+@dataclass(frozen=True)
+class ExpectedImprovement(_Improvement):
     """The point of greatest expected improvement, in log space, averaged over the draws.
 
     Points of a batch, and points asked while others are pending, see the others through one
@@ -75,25 +112,13 @@ class ExpectedImprovement:
         InvalidOption: ``margin`` is negative or not finite.
     """
 
-    search: Search = field(default_factory=Search)
     margin: float = 3e-3
     name: ClassVar[str] = "ei"
-    uses_model: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        _check_margin(self.margin)
-
-    def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
-        """The maximisers, one after another."""
-        return one_by_one(
-            situation,
-            count,
-            lambda now: _improve(now, LogExpectedImprovement, self.margin, self.search),
-        )
+    _acquisition = LogExpectedImprovement
 
 
 @dataclass(frozen=True)
-class ProbabilityOfImprovement:
+class ProbabilityOfImprovement(_Improvement):
     """The point that is most probably better than the incumbent; greedier than `"ei"`.
 
     Args:
@@ -106,21 +131,9 @@ class ProbabilityOfImprovement:
         InvalidOption: ``margin`` is negative or not finite.
     """
 
-    search: Search = field(default_factory=Search)
     margin: float = 0.03
     name: ClassVar[str] = "pi"
-    uses_model: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        _check_margin(self.margin)
-
-    def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
-        """The maximisers, one after another."""
-        return one_by_one(
-            situation,
-            count,
-            lambda now: _improve(now, LogProbabilityOfImprovement, self.margin, self.search),
-        )
+    _acquisition = LogProbabilityOfImprovement
 
 
 @dataclass(frozen=True)
@@ -270,34 +283,6 @@ def resolve_strategy(strategy: object) -> Strategy:
         f"strategy={strategy!r}: expected one of {', '.join(map(repr, STRATEGIES))}, "
         "or an object such as ExpectedImprovement()"
     )
-
-
-def _check_margin(margin: float) -> None:
-    if not (math.isfinite(margin) and margin >= 0):
-        raise InvalidOption(f"margin={margin!r}: expected a number that is finite and at least 0")
-
-
-def _improve(
-    situation: Situation,
-    acquisition: type[LogExpectedImprovement] | type[LogProbabilityOfImprovement],
-    margin: float,
-    search: Search,
-) -> Float[Tensor, "r d"]:
-    """The maximiser of an acquisition that looks for improvement, times the chance of a value."""
-    data = situation.data
-    known = situation.fit().surrogate
-    with settings_for(data.x.shape[1] + data.pending.shape[1], data.x.device):
-        streams = situation.streams("fantasy")
-        surrogate = known.fantasize(data.pending, data.pending_mask, streams)
-        utility = acquisition(surrogate, best=surrogate.incumbent - margin)
-        return propose(
-            weighted(utility, data, situation.failed, situation.failed_mask),
-            situation.space,
-            situation.streams("ascent"),
-            best_x=_best_points(known, data),
-            taken=situation.taken,
-            options=search,
-        )
 
 
 def _best_points(surrogate: Surrogate, data: Observations) -> Float[Tensor, "r j d"]:
