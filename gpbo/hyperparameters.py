@@ -224,9 +224,10 @@ class Parametrization:
 def _dimension_scaled() -> HyperparameterPrior:
     # The density of Hvarfner et al.'s lengthscale has its mode, to which it draws a point estimate,
     # at exp(-3) = 1/20 of its median. An integral follows the median, for which most dimensions do
-    # not matter until many points say so, and proposals lie on their bounds. This one is between.
+    # not matter until many points say so, and proposals lie on their bounds. It follows the spread
+    # too: with sqrt(3), single draws explain values by noise or by one dimension alone.
     return HyperparameterPrior(
-        lengthscale=LogNormal(-0.5, math.sqrt(3), scaled_by_dim=True),
+        lengthscale=LogNormal(-1.0, 1.0, scaled_by_dim=True),
         outputscale=LogNormal(0.0, 1.0),
         noise_variance=LogNormal(-8.0, 2.0),
         mean=Normal(0.0, 1.0),
@@ -264,8 +265,8 @@ def _spearmint() -> HyperparameterPrior:
 
 #: The priors that have a name.
 #:
-#: - ``"dimension-scaled"`` (the default): lengthscales ``LogNormal(-0.5 + log(d)/2, sqrt(3))``,
-#:   whose median lies between the mode and the median of Hvarfner, Hellsten and Nardi's (2024);
+#: - ``"dimension-scaled"`` (the default): lengthscales ``LogNormal(-1 + log(d)/2, 1)``, which
+#:   grow with the dimension as Hvarfner, Hellsten and Nardi's (2024) do and are nearer their mode;
 #:   outputscale ``LogNormal(0, 1)``; noise variance ``LogNormal(-8, 2)`` above 1e-6, which allows
 #:   for none; mean ``Normal(0, 1)``.
 #: - ``"botorch"``: BoTorch 0.18's ``FullyBayesianSingleTaskGP``, lengthscales as published,

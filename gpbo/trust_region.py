@@ -105,9 +105,7 @@ class NestedBoxes:
 
     def boxes(self, data: Observations, surrogate: Surrogate, space: Space) -> Boxes:
         """Around the observed point of every run where the posterior mean is least."""
-        # At a training point the mean is y - noise_variance * weights.
-        noise = surrogate.noise_variance[..., None] * surrogate.weights
-        fitted = (surrogate.y - noise)[..., : data.x.shape[1]].mean(1)
+        fitted = surrogate.fitted[..., : data.x.shape[1]].mean(1)
         best = torch.where(data.mask, fitted, torch.inf).argmin(1)
         centre = data.x[torch.arange(data.runs, device=best.device), best]
         length = torch.tensor(self.lengths, dtype=centre.dtype, device=centre.device)

@@ -51,12 +51,12 @@ def _standard_mean(u: Tensor) -> Tensor:
     return td.Normal(number(0.0), number(1.0)).log_prob(u)
 
 
-def _wide_lengthscale(u: Tensor, dim: int, loc: float = math.sqrt(2)) -> tuple[Tensor, Tensor]:
-    return _exp(td.LogNormal(number(loc + 0.5 * math.log(dim)), number(math.sqrt(3))), u)
+def _scaled_lengthscale(u: Tensor, dim: int, loc: float, scale: float) -> tuple[Tensor, Tensor]:
+    return _exp(td.LogNormal(number(loc + 0.5 * math.log(dim)), number(scale)), u)
 
 
 def _dimension_scaled(u: Tensor, dim: int) -> tuple[Natural, Tensor]:
-    lengthscale, first = _wide_lengthscale(u[:dim], dim, -0.5)
+    lengthscale, first = _scaled_lengthscale(u[:dim], dim, -1.0, 1.0)
     outputscale, second = _exp(td.LogNormal(number(0.0), number(1.0)), u[dim])
     noise, third = _exp(td.LogNormal(number(-8.0), number(2.0)), u[dim + 1])
     natural = (lengthscale, outputscale, noise + 1e-6, u[dim + 2])
@@ -64,7 +64,7 @@ def _dimension_scaled(u: Tensor, dim: int) -> tuple[Natural, Tensor]:
 
 
 def _botorch(u: Tensor, dim: int) -> tuple[Natural, Tensor]:
-    lengthscale, first = _wide_lengthscale(u[:dim], dim)
+    lengthscale, first = _scaled_lengthscale(u[:dim], dim, math.sqrt(2), math.sqrt(3))
     noise, second = _exp(td.Gamma(number(0.9), number(10.0)), u[dim])
     natural = (lengthscale, number(1.0), noise + 1e-4, u[dim + 1])
     return natural, first + second + _standard_mean(u[dim + 1])

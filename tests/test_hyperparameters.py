@@ -84,7 +84,7 @@ def fields(natural: Hyperparameters) -> list[Tensor]:
 
 def test_the_named_priors_are_these() -> None:
     assert resolve_prior("dimension-scaled") == HyperparameterPrior(
-        lengthscale=LogNormal(-0.5, math.sqrt(3), scaled_by_dim=True),
+        lengthscale=LogNormal(-1.0, 1.0, scaled_by_dim=True),
         outputscale=LogNormal(0.0, 1.0),
         noise_variance=LogNormal(-8.0, 2.0),
         mean=Normal(0.0, 1.0),

@@ -123,8 +123,8 @@ def log_density(u: Any, x: Any, y: Any) -> Any:
 
 def _prior(dim: int) -> tuple[Any, Any]:
     """Mean and standard deviation of every coordinate."""
-    location = [-0.5 + 0.5 * math.log(dim)] * dim + [0.0, -8.0, 0.0]
-    deviation = [math.sqrt(3)] * dim + [1.0, 2.0, 1.0]
+    location = [-1.0 + 0.5 * math.log(dim)] * dim + [0.0, -8.0, 0.0]
+    deviation = [1.0] * dim + [1.0, 2.0, 1.0]
     return jnp.array(location), jnp.array(deviation)
 
 

@@ -51,8 +51,7 @@ def test_the_density_is_gpbos_up_to_a_constant(seed: int, spread: float) -> None
 
 def _prior_constant(dim: int) -> float:
     """What normal densities have besides their squares."""
-    deviations = dim * math.log(math.sqrt(3)) + math.log(2)
-    return deviations + 0.5 * (dim + 3) * math.log(2 * math.pi)
+    return math.log(2) + 0.5 * (dim + 3) * math.log(2 * math.pi)
 
 
 def test_a_short_run() -> None:
