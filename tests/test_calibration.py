@@ -124,7 +124,7 @@ def _significance(data: Simulated) -> float:
 @pytest.mark.parametrize("schedule", [SHORT, DEFAULT], ids=["nuts", "hmc"])
 @unchecked_shapes()
 def test_the_truth_ranks_uniformly_among_draws_of_its_posterior(schedule: Schedule) -> None:
-    data = _simulate("dimension-scaled", runs=200, n=8, dim=2)
+    data = _simulate("dimension-scaled", runs=300, n=8, dim=2, seed=1)
     assert _calibration(data, data.posterior(), 4, schedule) > _significance(data)
 
 
