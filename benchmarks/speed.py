@@ -2,11 +2,13 @@
 
     python benchmarks/speed.py [--repeats 3] [--case 50,6] [--case 100,20]
     python benchmarks/speed.py thompson [--repeats 3] [--device cuda]
+    python benchmarks/speed.py profile [--case runs,n,d]
     python benchmarks/speed.py updates | ascent | numpyro [--device cuda] [--case runs,n,d]
 
-The last three are of many runs in one batch (`throughput`): warm posterior updates a second, the
-maximum of an acquisition, and effective draws a second. By default of a few runs on a CPU, and of
-as many as the goals name on a GPU.
+``profile`` says where the time of a warm update goes (`shares`), on a CPU. The last three are of
+many runs in one batch (`throughput`): warm posterior updates a second, the maximum of an
+acquisition, and effective draws a second. By default of a few runs on a CPU, and of as many as the
+goals name on a GPU.
 
 Medians of several repeats, the two sides taking turns. BoTorch compiles at every fit of a fully
 Bayesian model, so its time includes that; it is what its users wait for.
@@ -126,6 +128,9 @@ BATCHES: dict[str, dict[str, tuple[str, ...]]] = {
     "numpyro": {"cpu": ("2,50,6",), "cuda": ("128,50,6",)},
 }
 
+#: Likewise, of what is profiled.
+PROFILED = ("1,50,6", "16,50,6", "1,100,20")
+
 
 def many_runs(options: argparse.Namespace) -> None:
     """One of `BATCHES`."""
@@ -147,22 +152,36 @@ def many_runs(options: argparse.Namespace) -> None:
     print(save(f"{options.work}-{device.type}", {options.work: rows}))
 
 
+def profiled(options: argparse.Namespace) -> None:
+    """Where the time of warm updates goes."""
+    from gpbo_benchmarks.shares import shares
+
+    print(machine())
+    cases = [tuple(map(int, case.split(","))) for case in options.case or PROFILED]
+    rows = [shares(*case, options.repeats) for case in cases]
+    show("shares of the time of a warm update", rows)
+    print(save("profile", {"profile": rows}))
+
+
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    works = ["suggestion", "thompson", *BATCHES]
+    works = ["suggestion", "thompson", "profile", *BATCHES]
     parser.add_argument("work", nargs="?", choices=works, default="suggestion")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--case", action="append", help="n,d; default 50,6 and 100,20; of many runs: runs,n,d"
+        "--case", action="append", help="n,d; default 50,6 and 100,20; of the others: runs,n,d"
     )
     parser.add_argument("--device", default="cpu", help="of thompson and of many runs")
     parser.add_argument("--peer-runs", type=int, help="of ascent; default 8 at most")
     options = parser.parse_args()
     if options.work in BATCHES:
         many_runs(options)
+        return
+    if options.work == "profile":
+        profiled(options)
         return
     if options.work == "thompson":
         print(machine())

@@ -113,6 +113,13 @@ def _updates(figures: Any) -> Iterable[Sequence[str]]:
         )
 
 
+def _profile(figures: Any) -> Iterable[Sequence[str]]:
+    parts = ("factors", "inverses", "products", "kernel", "other", "python")
+    for row in figures["profile"]:
+        shares = (f"{100 * row[part]:.0f} %" for part in parts)
+        yield f"runs: {row['runs']}, {_size(row)}", number(row["seconds"]), *shares
+
+
 def _ascent(figures: Any) -> Iterable[Sequence[str]]:
     for row in figures["ascent"]:
         yield (
@@ -193,6 +200,21 @@ TABLES = {
     ),
     "replications": Table("replications_branin", "replications.py", _BESIDE, _replications),
     "updates": Table("updates-cpu", "speed.py updates", _BESIDE, _updates),
+    "profile": Table(
+        "profile",
+        "speed.py profile",
+        (
+            "warm update, 16 chains a run",
+            "seconds",
+            "Cholesky factors",
+            "inverses",
+            "matrix products",
+            "roots and exponentials",
+            "other elementwise",
+            "Python between them",
+        ),
+        _profile,
+    ),
     "ascent": Table("ascent-cpu", "speed.py ascent", _BESIDE, _ascent),
     "paths": Table(
         "thompson-cpu",

@@ -1,0 +1,51 @@
+"""Where the time of a warm posterior update goes, by what the operations are for.
+
+The subcommand ``profile`` of `speed`, on a CPU: there an operation's time is its own, while on a
+GPU the host is done with it long before.
+"""
+
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from gpbo import fitting
+from gpbo.backend import Streams
+from gpbo.data import standardised
+
+from .throughput import observed
+
+#: Operators of torch by what they are for; all others are elementwise or move data.
+_PARTS = {
+    "factors": ("linalg_cholesky_ex",),
+    "inverses": ("cholesky_inverse",),
+    "products": ("bmm", "baddbmm", "mm", "addmm"),
+    "kernel": ("sqrt_", "exp_", "addcmul"),
+}
+
+
+def shares(runs: int, n: int, dim: int, repeats: int) -> dict[str, Any]:
+    """Shares of the time of warm updates; what is no operation of torch is Python between them."""
+    data = observed(runs, n, dim, torch.device("cpu"))
+    before = standardised(data.x[:, :-1], data.values[:, :-1])
+
+    def streams(purpose: str, index: int) -> Streams:
+        return Streams.named(index, purpose, runs=runs)
+
+    cold = fitting.fit(before, streams=streams("cold", 0))
+    fitting.fit(data, warm=cold.warm, streams=streams("warm", repeats))
+    wall_s, steps = 0.0, 0.0
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        for index in range(repeats):
+            report = fitting.fit(data, warm=cold.warm, streams=streams("warm", index)).report
+            wall_s += report.seconds
+            steps += float(report.leapfrog_steps.mean())
+    own_s = {event.key: event.self_cpu_time_total / 1e6 for event in profiled.key_averages()}
+    parts = {
+        part: sum(own_s.get(f"aten::{name}", 0.0) for name in names)
+        for part, names in _PARTS.items()
+    }
+    inside = sum(own_s.values())
+    parts |= {"other": inside - sum(parts.values()), "python": max(wall_s - inside, 0.0)}
+    row = {"runs": runs, "n": n, "d": dim, "seconds": wall_s / repeats, "steps": steps / repeats}
+    return row | {part: seconds / wall_s for part, seconds in parts.items()}
