@@ -20,6 +20,7 @@ from gpbo.hyperparameters import (
 )
 from gpbo.kernels import check_nu, matern_and_slope, squared_distances
 from gpbo.linalg import cholesky, inverse_from_factor
+from gpbo.memory import in_parts
 
 
 @dataclass(frozen=True)
@@ -137,15 +138,35 @@ class LogPosterior:
             the noise variance and the mean. Rows without a factor have value -inf.
         """
         chains = len(natural.mean) // self.runs
-        lengthscale = natural.lengthscale.reshape(self.runs, chains, 1, -1)
-        z = (self._x[:, None] / lengthscale).flatten(0, 1)
-        residual = (self._y[:, None] - natural.mean.reshape(self.runs, chains, 1)).flatten(0, 1)
+        given = [rows.unflatten(0, (self.runs, chains)) for rows in vars(natural).values()]
+
+        def part(runs: slice, some: slice) -> tuple[Tensor, ...]:
+            own = Hyperparameters(*(rows[runs, some].flatten(0, 1) for rows in given))
+            value, gradient = self._of_runs(runs, own)
+            shape = -1, 1, given[0][runs, some].shape[1]
+            return tuple(rows.unflatten(0, shape) for rows in (value, *vars(gradient).values()))
+
+        matrix_bytes = self._x.shape[1] ** 2 * self._x.element_size()
+        parts = in_parts(part, self.runs, chains, matrix_bytes, self._x.device)
+        value, *gradient = (rows.flatten(0, 2) for rows in parts)
+        return value, Hyperparameters(*gradient)
+
+    def _of_runs(
+        self, runs: slice, natural: Hyperparameters
+    ) -> tuple[Float[Tensor, "k"], Hyperparameters]:
+        """The same of some chains of these runs."""
+        x, y, count = self._x[runs], self._y[runs], self._count[runs]
+        chains = len(natural.mean) // len(x)
+        lengthscale = natural.lengthscale.reshape(len(x), chains, 1, -1)
+        z = (x[:, None] / lengthscale).flatten(0, 1)
+        residual = (y[:, None] - natural.mean.reshape(len(x), chains, 1)).flatten(0, 1)
+        count = count.repeat_interleave(chains)
         noise = natural.noise_variance[:, None]
         scale = natural.outputscale
         covariance, slope = matern_and_slope(self._squared_distances(z), self._nu)
         covariance = covariance.mul_(scale[:, None, None])
         if self._padded:
-            present = self._mask.repeat_interleave(chains, 0)
+            present = self._mask[runs].repeat_interleave(chains, 0)
             residual = torch.where(present, residual, 0.0)
             covariance.mul_(present[:, :, None] & present[:, None, :])
             noise = torch.where(present, noise, 1.0)
@@ -156,7 +177,6 @@ class LogPosterior:
         alpha = torch.bmm(inverse, residual[..., None])
         fit = (residual * alpha[..., 0]).sum(-1)
         log_determinant = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        count = self._count[:, None].expand(-1, chains).reshape(-1)
         value = -0.5 * fit - log_determinant - (0.5 * math.log(2 * math.pi)) * count
 
         pull = torch.baddbmm(inverse, alpha, alpha.mT, beta=-1)

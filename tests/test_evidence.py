@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch import distributions as td
 
+from gpbo import memory
 from gpbo.backend import DTYPE, Streams
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
@@ -384,6 +385,22 @@ def test_a_chain_has_the_density_it_has_alone() -> None:
     alone_value, alone_gradient = density(u[4:5])
     torch.testing.assert_close(value[4:5], alone_value, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(gradient[4:5], alone_gradient, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("matrices", [2 * C, C - 1, 1])
+@pytest.mark.parametrize("pad", [False, True])
+def test_the_density_is_the_same_however_many_matrices_there_is_room_for(
+    monkeypatch: pytest.MonkeyPatch, matrices: int, pad: bool
+) -> None:
+    """Two runs at a time, a run in two unequal parts, a chain at a time."""
+    prior = resolve_prior("dimension-scaled")
+    density = LogPosterior(*data(3, pad=pad), prior)
+    u = coordinates(prior, D, k=3 * C)
+    value, gradient = density(u)
+    monkeypatch.setattr(memory, "_CPU_BYTES", 8 * N**2 * matrices)
+    value_in_parts, gradient_in_parts = density(u)
+    torch.testing.assert_close(value_in_parts, value, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(gradient_in_parts, gradient, rtol=1e-11, atol=1e-10)
 
 
 @pytest.mark.parametrize("nu", NUS)
