@@ -23,7 +23,7 @@ from gpbo.inference import (
     schedule_for,
 )
 from gpbo.mcmc.sampling import Kernel
-from gpbo.rows import put, selected
+from gpbo.rows import bucket, put, selected
 from gpbo.surrogate import Surrogate
 from gpbo.warm_start import (
     MOST_ROUNDS,
@@ -283,7 +283,7 @@ def _sample(
     going_on += [((rounds > number) & ~settling, 0) for number in range(1, int(rounds.max()))]
     for due, warmup in going_on:
         if bool(due.any()):
-            runs = torch.nonzero(due)[:, 0]
+            runs, count = bucket(due)
             more = draw(
                 log_posterior.select(runs),
                 streams.select(runs.tolist()),
@@ -291,7 +291,8 @@ def _sample(
                 chains=sampling.chains,
                 warmth=selected(draws.warmth, runs),
             )
-            draws = put(draws, runs, _with_steps(more, draws.info.leapfrog_steps[runs]))
+            more = _with_steps(more, draws.info.leapfrog_steps[runs])
+            draws = put(draws, runs[:count], selected(more, slice(count)))
     latest = latest_draws(draws, warm, sampling.draws)
     state = WarmState(draws.warmth, log_weight, latest, data.units, afresh)
     return draws, state, (settling | (rounds == MOST_ROUNDS)).cpu()

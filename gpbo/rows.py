@@ -3,10 +3,28 @@
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from jaxtyping import Int
+import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 _Record = TypeVar("_Record", bound=Any)
+
+
+def bucket(chosen: Bool[Tensor, " r"]) -> tuple[Int[Tensor, " b"], int]:
+    """The numbers of the rows chosen, at least one; and how many they are.
+
+    On a GPU every number of rows is a shape to capture graphs for: there the last one is repeated
+    up to the next power of two, or up to ``r``.
+    """
+    rows = torch.nonzero(chosen)[:, 0]
+    count = len(rows)
+    room = min(room_for(count, rows.device), len(chosen))
+    return torch.cat([rows, rows[-1:].expand(room - count)]), count
+
+
+def room_for(count: int, device: torch.device) -> int:
+    """How many rows are computed where ``count`` are needed."""
+    return count if device.type == "cpu" else 1 << (count - 1).bit_length()
 
 
 def selected(whole: _Record, runs: Int[Tensor, " j"] | slice) -> _Record:

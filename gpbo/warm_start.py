@@ -18,7 +18,7 @@ from gpbo.evidence import LogPosterior
 from gpbo.inference import HyperparameterDraws, by_chain, cold_start
 from gpbo.mcmc.annealing import resampled, worth
 from gpbo.mcmc.sampling import Warmth
-from gpbo.rows import put
+from gpbo.rows import bucket, put, selected
 from gpbo.units import Units
 
 #: A chain is not moved along with the values to where its density is this much less, in logarithms.
@@ -112,15 +112,16 @@ def started_afresh(
     due = (counts >= _AFRESH * warm.afresh) | (_share(warm) < _COLLAPSED)
     if not bool(due.any()):
         return warm, spent
-    runs = torch.nonzero(due)[:, 0]
+    runs, count = bucket(due)
     warmth, steps = cold_start(log_posterior.select(runs), streams.select(runs.tolist()), chains)
+    due_runs = runs[:count]
     afresh = replace(
         warm,
-        warmth=put(warm.warmth, runs, warmth),
+        warmth=put(warm.warmth, due_runs, selected(warmth, slice(count))),
         log_weight=warm.log_weight.masked_fill(due[:, None], 0.0),
         afresh=torch.where(due, counts, warm.afresh),
     )
-    return afresh, spent.index_copy(0, runs, steps)
+    return afresh, spent.index_copy(0, due_runs, steps[:count])
 
 
 def rounds_due(warm: WarmState, afresh: Bool[Tensor, "r"]) -> Int[Tensor, "r"]:

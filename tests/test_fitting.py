@@ -4,12 +4,13 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from gpbo import fitting, pyro_nuts, warm_start
+from gpbo import fitting, pyro_nuts, rows, warm_start
 from gpbo.backend import DTYPE, Streams
 from gpbo.data import Observations, standardised
 from gpbo.errors import InvalidData, InvalidOption
@@ -550,6 +551,35 @@ def test_the_first_difference_after_constant_values_does_not_carry_the_chains_of
     assert warm.draws is not None
     assert warm.draws.outputscale.log().abs().max() < 8
     _assert_finite(warm, data)
+
+
+def test_rows_that_fill_a_bucket_change_no_other_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: three runs of seven go on, in the shape of four."""
+    data, warm = _data(runs=7), _warm(runs=7)
+    uneven = torch.zeros_like(warm.log_weight)
+    uneven[2:5, 1:] = -10.0
+    warm = replace(warm, log_weight=uneven)
+    sizes: list[int] = []
+
+    def told(log_posterior: LogPosterior, *args: Any, **kwargs: Any) -> HyperparameterDraws:
+        sizes.append(log_posterior.runs)
+        return draw(log_posterior, *args, **kwargs)
+
+    monkeypatch.setattr(fitting, "draw", told)
+
+    def fitted() -> HyperparameterDraws:
+        found = fit(data, sampling=BRIEF, warm=warm, streams=_streams(runs=7))
+        _assert_finite(found, data)
+        assert found.draws is not None
+        return found.draws
+
+    exact = fitted()
+    monkeypatch.setattr(rows, "room_for", lambda count, device: 4)
+    filled = fitted()
+    assert sizes == [7, 3, 3, 3, 7, 4, 4, 4]
+    at_rest = [0, 1, 5, 6]
+    assert torch.equal(filled.unconstrained[at_rest], exact.unconstrained[at_rest])
+    assert torch.equal(filled.info.leapfrog_steps, exact.info.leapfrog_steps)
 
 
 # Degenerate data.
