@@ -52,8 +52,10 @@ def seconds(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
     return time.perf_counter() - began, result
 
 
-def updates(runs: int, n: int, dim: int, repeats: int, device: torch.device) -> dict[str, Any]:
-    """Warm updates of the posterior of many runs by one observation each."""
+def updating(
+    runs: int, n: int, dim: int, device: torch.device
+) -> tuple[Observations, float, Callable[[int], fitting.Fit]]:
+    """Data, the seconds of a cold fit to all but the last of them, and the warm fit to all."""
     data = observed(runs, n, dim, device)
     before = standardised(data.x[:, :-1], data.values[:, :-1])
 
@@ -65,6 +67,12 @@ def updates(runs: int, n: int, dim: int, repeats: int, device: torch.device) -> 
     def update(index: int) -> fitting.Fit:
         return fitting.fit(data, warm=cold.warm, streams=streams("warm", index))
 
+    return data, cold_s, update
+
+
+def updates(runs: int, n: int, dim: int, repeats: int, device: torch.device) -> dict[str, Any]:
+    """Warm updates of the posterior of many runs by one observation each."""
+    data, cold_s, update = updating(runs, n, dim, device)
     first_s, _ = seconds(lambda: update(repeats), device)  # loads kernels, captures graphs
     times, fits = zip(
         *(seconds(partial(update, index), device) for index in range(repeats)),
