@@ -198,11 +198,11 @@ def test_spearmint_s_prior_is_the_one_in_its_code() -> None:
     torch.testing.assert_close(value - value[0], expected - expected[0], rtol=1e-12, atol=1e-12)
 
 
-def test_the_default_lengthscales_centre_between_the_mode_and_the_median_published() -> None:
+def test_the_default_lengthscales_centre_above_the_mode_published_nearer_than_the_median() -> None:
     published = stats.lognorm(math.sqrt(3), scale=math.exp(math.sqrt(2)) * math.sqrt(D))
     mode = optimize.minimize_scalar(lambda x: -published.pdf(x), bounds=(1e-3, 5), method="bounded")
     centre = Parametrization(PRIORS["dimension-scaled"](), D)._location[0].exp()
-    assert mode.x < float(centre) < published.median() / 2
+    assert mode.x < float(centre) < math.sqrt(mode.x * published.median())
 
 
 def test_the_dimension_scaled_prior_grows_with_the_root_of_the_dimension() -> None:
