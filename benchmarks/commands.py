@@ -1,6 +1,7 @@
 """`gpbo bench`: a command for each suite, and those that read results. Loads nothing heavy."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -202,13 +203,18 @@ def keep(
     stored: Annotated[
         Path | None, typer.Option(help="Folder to keep it in; by default the repository's.")
     ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="To keep it by; by default that of its suite.")
+    ] = None,
 ) -> None:
     """Keep results, without the configurations, for a README and for the regression gate."""
     from . import gate, table
     from .record import RESULTS
 
+    if name is not None and not re.fullmatch(r"[\w-]+", name):
+        raise InvalidOption(f"--name={name}: expected letters, digits, hyphens and underscores")
     suite = table.read_table(results)[1]["suite"]
-    target = (stored or RESULTS) / f"{suite}.parquet"
+    target = (stored or RESULTS) / f"{name or suite}.parquet"
     gate.keep_results(results, target)
     typer.echo(target)
 

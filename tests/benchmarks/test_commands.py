@@ -21,6 +21,7 @@ MISTAKES = [
     (["report"], "gpbo: results, --readme: expected one of the two"),
     (["report", "no.parquet"], "gpbo: no.parquet: expected results that `gpbo bench` wrote"),
     (["report", "--readme", "no.md"], "gpbo: --readme=no.md: expected a file that exists"),
+    (["keep", "x", "--name", "a/b"], "gpbo: --name=a/b: expected letters, digits, hyphens and"),
     (["keep", "no.parquet"], "gpbo: no.parquet: expected results that `gpbo bench` wrote"),
     (["bogus"], "No such command 'bogus'"),
 ]

@@ -121,7 +121,7 @@ def test_a_readme_is_filled_and_filled_again_to_the_same(stored: Path, tmp_path:
 def test_a_place_that_asks_for_what_is_not_there_is_named(stored: Path, tmp_path: Path) -> None:
     file = tmp_path / "README.md"
     file.write_text("<!-- gpbo bench smoke: figure bogus -->\n<!-- gpbo bench end -->\n")
-    with pytest.raises(InvalidData, match="'figure bogus' of the suite 'smoke': expected one of m"):
+    with pytest.raises(InvalidData, match="'figure bogus' of the results 'smoke': expected one of"):
         readme.rewrite(file, stored)
     file.write_text("<!-- gpbo bench noisy: ranks -->\n<!-- gpbo bench end -->\n")
     with pytest.raises(InvalidData, match=r"noisy\.parquet: expected results"):
@@ -138,3 +138,15 @@ def test_numbers_in_tables(value: float, text: str) -> None:
 def test_columns_of_figures_are_aligned_to_the_right() -> None:
     text = report.pipes(["name", "value"], [["a", "**1.5** (1, 2)"], ["b", ""]])
     assert text.splitlines()[1] == "| :-- | --: |"
+
+
+def test_results_are_kept_by_another_name_than_that_of_their_suite(
+    stored: Path, tmp_path: Path
+) -> None:
+    results = str(stored / "smoke.parquet")
+    again = ["bench", "keep", results, "--stored", str(stored), "--name", "smoke-again"]
+    assert CliRunner().invoke(app, again).exit_code == 0
+    file = tmp_path / "README.md"
+    file.write_text("<!-- gpbo bench smoke-again: ranks -->\n<!-- gpbo bench end -->\n")
+    assert readme.rewrite(file, stored) == 1
+    assert "| `ei-hmc` |" in file.read_text()

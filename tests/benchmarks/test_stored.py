@@ -50,7 +50,7 @@ def test_the_repositorys_readme_asks_for_what_there_is() -> None:
     """Every place of it can be filled from what is kept; filled, it is what is there."""
     text = (Path(__file__).parents[2] / "README.md").read_text()
     for place in readme.PLACE.finditer(text):
-        if place["suite"] == "stored":
+        if place["results"] == "stored":
             names = [name.strip() for name in place["wanted"].split(",")]
             body = stored.markdown(names, RESULTS)
             assert place[0] == f"{place['begin']}{body}\n{place['end']}"
