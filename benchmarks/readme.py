@@ -5,8 +5,8 @@ A place for them is a pair of comments, and what is between them is replaced:
     <!-- gpbo bench smoke: measured, ranks, figure regret -->
     <!-- gpbo bench end -->
 
-Before the colon is the name that results were kept by, which is their suite's unless they were given
-another. The words are titles of a report's sections, in small letters, and ``figure`` with a
+Before the colon is the name that results were kept by, which is their suite's unless they were
+given another. The words are titles of a report's sections, in small letters, and ``figure`` with a
 figure's name; for ``speed`` there is ``comparison``. ``stored`` in place of results has the tables
 of the module of that name.
 """

@@ -151,6 +151,32 @@ def _minima(figures: Any) -> Iterable[Sequence[str]]:
         yield f"{row['problem']}, {_size(row)}", f"{share} of {row['q']}"
 
 
+def _rounds(figures: Any) -> Iterable[Sequence[str]]:
+    for row in figures["table"]:
+        several = row["seeds"] > 1
+        spread = f" ({row['least']:.2f} to {row['greatest']:.2f})" if several else ""
+        published = (f"{row[f'published_{name}']:.2f}" for name in ("TS", "qLogEI", "BEEBO"))
+        yield (
+            row["problem"],
+            f"{row['seeds']} x {row['rounds']}",
+            f"{row['score']:.2f}{spread}",
+            *published,
+            _seconds(row["seconds"]),
+        )
+
+
+def _against_numpyro(figures: Any) -> Iterable[Sequence[str]]:
+    for row in figures["numpyro"]:
+        for start in ("cold", "warm"):
+            yield (
+                f"effective draws a second, {start}, runs: {row['runs']}, {_size(row)}",
+                number(row[f"{start}_ess_per_s"]),
+                f"{number(row['numpyro_ess_per_s'])}, compiled in "
+                f"{_seconds(row['numpyro_compile_s'])} before",
+                number(row[f"{start}_ratio"]),
+            )
+
+
 def _utilisation(figures: Any) -> Iterable[Sequence[str]]:
     shares = {(row["strategy"], row["mode"]): row["steady"] for row in figures}
     for strategy in dict.fromkeys(row["strategy"] for row in figures):
@@ -200,6 +226,12 @@ TABLES = {
     ),
     "replications": Table("replications_branin", "replications.py", _BESIDE, _replications),
     "updates": Table("updates-cpu", "speed.py updates", _BESIDE, _updates),
+    "numpyro": Table(
+        "numpyro-cpu",
+        "speed.py numpyro",
+        ("work", "gpbo", "NumPyro, chains vectorised", "gpbo / NumPyro"),
+        _against_numpyro,
+    ),
     "profile": Table(
         "profile",
         "speed.py profile",
@@ -229,6 +261,20 @@ TABLES = {
     ),
     "minima": Table(
         "thompson-cpu", "speed.py thompson", ("functions of", "found their own minimum"), _minima
+    ),
+    "rounds": Table(
+        "thompson-rounds",
+        "thompson_rounds.py",
+        (
+            "problem",
+            "seeds x rounds",
+            "gpbo",
+            "Thompson sampling",
+            "batch log EI",
+            "BEEBO",
+            "all choices of a seed",
+        ),
+        _rounds,
     ),
     "utilisation": Table(
         "utilisation", "utilisation.py", ("strategy", "without waiting", "in step"), _utilisation

@@ -13,7 +13,7 @@ needs is in there, so one strategy serves `gpbo.Optimizer`, where ``r`` is 1, an
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -54,8 +54,6 @@ _BEST = 5
 #: In so many dimensions at most, posterior functions are drawn exactly at some of the raw points:
 #: the last ones, which are those near the best points and Sobol points before them.
 _ANCHORED_DIM, _ANCHORS = 3, 384
-#: From so many parameters with an order on, posterior functions are searched near the best point.
-_MANY = 20
 
 
 @dataclass(frozen=True)
@@ -145,15 +143,18 @@ class ThompsonSampling:
     own draw of the hyperparameters. What is pending is not looked at, other than not to be
     proposed again: the spread of the functions keeps the points of a batch apart.
 
+    By default most functions are searched in boxes around the best point, and one in six in the
+    whole cube. Away from the data functions differ so much that their minima over the cube are
+    nearly random: in 20 dimensions wherever there are few data, and in 2 to 6 in short runs.
+
     Args:
         search: How hard to search every function's minimum; by default as hard as it takes to find
             nearly all of them, which in the whole cube grows with its dimension.
         features: Random waves that a function of the prior is made of; see `gpbo.paths`.
         hallucinate: Condition the functions on pending points, as if these had returned what was
             expected of them. Points of a batch are then chosen one after another.
-        region: Where to search, `NestedBoxes` or a `TrustRegion`; None for the whole cube. By
-            default ``"auto"``: `NestedBoxes` from 20 parameters with an order on, where functions
-            differ so much away from the data that their minima are nearly random.
+        region: Where to search, `NestedBoxes` or a `TrustRegion`; None for the whole cube, as in
+            the papers.
 
     Raises:
         InvalidOption: ``region`` is none of these.
@@ -162,14 +163,14 @@ class ThompsonSampling:
     search: Search | None = None
     features: int = 4096
     hallucinate: bool = False
-    region: Region | Literal["auto"] | None = "auto"
+    region: Region | None = field(default_factory=NestedBoxes)
     name: ClassVar[str] = "ts"
     uses_model: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.region not in (None, "auto") and not isinstance(self.region, Region):
+        if self.region is not None and not isinstance(self.region, Region):
             raise InvalidOption(
-                f"region={self.region!r}: expected 'auto', None, NestedBoxes() or TrustRegion()"
+                f"region={self.region!r}: expected NestedBoxes(), TrustRegion() or None"
             )
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
@@ -200,13 +201,12 @@ class ThompsonSampling:
             return situation.streams(f"waves-{number}", results)
 
         with settings_for(surrogate.x.shape[1], surrogate.x.device):
-            region = self._region(space)
-            search = self.search or default_search(space, confined=region is not None)
+            search = self.search or default_search(space, confined=self.region is not None)
             screen, within = situation.streams("screen", results), None
-            if region is None:
+            if self.region is None:
                 raw = raw_points(space, screen, _best_points(surrogate, data), search)
             else:
-                boxes = region.boxes(data, surrogate, space)
+                boxes = self.region.boxes(data, surrogate, space)
                 numbers = torch.arange(count, device=surrogate.x.device) + situation.index
                 within = Within(*boxes.of(numbers), boxes.holds(numbers, search.raw))
                 spread_out = sobol(search.raw, space.dim, screen)
@@ -234,11 +234,6 @@ class ThompsonSampling:
                 within=within,
             )
 
-    def _region(self, space: Space) -> Region | None:
-        if self.region != "auto":
-            return self.region
-        return NestedBoxes() if _movable(space) >= _MANY else None
-
 
 def default_search(space: Space, *, confined: bool) -> Search:
     """What finds nearly every function's own minimum, in a box or in the whole cube.
@@ -246,13 +241,9 @@ def default_search(space: Space, *, confined: bool) -> Search:
     In 6 dimensions 64 scouts find all; in 20 those of three in four functions, 512 of 95 in
     97, and 1024 of nearly all.
     """
-    movable = _movable(space)
+    movable = int((space.continuous | space.ordered).sum())
     scouts = 64 if confined else min(1024, max(64, round(movable**3 / 8)))
     return Search(raw=max(1024, 4 * scouts), perturbed=128, restarts=4, scouts=scouts)
-
-
-def _movable(space: Space) -> int:
-    return int((space.continuous | space.ordered).sum())
 
 
 #: The strategies that can be asked for by name.

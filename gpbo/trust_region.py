@@ -78,13 +78,13 @@ class Region(Protocol):
 
 @dataclass(frozen=True)
 class NestedBoxes:
-    """Boxes of several lengths around the best point, for many dimensions.
+    """Boxes of several lengths around the best point.
 
     Which length pays changes from one batch to the next: in a long box the functions differ nearly
-    everywhere and their minima are far worse than the best point; in a short one all of them are a
-    little better. So each function takes the next length in turn, and one in six the whole cube.
-    Nothing has to be counted, so it makes no difference how many points are asked for at a time,
-    or in which order the results come.
+    everywhere, and with few data or many dimensions their minima are far worse than the best point;
+    in a short one all of them are a little better. So each function takes the next length in turn,
+    and one in six the whole cube. Nothing has to be counted, so it makes no difference how many
+    points are asked for at a time, or in which order the results come.
 
     Args:
         lengths: In units of the cube, of the geometric mean of the sides, which go with the

@@ -110,7 +110,8 @@ def test_proposals_have_the_distribution_of_the_posterior_minimum() -> None:
     one = torch.ones(100, 1, dtype=DTYPE)
     mask = torch.ones(100, 4, dtype=torch.bool)
     surrogate = Surrogate.condition(x, y, mask, 0.2 * one[..., None], one, 1e-2 * one, 0 * one)
-    quick = ThompsonSampling(Search(raw=64, perturbed=16, restarts=2, scouts=8), features=256)
+    search = Search(raw=64, perturbed=16, restarts=2, scouts=8)
+    quick = ThompsonSampling(search, features=256, region=None)
     now = replace(situation(surrogate, 1), seeds=tuple(range(100)), taken=(frozenset(),) * 100)
     proposed = quick.propose(now, 3).flatten()
 
@@ -156,7 +157,8 @@ def test_the_utility_of_paths_where_trials_failed_has_the_right_gradient() -> No
 
 def test_no_point_is_proposed_where_trials_most_probably_fail() -> None:
     surrogate = rugged(2, 7, 0.4)
-    quick = ThompsonSampling(Search(raw=128, perturbed=32, restarts=2, scouts=8), features=256)
+    search = Search(raw=128, perturbed=32, restarts=2, scouts=8)
+    quick = ThompsonSampling(search, features=256, region=None)
     before = quick.propose(situation(surrogate, 2), 40)
     around = 0.05 * torch.tensor([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], dtype=DTYPE)
     unlucky = situation(surrogate, 2, before.median(1, keepdim=True).values + around)
