@@ -143,7 +143,7 @@ class ThompsonSampling:
     own draw of the hyperparameters. What is pending is not looked at, other than not to be
     proposed again: the spread of the functions keeps the points of a batch apart.
 
-    By default most functions are searched in boxes around the best point, and one in six in the
+    By default most functions are searched in boxes around the best point, and one in four in the
     whole cube. Away from the data functions differ so much that their minima over the cube are
     nearly random: in 20 dimensions wherever there are few data, and in 2 to 6 in short runs.
 

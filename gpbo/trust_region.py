@@ -83,7 +83,7 @@ class NestedBoxes:
     Which length pays changes from one batch to the next: in a long box the functions differ nearly
     everywhere, and with few data or many dimensions their minima are far worse than the best point;
     in a short one all of them are a little better. So each function takes the next length in turn,
-    and one in six the whole cube. Nothing has to be counted, so it makes no difference how many
+    and one in four the whole cube. Nothing has to be counted, so it makes no difference how many
     points are asked for at a time, or in which order the results come.
 
     Args:
@@ -94,7 +94,7 @@ class NestedBoxes:
         InvalidOption: no length, one that is not positive, or a shorter one before a longer one.
     """
 
-    lengths: tuple[float, ...] = (math.inf, 0.4, 0.2, 0.1, 0.05, 0.025)
+    lengths: tuple[float, ...] = (math.inf, 0.4, 0.1, 0.025)
 
     def __post_init__(self) -> None:
         given = self.lengths
