@@ -5,11 +5,11 @@
 "Parallelised Bayesian optimisation via Thompson sampling", AISTATS, in the settings of the
 authors' code (kirthevasank/gp-parallel-ts), the cases that they found to show no difference, or not
 to be worth showing, too. (Their last case, a network trained on Cifar-10 in real time, is not one
-for a simulated clock.) All runs of a method advance as rows of a batch; the same seed has the same
-evaluation times, noise and initial design in all methods. Tells how many evaluations fit into the
-time, and simple regret against time and against completed evaluations; a single worker goes on
-until it has made as many as the others. Without ``--full``: two
-cases, a third of the time, fewer waves and a quicker search, for two cores.
+for a simulated clock.) Functions are searched in the whole cube, as theirs are. All runs of a
+method advance as rows of a batch; the same seed has the same evaluation times, noise and initial
+design in all methods. Tells how many evaluations fit into the time, and simple regret against time
+and against completed evaluations; a single worker goes on until it has made as many as the others.
+Without ``--full``: two cases, a third of the time, fewer waves and a quicker search, for two cores.
 
 As in the authors' code the time that choosing a point takes does not count; ``--latency`` counts
 it.
@@ -125,10 +125,10 @@ class Method:
 
 def methods(*, full: bool) -> dict[str, Method]:
     """Sequential Thompson sampling, and four strategies in step and not."""
-    plain, improvement = ThompsonSampling(), ExpectedImprovement()
+    plain, improvement = ThompsonSampling(region=None), ExpectedImprovement()
     if not full:
         quick = Search(raw=256, perturbed=64, restarts=4, iterations=30)
-        plain = ThompsonSampling(replace(quick, scouts=16), features=1024)
+        plain = ThompsonSampling(replace(quick, scouts=16), features=1024, region=None)
         improvement = ExpectedImprovement(quick)
     found = {"seqTS": Method(plain, "async", 1)}
     for name, strategy in (
