@@ -90,7 +90,8 @@ class Run:
     def _adopt_peers(self, results: Path) -> dict[str, Any]:
         """Take over the traces of peers; how many there were, and where they were measured."""
         found, header = table.read_table(results)
-        count = adopt_peer_traces(self.suite, table.traces(found), self.folder.parent / _PEERS)
+        wanted = [trace for trace in table.traces(found) if trace.method in self.methods]
+        count = adopt_peer_traces(self.suite, wanted, self.folder.parent / _PEERS)
         known = ("commit", "date", "processor", "cores")
         return {"count": count} | {name: header[name] for name in known}
 

@@ -136,14 +136,16 @@ def kept_peer_trace(case: Case, peer: str, seed: int, folder: str) -> Trace:
 def adopt_peer_traces(suite: Suite, traces: Iterable[Trace], folder: Path) -> int:
     """Keep peers' traces that were read from results of an earlier run; how many.
 
-    Those of another budget or another initial design than the suite's, and failures, are left out;
-    one of another version of the peer is kept, and not found when the installed version is run.
+    Those of other seeds, another budget or another initial design than the suite's, and failures,
+    are left out; one of another version of the peer is kept, and not found when the installed version is run.
     """
     cases = {case.name: case for case in suite.cases}
     adopted = 0
     for trace in traces:
         case = cases.get(trace.problem)
         if trace.method not in PEERS or case is None or case.budget != trace.budget:
+            continue
+        if trace.seed >= suite.seeds:
             continue
         design, values = _start(case, trace.seed)
         if _rounded(trace.values[: len(design)]) == values:
