@@ -137,7 +137,8 @@ def adopt_peer_traces(suite: Suite, traces: Iterable[Trace], folder: Path) -> in
     """Keep peers' traces that were read from results of an earlier run; how many.
 
     Those of other seeds, another budget or another initial design than the suite's, and failures,
-    are left out; one of another version of the peer is kept, and not found when the installed version is run.
+    are left out; one of another version of the peer is kept, and not found when the installed
+    version is run.
     """
     cases = {case.name: case for case in suite.cases}
     adopted = 0
