@@ -128,7 +128,7 @@ def methods(*, full: bool) -> dict[str, Method]:
     plain, improvement = ThompsonSampling(region=None), ExpectedImprovement()
     if not full:
         quick = Search(raw=256, perturbed=64, restarts=4, iterations=30)
-        plain = ThompsonSampling(replace(quick, scouts=16), features=1024, region=None)
+        plain = replace(plain, search=replace(quick, scouts=16), features=1024)
         improvement = ExpectedImprovement(quick)
     found = {"seqTS": Method(plain, "async", 1)}
     for name, strategy in (

@@ -36,8 +36,8 @@ def rewrite(readme: Path, results: Path) -> int:
             the figures go.
 
     Raises:
-        InvalidData: a place asks for a suite without results, or for something that its report or
-            what is stored does not have.
+        InvalidData: a place asks for results that are not there, or for something that their report
+            or what is stored does not have.
     """
 
     def filled(place: re.Match[str]) -> str:
@@ -54,10 +54,10 @@ def _body(name: str, wanted: list[str], folder: Path, results: Path) -> str:
     if name == "stored":
         return stored.markdown(wanted, results)
     source = results / f"{name}.parquet"
-    if name == "speed":
-        made: dict[str, Section] = {"comparison": (speed_suite.comparison(source), {})}
+    rows, header = table.read(source)
+    if header["suite"] == "speed":
+        made: dict[str, Section] = {"comparison": (speed_suite.comparison(rows, header), {})}
     else:
-        rows, header = table.read(source)
         findings = Findings.of(rows, header, suites.get(header["suite"]).targets)
         sections = report.sections(findings).items()
         made = {title.lower(): section for title, section in sections}

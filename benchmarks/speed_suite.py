@@ -4,11 +4,12 @@ A row per figure: the work, its size, the measure and its value. Seconds are med
 repeats, the two sides taking turns in one process.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
 from . import report, table
@@ -62,13 +63,8 @@ def _figures(cases: tuple[Case, ...], repeats: int) -> Iterator[tuple[str, int, 
             yield work, n, d, {name: found[name] for name in found if name not in ("n", "d")}
 
 
-def comparison(results: Path) -> str:
-    """The table of seconds of both sides, and where they were measured.
-
-    Raises:
-        InvalidData: no such file.
-    """
-    rows, header = table.read(results)
+def comparison(rows: pd.DataFrame, header: Mapping[str, Any]) -> str:
+    """The table of seconds of both sides, and where they were measured."""
     figures = rows.set_index(["work", "n", "d", "measure"])["value"]
     lines = []
     for (work, name), (ours, theirs) in _SIDES.items():
@@ -86,11 +82,12 @@ def write_report(results: Path) -> None:
     Raises:
         InvalidData: no such file.
     """
-    rows, _ = table.read(results)
+    rows, header = table.read(results)
     every = report.pipes(
         ["work", "results", "d", "measure", "value"],
         [[r.work, r.n, r.d, r.measure, report.number(r.value)] for r in rows.itertuples()],
     )
-    text = f"# Benchmark suite `speed`\n\n{comparison(results)}\n\n## All figures\n\n{every}\n"
+    sides = comparison(rows, header)
+    text = f"# Benchmark suite `speed`\n\n{sides}\n\n## All figures\n\n{every}\n"
     results.with_name("report.md").write_text(text)
     results.with_name("report.html").write_text(report.as_html(text, results.parent))

@@ -146,7 +146,8 @@ def main() -> None:
             row["seconds"] = mean(sum(result["seconds"]) for result in of_problem)
             table.append(row | PUBLISHED[name])
             runs += of_problem
-            save("thompson-rounds", {"table": table, "runs": runs, "options": vars(options)})
+            figures = {"table": table, "runs": runs, "options": vars(options)}
+            print(save("thompson-rounds", figures))
     show(f"the way to the optimum after {options.rounds} rounds of {BATCH}", table)
 
 

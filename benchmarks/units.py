@@ -144,9 +144,8 @@ def adopt_peer_traces(suite: Suite, traces: Iterable[Trace], folder: Path) -> in
     adopted = 0
     for trace in traces:
         case = cases.get(trace.problem)
-        if trace.method not in PEERS or case is None or case.budget != trace.budget:
-            continue
-        if trace.seed >= suite.seeds:
+        wanted = trace.method in PEERS and trace.seed < suite.seeds
+        if not wanted or case is None or case.budget != trace.budget:
             continue
         design, values = _start(case, trace.seed)
         if _rounded(trace.values[: len(design)]) == values:

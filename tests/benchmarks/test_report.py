@@ -140,13 +140,17 @@ def test_columns_of_figures_are_aligned_to_the_right() -> None:
     assert text.splitlines()[1] == "| :-- | --: |"
 
 
+@pytest.mark.parametrize(
+    ("suite", "wanted", "line"),
+    [("smoke", "ranks", "| `ei-hmc` |"), ("speed", "comparison", "| 50 | 6 | 2 | 1 | 0.5 |")],
+)
 def test_results_are_kept_by_another_name_than_that_of_their_suite(
-    stored: Path, tmp_path: Path
+    suite: str, wanted: str, line: str, stored: Path, tmp_path: Path
 ) -> None:
-    results = str(stored / "smoke.parquet")
-    again = ["bench", "keep", results, "--stored", str(stored), "--name", "smoke-again"]
+    results = str(stored / f"{suite}.parquet")
+    again = ["bench", "keep", results, "--stored", str(stored), "--name", f"{suite}-again"]
     assert CliRunner().invoke(app, again).exit_code == 0
     file = tmp_path / "README.md"
-    file.write_text("<!-- gpbo bench smoke-again: ranks -->\n<!-- gpbo bench end -->\n")
+    file.write_text(f"<!-- gpbo bench {suite}-again: {wanted} -->\n<!-- gpbo bench end -->\n")
     assert readme.rewrite(file, stored) == 1
-    assert "| `ei-hmc` |" in file.read_text()
+    assert line in file.read_text()
