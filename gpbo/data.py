@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,15 +20,34 @@ class Observations:
     Rows with a false mask are padding: ``x`` is the cube's centre there and ``values`` and ``y``
     are 0, and nothing may depend on them. ``values`` are in a run's own units, minimised, and
     ``y`` is ``units(values)``.
+
+    Where no ``given`` units say otherwise, the units are the most probable ones. They cost a few
+    factorisations, which searches without a model do not pay: they are worked out when first
+    asked for.
     """
 
     x: Float[Tensor, "r n d"]
     values: Float[Tensor, "r n"]
-    y: Float[Tensor, "r n"]
     mask: Bool[Tensor, "r n"]
-    units: Units
     pending: Float[Tensor, "r m d"]
     pending_mask: Bool[Tensor, "r m"]
+    given: Units | None = None
+
+    @property
+    def y(self) -> Float[Tensor, "r n"]:
+        """The values as the model sees them; see `standardised`."""
+        return self._in_own_units[0]
+
+    @property
+    def units(self) -> Units:
+        """How ``y`` comes from ``values``, and back."""
+        return self._in_own_units[1]
+
+    @cached_property
+    def _in_own_units(self) -> tuple[Float[Tensor, "r n"], Units]:
+        if self.given is None:
+            return in_own_units(self.x, self.values, self.mask)
+        return torch.where(self.mask, self.given(self.values), 0.0), self.given
 
     @property
     def runs(self) -> int:
@@ -161,8 +181,7 @@ def standardised(
             raise InvalidData(
                 f"{name}{bad} is {float(tensor[tuple(bad)])}: expected finite numbers"
             )
-    y, units = in_own_units(values, mask)
-    return Observations(x, values, y, mask, units, pending, pending_mask)
+    return Observations(x, values, mask, pending, pending_mask)
 
 
 def _padded(

@@ -4,9 +4,13 @@ Values that fall by decades on the way to a minimum, as those of most smooth fun
 no draw of a stationary Gaussian process: the worst set the scale, on which the best are all the
 same. A power makes them look like one (Box and Cox 1964, "An analysis of transformations", JRSS B
 26; Cowen-Rivers et al. 2022, "HEBO", JAIR 74, transform the values of Bayesian optimization
-likewise), and as it is monotone, where the minimum lies does not change.
+likewise), and as it is monotone, where the minimum lies does not change. Which power makes them
+most like a Gaussian process, the marginal likelihood tells (Snelson, Rasmussen and Ghahramani 2003,
+"Warped Gaussian processes", NeurIPS 16): how the values alone are distributed cannot tell decades
+of a smooth function from noise.
 """
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -14,13 +18,21 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gpbo.backend import DTYPE
+from gpbo.kernels import matern, squared_distances
+from gpbo.linalg import add_diagonal, cholesky
+from gpbo.memory import in_parts
 
-#: Values as they are, their square roots, their logarithms. With more powers to choose from, chains
-#: that are carried from fit to fit are in other units more often, and start afresh.
+#: Values as they are, which come first, their square roots, their logarithms. With more powers to
+#: choose from, chains that are carried from fit to fit are in other units more often, and start
+#: afresh.
 _POWERS = (1.0, 0.5, 0.0)
-#: So much less is the logarithm's prior log density than that of power 1. Near the best, where a
-#: power below 1 looks closest, values with noise have little but noise.
-_RELUCTANCE = 8.0
+#: The logarithm has to be so much more probable than values as they are, in logarithms of the
+#: likelihood, and the root half as much: bent values have their noise in other places.
+_RELUCTANCE = 6.0
+#: Logarithms of the lengthscales, in units of the cube's diagonal, and of the ratios of noise
+#: variance to outputscale that a likelihood is averaged over; the first two moments of their prior.
+_LENGTHSCALES, _LENGTHSCALE = (-2.5, -1.75, -1.0, -0.25, 0.5), (-1.0, 1.0)
+_NOISES, _NOISE = (-11.0, -8.0, -5.0, -3.0, -1.0), (-8.0, 2.0)
 #: Values are bent from this quantile of their distances to the best on, or from so many of their
 #: standard deviations where that is more.
 _BENT_FROM, _LEAST_UNIT = 0.25, 0.01
@@ -89,15 +101,16 @@ class Units:
 
 
 def in_own_units(
-    values: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]
+    x: Float[Tensor, "r n d"], values: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]
 ) -> tuple[Float[Tensor, "r n"], Units]:
     """``y``, of mean 0 and population standard deviation 1 over the unmasked rows, and its units.
 
-    The power is the most probable one under a prior that favours 1, if the bent values are normal
-    (Box and Cox, equation 8). A run whose values are all the same (or that has one, or none) has
-    power and ``scale`` 1 and ``y`` 0.
+    The power is the least one with which the bent values are much more probable than as they are,
+    the Jacobian included (Snelson et al., equation 6). A run whose values are all the same (or that
+    has one, or none) has power and ``scale`` 1 and ``y`` 0.
 
     Args:
+        x: Where the values are of, in the unit cube; anything finite where masked.
         values: Finite; 0 where masked.
     """
     if values.shape[1] == 0:
@@ -113,7 +126,7 @@ def in_own_units(
     above = torch.where(mask, scaled - best.unsqueeze(-1), 0.0)
     worst = above.amax(-1)
     unit = _bent_from(above, mask)
-    power = _most_probable(above, unit, mask)
+    power = _power(x, above, unit, mask)
     y, mean, deviation = centred(_bent(above, power[:, None], unit[:, None]), mask)
     constant = worst == 0.0
     divisor = deviation.masked_fill(constant, 1.0)
@@ -145,16 +158,57 @@ def _bent_from(above: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]) -> Float[
     return torch.where(unit > 0, unit, 1.0)
 
 
-def _most_probable(
-    above: Float[Tensor, "r n"], unit: Float[Tensor, " r"], mask: Bool[Tensor, "r n"]
+def _power(
+    x: Float[Tensor, "r n d"],
+    above: Float[Tensor, "r n"],
+    unit: Float[Tensor, " r"],
+    mask: Bool[Tensor, "r n"],
 ) -> Float[Tensor, " r"]:
-    powers = torch.tensor(_POWERS, dtype=DTYPE, device=above.device)
-    each, known = (tensor[:, None].expand(-1, len(powers), -1) for tensor in (above, mask))
-    _, _, deviation = centred(_bent(each, powers[None, :, None], unit[:, None, None]), known)
+    """The least power that is so much more probable than 1 as it has to be."""
+    powers = torch.tensor(_POWERS, dtype=DTYPE, device=x.device)
+    each, known = (row[:, None].expand(-1, len(powers), -1) for row in (above, mask))
+    bent, _, _ = centred(_bent(each, powers[:, None], unit[:, None, None]), known)
     bending = torch.where(mask, (above / unit[:, None]).log1p(), 0.0).sum(-1, keepdim=True)
-    likelihood = (powers - 1) * bending - mask.sum(-1, keepdim=True) * deviation.log()
-    probable = likelihood + _RELUCTANCE * powers
-    return powers[torch.where(deviation > 0, probable, -torch.inf).argmax(-1)]
+    evidence = _log_evidence(x, bent, mask) + (powers - 1) * bending
+    gain = (evidence - evidence[:, :1]).nan_to_num(nan=-torch.inf)
+    probable = (gain >= _RELUCTANCE * (1 - powers)) | (powers == 1)
+    return torch.where(probable, powers, 1.0).amin(-1)
+
+
+def _log_evidence(
+    x: Float[Tensor, "r n d"], y: Float[Tensor, "r w n"], mask: Bool[Tensor, "r n"]
+) -> Float[Tensor, "r w"]:
+    """Log marginal likelihood of centred values as a Gaussian process, up to a constant.
+
+    One lengthscale for all dimensions and one ratio of the noise variance to the outputscale are
+    averaged over, with the weights of their priors; the outputscale is the most likely one.
+    """
+    grid = torch.cartesian_prod(
+        *(torch.tensor(axis, dtype=DTYPE, device=x.device) for axis in (_LENGTHSCALES, _NOISES))
+    )
+    location, spread = (
+        grid.new_tensor(moment) for moment in zip(_LENGTHSCALE, _NOISE, strict=True)
+    )
+    weight = -0.5 * ((grid - location) / spread).square().sum(-1)
+    lengthscale, noise = grid.exp().unbind(-1)
+    squared = squared_distances(*[(x - 0.5) / math.sqrt(x.shape[-1])] * 2)
+    count = mask.sum(-1).clamp(min=1).to(DTYPE)
+
+    def part(runs: slice, some: slice) -> tuple[Tensor]:
+        present, residual = mask[runs, None], y[runs, None].mT
+        scaled = squared[runs, None] / lengthscale[some, None, None].square()
+        correlation = matern(scaled, 2.5) * (present[..., None] & present[..., None, :])
+        diagonal = torch.where(present, noise[some, None], 1.0)
+        factor, succeeded = cholesky(add_diagonal(correlation, diagonal))
+        whitened = torch.linalg.solve_triangular(factor, residual, upper=False)
+        outputscale = whitened.square().sum(-2) / count[runs, None, None]
+        log_determinant = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        fit = -0.5 * count[runs, None, None] * outputscale.log() - log_determinant[..., None]
+        return (torch.where(succeeded[..., None], fit, -torch.inf)[:, None],)
+
+    matrix_bytes = x.shape[1] ** 2 * x.element_size()
+    (each,) = in_parts(part, x.shape[0], len(lengthscale), matrix_bytes, x.device)
+    return (each[:, 0] + weight[:, None]).logsumexp(-2)
 
 
 def centred(

@@ -141,11 +141,10 @@ def test_the_truth_ranks_uniformly_after_results_came_one_at_a_time() -> None:
         observed = Observations(
             points,
             values,
-            values,
             seen,
-            Units.affine(torch.zeros(runs, dtype=DTYPE), torch.ones(runs, dtype=DTYPE)),
             pending=points[:, :0],
             pending_mask=seen[:, :0],
+            given=Units.affine(torch.zeros(runs, dtype=DTYPE), torch.ones(runs, dtype=DTYPE)),
         )
         streams = Streams.named(5, "fit", count, runs=runs)
         warm = fit(observed, sampling=sampling, warm=warm, streams=streams).warm

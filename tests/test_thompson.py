@@ -265,7 +265,8 @@ def test_functions_conditioned_on_what_is_pending_go_through_the_expected_values
 def test_conditioning_on_pending_points_matters_from_the_second_point_of_a_batch_on() -> None:
     search = Search(raw=64, perturbed=16, restarts=2, scouts=8)
     plain, sure = (ThompsonSampling(search, 256, hallucinate) for hallucinate in (False, True))
-    now = situation(rugged(2, 7, 0.4), 2)
+    now = situation(rugged(2, 7, 0.4), 5)
     without, conditioned = plain.propose(now, 3)[0], sure.propose(now, 3)[0]
-    torch.testing.assert_close(conditioned[0], without[0], rtol=0, atol=1e-6)
-    assert (conditioned[1] - without[1]).abs().max() > 1e-4
+    # An ascent ends as near the maximum as its value tells, at the square root of its tolerance.
+    torch.testing.assert_close(conditioned[0], without[0], rtol=0, atol=1e-3)
+    assert (conditioned[1] - without[1]).abs().max() > 1e-2

@@ -3,7 +3,11 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
+import scipy.optimize
+import scipy.spatial
+import scipy.special
 import scipy.stats
 import torch
 from hypothesis import given, settings
@@ -14,7 +18,7 @@ from torch import Tensor
 from gpbo import units
 from gpbo.backend import DTYPE
 from gpbo.data import observations, standardised
-from gpbo.units import Units, in_own_units
+from gpbo.units import Units, centred, in_own_units
 from tests.monte_carlo import random_normal, random_uniform
 
 FINITE = st.floats(-1e150, 1e150, allow_nan=False, allow_subnormal=True)
@@ -29,44 +33,111 @@ def by_decades(runs: int = 3, count: int = 41) -> Float[Tensor, "r n"]:
     )
 
 
-def all_of(values: Float[Tensor, "r n"]) -> tuple[Float[Tensor, "r n"], Units]:
-    return in_own_units(values, torch.ones_like(values, dtype=torch.bool))
+def all_of(
+    values: Float[Tensor, "r n"], x: Float[Tensor, "r n d"] | None = None
+) -> tuple[Float[Tensor, "r n"], Units]:
+    x = random_uniform(4, *values.shape, 2) if x is None else x
+    return in_own_units(x, values, torch.ones_like(values, dtype=torch.bool))
 
 
-def test_values_over_decades_are_seen_as_logarithms_and_others_as_they_are() -> None:
-    assert all_of(by_decades())[1].power.tolist() == [0.0, 0.0, 0.0]
-    assert all_of(random_uniform(5, 2, 97) ** 2)[1].power.tolist() == [0.5, 0.5]
+def bend(power: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on values are bent by this power, whatever they are."""
+    monkeypatch.setattr(units, "_POWERS", (1.0, power))
+    monkeypatch.setattr(units, "_RELUCTANCE", -1e9)
+
+
+def bowl(
+    exponent: float, runs: int = 3, count: int = 29
+) -> tuple[Float[Tensor, "r n"], Float[Tensor, "r n 2"]]:
+    """Values of a power of a smooth function, and where."""
+    x = random_uniform(6, runs, count, 2)
+    return (0.05 + 3 * (x - 0.4).square().sum(-1) + 0.3 * torch.sin(5 * x[..., 0])) ** exponent, x
+
+
+def test_the_power_undoes_that_of_a_smooth_function_and_others_are_seen_as_they_are() -> None:
+    assert all_of(*bowl(12.0))[1].power.tolist() == [0.0] * 3
+    values, x = bowl(12.0)
+    waves = torch.sin(5 * x[..., 0]) + torch.cos(4 * x[..., 1])
+    assert all_of(waves, x)[1].power.tolist() == [1.0] * 3
+    assert all_of(-values, x)[1].power.tolist() == [1.0] * 3
     assert all_of(random_normal(7, 5, 41))[1].power.tolist() == [1.0] * 5
-    assert all_of(-by_decades())[1].power.tolist() == [1.0] * 3
+
+
+def test_noise_keeps_values_from_being_bent_as_they_would_be_without_it() -> None:
+    """Far above the best they are as skewed as before; near it they have little but noise."""
+    values, x = bowl(1.5, runs=5, count=41)
+    noise = 0.2 * values.std(-1, keepdim=True) * random_normal(8, 5, 41)
+    assert all_of(values, x)[1].power.tolist() == [0.0] * 5
+    assert (all_of(values + noise, x)[1].power > 0).all()
 
 
 def test_few_values_are_seen_as_they_are() -> None:
-    assert all_of(by_decades(count=5))[1].power.tolist() == [1.0] * 3
+    values, x = bowl(3.0)
+    assert (all_of(values, x)[1].power < 1).all()
+    assert all_of(values[:, :5], x[:, :5])[1].power.tolist() == [1.0] * 3
 
 
-@pytest.mark.parametrize("power", [1.0, 0.5, 0.0])
-def test_the_power_is_chosen_by_the_likelihood_of_box_and_cox(
-    power: float, monkeypatch: pytest.MonkeyPatch
+def test_the_evidence_is_the_likelihood_averaged_over_lengthscale_and_noise() -> None:
+    """Each term from scipy, at the outputscale that scipy finds the most likely."""
+    values, x = bowl(3.0, runs=2, count=11)
+    mask = torch.arange(11) < torch.tensor([[11], [7]])
+    y, _, _ = centred(
+        values[:, None] ** torch.tensor([[1.0], [0.5]], dtype=DTYPE),
+        mask[:, None].expand(-1, 2, -1),
+    )
+    found = units._log_evidence(x, y, mask)
+    differences = []
+    for run, count in enumerate((11, 7)):
+        here = x[run, :count].numpy()
+        for row in y[run, :, :count].numpy():
+            terms = []
+            for log_lengthscale in units._LENGTHSCALES:
+                scale = math.exp(log_lengthscale) * math.sqrt(2)
+                a = math.sqrt(5) * scipy.spatial.distance.cdist(here, here) / scale
+                correlation = (1 + a + a**2 / 3) * np.exp(-a)
+                for log_noise in units._NOISES:
+                    covariance = correlation + math.exp(log_noise) * np.eye(count)
+                    best = scipy.optimize.minimize_scalar(
+                        lambda log_scale, row=row, covariance=covariance: (
+                            -scipy.stats.multivariate_normal.logpdf(
+                                row, cov=math.exp(log_scale) * covariance, allow_singular=True
+                            )
+                        ),
+                        bounds=(-20, 20),
+                        method="bounded",
+                    )
+                    prior = scipy.stats.norm.logpdf(
+                        log_lengthscale, *units._LENGTHSCALE
+                    ) + scipy.stats.norm.logpdf(log_noise, *units._NOISE)
+                    terms.append(prior - best.fun)
+            differences.append(scipy.special.logsumexp(terms))
+    expected = torch.tensor(differences, dtype=DTYPE).reshape(2, 2)
+    # What does not depend on the values is left out.
+    torch.testing.assert_close(found.diff(dim=1), expected.diff(dim=1), rtol=1e-6, atol=1e-6)
+
+
+def test_a_power_has_to_be_as_much_more_probable_as_the_reluctance_says(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """scipy has it for one sample, less the density of the prior and up to a constant."""
-    values = by_decades(1, 23)
-    monkeypatch.setattr(units, "_RELUCTANCE", 0.0)
-    monkeypatch.setattr(units, "_POWERS", (1.0, power))
-    _, found = all_of(values)
-    above = (values - values.amin())[0]
-    shifted = (1 + above / (found.unit * found.scale)).numpy()
-    best = max((1.0, power), key=lambda each: scipy.stats.boxcox_llf(each, shifted))
-    assert found.power.item() == best
-    # A reluctance a little larger than the gain keeps the values as they are.
-    gain = scipy.stats.boxcox_llf(best, shifted) - scipy.stats.boxcox_llf(1.0, shifted)
-    for share, expected in ((1.001, 1.0), (0.999, best)):
-        monkeypatch.setattr(units, "_RELUCTANCE", share * gain / max(1 - best, 0.1))
-        assert all_of(values)[1].power.item() == expected
+    """Its likelihood is that of the bent values times the slopes of the bend (equation 6)."""
+    values, x = bowl(12.0, runs=1)
+    _, found = all_of(values, x)
+    above, unit = values - values.amin(), found.unit * found.scale
+    mask = torch.ones_like(values, dtype=torch.bool)
+    both = torch.stack([above, unit * (above / unit).log1p()], 1)
+    bent, _, _ = centred(both, torch.ones_like(both, dtype=torch.bool))
+    slopes = -(above / unit).log1p().sum()
+    gain = (units._log_evidence(x, bent, mask)[0].diff() + slopes).item()
+    assert gain > 6
+    monkeypatch.setattr(units, "_POWERS", (1.0, 0.0))
+    for share, expected in ((1.001, 1.0), (0.999, 0.0)):
+        monkeypatch.setattr(units, "_RELUCTANCE", share * gain)
+        assert all_of(values, x)[1].power.item() == expected
 
 
 @pytest.mark.parametrize("power", [1.0, 0.5, 0.0])
 def test_values_map_to_y_and_back(power: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(units, "_POWERS", (power,))
+    bend(power, monkeypatch)
     values = by_decades()
     y, own = all_of(values)
     torch.testing.assert_close(y.mean(-1), torch.zeros(3, dtype=DTYPE), rtol=0, atol=1e-13)
@@ -83,7 +154,7 @@ def test_values_map_to_y_and_back(power: float, monkeypatch: pytest.MonkeyPatch)
 def test_the_scale_has_no_jump_and_no_bend_at_the_best_and_the_worst(
     power: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(units, "_POWERS", (power,))
+    bend(power, monkeypatch)
     values = by_decades()
     _, own = all_of(values)
     for edge in (values.amin(-1), values.amax(-1)):
@@ -97,7 +168,7 @@ def test_the_scale_has_no_jump_and_no_bend_at_the_best_and_the_worst(
 def test_a_bent_value_is_that_of_box_and_cox(monkeypatch: pytest.MonkeyPatch) -> None:
     values = by_decades()
     for power in (0.5, 0.0):
-        monkeypatch.setattr(units, "_POWERS", (power,))
+        bend(power, monkeypatch)
         y, own = all_of(values)
         ordered = torch.sort(values - values.amin(-1, keepdim=True), -1).values
         deviation = ordered.std(-1, correction=0)
