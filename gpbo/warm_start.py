@@ -26,10 +26,10 @@ _FAR_OUT = 10.0
 #: Chains are drawn anew when, weighted for what came in, they are worth less than this share; and
 #: start afresh, from the prior, when they are worth less than the second one, or there are so many
 #: times the results of the last time.
-_LEAST_WORTH, _COLLAPSED, _AFRESH = 0.5, 0.125, 2.0
+_LEAST_WORTH, _COLLAPSED, _AFRESH = 0.5, 0.25, 2.0
 #: A round of transitions is enough for chains worth more than this share; others need two, and
 #: those that were drawn anew most of all.
-_STEADY, MOST_ROUNDS = 0.8, 4
+_STEADY, MOST_ROUNDS = 0.95, 4
 
 
 @dataclass(frozen=True)
