@@ -68,12 +68,12 @@ def log_chance_of_success(
     has too few failures to infer them from.
     """
     runs, dim = data.runs, data.dim
-    ones = data.y.new_ones(runs, 1)
+    ones = data.x.new_ones(runs, 1)
     labels = Surrogate.condition(
         torch.cat([data.x, failed], 1),
-        torch.cat([-torch.ones_like(data.y), torch.ones_like(failed[..., 0])], 1),
+        torch.cat([-torch.ones_like(data.values), torch.ones_like(failed[..., 0])], 1),
         torch.cat([data.mask, failed_mask], 1),
-        lengthscale=data.y.new_full((runs, 1, dim), _LENGTHSCALE * dim**0.5),
+        lengthscale=data.x.new_full((runs, 1, dim), _LENGTHSCALE * dim**0.5),
         outputscale=ones,
         noise_variance=_NOISE_VARIANCE * ones,
         mean=-ones,

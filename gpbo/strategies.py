@@ -202,11 +202,13 @@ class ThompsonSampling:
 
         with settings_for(surrogate.x.shape[1], surrogate.x.device):
             search = self.search or default_search(space, confined=self.region is not None)
-            screen, within = situation.streams("screen", results), None
+            screen, within, chance = situation.streams("screen", results), None, None
+            if situation.failed.shape[1]:
+                chance = log_chance_of_success(data, situation.failed, situation.failed_mask)
             if self.region is None:
                 raw = raw_points(space, screen, _best_points(surrogate, data), search)
             else:
-                boxes = self.region.boxes(data, surrogate, space)
+                boxes = self.region.boxes(data, surrogate, space, chance)
                 numbers = torch.arange(count, device=surrogate.x.device) + situation.index
                 within = Within(*boxes.of(numbers), boxes.holds(numbers, search.raw))
                 spread_out = sobol(search.raw, space.dim, screen)
@@ -221,9 +223,6 @@ class ThompsonSampling:
                 features=self.features,
                 anchors=raw[:, -_ANCHORS:] if space.dim <= _ANCHORED_DIM else None,
             )
-            chance = None
-            if situation.failed.shape[1]:
-                chance = log_chance_of_success(data, situation.failed, situation.failed_mask)
             return minima(
                 PathUtility(paths, chance),
                 space,

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gpbo.candidates import Utility
 from gpbo.data import Observations
 from gpbo.errors import InvalidOption
 from gpbo.space import Space
@@ -71,8 +72,21 @@ class Boxes:
 class Region(Protocol):
     """Where to search, from what is known."""
 
-    def boxes(self, data: Observations, surrogate: Surrogate, space: Space) -> Boxes:
-        """The boxes of every run after its results so far."""
+    def boxes(
+        self,
+        data: Observations,
+        surrogate: Surrogate,
+        space: Space,
+        log_chance: Utility | None = None,
+    ) -> Boxes:
+        """The boxes of every run after its results so far.
+
+        Args:
+            data: The results.
+            surrogate: The model of them.
+            space: What the cube stands for.
+            log_chance: The log of the chance that a point gives a value, where trials failed.
+        """
         ...
 
 
@@ -103,13 +117,32 @@ class NestedBoxes:
         if list(given) != sorted(given, reverse=True):
             raise InvalidOption(f"lengths={given!r}: expected the longest first")
 
-    def boxes(self, data: Observations, surrogate: Surrogate, space: Space) -> Boxes:
+    def boxes(
+        self,
+        data: Observations,
+        surrogate: Surrogate,
+        space: Space,
+        log_chance: Utility | None = None,
+    ) -> Boxes:
         """Around the observed point of every run where the posterior mean is least."""
         fitted = surrogate.fitted[..., : data.x.shape[1]].mean(1)
-        best = torch.where(data.mask, fitted, torch.inf).argmin(1)
+        possible = _not_among_failures(data.x, data.mask, log_chance)
+        best = torch.where(possible, fitted, torch.inf).argmin(1)
         centre = data.x[torch.arange(data.runs, device=best.device), best]
         length = torch.tensor(self.lengths, dtype=centre.dtype, device=centre.device)
         return _around(centre, length.expand(data.runs, -1), surrogate, space)
+
+
+def _not_among_failures(
+    x: Float[Tensor, "r n d"], known: Bool[Tensor, "r n"], log_chance: Utility | None
+) -> Bool[Tensor, "r n"]:
+    """Which of the known points a box may lie around: not those where the next trial would rather
+    fail, as long as there are others. In a short box around such a point there is nothing else.
+    """
+    if log_chance is None:
+        return known
+    likely = known & (log_chance(x) > -math.log(2))
+    return torch.where(likely.any(-1, keepdim=True), likely, known)
 
 
 def _around(
@@ -167,13 +200,21 @@ class TrustRegion:
                 f"to longest={self.longest!r}"
             )
 
-    def boxes(self, data: Observations, surrogate: Surrogate, space: Space) -> Boxes:
+    def boxes(
+        self,
+        data: Observations,
+        surrogate: Surrogate,
+        space: Space,
+        log_chance: Utility | None = None,
+    ) -> Boxes:
         """The box of every run after its results so far; its sides go with the lengthscales."""
         values = torch.where(data.mask, data.values, torch.inf)
         length, begin = self._judged(values, data.mask, data.dim)
         numbers = torch.arange(values.shape[1], device=values.device)
         own = torch.where(numbers >= begin[:, None], values, torch.inf)
-        centre = data.x[torch.arange(data.runs, device=values.device), own.argmin(1)]
+        possible = _not_among_failures(data.x, own.isfinite(), log_chance)
+        best = torch.where(possible, own, torch.inf).argmin(1)
+        centre = data.x[torch.arange(data.runs, device=values.device), best]
         young = (own.isfinite().sum(-1) < 2 * data.dim) & (begin > 0)
         length = torch.where(young, torch.inf, length)
         return _around(centre, length[:, None], surrogate, space)

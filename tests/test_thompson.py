@@ -22,6 +22,7 @@ from gpbo.space import Real, Space
 from gpbo.strategies import ThompsonSampling, default_search
 from gpbo.surrogate import Surrogate
 from gpbo.thompson import PathUtility, Within, minima
+from gpbo.trust_region import NestedBoxes, Region, TrustRegion
 from tests.monte_carlo import random_uniform
 
 
@@ -166,6 +167,33 @@ def test_no_point_is_proposed_where_trials_most_probably_fail() -> None:
     chance = log_chance_of_success(unlucky.data, unlucky.failed, unlucky.failed_mask)
     assert (chance(before) < math.log(0.05)).sum() > 10
     assert (chance(after) > math.log(0.5)).all()
+
+
+@pytest.mark.parametrize("region", [NestedBoxes(), TrustRegion(length=0.04)])
+def test_boxes_do_not_lie_around_a_point_among_failures(region: Region) -> None:
+    """In short boxes around it all functions would be searched where trials fail."""
+    surrogate = rugged(2, 7, 0.4)
+    search = Search(raw=128, perturbed=32, restarts=2, scouts=8)
+    quick = ThompsonSampling(search, features=256, region=region)
+    best = surrogate.x[0, surrogate.y[0, 0].argmin()]
+    before = quick.propose(situation(surrogate, 2), 40)
+    assert ((before - best).abs().amax(-1) < 0.05).sum() >= 10
+    around = 0.05 * torch.tensor([[1, 1], [1, -1], [-1, 1], [-1, -1]], dtype=DTYPE)
+    unlucky = situation(surrogate, 2, (best + around)[None])
+    after = quick.propose(unlucky, 40)
+    chance = log_chance_of_success(unlucky.data, unlucky.failed, unlucky.failed_mask)
+    assert chance(best[None, None]) < math.log(0.5)
+    assert (chance(after) > math.log(0.5)).all()
+
+
+def test_where_every_point_is_among_failures_boxes_lie_around_the_best_all_the_same() -> None:
+    surrogate = rugged(2, 7, 0.4)
+    data = standardised(surrogate.x, surrogate.y[:, 0])
+    failed = surrogate.x[0].repeat(5, 1)[None]
+    chance = log_chance_of_success(data, failed, torch.ones(failed.shape[:2], dtype=torch.bool))
+    assert (chance(data.x) < math.log(0.5)).all()
+    plain, told = (NestedBoxes().boxes(data, surrogate, cube(2), each) for each in (None, chance))
+    assert torch.equal(told.centre, plain.centre)
 
 
 def test_how_many_paths_are_searched_at_a_time_changes_nothing(
