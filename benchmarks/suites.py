@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from gpbo import problems
 from gpbo.backend import DTYPE
@@ -113,13 +115,14 @@ def noisy(case: Case, share: float) -> Case:
     return replace(case, name=f"{case.name}-noise{share:g}", problem=problem)
 
 
-def embedded(problem: Problem, dim: int) -> Problem:
-    """The problem in ``dim`` dimensions of which only its own, spread evenly, matter.
+def embedded(problem: Problem, dim: int, active: Int[Tensor, " _"] | None = None) -> Problem:
+    """The problem in ``dim`` dimensions of which only the ``active`` ones matter.
 
-    The others have the range [0, 1], and no value at all: the minimisers are a continuum, of which
-    the one in the middle of the idle dimensions is stated.
+    By default its own are spread evenly. The others have the range [0, 1], and no value at all: the
+    minimisers are a continuum, of which the one in the middle of the idle dimensions is stated.
     """
-    active = torch.linspace(0, dim - 1, problem.dim).round().long()
+    if active is None:
+        active = torch.linspace(0, dim - 1, problem.dim).round().long()
     bounds = torch.tensor([[0.0], [1.0]], dtype=DTYPE).repeat(1, dim)
     bounds[:, active] = problem.bounds
     minimizers = torch.full((len(problem.unshifted_minimizers), dim), 0.5, dtype=DTYPE)

@@ -17,7 +17,6 @@ posterior of all results at the same hyperparameters.
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from statistics import mean
 from typing import Any
 
@@ -30,6 +29,7 @@ from gpbo.problems import Problem
 from gpbo.strategies import Strategy, ThompsonSampling
 from gpbo.trust_region import TrustRegion
 from gpbo_benchmarks.record import machine, save, show
+from gpbo_benchmarks.suites import embedded
 
 #: Points of a round, and how far from the optimum the first ones are.
 BATCH, APART = 100, 0.5
@@ -42,26 +42,12 @@ PUBLISHED = {
 }
 
 
-def embedded(problem: Problem, dim: int) -> Problem:
-    """The problem in ``dim`` dimensions, of which only the first ones matter."""
-    idle = dim - problem.dim
-    minimizers = problem.unshifted_minimizers
-    return replace(
-        problem,
-        name=f"{problem.name} in {dim}",
-        dim=dim,
-        bounds=torch.cat([problem.bounds, torch.tensor([[0.0], [1.0]]).expand(2, idle)], 1),
-        unshifted_minimizers=torch.cat([minimizers, minimizers.new_full((1, idle), 0.5)], 1),
-        function=lambda x: problem.function(x[..., : problem.dim]),
-    )
-
-
 #: Each with the number of coordinates that matter.
 PROBLEMS: dict[str, tuple[Callable[[], Problem], int]] = {
     "hartmann6": (lambda: problems.get("hartmann6"), 6),
     "styblinski20": (lambda: problems.get("styblinski_tang", dim=20), 20),
     "styblinski50": (lambda: problems.get("styblinski_tang", dim=50), 50),
-    "embedded": (lambda: embedded(problems.get("hartmann6"), 100), 6),
+    "embedded": (lambda: embedded(problems.get("hartmann6"), 100, torch.arange(6)), 6),
 }
 
 #: ``default``: in nested boxes; ``cube``: anywhere; or as in TuRBO.
