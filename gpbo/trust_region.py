@@ -126,23 +126,25 @@ class NestedBoxes:
     ) -> Boxes:
         """Around the observed point of every run where the posterior mean is least."""
         fitted = surrogate.fitted[..., : data.x.shape[1]].mean(1)
-        possible = _not_among_failures(data.x, data.mask, log_chance)
-        best = torch.where(possible, fitted, torch.inf).argmin(1)
-        centre = data.x[torch.arange(data.runs, device=best.device), best]
+        centre = _lowest(data.x, torch.where(data.mask, fitted, torch.inf), log_chance)
         length = torch.tensor(self.lengths, dtype=centre.dtype, device=centre.device)
         return _around(centre, length.expand(data.runs, -1), surrogate, space)
 
 
-def _not_among_failures(
-    x: Float[Tensor, "r n d"], known: Bool[Tensor, "r n"], log_chance: Utility | None
-) -> Bool[Tensor, "r n"]:
-    """Which of the known points a box may lie around: not those where the next trial would rather
-    fail, as long as there are others. In a short box around such a point there is nothing else.
+def _lowest(
+    x: Float[Tensor, "r n d"], height: Float[Tensor, "r n"], log_chance: Utility | None
+) -> Float[Tensor, "r d"]:
+    """The point of every run of least finite height, for a box to lie around.
+
+    Not one where the next trial would rather fail, as long as there are others: in a short box
+    around it there is nothing else.
     """
-    if log_chance is None:
-        return known
-    likely = known & (log_chance(x) > -math.log(2))
-    return torch.where(likely.any(-1, keepdim=True), likely, known)
+    possible = height.isfinite()
+    if log_chance is not None:
+        likely = possible & (log_chance(x) > -math.log(2))
+        possible = torch.where(likely.any(-1, keepdim=True), likely, possible)
+    best = torch.where(possible, height, torch.inf).argmin(1)
+    return x[torch.arange(len(x), device=x.device), best]
 
 
 def _around(
@@ -212,9 +214,7 @@ class TrustRegion:
         length, begin = self._judged(values, data.mask, data.dim)
         numbers = torch.arange(values.shape[1], device=values.device)
         own = torch.where(numbers >= begin[:, None], values, torch.inf)
-        possible = _not_among_failures(data.x, own.isfinite(), log_chance)
-        best = torch.where(possible, own, torch.inf).argmin(1)
-        centre = data.x[torch.arange(data.runs, device=values.device), best]
+        centre = _lowest(data.x, own, log_chance)
         young = (own.isfinite().sum(-1) < 2 * data.dim) & (begin > 0)
         length = torch.where(young, torch.inf, length)
         return _around(centre, length[:, None], surrogate, space)

@@ -183,32 +183,35 @@ def _log_evidence(
     One lengthscale for all dimensions and one ratio of the noise variance to the outputscale are
     averaged over, with the weights of their priors; the outputscale is the most likely one.
     """
-    grid = torch.cartesian_prod(
-        *(torch.tensor(axis, dtype=DTYPE, device=x.device) for axis in (_LENGTHSCALES, _NOISES))
+    log_lengthscale, log_noise = (
+        torch.tensor(axis, dtype=DTYPE, device=x.device) for axis in (_LENGTHSCALES, _NOISES)
     )
-    location, spread = (
-        grid.new_tensor(moment) for moment in zip(_LENGTHSCALE, _NOISE, strict=True)
-    )
-    weight = -0.5 * ((grid - location) / spread).square().sum(-1)
-    lengthscale, noise = grid.exp().unbind(-1)
+    lengthscale, noise = log_lengthscale.exp(), log_noise.exp()
+    weight = _log_normal(log_lengthscale, *_LENGTHSCALE)[:, None] + _log_normal(log_noise, *_NOISE)
     squared = squared_distances(*[(x - 0.5) / math.sqrt(x.shape[-1])] * 2)
-    count = mask.sum(-1).clamp(min=1).to(DTYPE)
+    count = mask.sum(-1).clamp(min=1).to(DTYPE)[:, None, None, None]
+    diagonal = torch.where(mask[:, None, None], noise[:, None], 1.0)
 
     def part(runs: slice, some: slice) -> tuple[Tensor]:
-        present, residual = mask[runs, None], y[runs, None].mT
+        present, residual = mask[runs, None], y[runs, None, None].mT
         scaled = squared[runs, None] / lengthscale[some, None, None].square()
         correlation = matern(scaled, 2.5) * (present[..., None] & present[..., None, :])
-        diagonal = torch.where(present, noise[some, None], 1.0)
-        factor, succeeded = cholesky(add_diagonal(correlation, diagonal))
+        each = correlation[:, :, None].expand(-1, -1, len(noise), -1, -1)
+        factor, succeeded = cholesky(add_diagonal(each, diagonal[runs]))
         whitened = torch.linalg.solve_triangular(factor, residual, upper=False)
-        outputscale = whitened.square().sum(-2) / count[runs, None, None]
+        outputscale = whitened.square().sum(-2) / count[runs]
         log_determinant = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        fit = -0.5 * count[runs, None, None] * outputscale.log() - log_determinant[..., None]
+        fit = -0.5 * count[runs] * outputscale.log() - log_determinant[..., None]
         return (torch.where(succeeded[..., None], fit, -torch.inf)[:, None],)
 
-    matrix_bytes = x.shape[1] ** 2 * x.element_size()
+    matrix_bytes = len(noise) * x.shape[1] ** 2 * x.element_size()
     (each,) = in_parts(part, x.shape[0], len(lengthscale), matrix_bytes, x.device)
-    return (each[:, 0] + weight[:, None]).logsumexp(-2)
+    return (each[:, 0] + weight[..., None]).logsumexp((-3, -2))
+
+
+def _log_normal(u: Float[Tensor, " j"], mean: float, deviation: float) -> Float[Tensor, " j"]:
+    """The log density of a normal number, up to a constant."""
+    return -0.5 * ((u - mean) / deviation).square()
 
 
 def centred(
