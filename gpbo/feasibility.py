@@ -24,16 +24,14 @@ class Weighted:
     Attributes:
         utility: What a point is worth if it gives a value.
         log_chance: The log of the chance that it does.
-        applies: Runs that it matters to; the utility of the others is left as it is.
     """
 
     utility: Utility
     log_chance: Utility
-    applies: Bool[Tensor, " r"]
 
     def __call__(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r b"]:
         """The weighted utility of each point."""
-        return self.utility(x) + self.log_chance(x) * self.applies[:, None]
+        return self.utility(x) + self.log_chance(x)
 
     def value_and_gradient(
         self, x: Float[Tensor, "r b d"]
@@ -41,8 +39,30 @@ class Weighted:
         """The weighted utility and its gradient."""
         value, gradient = self.utility.value_and_gradient(x)
         log_chance, slope = self.log_chance.value_and_gradient(x)
+        return value + log_chance, gradient + slope
+
+
+@dataclass(frozen=True)
+class _WhereTrialsFailed:
+    """The log of a chance, which is certain in the runs that know of no failure.
+
+    Attributes:
+        log_chance: As the model of the failures has it.
+        applies: Runs that know of some.
+    """
+
+    log_chance: Utility
+    applies: Bool[Tensor, " r"]
+
+    def __call__(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r b"]:
+        return torch.where(self.applies[:, None], self.log_chance(x), 0.0)
+
+    def value_and_gradient(
+        self, x: Float[Tensor, "r b d"]
+    ) -> tuple[Float[Tensor, "r b"], Float[Tensor, "r b d"]]:
+        value, gradient = self.log_chance.value_and_gradient(x)
         applies = self.applies[:, None]
-        return value + log_chance * applies, gradient + slope * applies[..., None]
+        return torch.where(applies, value, 0.0), torch.where(applies[..., None], gradient, 0.0)
 
 
 def weighted(
@@ -54,8 +74,7 @@ def weighted(
     """The utility, weighted in the runs where trials failed by the chance that a point does not."""
     if failed.shape[1] == 0:
         return utility
-    chance = log_chance_of_success(data, failed, failed_mask)
-    return Weighted(utility, chance, failed_mask.any(-1))
+    return Weighted(utility, log_chance_of_success(data, failed, failed_mask))
 
 
 def log_chance_of_success(
@@ -64,8 +83,8 @@ def log_chance_of_success(
     """The log of the chance that a point of the cube gives a value, from those that did or not.
 
     A Gaussian process on labels, 1 for a failed trial and -1 for one with a value, is -1 where
-    nothing is known; the chance is that of a label below 0. Its hyperparameters are fixed: a run
-    has too few failures to infer them from.
+    nothing is known; the chance is that of a label below 0, and 1 in a run without failures. Its
+    hyperparameters are fixed: a run has too few failures to infer them from.
     """
     runs, dim = data.runs, data.dim
     ones = data.x.new_ones(runs, 1)
@@ -78,4 +97,5 @@ def log_chance_of_success(
         noise_variance=_NOISE_VARIANCE * ones,
         mean=-ones,
     )
-    return LogProbabilityOfImprovement(labels, best=torch.zeros_like(ones))
+    log_chance = LogProbabilityOfImprovement(labels, best=torch.zeros_like(ones))
+    return _WhereTrialsFailed(log_chance, failed_mask.any(-1))

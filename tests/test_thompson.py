@@ -10,7 +10,6 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 
 from gpbo import thompson
-from gpbo.acquisition import LogProbabilityOfImprovement
 from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Ranked, Search, maxima, raw_points
 from gpbo.data import standardised
@@ -143,7 +142,6 @@ def test_the_utility_of_paths_where_trials_failed_has_the_right_gradient() -> No
     data = standardised(surrogate.x, surrogate.y[:, 0])
     failed = random_uniform(5, 1, 2, 3)
     chance = log_chance_of_success(data, failed, torch.ones(1, 2, dtype=torch.bool))
-    assert isinstance(chance, LogProbabilityOfImprovement)
     utility = PathUtility(drawn(surrogate, 5, 32), chance)
     x = random_uniform(6, 5, 2, 3)
     gradient = utility.value_and_gradient(x)[1]
@@ -298,3 +296,24 @@ def test_conditioning_on_pending_points_matters_from_the_second_point_of_a_batch
     # An ascent ends as near the maximum as its value tells, at the square root of its tolerance.
     torch.testing.assert_close(conditioned[0], without[0], rtol=0, atol=1e-3)
     assert (conditioned[1] - without[1]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("region", [None, NestedBoxes()])
+def test_the_failures_of_a_run_move_no_point_of_another(region: Region | None) -> None:
+    surrogate = rugged(2, 7, 0.4)
+    search = Search(raw=128, perturbed=32, restarts=2, scouts=8)
+    quick = ThompsonSampling(search, features=256, region=region)
+    alone = quick.propose(situation(surrogate, 2), 13)
+    names = ("lengthscale", "outputscale", "noise_variance", "mean")
+    known = {name: getattr(surrogate, name).repeat_interleave(2, 0) for name in names}
+    known |= {"x": surrogate.x.expand(2, -1, -1), "y": surrogate.y[:, 0].expand(2, -1)}
+    two = Surrogate.condition(mask=surrogate.mask.expand(2, -1), **known)
+    beside = replace(
+        situation(two, 2, alone.expand(2, -1, -1)),
+        failed_mask=torch.tensor([[False], [True]]).expand(-1, 13),
+        seeds=(2, 2),
+        taken=(frozenset(), frozenset()),
+    )
+    together = quick.propose(beside, 13)
+    torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-3)
+    assert (together[1] - alone[0]).abs().amax() > 0.05
