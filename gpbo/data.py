@@ -67,11 +67,12 @@ class Observations:
     def rescaling(self, last: Units) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
         """``shift`` and ``factor``, such that ``y`` is about ``(last(values) - shift) / factor``.
 
-        Exact where no power differs from 1, and the nearest there is where one does.
+        Exact where no power differs from 1, and the nearest there is where one does. Values that
+        were all the same had no scale: what was inferred from them was of any ``y``.
         """
         _, before, spread = centred(last(self.values), self.mask)
         _, now, own_spread = centred(self.y, self.mask)
-        same = last.equals(self.units)
+        same = last.equals(self.units) | (last.worst == 0)
         kept = same | (spread == 0) | (own_spread == 0)
         factor = torch.where(kept, 1.0, spread / own_spread)
         return torch.where(same, 0.0, before - factor * now), factor

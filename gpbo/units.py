@@ -11,7 +11,7 @@ of a smooth function from noise.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -55,7 +55,8 @@ class Units:
         scale: The standard deviation of the bent values, in the run's own units.
         centre: Their mean above the best, divided by ``scale``.
         unit: From where on values are bent, likewise.
-        worst: The distance ``a`` of the greatest value.
+        worst: The distance ``a`` of the greatest value; 0 where all values are the same, which say
+            nothing about a scale.
     """
 
     power: Float[Tensor, " r"]
@@ -69,7 +70,8 @@ class Units:
     def affine(cls, location: Float[Tensor, " r"], scale: Float[Tensor, " r"]) -> "Units":
         """``value = location + scale * y``."""
         ones, zeros = torch.ones_like(scale), torch.zeros_like(scale)
-        return cls(power=ones, best=location, scale=scale, centre=zeros, unit=ones, worst=zeros)
+        anything = torch.full_like(scale, torch.inf)
+        return cls(power=ones, best=location, scale=scale, centre=zeros, unit=ones, worst=anything)
 
     def __call__(self, values: Float[Tensor, "r *any"]) -> Float[Tensor, "r *any"]:
         """Values in the run's own units on the scale of ``y``."""
@@ -115,7 +117,7 @@ def in_own_units(
     """
     if values.shape[1] == 0:
         zeros = values.new_zeros(values.shape[0])
-        return values, Units.affine(zeros, torch.ones_like(zeros))
+        return values, replace(Units.affine(zeros, torch.ones_like(zeros)), worst=zeros)
     exponent = torch.frexp(values.abs().amax(-1)).exponent
     magnitude = torch.exp2(exponent.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT).to(DTYPE))
     scaled = values / magnitude.unsqueeze(-1)

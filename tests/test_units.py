@@ -246,3 +246,11 @@ def test_a_run_of_one_value_moves_nowhere() -> None:
     data = standardised(torch.full((1, 3, 2), 0.5, dtype=DTYPE), torch.full((1, 3), 7.0))
     shift, factor = data.rescaling(standardised(data.x[:, :1], data.values[:, :1]).units)
     assert (shift.item(), factor.item()) == (0.0, 1.0)
+
+
+def test_what_was_seen_of_equal_values_serves_in_any_units() -> None:
+    """Values that are all the same have no scale, so what is inferred from them needs no change."""
+    x, values = random_uniform(18, 1, 7, 2), 1e6 * random_normal(19, 1, 7)
+    equal = standardised(x[:, :3], torch.full((1, 3), 7.0))
+    shift, factor = standardised(x, values).rescaling(equal.units)
+    assert (shift.item(), factor.item()) == (0.0, 1.0)
