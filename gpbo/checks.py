@@ -19,6 +19,22 @@ def whole_number(name: str, value: object, *, least: int) -> int:
     raise InvalidOption(f"{name}={value!r}: expected a whole number, {least} or more")
 
 
+def real_number(name: str, value: object, *, least: float = -math.inf) -> float:
+    """An option that measures something.
+
+    Raises:
+        InvalidOption: not a finite number (a bool is none) of at least ``least``.
+    """
+    if (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and least <= float(value) < math.inf
+    ):
+        return float(value)
+    bound = "" if least == -math.inf else f", {least:g} or more"
+    raise InvalidOption(f"{name}={value!r}: expected a finite number{bound}")
+
+
 def as_number(name: str, value: object) -> float:
     """A told value as a float, which may be NaN or infinite.
 

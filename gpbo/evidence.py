@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gpbo.errors import InvalidData
+from gpbo.errors import InvalidData, InvalidOption
 from gpbo.hyperparameters import (
     HyperparameterPrior,
     Hyperparameters,
@@ -48,6 +48,19 @@ class Model:
     ) -> "LogPosterior":
         """The density of the unconstrained hyperparameters given observations."""
         return LogPosterior(x, y, mask, resolve_prior(self.prior), self.nu)
+
+
+def resolve_model(model: Model | None) -> Model:
+    """The model, or the default one for None.
+
+    Raises:
+        InvalidOption: it is no model.
+    """
+    if model is None:
+        return Model()
+    if not isinstance(model, Model):
+        raise InvalidOption(f"model={model!r}: expected a gpbo.Model, or None for the default")
+    return model
 
 
 class LogPosterior:

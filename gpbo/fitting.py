@@ -12,7 +12,7 @@ from torch import Tensor
 from gpbo.backend import Streams, settings_for
 from gpbo.data import Observations
 from gpbo.errors import InvalidData, InvalidOption
-from gpbo.evidence import LogPosterior, Model
+from gpbo.evidence import LogPosterior, Model, resolve_model
 from gpbo.inference import (
     HyperparameterDraws,
     by_chain,
@@ -35,7 +35,17 @@ from gpbo.warm_start import (
     started_afresh,
 )
 
-__all__ = ["Fit", "FitReport", "Inference", "Model", "Sampling", "WarmState", "fit"]
+__all__ = [
+    "Fit",
+    "FitReport",
+    "Inference",
+    "Model",
+    "Sampling",
+    "WarmState",
+    "check_inference",
+    "fit",
+    "resolve_model",
+]
 
 logger = logging.getLogger("gpbo")
 
@@ -159,7 +169,7 @@ def fit(
     anew in proportion, and sample longer. From time to time all start afresh, lest a mode be lost
     for good. A cold run whose chains disagree samples on, once and without the others. A run that
     cannot be sampled gets the mode of its posterior. All of it is told in the report, the last also
-    logged.
+    logged. Where the prior fixes every hyperparameter there is nothing to infer: as for ``"map"``.
 
     Args:
         data: Observations of every run; pending points are not looked at.
@@ -180,7 +190,7 @@ def fit(
     if not bool(data.mask.any(-1).all()):
         raise InvalidData("a run has no observation yet: expected at least one to fit to")
     with settings_for(data.x.shape[1], data.x.device):
-        return _fit(data, model or Model(), inference, sampling or Sampling(), warm, streams)
+        return _fit(data, resolve_model(model), inference, sampling or Sampling(), warm, streams)
 
 
 def check_inference(inference: Inference) -> Inference:
@@ -204,7 +214,7 @@ def _fit(
 ) -> Fit:
     began = time.perf_counter()
     log_posterior = model.log_posterior(data.x, data.y, data.mask)
-    if inference == "map":
+    if inference == "map" or not log_posterior.parametrization.size:
         return _map_fit(data, model, log_posterior, streams, began)
     if inference != "pyro":
         moved = None if warm is None else carried_over(warm, data, log_posterior)

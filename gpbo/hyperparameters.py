@@ -171,14 +171,12 @@ class Parametrization:
             "noise_variance": (gradient.noise_variance * excess)[:, None],
             "mean": gradient.mean[:, None],
         }
-        return torch.cat(
-            [
-                block.pull_back(u[:, place], towards[name])
-                for name, (block, place) in self._blocks.items()
-                if place.stop > place.start
-            ],
-            dim=-1,
-        )
+        slopes = [
+            block.pull_back(u[:, place], towards[name])
+            for name, (block, place) in self._blocks.items()
+            if place.stop > place.start
+        ]
+        return torch.cat([u[:, :0], *slopes], dim=-1)  # of no coordinates, where all are fixed
 
     def log_prior(self, u: Float[Tensor, "k p"]) -> tuple[Float[Tensor, "k"], Float[Tensor, "k p"]]:
         """Log density of ``u``, the Jacobian of the transforms included, and its gradient."""
@@ -292,7 +290,7 @@ def resolve_prior(prior: str | HyperparameterPrior) -> HyperparameterPrior:
     """
     if isinstance(prior, HyperparameterPrior):
         return prior
-    if prior not in PRIORS:
+    if not isinstance(prior, str) or prior not in PRIORS:
         raise InvalidOption(
             f"prior={prior!r}: expected one of {sorted(PRIORS)} or a HyperparameterPrior"
         )

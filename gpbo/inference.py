@@ -10,7 +10,7 @@ from torch import Tensor
 from gpbo.ascent import maximize
 from gpbo.backend import DTYPE, Streams, settings_for
 from gpbo.errors import InvalidData, InvalidOption
-from gpbo.evidence import LogPosterior, Model
+from gpbo.evidence import LogPosterior, Model, resolve_model
 from gpbo.mcmc.annealing import anneal
 from gpbo.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess
 from gpbo.mcmc.sampling import Draws, Kernel, Schedule, Warmth, sample
@@ -138,8 +138,8 @@ def sample_hyperparameters(
 
     Raises:
         InvalidData: Shapes do not fit or numbers that the mask keeps are not finite.
-        InvalidOption: A number of chains, draws or transitions is out of range, or there is no
-            such kernel.
+        InvalidOption: A number of chains, draws or transitions is out of range, there is no such
+            kernel, or the prior fixes every hyperparameter.
     """
     if x.ndim == 2:
         x, y = x[None], y[None]
@@ -150,7 +150,9 @@ def sample_hyperparameters(
             f"x{list(x.shape)}, y{list(y.shape)}, mask{list(mask.shape)}: expected x[r,n,d] with "
             "y[r,n] and mask[r,n], or x[n,d] with y[n] and mask[n]"
         )
-    log_posterior = (model or Model()).log_posterior(x.to(DTYPE), y.to(DTYPE), mask)
+    log_posterior = resolve_model(model).log_posterior(x.to(DTYPE), y.to(DTYPE), mask)
+    if not log_posterior.parametrization.size:
+        raise InvalidOption(f"model={model!r}: expected a prior that leaves something to sample")
     streams = Streams.named(seed, "nuts", runs=x.shape[0], device=x.device)
     schedule = schedule_for(warmup, draws, cold=start is None, kernel=kernel)
     warmth = None if start is None else start.warmth
@@ -290,6 +292,9 @@ def mode(
     The mode is of the density in the unconstrained coordinates, the one that is drawn from.
     """
     runs = log_posterior.runs
+    if not log_posterior.parametrization.size:
+        nothing = torch.zeros(runs, 0, dtype=DTYPE, device=log_posterior.parametrization.device)
+        return nothing, log_posterior(nothing)[0]
     start = promising_starts(log_posterior, streams, starts)
     lower, upper = _MODE_BOUNDS
     found = maximize(

@@ -15,8 +15,8 @@ from gpbo.backend import DTYPE, Streams, resolve_device
 from gpbo.checks import whole_number
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
-from gpbo.errors import InvalidOption, SpaceExhausted
-from gpbo.fitting import Fit, FitReport, Inference, Model, WarmState, check_inference
+from gpbo.errors import SpaceExhausted
+from gpbo.fitting import Fit, FitReport, Inference, Model, WarmState, check_inference, resolve_model
 from gpbo.problems import Problem
 from gpbo.replications import Diagnostics, Replications
 from gpbo.result import Stopped
@@ -74,16 +74,10 @@ def replicate(
     Raises:
         InvalidOption: an option is not one of those allowed.
     """
-    problem = problems.get(problem) if isinstance(problem, str) else problem
-    if not isinstance(problem, Problem):
-        raise InvalidOption(f"problem={problem!r}: expected a gpbo.problems.Problem or its name")
     budget = whole_number("budget", budget, least=1)
     runs = whole_number("runs", runs, least=1)
     seed = whole_number("seed", seed, least=0)
-    if problem.shift is not None and problem.shift.shape[0] not in (1, runs):
-        raise InvalidOption(
-            f"runs={runs}: the problem has shifts for {problem.shift.shape[0]} runs"
-        )
+    problem = problems.resolve(problem, runs=runs)
     chosen = resolve_strategy(strategy)
     if initial is None:
         initial = min(default_initial(problem.space), max(1, budget // 2))
@@ -96,7 +90,7 @@ def replicate(
         batch=whole_number("batch", batch, least=1),
         initial=initial if chosen.uses_model else 0,
         inference=check_inference(inference),
-        model=Model() if model is None else model,
+        model=resolve_model(model),
         seeds=tuple(range(seed, seed + runs)),
         device=target,
         clock=_Clock(target),

@@ -9,20 +9,19 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import repeat
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gpbo import fitting
+from gpbo import fitting, problems
 from gpbo.backend import DTYPE, Streams, resolve_device
-from gpbo.checks import whole_number
+from gpbo.checks import real_number, whole_number
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
 from gpbo.errors import InvalidOption
-from gpbo.fitting import Fit, Inference, Model, check_inference
+from gpbo.fitting import Fit, Inference, Model, check_inference, resolve_model
 from gpbo.kept import Kept
 from gpbo.problems import Problem
 from gpbo.situation import Situation, Strategy
@@ -65,11 +64,13 @@ class Simulation:
         trial: Their numbers, from 0 in the order in which they were asked for.
         started, ended: When, on the simulated clock, which starts at 0.
         told: When the optimizer heard of it: in step, when the last trial of its batch ended.
+        known: How many trials it had heard of when it chose this one.
         points: In the unit cube.
         values: What was observed, to be minimised.
         truth: The same without noise.
         unfinished: The numbers of the trials that were under way when the simulation ended.
         unfinished_started: When they had started.
+        unfinished_known: As ``known``.
         optimum: The least value of the problem.
         horizon: When the clock stops; trials that ended later are there, too.
         seeds: Of the runs.
@@ -79,11 +80,13 @@ class Simulation:
     started: Float[Tensor, "r t"]
     ended: Float[Tensor, "r t"]
     told: Float[Tensor, "r t"]
+    known: Int[Tensor, "r t"]
     points: Float[Tensor, "r t d"]
     values: Float[Tensor, "r t"]
     truth: Float[Tensor, "r t"]
     unfinished: Int[Tensor, "r w"]
     unfinished_started: Float[Tensor, "r w"]
+    unfinished_known: Int[Tensor, "r w"]
     optimum: float
     horizon: float
     seeds: tuple[int, ...]
@@ -110,17 +113,21 @@ class Simulation:
         Whoever asks and tells a `gpbo.Optimizer` of that run's seed in this order gets the
         same trials.
         """
-        numbers = self.trial[run].tolist()
-        asked = [*numbers, *self.unfinished[run].tolist()]
-        times = [*self.started[run].tolist(), *self.unfinished_started[run].tolist()]
-        asks = zip(times, repeat(1), asked, asked, strict=False)
-        tells = zip(self.told[run].tolist(), repeat(0), range(len(numbers)), numbers, strict=False)
-        for _, is_ask, _, number in sorted([*asks, *tells]):
-            yield ("ask" if is_ask else "tell"), number
+        ended = self.trial[run].tolist()
+        numbers = [*ended, *self.unfinished[run].tolist()]
+        known = [*self.known[run].tolist(), *self.unfinished_known[run].tolist()]
+        told = 0
+        for number, heard_of in sorted(zip(numbers, known, strict=True)):
+            for earlier in ended[told:heard_of]:
+                yield "tell", earlier
+            told = heard_of
+            yield "ask", number
+        for last in ended[told:]:
+            yield "tell", last
 
 
 def simulate(
-    problem: Problem,
+    problem: str | Problem,
     *,
     workers: int,
     horizon: float = float("inf"),
@@ -143,7 +150,7 @@ def simulate(
     noise, whatever the strategy and the mode.
 
     Args:
-        problem: What to minimise.
+        problem: What to minimise, or its name.
         workers: How many trials run at a time.
         horizon: When the clocks stop.
         budget: How many trials of a run end, if its clock does not stop before; in step, the
@@ -165,6 +172,8 @@ def simulate(
     Raises:
         InvalidOption: an option is not one of those allowed.
     """
+    runs = whole_number("runs", runs, least=1)
+    problem = problems.resolve(problem, runs=runs)
     if mode not in ("async", "sync"):
         raise InvalidOption(f"mode={mode!r}: expected 'async' or 'sync'")
     if isinstance(times, str) and times not in LAWS:
@@ -174,8 +183,9 @@ def simulate(
     if budget is None and horizon == float("inf"):
         raise InvalidOption("horizon=inf, budget=None: expected a positive number for one of them")
     most = float("inf") if budget is None else whole_number("budget", budget, least=1)
-    if latency != "measured" and not 0 <= latency < float("inf"):
-        raise InvalidOption(f"latency={latency!r}: expected a number, 0 or more, or 'measured'")
+    if latency != "measured":
+        latency = real_number("latency, if it is not 'measured'", latency, least=0.0)
+    seed = whole_number("seed", seed, least=0)
     if initial is None:
         initial = default_initial(problem.space)
     engine = _Engine(
@@ -187,8 +197,8 @@ def simulate(
         refit_every=whole_number("refit_every", refit_every, least=1),
         initial=whole_number("initial", initial, least=1),
         inference=check_inference(inference),
-        model=model or Model(),
-        seeds=tuple(range(seed, seed + whole_number("runs", runs, least=1))),
+        model=resolve_model(model),
+        seeds=tuple(range(seed, seed + runs)),
         device=resolve_device(device),
     )
     state = engine.begin()
@@ -201,11 +211,13 @@ def simulate(
         done.started,
         done.ended,
         done.told,
+        done.known,
         done.x,
         done.values,
         done.truth,
         state.running.trial,
         state.running.started,
+        state.running.known,
         problem.optimum,
         horizon,
         engine.seeds,
@@ -220,6 +232,7 @@ class _Trials:
     started: Float[Tensor, "r t"]
     ended: Float[Tensor, "r t"]
     told: Float[Tensor, "r t"]
+    known: Int[Tensor, "r t"]
     x: Float[Tensor, "r t d"]
     values: Float[Tensor, "r t"]
     truth: Float[Tensor, "r t"]
@@ -266,7 +279,8 @@ class _Engine:
         runs = len(self.seeds)
         nothing = torch.zeros(runs, 0, dtype=DTYPE, device=self.device)
         x = torch.zeros(runs, 0, self.problem.dim, dtype=DTYPE, device=self.device)
-        none = _Trials(nothing.long(), nothing, nothing, nothing, x, nothing, nothing)
+        number = nothing.long()
+        none = _Trials(number, nothing, nothing, nothing, number, x, nothing, nothing)
         zero = torch.zeros(runs, dtype=DTYPE, device=self.device)
         state = _State(none, none, zero, zero, 0, (frozenset(),) * runs)
         return self.ask(state, self.workers)
@@ -297,9 +311,9 @@ class _Engine:
         trials = [self._evaluated(x[:, j : j + 1], state.asked + j) for j in range(count)]
         took, values = (torch.cat(each, 1) for each in zip(*trials, strict=True))
         ended = started + took
-        running = _Trials(
-            numbers.expand(len(x), -1), started, ended, ended, x, values, self.problem(x)
-        )
+        numbers = numbers.expand(len(x), -1)
+        known = torch.full_like(numbers, state.done.x.shape[1])
+        running = _Trials(numbers, started, ended, ended, known, x, values, self.problem(x))
         return replace(
             state,
             running=state.running.joined(running),

@@ -16,8 +16,10 @@ from gpbo.data import Observations, standardised
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
 from gpbo.fitting import Fit, FitReport, Sampling, WarmState, fit
-from gpbo.inference import HyperparameterDraws, draw, mode
+from gpbo.hyperparameters import HyperparameterPrior
+from gpbo.inference import HyperparameterDraws, draw, mode, sample_hyperparameters
 from gpbo.mcmc.sampling import Kernel, Schedule, Warmth
+from gpbo.priors import Fixed
 from gpbo.units import Units
 from tests.monte_carlo import chain_means, random_normal, random_uniform, unchecked_shapes
 
@@ -627,6 +629,27 @@ def test_runs_of_very_different_lengths_are_fitted_together() -> None:
 
 
 # Bad input.
+
+
+@pytest.mark.parametrize("inference", ["hmc", "nuts", "map"])
+def test_hyperparameters_that_are_all_fixed_are_taken_as_they_are(inference: Any) -> None:
+    prior = HyperparameterPrior(Fixed(0.3), Fixed(2.0), Fixed(1e-3), Fixed(0.5))
+    found = fit(_data(), Model(prior=prior), inference=inference, streams=_streams())
+    _assert_finite(found, _data())
+    assert found.report.status == ("map",) * RUNS
+    assert [each.unique().tolist() for each in _hyperparameters(found)] == [
+        [0.3],
+        [2.0],
+        [pytest.approx(1e-3 + prior.noise_floor)],
+        [0.5],
+    ]
+
+
+def test_there_is_nothing_to_sample_of_fixed_hyperparameters() -> None:
+    prior = HyperparameterPrior(Fixed(0.3), Fixed(2.0), Fixed(1e-3), Fixed(0.5))
+    data = _data()
+    with pytest.raises(InvalidOption, match="expected a prior that leaves something to sample"):
+        sample_hyperparameters(data.x, data.y, model=Model(prior=prior))
 
 
 def test_an_unknown_inference_is_refused() -> None:

@@ -18,6 +18,7 @@ from gpbo.design import sobol
 from gpbo.errors import InvalidData, InvalidOption, InvalidParams
 from gpbo.problems import Problem
 from gpbo.problems.catalogue import michalewicz_minimum
+from tests.monte_carlo import unchecked_shapes
 
 NAMES = problems.names()
 FIXED = {
@@ -383,8 +384,15 @@ def test_a_dimension_that_a_problem_does_not_have_is_refused(
 
 @pytest.mark.parametrize("noise", [-0.1, math.nan, math.inf])
 def test_a_noise_that_is_no_standard_deviation_is_refused(noise: float) -> None:
-    with pytest.raises(InvalidOption, match=f"noise={noise}: expected a standard deviation"):
+    with pytest.raises(InvalidOption, match=f"noise={noise}: expected a finite number, 0 or"):
         problems.get("branin", noise=noise)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers_and_a_float_is_none() -> None:
+    shifted = problems.get("levy", int(np.int64(3)), shift_seed=np.int64(1))  # type: ignore[arg-type]
+    torch.testing.assert_close(shifted.shift, problems.get("levy", 3, shift_seed=1).shift)
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=r"dim=3\.0: expected a whole"):
+        problems.get("levy", 3.0)  # type: ignore[arg-type]
 
 
 def test_points_that_do_not_fit_the_problem_are_refused() -> None:

@@ -14,6 +14,7 @@ from gpbo.optimizer import Optimizer
 from gpbo.simulation import LAWS, Simulation, pareto, simulate
 from gpbo.situation import Situation
 from gpbo.strategies import ExpectedImprovement, ThompsonSampling
+from tests.monte_carlo import unchecked_shapes
 
 BRANIN = problems.get("branin")
 QUICK = Search(raw=32, perturbed=8, restarts=2, iterations=8)
@@ -21,7 +22,8 @@ TS = ThompsonSampling(QUICK, features=64)
 
 
 def clock(**options: Any) -> Simulation:
-    return simulate(BRANIN, **{"strategy": "random", "workers": 3, "horizon": 4.0, **options})
+    usual = {"problem": BRANIN, "strategy": "random", "workers": 3, "horizon": 4.0}
+    return simulate(**{**usual, **options})
 
 
 class Still:
@@ -139,12 +141,14 @@ def test_in_step_all_workers_start_together() -> None:
     assert (starts[:, 1:, 0] == result.ended.view(2, -1, 5)[:, :-1].amax(-1)).all()
 
 
+@pytest.mark.parametrize("latency", [0.0, 0.4])
 @pytest.mark.parametrize("mode", ["async", "sync"])
 @pytest.mark.parametrize("strategy", [TS, ExpectedImprovement(QUICK)], ids=["ts", "ei"])
 def test_a_run_is_what_an_optimizer_asked_and_told_in_that_order_does(
-    mode: str, strategy: Any
+    mode: str, strategy: Any, latency: float
 ) -> None:
     options = {"strategy": strategy, "mode": mode, "initial": 4, "workers": 2, "seed": 7}
+    options["latency"] = latency
     runs = [clock(**{**options, "seed": seed}) for seed in (7, 8)]
     for run, result in enumerate(runs):
         optimizer = Optimizer(BRANIN.space, strategy, seed=7 + run, initial=4, inference="map")
@@ -199,11 +203,13 @@ def test_the_regret_at_a_time_is_that_of_what_had_ended() -> None:
         started=torch.tensor([[0.0, 0.0, 1.0]]),
         ended=torch.tensor([[1.0, 2.0, 5.0]]),
         told=torch.tensor([[1.0, 2.0, 5.0]]),
+        known=torch.tensor([[0, 0, 1]]),
         points=torch.zeros(1, 3, 1),
         values=torch.tensor([[3.0, 4.0, 0.0]]),
         truth=torch.tensor([[3.0, 4.0, 1.0]]),
         unfinished=torch.tensor([[3]]),
         unfinished_started=torch.tensor([[2.0]]),
+        unfinished_known=torch.tensor([[2]]),
         optimum=0.5,
         horizon=4.0,
         seeds=(0,),
@@ -243,10 +249,17 @@ def test_hyperparameters_may_be_fitted_less_often(monkeypatch: pytest.MonkeyPatc
         ("refit_every", 0),
         ("runs", 0),
         ("initial", 0),
+        ("latency", "long"),
+        ("latency", float("inf")),
+        ("seed", -1),
+        ("model", "saas"),
+        ("problem", "bogus"),
+        ("problem", 3),
     ],
 )
 def test_options_that_mean_nothing_are_refused(option: str, wrong: Any) -> None:
-    with pytest.raises((InvalidOption, TypeError), match=option):
+    expected = "name" if wrong == "bogus" else option
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=expected):
         clock(**{option: wrong})
 
 

@@ -7,15 +7,17 @@ Everything is minimised: a function that its authors maximise appears here as it
     regret = value - problem.optimum
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from gpbo.checks import real_number, whole_number
 from gpbo.errors import InvalidOption
 from gpbo.problems.catalogue import CATALOGUE
 from gpbo.problems.problem import Problem
 
-__all__ = ["Problem", "get", "names"]
+__all__ = ["Problem", "get", "names", "resolve"]
 
 
 def names() -> tuple[str, ...]:
@@ -44,12 +46,27 @@ def get(
     if name not in CATALOGUE:
         raise InvalidOption(f"name={name!r}: expected one of {', '.join(names())}")
     family = CATALOGUE[name]
-    dim = family.usual_dim if dim is None else dim
+    dim = family.usual_dim if dim is None else whole_number("dim", dim, least=0)
     if dim not in family.dims:
         raise InvalidOption(f"dim={dim!r}: expected {family.dims_in_words()} for {name!r}")
-    if not 0 <= noise < math.inf:
-        raise InvalidOption(f"noise={noise!r}: expected a standard deviation, 0 or more")
+    noise = real_number("noise", noise, least=0.0)
     problem = replace(family.build(dim), noise=noise)
     if shift_seed is None:
         return problem
-    return problem.shifted(*([shift_seed] if isinstance(shift_seed, int) else shift_seed))
+    return problem.shifted(*np.atleast_1d(shift_seed).tolist())
+
+
+def resolve(problem: object, *, runs: int) -> Problem:
+    """The problem of this name, or the problem itself, for so many runs.
+
+    Raises:
+        InvalidOption: it is neither, or has shifts for another number of runs.
+    """
+    problem = get(problem) if isinstance(problem, str) else problem
+    if not isinstance(problem, Problem):
+        raise InvalidOption(f"problem={problem!r}: expected a gpbo.problems.Problem or its name")
+    if problem.shift is not None and problem.shift.shape[0] not in (1, runs):
+        raise InvalidOption(
+            f"runs={runs}: the problem has shifts for {problem.shift.shape[0]} runs"
+        )
+    return problem
