@@ -11,6 +11,7 @@ from gpbo.trial import Direction, Trial, TrialStatus, best_of
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 #: Why a loop or a job ended.
 Stopped = Literal[
@@ -81,21 +82,20 @@ class Result:
 
     def table(self, last: int | None = None) -> "Table":
         """All trials, or the ``last`` ones, as a table that `rich` prints; the best in bold."""
-        from rich.box import SIMPLE_HEAD
-        from rich.table import Table
-
         names = self.optimizer.space.names
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        for heading in ("trial", "value", *names, "origin", "s"):
-            left = heading == "origin"
-            table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-        for trial in self.trials if last is None else self.trials[-last:]:
+        table = new_table("trial", "value", *names, "origin", "s")
+        for column in table.columns:
+            column.justify = "right"
+        table.columns[-2].justify = "left"
+        first = 0 if last is None else max(0, len(self.trials) - last)
+        for trial in self.trials[first:]:
             value = str(trial.status) if trial.value is None else short(trial.value)
             seconds = "" if trial.duration_s is None else f"{trial.duration_s:.1f}"
             cells = [short(trial.params[name]) for name in names]
             best = self.best is not None and trial.id == self.best.id
             style = "bold" if best else "dim" if trial.value is None else None
-            table.add_row(str(trial.id), value, *cells, trial.origin, seconds, style=style)
+            row = str(trial.id), value, *cells, trial.origin, seconds
+            table.add_row(*literally(*row), style=style)
         return table
 
     def plot(self, path: str | Path) -> None:
@@ -116,6 +116,24 @@ class Result:
         if self.fit_report is not None:
             lines.append(f"last fit: {self.fit_report.summary()}")
         return "\n".join(lines)
+
+
+def new_table(*headings: str) -> "Table":
+    """An empty table with these headings."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in literally(*headings):
+        table.add_column(heading, no_wrap=True)
+    return table
+
+
+def literally(*cells: str) -> "list[Text]":
+    """Text as it is: brackets in a name, a choice or a reason are no markup."""
+    from rich.text import Text
+
+    return list(map(Text, cells))
 
 
 def short(value: object) -> str:

@@ -2,12 +2,13 @@
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gpbo.record import Attempt, Record
-from gpbo.result import STOPPED, outcome, short, short_params
-from gpbo.trial import Trial, TrialStatus
+from gpbo.result import STOPPED, literally, new_table, outcome, short, short_params
+from gpbo.trial import Trial, TrialStatus, best_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,7 +19,7 @@ _SHOWN = 12
 
 def plain(record: Record) -> dict[str, Any]:
     """Everything but the engine's state; JSON holds it, NaN and infinities being text."""
-    return {
+    everything = {
         "name": record.name,
         "created_at": record.created_at,
         "ended": record.ended,
@@ -26,12 +27,19 @@ def plain(record: Record) -> dict[str, Any]:
         "best": None if (best := _best(record)) is None else best.id,
         "trials": [asdict(trial) for trial in record.trials],
         "attempts": [asdict(attempt) for attempt in record.attempts],
-        "metrics": [
-            asdict(m) | ({} if math.isfinite(m.value) else {"value": str(m.value)})
-            for m in record.metrics
-        ],
+        "metrics": [asdict(metric) for metric in record.metrics],
         "fits": [asdict(fit) for fit in record.fits],
     }
+    return {name: _finite(value) for name, value in everything.items()}
+
+
+def _finite(value: Any) -> Any:
+    """The same with text for NaN and infinities, however deep."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(_finite, value))
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def panel(record: Record, now: float | None = None) -> "RenderableType":
@@ -62,13 +70,12 @@ def summary(record: Record) -> str:
 
 
 def _best(record: Record) -> Trial | None:
-    sign = 1.0 if record.spec["direction"] == "minimize" else -1.0
-    valued = [trial for trial in record.trials if trial.value is not None]
-    return min(valued, key=lambda trial: sign * (trial.value or 0.0), default=None)
+    by_id = {trial.id: trial for trial in record.trials}
+    return best_of((by_id[number] for number in record.finished), record.spec["direction"])
 
 
 def _workers(record: Record, now: float) -> "RenderableType":
-    table = _table("worker", "trial", "attempt", "s", "step", "reported")
+    table = new_table("worker", "trial", "attempt", "s", "step", "reported")
     last = {(m.trial, m.attempt): m for m in record.metrics}
     for attempt in sorted(_running(record), key=lambda attempt: attempt.worker):
         metric = last.get((attempt.trial, attempt.number))
@@ -91,22 +98,13 @@ def _running(record: Record) -> list[Attempt]:
 
 def _trials(record: Record) -> "RenderableType":
     names = list(record.spec["space"])
-    table = _table("trial", "result", *names, "origin")
+    table = new_table("trial", "result", *names, "origin")
     best = _best(record)
     by_id = {trial.id: trial for trial in record.trials}
     for number in record.finished[-_SHOWN:]:
         trial = by_id[number]
         style = "bold" if trial is best else "dim" if trial.value is None else None
         cells = [short(trial.params[name]) for name in names]
-        table.add_row(str(number), outcome(trial), *cells, trial.origin, style=style)
-    return table
-
-
-def _table(*headings: str) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, no_wrap=True)
+        row = str(number), outcome(trial), *cells, trial.origin
+        table.add_row(*literally(*row), style=style)
     return table

@@ -49,7 +49,8 @@ def test_the_table_has_a_row_per_trial_and_can_be_cut() -> None:
     lines = [line.split() for line in capture.get().splitlines() if line.strip()]
     assert lines[0] == ["trial", "value", "rate", "kind", "origin", "s"]
     assert [line[:2] for line in lines[2:]] == [["0", "2"], ["1", "failed"], ["2", "0.1235"]]
-    assert result([2.0, None, 1.0]).table(last=2).row_count == 2
+    rows = [result([2.0, None, 1.0]).table(last=last).row_count for last in (0, 2, 5)]
+    assert rows == [0, 2, 3]
 
 
 def test_a_result_prints_what_a_person_wants_to_know() -> None:

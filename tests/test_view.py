@@ -65,6 +65,29 @@ def test_all_is_there_as_json(tmp_path: Path) -> None:
     assert told["attempts"][1]["ended_at"] is None
 
 
+def test_brackets_are_no_markup_and_the_first_of_equals_is_the_best(tmp_path: Path) -> None:
+    store = SqliteStorage(tmp_path / "runs.db")
+    spec = {"direction": "minimize", "space": {"act[/b]": {"type": "categorical"}}}
+    journal = store.create("odd", spec)
+    first, second = (Trial(number, {"act[/b]": "[relu]"}) for number in (1, 0))
+    third = Trial(2, {"act[/b]": "[tanh, x]"}).failed("ValueError: got [/tmp/x]", 3.0)
+    for trial in (first.completed(0.5, 1.0), second.completed(0.5, 2.0), third):
+        journal.write(trials=[trial])
+    shown = text(store.read("odd"))
+    for literal in ("act[/b]", "[relu]", "[tanh, x]", "got [/tmp/x]", "best 0.5 at trial 1"):
+        assert literal in shown
+    assert plain(store.read("odd"))["best"] == 1
+
+
+def test_infinite_choices_are_text_in_json(tmp_path: Path) -> None:
+    store = SqliteStorage(tmp_path / "runs.db")
+    spec = SPEC | {"space": {"cap": {"type": "categorical", "choices": [math.inf, 1.0]}}}
+    store.create("endless", spec).write(trials=[Trial(0, {"cap": math.inf})])
+    told = json.loads(json.dumps(plain(store.read("endless")), allow_nan=False))
+    assert told["spec"]["space"]["cap"]["choices"] == ["inf", 1.0]
+    assert told["trials"][0]["params"] == {"cap": "inf"}
+
+
 def test_without_a_value_there_is_no_best(tmp_path: Path) -> None:
     journal = SqliteStorage(tmp_path / "runs.db").create("empty", SPEC)
     assert (
