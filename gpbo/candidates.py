@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gpbo.ascent import maximize
 from gpbo.backend import Streams
+from gpbo.checks import whole_number
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.space import Space
@@ -71,8 +72,8 @@ class Search:
             best quarter after a few iterations goes on. None if there are no more than restarts.
 
     Raises:
-        InvalidOption: fewer restarts than 1, more restarts or scouts than raw points, or a
-            negative number.
+        InvalidOption: fewer restarts than 1, more restarts or scouts than raw points, or what is
+            no whole number, or negative.
     """
 
     raw: int = 512
@@ -82,15 +83,14 @@ class Search:
     scouts: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("raw", "perturbed", "restarts", "iterations", "scouts"):
+            whole_number(name, getattr(self, name), least=0)
         if not 1 <= self.restarts <= self.raw:
             raise InvalidOption(
                 f"restarts={self.restarts!r}: expected 1 to raw={self.raw!r} starting points"
             )
         if self.scouts > self.raw:
             raise InvalidOption(f"scouts={self.scouts!r}: expected at most raw={self.raw!r}")
-        for name in ("perturbed", "iterations", "scouts"):
-            if getattr(self, name) < 0:
-                raise InvalidOption(f"{name}={getattr(self, name)!r}: expected 0 or more")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import (
     ALL_COMPLETED,
     FIRST_COMPLETED,
-    BrokenExecutor,
     Executor,
     Future,
     ThreadPoolExecutor,
@@ -255,7 +254,7 @@ class _Loop:
             self._running += (trial,)
             try:
                 future = self._executor.submit(_evaluate, self._objective, trial.params)
-            except BrokenExecutor as error:
+            except RuntimeError as error:  # it broke, or was shut down
                 self._ended = "broken"
                 future = Future()
                 future.set_exception(error)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpbo import design
+from gpbo.checks import whole_number
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.situation import Situation, one_by_one
 from gpbo.space import Space
@@ -79,7 +80,7 @@ class GridSearch:
             order, the last parameter running fastest.
 
     Raises:
-        InvalidOption: ``points_per_real`` is below 2.
+        InvalidOption: ``points_per_real`` is no whole number, or below 2.
     """
 
     points_per_real: int = 5
@@ -88,8 +89,7 @@ class GridSearch:
     uses_model: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.points_per_real < 2:
-            raise InvalidOption(f"points_per_real={self.points_per_real!r}: expected 2 or more")
+        whole_number("points_per_real", self.points_per_real, least=2)
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
         """The next points of the grid that are not taken.

@@ -5,6 +5,7 @@ import numbers
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -85,7 +86,7 @@ class Optimizer:
         self.seed = whole_number("seed", seed, least=0)
         self.initial = default if initial is None else whole_number("initial", initial, least=1)
         self.inference = fitting.check_inference(inference)
-        self.model = fitting.Model() if model is None else model
+        self.model = fitting.resolve_model(model)
         self.device = resolve_device(device)
         self._sign = 1.0 if direction == "minimize" else -1.0
         self._trials: dict[int, Trial] = {}
@@ -166,17 +167,17 @@ class Optimizer:
     @property
     def trials(self) -> list[Trial]:
         """Every trial there is, by id."""
-        return list(self._trials.values())
+        return _copies(self._trials.values())
 
     @property
     def pending(self) -> list[Trial]:
         """The trials without a result, by id."""
-        return [trial for trial in self.trials if trial.status is TrialStatus.PENDING]
+        return _copies(self._pending())
 
     @property
     def finished(self) -> list[Trial]:
         """The trials that were completed or failed, in the order in which they ended."""
-        return [self._trials[number] for number in self._finished]
+        return _copies(self._ended())
 
     @property
     def queue(self) -> list[dict[str, Any]]:
@@ -186,12 +187,13 @@ class Optimizer:
     @property
     def completed(self) -> list[Trial]:
         """The trials that have a value, in the order in which the values came."""
-        return [trial for trial in self.finished if trial.value is not None]
+        return _copies(self._completed())
 
     @property
     def best(self) -> Trial | None:
         """The completed trial with the best value, the earliest of several; None before any."""
-        return best_of(self.completed, self.direction)
+        best = best_of(self._completed(), self.direction)
+        return None if best is None else replace(best)
 
     @property
     def fit_report(self) -> fitting.FitReport | None:
@@ -247,7 +249,7 @@ class Optimizer:
             used[:] = [fitted()]
             return used[0].fit
 
-        failed = [trial for trial in self.finished if trial.value is None]
+        failed = [trial for trial in self._ended() if trial.value is None]
         situation = Situation(
             space=self.space,
             data=self.observations(),
@@ -283,7 +285,7 @@ class Optimizer:
             Trial(chosen.index + i, params, origin=origin, asked_at=time.time())
             for i, (params, origin) in enumerate(chosen.configurations)
         ]
-        queue = list(self._queue)[len(asked) :]
+        queue = list(self._queue)[sum(trial.origin == "enqueued" for trial in asked) :]
         newer = chosen.fitted if self._is_newer(chosen.fitted) else None
         if self._journal is not None:
             self._journal.write(
@@ -302,7 +304,7 @@ class Optimizer:
         The function raises:
             InvalidData: there is no result yet.
         """
-        size, last = len(self.completed), self._fitted
+        size, last = len(self._completed()), self._fitted
         if last is not None and last.kept.size == size:
             return lambda: last
         warm = None if last is None else last.kept.warm
@@ -343,7 +345,7 @@ class Optimizer:
             UnknownTrial: no trial of this optimizer.
             TrialAlreadyFinished: it has a result, or failed for another reason.
         """
-        return self._end(self._find(trial), None, reason)
+        return self._end(self._find(trial), None, str(reason) or "failed")
 
     def add(self, params: Mapping[str, Any], value: object) -> Trial:
         """Record a result that was not asked for; its configuration may be known already.
@@ -389,14 +391,23 @@ class Optimizer:
 
     def observations(self) -> Observations:
         """The results and the pending points as the engine sees them: one run, minimised."""
-        return self._observations(self.completed)
+        return self._observations(self._completed())
+
+    def _pending(self) -> list[Trial]:
+        return [trial for trial in self._trials.values() if trial.status is TrialStatus.PENDING]
+
+    def _ended(self) -> list[Trial]:
+        return [self._trials[number] for number in self._finished]
+
+    def _completed(self) -> list[Trial]:
+        return [trial for trial in self._ended() if trial.value is not None]
 
     def _observations(self, completed: Sequence[Trial]) -> Observations:
         values = [self._sign * trial.value for trial in completed if trial.value is not None]
         return observations(
             [self._rows(completed)],
             [torch.tensor(values, dtype=DTYPE, device=self.device)],
-            [self._rows(self.pending)],
+            [self._rows(self._pending())],
         )
 
     def fit(self, *, refit: bool = True) -> fitting.Fit:
@@ -456,16 +467,16 @@ class Optimizer:
         """
         if not self.strategy.uses_model:
             return 0
-        results = len(self.completed)
+        results = len(self._completed())
         if results == 0:
             return wanted
-        informative = results + len(self.pending) + queued
+        informative = results + len(self._pending()) + queued
         return min(wanted, max(0, self.initial - informative))
 
     def _end(self, known: Trial, value: float | None, reason: str | None) -> Trial:
         repeated = known.status is not TrialStatus.PENDING
         if repeated and (known.value, known.reason) == (value, reason):
-            return known
+            return replace(known)
         trial = _ended(known, value, reason, time.time())
         if self._journal is not None:
             self._journal.write(trials=[trial])
@@ -476,7 +487,7 @@ class Optimizer:
         if trial.id not in self._trials:
             self._points[trial.id] = self._encode(trial.params)[0]
             self._taken.add(self.space.key(trial.params))
-        self._trials[trial.id] = trial
+        self._trials[trial.id] = replace(trial)
         if trial.status is not TrialStatus.PENDING:
             self._finished.append(trial.id)
 
@@ -528,7 +539,7 @@ class Optimizer:
         self._queue = deque(map(self.space.validate, record.queue))
         if record.engine is not None:
             kept = Kept.from_bytes(record.engine, self.device)
-            data = self._observations(self.completed[: kept.size])
+            data = self._observations(self._completed()[: kept.size])
             self._fitted = Fitted(kept.condition(data, self.model.nu), kept)
 
     def _find(self, trial: object) -> Trial:
@@ -554,6 +565,11 @@ class Optimizer:
         if not trials:
             return torch.zeros(0, self.space.dim, dtype=DTYPE, device=self.device)
         return torch.stack([self._points[trial.id] for trial in trials])
+
+
+def _copies(trials: Iterable[Trial]) -> list[Trial]:
+    """Trials to hand out: who changes the configuration of one does not change history."""
+    return [replace(trial) for trial in trials]
 
 
 def _judged(number: float) -> tuple[float | None, str | None]:

@@ -160,8 +160,10 @@ class Space:
         """Points to configurations; a point outside the cube counts as the nearest one in it.
 
         Raises:
-            InvalidData: a coordinate is NaN or infinite.
+            InvalidData: a coordinate is NaN or infinite, or there are more or fewer of them.
         """
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise InvalidData(f"x has shape {tuple(x.shape)}: expected (n, {self.dim})")
         if not bool(x.isfinite().all()):
             raise InvalidData("x: expected finite cube coordinates")
         inside = x.to(DTYPE).clamp(0, 1)

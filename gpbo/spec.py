@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from enum import Enum
 from typing import Any
 
 from gpbo.errors import SpaceError
@@ -38,14 +39,17 @@ def read_space(spec: Mapping[str, Mapping[str, Any]]) -> Space:
 
 
 def _write(parameter: Parameter) -> dict[str, Any]:
-    if not isinstance(parameter, Real | Integer | Categorical | Ordinal):
+    if not isinstance(parameter, Real | Integer | Categorical | Ordinal) or (
+        type(parameter) not in _NAMES
+    ):
         raise SpaceError(f"{parameter!r}: expected one of {', '.join(TYPES)} to write it down")
     given = {field.name: getattr(parameter, field.name) for field in fields(parameter)}
     del given["name"]
     for field, value in given.items():
         if isinstance(value, tuple):
             for listed in value:
-                if not isinstance(listed, str | int | float | bool | None):
+                plain = isinstance(listed, str | int | float | bool | None)
+                if not plain or isinstance(listed, Enum):  # which would come back as its value
                     raise SpaceError(
                         f"{parameter.name}: {field} has {listed!r}: expected text, numbers, True, "
                         "False or None to write it down"

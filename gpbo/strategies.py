@@ -11,7 +11,6 @@ A strategy sees a `Situation` (what ``r`` runs know) and answers with points; ev
 needs is in there, so one strategy serves `gpbo.Optimizer`, where ``r`` is 1, and many runs at once.
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -22,6 +21,7 @@ from torch import Tensor
 from gpbo.acquisition import LogExpectedImprovement, LogProbabilityOfImprovement
 from gpbo.backend import Streams, settings_for
 from gpbo.candidates import Search, propose, raw_points
+from gpbo.checks import real_number, whole_number
 from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption
@@ -66,10 +66,8 @@ class _Improvement:
     _acquisition: ClassVar[type[LogExpectedImprovement] | type[LogProbabilityOfImprovement]]
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.margin) and self.margin >= 0):
-            raise InvalidOption(
-                f"margin={self.margin!r}: expected a number that is finite and at least 0"
-            )
+        real_number("margin", self.margin, least=0.0)
+        _check_search(self.search)
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
         """The maximisers, one after another."""
@@ -107,7 +105,7 @@ class ExpectedImprovement(_Improvement):
             once its neighbourhood has nothing more to give.
 
     Raises:
-        InvalidOption: ``margin`` is negative or not finite.
+        InvalidOption: ``margin`` is negative or not finite, or ``search`` no `Search`.
     """
 
     margin: float = 3e-3
@@ -126,7 +124,7 @@ class ProbabilityOfImprovement(_Improvement):
             response surfaces", section 4).
 
     Raises:
-        InvalidOption: ``margin`` is negative or not finite.
+        InvalidOption: ``margin`` is negative or not finite, or ``search`` no `Search`.
     """
 
     margin: float = 0.03
@@ -157,7 +155,8 @@ class ThompsonSampling:
             the papers.
 
     Raises:
-        InvalidOption: ``region`` is none of these.
+        InvalidOption: ``region`` is none of these, ``features`` odd or none, or ``search`` no
+            `Search`.
     """
 
     search: Search | None = None
@@ -168,6 +167,10 @@ class ThompsonSampling:
     uses_model: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if self.search is not None:
+            _check_search(self.search)
+        if whole_number("features", self.features, least=2) % 2:
+            raise InvalidOption(f"features={self.features!r}: expected an even number")
         if self.region is not None and not isinstance(self.region, Region):
             raise InvalidOption(
                 f"region={self.region!r}: expected NestedBoxes(), TrustRegion() or None"
@@ -232,6 +235,11 @@ class ThompsonSampling:
                 search=search,
                 within=within,
             )
+
+
+def _check_search(search: object) -> None:
+    if not isinstance(search, Search):
+        raise InvalidOption(f"search={search!r}: expected a gpbo.candidates.Search")
 
 
 def default_search(space: Space, *, confined: bool) -> Search:

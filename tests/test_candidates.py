@@ -16,6 +16,7 @@ from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.kernels import matern, squared_distances
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.surrogate import Surrogate
+from tests.monte_carlo import unchecked_shapes
 
 Function = Callable[[Float[Tensor, "r b d"]], Float[Tensor, "r b"]]
 
@@ -399,8 +400,9 @@ def test_a_flat_utility_draws_different_points_for_different_trials() -> None:
         ({"raw": 4, "restarts": 5}, "restarts=5.*raw=4"),
         ({"perturbed": -1}, "perturbed=-1"),
         ({"iterations": -3}, "iterations=-3"),
+        ({"raw": 100.0}, "raw=100.0: expected a whole number"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, int], message: str) -> None:
-    with pytest.raises(InvalidOption, match=message):
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=message):
         Search(**options)

@@ -164,6 +164,20 @@ def test_processes_evaluate_too_and_a_pool_that_breaks_ends_the_loop_with_its_re
     assert broken.optimizer.pending == []
 
 
+def test_an_executor_that_is_shut_down_meanwhile_ends_the_loop_with_its_results() -> None:
+    pool = ThreadPoolExecutor(1)
+
+    def shuts_down(params: dict[str, Any]) -> float:
+        pool.shutdown(wait=False)
+        return bowl(params)
+
+    result = quietly(shuts_down, budget=9, workers=1, executor=pool)
+    assert result.stopped == "broken"
+    first, second = result.trials
+    assert first.value == bowl(dict(first.params))
+    assert "cannot schedule new futures" in str(second.reason)
+
+
 def test_an_executor_of_the_user_stays_open() -> None:
     with ThreadPoolExecutor(2) as pool:
         quietly(bowl, workers=2, executor=pool)

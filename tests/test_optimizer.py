@@ -5,8 +5,10 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ from gpbo.optimizer import Optimizer
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.strategies import ExpectedImprovement, ProbabilityOfImprovement, Strategy
 from gpbo.trial import Trial, TrialStatus
+from tests.monte_carlo import random_uniform, unchecked_shapes
 
 SPACE = Space(
     Real("rate", 1e-4, 1.0, "log"), Integer("depth", 1, 5), Categorical("kind", ("a", "b", "c"))
@@ -55,6 +58,13 @@ def by_map(space: Space = SPACE, strategy: str = "ei", **options: Any) -> Optimi
     }
     chosen = models.get(strategy, strategy)
     return Optimizer(space, chosen, **{"inference": "map", "initial": 3, **options})
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Without the annotations, as in production."""
+    with unchecked_shapes():
+        yield
 
 
 def run(optimizer: Optimizer, count: int) -> list[Any]:
@@ -352,9 +362,9 @@ def test_what_is_told_once_more_changes_nothing() -> None:
     optimizer = by_map()
     told, failed, broken = optimizer.ask(3)
     for _ in range(2):
-        assert optimizer.tell(told, 1.0) is optimizer.trials[0]
-        assert optimizer.fail(failed, "crashed") is optimizer.trials[1]
-        assert optimizer.tell(broken, math.nan) is optimizer.trials[2]
+        assert optimizer.tell(told, 1.0) == optimizer.trials[0]
+        assert optimizer.fail(failed, "crashed") == optimizer.trials[1]
+        assert optimizer.tell(broken, math.nan) == optimizer.trials[2]
     assert [trial.id for trial in optimizer.finished] == [0, 1, 2]
 
 
@@ -497,9 +507,10 @@ def test_trials_know_when_they_were_asked_and_finished() -> None:
         ("initial", 0),
         ("initial", True),
         ("device", "tpu"),
+        ("model", "saas"),
     ],
 )
-def test_a_bad_option_is_refused_by_name(option: str, value: Any) -> None:
+def test_a_bad_option_is_refused_by_name(option: str, value: Any, unchecked: None) -> None:
     with pytest.raises(InvalidOption, match=f"{option}={value!r}"):
         by_map(**{option: value})
 
@@ -521,6 +532,61 @@ for options in ({"direction": "up"}, {"inference": "vi"}, {"initial": "3"}, {"sp
         "initial='3': expected a whole number, 1 or more",
         "space={'x': 1}: expected a gpbo.Space",
     ]
+
+
+def test_what_is_done_to_a_configuration_that_was_handed_out_changes_no_history(
+    tmp_path: Path,
+) -> None:
+    optimizer = by_map(strategy="random", storage=tmp_path / "runs.db", name="job")
+    trial = optimizer.ask()
+    params = dict(trial.params)
+    handed_out = [trial, *optimizer.trials, *optimizer.pending]
+    handed_out += [optimizer.tell(trial.id, 1.0), optimizer.tell(trial.id, 1.0)]
+    assert optimizer.best is not None
+    handed_out += [*optimizer.finished, *optimizer.completed, optimizer.best]
+    for each in handed_out:
+        assert isinstance(each.params, dict)
+        each.params.pop("rate")
+    assert optimizer.best.params == params
+    optimizer.close()
+    assert [trial.params for trial in Optimizer.resume(tmp_path / "runs.db", "job").trials] == [
+        params
+    ]
+
+
+def test_what_is_enqueued_after_a_plan_stays_in_the_queue() -> None:
+    optimizer = by_map(strategy="random")
+    first, second, third = ({"rate": 0.1 * i, "depth": i, "kind": "a"} for i in (1, 2, 3))
+    optimizer.enqueue(first)
+    chosen = optimizer.plan(3)()
+    optimizer.learn(queue=[second, third])
+    assert [trial.origin for trial in optimizer.register(chosen)] == ["enqueued", *2 * ["random"]]
+    assert optimizer.queue == [second, third]
+
+
+@pytest.mark.parametrize(("reason", "kept"), [("", "failed"), (OSError("disk full"), "disk full")])
+def test_any_reason_is_text_and_may_be_given_again(reason: Any, kept: str, unchecked: None) -> None:
+    optimizer = by_map()
+    trial = optimizer.ask()
+    for _ in range(2):
+        assert optimizer.fail(trial, reason).reason == kept
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [1e6] * 3, [7.0]])
+def test_draws_of_values_that_were_all_the_same_serve_where_these_differ(
+    values: list[float],
+) -> None:
+    """They had no scale of their own, so that of the values that came serves."""
+    optimizer = by_map()
+    for trial, value in zip(optimizer.ask(len(values)), values, strict=True):
+        optimizer.tell(trial, value)
+    optimizer.ask()
+    for trial, value in zip(optimizer.ask(2, refit=False), (500.0, -1e9), strict=True):
+        optimizer.tell(trial, value)
+    surrogate = optimizer.fit(refit=False).surrogate
+    _, variance = surrogate.moments(random_uniform(1, 1, 5, surrogate.dim))
+    assert bool(surrogate.succeeded.all())
+    assert ((variance > 1e-3) & (variance < 1e3)).all()
 
 
 # --- any order of calls

@@ -16,6 +16,7 @@ from gpbo.backend import DTYPE
 from gpbo.errors import InvalidData, InvalidOption, InvalidParams, SpaceError
 from gpbo.parameters import FEW_VALUES, LARGEST_INTEGER
 from gpbo.space import Categorical, Integer, Ordinal, Parameter, Real, Space
+from tests.monte_carlo import unchecked_shapes
 
 MIXED = Space(
     Real("rate", 1e-6, 10.0, "log"),
@@ -104,6 +105,12 @@ LOSSY = 1e-6
 def apart(space: Space, one: dict[str, Any], two: dict[str, Any]) -> float:
     """The largest difference of two configurations, in cube units."""
     return float((space.encode([one]) - space.encode([two])).abs().max())
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 99), (2, 1), (1, 2, 3)])
+def test_points_of_another_dimension_are_refused(shape: tuple[int, ...]) -> None:
+    with unchecked_shapes(), pytest.raises(InvalidData, match=r"x has shape .*: expected \(n, 3\)"):
+        Space([Real(name, 0.0, 1.0) for name in "abc"]).decode(torch.zeros(shape))
 
 
 @given(st.data())

@@ -10,6 +10,7 @@ import sys
 import threading
 from contextlib import closing
 from dataclasses import replace
+from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -314,3 +315,25 @@ def test_values_that_no_file_holds_are_refused_before_anything_is_stored(tmp_pat
     with pytest.raises(SpaceError, match=r"kind: choices has \(1, 2\)"):
         Optimizer(space, storage=tmp_path / "runs.db", name="job")
     assert SqliteStorage(tmp_path / "runs.db").names() == []
+
+
+class Activation(StrEnum):
+    RELU = "relu"
+
+
+class Depth(IntEnum):
+    ONE = 1
+
+
+@pytest.mark.parametrize("member", [Activation.RELU, Depth.ONE])
+def test_members_of_enumerations_would_come_back_as_others_and_are_refused(member: Any) -> None:
+    with pytest.raises(SpaceError, match=r"kind: choices has <.*>: expected text"):
+        write_space(Space(Categorical("kind", (member, "none"))))
+
+
+def test_a_parameter_of_ones_own_type_is_refused() -> None:
+    class Percent(Real):
+        pass
+
+    with pytest.raises(SpaceError, match="expected one of real, integer"):
+        write_space(Space(Percent("share", 0.0, 100.0)))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Hashable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from gpbo.strategies import (
     resolve_strategy,
 )
 from gpbo.surrogate import Surrogate
+from tests.monte_carlo import unchecked_shapes
 
 MIXED = Space(
     Real("rate", 1e-4, 1.0, "log"), Integer("depth", 1, 5), Categorical("kind", ("a", "b", "c"))
@@ -238,6 +240,22 @@ def test_a_grid_too_large_to_shuffle_is_refused_and_runs_in_order() -> None:
 def test_a_grid_of_one_point_is_refused() -> None:
     with pytest.raises(InvalidOption, match="points_per_real=1"):
         GridSearch(points_per_real=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "wrong"),
+    [
+        (ExpectedImprovement, "margin", "x"),
+        (ProbabilityOfImprovement, "search", "hard"),
+        (ThompsonSampling, "search", {"raw": 64}),
+        (ThompsonSampling, "features", 63),
+        (ThompsonSampling, "features", 64.0),
+        (GridSearch, "points_per_real", 2.5),
+    ],
+)
+def test_options_are_judged_when_they_are_given(kind: Any, option: str, wrong: Any) -> None:
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=f"{option}={wrong!r}: expected"):
+        kind(**{option: wrong})
 
 
 @pytest.mark.parametrize(
