@@ -206,6 +206,13 @@ def keep(
     name: Annotated[
         str | None, typer.Option(help="To keep it by; by default that of its suite.")
     ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            help="Kept results of other methods: all runs are kept of the problems and seeds that "
+            "both files have."
+        ),
+    ] = None,
 ) -> None:
     """Keep results, without the configurations, for a README and for the regression gate."""
     from . import gate, table
@@ -215,7 +222,7 @@ def keep(
         raise InvalidOption(f"--name={name}: expected letters, digits, hyphens and underscores")
     suite = table.read_table(results)[1]["suite"]
     target = (stored or RESULTS) / f"{name or suite}.parquet"
-    gate.keep_results(results, target)
+    gate.keep_results(results, target, beside)
     typer.echo(target)
 
 

@@ -26,6 +26,7 @@ from gpbo.errors import InvalidData
 from gpbo.fitting import Inference
 
 from . import analysis, record, table
+from .beside import joined
 
 #: Ratios of seconds, and of regret, from which on a loss counts.
 SLOWER, WORSE = 1.25, 1.25
@@ -168,11 +169,11 @@ def keep(smoke: Path, folder: Path) -> None:
     keep_results(smoke, folder / _REGRET)
 
 
-def keep_results(results: Path, target: Path) -> None:
-    """Copy a file of results without the configurations.
+def keep_results(results: Path, target: Path, beside: Path | None = None) -> None:
+    """Copy a file of results without the configurations, if asked for beside kept ones.
 
     Raises:
-        InvalidData: no such file.
+        InvalidData: no such file, or one that cannot lie beside the other: see `beside.joined`.
     """
-    rows, header = table.read_table(results)
+    rows, header = table.read_table(results) if beside is None else joined(beside, results)
     table.write(target, table.slim(rows), header)

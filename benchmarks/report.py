@@ -107,10 +107,10 @@ def measured_where(findings: Findings) -> Section:
         "methods are those of a batch of all seeds, divided by the seeds; every run of a peer is "
         "a process of its own.",
     ]
-    if (earlier := header.get("peers_from")) is not None:
+    for earlier in header.get("peers_from", []):
         lines.append(
-            f"{earlier['count']} runs of peers, and their seconds, are from commit "
-            f"{earlier['commit']}, {earlier['date']}; {earlier['processor']}, "
+            f"{earlier['count']} runs of {', '.join(earlier['methods'])}, and their seconds, are "
+            f"from commit {earlier['commit']}, {earlier['date']}; {earlier['processor']}, "
             f"{earlier['cores']} cores."
         )
     return "\n\n".join(lines), {}

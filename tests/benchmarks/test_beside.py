@@ -1,0 +1,83 @@
+"""Runs that were measured apart: together only if they are of the same designs."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from gpbo.cli import app
+from gpbo.errors import InvalidData
+from gpbo_benchmarks import report, table
+from gpbo_benchmarks.beside import joined
+from tests.benchmarks.results import case, header, trace
+
+START = (5.0, 4.0)
+
+
+def written(
+    path: Path,
+    methods: dict[str, float],
+    seeds: range,
+    *,
+    problems: tuple[str, ...] = ("branin", "levy"),
+    start: tuple[float, ...] = START,
+    **more: object,
+) -> Path:
+    """Runs that end at a value of their method's."""
+    runs = [
+        (problem, trace(method, seed, (*start, end), problem=problem))
+        for problem in problems
+        for method, end in methods.items()
+        for seed in seeds
+    ]
+    parts = [table.rows("smoke", case(problem), [run]) for problem, run in runs]
+    head = {**header(len(seeds)), "seeds": list(seeds), "methods": list(methods), **more}
+    table.write(path, pa.concat_tables(parts), head)
+    return path
+
+
+def test_all_runs_are_there_of_the_problems_and_seeds_that_both_have(tmp_path: Path) -> None:
+    here = {"methods": ["cmaes"], "commit": "old", "date": "2025", "processor": "two", "cores": 3}
+    kept = written(
+        tmp_path / "kept.parquet",
+        {"ei-map": 1.5, "cmaes": 3},
+        range(5),
+        peers_from=[here | {"count": 10}],
+    )
+    other = written(
+        tmp_path / "other.parquet",
+        {"hebo": 2.0},
+        range(2, 9),
+        problems=("levy", "ackley"),
+        commit="new",
+    )
+    arguments = ["bench", "keep", str(other), "--beside", str(kept), "--stored", str(tmp_path)]
+    told = CliRunner().invoke(app, [*arguments, "--name", "all"])
+    assert told.exit_code == 0, told.output
+    rows, head = table.read(tmp_path / "all.parquet")
+    assert set(zip(rows["problem"], rows["method"], rows["seed"], strict=True)) == {
+        ("levy", method, seed) for method in ("ei-map", "cmaes", "hebo") for seed in (2, 3, 4)
+    }
+    assert (head["seeds"], head["methods"]) == ([2, 3, 4], ["ei-map", "cmaes", "hebo"])
+    text, _ = report.measured_where(report.Findings.of(rows, head, (0.1,)))
+    assert "Commit abc," in text
+    assert "3 runs of cmaes, and their seconds, are from commit old, 2025; two, 3 cores." in text
+    assert "3 runs of hebo, and their seconds, are from commit new, 2026-01-01; one," in text
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    kept = written(tmp_path / "kept.parquet", {"ei-map": 1.5}, range(3))
+
+    def refused(message: str, methods: dict[str, float], seeds: range, **options: object) -> None:
+        other = written(tmp_path / "other.parquet", methods, seeds, **options)  # type: ignore[arg-type]
+        with pytest.raises(InvalidData, match=message):
+            joined(kept, other)
+
+    refused("has ei-map, and so has", {"ei-map": 1.0}, range(3))
+    refused("no seed of", {"hebo": 1.0}, range(7, 9))
+    refused("no problem of", {"hebo": 1.0}, range(3), problems=("ackley",))
+    refused("suite 'noisy', expected 'smoke'", {"hebo": 1.0}, range(3), suite="noisy")
+    refused("branin, seed 0: another budget or init", {"hebo": 1.0}, range(3), start=(5.0, 4.5))
+    refused("branin, seed 0: another budget or init", {"hebo": 1.0}, range(3), start=(*START, 3.0))
+    joined(kept, written(tmp_path / "other.parquet", {"hebo": 1.0}, range(3), start=START))
