@@ -10,7 +10,7 @@ to the optimum. Here the optimum is moved, another way for each seed. The publis
 means of five seeds, at the optimum's own place, from the file ``best_so_far_1.0.csv`` of the
 authors' code; their Thompson sampling takes the best of 10,000 Sobol points.
 
-What is fitted to 300 results serves from then on, unless ``--last-fit`` says otherwise: the
+What is fitted to 600 results serves from then on, unless ``--last-fit`` says otherwise: the
 posterior of all results at the same hyperparameters.
 """
 
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--inference", choices=["map", "hmc", "nuts"], default="map")
     parser.add_argument(
-        "--last-fit", type=int, default=300, help="to so many results at most; 0: to any number"
+        "--last-fit", type=int, default=600, help="to so many results at most; 0: to any number"
     )
     options = parser.parse_args()
     print(machine())
