@@ -84,18 +84,19 @@ class LocalWorkers(Executor):
             fn = evaluate_in_own_process
         pool = self._pool(task.worker)
         limit = task.time_limit_s
-        if limit is not None and isinstance(task.objective, Command):
-            limit += _GRACE_S
+        if limit is not None:
+            limit += _GRACE_S if isinstance(task.objective, Command) else 0.0
+            limit = min(limit, threading.TIMEOUT_MAX)  # a longer one cannot be waited for
         try:
             pool.submit(os.getpid).result()  # the start of a process is not of the trial's time
             outcome: Outcome = pool.submit(fn, task).result(limit)
             return outcome
         except TimeoutError:
             self._discard(task.worker)
-            return Outcome(reason=f"the time limit of {task.time_limit_s:g} s was reached")
+            return Outcome.out_of_time(task.time_limit_s or 0.0)
         except (BrokenExecutor, ShutdownExecutorError) as error:
             self._discard(task.worker)
-            return Outcome(reason=_why_it_died(error))
+            return Outcome(reason=_why_it_died(error), died=True)
 
     def _pool(self, worker: int) -> ProcessPoolExecutor:
         with self._lock:
@@ -114,10 +115,6 @@ class LocalWorkers(Executor):
             pool, self._pools[worker] = self._pools[worker], None
         if pool is not None:
             pool.shutdown(kill_workers=True)
-
-
-def _device(gpus: Sequence[str], worker: int) -> dict[str, str]:
-    return {"CUDA_VISIBLE_DEVICES": gpus[worker % len(gpus)]} if gpus else {}
 
 
 def _why_it_died(error: Exception) -> str:

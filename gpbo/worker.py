@@ -33,6 +33,15 @@ _FRAMES = 3
 _LOOK_S = 0.1
 #: Seconds that a command has to end after it was told to.
 _GRACE_S = 2.0
+#: How much of a log is read before the next look at the command and the clock.
+_CHUNK_BYTES = 1 << 20
+#: How much of a command's last line is kept as the reason of a failed trial.
+_LINE_BYTES = 1000
+#: Steps are stored as whole numbers of 64 bits.
+_LARGEST_STEP = 2**63 - 1
+
+#: The commands that run now, to be ended if this process has to end.
+_running: set["subprocess.Popen[bytes]"] = set()
 
 
 class TrialStopped(Exception):
@@ -60,9 +69,10 @@ class RunningTrial:
 
         Raises:
             TrialStopped: the job decided to stop this trial early.
+            InvalidOption: the step is no whole number of 64 bits.
         """
         with (self.folder / METRICS).open("a") as file:
-            file.write(json.dumps({"step": int(step), "value": float(value)}) + "\n")
+            file.write(json.dumps({"step": _step(step), "value": float(value)}) + "\n")
         if (self.folder / STOP).exists():
             raise TrialStopped(f"stopped at step {step}")
 
@@ -104,13 +114,13 @@ class Command:
         template: Such as ``"python train.py --lr {lr}"``; ``{name}`` stands for a parameter. It is
             split into arguments as a shell does, but no shell runs it.
         metric: A regular expression that finds the value in a line, in its group ``value`` or its
-            first one, and perhaps a group ``step``. Without it, the value is that of ``"value"`` in
-            a line of JSON, which may have a ``"step"``. A value with a step is an intermediate one,
-            and the last of them is the result if no other line has one.
+            first other one than ``step``, in which may be a step. Without it, the value is that of
+            ``"value"`` in a line of JSON, which may have a ``"step"``. A value with a step is an
+            intermediate one, and the last of them is the result if no other line has one.
         folder: Where it runs; by default the current one.
 
     Raises:
-        InvalidOption: the template cannot be split, or the expression has no group.
+        InvalidOption: the template cannot be split, or the expression has no group for the value.
     """
 
     template: str
@@ -126,11 +136,13 @@ class Command:
             raise InvalidOption(f"command={self.template!r}: expected a program and arguments")
         if self.metric is not None:
             try:
-                groups = re.compile(self.metric).groups
+                pattern = re.compile(self.metric)
             except re.error as error:
                 raise InvalidOption(f"metric={self.metric!r}: {error}") from error
-            if groups == 0:
-                raise InvalidOption(f"metric={self.metric!r}: expected a group in parentheses")
+            if _value_group(pattern) is None:
+                raise InvalidOption(
+                    f"metric={self.metric!r}: expected a group in parentheses for the value"
+                )
 
     def arguments(self, params: Mapping[str, Any]) -> list[str]:
         """The program and its arguments for a configuration.
@@ -153,16 +165,38 @@ class Command:
                 told = json.loads(line)
                 step, value = told.get("step"), told["value"]
             else:
-                found = re.search(self.metric, line)
+                pattern = re.compile(self.metric)
+                found = pattern.search(line)
                 if found is None:
                     return None
-                named = found.groupdict()
-                step, value = named.get("step"), named.get("value", found[1])
+                step, value = found.groupdict().get("step"), found[_value_group(pattern) or 0]
             if isinstance(value, bool):
                 return None
-            return None if step is None else int(step), float(value)
-        except (ValueError, TypeError, KeyError, AttributeError):
+            return None if step is None else _step(step), float(value)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return None
+
+
+def _value_group(pattern: re.Pattern[str]) -> int | None:
+    """Which group has the value; None if none can."""
+    step = pattern.groupindex.get("step")
+    others = (group for group in range(1, pattern.groups + 1) if group != step)
+    return pattern.groupindex.get("value", next(others, None))
+
+
+def _step(given: Any) -> int:
+    """A step, as it can be stored.
+
+    Raises:
+        InvalidOption: no whole number of 64 bits.
+    """
+    try:
+        step = int(given)
+    except (TypeError, ValueError, OverflowError):
+        step = _LARGEST_STEP + 1
+    if not -_LARGEST_STEP <= step <= _LARGEST_STEP:
+        raise InvalidOption(f"step={given!r}: expected a whole number of 64 bits")
+    return step
 
 
 Objective = Callable[..., Any] | Imported | Command
@@ -183,11 +217,22 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an attempt: a value, or why there is none."""
+    """What came of an attempt: a value, or why there is none.
+
+    Attributes:
+        stopped: Whether the job ended it.
+        died: Whether it died or ran out of time, so that another attempt may do better.
+    """
 
     value: Any = None
     reason: str | None = None
     stopped: bool = False
+    died: bool = False
+
+    @classmethod
+    def out_of_time(cls, limit_s: float) -> "Outcome":
+        """Of an attempt that exceeded its limit."""
+        return cls(reason=f"the time limit of {limit_s:g} s was reached", died=True)
 
 
 def evaluate(task: Task) -> Outcome:
@@ -220,11 +265,13 @@ def evaluate_in_own_process(task: Task) -> Outcome:
 
 
 def die_with(driver: int) -> None:
-    """End this process when the process that drives it is gone, however that ended."""
+    """End this process, and its command, when its driver is gone, however that ended."""
 
     def watch() -> None:
         while os.getppid() == driver:
             time.sleep(10 * _LOOK_S)
+        for command in list(_running):
+            _end_group(command)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -244,8 +291,8 @@ def _takes_trial(objective: Callable[..., Any]) -> bool:
 
 
 def _run_command(task: Task, command: Command) -> Outcome:
-    log = task.folder / LOG
-    with log.open("ab") as output:
+    reader = _Reader(command, task.folder)
+    with (task.folder / LOG).open("ab") as output:
         try:
             process = subprocess.Popen(
                 command.arguments(task.params),
@@ -259,23 +306,25 @@ def _run_command(task: Task, command: Command) -> Outcome:
         except OSError as error:
             return Outcome(reason=f"the command did not start: {error}")
     deadline = None if task.time_limit_s is None else time.monotonic() + task.time_limit_s
-    reader = _Reader(command, task.folder)
+    behind = False
+    _running.add(process)
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_LOOK_S)
+                process.wait(0 if behind else _LOOK_S)
                 break
-            reader.read()
+            behind = reader.read()
             if (task.folder / STOP).exists():
                 return Outcome(reason="stopped by the job", stopped=True)
             if deadline is not None and time.monotonic() > deadline:
-                return Outcome(reason=f"the time limit of {task.time_limit_s:g} s was reached")
+                return Outcome.out_of_time(task.time_limit_s or 0.0)
     finally:
         _end_group(process)
-    reader.read()
+        _running.discard(process)
+    reader.finish()
     if process.returncode:
-        last = log.read_text(errors="replace").strip().splitlines()[-1:]
-        return Outcome(reason=": ".join([f"the command ended with {process.returncode}", *last]))
+        reason = ": ".join([f"the command ended with {process.returncode}", *reader.last_line])
+        return Outcome(reason=reason, died=process.returncode < 0)
     if reader.value is None:
         return Outcome(reason="the command printed no value")
     return Outcome(reader.value)
@@ -286,23 +335,46 @@ class _Reader:
 
     def __init__(self, command: Command, folder: Path) -> None:
         self.value: float | None = None
+        self.last_line: list[str] = []
         self._command = command
         self._folder = folder
         self._final = False
-        self._offset = 0
+        # An attempt may be run again, by an executor that lost its worker.
+        log = folder / LOG
+        self._offset = log.stat().st_size if log.exists() else 0
+        self._rest = b""
+        # To read JSON takes a hundred times as long as to see that a line has none.
+        self._needed = b'"value"' if command.metric is None else b""
 
-    def read(self) -> None:
+    def read(self) -> bool:
+        """Read on, so much at most that it takes no time; whether there may be more."""
         with (self._folder / LOG).open("rb") as file:
             file.seek(self._offset)
-            # The last line may not be complete yet; with its end it is read once more.
-            news = file.read()
-        complete = news[: news.rfind(b"\n") + 1]
-        self._offset += len(complete)
-        for line in complete.decode(errors="replace").splitlines():
-            self._take(line)
+            news = file.read(_CHUNK_BYTES)
+        self._offset += len(news)
+        text = self._rest + news
+        # The last line may not be complete yet.
+        end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+        self._rest = text[end:]
+        self._take(text[:end])
+        return len(news) == _CHUNK_BYTES
 
-    def _take(self, line: str) -> None:
-        reading = self._command.reading(line)
+    def finish(self) -> None:
+        """Read all that is left, to the end of a last line that has no end."""
+        while self.read():
+            pass
+        self._take(self._rest)
+
+    def _take(self, text: bytes) -> None:
+        if self._needed in text:
+            for line in text.splitlines():
+                if self._needed in line:
+                    self._note(self._command.reading(line.decode(errors="replace")))
+        last = text[-_LINE_BYTES:].decode(errors="replace").strip()
+        if last:
+            self.last_line = last.splitlines()[-1:]
+
+    def _note(self, reading: tuple[int | None, float] | None) -> None:
         if reading is None:
             return
         step, value = reading

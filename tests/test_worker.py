@@ -1,6 +1,8 @@
 """What runs in a worker: commands, their output, reports; and workers that outlive their trials."""
 
+import inspect
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -41,6 +43,11 @@ def reported(folder: Path) -> list[tuple[int, float]]:
         (r"loss=(\S+)", "loss=none", None),
         (r"(?P<step>\d+): (?P<value>\S+)", "12: -1e-3", (12, -1e-3)),
         (r"acc (?P<value>\d+)%|final (\d+)", "acc 93%", (None, 93.0)),
+        (r"epoch (?P<step>\d+) loss (\S+)", "epoch 3 loss 0.25", (3, 0.25)),
+        (None, '{"step": 1e30, "value": 1}', None),
+        (None, '{"step": Infinity, "value": 1}', None),
+        (None, '{"step": -9223372036854775807, "value": 1}', (-(2**63) + 1, 1.0)),
+        (None, f'{{"value": 1{"0" * 400}}}', None),
     ],
 )
 def test_a_line_of_output_is_read(metric: str | None, line: str, reading: Any) -> None:
@@ -59,6 +66,7 @@ def test_a_line_of_output_is_read(metric: str | None, line: str, reading: Any) -
         ("", None, "expected a program"),
         ("train", "loss=(", "metric="),
         ("train", "loss", "expected a group"),
+        ("train", r"(?P<step>\d+)", "expected a group"),
     ],
 )
 def test_a_command_that_cannot_work_is_refused(
@@ -95,6 +103,36 @@ def test_a_value_without_a_step_counts_more_than_those_with(tmp_path: Path) -> N
     assert evaluate(task(shell(script), tmp_path)).value == 7
 
 
+def test_a_last_line_without_an_end_is_read_too(tmp_path: Path) -> None:
+    command = Command("""printf '{{"value": 1}}\\n{{"value": %s}}' {x}""")
+    assert evaluate(task(command, tmp_path)).value == 0.5
+
+
+def test_a_command_that_runs_again_in_its_folder_is_not_read_twice(tmp_path: Path) -> None:
+    """As an executor does it that lost the worker of an attempt."""
+    assert evaluate(task(shell(r"echo {{\"value\": 7}}"), tmp_path)).value == 7
+    assert evaluate(task(shell("true"), tmp_path)).reason == "the command printed no value"
+
+
+def test_a_long_log_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between which the time is looked at, and lines that lie across two of them are whole."""
+    monkeypatch.setattr("gpbo.worker._CHUNK_BYTES", 7)
+    script = r"for i in 1 2 3; do echo {{\"step\": $i, \"value\": $i.5}}; done; echo; echo end"
+    assert evaluate(task(shell(script), tmp_path)).value == 3.5
+    assert reported(tmp_path) == [(1, 1.5), (2, 2.5), (3, 3.5)]
+    outcome = evaluate(task(shell("while :; do echo noise; done"), tmp_path, time_limit_s=0.3))
+    assert outcome.reason == "the time limit of 0.3 s was reached"
+
+
+def test_only_lines_that_may_tell_a_value_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(Command, "reading", lambda self, line: seen.append(line))
+    evaluate(task(shell(r"echo noise; echo {{\"value\": 1}}; echo noise"), tmp_path))
+    assert seen == ['{"value": 1}']
+
+
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
@@ -106,6 +144,7 @@ def test_a_value_without_a_step_counts_more_than_those_with(tmp_path: Path) -> N
 def test_a_command_without_a_result_says_why(script: str, reason: str, tmp_path: Path) -> None:
     outcome = evaluate(task(shell(script), tmp_path))
     assert (outcome.value, outcome.reason) == (None, reason)
+    assert outcome.died == ("-9" in reason)
 
 
 def test_a_program_that_is_not_there_is_a_failed_trial(tmp_path: Path) -> None:
@@ -137,6 +176,16 @@ def test_a_function_reports_and_is_stopped_at_its_next_report(tmp_path: Path) ->
     outcome = evaluate(task(objectives.curve, tmp_path))
     assert outcome.stopped
     assert reported(tmp_path) == [(0, 1.5)]
+
+
+@pytest.mark.parametrize("step", [2**70, -(2**70), math.inf, math.nan])
+def test_a_step_that_no_storage_holds_is_refused(step: Any, tmp_path: Path) -> None:
+    def objective(params: dict[str, Any], trial: Any) -> float:
+        inspect.unwrap(type(trial).report)(trial, step, 1.0)
+        return 0.0
+
+    reason = str(evaluate(task(objective, tmp_path)).reason)
+    assert f"step={step!r}: expected a whole number of 64 bits" in reason
 
 
 def test_a_function_is_found_by_its_name(tmp_path: Path) -> None:
@@ -183,6 +232,13 @@ def test_however_a_process_ends_it_is_one_failed_trial_and_the_worker_goes_on(
     assert first_lines == expected
     for how in expected:
         assert (tmp_path / how / "log.txt").read_text().startswith(f"trying {how}\n")
+
+
+@pytest.mark.parametrize("limit", [math.inf, 1e10])
+def test_a_time_limit_may_be_longer_than_any_wait(limit: float, tmp_path: Path) -> None:
+    with LocalWorkers(1) as workers:
+        future = workers.submit(evaluate, task(objectives.bowl, tmp_path, time_limit_s=limit))
+        assert future.result(60).value == pytest.approx(0.04)
 
 
 def test_workers_have_a_device_and_one_thread_each(tmp_path: Path) -> None:
