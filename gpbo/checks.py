@@ -35,6 +35,17 @@ def real_number(name: str, value: object, *, least: float = -math.inf) -> float:
     raise InvalidOption(f"{name}={value!r}: expected a finite number{bound}")
 
 
+def positive_number(name: str, value: object) -> float:
+    """An option that measures something, which may be infinite.
+
+    Raises:
+        InvalidOption: not a real number (a bool is none) above 0.
+    """
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value) > 0:
+        return float(value)
+    raise InvalidOption(f"{name}={value!r}: expected a positive number")
+
+
 def as_number(name: str, value: object) -> float:
     """A told value as a float, which may be NaN or infinite.
 

@@ -1,11 +1,13 @@
 """When a tuning job is done, and when a trial is not worth going on with."""
 
 import math
+import numbers
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from gpbo.checks import positive_number, whole_number
 from gpbo.errors import InvalidOption
 from gpbo.trial import Trial
 
@@ -18,13 +20,15 @@ class Completion:
 
     Args:
         runtime_s: Seconds since the job was first started, pauses included.
-        target: A value that is good enough.
-        patience: So many trials in a row, failed ones included, without an improvement.
+        target: A value that is good enough, once a trial of the job itself has it.
+        patience: So many trials in a row, failed ones included, without an improvement. Results
+            that were added, by a warm start say, are no such trials, but may be what has to be
+            improved on.
         tolerance: Improvements by less than this share of the distance from the median value to
             the best one do not count, so that with 0.01 say the job ends when it has converged.
 
     Raises:
-        InvalidOption: one of them is out of range.
+        InvalidOption: one of them is out of range, or a tolerance comes without a patience.
     """
 
     runtime_s: float | None = None
@@ -33,14 +37,19 @@ class Completion:
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.runtime_s is not None and not self.runtime_s > 0:
-            raise InvalidOption(f"runtime_s={self.runtime_s!r}: expected a positive number")
-        if self.target is not None and not math.isfinite(self.target):
+        if self.runtime_s is not None:
+            positive_number("runtime_s", self.runtime_s)
+        if self.target is not None and not (_is_number(self.target) and math.isfinite(self.target)):
             raise InvalidOption(f"target={self.target!r}: expected a finite number")
-        if self.patience is not None and self.patience < 1:
-            raise InvalidOption(f"patience={self.patience!r}: expected 1 or more")
-        if not 0 <= self.tolerance < 1:
+        if self.patience is not None:
+            whole_number("patience", self.patience, least=1)
+        if not (_is_number(self.tolerance) and 0 <= self.tolerance < 1):
             raise InvalidOption(f"tolerance={self.tolerance!r}: expected 0 or more, below 1")
+        if self.tolerance and self.patience is None:
+            raise InvalidOption(
+                f"tolerance={self.tolerance!r}, patience=None: expected a patience, "
+                "whose improvements it is about"
+            )
 
     def reached(self, finished: Sequence[Trial], sign: float, elapsed_s: float) -> Reason | None:
         """Which criterion is met, if one is.
@@ -50,23 +59,32 @@ class Completion:
             sign: 1 where values are minimised, -1 where they are maximised.
             elapsed_s: Seconds since the job was first started.
         """
-        values = [None if t.value is None else sign * t.value for t in finished]
-        valued = [value for value in values if value is not None]
-        if self.target is not None and valued and min(valued) <= sign * self.target:
+        own = [trial for trial in finished if trial.origin != "added"]
+        target = None if self.target is None else sign * self.target
+        if target is not None and any(value <= target for value in _values(own, sign)):
             return "target"
         if self.runtime_s is not None and elapsed_s >= self.runtime_s:
             return "runtime"
-        if self.patience is not None and self._is_stuck(values, valued):
-            return "no improvement"
+        if self.patience is not None and len(own) >= self.patience:
+            last = finished.index(own[-self.patience])
+            if self._is_stuck(_values(finished[:last], sign), _values(finished, sign)):
+                return "no improvement"
         return None
 
-    def _is_stuck(self, values: list[float | None], valued: list[float]) -> bool:
-        assert self.patience is not None
-        before = [value for value in values[: -self.patience] if value is not None]
+    def _is_stuck(self, before: list[float], values: list[float]) -> bool:
+        """Whether those that came before the last ones are as good as all of them."""
         if not before:
             return False
-        enough = self.tolerance * (statistics.median(valued) - min(valued))
-        return not min(before) - min(valued) > enough
+        enough = self.tolerance * (statistics.median(values) - min(values))
+        return not min(before) - min(values) > enough
+
+
+def _values(trials: Sequence[Trial], sign: float) -> list[float]:
+    return [sign * trial.value for trial in trials if trial.value is not None]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -81,7 +99,7 @@ class MedianRule:
         steps: No trial is stopped before it has reported so often.
 
     Raises:
-        InvalidOption: one of them is below 1.
+        InvalidOption: one of them is no whole number of at least 1.
     """
 
     trials: int = 5
@@ -89,8 +107,7 @@ class MedianRule:
 
     def __post_init__(self) -> None:
         for name in ("trials", "steps"):
-            if getattr(self, name) < 1:
-                raise InvalidOption(f"{name}={getattr(self, name)!r}: expected 1 or more")
+            whole_number(name, getattr(self, name), least=1)
 
     def verdict(
         self,

@@ -301,6 +301,8 @@ class SqliteJournal:
                 run.execute("UPDATE job SET engine = ? WHERE id = ?", (engine, self._job))
             if ended is not None:
                 run.execute("UPDATE job SET ended = ? WHERE id = ?", (ended or None, self._job))
+            if ended:  # as whoever asked for it wanted
+                run.execute("UPDATE job SET stop_requested = 0 WHERE id = ?", (self._job,))
 
     def stop_requested(self) -> bool:
         """Whether someone asked the job to stop since its journal was opened."""

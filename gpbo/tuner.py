@@ -1,11 +1,18 @@
 """A tuning job: an optimizer proposes, workers run the trials, a storage remembers."""
 
 import json
+import logging
 import math
+import os
+import re
+import shlex
+import shutil
+import signal
 import tempfile
+import threading
 import time
-from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -13,14 +20,15 @@ from concurrent.futures import (
     Future,
     wait,
 )
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from string import Formatter
 from typing import Any, Literal
 
 from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, tell
-from gpbo.checks import as_number, whole_number
+from gpbo.checks import as_number, positive_number, whole_number
 from gpbo.completion import Completion, MedianRule
 from gpbo.engine import LOST, Engine
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
@@ -30,8 +38,11 @@ from gpbo.pace import Pace
 from gpbo.plans import Chosen, Fitted
 from gpbo.record import Attempt, Metric
 from gpbo.result import Result, Stopped
+from gpbo.space import Space
 from gpbo.trial import Trial
 from gpbo.worker import METRICS, STOP, Command, Imported, Objective, Outcome, Task, evaluate
+
+logger = logging.getLogger("gpbo")
 
 Mode = Literal["async", "sync"]
 
@@ -41,6 +52,8 @@ _LOOK_S = 0.2
 _MUCH_MORE = 1.5
 #: Seconds beyond its time limit after which a trial in somebody else's executor is given up.
 _GRACE_S = 5.0
+#: How the reasons of attempts begin that ended for no fault of their trial.
+_INTERRUPTED = ("the job ended", "the job was interrupted", "not run: ")
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,9 @@ class Execution:
         mode: ``"async"``: a worker that is free gets the next trial at once; ``"sync"``: all
             workers wait for the last one, and are asked for together.
         time_limit_s: Seconds that a trial may take.
-        retries: How often a trial that died or ran out of time is tried again.
+        retries: How often a trial is tried again whose process or command was killed, that ran out
+            of time or whose executor lost it; one that raised an exception, or a command that ended
+            with an error, would do so again. A job that is interrupted uses none of them up.
         early_stopping: Which trials end early; None lets all run.
         gpus: Devices that the workers get in turn, as ``CUDA_VISIBLE_DEVICES``.
         env: Variables of the environment of the workers, by name.
@@ -74,8 +89,14 @@ class Execution:
         whole_number("retries", self.retries, least=0)
         if self.mode not in ("async", "sync"):
             raise InvalidOption(f"mode={self.mode!r}: expected 'async' or 'sync'")
-        if self.time_limit_s is not None and not self.time_limit_s > 0:
-            raise InvalidOption(f"time_limit_s={self.time_limit_s!r}: expected a positive number")
+        if self.time_limit_s is not None:
+            positive_number("time_limit_s", self.time_limit_s)
+        if not isinstance(self.early_stopping, MedianRule | None):
+            raise InvalidOption(
+                f"early_stopping={self.early_stopping!r}: expected a MedianRule, or None"
+            )
+        if isinstance(self.gpus, str) or not all(isinstance(gpu, str) for gpu in self.gpus):
+            raise InvalidOption(f"gpus={self.gpus!r}: expected a list of text, such as ['0', '1']")
 
 
 @dataclass
@@ -85,6 +106,7 @@ class _Run:
     trial: Trial
     attempt: Attempt
     folder: Path
+    began_at: float | None = None  # seen since, on the monotonic clock
     metrics_read: int = 0
     stopping: str | None = None
 
@@ -113,9 +135,10 @@ class Tuner:
         completion: What ends the job earlier.
         executor: Where to run trials instead of processes of this machine: any
             `concurrent.futures.Executor`, with Dask ``Client.get_executor(pure=False)``. There a
-            time limit ends a command; a function that exceeds it is given up, not ended.
-        folder: Logs and metrics, a folder per attempt; by default beside the storage, else a
-            temporary one that goes with the job.
+            time limit ends a command; a function that exceeds it is given up, not ended. Its time
+            begins when its worker makes its folder, which must be one that this process sees.
+        folder: Logs and metrics, a folder per attempt, each of which is emptied when its attempt
+            starts; by default beside the storage, else a temporary one that goes with the job.
         callbacks: Who is told what happens.
 
     Raises:
@@ -138,13 +161,25 @@ class Tuner:
             raise InvalidOption(
                 f"objective={objective!r}: expected a function, 'module:function' or a Command"
             )
+        given: list[tuple[str, object, type]] = [
+            ("execution", Execution() if execution is None else execution, Execution),
+            ("completion", Completion() if completion is None else completion, Completion),
+            *(("executor", one, Executor) for one in [executor] if one is not None),
+            *(("callbacks", one, Callback) for one in callbacks),
+        ]
+        for option, value, kind in given:
+            if not isinstance(value, kind):
+                raise InvalidOption(f"{option}={value!r}: expected an instance of {kind.__name__}")
         self.optimizer = optimizer
         self.objective = Imported(objective) if isinstance(objective, str) else objective
-        if isinstance(self.objective, Command):
-            self.objective.arguments(dict.fromkeys(optimizer.space.names, 0))
         self.budget = whole_number("budget", budget, least=1)
         self.execution = Execution() if execution is None else execution
         self.completion = Completion() if completion is None else completion
+        if isinstance(self.objective, Command):
+            check_command(self.objective, optimizer.space)
+            _warn_of_unused(self.objective, optimizer.space)
+            if executor is None:
+                check_program(self.objective, self.execution.env)
         for name in ("gpus", "env"):
             if executor is not None and getattr(self.execution, name):
                 raise InvalidOption(
@@ -157,6 +192,7 @@ class Tuner:
         self._journal = optimizer.journal
         self._sign = 1.0 if optimizer.direction == "minimize" else -1.0
         self._attempts: dict[int, Attempt] = {}  # the last one of each trial
+        self._deaths: Counter[int] = Counter()  # attempts that died, of each trial
         self._curves: dict[int, dict[int, float]] = defaultdict(dict)
         self._ready: deque[Trial] = deque()
         self._running: dict[Future[Outcome], _Run] = {}
@@ -171,13 +207,14 @@ class Tuner:
         self._busy_s = self._engine_s = 0.0
 
     def run(self) -> Result:
-        """Run the job to its end, or until Ctrl-C or `gpbo stop`.
+        """Run the job to its end, or until Ctrl-C, a signal to terminate or `gpbo stop`.
 
-        Trials that run when the job ends early are killed and stay pending: if it is resumed, they
-        run again.
+        Trials that run when the job ends early are killed and stay pending: if it is resumed, or
+        `run` again, they run again.
         """
         tell(self._callbacks, lambda callback: callback.started(self.optimizer))
         with ExitStack() as stack:
+            stack.enter_context(_terminated_as_interrupted())
             self._root = Path(self._folder or self._default_folder(stack))
             self._resume()
             workers = self._executor
@@ -211,13 +248,18 @@ class Tuner:
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gpbo-")))
 
     def _resume(self) -> None:
-        """Take up what the last driver left: results that it did not tell, trials that it ran."""
+        """Take up what the last driver, or run, left: results that were not told, what it ran."""
+        for left in (self._ready, self._running, self._late):
+            left.clear()
+        self._plan = self._fit = None
+        self._exhausted = self._broken = False
         if self._journal is None:
             self._ready.extend(self.optimizer.pending)
             return
         record = self._journal.read()
         self._created_at = record.created_at
         self._attempts = {attempt.trial: attempt for attempt in record.attempts}
+        self._deaths = Counter(attempt.trial for attempt in record.attempts if _has_died(attempt))
         for metric in record.metrics:
             last = self._attempts.get(metric.trial)
             if last is not None and last.number == metric.attempt:
@@ -352,6 +394,8 @@ class Tuner:
             self._curves.pop(trial.id, None)
             run = _Run(trial, attempt, self._root / f"{trial.id:05}.{attempt.number}")
             self._write(attempts=[attempt])
+            if run.folder.exists():  # of another job, whose results would be taken for this one's
+                shutil.rmtree(run.folder)
             task = Task(
                 self.objective,
                 trial.id,
@@ -380,17 +424,18 @@ class Tuner:
             self._keep_late(self._late.pop(future), _outcome(future))
         limit = self.execution.time_limit_s
         if self._executor is not None and limit is not None:
-            self._give_up(time.time() - limit - _GRACE_S)
+            self._give_up(limit, time.monotonic())
 
-    def _give_up(self, before: float) -> None:
-        """Fail the trials that started so early; their executor cannot end them."""
+    def _give_up(self, limit: float, now: float) -> None:
+        """Fail the trials that began so long ago; their executor cannot end them."""
         for future, run in list(self._running.items()):
-            if run.attempt.started_at < before:
+            if run.began_at is None and run.folder.exists():
+                run.began_at = now
+            if run.began_at is not None and now - run.began_at > limit + _GRACE_S:
                 del self._running[future]
                 if not future.cancel():
                     self._late[future] = run
-                reason = f"the time limit of {self.execution.time_limit_s:g} s was reached"
-                self._finish(run, Outcome(reason=reason))
+                self._finish(run, Outcome.out_of_time(limit))
 
     def _keep_late(self, run: _Run, outcome: Outcome) -> None:
         """A result that came after its trial was given up is kept, and changes nothing."""
@@ -410,7 +455,8 @@ class Tuner:
         self._write(attempts=[attempt])
         if value is not None:
             self._tell(run.trial, value)
-        elif not outcome.stopped and attempt.number <= self.execution.retries:
+        elif outcome.died and self._deaths[run.trial.id] < self.execution.retries:
+            self._deaths[run.trial.id] += 1
             self._ready.appendleft(run.trial)
         else:
             self._notify_end(self.optimizer.fail(run.trial.id, reason or "failed"))
@@ -473,13 +519,76 @@ class Tuner:
         tell(self._callbacks, lambda one: one.reported(trial, metric.step, metric.value))
 
 
+def check_command(command: Command, space: Space) -> None:
+    """See whether a command can be given the values of a space.
+
+    Raises:
+        InvalidOption: the command names no parameter, or formats a value as it cannot be.
+    """
+    values = [parameter.grid(2) for parameter in space.parameters]
+    for i in range(max(map(len, values))):
+        row = [listed[i % len(listed)] for listed in values]
+        command.arguments(dict(zip(space.names, row, strict=True)))
+
+
+def _warn_of_unused(command: Command, space: Space) -> None:
+    used = {
+        re.split(r"[.\[]", name or "")[0] for _, name, *_ in Formatter().parse(command.template)
+    }
+    unused = [name for name in space.names if name not in used]
+    if unused:
+        logger.warning(
+            "command=%r has no %s: these parameters change nothing",
+            command.template,
+            ", ".join(f"{{{name}}}" for name in unused),
+        )
+
+
+def check_program(command: Command, env: Mapping[str, str]) -> None:
+    """See whether the program of a command is on this machine.
+
+    Raises:
+        InvalidOption: it cannot be found.
+    """
+    program = shlex.split(command.template)[0]
+    if "{" in program:
+        return
+    path = env.get("PATH", os.environ.get("PATH"))
+    place = Path(command.folder or "") / program if os.sep in program else program
+    if shutil.which(place, path=path) is None:
+        raise InvalidOption(
+            f"command={command.template!r}: {program!r} cannot be found: expected a program on "
+            "the PATH, or the path of one that may be run"
+        )
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """A signal to terminate is Ctrl-C in here, unless the program has a way of its own with it."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _has_died(attempt: Attempt) -> bool:
+    """Whether an attempt that was stored used up a retry of its trial."""
+    ended = attempt.ended_at is not None and (attempt.late or attempt.value is None)
+    return ended and not (attempt.reason or "").startswith(_INTERRUPTED)
+
+
 def _outcome(future: Future[Outcome]) -> Outcome:
     """What a future of any executor brings; its exception is one of the executor."""
     if future.cancelled():
-        return Outcome(reason="the executor cancelled the trial")
+        return Outcome(reason="the executor cancelled the trial", died=True)
     error = future.exception()
     if error is not None:
-        return Outcome(reason=f"{type(error).__name__}: {error}")
+        return Outcome(reason=f"{type(error).__name__}: {error}", died=True)
     return future.result()
 
 

@@ -5,8 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -214,3 +217,50 @@ def test_ctrl_c_ends_a_job_with_what_there_is_and_it_goes_on(
     job.write_text(JOB.replace("budget = 4", f"budget = {done + 2}"))
     _, out, _ = called(monkeypatch, capsys, "resume", job)
     assert out.startswith(f"{done + 2} trials (0 failed)")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_command_ends_with_the_driver_however_that_ends(
+    number: signal.Signals,
+    job: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With all that it started; and the job goes on."""
+    (job.parent / "run.sh").write_text("sleep 300 & echo $$ $! > running; wait")
+    command = 'command = "sh run.sh {x}"'
+    job.write_text(JOB.replace('objective = "train:loss"', command))
+    script = "from gpbo.cli import main; main()"
+    running = job.parent / "running"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, "tune", str(job)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as driver:
+        until(lambda: running.exists() and running.read_text().endswith("\n"))
+        commands = [psutil.Process(int(number)) for number in running.read_text().split()]
+        driver.send_signal(number)
+        out, _ = driver.communicate(timeout=60)
+    if number is signal.SIGTERM:
+        assert (driver.returncode, "interrupted" in out) == (130, True)
+    until(lambda: not any(map(lives, commands)))
+    (job.parent / "run.sh").write_text("echo '{\"value\": 1}'")
+    _, out, _ = called(monkeypatch, capsys, "resume", job)
+    assert out.startswith("4 trials (0 failed)")
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def until(done: Callable[[], bool]) -> None:
+    """Wait for it, up to a minute."""
+    for _ in range(600):
+        if done():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen")

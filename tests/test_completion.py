@@ -8,10 +8,11 @@ import pytest
 from gpbo.completion import Completion, MedianRule
 from gpbo.errors import InvalidOption
 from gpbo.trial import Trial
+from tests.unchecked import unchecked
 
 
 def ended(*values: float | None) -> list[Trial]:
-    trials = [Trial(number, {}) for number in range(len(values))]
+    trials = [Trial(number, {}, origin="design") for number in range(len(values))]
     return [
         trial.failed("no", None) if value is None else trial.completed(value, None)
         for trial, value in zip(trials, values, strict=True)
@@ -47,13 +48,47 @@ def test_a_job_ends_when_it_should(
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"runtime_s": 0.0}, {"target": math.nan}, {"patience": 0}, {"tolerance": 1.0}],
+    ("criterion", "values", "reason"),
+    [
+        ({"target": 0.5}, [0.7], None),
+        ({"target": 0.5}, [0.7, 0.5], "target"),
+        ({"patience": 2}, [], None),
+        ({"patience": 2}, [0.7], None),
+        ({"patience": 2}, [0.7, None], "no improvement"),
+        ({"patience": 2}, [0.7, 0.2], None),
+    ],
 )
-def test_a_criterion_out_of_range_is_named(wrong: Any) -> None:
+def test_added_results_are_no_trials_but_have_to_be_improved_on(
+    criterion: Any, values: Any, reason: str | None
+) -> None:
+    added = [
+        Trial(number, {}).completed(value, None) for number, value in enumerate((0.4, 3.0, 9.0))
+    ]
+    trials = [*added, *ended(*values)]
+    assert Completion(**criterion).reached(trials, 1.0, elapsed_s=8.0) == reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (Completion, {"runtime_s": 0.0}),
+        (Completion, {"runtime_s": "9"}),
+        (Completion, {"target": math.nan}),
+        (Completion, {"target": "low"}),
+        (Completion, {"patience": 0}),
+        (Completion, {"patience": "3"}),
+        (Completion, {"tolerance": 1.0}),
+        (Completion, {"tolerance": "0.1"}),
+        (Completion, {"tolerance": 0.1}),  # without a patience
+        (MedianRule, {"trials": 0}),
+        (MedianRule, {"trials": "2"}),
+        (MedianRule, {"steps": 2.5}),
+    ],
+)
+def test_a_criterion_out_of_range_is_named(kind: Any, wrong: Any) -> None:
     (name,) = wrong
     with pytest.raises(InvalidOption, match=f"{name}="):
-        Completion(**wrong)
+        unchecked(kind, **wrong)
 
 
 OTHERS = [{0: 1.0, 1: 3.0}, {0: 2.0, 1: 2.0}, {0: 9.0, 1: 1.0}]  # averages 2, 2, 5

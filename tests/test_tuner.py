@@ -1,6 +1,8 @@
 """A tuning job: whatever trials do, in whatever order they end, it ends well and can go on."""
 
 import math
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -32,6 +34,7 @@ from gpbo.tuner import Execution, Tuner
 from gpbo.view import summary
 from gpbo.worker import Command, Outcome
 from tests import objectives
+from tests.unchecked import unchecked
 
 ROOT = Path(__file__).parent.parent
 LINE = Space(Real("x", 0, 1))
@@ -189,6 +192,8 @@ def test_a_trial_that_died_is_tried_again_and_no_oftener_than_allowed(tmp_path: 
     outcomes = [(a.trial, a.number, a.value is None) for a in read(tmp_path).attempts]
     assert outcomes == [(0, 1, True), (0, 2, False), (1, 1, True), (1, 2, False)]
 
+
+def test_an_exception_would_be_raised_again(tmp_path: Path) -> None:
     calls: list[float] = []
 
     def never(params: dict[str, Any]) -> float:
@@ -196,16 +201,78 @@ def test_a_trial_that_died_is_tried_again_and_no_oftener_than_allowed(tmp_path: 
         raise ValueError("no")
 
     failed = tuned(Optimizer(LINE, "sobol"), never, budget=1, execution=Execution(retries=3)).run()
-    assert len(calls) == 4
+    assert len(calls) == 1
     assert failed.trials[0].status is TrialStatus.FAILED
+    command = Command("bash -c 'echo {x} >> ran; exit 1'", folder=tmp_path)
+    tuned(Optimizer(LINE, "sobol"), command, budget=1, execution=Execution(retries=3)).run()
+    assert len((tmp_path / "ran").read_text().split()) == 1
+
+
+class Broken(Executor):
+    """Loses every trial."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_exception(RuntimeError("worker lost"))
+        return future
+
+
+def test_interruptions_use_no_retries_up(tmp_path: Path) -> None:
+    optimizer = stored(tmp_path)
+    trial = optimizer.ask()
+    reasons = ("the job was interrupted", "the job ended", "not run: gone", "it was killed")
+    attempts = [Attempt(trial.id, n, 0, 1.0, 2.0, reason=why) for n, why in enumerate(reasons, 1)]
+    assert optimizer.journal is not None
+    optimizer.journal.write(attempts=attempts)
+    optimizer.close()
+    resumed = Optimizer.resume(tmp_path / "runs.db", "job")
+    tuned(resumed, budget=1, executor=Broken(), execution=Execution(retries=2)).run()
+    # Two retries after the first attempt that died of its own accord, the fourth.
+    assert [a.number for a in read(tmp_path).attempts] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_command_is_an_objective(tmp_path: Path) -> None:
     command = Command("bash -c 'echo loss: {x}'", metric=r"loss: (\S+)")
     result = tuned(stored(tmp_path), command, budget=3).run()
     assert [trial.value for trial in result.trials] == [t.params["x"] for t in result.trials]
-    with pytest.raises(InvalidOption, match="'rate'"):
-        tuned(Optimizer(LINE), Command("train {rate}"), budget=3)
+    for template, space, message in (
+        ("train {rate}", LINE, "'rate'"),
+        ("train {x:d}", LINE, "format code 'd'"),
+        ("train {kind:d}", Space(Categorical("kind", (1, "a"))), "format code 'd'"),
+    ):
+        with pytest.raises(InvalidOption, match=message):
+            tuned(Optimizer(space), Command(template), budget=3)
+    tuned(Optimizer(Space(Categorical("act", ("relu", "elu")))), Command("train {act:s}"), budget=3)
+
+
+def test_a_command_without_a_parameter_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    space = Space(Real("x", 0, 1), Integer("depth", 1, 3), Real("y", 0, 1))
+    tuned(Optimizer(space), Command("train {depth:03} {{y}}"), budget=3)
+    (record,) = caplog.records
+    assert "has no {x}, {y}: these parameters change nothing" in record.message
+
+
+def test_a_program_that_is_not_there_ends_the_job_before_it_began(tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_text("#!/bin/sh\necho {}")
+    for template in ("no-such-program {x}", "./run.sh {x}"):  # the second may not be run
+        with pytest.raises(InvalidOption, match="cannot be found"):
+            Tuner(Optimizer(LINE), Command(template, folder=tmp_path), budget=3)
+    (tmp_path / "run.sh").chmod(0o755)
+    Tuner(Optimizer(LINE), Command("./run.sh {x}", folder=tmp_path), budget=3)
+    env = {"PATH": str(tmp_path)}
+    Tuner(Optimizer(LINE), Command("run.sh {x}"), budget=3, execution=Execution(env=env))
+
+
+def test_what_another_job_left_in_the_folder_is_not_taken_for_results(tmp_path: Path) -> None:
+    heard = Listener()
+    options: dict[str, Any] = {"budget": 2, "folder": tmp_path}
+    before = Command("echo step 1 value 7 {x}", r"step (?P<step>\d+) value (\S+)")
+    assert tuned(Optimizer(LINE, "sobol"), before, **options).run().best.value == 7
+    (tmp_path / "00001.1" / "stop").touch()
+    command = Command("echo nothing {x}")
+    result = tuned(Optimizer(LINE, "sobol"), command, **options, callbacks=[heard]).run()
+    assert [trial.reason for trial in result.trials] == ["the command printed no value"] * 2
+    assert not [what for what in heard.heard if what[0] == "reported"]
 
 
 def test_unpromising_trials_are_stopped_and_their_curves_kept(tmp_path: Path) -> None:
@@ -265,6 +332,45 @@ def test_a_request_to_stop_ends_the_job_and_it_goes_on_later(tmp_path: Path) -> 
     assert [t.params for t in again.trials] == [t.params for t in whole.trials]
 
 
+@pytest.mark.parametrize("storage", [True, False])
+def test_a_job_that_was_interrupted_is_run_again(storage: bool, tmp_path: Path) -> None:
+    """By Ctrl-C, or a signal to terminate, while two trials run."""
+    optimizer = stored(tmp_path) if storage else Optimizer(LINE, "sobol", inference="map")
+    both_run, go_on = threading.Barrier(3, timeout=30), threading.Event()
+
+    def objective(params: dict[str, Any]) -> float:
+        again = go_on.is_set()
+        if not again:
+            both_run.wait()
+            go_on.wait(30)
+        return float(params["x"] + again)
+
+    def interrupt() -> None:
+        both_run.wait()
+        time.sleep(0.3)  # so that the job waits for them
+        os.kill(os.getpid(), signal.SIGTERM if storage else signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with ThreadPoolExecutor(4) as threads:
+        execution = Execution(workers=2)
+        tuner = tuned(optimizer, objective, budget=6, executor=threads, execution=execution)
+        assert tuner.run().stopped == "interrupted"
+        go_on.set()
+        result = tuner.run()
+    assert result.stopped == "budget"
+    assert all(trial.value == trial.params["x"] + 1 for trial in result.trials)
+    whole = tuned(Optimizer(LINE, "sobol", inference="map"), budget=6).run()
+    assert {t.params["x"] for t in result.trials} == {t.params["x"] for t in whole.trials}
+
+
+def test_a_job_that_was_asked_to_stop_is_run_again(tmp_path: Path) -> None:
+    optimizer = stored(tmp_path)
+    tuner = tuned(optimizer, budget=3)
+    SqliteStorage(tmp_path / "runs.db").request_stop("job")
+    assert tuner.run().stopped == "interrupted"
+    assert tuner.run().stopped == "budget"
+
+
 def test_what_ran_when_the_driver_died_runs_again_and_a_result_that_came_is_told(
     tmp_path: Path,
 ) -> None:
@@ -296,6 +402,7 @@ class Slow(Executor):
         future: Future[Any] = Future()
         if self.first is None:
             future.set_running_or_notify_cancel()
+            args[0].folder.mkdir(parents=True)  # as the first thing that its worker does
             self.first = future
         else:
             future.set_result(fn(*args))
@@ -320,6 +427,22 @@ def test_a_result_that_comes_too_late_is_kept_and_changes_nothing(
     assert [trial.value is None for trial in result.trials] == [True, False, False]
     first = read(tmp_path).attempts[0]
     assert (first.value, first.late, first.reason) == (0.125, True, None)
+
+
+def test_the_time_of_a_trial_begins_when_its_worker_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three times as many trials as threads: the last ones wait longer than a trial may take."""
+    monkeypatch.setattr("gpbo.tuner._GRACE_S", 0.0)
+
+    def objective(params: dict[str, Any]) -> float:
+        time.sleep(0.4)
+        return float(params["x"])
+
+    with ThreadPoolExecutor(1) as threads:
+        execution = Execution(workers=4, time_limit_s=1.0)
+        result = tuned(
+            Optimizer(LINE, "sobol"), objective, budget=4, executor=threads, execution=execution
+        ).run()
+    assert [trial.reason for trial in result.trials] == [None] * 4
 
 
 def test_workers_have_the_environment_of_the_execution(tmp_path: Path) -> None:
@@ -385,12 +508,6 @@ def test_callbacks_hear_everything_and_what_they_raise_is_a_warning(
 
 
 def test_an_executor_that_breaks_fails_its_trial(tmp_path: Path) -> None:
-    class Broken(Executor):
-        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-            future: Future[Any] = Future()
-            future.set_exception(RuntimeError("worker lost"))
-            return future
-
     result = tuned(Optimizer(LINE, "sobol"), budget=2, executor=Broken()).run()
     assert [trial.reason for trial in result.trials] == ["RuntimeError: worker lost"] * 2
 
@@ -426,12 +543,38 @@ def test_options_that_make_no_job_are_refused(options: dict[str, Any], message: 
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"workers": 0}, {"retries": -1}, {"mode": "both"}, {"time_limit_s": 0.0}]
+    "wrong",
+    [
+        {"execution": {"workers": 2}},
+        {"completion": {"target": 2}},
+        {"executor": "dask"},
+        {"callbacks": [print]},
+        {"callbacks": [None]},
+    ],
+)
+def test_options_of_another_class_are_named(wrong: Any) -> None:
+    (name,) = wrong
+    with pytest.raises(InvalidOption, match=f"{name}=.*: expected an instance of "):
+        unchecked(Tuner, Optimizer(LINE), objectives.bowl, budget=3, **wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"workers": 0},
+        {"retries": -1},
+        {"mode": "both"},
+        {"time_limit_s": 0.0},
+        {"time_limit_s": "10"},
+        {"early_stopping": "median"},
+        {"gpus": "0,1"},
+        {"gpus": [0, 1]},
+    ],
 )
 def test_an_execution_out_of_range_is_named(wrong: Any) -> None:
     (name,) = wrong
-    with pytest.raises(Exception, match=name):
-        Execution(**wrong)
+    with pytest.raises(InvalidOption, match=f"{name}="):
+        unchecked(Execution, **wrong)
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(1000, marks=pytest.mark.long)])
