@@ -19,7 +19,7 @@ from gpbo.spec import read_space, write_space
 from gpbo.storage import SqliteStorage
 from gpbo.strategies import STRATEGIES
 from gpbo.transfer import LARGEST_START, Kind, warm_start
-from gpbo.tuner import Execution, Tuner
+from gpbo.tuner import Execution, Tuner, check_command, check_program
 from gpbo.worker import Command, Imported
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -124,7 +124,7 @@ class Job(BaseModel):
         if self.objective is not None:
             return Imported(self.objective, folder)
         command = Command(self.command or "", self.metric, folder)
-        command.arguments(dict.fromkeys(self.space, 0))
+        check_command(command, read_space(self.space))
         return command
 
     def tuner(self, folder: Path, *, resume: bool, **options: Any) -> Tuner:
@@ -137,19 +137,26 @@ class Job(BaseModel):
 
         Raises:
             StorageError: to begin, a job of this name is stored already.
-            UnknownJob: to resume, there is none.
+            UnknownJob: to resume, there is none; or there is no such job to start from.
             JobInUse: another process drives it.
-            InvalidJob: the stored job has another space or direction.
+            InvalidJob: the stored job has another space, direction, seed, inference or initial
+                design.
+            InvalidOption: the program of the command cannot be found.
+            InvalidData: a job to start from has no result in this space.
         """
+        target = self.target(folder.resolve())
+        if isinstance(target, Command):
+            check_program(target, self.execution.env)
         store = SqliteStorage(folder / self.storage)
         if resume:
-            stored = store.read(self.name).spec
-            self._check_same(stored)
+            self._check_same(store.read(self.name).spec)
             optimizer = Optimizer.resume(
                 store, self.name, strategy=self.strategy, device=self.device
             )
         else:
             space = read_space(self.space)
+            # Whatever is wrong with its parents is found before there is a job.
+            warm_start(Optimizer(space, direction=self.direction), self._parents(folder, store))
             design = min(default_initial(space), max(1, self.budget // 2))
             optimizer = Optimizer(
                 space,
@@ -166,7 +173,7 @@ class Job(BaseModel):
             warm_start(optimizer, self._parents(folder, store))
         return Tuner(
             optimizer,
-            self.target(folder.resolve()),
+            target,
             budget=self.budget,
             execution=self.execution,
             completion=self.completion,
@@ -185,7 +192,14 @@ class Job(BaseModel):
         ]
 
     def _check_same(self, stored: Mapping[str, Any]) -> None:
-        now = {"space": write_space(read_space(self.space)), "direction": self.direction}
+        now = {
+            "space": write_space(read_space(self.space)),
+            "direction": self.direction,
+            "seed": self.seed,
+            "inference": self.inference,
+            # By default it follows from the budget, which may have grown.
+            "initial": stored["initial"] if self.initial is None else self.initial,
+        }
         for key, value in now.items():
             if stored[key] != value:
                 raise InvalidJob(

@@ -7,11 +7,12 @@
 import json
 import logging
 import math
+import os
 import re
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
+#: What a database of gpbo of any version has.
+_TABLES = {"job", "trial", "queue", "attempt", "metric"}
+
 
 class SqliteStorage:
-    """Jobs in one SQLite file, made if it is not there.
+    """Jobs in one SQLite file, which the first job makes; to read it changes nothing.
 
     The file has a write-ahead log. Over a network file system SQLite's log would not be safe: there
     a rollback journal serves, which is slower and makes readers and the writer wait for each other;
@@ -84,45 +88,58 @@ class SqliteStorage:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        if str(path) == ":memory:":
+            raise StorageError(f"storage={path!r}: expected the path of a file, which outlives us")
         if not self.path.parent.is_dir():
             raise StorageError(f"storage={str(path)!r}: expected a path in a folder that exists")
-        with closing(self._connect()) as connection:
-            self._migrate(connection)
+        self._to_read().close()
 
     def create(self, name: str, spec: Mapping[str, Any]) -> "SqliteJournal":
         """A new job: see `Storage`."""
-        if not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidOption(
                 f"name={name!r}: expected up to 100 letters, digits, '.', '_' and '-', "
                 "the first a letter or digit"
             )
-        lock = self._claim(name)
-        with closing(self._connect()) as connection:
-            try:
-                connection.execute(
-                    "INSERT INTO job (name, spec, created_at) VALUES (?, ?, ?)",
-                    (name, json.dumps(spec), time.time()),
-                )
-            except sqlite3.IntegrityError as error:
-                lock.release()
-                raise StorageError(
-                    f"name={name!r}: {self.path} has a job of this name: "
-                    "expected another name, or to resume it"
-                ) from error
-        return SqliteJournal(self, self._connect(), name, lock)
+        values = (name, json.dumps(spec), time.time())
+        try:
+            return self._drive(
+                name, "INSERT INTO job (name, spec, created_at) VALUES (?, ?, ?)", values
+            )
+        except sqlite3.IntegrityError as error:
+            raise StorageError(
+                f"name={name!r}: {self.path} has a job of this name: "
+                "expected another name, or to resume it"
+            ) from error
 
     def open(self, name: str) -> "SqliteJournal":
         """Drive a job on: see `Storage`."""
-        with closing(self._connect()) as connection:
-            self._job(connection, name)
-        lock = self._claim(name)
-        connection = self._connect()
-        connection.execute("UPDATE job SET stop_requested = 0 WHERE name = ?", (name,))
+        self._check_known(name)
+        return self._drive(name, "UPDATE job SET stop_requested = 0 WHERE name = ?", (name,))
+
+    def _drive(self, name: str, begin: str, values: tuple[Any, ...]) -> "SqliteJournal":
+        with ExitStack() as undo:
+            lock = self._lock(name)
+            try:
+                lock.acquire(timeout=_INHERITED_S)
+            except Timeout as error:
+                raise JobInUse(
+                    f"name={name!r}: a process drives this job of {self.path} already, perhaps "
+                    "this one: expected to wait for its end, to stop it, or to call close() of the "
+                    "optimizer that has the job"
+                ) from error
+            except OSError as error:
+                raise StorageError(f"storage={str(self.path)!r}: {error}") from error
+            undo.callback(lock.release)
+            connection = self._to_write()
+            undo.callback(connection.close)
+            connection.execute(begin, values)
+            undo.pop_all()
         return SqliteJournal(self, connection, name, lock)
 
     def read(self, name: str) -> Record:
         """A job as it is at this moment: see `Storage`."""
-        with closing(self._connect()) as connection, _transaction(connection, "DEFERRED"):
+        with closing(self._to_read()) as connection, _transaction(connection, "DEFERRED"):
             job, spec, created_at, ended, engine = self._job(connection, name)
 
             def rows(query: str) -> list[Any]:
@@ -171,14 +188,29 @@ class SqliteStorage:
 
     def names(self) -> list[str]:
         """The jobs there are, the oldest first."""
-        with closing(self._connect()) as connection:
+        with closing(self._to_read()) as connection:
             return [name for (name,) in connection.execute("SELECT name FROM job ORDER BY id")]
 
     def request_stop(self, name: str) -> None:
         """Ask whoever drives the job to stop it: see `Storage`."""
-        with closing(self._connect()) as connection:
-            self._job(connection, name)
+        self._check_known(name)
+        with closing(self._to_write()) as connection:
             connection.execute("UPDATE job SET stop_requested = 1 WHERE name = ?", (name,))
+
+    def is_driven(self, name: str) -> bool:
+        """Whether a process drives the job now, or we may not know."""
+        try:
+            with self._lock(name).acquire(timeout=0):
+                return False
+        except (Timeout, OSError):
+            return True
+
+    def _lock(self, name: str) -> FileLock:
+        return FileLock(f"{self.path}-{name}.lock")
+
+    def _check_known(self, name: str) -> None:
+        with closing(self._to_read()) as connection:
+            self._job(connection, name)
 
     def _job(self, connection: sqlite3.Connection, name: str) -> tuple[Any, ...]:
         row: tuple[Any, ...] | None = connection.execute(
@@ -189,21 +221,51 @@ class SqliteStorage:
             raise UnknownJob(f"name={name!r}: {self.path} has no such job; it has {have}")
         return row
 
-    def _claim(self, name: str) -> FileLock:
-        lock = FileLock(f"{self.path}-{name}.lock", timeout=_INHERITED_S)
+    def _to_read(self) -> sqlite3.Connection:
+        """The file; where it is missing, empty or of an older version, what it would be now."""
+        connection = self._connect() if self.path.exists() else sqlite3.connect(":memory:")
         try:
-            lock.acquire()
-        except Timeout as error:
-            raise JobInUse(
-                f"name={name!r}: a process drives this job of {self.path} already: "
-                "expected to wait for its end, or to stop it"
-            ) from error
-        return lock
+            version = self._version(connection)
+            if version == len(MIGRATIONS):
+                return connection
+            copy = sqlite3.connect(":memory:", isolation_level=None)
+            connection.backup(copy)
+            _migrate(copy, version)
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()
+        return copy
 
-    def _connect(self) -> sqlite3.Connection:
+    def _to_write(self) -> sqlite3.Connection:
+        """The file, made if it is missing, and brought up to date."""
+        connection = self._connect(create=True)
+        try:
+            self._version(connection)
+            self._set_journal_mode(connection)
+            with _transaction(connection, "IMMEDIATE"):
+                _migrate(connection, self._version(connection))
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise StorageError(f"storage={str(self.path)!r}: {error}") from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect(self, *, create: bool = False) -> sqlite3.Connection:
+        mode = "rwc" if create else "rw"
+        if not (os.access(self.path.parent, os.W_OK) or self._log.exists()):
+            # SQLite would make a log to share with writers, of whom there are none.
+            mode = "ro&immutable=1"
         try:
             # Whoever has the journal may hand it from thread to thread; SQLite itself serialises.
-            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?mode={mode}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+            )
             connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -211,23 +273,35 @@ class SqliteStorage:
             raise StorageError(f"storage={str(self.path)!r}: {error}") from error
         return connection
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
+    @property
+    def _log(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-wal")
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        """Of the schema; 0 of an empty file.
+
+        Raises:
+            StorageError: not a database of gpbo, or one of a newer version.
+        """
         try:
-            self._set_journal_mode(connection)
-            with _transaction(connection, "IMMEDIATE"):
-                (version,) = connection.execute("PRAGMA user_version").fetchone()
-                if version > len(MIGRATIONS):
-                    raise StorageError(
-                        f"storage={str(self.path)!r} has schema version {version}: expected at "
-                        f"most {len(MIGRATIONS)}; it was written by a newer gpbo"
-                    )
-                for statement in (s for step in MIGRATIONS[version:] for s in step):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = {name for (name,) in rows}
         except sqlite3.DatabaseError as error:
             raise StorageError(
                 f"storage={str(self.path)!r}: expected a database of gpbo, got: {error}"
             ) from error
+        if (version, tables) != (0, set()) and not _TABLES <= tables:
+            raise StorageError(
+                f"storage={str(self.path)!r}: expected a database of gpbo, got one that something "
+                f"else wrote, with the tables {', '.join(sorted(tables)[:5]) or 'none'}"
+            )
+        if version > len(MIGRATIONS):
+            raise StorageError(
+                f"storage={str(self.path)!r} has schema version {version}: expected at "
+                f"most {len(MIGRATIONS)}; it was written by a newer gpbo"
+            )
+        return int(version)
 
     def _set_journal_mode(self, connection: sqlite3.Connection) -> None:
         wanted = "DELETE" if is_on_network(self.path) else "WAL"
@@ -352,6 +426,12 @@ def is_on_network(path: Path) -> bool:
     mounts = {Path(disk.mountpoint): disk.fstype for disk in psutil.disk_partitions(all=True)}
     mounted = next((folder for folder in (place, *place.parents) if folder in mounts), None)
     return mounted is not None and _NETWORK.fullmatch(mounts[mounted].lower()) is not None
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    for statement in (s for step in MIGRATIONS[version:] for s in step):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
 
 @contextmanager

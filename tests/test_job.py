@@ -82,6 +82,12 @@ kind = "transfer"
     assert job.warm_start[0].kind == "transfer"
 
 
+def test_a_command_may_format_what_its_space_has() -> None:
+    space = {"act": {"type": "categorical", "choices": ["relu", "elu"]}}
+    content = {**SMALL, "objective": None, "command": "train {act:s}", "space": space}
+    check_job({key: value for key, value in content.items() if value is not None})
+
+
 def test_what_is_left_out_has_its_default() -> None:
     job = check_job(SMALL)
     assert job.target() == Imported("train:loss")
@@ -107,6 +113,7 @@ def test_what_is_left_out_has_its_default() -> None:
         ({"objective": None}, "expected either objective"),
         ({"command": "train {x}"}, "expected either objective"),
         ({"objective": None, "command": "train {y}"}, "'y': expected {name} with a name of: x"),
+        ({"objective": None, "command": "train {x:d}"}, "format code 'd'"),
         ({"objective": None, "command": "a", "metric": "("}, "metric='('"),
         ({"metric": "(.)"}, "metric: expected with a command only"),
         ({"execution": {"workers": 0}}, "workers=0: expected a whole number, 1 or more"),
@@ -218,8 +225,14 @@ def test_a_job_runs_and_is_resumed_with_a_larger_budget(tmp_path: Path) -> None:
     tuner.optimizer.close()
     with pytest.raises(InvalidJob, match="the stored job 'job' has 'minimize'"):
         job_in(tmp_path, direction="maximize").tuner(tmp_path, resume=True)
-    with pytest.raises(InvalidJob, match="space = "):
-        job_in(tmp_path, space={"y": X}).tuner(tmp_path, resume=True)
+    for change, message in (
+        ({"space": {"y": X}}, "space = "),
+        ({"seed": 7}, "seed = 7: the stored job 'job' has 0"),
+        ({"inference": "map"}, "inference = 'map': the stored job 'job' has 'hmc'"),
+        ({"initial": 9}, "initial = 9: the stored job 'job' has 1"),
+    ):
+        with pytest.raises(InvalidJob, match=message):
+            job_in(tmp_path, **change).tuner(tmp_path, resume=True)
     with pytest.raises(UnknownJob):
         job_in(tmp_path, name="other").tuner(tmp_path, resume=True)
 
@@ -234,6 +247,25 @@ def test_a_job_starts_from_finished_ones(tmp_path: Path) -> None:
     first = related.tuner(tmp_path, resume=False).run().optimizer.trials[0]
     assert before.best is not None
     assert (first.origin, first.params) == ("enqueued", before.best.params)
+
+
+def test_a_job_that_cannot_begin_leaves_none_behind(tmp_path: Path) -> None:
+    """So that it can begin when its mistake is corrected."""
+    store = SqliteStorage(tmp_path / "gpbo.db")
+    Optimizer(Space(Real("x", 0, 1)), storage=store, name="empty").close()
+    nowhere = {"job": "empty", "storage": "typo.db"}
+    command = {"objective": None, "command": "no-such-program {x}"}
+    for change, error in (
+        ({"warm_start": [{"job": "typo"}]}, UnknownJob),
+        ({"warm_start": [nowhere]}, UnknownJob),
+        ({"warm_start": [{"job": "empty"}]}, InvalidData),
+        (command, InvalidOption),
+    ):
+        with pytest.raises(error):
+            job_in(tmp_path, **change).tuner(tmp_path, resume=False)
+    assert store.names() == ["empty"]
+    assert not (tmp_path / "typo.db").exists()
+    job_in(tmp_path).tuner(tmp_path, resume=False)
 
 
 def test_a_job_that_died_before_its_warm_start_has_it_when_it_is_resumed(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from gpbo.spec import read_space, write_space
 from gpbo.storage import MIGRATIONS, SqliteStorage, is_on_network, resolve_storage
 from gpbo.trial import Trial
 
+LINE = Space(Real("x", 0, 1))
 SPEC = {"space": {}, "note": "ä", "limits": [0.1, None, math.inf]}
 
 
@@ -135,12 +136,62 @@ def test_mistakes_say_what_there_is(store: SqliteStorage, tmp_path: Path) -> Non
     (tmp_path / "text.db").write_text("no database" * 100)
     with pytest.raises(StorageError, match="not a database"):
         SqliteStorage(tmp_path / "text.db")
+    with pytest.raises(StorageError, match="':memory:': expected the path of a file"):
+        SqliteStorage(":memory:")
     with pytest.raises(InvalidOption, match="storage=7"):
         resolve_storage(7)
     assert resolve_storage(store) is store
 
 
+@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+def test_a_database_of_something_else_is_refused_and_left_alone(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+        connection.execute("CREATE TABLE person (name TEXT)")
+    before = path.read_bytes()
+    for action in (SqliteStorage, lambda path: Optimizer(LINE, storage=path, name="job")):
+        with pytest.raises(StorageError, match="something else wrote, with the tables person"):
+            action(path)
+    assert path.read_bytes() == before
+
+
+def test_what_only_reads_makes_no_file(tmp_path: Path) -> None:
+    store = SqliteStorage(tmp_path / "typo.db")
+    assert store.names() == []
+    for action in (store.read, store.open, store.request_stop):
+        with pytest.raises(UnknownJob, match="it has none"):
+            action("job")
+    with pytest.raises(UnknownJob):
+        Optimizer.resume(tmp_path / "typo.db", "job")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "empty.db").touch()
+    assert SqliteStorage(tmp_path / "empty.db").names() == []
+    assert (tmp_path / "empty.db").stat().st_size == 0
+
+
+def test_where_nothing_can_be_written_jobs_are_read_all_the_same(
+    store: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create("job", SPEC).close()
+    opened: list[str] = []
+
+    class Seen(sqlite3.Connection):
+        def __init__(self, name: str, **options: Any) -> None:
+            opened.append(name)
+            super().__init__(name, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", Seen)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert SqliteStorage(store.path).read("job").spec == SPEC
+    assert all(name.endswith("?mode=ro&immutable=1") for name in opened)
+    with pytest.raises(StorageError, match="readonly database"):
+        store.open("job")
+    assert not store.is_driven("job")
+
+
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(store: SqliteStorage) -> None:
+    store.create("job", SPEC).close()
     with sqlite3.connect(store.path) as connection:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(StorageError, match=f"version 99: expected at most {len(MIGRATIONS)}"):
@@ -157,6 +208,7 @@ def test_an_older_file_is_brought_up_to_date(
     for _ in range(2):
         again = SqliteStorage(store.path)
         assert again.read("job").spec == SPEC
+        again.open("job").close()
     with sqlite3.connect(store.path) as connection:
         assert connection.execute("SELECT note FROM job").fetchall() == [("new",)]
 
@@ -166,9 +218,9 @@ def test_a_file_of_the_first_version_is_opened_and_its_job_goes_on(tmp_path: Pat
     path = tmp_path / "old.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript((Path(__file__).parent / "storage_version_1.sql").read_text())
+    before = path.read_bytes()
     record = SqliteStorage(path).read("old")
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    assert path.read_bytes() == before
     assert [t.value for t in record.trials] == [0.0, None, 0.5, 0.75, 1.0, None]
     assert [str(t.status) for t in record.trials][1::4] == ["failed", "pending"]
     assert record.finished == (0, 1, 2, 3, 4)
@@ -176,6 +228,8 @@ def test_a_file_of_the_first_version_is_opened_and_its_job_goes_on(tmp_path: Pat
     assert record.metrics[4] == Metric(4, 1, 0, 1.5)
     assert (record.fits, record.ended) == ((), "interrupted")
     optimizer = Optimizer.resume(path, "old")
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
     assert [trial.id for trial in optimizer.pending] == [5]
     assert optimizer.fitted_size == 4
     enqueued, chosen = optimizer.ask(2)
@@ -206,8 +260,8 @@ def test_a_mode_that_a_file_system_refuses_falls_back_with_a_warning(
     monkeypatch.setattr(sqlite3, "connect", Refusing)
     with caplog.at_level(logging.WARNING, "gpbo"):
         store = SqliteStorage(tmp_path / "runs.db")
+        journal = store.create("job", SPEC)
     assert "no write-ahead log here" in caplog.text
-    journal = store.create("job", SPEC)
     journal.write(trials=[Trial(0, {"x": 0})])
     assert len(store.read("job").trials) == 1
 
@@ -232,8 +286,8 @@ def test_a_network_file_system_gets_a_rollback_journal_and_a_warning(
     assert not is_on_network(Path("/runs.db"))
     with caplog.at_level(logging.WARNING, "gpbo"):
         store = SqliteStorage(tmp_path / "runs.db")
+        journal = store.create("job", SPEC)
     assert "network file system" in caplog.text
-    journal = store.create("job", SPEC)
     assert journal._connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     journal.write(trials=[Trial(0, {"x": 0})])
     assert len(store.read("job").trials) == 1
@@ -252,11 +306,13 @@ time.sleep(60)
         assert driver.stdout.readline() == b"mine\n"
         with pytest.raises(JobInUse, match="name='job'"):
             store.open("job")
+        assert store.is_driven("job")
         assert store.read("job").trials == ()
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
+    assert not store.is_driven("job")
     journal = store.open("job")
-    with pytest.raises(JobInUse):
+    with pytest.raises(JobInUse, match=r"perhaps this one: .* close\(\)"):
         store.open("job")
     journal.close()
     store.open("job").close()
