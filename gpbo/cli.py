@@ -6,6 +6,7 @@
 import json
 import sys
 import time
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from gpbo_benchmarks.commands import app as bench
 
 if TYPE_CHECKING:
     from gpbo.callbacks import Callback
+    from gpbo.record import Record
     from gpbo.storage import SqliteStorage
 
 app = typer.Typer(
@@ -213,10 +215,11 @@ def show(
         print(f"wrote {html}")
         return
     if as_json:
-        print(json.dumps(view.plain(store.read(job)), allow_nan=False))
+        driven = store.is_driven(job)
+        print(json.dumps({**view.plain(store.read(job)), "driven": driven}, allow_nan=False))
         return
-    with Live(get_renderable=lambda: view.panel(store.read(job)), console=Console()):
-        while watch and store.read(job).ended is None:
+    with Live(get_renderable=lambda: view.panel(_at_present(store, job)), console=Console()):
+        while watch and _at_present(store, job).ended is None:
             time.sleep(0.5)
 
 
@@ -227,8 +230,22 @@ def stop(
 ) -> None:
     """Ask the process that drives a job to end it; `gpbo resume` goes on."""
     store, job = _stored(where, name)
+    ended = _at_present(store, job).ended
+    if ended is not None:
+        raise InvalidOption(
+            f"name={job!r}: expected a job that runs, and this one does not: {ended}"
+        )
     store.request_stop(job)
     print(f"asked {job} to stop")
+
+
+def _at_present(store: "SqliteStorage", job: str) -> "Record":
+    """What is stored of a job; one that was left by its driver has ended."""
+    # In this order: a driver says that the job ended before it lets go of it.
+    driven, record = store.is_driven(job), store.read(job)
+    if driven or record.ended is not None:
+        return record
+    return replace(record, ended="no process drives it, `gpbo resume` goes on")
 
 
 def _integrations(tensorboard: Path | None, mlflow: str | None) -> "list[Callback]":

@@ -291,7 +291,7 @@ class SqliteStorage:
             raise StorageError(
                 f"storage={str(self.path)!r}: expected a database of gpbo, got: {error}"
             ) from error
-        if (version, tables) != (0, set()) and not _TABLES <= tables:
+        if (version, tables) != (0, set()) and not tables >= _TABLES:
             raise StorageError(
                 f"storage={str(self.path)!r}: expected a database of gpbo, got one that something "
                 f"else wrote, with the tables {', '.join(sorted(tables)[:5]) or 'none'}"

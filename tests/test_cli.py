@@ -245,6 +245,13 @@ def test_a_command_ends_with_the_driver_however_that_ends(
     if number is signal.SIGTERM:
         assert (driver.returncode, "interrupted" in out) == (130, True)
     until(lambda: not any(map(lives, commands)))
+    ended = "interrupted" if number is signal.SIGTERM else "no process drives it, `gpbo resume` go"
+    _, out, _ = called(monkeypatch, capsys, "show", job, "--watch")
+    assert ended in " ".join(out.replace("│", "").split())
+    _, out, _ = called(monkeypatch, capsys, "show", job, "--json")
+    assert json.loads(out)["driven"] is False
+    code, _, err = called(monkeypatch, capsys, "stop", job)
+    assert (code, f"expected a job that runs, and this one does not: {ended}" in err) == (2, True)
     (job.parent / "run.sh").write_text("echo '{\"value\": 1}'")
     _, out, _ = called(monkeypatch, capsys, "resume", job)
     assert out.startswith("4 trials (0 failed)")
