@@ -100,7 +100,7 @@ def speed(
 
     whole_number("--repeats", repeats, least=1)
     cases = tuple(_size(text) for text in case) if case else speed_suite.CASES
-    results = speed_suite.execute(cases, repeats, output / "speed")
+    results = speed_suite.execute(cases, repeats, _folder("--output", output) / "speed")
     typer.echo(f"{results}\n{results.with_name('report.html')}")
 
 
@@ -133,7 +133,8 @@ def _asked(
     if budget is not None:
         suite = suite.with_budget(whole_number("--budget", budget, least=2))
     if problems:
-        suite = replace(suite, cases=tuple(suite.case(problem) for problem in problems))
+        cases = tuple(suite.case(problem) for problem in dict.fromkeys(problems))
+        suite = replace(suite, cases=cases)
     asked = list(wanted or [])
     missing = {peer: why for peer in PEERS if (why := why_not(PEERS[peer])) is not None}
     available = [peer for peer in PEERS if peer not in missing]
@@ -143,13 +144,27 @@ def _asked(
         if peers and not asked and suite.peers:
             typer.echo(f"skipped {why}", err=True)
     methods = chosen_methods(suite, asked, available if asked or (peers and suite.peers) else [])
-    cores = os.cpu_count() or 1
-    return Run(
-        suite,
-        methods,
-        output / name,
-        cores if processes is None else whole_number("--processes", processes, least=1),
-    )
+    return Run(suite, methods, _folder("--output", output) / name, _count(processes))
+
+
+def _count(processes: int | None) -> int:
+    from gpbo.checks import whole_number
+
+    if processes is None:
+        return os.cpu_count() or 1
+    return whole_number("--processes", processes, least=1)
+
+
+def _folder(option: str, path: Path) -> Path:
+    """A folder that exists or can be made.
+
+    Raises:
+        InvalidOption: it, or what it would be in, is a file.
+    """
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise InvalidOption(f"{option}={path}: expected a folder, {part} is a file")
+    return path
 
 
 def _measure(run: "Run") -> None:
@@ -194,7 +209,8 @@ def report_command(
     if readme is not None:
         if not readme.is_file():
             raise InvalidOption(f"--readme={readme}: expected a file that exists")
-        typer.echo(f"{readme}: {rewrite(readme, stored or RESULTS)} places")
+        kept = _folder("--stored", stored or RESULTS)
+        typer.echo(f"{readme}: {rewrite(readme, kept)} places")
 
 
 @app.command()
@@ -220,9 +236,12 @@ def keep(
 
     if name is not None and not re.fullmatch(r"[\w-]+", name):
         raise InvalidOption(f"--name={name}: expected letters, digits, hyphens and underscores")
+    folder = _folder("--stored", stored or RESULTS)
     suite = table.read_table(results)[1]["suite"]
     target = (stored or RESULTS) / f"{name or suite}.parquet"
     gate.keep_results(results, target, beside)
+    target = folder / f"{name or suite}.parquet"
+    gate.keep_results(results, target)
     typer.echo(target)
 
 
@@ -244,13 +263,15 @@ def check(
 
     suite = suites.get("smoke")
     suite = replace(suite, methods=suites.SEQUENTIAL)
-    run = Run(suite, suite.methods, output / "smoke", processes or os.cpu_count() or 1)
+    folder = _folder("--output", output) / "smoke"
+    kept = _folder("--stored", stored or RESULTS)
+    run = Run(suite, suite.methods, folder, _count(processes))
     run.clear()  # the gate is about the code as it is now
     smoke = run.execute(lambda done, count, unit, failure: typer.echo(f"{done}/{count}"))
     if update:
-        gate.keep(smoke, stored or RESULTS)
+        gate.keep(smoke, kept)
         return
-    findings = gate.check(smoke, stored or RESULTS)
+    findings = gate.check(smoke, kept)
     for finding in findings:
         typer.echo(str(finding))
     if any(finding.lost for finding in findings):

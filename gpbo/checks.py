@@ -1,7 +1,8 @@
-"""Numbers that a user gave: as what they count or measure, or an error that names them."""
+"""Numbers and paths that a user gave: as what they stand for, or an error that names them."""
 
 import math
 import numbers
+from pathlib import Path
 
 import numpy as np
 
@@ -66,3 +67,17 @@ def as_number(name: str, value: object) -> float:
         return float(number)
     except OverflowError as error:
         raise InvalidResult(f"{name} is too large for a double: expected a real number") from error
+
+
+def path_to_write(name: str, path: str | Path) -> Path:
+    """The path of a file that is to be written.
+
+    Raises:
+        InvalidOption: it is in no folder that exists, or a folder itself.
+    """
+    target = Path(path)
+    if not target.parent.is_dir() or target.is_dir():
+        raise InvalidOption(
+            f"{name}={str(path)!r}: expected a path of a file, in a folder that exists"
+        )
+    return target

@@ -117,10 +117,14 @@ def run(
 
     Many runs, and a run to be saved, advance together in one batch.
     """
+    from gpbo.checks import path_to_write
+
     target = gpbo.problems.get(problem, dim)
-    for option, path in (("--plot", plot), ("--slices", slices), ("--save", save)):
-        if path is not None and not path.parent.is_dir():
-            raise InvalidOption(f"{option}={path}: expected a path in a folder that exists")
+    for option, path in (("--plot", plot), ("--slices", slices)):
+        if path is not None:
+            gpbo.plots.check_path(option, path)
+    if save is not None:
+        path_to_write("--save", save)
     options: dict[str, Any] = {
         "budget": budget,
         "strategy": strategy.value,
@@ -211,7 +215,7 @@ def show(
     if html is not None:
         from gpbo.report.page import write
 
-        write(store.read(job), html)
+        write(_at_present(store, job), html)
         print(f"wrote {html}")
         return
     if as_json:

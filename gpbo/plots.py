@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from gpbo.checks import path_to_write
 from gpbo.choices import Categorical, Ordinal
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.optimizer import Optimizer
@@ -428,7 +430,21 @@ def _clean(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
+def check_path(name: str, path: str | Path) -> Path:
+    """The path of a plot that is to be written.
+
+    Raises:
+        InvalidOption: it is in no folder that exists, or its ending is that of no format.
+    """
+    target = path_to_write(name, path)
+    formats = sorted(FigureCanvasBase.get_supported_filetypes())
+    if target.suffix.removeprefix(".").lower() not in formats:
+        endings = ", ".join(f".{ending}" for ending in formats)
+        raise InvalidOption(f"{name}={str(path)!r}: expected an ending of {endings}")
+    return target
+
+
 def _written(figure: Figure, path: str | Path | None) -> Figure:
     if path is not None:
-        figure.savefig(path, dpi=150)
+        figure.savefig(check_path("path", path), dpi=150)
     return figure

@@ -13,6 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from gpbo.checks import path_to_write
 from gpbo.errors import InvalidData
 from gpbo.result import STOPPED, Stopped, short
 
@@ -116,8 +117,11 @@ class Replications:
         """Write everything to one file: a zip of NumPy arrays and a header in JSON (``.npz``).
 
         ``numpy.load`` reads it too. The file appears when it is complete.
+
+        Raises:
+            InvalidOption: the path is in no folder that exists.
         """
-        target = Path(path)
+        target = path_to_write("path", path)
         header = {name: getattr(self, name) for name in _HEADER}
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         arrays |= {f"diagnostics.{name}": array for name, array in vars(self.diagnostics).items()}
@@ -132,13 +136,13 @@ class Replications:
         """What `save` wrote.
 
         Raises:
-            InvalidData: not such a file, or one of a later version of gpbo.
+            InvalidData: no such file, another one, or one of a later version of gpbo.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
                 found: dict[str, Any] = dict(file)
                 header = json.loads(str(found.pop("header")))
-        except (ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
+        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
             raise InvalidData(f"{path}: expected a file that Replications.save wrote") from error
         if header.pop("format") > _FORMAT:
             raise InvalidData(f"{path}: of a later version of gpbo, expected format {_FORMAT}")
@@ -161,7 +165,11 @@ class Replications:
         return RegretCurve(trial, median, low, high, regret.mean(axis=0), error)
 
     def plot(self, path: str | Path) -> None:
-        """Write the plot of the regret; the ending of the path decides the format."""
+        """Write the plot of the regret; the ending of the path decides the format.
+
+        Raises:
+            InvalidOption: the path is in no folder that exists, or has another ending.
+        """
         from gpbo import plots
 
         plots.regret({self.strategy: self}, path)

@@ -129,8 +129,21 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
         np.savez(file, header=np.array(json.dumps({"format": 2})))
     with pytest.raises(InvalidData, match="of a later version of gpbo, expected format 1"):
         Replications.load(path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(InvalidData, match=r"none: expected a file that Replications\.save wrote"):
         Replications.load(tmp_path / "none")
+
+
+def test_files_are_written_into_folders_that_exist(tmp_path: Path) -> None:
+    runs = record([[5.0, 3.0]])
+    for write, path, message in (
+        (runs.save, tmp_path / "no" / "x.npz", "in a folder that exists"),
+        (runs.save, tmp_path, "expected a path of a file"),
+        (runs.plot, tmp_path / "no" / "x.png", "in a folder that exists"),
+        (runs.plot, tmp_path / "x.foo", "expected an ending of "),
+    ):
+        with pytest.raises(InvalidOption, match=message):
+            write(path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_plot_has_a_line_and_a_band_for_every_set_of_runs(tmp_path: Path) -> None:

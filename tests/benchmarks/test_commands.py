@@ -16,6 +16,12 @@ MISTAKES = [
     (["smoke", "--seeds", "0"], "gpbo: --seeds=0: expected a whole number, 1 or more"),
     (["smoke", "--budget", "1"], "gpbo: --budget=1: expected a whole number, 2 or more"),
     (["smoke", "--processes", "0"], "gpbo: --processes=0: expected a whole number, 1 or more"),
+    (["check", "--processes", "-1"], "gpbo: --processes=-1: expected a whole number, 1 or more"),
+    (["smoke", "--output", __file__], "test_commands.py: expected a folder, "),
+    (["check", "--output", f"{__file__}/x"], "/x: expected a folder, "),
+    (["check", "--stored", __file__], "test_commands.py: expected a folder, "),
+    (["keep", "x", "--stored", __file__], "test_commands.py: expected a folder, "),
+    (["speed", "--output", __file__], "test_commands.py: expected a folder, "),
     (["speed", "--case", "50"], "gpbo: --case=50: expected two whole numbers, such as 50,6"),
     (["speed", "--repeats", "0"], "gpbo: --repeats=0: expected a whole number, 1 or more"),
     (["report"], "gpbo: results, --readme: expected one of the two"),
@@ -73,6 +79,18 @@ def test_peers_that_are_not_installed_are_skipped_with_a_message(
     assert "optuna-gp" not in ran[1]
     asked = CliRunner().invoke(app, [*options, "--method", "cmaes"])
     assert str(asked.exception) == f"--method=cmaes: {reason}"
+
+
+def test_what_is_asked_for_twice_is_run_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ran: list[Any] = []
+    monkeypatch.setattr(commands, "_measure", ran.append)
+    twice = ["--problem", "branin", "--method", "random"] * 2
+    done = CliRunner().invoke(app, ["bench", "smoke", *twice, "--output", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert [case.name for case in ran[0].suite.cases] == ["branin"]
+    assert ran[0].methods == ("random",)
 
 
 def test_speed_is_a_table_of_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
