@@ -133,9 +133,10 @@ def verdict(findings: Findings) -> Section:
         for problem, row in table.iterrows()
         if row[own] > row.min()
     ]
+    apart = f"; ranks that differ by less than {gap:.2f} are not told apart"
     text = (
         f"`{own}` is {place} by average rank ({average[own]:.2f} of {len(average)} methods on "
-        f"{len(table)} problems; ranks that differ by less than {gap:.2f} are not told apart)."
+        f"{len(table)} problems{'' if np.isnan(gap) else apart})."
     )
     others = "; ".join(beaten) if beaten else "none"
     return f"{text}\n\nProblems on which another method has a better rank: {others}.", {}
@@ -150,14 +151,17 @@ def rank_section(findings: Findings) -> Section:
         [f"`{method}`", f"{rank:.2f}", number(typical[method])]
         for method, rank in table.mean().sort_values().items()
     ]
-    p = analysis.friedman(table)
-    gap = analysis.critical_difference(*table.shape)
+    p, gap = analysis.friedman(table), analysis.critical_difference(*table.shape)
+    tests = [
+        (p, f"Friedman: p = {number(p)}. "),
+        (gap, f"Critical difference (Nemenyi, {analysis.CONFIDENCE:.0%}): {gap:.2f}. "),
+    ]
     text = pipes(["method", "average rank", "regret / design's regret"], lines)
     note = (
         f"Ranks by {findings.measure} regret at the end, for every seed, averaged over the seeds "
-        f"and then over {len(table)} problems. Friedman: p = {number(p)}. Critical difference "
-        f"(Nemenyi, {analysis.CONFIDENCE:.0%}): {gap:.2f}. The last column is the geometric mean "
-        "over the problems of the median; regret below "
+        f"and then over {len(table)} problems. "
+        + "".join(said for figure, said in tests if not np.isnan(figure))
+        + "The last column is the geometric mean over the problems of the median; regret below "
         f"{analysis.NEGLIGIBLE:g} of the design's is a tie."
     )
     drawn = {"ranks": figures.critical_difference(table)} if _tests(table) else {}

@@ -74,6 +74,18 @@ def test_the_verdict_names_the_problems_that_were_lost(results: Path) -> None:
     assert "branin (random " in text
 
 
+@pytest.mark.parametrize("methods", [["ei-hmc"], ["ei-hmc", "random"]])
+def test_with_too_few_methods_for_a_test_nothing_is_said_of_it(
+    methods: list[str], results: Path
+) -> None:
+    rows, head = table.read(results)
+    findings = report.Findings.of(rows[rows["method"].isin(methods)], head, (0.1,))
+    text = report.verdict(findings)[0] + report.rank_section(findings)[0]
+    assert "Friedman" not in text
+    assert "nan" not in text
+    assert ("Critical difference" in text) == ("told apart" in text) == (len(methods) == 2)
+
+
 @pytest.fixture
 def stored(results: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "stored"
