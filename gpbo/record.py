@@ -129,7 +129,8 @@ class Journal(Protocol):
         Args:
             queue: All that is enqueued now; None leaves it as it is.
             engine: Likewise.
-            ended: Likewise; an empty string takes an end back.
+            ended: Likewise; an empty string takes an end back. An end is what a request to stop
+                wanted, which is forgotten then.
         """
         ...
 
