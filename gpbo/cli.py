@@ -233,12 +233,13 @@ def stop(
     name: Annotated[str | None, typer.Argument(help="The job; by default the latest.")] = None,
 ) -> None:
     """Ask the process that drives a job to end it; `gpbo resume` goes on."""
+    from gpbo.result import STOPPED
+
     store, job = _stored(where, name)
     ended = _at_present(store, job).ended
     if ended is not None:
-        raise InvalidOption(
-            f"name={job!r}: expected a job that runs, and this one does not: {ended}"
-        )
+        why = STOPPED.get(ended, ended)
+        raise InvalidOption(f"name={job!r}: expected a job that runs, and this one does not: {why}")
     store.request_stop(job)
     print(f"asked {job} to stop")
 

@@ -148,7 +148,8 @@ class Command:
         """The program and its arguments for a configuration.
 
         Raises:
-            InvalidOption: the template names something that is no parameter.
+            InvalidOption: the template names something that is no parameter, or formats a value as
+                it cannot be.
         """
         try:
             return [word.format_map(params) for word in shlex.split(self.template)]
