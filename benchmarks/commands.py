@@ -238,10 +238,8 @@ def keep(
         raise InvalidOption(f"--name={name}: expected letters, digits, hyphens and underscores")
     folder = _folder("--stored", stored or RESULTS)
     suite = table.read_table(results)[1]["suite"]
-    target = (stored or RESULTS) / f"{name or suite}.parquet"
-    gate.keep_results(results, target, beside)
     target = folder / f"{name or suite}.parquet"
-    gate.keep_results(results, target)
+    gate.keep_results(results, target, beside)
     typer.echo(target)
 
 

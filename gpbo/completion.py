@@ -1,13 +1,12 @@
 """When a tuning job is done, and when a trial is not worth going on with."""
 
 import math
-import numbers
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gpbo.checks import positive_number, whole_number
+from gpbo.checks import positive_number, real_number, whole_number
 from gpbo.errors import InvalidOption
 from gpbo.trial import Trial
 
@@ -39,11 +38,11 @@ class Completion:
     def __post_init__(self) -> None:
         if self.runtime_s is not None:
             positive_number("runtime_s", self.runtime_s)
-        if self.target is not None and not (_is_number(self.target) and math.isfinite(self.target)):
-            raise InvalidOption(f"target={self.target!r}: expected a finite number")
+        if self.target is not None:
+            real_number("target", self.target)
         if self.patience is not None:
             whole_number("patience", self.patience, least=1)
-        if not (_is_number(self.tolerance) and 0 <= self.tolerance < 1):
+        if not real_number("tolerance", self.tolerance, least=0.0) < 1:
             raise InvalidOption(f"tolerance={self.tolerance!r}: expected 0 or more, below 1")
         if self.tolerance and self.patience is None:
             raise InvalidOption(
@@ -81,10 +80,6 @@ class Completion:
 
 def _values(trials: Sequence[Trial], sign: float) -> list[float]:
     return [sign * trial.value for trial in trials if trial.value is not None]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)

@@ -356,6 +356,11 @@ class SqliteJournal:
         ended: str | None = None,
     ) -> None:
         """Record all of this or, if the process dies, nothing of it: see `Journal`."""
+        if not self._lock.is_locked:
+            raise StorageError(
+                f"name={self._name!r}: expected an open job, and this one was closed; "
+                "Optimizer.resume goes on with it"
+            )
         with _transaction(self._connection, "IMMEDIATE") as run:
             for trial in trials:
                 run.execute(_PUT_TRIAL, {"job": self._job, **_trial_row(trial)})

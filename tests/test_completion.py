@@ -8,7 +8,7 @@ import pytest
 from gpbo.completion import Completion, MedianRule
 from gpbo.errors import InvalidOption
 from gpbo.trial import Trial
-from tests.unchecked import unchecked
+from tests.monte_carlo import unchecked_shapes
 
 
 def ended(*values: float | None) -> list[Trial]:
@@ -87,8 +87,8 @@ def test_added_results_are_no_trials_but_have_to_be_improved_on(
 )
 def test_a_criterion_out_of_range_is_named(kind: Any, wrong: Any) -> None:
     (name,) = wrong
-    with pytest.raises(InvalidOption, match=f"{name}="):
-        unchecked(kind, **wrong)
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=f"{name}="):
+        kind(**wrong)
 
 
 OTHERS = [{0: 1.0, 1: 3.0}, {0: 2.0, 1: 2.0}, {0: 9.0, 1: 1.0}]  # averages 2, 2, 5

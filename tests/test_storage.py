@@ -394,3 +394,13 @@ def test_a_parameter_of_ones_own_type_is_refused() -> None:
 
     with pytest.raises(SpaceError, match="expected one of real, integer"):
         write_space(Space(Percent("share", 0.0, 100.0)))
+
+
+def test_a_closed_job_says_so_and_how_to_go_on(tmp_path: Path) -> None:
+    optimizer = Optimizer(Space(Real("x", 0, 1)), "random", storage=tmp_path / "a.db", name="job")
+    trial = optimizer.ask()
+    optimizer.close()
+    for call in (optimizer.ask, lambda: optimizer.tell(trial, 1.0)):
+        with pytest.raises(StorageError, match=r"name='job': expected an open job.*resume"):
+            call()
+    assert optimizer.pending == [trial]

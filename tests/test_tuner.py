@@ -34,7 +34,7 @@ from gpbo.tuner import Execution, Tuner
 from gpbo.view import summary
 from gpbo.worker import Command, Outcome
 from tests import objectives
-from tests.unchecked import unchecked
+from tests.monte_carlo import unchecked_shapes
 
 ROOT = Path(__file__).parent.parent
 LINE = Space(Real("x", 0, 1))
@@ -554,8 +554,9 @@ def test_options_that_make_no_job_are_refused(options: dict[str, Any], message: 
 )
 def test_options_of_another_class_are_named(wrong: Any) -> None:
     (name,) = wrong
-    with pytest.raises(InvalidOption, match=f"{name}=.*: expected an instance of "):
-        unchecked(Tuner, Optimizer(LINE), objectives.bowl, budget=3, **wrong)
+    message = f"{name}=.*: expected an instance of "
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=message):
+        Tuner(Optimizer(LINE), objectives.bowl, budget=3, **wrong)
 
 
 @pytest.mark.parametrize(
@@ -573,8 +574,8 @@ def test_options_of_another_class_are_named(wrong: Any) -> None:
 )
 def test_an_execution_out_of_range_is_named(wrong: Any) -> None:
     (name,) = wrong
-    with pytest.raises(InvalidOption, match=f"{name}="):
-        unchecked(Execution, **wrong)
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=f"{name}="):
+        Execution(**wrong)
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(1000, marks=pytest.mark.long)])
