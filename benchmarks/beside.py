@@ -1,5 +1,6 @@
 """Methods that were measured apart, in one file: what they have in common makes them comparable."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,19 @@ def origin(header: Mapping[str, Any], methods: Iterable[str], count: int) -> dic
     return {"methods": sorted(methods), "count": count} | {name: header[name] for name in _WHERE}
 
 
+def origins(header: Mapping[str, Any], counts: Counter[str]) -> list[dict[str, Any]]:
+    """Where these runs of a file, so many of each method, were measured: there, or elsewhere."""
+    elsewhere, told = [], set[str]()
+    for each in header.get("peers_from", []):
+        methods = counts.keys() & each["methods"]
+        told |= methods
+        most = sum(counts[method] for method in methods)
+        elsewhere.append(origin(each, methods, min(each["count"], most)))
+    rest = counts.total() - sum(each["count"] for each in elsewhere)
+    here = origin(header, counts.keys() - told or counts, rest)
+    return [each for each in [*elsewhere, here] if each["count"] > 0]
+
+
 def joined(kept: Path, results: Path) -> tuple[pa.Table, dict[str, Any]]:
     """The runs of both files on the problems and seeds that both have; the kept one's header.
 
@@ -46,18 +60,15 @@ def joined(kept: Path, results: Path) -> tuple[pa.Table, dict[str, Any]]:
     ours, theirs = (_only(part, shared) for part in (ours, theirs))
     _refuse_other_designs(ours.to_pandas(), theirs.to_pandas(), results)
     both = pa.concat_tables([ours, theirs])
-    adopted = other.get("peers_from", [])
-    own = _runs(theirs, other["methods"]) - sum(each["count"] for each in adopted)
-    origins = [*header.get("peers_from", []), *adopted, origin(other, other["methods"], own)]
-    counted = [
-        each | {"count": min(each["count"], _runs(both, each["methods"]))} for each in origins
-    ]
+    before = {method for each in header.get("peers_from", []) for method in each["methods"]}
+    measured = origins(header, _runs(ours, before)) if before else []
+    measured += origins(other, _runs(theirs, other["methods"]))
     return both, {
         **header,
         "seeds": shared["seed"],
         "methods": [*header["methods"], *other["methods"]],
         "versions": dict(sorted((other["versions"] | header["versions"]).items())),
-        "peers_from": [each for each in counted if each["count"] > 0],
+        "peers_from": measured,
     }
 
 
@@ -71,9 +82,10 @@ def _only(runs: pa.Table, shared: Mapping[str, list[Any]]) -> pa.Table:
     return runs
 
 
-def _runs(runs: pa.Table, methods: Iterable[str]) -> int:
-    some = runs.filter(pc.is_in(runs["method"], pa.array(sorted(methods), pa.string())))
-    return some.group_by(["problem", "method", "seed"]).aggregate([]).num_rows
+def _runs(runs: pa.Table, methods: Iterable[str]) -> Counter[str]:
+    """How many there are of each of these methods."""
+    every = runs.group_by(["problem", "method", "seed"]).aggregate([])["method"].to_pylist()
+    return Counter(method for method in every if method in set(methods))
 
 
 def _refuse_other_designs(ours: pd.DataFrame, theirs: pd.DataFrame, results: Path) -> None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from gpbo.errors import InvalidOption
 
 from . import table
-from .beside import origin
+from .beside import origins
 from .methods import METHODS
 from .record import machine
 from .suites import Suite
@@ -70,7 +70,7 @@ class Run:
         header = self._header()
         self._refuse_another_commit(header["commit"])
         if self.peers_from is not None:
-            header["peers_from"] = [self._adopt_peers(self.peers_from)]
+            header["peers_from"] = self._adopt_peers(self.peers_from)
         every = self.units
         left = [unit for unit in every if not self._path(unit).exists()]
         done = len(every) - len(left)
@@ -88,12 +88,11 @@ class Run:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.folder)
 
-    def _adopt_peers(self, results: Path) -> dict[str, Any]:
+    def _adopt_peers(self, results: Path) -> list[dict[str, Any]]:
         """Take over the traces of peers; of which, how many, and where they were measured."""
         found, header = table.read_table(results)
         wanted = [trace for trace in table.traces(found) if trace.method in self.methods]
-        count = adopt_peer_traces(self.suite, wanted, self.folder.parent / _PEERS)
-        return origin(header, {trace.method for trace in wanted}, count)
+        return origins(header, adopt_peer_traces(self.suite, wanted, self.folder.parent / _PEERS))
 
     def _path(self, unit: Unit) -> Path:
         return self.folder / _UNITS / unit.file

@@ -6,6 +6,7 @@ A unit is plain data, so that another process can do it.
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,15 +134,15 @@ def kept_peer_trace(case: Case, peer: str, seed: int, folder: str) -> Trace:
     return trace
 
 
-def adopt_peer_traces(suite: Suite, traces: Iterable[Trace], folder: Path) -> int:
-    """Keep peers' traces that were read from results of an earlier run; how many.
+def adopt_peer_traces(suite: Suite, traces: Iterable[Trace], folder: Path) -> Counter[str]:
+    """Keep peers' traces that were read from results of an earlier run; how many of each.
 
     Those of other seeds, another budget or another initial design than the suite's, and failures,
     are left out; one of another version of the peer is kept, and not found when the installed
     version is run.
     """
     cases = {case.name: case for case in suite.cases}
-    adopted = 0
+    adopted: Counter[str] = Counter()
     for trace in traces:
         case = cases.get(trace.problem)
         wanted = trace.method in PEERS and trace.seed < suite.seeds
@@ -151,7 +152,7 @@ def adopt_peer_traces(suite: Suite, traces: Iterable[Trace], folder: Path) -> in
         if _rounded(trace.values[: len(design)]) == values:
             key = _fingerprint(case, design, values)
             _keep(_kept_at(folder, case, trace.method, trace.seed, trace.versions, key), trace)
-            adopted += 1
+            adopted[trace.method] += 1
     return adopted
 
 

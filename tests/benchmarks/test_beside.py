@@ -1,5 +1,6 @@
 """Runs that were measured apart: together only if they are of the same designs."""
 
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 from gpbo.cli import app
 from gpbo.errors import InvalidData
 from gpbo_benchmarks import report, table
-from gpbo_benchmarks.beside import joined
+from gpbo_benchmarks.beside import joined, origins
 from tests.benchmarks.results import case, header, trace
 
 START = (5.0, 4.0)
@@ -81,3 +82,17 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     refused("branin, seed 0: another budget or init", {"hebo": 1.0}, range(3), start=(5.0, 4.5))
     refused("branin, seed 0: another budget or init", {"hebo": 1.0}, range(3), start=(*START, 3.0))
     joined(kept, written(tmp_path / "other.parquet", {"hebo": 1.0}, range(3), start=START))
+
+
+def test_what_was_measured_elsewhere_already_is_told_as_from_there() -> None:
+    there = {"methods": ["cmaes", "hebo"], "count": 7, "commit": "old"}
+    there |= {"date": "2025", "processor": "two", "cores": 3}
+    head = {**header(5), "peers_from": [there]}
+
+    def told(**counts: int) -> list[tuple[str, list[str], int]]:
+        return [(e["commit"], e["methods"], e["count"]) for e in origins(head, Counter(counts))]
+
+    assert told(cmaes=3, hebo=2) == [("old", ["cmaes", "hebo"], 5)]
+    assert told(hebo=4, ax=5) == [("old", ["hebo"], 4), ("abc", ["ax"], 5)]
+    assert told(hebo=9) == [("old", ["hebo"], 7), ("abc", ["hebo"], 2)]
+    assert told(ax=1) == [("abc", ["ax"], 1)]

@@ -122,8 +122,8 @@ def test_traces_are_taken_over_from_kept_results_where_the_problem_is_the_same(
     )
     moved = replace(suite, cases=(BRANIN, replace(other, shifted=False)))
     fewer = replace(moved, seeds=1)
-    assert units.adopt_peer_traces(fewer, table.traces(kept), tmp_path / "c") == 1
-    assert units.adopt_peer_traces(moved, table.traces(kept), tmp_path / "b") == 2
+    assert units.adopt_peer_traces(fewer, table.traces(kept), tmp_path / "c").total() == 1
+    assert units.adopt_peer_traces(moved, table.traces(kept), tmp_path / "b").total() == 2
     for seed in (0, 1):
         again = units.kept_peer_trace(BRANIN, "cmaes", seed, str(tmp_path / "b"))
         assert again == replace(made[seed], params=({},) * 7)
