@@ -27,15 +27,18 @@ def origin(header: Mapping[str, Any], methods: Iterable[str], count: int) -> dic
 
 def origins(header: Mapping[str, Any], counts: Counter[str]) -> list[dict[str, Any]]:
     """Where these runs of a file, so many of each method, were measured: there, or elsewhere."""
-    elsewhere, told = [], set[str]()
-    for each in header.get("peers_from", []):
-        methods = counts.keys() & each["methods"]
-        told |= methods
-        most = sum(counts[method] for method in methods)
-        elsewhere.append(origin(each, methods, min(each["count"], most)))
-    rest = counts.total() - sum(each["count"] for each in elsewhere)
-    here = origin(header, counts.keys() - told or counts, rest)
-    return [each for each in [*elsewhere, here] if each["count"] > 0]
+    found, left = [], Counter(counts)
+    for where in (
+        *header.get("peers_from", []),
+        {**header, "methods": counts, "count": counts.total()},
+    ):
+        methods = sorted(method for method in where["methods"] if left[method] > 0)
+        taken = Counter[str]()
+        for method in methods:
+            taken[method] = min(left[method], where["count"] - taken.total())
+        left -= taken
+        found.append(origin(where, +taken, taken.total()))
+    return [each for each in found if each["count"] > 0]
 
 
 def joined(kept: Path, results: Path) -> tuple[pa.Table, dict[str, Any]]:

@@ -304,7 +304,9 @@ def main() -> None:
     parser.add_argument("--share", type=float, help="of the time; by default all or a third")
     parser.add_argument("--latency", action="store_true", help="count what choosing a point takes")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--output", type=str, default=str(RESULTS), help="folder of the plot")
+    parser.add_argument(
+        "--output", type=str, default=str(RESULTS / "figures"), help="folder of the plot"
+    )
     options = parser.parse_args()
     share = options.share or (1.0 if options.full else 1 / 3)
     names = options.case or (list(CASES) if options.full else list(SHORT))

@@ -96,3 +96,5 @@ def test_what_was_measured_elsewhere_already_is_told_as_from_there() -> None:
     assert told(hebo=4, ax=5) == [("old", ["hebo"], 4), ("abc", ["ax"], 5)]
     assert told(hebo=9) == [("old", ["hebo"], 7), ("abc", ["hebo"], 2)]
     assert told(ax=1) == [("abc", ["ax"], 1)]
+    head["peers_from"] = [there, {**there, "methods": ["hebo"], "commit": "older"}]
+    assert told(cmaes=2, hebo=6) == [("old", ["cmaes", "hebo"], 7), ("older", ["hebo"], 1)]
