@@ -24,7 +24,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Formatter
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args
 
 from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, tell
@@ -161,15 +162,11 @@ class Tuner:
             raise InvalidOption(
                 f"objective={objective!r}: expected a function, 'module:function' or a Command"
             )
-        given: list[tuple[str, object, type]] = [
-            ("execution", Execution() if execution is None else execution, Execution),
-            ("completion", Completion() if completion is None else completion, Completion),
-            *(("executor", one, Executor) for one in [executor] if one is not None),
-            *(("callbacks", one, Callback) for one in callbacks),
-        ]
-        for option, value, kind in given:
-            if not isinstance(value, kind):
-                raise InvalidOption(f"{option}={value!r}: expected an instance of {kind.__name__}")
+        _check_class("execution", execution, Execution | None)
+        _check_class("completion", completion, Completion | None)
+        _check_class("executor", executor, Executor | None)
+        for callback in callbacks:
+            _check_class("callbacks", callback, Callback)
         self.optimizer = optimizer
         self.objective = Imported(objective) if isinstance(objective, str) else objective
         self.budget = whole_number("budget", budget, least=1)
@@ -517,6 +514,12 @@ class Tuner:
 
     def _notify_report(self, trial: Trial, metric: Metric) -> None:
         tell(self._callbacks, lambda one: one.reported(trial, metric.step, metric.value))
+
+
+def _check_class(option: str, value: object, kind: type | UnionType) -> None:
+    if not isinstance(value, kind):
+        kinds = [each.__name__ for each in get_args(kind) or (kind,) if each is not type(None)]
+        raise InvalidOption(f"{option}={value!r}: expected an instance of {kinds[0]}")
 
 
 def check_command(command: Command, space: Space) -> None:
