@@ -337,7 +337,8 @@ def main() -> None:
     folder = Path(options.output)
     folder.mkdir(exist_ok=True, parents=True)
     paint(done, horizons, folder / "kandasamy.png")
-    figures = {"table": tables, "counts": ratios, "seconds": seconds, "options": vars(options)}
+    asked = {name: value for name, value in vars(options).items() if name != "output"}
+    figures = {"table": tables, "counts": ratios, "seconds": seconds, "options": asked}
     print(save("kandasamy", figures))
 
 
