@@ -1,7 +1,7 @@
 """Methods that were measured apart, in one file: what they have in common makes them comparable."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +64,15 @@ def joined(kept: Path, results: Path) -> tuple[pa.Table, dict[str, Any]]:
     _refuse_other_designs(ours.to_pandas(), theirs.to_pandas(), results)
     both = pa.concat_tables([ours, theirs])
     before = {method for each in header.get("peers_from", []) for method in each["methods"]}
-    measured = origins(header, _runs(ours, before)) if before else []
-    measured += origins(other, _runs(theirs, other["methods"]))
     return both, {
         **header,
         "seeds": shared["seed"],
         "methods": [*header["methods"], *other["methods"]],
         "versions": dict(sorted((other["versions"] | header["versions"]).items())),
-        "peers_from": measured,
+        "peers_from": [
+            *origins(header, _runs(ours, before)),
+            *origins(other, _runs(theirs, set(other["methods"]))),
+        ],
     }
 
 
@@ -85,15 +86,16 @@ def _only(runs: pa.Table, shared: Mapping[str, list[Any]]) -> pa.Table:
     return runs
 
 
-def _runs(runs: pa.Table, methods: Iterable[str]) -> Counter[str]:
+def _runs(runs: pa.Table, methods: Set[str]) -> Counter[str]:
     """How many there are of each of these methods."""
     every = runs.group_by(["problem", "method", "seed"]).aggregate([])["method"].to_pylist()
-    return Counter(method for method in every if method in set(methods))
+    return Counter(method for method in every if method in methods)
 
 
 def _refuse_other_designs(ours: pd.DataFrame, theirs: pd.DataFrame, results: Path) -> None:
+    designs = _designs(theirs)
     for problem, expected in _designs(ours).items():
-        found = _designs(theirs).get(problem)
+        found = designs.get(problem)
         if found is None or expected.keys() != found.keys():
             raise InvalidData(f"{results}: {problem}: other seeds, expected {sorted(expected)}")
         for seed, design in expected.items():

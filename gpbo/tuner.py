@@ -479,11 +479,8 @@ class Tuner:
     def _follow(self) -> None:
         """Read what the trials reported, and stop those that are not worth going on with."""
         rule = self.execution.early_stopping
-        completed = [
-            self._curves[trial.id]
-            for trial in self.optimizer.completed
-            if rule is not None and trial.id in self._curves
-        ]
+        trials = [] if rule is None else self.optimizer.completed
+        completed = [self._curves[trial.id] for trial in trials if trial.id in self._curves]
         for run in self._running.values():
             if self._read_metrics(run) and rule is not None and run.stopping is None:
                 curve = self._curves[run.trial.id]

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -148,20 +149,30 @@ def test_a_job_is_tuned_shown_and_resumed(
     assert err.count("trial ") == 2
 
 
-def test_a_job_is_stopped_from_another_process_and_goes_on(
-    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def make_long(job: Path) -> None:
+    """So many trials, and so slow, that it has to be ended."""
     (job.parent / "train.py").write_text(
         "import time\ndef loss(params):\n    time.sleep(0.2)\n    return params['x']\n"
     )
     job.write_text(JOB.replace("budget = 4", "budget = 500"))
-    script = "from gpbo.cli import main; main()"
-    with subprocess.Popen(
-        [sys.executable, "-c", script, "tune", str(job)],
+
+
+def driving(job: Path, **options: Any) -> "subprocess.Popen[str]":
+    """Another process that tunes the job."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from gpbo.cli import main; main()", "tune", str(job)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    ) as driver:
+        **options,
+    )
+
+
+def test_a_job_is_stopped_from_another_process_and_goes_on(
+    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_long(job)
+    with driving(job) as driver:
         assert driver.stderr is not None
         assert driver.stderr.readline().startswith("trial 0: ")
         code, _, err = called(monkeypatch, capsys, "resume", job)
@@ -194,19 +205,8 @@ def test_what_is_not_there_is_said(
 def test_ctrl_c_ends_a_job_with_what_there_is_and_it_goes_on(
     job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (job.parent / "train.py").write_text(
-        "import time\ndef loss(params):\n    time.sleep(0.2)\n    return params['x']\n"
-    )
-    job.write_text(JOB.replace("budget = 4", "budget = 500"))
-    script = "from gpbo.cli import main; main()"
-    with subprocess.Popen(
-        [sys.executable, "-c", script, "tune", str(job)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=heed_interrupts,
-    ) as driver:
+    make_long(job)
+    with driving(job, start_new_session=True, preexec_fn=heed_interrupts) as driver:
         assert driver.stderr is not None
         assert driver.stderr.readline().startswith("trial 0: ")
         # As a terminal does it: to the driver and its workers.
@@ -231,14 +231,8 @@ def test_a_command_ends_with_the_driver_however_that_ends(
     (job.parent / "run.sh").write_text("sleep 300 & echo $$ $! > running; wait")
     command = 'command = "sh run.sh {x}"'
     job.write_text(JOB.replace('objective = "train:loss"', command))
-    script = "from gpbo.cli import main; main()"
     running = job.parent / "running"
-    with subprocess.Popen(
-        [sys.executable, "-c", script, "tune", str(job)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as driver:
+    with driving(job) as driver:
         until(lambda: running.exists() and running.read_text().endswith("\n"))
         commands = [psutil.Process(int(number)) for number in running.read_text().split()]
         driver.send_signal(number)
