@@ -1,6 +1,6 @@
 """Synchronous and asynchronous Thompson sampling, the experiments of Kandasamy et al. (2018).
 
-    python benchmarks/kandasamy.py [--full] [--case hartmann6] [--runs 20] [--device cuda]
+    python benchmarks/kandasamy.py [--full] [--case hartmann6] [--runs 20] [--keep FOLDER]
 
 "Parallelised Bayesian optimisation via Thompson sampling", AISTATS, in the settings of the
 authors' code (kirthevasank/gp-parallel-ts), the cases that they found to show no difference, or not
@@ -9,14 +9,17 @@ for a simulated clock.) Functions are searched in the whole cube, as theirs are.
 method advance as rows of a batch; the same seed has the same evaluation times, noise and initial
 design in all methods. Tells how many evaluations fit into the time, and simple regret against time
 and against completed evaluations; a single worker goes on until it has made as many as the others.
-Without ``--full``: two cases, a third of the time, fewer waves and a quicker search, for two cores.
+Without ``--full``: a third of the time, fewer waves and a quicker search, some hours on two cores
+for all cases. With ``--keep`` the same command goes on where it was interrupted.
 
 As in the authors' code the time that choosing a point takes does not count; ``--latency`` counts
 it.
 """
 
 import argparse
+import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -78,9 +81,10 @@ CASES = {
     "borehole-8": Case("borehole", 1, 1.0, 8, "exponential", 30, "not worth showing"),
     "hartmann18": Case("hartmann6", 3, 0.5, 25, "half-normal", 30, "in the paper's figures"),
 }
-SHORT = ("hartmann3", "park1")
 #: Regret is drawn from here on: several of the optima are corners, which are met exactly.
 _LEAST = 1e-6
+#: Cases side by side in the plot.
+_ACROSS = 6
 
 
 def park2() -> Problem:
@@ -173,12 +177,13 @@ def run(
 
 
 def run_all(
-    case: Case, of: dict[str, Method], *, horizon: float, **options: Any
+    case: Case, of: dict[str, Method], *, horizon: float, keep: Path | None = None, **options: Any
 ) -> Iterator[tuple[str, Simulation]]:
     """Every method's runs as they are done, those of one worker last.
 
     In the time of many workers one makes few evaluations, and is compared at as many as the others
-    make; so it goes on until it has made as many as the slowest of them.
+    make; so it goes on until it has made as many as the slowest of them. What is kept in the folder
+    is not run again.
     """
     made: list[int] = []
     for name, method in sorted(of.items(), key=lambda item: item[1].workers == 1):
@@ -186,10 +191,20 @@ def run_all(
         ends: dict[str, Any] = {"horizon": horizon}
         if alone:
             ends = {"horizon": math.inf, "budget": min(made)}
-        done = run(case, method, **ends, **options)
+        done = kept(keep, name) or run(case, method, **ends, **options)
+        if keep is not None:
+            keep.mkdir(exist_ok=True)
+            done.save(keep / f"{name}.npz")
         if not alone:
             made.append(int(done.evaluations.min()))
         yield name, done
+
+
+def kept(folder: Path | None, name: str) -> Simulation | None:
+    """What an earlier run of the command did of this method, if it did."""
+    if folder is None or not (file := folder / f"{name}.npz").exists():
+        return None
+    return Simulation.load(file)
 
 
 def interval(values: Tensor) -> tuple[float, float, float]:
@@ -248,6 +263,7 @@ def counts(name: str, done: dict[str, Simulation], case: Case) -> dict[str, Any]
         "case": name,
         "law": case.law,
         "workers": case.workers,
+        "verdict": case.verdict,
         "asy": float(free),
         "syn": float(in_step),
         "ratio": float(free / in_step),
@@ -259,38 +275,55 @@ def paint(curves: dict[str, dict[str, Simulation]], horizons: dict[str, float], 
     """Mean regret and its standard error: above against time, below against evaluations."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(curves), 7), layout="constrained")
-    panels = figure.subplots(2, len(curves), squeeze=False)
-    for column, (name, done) in enumerate(curves.items()):
+    across = min(len(curves), _ACROSS)
+    down = math.ceil(len(curves) / across)
+    figure = Figure(figsize=(3.6 * across, 5.6 * down), layout="constrained")
+    panels = figure.subplots(2 * down, across, squeeze=False)
+    for place, (name, done) in enumerate(curves.items()):
+        row, column = divmod(place, across)
+        above, below = panels[2 * row][column], panels[2 * row + 1][column]
         times = torch.linspace(0, horizons[name], 101).double()[5:]
         for method, result in done.items():
-            against_time = result.regret_at(times)
             seen = int(result.evaluations.min())
-            for axes, steps, regret in (
-                (panels[0][column], times, against_time),
-                (panels[1][column], torch.arange(1, seen + 1), result.regret[:, :seen]),
-            ):
-                shown = regret.isfinite().all(0)
-                mean, error = regret.mean(0).clamp(min=_LEAST), regret.std(0) / len(regret) ** 0.5
-                line = axes.plot(
-                    steps[shown], mean[shown], label=method, ls="--" if "syn" in method else "-"
-                )[0]
-                low = (mean - error).clamp(min=_LEAST)
-                axes.fill_between(
-                    steps[shown],
-                    low[shown],
-                    (mean + error)[shown],
-                    alpha=0.12,
-                    color=line.get_color(),
-                )
-                axes.set(yscale="log")
-        panels[0][column].set(title=name, xlabel="simulated time")
-        panels[1][column].set(xlabel="completed evaluations")
-    panels[0][0].set_ylabel("simple regret")
-    panels[1][0].set_ylabel("simple regret")
+            counted = torch.arange(1, seen + 1)
+            draw(above, method, times, result.regret_at(times))
+            draw(below, method, counted, result.regret[:, :seen])
+        above.set(title=name, xlabel="simulated time")
+        below.set(xlabel="completed evaluations")
+        if column == 0:
+            above.set_ylabel("simple regret")
+            below.set_ylabel("simple regret")
+    for empty in range(len(curves), across * down):
+        panels[2 * (empty // across)][empty % across].set_axis_off()
+        panels[2 * (empty // across) + 1][empty % across].set_axis_off()
     lines, names = panels[0][0].get_legend_handles_labels()
-    figure.legend(lines, names, loc="outside lower center", fontsize="small", ncols=5)
-    figure.savefig(path, dpi=120)
+    figure.legend(lines, names, loc="outside lower center", fontsize="small", ncols=len(names))
+    figure.savefig(path, dpi=80)
+
+
+def draw(axes: Any, method: str, steps: Tensor, regret: Tensor) -> None:
+    """The mean of the runs and its standard error, from where on all of them have a regret."""
+    shown = regret.isfinite().all(0)
+    steps, regret = steps[shown], regret[:, shown]
+    mean, error = regret.mean(0), regret.std(0) / len(regret) ** 0.5
+    style = "--" if method.startswith("syn") else "-"
+    line = axes.plot(steps, mean.clamp(min=_LEAST), label=method, ls=style)[0]
+    low, high = ((mean + sign * error).clamp(min=_LEAST) for sign in (-1, 1))
+    axes.fill_between(steps, low, high, alpha=0.12, color=line.get_color())
+    axes.set(yscale="log")
+
+
+def begin(folder: Path, asked: dict[str, Any]) -> None:
+    """Make the folder of what is done, or see that it holds what is asked for.
+
+    Raises:
+        SystemExit: it has runs of other options, or of another commit.
+    """
+    folder.mkdir(exist_ok=True, parents=True)
+    record, asked = folder / "options.json", {**asked, "commit": machine()["commit"]}
+    if record.exists() and (before := json.loads(record.read_text())) != asked:
+        sys.exit(f"--keep {folder}: has runs of {before}; expected {asked}, or another folder")
+    record.write_text(json.dumps(asked))
 
 
 def main() -> None:
@@ -298,22 +331,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--full", action="store_true", help="all cases, as long as the authors'")
+    parser.add_argument("--full", action="store_true", help="as long, and as well, as the authors")
     parser.add_argument("--case", action="append", choices=list(CASES))
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--share", type=float, help="of the time; by default all or a third")
     parser.add_argument("--latency", action="store_true", help="count what choosing a point takes")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--keep", help="folder of what is done, with which it is not run again")
     parser.add_argument(
         "--output", type=str, default=str(RESULTS / "figures"), help="folder of the plot"
     )
     options = parser.parse_args()
     share = options.share or (1.0 if options.full else 1 / 3)
-    names = options.case or (list(CASES) if options.full else list(SHORT))
+    names = options.case or list(CASES)
+    others = ("case", "keep", "output")
+    asked = {name: value for name, value in vars(options).items() if name not in others}
+    if options.keep is not None:
+        begin(Path(options.keep), asked)
     print(machine())
     done: dict[str, dict[str, Simulation]] = {}
     horizons = {name: share * CASES[name].horizon for name in names}
-    tables, ratios, seconds = [], [], {}
+    tables, ratios = [], []
     for name in names:
         done[name] = {}
         began = time.perf_counter()
@@ -321,13 +359,13 @@ def main() -> None:
             CASES[name],
             methods(full=options.full),
             horizon=horizons[name],
+            keep=None if options.keep is None else Path(options.keep) / name,
             runs=options.runs,
             device=options.device,
             latency=options.latency,
         ):
             done[name][method] = runs
-            seconds[f"{name} {method}"] = time.perf_counter() - began
-            print(f"{name} {method}: {seconds[f'{name} {method}']:.0f} s", flush=True)
+            print(f"{name} {method}: {time.perf_counter() - began:.0f} s", flush=True)
             began = time.perf_counter()
         table = summarise(name, done[name], horizons[name])
         show(f"{name} (the authors: {CASES[name].verdict}), {options.runs} runs", table)
@@ -337,8 +375,7 @@ def main() -> None:
     folder = Path(options.output)
     folder.mkdir(exist_ok=True, parents=True)
     paint(done, horizons, folder / "kandasamy.png")
-    asked = {name: value for name, value in vars(options).items() if name != "output"}
-    figures = {"table": tables, "counts": ratios, "seconds": seconds, "options": asked}
+    figures = {"table": tables, "counts": ratios, "options": asked}
     print(save("kandasamy", figures))
 
 

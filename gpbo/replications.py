@@ -1,27 +1,19 @@
 """What came of many runs of a benchmark problem: values, regret, diagnostics, times."""
 
-import json
 import math
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from gpbo.checks import path_to_write
-from gpbo.errors import InvalidData
+from gpbo import archive
 from gpbo.result import STOPPED, Stopped, short
 
-#: Version of the file format; a file of a later one is refused.
-_FORMAT = 1
-#: What of it is plain data in the header, and what is arrays.
-_HEADER = ("problem", "strategy", "inference", "device", "optimum", "seeds", "stopped")
-_ARRAYS = ("trials", "design", "points", "values", "truth")
+#: Of the names in a file of what `Diagnostics` has.
+_PREFIX = "diagnostics."
 
 
 @dataclass(frozen=True)
@@ -121,15 +113,10 @@ class Replications:
         Raises:
             InvalidOption: the path is in no folder that exists.
         """
-        target = path_to_write("path", path)
-        header = {name: getattr(self, name) for name in _HEADER}
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        arrays |= {f"diagnostics.{name}": array for name, array in vars(self.diagnostics).items()}
-        header |= {"format": _FORMAT, "seconds": dict(self.seconds)}
-        partial = target.with_name(f"{target.name}.part")
-        with partial.open("wb") as file:
-            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
-        os.replace(partial, target)
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        parts = vars(values.pop("diagnostics"))
+        values |= {f"{_PREFIX}{name}": array for name, array in parts.items()}
+        archive.write(path, {**values, "seconds": dict(self.seconds)})
 
     @classmethod
     def load(cls, path: str | Path) -> "Replications":
@@ -138,19 +125,13 @@ class Replications:
         Raises:
             InvalidData: no such file, another one, or one of a later version of gpbo.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                found: dict[str, Any] = dict(file)
-                header = json.loads(str(found.pop("header")))
-        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
-            raise InvalidData(f"{path}: expected a file that Replications.save wrote") from error
-        if header.pop("format") > _FORMAT:
-            raise InvalidData(f"{path}: of a later version of gpbo, expected format {_FORMAT}")
-        own = {name: found[name] for name in _ARRAYS}
-        prefix = "diagnostics."
-        rest = {name.removeprefix(prefix): found[name] for name in found if name not in own}
-        header["seeds"] = tuple(header["seeds"])
-        return cls(**header, **own, diagnostics=Diagnostics(**rest))
+        own = [one.name for one in fields(cls) if one.name != "diagnostics"]
+        parts = [one.name for one in fields(Diagnostics)]
+        names = [*own, *(f"{_PREFIX}{name}" for name in parts)]
+        found = archive.read(path, names, writer="Replications.save")
+        values = {name: found[name] for name in own}
+        diagnostics = Diagnostics(**{name: found[f"{_PREFIX}{name}"] for name in parts})
+        return cls(**{**values, "seeds": tuple(values["seeds"])}, diagnostics=diagnostics)
 
     def curve(self) -> RegretCurve:
         """What the runs together say of the regret after every trial."""

@@ -7,17 +7,19 @@ numbers of trials while each has a clock of its own, and every step is one batch
 
 import time
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gpbo import fitting, problems
+from gpbo import archive, fitting, problems
 from gpbo.backend import DTYPE, Streams, resolve_device
-from gpbo.checks import real_number, whole_number
+from gpbo.checks import positive_number, real_number, whole_number
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
 from gpbo.errors import InvalidOption
@@ -125,6 +127,34 @@ class Simulation:
         for last in ended[told:]:
             yield "tell", last
 
+    def save(self, path: str | Path) -> None:
+        """Write everything to one file: a zip of NumPy arrays and a header in JSON (``.npz``).
+
+        The file appears when it is complete.
+
+        Raises:
+            InvalidOption: the path is in no folder that exists.
+        """
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        for name, one in values.items():
+            if isinstance(one, Tensor):
+                values[name] = one.numpy(force=True)
+        archive.write(path, values)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Simulation":
+        """What `save` wrote, on the CPU.
+
+        Raises:
+            InvalidData: no such file, another one, or one of a later version of gpbo.
+        """
+        names = [one.name for one in fields(cls)]
+        values = archive.read(path, names, writer="Simulation.save")
+        for name, one in values.items():
+            if isinstance(one, np.ndarray):
+                values[name] = torch.from_numpy(one)
+        return cls(**{**values, "seeds": tuple(values["seeds"])})
+
 
 def simulate(
     problem: str | Problem,
@@ -178,8 +208,7 @@ def simulate(
         raise InvalidOption(f"mode={mode!r}: expected 'async' or 'sync'")
     if isinstance(times, str) and times not in LAWS:
         raise InvalidOption(f"times={times!r}: expected one of {', '.join(LAWS)}, or a function")
-    if not 0 < horizon <= float("inf"):
-        raise InvalidOption(f"horizon={horizon!r}: expected a positive number")
+    horizon = positive_number("horizon", horizon)
     if budget is None and horizon == float("inf"):
         raise InvalidOption("horizon=inf, budget=None: expected a positive number for one of them")
     most = float("inf") if budget is None else whole_number("budget", budget, least=1)

@@ -1,5 +1,6 @@
 """The simulated clock: how many evaluations fit in, and that a run is what an optimizer does."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -9,8 +10,10 @@ from torch import Tensor
 from gpbo import problems
 from gpbo.backend import Streams
 from gpbo.candidates import Search
-from gpbo.errors import InvalidOption
+from gpbo.errors import InvalidData, InvalidOption
+from gpbo.lockstep import replicate
 from gpbo.optimizer import Optimizer
+from gpbo.replications import Replications
 from gpbo.simulation import LAWS, Simulation, pareto, simulate
 from gpbo.situation import Situation
 from gpbo.strategies import ExpectedImprovement, ThompsonSampling
@@ -290,3 +293,34 @@ def test_room_for_more_results_changes_no_trial(monkeypatch: pytest.MonkeyPatch)
     roomy = clock(**options)
     assert torch.equal(roomy.trial, exact.trial)
     torch.testing.assert_close(roomy.points, exact.points, atol=1e-4, rtol=0)
+
+
+def test_a_file_gives_back_every_field(tmp_path: Path) -> None:
+    runs = clock(runs=2, workers=5)
+    path = tmp_path / "runs.data"  # the name is kept as it is
+    runs.save(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["runs.data"]
+    again = Simulation.load(path)
+    for name, value in vars(runs).items():
+        other = getattr(again, name)
+        if isinstance(value, Tensor):
+            torch.testing.assert_close(other, value, rtol=0, atol=0)
+        else:
+            assert other == value
+    assert list(again.events(1)) == list(runs.events(1))
+
+
+def test_a_budget_alone_has_a_file_too(tmp_path: Path) -> None:
+    runs = clock(horizon=float("inf"), budget=5)
+    runs.save(tmp_path / "runs.npz")
+    assert Simulation.load(tmp_path / "runs.npz").horizon == float("inf")
+
+
+def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.npz"
+    replicate("branin", strategy="random", runs=2, budget=3, progress=False).save(path)
+    with pytest.raises(InvalidData, match=r"expected a file that Simulation\.save wrote"):
+        Simulation.load(path)
+    clock().save(path)
+    with pytest.raises(InvalidData, match=r"expected a file that Replications\.save wrote"):
+        Replications.load(path)

@@ -1,12 +1,17 @@
 """The experiments of Kandasamy et al.: what is run, and what is said of it."""
 
 import math
+from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
+from PIL import Image
 
+from gpbo.simulation import Simulation
 from gpbo.strategies import RandomSearch
 from gpbo_benchmarks import kandasamy
-from gpbo_benchmarks.kandasamy import CASES, Method
+from gpbo_benchmarks.kandasamy import CASES, Case, Method
 
 METHODS = {
     "seqRAND": Method(RandomSearch(), "async", 1),
@@ -22,6 +27,45 @@ def test_a_single_worker_goes_on_until_it_has_made_as_many_evaluations() -> None
     assert done["seqRAND"].evaluations.tolist() == [fewest] * 3
     assert (done["seqRAND"].told[:, -1] > 15.0).all()
     assert list(done) == ["synRAND", "asyRAND", "seqRAND"]
+
+
+def test_what_is_kept_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def runs() -> dict[str, Simulation]:
+        options: dict[str, Any] = {"horizon": 7.0, "runs": 3, "keep": tmp_path / "branin"}
+        return dict(kandasamy.run_all(CASES["branin"], METHODS, **options))
+
+    first = runs()
+    (tmp_path / "branin" / "asyRAND.npz").unlink()
+    again: list[Method] = []
+    run = kandasamy.run
+
+    def counted(case: Case, method: Method, **ends: Any) -> Simulation:
+        again.append(method)
+        return run(case, method, **ends)
+
+    monkeypatch.setattr(kandasamy, "run", counted)
+    second = runs()
+    assert again == [METHODS["asyRAND"]]
+    assert list(second) == list(first)
+    for method, one in first.items():
+        torch.testing.assert_close(second[method].regret, one.regret, rtol=0, atol=0)
+
+
+def test_a_folder_keeps_runs_of_the_same_options_only(tmp_path: Path) -> None:
+    kandasamy.begin(tmp_path / "kept", {"runs": 3})
+    kandasamy.begin(tmp_path / "kept", {"runs": 3})
+    with pytest.raises(SystemExit, match=r"has runs of \{'runs': 3, .*expected \{'runs': 5, "):
+        kandasamy.begin(tmp_path / "kept", {"runs": 5})
+
+
+def test_all_cases_have_a_place_in_the_plot(tmp_path: Path) -> None:
+    done = dict(kandasamy.run_all(CASES["branin"], METHODS, horizon=7.0, runs=3))
+    names = [f"case {i}" for i in range(7)]
+    path = tmp_path / "all.png"
+    kandasamy.paint(dict.fromkeys(names, done), dict.fromkeys(names, 7.0), path)
+    with Image.open(path) as picture:
+        width, height = picture.size
+    assert 0.4 * width < height < 0.6 * width  # two rows of pairs, six of them across
 
 
 def test_single_workers_alone_stop_with_the_clock() -> None:

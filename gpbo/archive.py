@@ -1,0 +1,59 @@
+"""One file of arrays and what is said of them: a zip of NumPy arrays, and a header in JSON."""
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from gpbo.checks import path_to_write
+from gpbo.errors import InvalidData
+
+#: Version of the file format; a file of a later one is refused.
+_FORMAT = 1
+
+
+def write(path: str | Path, values: Mapping[str, Any]) -> None:
+    """Write named values, arrays or plain data; the file appears when it is complete.
+
+    Raises:
+        InvalidOption: the path is in no folder that exists.
+    """
+    target = path_to_write("path", path)
+    partial = target.with_name(f"{target.name}.part")
+    arrays: dict[str, Any] = {
+        name: one for name, one in values.items() if isinstance(one, np.ndarray)
+    }
+    header = {name: one for name, one in values.items() if name not in arrays}
+    arrays["header"] = np.array(json.dumps({**header, "format": _FORMAT}))
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(partial, target)
+
+
+def read(path: str | Path, names: Collection[str], *, writer: str) -> dict[str, Any]:
+    """The values that `write` wrote; what was a tuple is a list.
+
+    Args:
+        names: Which have to be there.
+        writer: Who writes such files, for the error.
+
+    Raises:
+        InvalidData: no such file, another one, or one of a later version of gpbo.
+    """
+    another = f"{path}: expected a file that {writer} wrote"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            values: dict[str, Any] = dict(file)
+            values |= json.loads(str(values.pop("header")))
+            version = values.pop("format")
+    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
+        raise InvalidData(another) from error
+    if version > _FORMAT:
+        raise InvalidData(f"{path}: of a later version of gpbo, expected format {_FORMAT}")
+    if not values.keys() >= {*names}:
+        raise InvalidData(another)
+    return values
