@@ -40,20 +40,18 @@ def data(n: int, dim: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]
     return x.to(device), y.to(device), torch.full((dim,), 0.2 * dim**0.5, device=device).double()
 
 
-def surrogate(n: int, dim: int, device: str = "cpu") -> Surrogate:
-    """gpbo's posterior."""
-    x, y, lengthscale = data(n, dim, device)
-    one = torch.ones(1, 1, dtype=x.dtype, device=device)
+def surrogate(x: Tensor, y: Tensor, lengthscale: Tensor) -> Surrogate:
+    """gpbo's posterior of such data."""
+    one = torch.ones(1, 1, dtype=x.dtype, device=x.device)
     mask = torch.ones_like(y, dtype=torch.bool)
     return Surrogate.condition(
         x, y, mask, lengthscale.view(1, 1, -1), one, NOISE * one, torch.zeros_like(one)
     )
 
 
-def botorch_model(n: int, dim: int, device: str = "cpu") -> SingleTaskGP:
+def botorch_model(x: Tensor, y: Tensor, lengthscale: Tensor) -> SingleTaskGP:
     """BoTorch's posterior of the negative values, which it maximises."""
-    x, y, lengthscale = data(n, dim, device)
-    kernel = ScaleKernel(MaternKernel(nu=2.5, ard_num_dims=dim))
+    kernel = ScaleKernel(MaternKernel(nu=2.5, ard_num_dims=x.shape[-1]))
     model = SingleTaskGP(x[0], -y[0, :, None], covar_module=kernel, outcome_transform=None)
     kernel.outputscale, kernel.base_kernel.lengthscale = 1.0, lengthscale
     model.likelihood.noise, model.mean_module.constant.data = NOISE, torch.zeros(()).to(x)
@@ -86,30 +84,35 @@ def our_minima(posterior: Surrogate, paths: Paths, search: Search, seed: int) ->
 
 def draw_ours(n: int, dim: int, count: int, device: str) -> Callable[[int], object]:
     """The factorisation and the draw."""
-    return lambda seed: our_paths(surrogate(n, dim, device), count, seed)
+    known = data(n, dim, device)
+    return lambda seed: our_paths(surrogate(*known), count, seed)
 
 
 def draw_ours_as_botorch(n: int, dim: int, count: int, device: str) -> Callable[[int], object]:
     """The same with as many features as BoTorch has."""
-    return lambda seed: our_paths(surrogate(n, dim, device), count, seed, 1024)
+    known = data(n, dim, device)
+    return lambda seed: our_paths(surrogate(*known), count, seed, 1024)
 
 
 def draw_botorch(n: int, dim: int, count: int, device: str) -> Callable[[int], object]:
     """The same with ``draw_matheron_paths``."""
     from botorch.sampling.pathwise import draw_matheron_paths
 
+    known = data(n, dim, device)
+
     def draw(seed: int) -> object:
         with torch.no_grad():
-            return draw_matheron_paths(botorch_model(n, dim, device), torch.Size([count]))
+            return draw_matheron_paths(botorch_model(*known), torch.Size([count]))
 
     return draw
 
 
 def batch_ours(n: int, dim: int, count: int, device: str) -> Callable[[int], object]:
     """Factorisation, draw, and the minimum of each function."""
+    known = data(n, dim, device)
 
     def batch(seed: int) -> object:
-        posterior = surrogate(n, dim, device)
+        posterior = surrogate(*known)
         paths = our_paths(posterior, count, seed)
         space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(dim)])
         return our_minima(posterior, paths, default_search(space, confined=False), seed)
@@ -122,10 +125,12 @@ def batch_botorch(n: int, dim: int, count: int, device: str) -> Callable[[int], 
     from botorch.acquisition.thompson_sampling import PathwiseThompsonSampling
     from botorch.optim import optimize_acqf
 
+    known = data(n, dim, device)
+
     def batch(seed: int) -> object:
         torch.manual_seed(seed)
         bounds = torch.stack([torch.zeros(dim), torch.ones(dim)]).double().to(device)
-        utility = PathwiseThompsonSampling(botorch_model(n, dim, device))
+        utility = PathwiseThompsonSampling(botorch_model(*known))
         return optimize_acqf(utility, bounds, q=count, num_restarts=10, raw_samples=512)
 
     return batch
