@@ -83,8 +83,10 @@ CASES = {
 }
 #: Regret is drawn from here on: several of the optima are corners, which are met exactly.
 _LEAST = 1e-6
-#: Cases side by side in the plot.
+#: Cases side by side in the plot; a color for each strategy, a style for each mode.
 _ACROSS = 6
+_COLORS = {"TS": "tab:blue", "RAND": "tab:gray", "EI": "tab:orange", "HTS": "tab:green"}
+_STYLES = {"asy": "-", "syn": "--", "seq": ":"}
 
 
 def park2() -> Problem:
@@ -306,10 +308,10 @@ def draw(axes: Any, method: str, steps: Tensor, regret: Tensor) -> None:
     shown = regret.isfinite().all(0)
     steps, regret = steps[shown], regret[:, shown]
     mean, error = regret.mean(0), regret.std(0) / len(regret) ** 0.5
-    style = "--" if method.startswith("syn") else "-"
-    line = axes.plot(steps, mean.clamp(min=_LEAST), label=method, ls=style)[0]
+    mode, color = method[:3], _COLORS[method[3:]]
+    axes.plot(steps, mean.clamp(min=_LEAST), _STYLES[mode], label=method, color=color)
     low, high = ((mean + sign * error).clamp(min=_LEAST) for sign in (-1, 1))
-    axes.fill_between(steps, low, high, alpha=0.12, color=line.get_color())
+    axes.fill_between(steps, low, high, alpha=0.12, color=color)
     axes.set(yscale="log")
 
 
