@@ -184,21 +184,27 @@ def run_all(
     """Every method's runs as they are done, those of one worker last.
 
     In the time of many workers one makes few evaluations, and is compared at as many as the others
-    make; so it goes on until it has made as many as the slowest of them. What is kept in the folder
-    is not run again.
+    make; so it goes on when the time is over until it has made as many as the slowest of them. What
+    is kept in the folder is not run again.
     """
     made: list[int] = []
     for name, method in sorted(of.items(), key=lambda item: item[1].workers == 1):
         alone = method.workers == 1 and bool(made)
-        ends: dict[str, Any] = {"horizon": horizon}
-        if alone:
-            ends = {"horizon": math.inf, "budget": min(made)}
-        done = kept(keep, name) or run(case, method, **ends, **options)
+        done = kept(keep, name)
+        if done is None and alone:
+            # The times of a run's trials are the same whatever is evaluated.
+            in_time = run(
+                case, replace(method, strategy=RandomSearch()), horizon=horizon, **options
+            )
+            budget = max(min(made), in_time.truth.shape[1])
+            done = run(case, method, horizon=math.inf, budget=budget, **options)
+        elif done is None:
+            done = run(case, method, horizon=horizon, **options)
         if keep is not None:
             keep.mkdir(exist_ok=True)
             done.save(keep / f"{name}.npz")
         if not alone:
-            made.append(int(done.evaluations.min()))
+            made.append(done.truth.shape[1])
         yield name, done
 
 
@@ -219,8 +225,12 @@ def interval(values: Tensor) -> tuple[float, float, float]:
 
 
 def summarise(name: str, done: dict[str, Simulation], horizon: float) -> list[dict[str, Any]]:
-    """A row for each method: evaluations, regret in time, regret at as many evaluations."""
-    fewest = min(int(result.evaluations.min()) for result in done.values())
+    """A row for each method: evaluations, regret in time, regret at as many evaluations.
+
+    Every run of a method has as many evaluations as the fastest one makes in the time; what a
+    slower one makes after it counts for the last figure only.
+    """
+    fewest = min(result.truth.shape[1] for result in done.values())
     at_the_end = {
         method: result.regret_at(torch.tensor([horizon]).double())[:, 0]
         for method, result in done.items()
@@ -231,7 +241,7 @@ def summarise(name: str, done: dict[str, Simulation], horizon: float) -> list[di
         row: dict[str, Any] = {
             "case": name,
             "method": method,
-            "evaluations": float(result.evaluations.double().mean()),
+            "evaluations": float((result.told <= horizon).sum(-1).double().mean()),
             "regret_in_time": written(in_time),
             f"regret_after_{fewest}": written(at_equal),
             "asy-syn_in_time": "",
@@ -286,10 +296,9 @@ def paint(curves: dict[str, dict[str, Simulation]], horizons: dict[str, float], 
         above, below = panels[2 * row][column], panels[2 * row + 1][column]
         times = torch.linspace(0, horizons[name], 101).double()[5:]
         for method, result in done.items():
-            seen = int(result.evaluations.min())
-            counted = torch.arange(1, seen + 1)
+            counted = torch.arange(1, result.truth.shape[1] + 1)
             draw(above, method, times, result.regret_at(times))
-            draw(below, method, counted, result.regret[:, :seen])
+            draw(below, method, counted, result.regret)
         above.set(title=name, xlabel="simulated time")
         below.set(xlabel="completed evaluations")
         if column == 0:
