@@ -4,6 +4,7 @@ Everything is paired: the runs of a seed have the same problem, noise and initia
 are compared seed by seed. All functions take the rows that `regrets` made.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,7 +47,9 @@ def regrets(rows: pd.DataFrame) -> pd.DataFrame:
     )
     filled = found.groupby(RUN, sort=False)[["overhead_s", "evaluated_s"]].ffill().fillna(0.0)
     found[["overhead_s", "evaluated_s"]] = filled
-    start = found[found["evaluation"] == found["design"]]
+    # With several workers some results of other proposals come before the design is complete.
+    alone = found["clock"].isna()
+    start = found[(found["evaluation"] == found["design"]) & (alone | ~alone.any())]
     scale = start.replace({"simple": {np.inf: np.nan}}).groupby(["problem", "seed"])["simple"].max()
     keys = pd.MultiIndex.from_frame(found[["problem", "seed"]])
     return found.assign(
@@ -128,10 +131,14 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def relative(rows: pd.DataFrame, measure: str = "simple") -> pd.DataFrame:
-    """`final` as a share of what the initial design leaves, no smaller than `NEGLIGIBLE`."""
+    """`final` as a share of what the initial design leaves, no smaller than `NEGLIGIBLE`.
+
+    Where the design has the best value that is known, so has every method.
+    """
     scale = rows.groupby(["problem", "seed"])["scale"].first()
     table = final(rows, measure)
-    return table.div(scale.reindex(table.index), axis=0).clip(lower=NEGLIGIBLE)
+    share = table.div(scale.reindex(table.index), axis=0)
+    return share.mask(table == 0, NEGLIGIBLE).clip(lower=NEGLIGIBLE)
 
 
 def compared(rows: pd.DataFrame, reference: str, measure: str = "simple") -> pd.DataFrame:
@@ -187,13 +194,19 @@ def ranks(rows: pd.DataFrame, measure: str = "simple") -> pd.DataFrame:
 
     Ranks are taken among the methods for every seed, ties shared, and averaged over the seeds.
     """
-    return relative(rows, measure).rank(axis=1).groupby(level="problem").mean()
+    ranked = relative(rows, measure).rank(axis=1).groupby(level="problem").mean()
+    return ranked.dropna(how="all")  # no method has a value there
 
 
 def critical_difference(problems: int, methods: int) -> float:
     """Average ranks that differ by less are not told apart (Nemenyi; Demšar 2006, JMLR 7)."""
-    spread = stats.studentized_range.ppf(CONFIDENCE, methods, np.inf) / np.sqrt(2)
-    return float(spread * np.sqrt(methods * (methods + 1) / (6 * problems)))
+    spread = stats.studentized_range.ppf(CONFIDENCE, methods, np.inf)
+    return float(spread * _rank_error(problems, methods))
+
+
+def _rank_error(problems: int, methods: int) -> float:
+    """The standard error of an average rank, of which the studentized range is one of."""
+    return math.sqrt(methods * (methods + 1) / (12 * problems))
 
 
 def friedman(table: pd.DataFrame) -> float:
@@ -207,11 +220,14 @@ def friedman(table: pd.DataFrame) -> float:
 
 
 def nemenyi(table: pd.DataFrame) -> pd.DataFrame:
-    """The p-values of Nemenyi's test of every pair of methods, from a table of `ranks`."""
-    from scikit_posthocs import posthoc_nemenyi_friedman
+    """The p-values of Nemenyi's test of every pair of methods, from a table of `ranks`.
 
-    found: pd.DataFrame = posthoc_nemenyi_friedman(table.reset_index(drop=True))
-    return found
+    Of the ranks as they are, whose differences the critical one is compared with.
+    """
+    average = table.mean().to_numpy()
+    apart = np.abs(average[:, None] - average) / _rank_error(*table.shape)
+    p = stats.studentized_range.sf(apart, table.shape[1], np.inf)
+    return pd.DataFrame(p, table.columns, table.columns)
 
 
 def to_target(rows: pd.DataFrame, targets: Sequence[float]) -> pd.DataFrame:

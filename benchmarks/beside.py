@@ -1,7 +1,6 @@
 """Methods that were measured apart, in one file: what they have in common makes them comparable."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +13,51 @@ from gpbo.errors import InvalidData
 
 from . import table
 
+#: A run: method, problem, seed.
+Run = tuple[str, str, int]
+#: Where it was measured.
+Place = Mapping[str, Any]
+
 #: What the header says of where runs were measured.
 _WHERE = ("commit", "date", "processor", "cores")
 #: Designs that differ by more are not the same; another processor rounds in other places.
 _SAME = 1e-9
 
 
-def origin(header: Mapping[str, Any], methods: Iterable[str], count: int) -> dict[str, Any]:
-    """So many runs of these methods, and where they were measured."""
-    return {"methods": sorted(methods), "count": count} | {name: header[name] for name in _WHERE}
+def place(header: Mapping[str, Any]) -> Place:
+    """Where a file's own runs were measured; of runs of which nothing is known, so much."""
+    return {name: header.get(name, "unknown") for name in _WHERE}
 
 
-def origins(header: Mapping[str, Any], counts: Counter[str]) -> list[dict[str, Any]]:
-    """Where these runs of a file, so many of each method, were measured: there, or elsewhere."""
-    found, left = [], Counter(counts)
-    for where in (
-        *header.get("peers_from", []),
-        {**header, "methods": counts, "count": counts.total()},
-    ):
-        methods = sorted(method for method in where["methods"] if left[method] > 0)
-        taken = Counter[str]()
-        for method in methods:
-            taken[method] = min(left[method], where["count"] - taken.total())
-        left -= taken
-        found.append(origin(where, +taken, taken.total()))
-    return [each for each in found if each["count"] > 0]
+def places(header: Mapping[str, Any], runs: Iterable[Run]) -> dict[Run, Place]:
+    """Where each of these runs of a file was measured."""
+    elsewhere = {
+        (method, problem, seed): place(each)
+        for each in header.get("peers_from", [])
+        for method, problems in each["runs"].items()
+        for problem, seeds in problems.items()
+        for seed in seeds
+    }
+    return {run: elsewhere.get(run, place(header)) for run in runs}
+
+
+def elsewhere(measured: Mapping[Run, Place], header: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a header says of runs that were not measured where the others were, whatever the day."""
+    here, found = {**place(header), "date": None}, []
+    for there, runs in _grouped(measured).items():
+        if {**dict(there), "date": None} != here:
+            methods: dict[str, dict[str, list[int]]] = {}
+            for method, problem, seed in sorted(runs):
+                methods.setdefault(method, {}).setdefault(problem, []).append(seed)
+            found.append({**dict(there), "runs": methods})
+    return found
+
+
+def _grouped(measured: Mapping[Run, Place]) -> dict[tuple[tuple[str, Any], ...], list[Run]]:
+    groups: dict[tuple[tuple[str, Any], ...], list[Run]] = {}
+    for run, there in measured.items():
+        groups.setdefault(tuple(there.items()), []).append(run)
+    return groups
 
 
 def joined(kept: Path, results: Path) -> tuple[pa.Table, dict[str, Any]]:
@@ -63,16 +82,13 @@ def joined(kept: Path, results: Path) -> tuple[pa.Table, dict[str, Any]]:
     ours, theirs = (_only(part, shared) for part in (ours, theirs))
     _refuse_other_designs(ours.to_pandas(), theirs.to_pandas(), results)
     both = pa.concat_tables([ours, theirs])
-    before = {method for each in header.get("peers_from", []) for method in each["methods"]}
+    measured = places(header, runs_of(ours)) | places(other, runs_of(theirs))
     return both, {
         **header,
         "seeds": shared["seed"],
         "methods": [*header["methods"], *other["methods"]],
         "versions": dict(sorted((other["versions"] | header["versions"]).items())),
-        "peers_from": [
-            *origins(header, _runs(ours, before)),
-            *origins(other, _runs(theirs, set(other["methods"]))),
-        ],
+        "peers_from": elsewhere(measured, header),
     }
 
 
@@ -86,10 +102,11 @@ def _only(runs: pa.Table, shared: Mapping[str, list[Any]]) -> pa.Table:
     return runs
 
 
-def _runs(runs: pa.Table, methods: Set[str]) -> Counter[str]:
-    """How many there are of each of these methods."""
-    every = runs.group_by(["problem", "method", "seed"]).aggregate([])["method"].to_pylist()
-    return Counter(method for method in every if method in methods)
+def runs_of(rows: pa.Table) -> list[Run]:
+    """The runs of a file."""
+    names = ["method", "problem", "seed"]
+    every = rows.group_by(names).aggregate([]).select(names).to_pydict()
+    return list(zip(*every.values(), strict=True))
 
 
 def _refuse_other_designs(ours: pd.DataFrame, theirs: pd.DataFrame, results: Path) -> None:

@@ -73,9 +73,7 @@ def _suite_command(name: str) -> Callable[..., None]:
         fresh: Annotated[bool, typer.Option(help="Forget what was measured before.")] = False,
     ) -> None:
         run = _asked(name, seeds, budget, method, problem, peers, processes, output)
-        if fresh:
-            run.clear()
-        _measure(replace(run, peers_from=peers_from))
+        _measure(replace(run, peers_from=peers_from, fresh=fresh))
 
     return run
 
@@ -263,8 +261,8 @@ def check(
     suite = replace(suite, methods=suites.SEQUENTIAL)
     folder = _folder("--output", output) / "smoke"
     kept = _folder("--stored", stored or RESULTS)
-    run = Run(suite, suite.methods, folder, _count(processes))
-    run.clear()  # the gate is about the code as it is now
+    # Measured anew: the gate is about the code as it is now.
+    run = Run(suite, suite.methods, folder, _count(processes), fresh=True)
     smoke = run.execute(lambda done, count, unit, failure: typer.echo(f"{done}/{count}"))
     if update:
         gate.keep(smoke, kept)

@@ -78,7 +78,10 @@ def against_clock(rows: pd.DataFrame) -> Figure:
     """Median regret and its quartiles at every time of the simulated clock, problem by problem."""
 
     def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any]) -> None:
-        times = np.linspace(0, own.groupby("seed")["clock"].max().min(), 120)
+        end = own.groupby("seed")["clock"].max().min()
+        if np.isnan(end):
+            return
+        times = np.linspace(0, end, 120)
         _band(axes, times, analysis.at_time(own, times, "clock").to_numpy().T, look)
 
     return _grid(rows, paint, "simulated time, in evaluations of mean length", "simple regret")
@@ -99,7 +102,8 @@ def _band(axes: Axes, x: np.ndarray, runs: np.ndarray, look: dict[str, Any]) -> 
         color=look["color"],
         lw=0,
     )
-    axes.set_yscale("log")
+    if shown.any():
+        axes.set_yscale("log")
 
 
 def _grid(
@@ -117,7 +121,7 @@ def _grid(
     figure.set_layout_engine("constrained")
     panels = figure.subplots(lines, columns, squeeze=False).flat
     looks = style(list(methods))
-    for axes, problem in zip(panels, problems, strict=False):
+    for problem, axes in zip(problems, panels, strict=False):
         for method, own in rows[rows["problem"] == problem].groupby("method", sort=False):
             paint(axes, own, {**looks[method], "label": method})
         axes.set_title(problem, fontsize="medium")

@@ -7,6 +7,7 @@ more than `WORSE`.
 """
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -115,10 +116,17 @@ def compare_regret(found: pd.DataFrame, stored: pd.DataFrame) -> list[Finding]:
     """The regret of every method against what was stored, paired by problem and seed.
 
     `random` and `sobol` do not depend on the engine: where their values changed, the problems did.
+    A method that is not there any more is lost, and so is one of which more runs ended early.
     """
     now, then = (analysis.relative(analysis.regrets(rows)) for rows in (found, stored))
+    failed, failed_then = map(_failed, (found, stored))
     findings, names, tests = [], [], []
-    for method in now.columns.intersection(then.columns):
+    for method in then.columns:
+        if failed.get(method, len(then)) > failed_then[method]:
+            ended = f"runs of {method} that ended early"
+            findings.append(Finding(ended, failed_then[method], failed.get(method, math.nan), True))
+        if method not in now.columns:
+            continue
         pair = pd.concat([now[method], then[method]], axis=1, keys=["now", "then"]).dropna()
         loss = np.log(pair["now"]) - np.log(pair["then"])
         if method in ("random", "sobol"):
@@ -133,6 +141,12 @@ def compare_regret(found: pd.DataFrame, stored: pd.DataFrame) -> list[Finding]:
         lost = p < _ALARM and ratio > WORSE
         findings.append(Finding(f"regret of {method} on smoke", 1.0, ratio, lost))
     return findings
+
+
+def _failed(rows: pd.DataFrame) -> dict[str, int]:
+    """How many runs of every method ended early."""
+    runs = rows.groupby(analysis.RUN)["failure"].first().notna()
+    return {str(name): int(count) for name, count in runs.groupby("method").sum().items()}
 
 
 def _holm(tests: list[float]) -> list[float]:

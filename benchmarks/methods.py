@@ -32,6 +32,7 @@ class OwnMethod(Protocol):
 
     Attributes:
         slow: Whether it fits the hyperparameters by a chain.
+        clocked: Whether several workers run on a simulated clock.
     """
 
     @property
@@ -39,6 +40,9 @@ class OwnMethod(Protocol):
 
     @property
     def slow(self) -> bool: ...
+
+    @property
+    def clocked(self) -> bool: ...
 
     def run(self, case: Case, seeds: Sequence[int]) -> list[Trace]:
         """A trace for each of these consecutive seeds."""
@@ -59,6 +63,11 @@ class Method:
     model: Model | None = None
     workers: int = 1
     mode: Literal["async", "sync"] = "async"
+
+    @property
+    def clocked(self) -> bool:
+        """Whether several workers run on a simulated clock."""
+        return self.workers > 1
 
     @property
     def slow(self) -> bool:
@@ -104,6 +113,7 @@ class KandasamyMethod:
     name: str
     method: kandasamy.Method
     slow: bool = False
+    clocked: bool = True
 
     def run(self, case: Case, seeds: Sequence[int]) -> list[Trace]:
         """A trace for each of these consecutive seeds, the first of which is 0."""

@@ -23,7 +23,7 @@ from .report import Findings, Section
 #: A pair of comments, and what is between them.
 PLACE = re.compile(
     r"(?P<begin><!-- gpbo bench (?P<results>[\w-]+): (?P<wanted>[^>]*?) -->\n)"
-    r".*?(?P<end><!-- gpbo bench end -->)",
+    r"(?:(?!<!-- gpbo bench ).)*(?P<end><!-- gpbo bench end -->)",
     re.DOTALL,
 )
 

@@ -1,6 +1,7 @@
 """Where and with what a figure was measured, saved beside the figure."""
 
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -69,10 +70,18 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str:
-    """Of the checkout that this file is in; an installed package is in none."""
+    """Of the checkout that this file is in, and what was changed since of the code.
+
+    An installed package is in none.
+    """
     root = Path(__file__).resolve().parent.parent
     if not (root / "pyproject.toml").exists():
         return "unknown"
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
+    found = _git(root, "describe", "--always").strip() or "unknown"
+    changed = _git(root, "diff", "HEAD", "--", "*.py", "pyproject.toml")
+    return f"{found}-dirty-{hashlib.sha256(changed.encode()).hexdigest()[:6]}" if changed else found
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout

@@ -5,7 +5,7 @@ import html
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from . import analysis, figures, table
-from .suites import DEFAULT, Suite
+from .methods import METHODS
+from .suites import DEFAULT, Case, Suite
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1em }
@@ -48,7 +49,7 @@ class Findings:
     ) -> "Findings":
         """From the rows of a file. The reference is gpbo's default, or else the first method."""
         rows = analysis.regrets(rows)
-        several = rows.groupby("method")["clock"].transform(lambda clock: clock.notna().any())
+        several = rows["method"].isin([name for name, method in METHODS.items() if method.clocked])
         sequential, parallel = rows[~several], rows[several]
         known = list(sequential["method"].unique())
         reference = DEFAULT if DEFAULT in known or not known else known[0]
@@ -108,8 +109,9 @@ def measured_where(findings: Findings) -> Section:
         "a process of its own.",
     ]
     for earlier in header.get("peers_from", []):
+        count = sum(len(seeds) for one in earlier["runs"].values() for seeds in one.values())
         lines.append(
-            f"{earlier['count']} runs of {', '.join(earlier['methods'])}, and their seconds, are "
+            f"{count} runs of {', '.join(earlier['runs'])}, and their seconds, are "
             f"from commit {earlier['commit']}, {earlier['date']}; {earlier['processor']}, "
             f"{earlier['cores']} cores."
         )
@@ -264,6 +266,8 @@ def overhead_section(findings: Findings) -> Section:
     """Seconds of a proposal and its parts."""
     rows = pd.concat([findings.sequential, findings.parallel])
     found = analysis.overhead(rows)
+    if found.empty:
+        return "No proposal was made.", {}
     means = found.groupby("method")[["ask", "fit", "acquisition", "other"]].mean()
     together = found.groupby("method")["together"].max()
     lines = [
@@ -282,14 +286,17 @@ def parallel_section(findings: Findings) -> Section:
     for problem, own in rows.groupby("problem", sort=False):
         runs = own.groupby(["method", "seed"])
         time = runs["clock"].max().min()
-        fewest = int(own[own["status"] != "missing"].groupby(["method", "seed"]).size().min())
+        made = own[own["status"] != "missing"].groupby(["method", "seed"]).size()
+        if made.empty:  # all failed
+            continue
+        fewest = int(made.min())
         at = analysis.at_time(own, np.array([time]), "clock")[time].groupby("method").median()
         even = own[own["evaluation"] == fewest].groupby("method")["simple"].median()
         done = own[own["clock"] <= time].groupby(["method", "seed"]).size().groupby("method").mean()
         for method in own["method"].unique():
             lines.append(
-                [problem, f"`{method}`", number(time), number(done[method]), number(at[method]),
-                 fewest, number(even[method])]
+                [problem, f"`{method}`", number(time), number(done.get(method, 0)),
+                 number(at[method]), fewest, number(even[method])]
             )  # fmt: skip
     header = ["problem", "method", "time", "evaluations by then", "median regret then"]
     header += ["evaluations", "median regret after these"]
@@ -338,9 +345,9 @@ _ALONE: dict[str, Callable[[Findings], Section]] = {
 def sections(findings: Findings) -> dict[str, Section]:
     """All parts of a report, by title."""
     makers: dict[str, Callable[[Findings], Section]] = {"Measured": measured_where}
-    if not findings.sequential.empty:
+    if findings.sequential["truth"].notna().any():
         makers |= _ALONE
-    if not findings.parallel.empty:
+    if findings.parallel["truth"].notna().any():
         makers["Several workers"] = parallel_section
     makers |= {
         "Overhead": overhead_section,
@@ -350,12 +357,12 @@ def sections(findings: Findings) -> dict[str, Section]:
     return {title: make(findings) for title, make in makers.items()}
 
 
-def problem_section(suite: Suite) -> str:
-    """The problems of a suite."""
+def problem_section(cases: Sequence[Case]) -> str:
+    """The problems that were run, with the evaluations of each run."""
     lines = [
         [case.name, case.problem.dim, case.budget, number(case.problem.noise),
          f"{case.problem.optimum:.15g}" if case.optimum_known else "unknown", case.problem.citation]
-        for case in suite.cases
+        for case in cases
     ]  # fmt: skip
     return pipes(["problem", "d", "budget", "noise", "optimum", "from"], lines)
 
@@ -376,7 +383,11 @@ def write(results: Path, suite: Suite) -> tuple[Path, Path]:
         for name, figure in drawn.items():
             figure.savefig(folder / f"{name}.png", dpi=120)
             parts.append(f"![{name}](figures/{name}.png)")
-    parts += ["## Problems", problem_section(suite)]
+    budgets = rows.groupby("problem")["budget"].max().to_dict()
+    cases = [
+        replace(case, budget=budgets[case.name]) for case in suite.cases if case.name in budgets
+    ]
+    parts += ["## Problems", problem_section(cases)]
     text = "\n\n".join(parts) + "\n"
     markdown, page = results.with_name("report.md"), results.with_name("report.html")
     markdown.write_text(text)
@@ -388,7 +399,7 @@ def as_html(text: str, folder: Path) -> str:
     """Markdown as one HTML page that needs nothing else: pictures are inside."""
     from markdown_it import MarkdownIt
 
-    body = MarkdownIt("commonmark").enable("table").render(text)
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
 
     def inside(found: re.Match[str]) -> str:
         data = base64.b64encode((folder / found[1]).read_bytes()).decode()

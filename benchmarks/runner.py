@@ -7,10 +7,10 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ import pyarrow as pa
 from gpbo.errors import InvalidOption
 
 from . import table
-from .beside import origins
-from .methods import METHODS
+from .beside import elsewhere, place, places, runs_of
+from .methods import METHODS, KandasamyMethod
 from .record import machine
 from .suites import Suite
 from .trace import Trace
@@ -42,6 +42,7 @@ class Run:
         folder: Of this suite's results; peers' traces lie beside it.
         processes: How many units are measured at a time.
         peers_from: Results of an earlier run, whose traces of peers are taken over.
+        fresh: Whether to measure anew what is there, other than the traces of peers.
     """
 
     suite: Suite
@@ -49,6 +50,7 @@ class Run:
     folder: Path
     processes: int = 1
     peers_from: Path | None = None
+    fresh: bool = False
 
     @property
     def results(self) -> Path:
@@ -64,35 +66,41 @@ class Run:
         """Measure what is not there yet, and write all of it to one file.
 
         Raises:
-            InvalidOption: the folder has units of another commit.
+            InvalidOption: the folder has units of another commit, or of other versions.
             InvalidData: ``peers_from`` is no file of results.
         """
         header = self._header()
-        self._refuse_another_commit(header["commit"])
         if self.peers_from is not None:
-            header["peers_from"] = self._adopt_peers(self.peers_from)
+            self._adopt_peers(self.peers_from)
+        if self.fresh:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self.folder)
+        self._refuse_another(header)
         every = self.units
         left = [unit for unit in every if not self._path(unit).exists()]
         done = len(every) - len(left)
         for unit, traces in measured(left, self.processes):
             found = table.rows(self.suite.name, unit.case, traces)
-            table.write(self._path(unit), found, header)
+            kept = next((trace.measured for trace in traces if trace.measured), header)
+            table.write(self._path(unit), found, {**header, "measured": place(kept)})
             done += 1
             show(done, len(every), unit, next((t.failure for t in traces if t.failure), ""))
-        parts = [table.read_table(self._path(unit))[0] for unit in every]
-        table.write(self.results, pa.concat_tables(parts), header)
+        files = [table.read_table(self._path(unit)) for unit in every]
+        measured_at = {run: own["measured"] for rows, own in files for run in runs_of(rows)}
+        header["peers_from"] = elsewhere(measured_at, header)
+        table.write(self.results, pa.concat_tables([rows for rows, _ in files]), header)
         return self.results
 
-    def clear(self) -> None:
-        """Forget what was measured, other than the traces of peers."""
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.folder)
-
-    def _adopt_peers(self, results: Path) -> list[dict[str, Any]]:
-        """Take over the traces of peers; of which, how many, and where they were measured."""
-        found, header = table.read_table(results)
-        wanted = [trace for trace in table.traces(found) if trace.method in self.methods]
-        return origins(header, adopt_peer_traces(self.suite, wanted, self.folder.parent / _PEERS))
+    def _adopt_peers(self, results: Path) -> None:
+        """Take over the traces of peers, with where they were measured."""
+        rows, header = table.read_table(results)
+        measured_at = places(header, runs_of(rows))
+        wanted = [
+            replace(trace, measured=measured_at[trace.method, trace.problem, trace.seed])
+            for trace in table.traces(rows)
+            if trace.method in self.methods
+        ]
+        adopt_peer_traces(self.suite, wanted, self.folder.parent / _PEERS)
 
     def _path(self, unit: Unit) -> Path:
         return self.folder / _UNITS / unit.file
@@ -108,14 +116,16 @@ class Run:
             "threads_per_process": 1,
         }
 
-    def _refuse_another_commit(self, commit: str) -> None:
+    def _refuse_another(self, header: Mapping[str, Any]) -> None:
         for path in sorted((self.folder / _UNITS).glob("*.parquet"))[:1]:
-            other = table.read_table(path)[1]["commit"]
-            if other != commit:
-                raise InvalidOption(
-                    f"--output={self.folder.parent}: has results of commit {other}, and this is "
-                    f"{commit}: expected another folder, or --fresh to measure all anew"
-                )
+            other = table.read_table(path)[1]
+            for name in ("commit", "versions"):
+                if other[name] != header[name]:
+                    raise InvalidOption(
+                        f"--output={self.folder.parent}: has results of {name} {other[name]}, and "
+                        f"this is {header[name]}: expected another folder, or --fresh to measure "
+                        "all anew"
+                    )
 
 
 def measured(work: Sequence[Unit], processes: int) -> Iterator[tuple[Unit, list[Trace]]]:
@@ -192,11 +202,16 @@ def chosen_methods(suite: Suite, wanted: Sequence[str], peers: Sequence[str]) ->
     """The names of the methods to run: those wanted, by default the suite's and then all peers.
 
     Raises:
-        InvalidOption: there is no such method.
+        InvalidOption: there is no such method, or it is one of another suite's problems.
     """
     names = list(wanted) or [*suite.methods, *peers]
+    own = [
+        name
+        for name, method in METHODS.items()
+        if suite.name == "kandasamy" or not isinstance(method, KandasamyMethod)
+    ]
     for name in names:
-        if name not in METHODS and name not in peers:
-            known = ", ".join([*METHODS, *peers])
+        if name not in own and name not in peers:
+            known = ", ".join([*own, *peers])
             raise InvalidOption(f"--method={name}: expected one of {known}")
     return tuple(dict.fromkeys(names))

@@ -31,8 +31,8 @@ SCHEMA = pa.schema(
 
 #: What a row of the report shows: its name, and the measures of gpbo and of BoTorch.
 _SIDES = {
-    ("suggestion", "one suggestion, NUTS (warm); BoTorch: MAP"): ("gpbo_s", "botorch_map_s"),
-    ("sampling", "hyperparameters by NUTS, cold"): ("cold_s", "botorch_s"),
+    ("suggestion", "one suggestion over draws (warm); BoTorch: MAP"): ("gpbo_s", "botorch_map_s"),
+    ("sampling", "hyperparameters drawn, cold; BoTorch by NUTS"): ("cold_s", "botorch_s"),
     ("sampling", "the same, warm; BoTorch has no warm start"): ("warm_s", "botorch_s"),
 }
 

@@ -1,5 +1,6 @@
 """Runs of gpbo timed part by part, and the traces that they leave."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -161,7 +162,10 @@ class Done:
                 for each in (self.values, self.truth)
             )
             params = problem.space.decode(self.points[row, :count])
-            places = [strategy.recommended.get((seed, n)) for n in range(1, count + 1)]
+            completed = [n for n, value in enumerate(values) if value is not None]
+            results = itertools.accumulate(value is not None for value in values)
+            best = [strategy.recommended.get((seed, number)) for number in results]
+            places = [None if at is None else completed[at] for at in best]
             ended = timed_out or count == case.budget
             trace = Trace(
                 method=method,

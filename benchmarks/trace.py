@@ -57,6 +57,7 @@ class Trace:
         recommended_truth: The noiseless values there; None likewise.
         together: How many runs advanced in one batch.
         versions: Of the method's packages.
+        measured: Commit, date and machine, of a run that was kept; empty if that of the others.
         failure: Why the run ended early; None if it did not.
     """
 
@@ -78,6 +79,7 @@ class Trace:
     recommended_truth: tuple[float | None, ...] = ()
     together: int = 1
     versions: Mapping[str, str] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
     failure: str | None = None
 
     def __post_init__(self) -> None:

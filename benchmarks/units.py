@@ -6,7 +6,6 @@ A unit is plain data, so that another process can do it.
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +16,11 @@ from gpbo.design import sobol
 from gpbo.problems import Problem
 
 from . import suites
+from .beside import place
 from .estimators import TuningProblem
 from .methods import METHODS
 from .peers import PEERS, installed, run_peer
+from .record import machine
 from .suites import Case, Suite
 from .trace import Evaluate, Evaluation, Params, Trace
 
@@ -44,7 +45,8 @@ class Unit:
     def file(self) -> str:
         """The name of the file that keeps it."""
         seeds = f"{self.seeds[0]}" if len(self.seeds) == 1 else f"{self.seeds[0]}-{self.seeds[-1]}"
-        return f"{self.problem}--{self.method}--{self.budget}--{seeds}.parquet"
+        method = self.method if self.method in METHODS else _versioned(self.method)
+        return f"{self.problem}--{method}--{self.budget}--{seeds}.parquet"
 
     @property
     def case(self) -> Case:
@@ -115,9 +117,10 @@ def objective(case: Case, problem: Problem, seed: int) -> Evaluate:
 def kept_peer_trace(case: Case, peer: str, seed: int, folder: str) -> Trace:
     """The trace of a peer: the kept one of this version, problem and seed, or else a new one."""
     key = _fingerprint(case, *_start(case, seed))
-    path = _kept_at(Path(folder), case, peer, seed, installed(PEERS[peer]) or {}, key)
+    path = _kept_at(Path(folder), case, _versioned(peer), seed, key)
     if path.exists():
-        return Trace.from_plain(json.loads(path.read_text()))
+        kept = Trace.from_plain(json.loads(path.read_text()))
+        return replace(kept, measured=kept.measured or place({}))
     problem = case.of([seed])
     trace = run_peer(
         peer,
@@ -129,20 +132,20 @@ def kept_peer_trace(case: Case, peer: str, seed: int, folder: str) -> Trace:
         problem=case.name,
         recommend_always=problem.noise > 0,
     )
-    if trace.versions:  # without, it did not even start: nothing to keep
+    trace = replace(trace, measured=place(machine()))
+    if trace.versions and trace.failure is None:  # what failed may have been the machine's fault
         _keep(path, trace)
     return trace
 
 
-def adopt_peer_traces(suite: Suite, traces: Iterable[Trace], folder: Path) -> Counter[str]:
-    """Keep peers' traces that were read from results of an earlier run; how many of each.
+def adopt_peer_traces(suite: Suite, traces: Iterable[Trace], folder: Path) -> None:
+    """Keep peers' traces that were read from results of an earlier run.
 
     Those of other seeds, another budget or another initial design than the suite's, and failures,
     are left out; one of another version of the peer is kept, and not found when the installed
     version is run.
     """
     cases = {case.name: case for case in suite.cases}
-    adopted: Counter[str] = Counter()
     for trace in traces:
         case = cases.get(trace.problem)
         wanted = trace.method in PEERS and trace.seed < suite.seeds
@@ -151,9 +154,8 @@ def adopt_peer_traces(suite: Suite, traces: Iterable[Trace], folder: Path) -> Co
         design, values = _start(case, trace.seed)
         if _rounded(trace.values[: len(design)]) == values:
             key = _fingerprint(case, design, values)
-            _keep(_kept_at(folder, case, trace.method, trace.seed, trace.versions, key), trace)
-            adopted[trace.method] += 1
-    return adopted
+            peer = _versioned(trace.method, trace.versions)
+            _keep(_kept_at(folder, case, peer, trace.seed, key), trace)
 
 
 def _start(case: Case, seed: int) -> tuple[list[Params], list[str]]:
@@ -162,11 +164,15 @@ def _start(case: Case, seed: int) -> tuple[list[Params], list[str]]:
     return design, _rounded([evaluate(p, n).value for n, p in enumerate(design)])
 
 
-def _kept_at(
-    folder: Path, case: Case, peer: str, seed: int, versions: Mapping[str, str], key: str
-) -> Path:
-    main = "-".join(versions.get(PEERS[peer].distributions[0], "unknown").split())
-    return folder / f"{peer}-{main}" / f"{case.name}-{key}" / f"seed-{seed}.json"
+def _versioned(peer: str, versions: Mapping[str, str] | None = None) -> str:
+    """A peer's name with a version of its package, by default the installed one."""
+    found = installed(PEERS[peer]) or {} if versions is None else versions
+    main = "-".join(found.get(PEERS[peer].distributions[0], "unknown").split())
+    return f"{peer}-{main}"
+
+
+def _kept_at(folder: Path, case: Case, peer: str, seed: int, key: str) -> Path:
+    return folder / peer / f"{case.name}-{key}" / f"seed-{seed}.json"
 
 
 def _keep(path: Path, trace: Trace) -> None:

@@ -123,6 +123,38 @@ def test_friedman_s_test_is_scipy_s() -> None:
     assert (np.diag(pairs) == 1).all()
 
 
+def test_pairs_are_told_apart_where_their_ranks_differ_by_the_critical_difference() -> None:
+    ranks = pd.DataFrame(np.random.default_rng(0).random((7, 4)) * 4, columns=list("abcd"))
+    ranks["a"] = ranks["b"] - analysis.critical_difference(7, 4)
+    assert analysis.nemenyi(ranks).loc["a", "b"] == pytest.approx(0.05)
+
+
+def test_where_the_design_has_the_best_value_all_are_tied() -> None:
+    """With an unknown optimum that is the best value that is known: no regret is left to share."""
+    found = analysis.regrets(
+        rows(
+            *[trace(name, 0, [2.0, 5.0, 4.0]) for name in "abc"],
+            *[trace(name, 1, [9.0, 5.0, end]) for name, end in zip("abc", (3, 2, 4), strict=True)],
+            known=False,
+        )
+    )
+    assert analysis.relative(found).loc[("branin", 0)].tolist() == [analysis.NEGLIGIBLE] * 3
+    assert analysis.ranks(found).loc["branin"].tolist() == [2.0, 1.5, 2.5]
+
+
+def test_a_problem_on_which_all_methods_failed_has_no_ranks() -> None:
+    none = [trace(name, 0, [], problem="levy", budget=2, failure="x") for name in "ab"]
+    found = analysis.regrets(rows(*none, trace("a", 0, [9.0, 2.0]), trace("b", 0, [9.0, 3.0])))
+    assert analysis.ranks(found).index.tolist() == ["branin"]
+
+
+def test_what_the_design_leaves_is_told_by_methods_without_a_clock() -> None:
+    """With several workers the first results may be others' than the design's."""
+    slow = trace("c", 0, [20.0, 5.0, 2.0], clock=[1.0, 2.0, 3.0])
+    found = analysis.regrets(rows(trace("a", 0, [9.0, 8.0, 2.0]), slow))
+    assert found["scale"].unique().tolist() == [7.0]
+
+
 def test_the_interval_covers_the_median_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(3)
     hits = 0

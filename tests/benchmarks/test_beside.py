@@ -1,6 +1,5 @@
 """Runs that were measured apart: together only if they are of the same designs."""
 
-from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +9,7 @@ from typer.testing import CliRunner
 from gpbo.cli import app
 from gpbo.errors import InvalidData
 from gpbo_benchmarks import report, table
-from gpbo_benchmarks.beside import joined, origins
+from gpbo_benchmarks.beside import elsewhere, joined, places
 from tests.benchmarks.results import case, header, trace
 
 START = (5.0, 4.0)
@@ -39,12 +38,13 @@ def written(
 
 
 def test_all_runs_are_there_of_the_problems_and_seeds_that_both_have(tmp_path: Path) -> None:
-    here = {"methods": ["cmaes"], "commit": "old", "date": "2025", "processor": "two", "cores": 3}
+    runs = {"cmaes": {"branin": [*range(5)], "levy": [*range(5)]}}
+    there = {"runs": runs, "commit": "old", "date": "2025", "processor": "two", "cores": 3}
     kept = written(
         tmp_path / "kept.parquet",
         {"ei-map": 1.5, "cmaes": 3},
         range(5),
-        peers_from=[here | {"count": 10}],
+        peers_from=[there],
     )
     other = written(
         tmp_path / "other.parquet",
@@ -84,17 +84,14 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     joined(kept, written(tmp_path / "other.parquet", {"hebo": 1.0}, range(3), start=START))
 
 
-def test_what_was_measured_elsewhere_already_is_told_as_from_there() -> None:
-    there = {"methods": ["cmaes", "hebo"], "count": 7, "commit": "old"}
-    there |= {"date": "2025", "processor": "two", "cores": 3}
-    head = {**header(5), "peers_from": [there]}
-
-    def told(**counts: int) -> list[tuple[str, list[str], int]]:
-        return [(e["commit"], e["methods"], e["count"]) for e in origins(head, Counter(counts))]
-
-    assert told(cmaes=3, hebo=2) == [("old", ["cmaes", "hebo"], 5)]
-    assert told(hebo=4, ax=5) == [("old", ["hebo"], 4), ("abc", ["ax"], 5)]
-    assert told(hebo=9) == [("old", ["hebo"], 7), ("abc", ["hebo"], 2)]
-    assert told(ax=1) == [("abc", ["ax"], 1)]
-    head["peers_from"] = [there, {**there, "methods": ["hebo"], "commit": "older"}]
-    assert told(cmaes=2, hebo=6) == [("old", ["cmaes", "hebo"], 7), ("older", ["hebo"], 1)]
+def test_every_run_is_told_as_from_where_it_was_measured() -> None:
+    there = {"commit": "old", "date": "2025", "processor": "two", "cores": 3}
+    head = {**header(5), "peers_from": [{**there, "runs": {"hebo": {"levy": [1, 2]}}}]}
+    runs = [("hebo", "levy", 1), ("hebo", "levy", 3), ("hebo", "branin", 1), ("ax", "levy", 2)]
+    found = places(head, runs)
+    assert [found[run]["commit"] for run in runs] == ["old", "abc", "abc", "abc"]
+    assert elsewhere(found, head) == [{**there, "runs": {"hebo": {"levy": [1]}}}]
+    assert elsewhere(found, {**head, "date": "2027-01-01"}) == elsewhere(found, head)
+    (new,) = elsewhere(found, {**head, **there})
+    assert new["commit"] == "abc"
+    assert new["runs"] == {"ax": {"levy": [2]}, "hebo": {"branin": [1], "levy": [3]}}

@@ -79,3 +79,14 @@ def test_the_command_fails_on_a_loss_and_says_which(
     done = CliRunner().invoke(app, ["bench", "check", "--output", str(tmp_path / "check")])
     assert done.exit_code == int(lost)
     assert "16 Thompson points / BoTorch: 2, stored 1" in done.output
+
+
+def test_a_method_that_is_gone_or_fails_is_lost() -> None:
+    stored = runs(1.0)
+    now = stored.copy()
+    now.loc[(now["method"] == "ei-hmc") & (now["seed"] == 3), "failure"] = "it crashed"
+    lost = [str(f) for f in gate.compare_regret(now, stored) if f.lost]
+    assert lost == ["LOSS  runs of ei-hmc that ended early: 1, stored 0"]
+    gone = gate.compare_regret(stored[stored["method"] == "random"], stored)
+    assert [f.name for f in gone if f.lost] == ["runs of ei-hmc that ended early"]
+    assert not any(f.lost for f in gate.compare_regret(now, now))

@@ -101,6 +101,27 @@ def stored(results: Path, tmp_path: Path) -> Path:
     return folder
 
 
+def test_methods_that_fail_everywhere_are_told_of(tmp_path: Path) -> None:
+    """One with several workers stays one of these, though it has no clock."""
+    found = [
+        *[trace("ei-hmc", seed, [9.0, 8.0, 2.0]) for seed in range(2)],
+        *[
+            trace(name, s, [], budget=3, failure="<b>")
+            for name in ("ei-map-async4", "ax")
+            for s in (0, 1)
+        ],
+    ]
+    for kept in (found, found[2:], found[2:4]):
+        path = tmp_path / "trials.parquet"
+        table.write(path, table.rows("smoke", case(), kept), header(2))
+        markdown, page = report.write(path, suites.get("smoke"))
+        alone = markdown.read_text().partition("## Overhead")[0]
+        assert "ei-map-async4" not in alone
+        assert "| `ei-map-async4` | branin | 2 | <b> |" in markdown.read_text()
+        assert "<b>" not in page.read_text()
+        assert "| branin | 2 | 3 | 0 |" in markdown.read_text()
+
+
 PLACES = """# A package
 <!-- gpbo bench smoke: measured, ranks, figure regret -->
 old

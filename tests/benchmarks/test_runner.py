@@ -6,12 +6,13 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from gpbo.errors import InvalidOption
-from gpbo_benchmarks import suites, table
+from gpbo.errors import InvalidData, InvalidOption
+from gpbo_benchmarks import record, runner, suites, table, units
 from gpbo_benchmarks.runner import Run, chosen_methods, measured
 from gpbo_benchmarks.trace import Trace
 from gpbo_benchmarks.units import Unit
@@ -34,8 +35,8 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
         assert process.stdout.readline() == b"1/8 branin random\n"
         workers = psutil.Process(process.pid).children(recursive=True)
         process.kill()
-    units = tmp_path / "smoke" / "units"
-    kept = {path: path.stat().st_mtime_ns for path in units.glob("*.parquet")}
+    folder = tmp_path / "smoke" / "units"
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
     assert 1 <= len(kept) < 8
     assert not (tmp_path / "smoke" / "trials.parquet").exists()
     deadline = time.monotonic() + 60
@@ -91,12 +92,52 @@ def test_results_of_another_commit_are_not_mixed_in(tmp_path: Path) -> None:
     run = Run(SMOKE, ("sobol",), tmp_path / "smoke")
     unit = run.units[0]
     old = table.rows("smoke", unit.case, unit.measure())
-    table.write(tmp_path / "smoke" / "units" / unit.file, old, {"commit": "older"})
+    path = tmp_path / "smoke" / "units" / unit.file
+    table.write(path, old, {"commit": "older"})
     with pytest.raises(InvalidOption, match="has results of commit older, and this is"):
         run.execute(lambda *_: None)
-    run.clear()
-    assert not (tmp_path / "smoke").exists()
-    run.clear()
+    now = record.machine()
+    table.write(path, old, {**now, "versions": {**now["versions"], "torch": "1.0"}})
+    with pytest.raises(InvalidOption, match=r"results of versions .*'torch': '1.0'.*expected"):
+        run.execute(lambda *_: None)
+
+
+def test_traces_of_peers_keep_where_they_were_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the way: out of kept results, through a folder of traces, into results that are fresh."""
+    suite = replace(SMOKE, cases=SMOKE.cases[:1], seeds=2)
+    case = suite.cases[0]
+    old = tmp_path / "old.parquet"
+    traces = [
+        replace(trace, method="cmaes", versions={"cmaes": "9"})
+        for trace in Unit("smoke", case.name, "random", (0, 1), 7, "").measure()
+    ]
+    there = {"commit": "old", "date": "2025", "processor": "two", "cores": 3, "peers_from": []}
+    table.write(old, table.rows("smoke", case, traces), {**record.machine(), **there})
+    monkeypatch.setattr(units, "installed", lambda peer: {"cmaes": "9"})
+    monkeypatch.setattr(runner, "measured", lambda left, _: ((u, u.measure()) for u in left))
+
+    def peers_from(**options: Any) -> list[dict[str, Any]]:
+        run = Run(suite, ("random", "cmaes"), tmp_path / "out" / "smoke", **options)
+        header = table.read(run.execute(lambda *_: None))[1]
+        found: list[dict[str, Any]] = header["peers_from"]
+        return found
+
+    (place,) = peers_from(peers_from=old)
+    assert (place["commit"], place["runs"]) == ("old", {"cmaes": {case.name: [0, 1]}})
+    assert peers_from() == [place]
+    assert peers_from(fresh=True) == [place]
+
+
+def test_what_is_to_be_taken_over_is_read_before_anything_is_forgotten(tmp_path: Path) -> None:
+    kept = tmp_path / "smoke" / "trials.parquet"
+    kept.parent.mkdir()
+    kept.write_text("results")
+    run = Run(SMOKE, ("sobol",), kept.parent, peers_from=tmp_path / "typo.parquet", fresh=True)
+    with pytest.raises(InvalidData, match=r"typo\.parquet: expected results"):
+        run.execute(lambda *_: None)
+    assert kept.read_text() == "results"
 
 
 def test_methods_are_chosen_by_name() -> None:
@@ -104,3 +145,6 @@ def test_methods_are_chosen_by_name() -> None:
     assert chosen_methods(SMOKE, ["sobol", "ax", "sobol"], ["ax"]) == ("sobol", "ax")
     with pytest.raises(InvalidOption, match="--method=bogus: expected one of random, sobol, "):
         chosen_methods(SMOKE, ["bogus"], [])
+    with pytest.raises(InvalidOption, match="--method=asyTS: expected one of random, sobol, "):
+        chosen_methods(SMOKE, ["asyTS"], [])  # it is one of other problems
+    assert chosen_methods(suites.get("kandasamy"), ["asyTS"], []) == ("asyTS",)

@@ -23,6 +23,7 @@ class FakePeers:
         self.runs: list[int] = []
         self.version = "1.0"
         self.starts = True
+        self.failure: str | None = None
         monkeypatch.setattr(units, "run_peer", self.run)
         monkeypatch.setattr(units, "installed", lambda peer: {"cmaes": self.version})
 
@@ -52,6 +53,7 @@ class FakePeers:
             ask_s=(0.0,) * budget,
             evaluation_s=(0.0,) * budget,
             versions={"cmaes": self.version},
+            failure=self.failure,
         )
 
 
@@ -101,6 +103,14 @@ def test_a_peer_that_does_not_start_is_tried_again(peers: FakePeers, tmp_path: P
     assert peers.runs == [3, 3]
 
 
+def test_a_peer_that_failed_is_tried_again(peers: FakePeers, tmp_path: Path) -> None:
+    peers.failure = "no answer in time"
+    assert units.kept_peer_trace(BRANIN, "cmaes", 3, str(tmp_path)).failure == peers.failure
+    peers.failure = None
+    assert units.kept_peer_trace(BRANIN, "cmaes", 3, str(tmp_path)).failure is None
+    assert peers.runs == [3, 3]
+
+
 def test_traces_are_taken_over_from_kept_results_where_the_problem_is_the_same(
     peers: FakePeers, tmp_path: Path
 ) -> None:
@@ -122,11 +132,15 @@ def test_traces_are_taken_over_from_kept_results_where_the_problem_is_the_same(
     )
     moved = replace(suite, cases=(BRANIN, replace(other, shifted=False)))
     fewer = replace(moved, seeds=1)
-    assert units.adopt_peer_traces(fewer, table.traces(kept), tmp_path / "c").total() == 1
-    assert units.adopt_peer_traces(moved, table.traces(kept), tmp_path / "b").total() == 2
+    units.adopt_peer_traces(fewer, table.traces(kept), tmp_path / "c")
+    assert len([*(tmp_path / "c").rglob("*.json")]) == 1
+    place = {"commit": "old", "date": "2025", "processor": "two", "cores": 3}
+    found = [replace(trace, measured=place) for trace in table.traces(kept)]
+    units.adopt_peer_traces(moved, found, tmp_path / "b")
+    assert len([*(tmp_path / "b").rglob("*.json")]) == 2
     for seed in (0, 1):
         again = units.kept_peer_trace(BRANIN, "cmaes", seed, str(tmp_path / "b"))
-        assert again == replace(made[seed], params=({},) * 7)
+        assert again == replace(made[seed], params=({},) * 7, measured=place)
     assert peers.runs == []
     peers.version = "1.1"
     units.kept_peer_trace(BRANIN, "cmaes", 0, str(tmp_path / "b"))
