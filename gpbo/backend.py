@@ -44,7 +44,7 @@ def resolve_device(
     """
     if device == "auto":
         faster = any(results >= many and runs >= least for many, least in CROSSOVER)
-        return torch.device("cuda" if faster and torch.cuda.is_available() else "cpu")
+        device = "cuda" if faster and torch.cuda.is_available() else "cpu"
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
@@ -59,6 +59,9 @@ def resolve_device(
         )
     if resolved.type not in ("cpu", "cuda"):
         raise InvalidOption(f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:<index>'")
+    if resolved.type == "cuda" and resolved.index is None:
+        # Which one is the current one is another matter in each thread.
+        return torch.device("cuda", torch.cuda.current_device())
     return resolved
 
 
@@ -166,9 +169,15 @@ class Streams:
         return len(self._generators)
 
     def select(self, runs: Sequence[int]) -> "Streams":
-        """The streams of these runs; what they draw, they draw from the same generators."""
-        chosen = Streams([], self.device)
-        chosen._generators = [self._generators[run] for run in runs]
+        """The streams of these runs; what they draw, they draw from the same generators.
+
+        A run that is there twice, as padding (`gpbo.rows.bucket`), has its own numbers where it is
+        first, and any where it is repeated.
+        """
+        chosen, left = Streams([], self.device), dict(enumerate(self._generators))
+        chosen._generators = [
+            left.pop(run) if run in left else torch.Generator(device=self.device) for run in runs
+        ]
         return chosen
 
     def spawn(self) -> "Streams":

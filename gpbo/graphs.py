@@ -32,8 +32,8 @@ Step = Callable[Concatenate[State, Others], tuple[State, Output]]
 #: The work of a step on its buffers, which it overwrites; returns the output's tensors.
 Work = Callable[[list[Tensor]], list[Tensor]]
 
-#: A graph is let go of after so many others were begun since it was last used: a run begins a
-#: handful per iteration, so those of a shape that it has outgrown are gone some iterations later.
+#: A graph is let go of after so many stretches of replays without it: an iteration of a run has
+#: some, so those of a shape that it has outgrown are gone some iterations later.
 _IDLE = 32
 
 #: What a step may depend on besides tensors: another value is another step.
@@ -49,18 +49,32 @@ class Graph(Protocol):
         ...
 
 
+#: A process captures one graph at a time: to begin, torch waits for the device, which must not be
+#: done while another thread captures.
+_capturing = threading.Lock()
+#: By device: libraries keep memory for every stream that they were ever used on.
+_capture_streams: dict[torch.device, torch.cuda.Stream] = {}
+
+
 def record_on_cuda(work: Work, buffers: list[Tensor]) -> tuple[Graph, list[Tensor]]:
     """The work as a CUDA graph, and the tensors that it leaves its output in."""
-    with torch.cuda.device(buffers[0].device):
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
+    device = buffers[0].device
+    with _capturing, torch.cuda.device(device):
+        current = torch.cuda.current_stream()
+        if device not in _capture_streams:
+            _capture_streams[device] = torch.cuda.Stream()
+        stream = _capture_streams[device]
+        stream.wait_stream(current)
         with torch.cuda.stream(stream):
             work(buffers)
-        torch.cuda.current_stream().wait_stream(stream)
+        current.wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may go on: what they do on their streams is no part of the capture.
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            output = work(buffers)
+        try:
+            # Other threads may go on: what they do on their streams is no part of the capture.
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                output = work(buffers)
+        finally:
+            torch.cuda.set_stream(current)  # torch does not where the end of a capture fails
         return graph, output
 
 
@@ -84,6 +98,7 @@ def replayed(
     if device.type not in RECORDERS:
         yield step
         return
+    _shelf.begin()
     player = _Player(step)
     try:
         yield cast(Step[State, Others, Output], player)
@@ -209,8 +224,8 @@ class _Shelf:
         self._idle: dict[Hashable, tuple[int, _Recording]] = {}
         self._begun = 0
 
-    def take(self, key: Hashable) -> _Recording | None:
-        """The recording, for the caller alone."""
+    def begin(self) -> None:
+        """Count a stretch of replays, and let go of what was not used for too many."""
         with self._lock:
             self._begun += 1
             self._idle = {
@@ -218,6 +233,10 @@ class _Shelf:
                 for other, (last, recording) in self._idle.items()
                 if self._begun - last <= _IDLE
             }
+
+    def take(self, key: Hashable) -> _Recording | None:
+        """The recording, for the caller alone."""
+        with self._lock:
             found = self._idle.pop(key, None)
         return None if found is None else found[1]
 
@@ -233,8 +252,8 @@ class _Shelf:
 
 
 _shelf = _Shelf()
-#: Steps that could not be captured; they are called as they are from then on.
-_refused: set[Step[Any, ..., Any]] = set()
+#: What could not be captured; it is called as it is from then on.
+_refused: set[Hashable] = set()
 
 
 class _Player:
@@ -248,16 +267,24 @@ class _Player:
     def __call__(self, *arguments: Any) -> tuple[Any, Any]:
         leaves: list[Tensor] = []
         try:
-            key = self._step, _flatten(arguments, leaves)
+            key = self._step, torch.is_inference_mode_enabled(), _flatten(arguments, leaves)
         except _Opaque:
             return self._step(*arguments)
-        if key != self._key:
-            self.put_back()
-            self._recording, self._key = self._recorded(key, arguments), key
+        if key == self._key:
+            return self._played(arguments, leaves)
+        # The arguments may lie in the last recording's memory, which others have once it is back.
+        last = self._key, self._recording
+        self._recording, self._key = self._recorded(key, arguments), key
+        try:
+            return self._played(arguments, leaves)
+        finally:
+            _give(*last)
+
+    def _played(self, arguments: tuple[Any, ...], leaves: list[Tensor]) -> tuple[Any, Any]:
         return self._step(*arguments) if self._recording is None else self._recording(leaves)
 
     def _recorded(self, key: Hashable, arguments: tuple[Any, ...]) -> _Recording | None:
-        if self._step in _refused:
+        if key in _refused:
             return None
         found = _shelf.take(key)
         if found is not None:
@@ -268,7 +295,10 @@ class _Player:
             release()
             return None
         except RuntimeError as error:
-            _refused.add(self._step)
+            if "out of memory" in str(error):  # as the driver says it
+                release()
+                return None
+            _refused.add(key)
             logger.warning(
                 "%s cannot be captured in a CUDA graph and runs without one: %s",
                 self._step.__qualname__,
@@ -278,7 +308,13 @@ class _Player:
 
     def put_back(self) -> None:
         """Leave the recording to others."""
-        if self._recording is not None:
-            self._recording.forget()
-            _shelf.put(self._key, self._recording)
+        last = self._key, self._recording
         self._recording, self._key = None, None
+        _give(*last)
+
+
+def _give(key: Hashable, recording: _Recording | None) -> None:
+    """Put a recording on the shelf, if there is one."""
+    if recording is not None:
+        recording.forget()
+        _shelf.put(key, recording)

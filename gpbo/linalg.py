@@ -17,8 +17,10 @@ def cholesky(
     ``cholesky_inverse`` raise for the whole batch. Nothing here waits for the device.
     """
     factor, info = torch.linalg.cholesky_ex(matrix)
-    failed = info != 0
-    factor.diagonal(dim1=-2, dim2=-1).masked_fill_(failed[..., None], torch.nan)
+    diagonal = factor.diagonal(dim1=-2, dim2=-1)
+    # On CUDA the matrix may be NaN, and info 0 (https://github.com/pytorch/pytorch/issues/64818).
+    failed = (info != 0) | ~diagonal.isfinite().all(-1)
+    diagonal.masked_fill_(failed[..., None], torch.nan)
     return factor, ~failed
 
 

@@ -21,6 +21,8 @@ Part = Callable[[slice, slice], tuple[Tensor, ...]]
 _CPU_BYTES = 3 * 2**18
 _GPU_SHARE = 64
 
+#: A budget is not lowered any further for what comes later: the small calls are not the cause.
+_LEAST_BYTES = 2**20
 #: What is left of the budget of a device that once ran out of memory.
 _lowered: dict[torch.device, int] = {}
 
@@ -40,8 +42,9 @@ def in_parts(
     """What ``part`` makes of all runs and points, computed in parts that fit the budget.
 
     Whole runs as long as one fits, so that the points that are computed together do not depend
-    on how many runs there are. If the device runs out of memory all the same, its budget is
-    halved, for the rest of the process; the result stays the same up to roundings.
+    on how many runs there are. If the device runs out of memory all the same, what nobody uses is
+    let go of; if it does again, its budget is halved, for the rest of the process. The result stays
+    the same up to roundings.
 
     Args:
         bytes_each: What the largest temporary tensor takes per run and point.
@@ -49,19 +52,23 @@ def in_parts(
     Raises:
         torch.OutOfMemoryError: there is no room even for one point of one run.
     """
+    most, released = budget(device), False
     while True:
-        columns = min(max(1, budget(device) // max(1, bytes_each)), points)
-        rows = min(max(1, budget(device) // max(1, bytes_each * points)), runs)
+        columns = min(max(1, most // max(1, bytes_each)), points)
+        rows = min(max(1, most // max(1, bytes_each * points)), runs)
         try:
             return _assembled(part, runs, points, rows, columns)
         except torch.OutOfMemoryError:
-            if rows * columns <= 1 or _is_capturing(device):
+            if _is_capturing(device) or (released and rows * columns <= 1):
                 raise
         # Outside of the handler, where the tensors of the failed attempt are gone.
-        _lowered[device] = rows * columns * bytes_each // 2
-        logger.warning(
-            "out of memory on %s: %d bytes at once from now on", device, _lowered[device]
-        )
+        if released:
+            most = rows * columns * bytes_each // 2
+            _lowered[device] = max(most, _LEAST_BYTES)
+            logger.warning(
+                "out of memory on %s: %d bytes at once from now on", device, _lowered[device]
+            )
+        released = True
         release()
         if device.type == "cuda":
             torch.cuda.empty_cache()

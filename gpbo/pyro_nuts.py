@@ -89,7 +89,7 @@ def _one_run(
 
     state = torch.get_rng_state()
     try:
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # and not those of the GPUs
         kernel = NUTS(potential_fn=potential, full_mass=False, max_tree_depth=8)
         chain = MCMC(
             kernel,

@@ -1,7 +1,7 @@
 """Priors that users bring: any ``gpytorch`` prior, any ``torch`` or ``pyro`` distribution."""
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -39,20 +39,29 @@ class FromDistribution(Prior):
             raise InvalidOption(f"{distribution!r}: expected a prior of one number, not of many")
         self.distribution = _in_double_precision(distribution)
         self.positive = positive
-        self._support, self._transform = _support_of(self.distribution)
-        probe = self._transform(torch.linspace(-20.0, 20.0, 41, dtype=DTYPE))
-        if positive and not bool((probe >= 0).all()):
-            if self._support is not constraints.real:
-                raise InvalidOption(f"{distribution!r}: expected a prior on positive numbers")
-            self._support = constraints.positive
-            self._transform = biject_to(self._support)
+        self._copies: dict[torch.device, _Copy] = {}
+        support, transform = _support_of(self.distribution)
+        probe = transform(torch.linspace(-20.0, 20.0, 41, dtype=DTYPE))
+        self._cut_off = positive and not bool((probe >= 0).all())
+        if self._cut_off and support is not constraints.real:
+            raise InvalidOption(f"{distribution!r}: expected a prior on positive numbers")
+
+    def _on(self, device: torch.device) -> "_Copy":
+        """The distribution on a device, where its parameters have to be to meet numbers there."""
+        if device not in self._copies:
+            distribution = _in_double_precision(self.distribution, device)
+            support, transform = _support_of(distribution)
+            if self._cut_off:
+                support, transform = constraints.positive, biject_to(constraints.positive)
+            self._copies[device] = _Copy(distribution, support, transform)
+        return self._copies[device]
 
     def __repr__(self) -> str:
         return f"FromDistribution({self.distribution!r}, positive={self.positive})"
 
     def constrain(self, u: Float[Tensor, "k j"], dim: int) -> Float[Tensor, "k j"]:
         """The transform of the support."""
-        return self._transform(u)
+        return self._on(u.device).transform(u)
 
     def pull_back(
         self, u: Float[Tensor, "k j"], gradient: Float[Tensor, "k j"]
@@ -60,7 +69,7 @@ class FromDistribution(Prior):
         """The slope of the (log) natural value in ``u``, by autograd."""
         with torch.inference_mode(False), torch.enable_grad():
             leaf = u.clone().detach().requires_grad_()
-            natural = self._transform(leaf)
+            natural = self._on(u.device).transform(leaf)
             target = natural.log() if self.positive else natural
             (slope,) = torch.autograd.grad(target.sum(), leaf)
         return gradient * slope
@@ -71,16 +80,17 @@ class FromDistribution(Prior):
         Where the natural value overflows or rounds to the edge of an open support it is -inf: the
         distribution is not asked there, since it would raise for the whole batch.
         """
+        distribution, support, transform = self._on(u.device)
         with torch.inference_mode(False), torch.enable_grad():
             u = u.clone().detach()
-            natural = self._transform(u)
-            inside = self._support.check(natural) & torch.isfinite(natural)
+            natural = transform(u)
+            inside = support.check(natural) & torch.isfinite(natural)
             leaf = torch.where(inside, u, 0.0).requires_grad_()
-            natural = self._transform(leaf)
+            natural = transform(leaf)
             # A batch and an event of one number are axes of the argument or of the result.
-            shape = (-1, *self.distribution.batch_shape, *self.distribution.event_shape)
-            density = self.distribution.log_prob(natural.reshape(shape)).reshape(natural.shape)
-            density = density + self._transform.log_abs_det_jacobian(leaf, natural)
+            shape = (-1, *distribution.batch_shape, *distribution.event_shape)
+            density = distribution.log_prob(natural.reshape(shape)).reshape(natural.shape)
+            density = density + transform.log_abs_det_jacobian(leaf, natural)
             value = torch.where(inside, density, -torch.inf).sum(-1)
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach().to(DTYPE), gradient
@@ -96,25 +106,36 @@ class FromDistribution(Prior):
         rows = []
         for seed in streams.integers(2**62, 1)[:, 0].tolist():
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+                torch.default_generator.manual_seed(seed)  # and not those of the GPUs
                 rows.append(self._draw(count * size).reshape(count, size))
         return torch.stack(rows).to(streams.device)
 
     def _draw(self, number: int) -> Float[Tensor, "number"]:
         """Draws of ``u``; what is outside the support, or rounded to its edge, is rejected."""
+        distribution, support, transform = self._on(torch.device("cpu"))
         draws = torch.empty(0, dtype=DTYPE)
         for _ in range(_REJECTION_ROUNDS):
-            natural = self.distribution.sample(torch.Size((max(number, 16),))).reshape(-1)
-            natural = natural.to(device="cpu", dtype=DTYPE)
-            u = self._transform.inv(natural[self._support.check(natural)])
+            natural = distribution.sample(torch.Size((max(number, 16),))).reshape(-1)
+            natural = natural.to(DTYPE)
+            u = transform.inv(natural[support.check(natural)])
             draws = torch.cat([draws, u[torch.isfinite(u)]])
             if len(draws) >= number:
                 return draws[:number]
         raise InvalidOption(f"{self.distribution!r}: hardly any of its draws are in its support")
 
 
-def _in_double_precision(distribution: Distribution) -> Distribution:
-    """A copy with its parameters in double precision.
+class _Copy(NamedTuple):
+    """A distribution on one device, with its support and the transform from all real numbers."""
+
+    distribution: Distribution
+    support: Any
+    transform: Transform
+
+
+def _in_double_precision(
+    distribution: Distribution, device: torch.device | str = "cpu"
+) -> Distribution:
+    """A copy with its parameters in double precision, on the device.
 
     A distribution made from Python numbers holds them in single precision, and some, such as the
     gamma distribution, then compute their density in it.
@@ -123,7 +144,7 @@ def _in_double_precision(distribution: Distribution) -> Distribution:
 
     def convert(item: Any) -> Any:
         if isinstance(item, Tensor):
-            return item.to(DTYPE) if item.is_floating_point() else item
+            return item.to(device, DTYPE if item.is_floating_point() else item.dtype)
         if isinstance(item, list):
             return [convert(each) for each in item]
         if isinstance(item, (dict, Distribution, Transform)) and id(item) not in seen:

@@ -56,8 +56,10 @@ def test_auto_takes_a_gpu_from_the_crossover_on(monkeypatch: pytest.MonkeyPatch)
     faster |= {(runs, results) for runs in (3, 10, 11, 99) for results in (50, 99)}
     for there in (True, False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
         for runs, results in grid:
-            expected = "cuda" if there and (runs, results) in faster else "cpu"
+            expected = "cuda:0" if there and (runs, results) in faster else "cpu"
             chosen = resolve_device("auto", runs=runs, results=results)
             assert chosen == torch.device(expected)
             assert resolve_device("cpu", runs=runs, results=results) == torch.device("cpu")
@@ -86,7 +88,8 @@ def test_a_gpu_beyond_the_last_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert resolve_device("cuda:1") == torch.device("cuda:1")
-    assert resolve_device("cuda") == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)  # in this thread
+    assert resolve_device("cuda") == torch.device("cuda:1")
     with pytest.raises(InvalidOption, match=re.escape("device='cuda:2'")):
         resolve_device("cuda:2")
 
@@ -173,6 +176,15 @@ def test_drawing_leaves_the_global_generator_alone() -> None:
     for draw in DRAWS.values():
         draw(streams)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_run_that_is_there_twice_has_its_own_numbers_once() -> None:
+    """Padding must not take the numbers of the run that it repeats."""
+    whole, reference = (Streams.named(0, "select", runs=3) for _ in range(2))
+    padded, alone = whole.select([0, 2, 2, 2]), reference.select([0, 2])
+    for _ in range(2):
+        assert torch.equal(padded.normal(5)[:2], alone.normal(5))
+    assert torch.equal(whole.uniform(5), reference.uniform(5))
 
 
 def test_selected_streams_go_on_where_the_whole_is() -> None:

@@ -5,6 +5,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -161,6 +162,35 @@ def test_two_at_a_time_do_not_share_a_recording() -> None:
         assert len(made) == 2
 
 
+@contextmanager
+def taken_at_once() -> Iterator[None]:
+    """Inside, another thread overwrites a recording as soon as it is on the shelf."""
+    put = graphs._Shelf.put
+
+    def spoiled(shelf: graphs._Shelf, key: object, recording: graphs._Recording) -> None:
+        for buffer in recording._buffers:
+            buffer.fill_(7)
+        put(shelf, key, recording)
+
+    with mock.patch.object(graphs._Shelf, "put", spoiled):
+        yield
+
+
+def test_a_state_is_taken_over_before_others_have_the_recording_that_it_lies_in() -> None:
+    def run() -> list[Tensor]:
+        found: list[Tensor] = []
+        with replayed(entangled, CPU) as play:
+            state = pair()
+            for number in range(6):  # another number is another recording
+                state, _ = play(state, random_normal(number, 5), (0.5, 0.25)[number % 2])
+                found.append(state.left.clone())
+        return found
+
+    expected = run()
+    with recorded(), taken_at_once():
+        assert all(map(torch.equal, run(), expected))
+
+
 def test_what_was_passed_is_not_kept_alive() -> None:
     def added(state: Tensor, by: Tensor) -> tuple[Tensor, None]:
         return state + by, None
@@ -224,9 +254,39 @@ def test_a_step_that_looks_at_a_value_is_refused_once_and_works(
     assert "looking cannot be captured in a CUDA graph" in caplog.text
 
 
-def test_where_there_is_no_memory_for_a_recording_the_step_is_called_as_it_is() -> None:
+def test_a_shape_that_cannot_be_captured_leaves_the_others() -> None:
+    def small(state: Tensor, by: float) -> tuple[Tensor, None]:
+        if len(state) > 3:
+            raise RuntimeError("not for so many")
+        return state + by, None
+
+    def called(count: int) -> None:
+        with replayed(small, CPU) as play:
+            play(torch.zeros(count), 1.0)
+
+    with recorded() as made:
+        with pytest.raises(RuntimeError, match="not for so many"):
+            called(5)
+        called(3)
+        assert len(made) == 1
+
+
+def test_what_was_recorded_in_inference_mode_is_not_replayed_outside() -> None:
+    expected = advanced(entangled, pair(), 3, 0.5)
+    with recorded():
+        with torch.inference_mode():
+            assert_same(advanced(entangled, pair(), 3, 0.5), expected)
+        assert_same(advanced(entangled, pair(), 3, 0.5), expected)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("no room"), RuntimeError("CUDA error: out of memory")]
+)
+def test_where_there_is_no_memory_for_a_recording_the_step_is_called_as_it_is(
+    error: RuntimeError,
+) -> None:
     def full(work: object, buffers: object) -> Any:
-        raise torch.OutOfMemoryError("no room")
+        raise error
 
     expected = advanced(entangled, pair(), 3, 0.5)
     with recorded() as made:

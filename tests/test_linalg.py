@@ -64,6 +64,22 @@ def bad_matrices() -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.parametrize("kind", ["nan", "late nan"])
+def test_a_matrix_of_nan_fails_where_the_library_says_nothing_of_it(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on CUDA: a factor of NaN, and no sign of it."""
+    factorise = torch.linalg.cholesky_ex
+
+    def silent(matrix: Tensor) -> tuple[Tensor, Tensor]:
+        factor, info = factorise(matrix)
+        return torch.where(info[..., None, None] > 0, torch.nan, factor), torch.zeros_like(info)
+
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", silent)
+    matrix = torch.stack([torch.eye(N, dtype=DTYPE), bad_matrices()[kind]])
+    assert cholesky(matrix)[1].tolist() == [True, False]
+
+
 @pytest.mark.parametrize("kind", bad_matrices())
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_matrix_without_factor_fails_alone(kind: str, place: int) -> None:

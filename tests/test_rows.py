@@ -1,8 +1,12 @@
 """Rows of records of tensors, by number."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
+from gpbo.lockstep import replicate
 from gpbo.rows import bucket, room_for
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -33,3 +37,12 @@ def test_a_bucket_has_no_more_rows_than_there_are(monkeypatch: pytest.MonkeyPatc
 def test_a_gpu_has_few_sizes() -> None:
     assert {room_for(count, GPU) for count in range(1, 65)} == {1, 2, 4, 8, 16, 32, 64}
     assert all(room_for(count, CPU) == count for count in range(1, 65))
+
+
+def test_a_run_of_a_padded_batch_is_the_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeated rows take no random numbers of the run that they repeat."""
+    options: dict[str, Any] = {"budget": 13, "initial": 5, "progress": False}
+    alone = replicate("branin", runs=1, seed=4, **options)
+    monkeypatch.setattr("gpbo.rows.room_for", lambda count, device: room_for(count, GPU))
+    batch = replicate("branin", runs=5, **options)
+    np.testing.assert_allclose(batch.values[4], alone.values[0], rtol=1e-6)

@@ -253,3 +253,31 @@ def test_a_distribution_that_cannot_serve_is_an_error(
 def test_a_user_s_prior_shows_its_distribution() -> None:
     shown = repr(prior_of("pyro Exponential"))
     assert shown.startswith("FromDistribution(Exponential(rate")
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [gp.GammaPrior(3.0, 6.0), gp.HalfCauchyPrior(0.5), gp.UniformPrior(0.1, 2.0), td.Chi2(3.0)],
+)
+def test_a_prior_follows_the_numbers_to_their_device(
+    distribution: td.Distribution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``meta`` stands in for a GPU: what is on it does not mix with what is on the CPU.
+
+    Nothing there has a value to be validated.
+    """
+    monkeypatch.setattr(td.Distribution, "_validate_sample", lambda self, value: None)
+    prior = FromDistribution(distribution, positive=True)
+    u = torch.linspace(-1.0, 1.0, 6, dtype=DTYPE).view(3, 2)
+    value, gradient = prior.log_density(u.to("meta"), 2)
+    assert value.device.type == gradient.device.type == "meta"
+    assert prior.constrain(u.to("meta"), 2).device.type == "meta"
+    assert prior.log_density(u, 2)[0].isfinite().all()
+
+
+def test_drawing_leaves_the_generators_of_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch, "manual_seed", seeded.append)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    FromDistribution(gp.GammaPrior(3.0, 6.0), positive=True).sample(Streams([0, 1]), 5, 2, 3)
+    assert seeded == []

@@ -160,9 +160,8 @@ def _advanced(
             (point, step_size), _ = move(
                 (point, step_size), tempered, scale, momentum, log_uniform, length
             )
-    return _Particles(
-        point.position.reshape(runs, count, dim).clone(), temperature, step_size.clone(), scale
-    )
+        after = point.position.reshape(runs, count, dim).clone()
+        return _Particles(after, temperature, step_size.clone(), scale)
 
 
 def _move(
