@@ -14,11 +14,13 @@ Inside the engine everything is minimised; a trial's value keeps the user's sign
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gpbo import errors, plots, problems
     from gpbo.fitting import FitReport, Model
+    from gpbo.hyperparameters import HyperparameterPrior
     from gpbo.inference import HyperparameterDraws, sample_hyperparameters
     from gpbo.lockstep import replicate
     from gpbo.loop import minimize
@@ -46,6 +48,7 @@ __all__ = [
     "FitReport",
     "GridSearch",
     "HyperparameterDraws",
+    "HyperparameterPrior",
     "Integer",
     "Model",
     "NestedBoxes",
@@ -75,6 +78,7 @@ __all__ = [
 # worker that evaluates trials need not load the tensor stack.
 _MODULES = {
     "gpbo.fitting": ("FitReport", "Model"),
+    "gpbo.hyperparameters": ("HyperparameterPrior",),
     "gpbo.inference": ("HyperparameterDraws", "sample_hyperparameters"),
     "gpbo.lockstep": ("replicate",),
     "gpbo.loop": ("minimize",),
@@ -100,7 +104,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(import_module(_HOME[name]), name)
-    elif name in __all__:
+    elif not name.startswith("_") and find_spec(f"gpbo.{name}") is not None:
         value = import_module(f"gpbo.{name}")
     else:
         raise AttributeError(f"module 'gpbo' has no attribute {name!r}")

@@ -288,7 +288,7 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
 
     class Lines(Callback):
         def ended(self, trial: Trial) -> None:
-            line = f"trial {trial.id}: {outcome(trial)}  {short_params(trial.params)}"
+            line = f"trial {trial.id}: {outcome(trial, 200)}  {short_params(trial.params)}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     told = callbacks if console.is_terminal else [*callbacks, Lines()]
@@ -299,6 +299,7 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
             get_renderable=lambda: view.panel(store.read(job.name)),
             console=console,
             refresh_per_second=2,
+            redirect_stdout=sys.stdout.isatty(),
         ):
             result = tuner.run()
     else:
@@ -306,6 +307,8 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
     print(result)
     if result.interrupted:
         raise typer.Exit(130)
+    if result.best is None:
+        raise typer.Exit(1)
 
 
 def _stored(where: Path, name: str | None) -> "tuple[SqliteStorage, str]":

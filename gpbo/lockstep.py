@@ -302,7 +302,7 @@ class _Engine:
     def _median_regret(self, groups: Sequence[_Runs]) -> float:
         """Of the values as observed; infinite while half of the runs have none."""
         best = [group.values.nan_to_num(nan=torch.inf).amin(-1) for group in groups]
-        return float(torch.cat(best).median()) - self.problem.optimum
+        return float(np.median(torch.cat(best).cpu())) - self.problem.optimum
 
     def _collected(self, groups: Sequence[_Runs], stopped: Stopped) -> Replications:
         shape = len(self.seeds), max(group.trials for group in groups)

@@ -44,6 +44,8 @@ _BAND = 1.959963984540054
 _LOG_SPAN = 1e3
 #: Larger numbers are drawn as this one: the limits of an axis and its ticks would overflow.
 LARGEST_DRAWN = 1e300
+#: Listed values that have a tick, and characters of their labels.
+_MOST_LABELS, _LONGEST_LABEL = 8, 12
 #: Regrets are drawn on a log axis, those below this as this.
 _LEAST_REGRET = 1e-12
 
@@ -107,19 +109,21 @@ def convergence_data(results: Mapping[str, Result]) -> tuple[Convergence, ...]:
     return tuple(curves)
 
 
-def convergence(results: Mapping[str, Result], path: str | Path | None = None) -> Figure:
+def convergence(results: Result | Mapping[str, Result], path: str | Path | None = None) -> Figure:
     """The running best of each result over its trials; the initial design is shaded.
 
     Dots are the trials, crosses at the bottom the failed ones. The value axis has room for the best
     so far from the end of the design on, and for the better half of the trials.
 
     Args:
-        results: By the label that each has in the plot.
+        results: By the label that each has in the plot; or one.
         path: Where to write it, if anywhere.
 
     Raises:
         InvalidOption: no results, or some minimised and some maximised.
     """
+    if isinstance(results, Result):
+        results = {results.optimizer.strategy.name: results}
     directions = sorted({result.direction for result in results.values()})
     if len(directions) != 1:
         raise InvalidOption(f"results have directions {directions}: expected one or more of one")
@@ -177,20 +181,24 @@ def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure
     values = [value for _, value in data[0].observed]
     shown = [*values, *np.quantile(bands, [0.05, 0.95])]
     _set_value_axis(grid[0, 0], shown, keep=[data[0].best[1], min(medians), max(medians)])
-    _legend(figure)
+    _legend(figure, columns)
     return _written(figure, path)
 
 
-def regret(runs: Mapping[str, Replications], path: str | Path | None = None) -> Figure:
+def regret(
+    runs: Replications | Mapping[str, Replications], path: str | Path | None = None
+) -> Figure:
     """Simple regret over the trials: median and quartiles, mean and its 95 % interval.
 
     Args:
-        runs: By the label that each set of runs has in the plot.
+        runs: By the label that each set of runs has in the plot; or one set.
         path: Where to write it, if anywhere.
 
     Raises:
         InvalidOption: no runs, or runs of different problems.
     """
+    if isinstance(runs, Replications):
+        runs = {runs.strategy: runs}
     problems = sorted({replications.problem for replications in runs.values()})
     if len(problems) != 1:
         raise InvalidOption(f"runs are of problems {problems}: expected one or more of one")
@@ -295,7 +303,7 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence]) -> None:
             failed, bottom, "x", color=colour, markersize=4, transform=axes.get_xaxis_transform()
         )
         best = _drawable(curve.best)
-        axes.step(trials, best, where="post", color=colour, linewidth=2, label=curve.label)
+        axes.step(trials, best, where="post", color=colour, linewidth=2, label=_plain(curve.label))
     longest = max((len(curve.values) for curve in curves), default=1)
     axes.set_xlim(0.5, longest + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -322,7 +330,9 @@ def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> 
         for axes, (middle, *band) in zip(panels, parts, strict=True):
             low, high = (np.maximum(edge, _LEAST_REGRET) for edge in band)
             shown = np.maximum(middle, _LEAST_REGRET)
-            axes.plot(curve.trial, shown, color=colour, linewidth=2, label=label)
+            marker = "o" if len(shown) == 1 else ""
+            look: Any = {"marker": marker, "color": colour, "linewidth": 2, "label": _plain(label)}
+            axes.plot(curve.trial, shown, **look)
             axes.fill_between(curve.trial, low, high, color=colour, alpha=0.2, linewidth=0)
     # The interval of a mean may reach below 0: what sets the limits is the lines and quartiles.
     shown = [part for curve in curves.values() for part in (curve.low, curve.high, curve.mean)]
@@ -345,7 +355,9 @@ def _paint_slice(axes: Axes, part: Slice) -> None:
     if part.axis == "listed":
         axes.bar(positions, high - low, 0.5, bottom=low, color=colour, alpha=0.2, linewidth=0)
         axes.hlines(median, positions - 0.25, positions + 0.25, color=colour, linewidth=2)
-        axes.set_xticks(positions, part.labels)
+        every = math.ceil(len(part.labels) / _MOST_LABELS)
+        labels = [_plain(_shortened(label)) for label in part.labels]
+        axes.set_xticks(positions[::every], labels[::every])
         axes.set_xlim(-0.6, len(positions) - 0.4)
     else:
         axes.fill_between(positions, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -358,11 +370,20 @@ def _paint_slice(axes: Axes, part: Slice) -> None:
     axes.plot(
         *_drawable(part.best), marker="*", color=_COLOURS[1], markersize=11, mec="white", mew=0.6
     )
-    axes.set_xlabel(part.name)
+    axes.set_xlabel(_plain(part.name))
     _clean(axes)
 
 
-def _legend(figure: Figure) -> None:
+def _plain(text: str) -> str:
+    """A user's text as it is: dollars are no formula."""
+    return text.replace("$", r"\$")
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
+
+
+def _legend(figure: Figure, columns: int) -> None:
     blue, orange = _COLOURS[:2]
     star = Line2D([], [], marker="*", color=orange, linestyle="", markersize=10, mec="white")
     dots = Line2D([], [], marker="o", color="0.35", linestyle="", markersize=4, mew=0)
@@ -370,7 +391,7 @@ def _legend(figure: Figure) -> None:
         [Line2D([], [], color=blue), Patch(color=blue, alpha=0.2, linewidth=0), dots, star],
         ["median", "95 % band", "trials, darker near the best", "best trial"],
         loc="outside upper center",
-        ncols=4,
+        ncols=4 if columns > 1 else 2,
         frameon=False,
         fontsize="small",
     )

@@ -1,6 +1,7 @@
 """What a running optimization shows: a live panel on a terminal, elsewhere a line per trial."""
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -75,7 +76,11 @@ def shown(
     """
     console = Console(stderr=True) if console is None else console
     if console.is_terminal:
-        with Live(get_renderable=lambda: panel(snapshot()), console=console):
+        with Live(
+            get_renderable=lambda: panel(snapshot()),
+            console=console,
+            redirect_stdout=sys.stdout.isatty(),  # what goes to a file stays out of the terminal
+        ):
             yield lambda trial: None
         return
 
@@ -108,7 +113,12 @@ def counted(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(
+        *columns,
+        console=console,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),
+    ) as progress:
         task = progress.add_task(title, total=total, regret="none yet")
         lines = 0
 

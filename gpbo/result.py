@@ -21,7 +21,7 @@ Stopped = Literal[
 #: The same in words.
 STOPPED: Mapping[str, str] = {
     "budget": "the budget was used",
-    "exhausted": "every configuration of the space was tried",
+    "exhausted": "nothing was left to try",
     "interrupted": "interrupted",
     "broken": "the executor broke",
     "runtime": "the time was used",
@@ -125,7 +125,7 @@ def new_table(*headings: str) -> "Table":
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in literally(*headings):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, overflow="fold")  # a number must not lose its exponent
     return table
 
 
@@ -146,11 +146,11 @@ def short_params(params: Mapping[str, Any]) -> str:
     return "  ".join(f"{name}={short(value)}" for name, value in params.items())
 
 
-def outcome(trial: Trial) -> str:
-    """A trial's value, or the first line of why it has none, in a few characters."""
+def outcome(trial: Trial, most: int = 40) -> str:
+    """A trial's value, or the first line of why it has none, in so many characters at most."""
     if trial.value is not None:
         return short(trial.value)
     if trial.reason is None:
         return str(trial.status)
     line = trial.reason.splitlines()[0] if trial.reason else ""
-    return f"failed: {line if len(line) <= 40 else line[:39] + '…'}"
+    return f"failed: {line if len(line) <= most else line[: most - 1] + '…'}"

@@ -140,7 +140,7 @@ def test_a_job_is_tuned_shown_and_resumed(
     assert (code, out) == (0, f"wrote {page}\n")
     assert "<title>gpbo: bowl</title>" in page.read_text()
     code, _, err = called(monkeypatch, capsys, "show", job, "--html", job.parent / "no" / "r.html")
-    assert (code, "expected a path in a folder that exists" in err) == (2, True)
+    assert (code, "in a folder that exists" in err) == (2, True)
     code, _, err = called(monkeypatch, capsys, "tune", job)
     assert (code, "has a job of this name" in err) == (2, True)
     job.write_text(JOB.replace("budget = 4", "budget = 6"))
@@ -266,3 +266,20 @@ def until(done: Callable[[], bool]) -> None:
             return
         time.sleep(0.1)
     raise AssertionError("it did not happen")
+
+
+def test_a_job_without_any_value_says_why_and_ends_with_1(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text(
+        'name = "none"\nobjective = "math:no_such_function_of_this_module_at_all"\nbudget = 1\n'
+        '[space]\nx = { type = "real", low = 0.0, high = 1.0 }\n'
+    )
+    driver = subprocess.run(
+        [sys.executable, "-c", "from gpbo.cli import main; main()", "tune", "job.toml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert driver.returncode == 1
+    assert "no trial has a value" in driver.stdout
+    assert "no attribute 'no_such_function_of_this_module_at_all'" in driver.stderr

@@ -11,6 +11,7 @@ PUBLIC = [
     "FitReport",
     "GridSearch",
     "HyperparameterDraws",
+    "HyperparameterPrior",
     "Integer",
     "Model",
     "NestedBoxes",
@@ -48,6 +49,11 @@ def test_the_public_names_are_these_and_all_are_there() -> None:
         value = getattr(gpbo, name)
         assert name in dir(gpbo)
         assert getattr(value, "__name__", "").split(".")[-1] == name
+
+
+def test_modules_are_there_by_name() -> None:
+    script = "import gpbo; print(gpbo.simulation.simulate.__name__, gpbo.storage.__name__)"
+    assert in_a_new_process(script) == "simulate gpbo.storage\n"
 
 
 def test_another_name_is_an_attribute_error() -> None:

@@ -23,6 +23,7 @@ from gpbo.loop import minimize
 from gpbo.optimizer import Optimizer
 from gpbo.problems import Problem
 from gpbo.replications import Replications
+from gpbo.result import short
 from gpbo.strategies import (
     STRATEGIES,
     ExpectedImprovement,
@@ -323,3 +324,12 @@ def test_a_problem_can_be_named() -> None:
 def test_without_progress_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     quietly(strategy="random")
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_regret_that_progress_tells_is_the_median_of_the_summary(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Of an even number of runs too, where it lies between two of them."""
+    runs = replicate("branin", strategy="random", runs=4, budget=5)
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert f"median regret {short(float(np.median(runs.final_regret)))}" in last

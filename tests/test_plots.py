@@ -11,6 +11,7 @@ import torch
 
 from gpbo import plots
 from gpbo.errors import InvalidData, InvalidOption
+from gpbo.lockstep import replicate
 from gpbo.loop import minimize
 from gpbo.optimizer import Optimizer
 from gpbo.result import Result
@@ -264,3 +265,37 @@ def test_slices_reach_to_the_ends_of_a_double() -> None:
     figure.canvas.draw()
     for axes in figure.axes:
         assert np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all()
+
+
+def test_one_result_or_set_of_runs_needs_no_label(result: Result) -> None:
+    (axes,) = plots.convergence(result).axes
+    assert axes.get_legend() is None
+    runs = replicate("branin", strategy="random", runs=2, budget=1, progress=False)
+    median = plots.regret(runs).axes[0]
+    assert median.get_legend_handles_labels()[1] == ["random"]
+    assert median.lines[0].get_marker() == "o"  # of one trial there is no line
+
+
+def test_names_and_choices_are_no_formulas(tmp_path: Path) -> None:
+    space = Space(Real("price_$_per_$", 0, 1), Categorical("path", ("$HOME/$USER", "b")))
+    found = minimize(lambda p: 0.5, space, budget=3, strategy="random", progress=False)
+    optimizer = Optimizer(space, inference="map")
+    for trial in found.trials:
+        optimizer.add(trial.params, trial.value)
+    figure = plots.slices(optimizer, tmp_path / "slices.png")
+    assert figure.axes[0].get_xlabel() == r"price_\$_per_\$"
+    assert [tick.get_text() for tick in figure.axes[1].get_xticklabels()] == [r"\$HOME/\$USER", "b"]
+
+
+def test_many_or_long_choices_do_not_overprint(tmp_path: Path) -> None:
+    choices = ("one of very many words", *map(str, range(29)))
+    optimizer = Optimizer(Space(Categorical("kind", choices)), inference="map")
+    for number in range(3):
+        optimizer.add({"kind": str(number)}, float(number))
+    figure = plots.slices(optimizer, tmp_path / "slices.png")
+    labels = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    assert labels == ["one of very…", *map(str, range(3, 29, 4))]
+    (legend,) = figure.legends
+    box, page = legend.get_window_extent(), figure.bbox
+    assert page.x0 <= box.x0
+    assert box.x1 <= page.x1

@@ -28,6 +28,7 @@ from gpbo.view import plain
 from tests import browser
 
 SEARCH = Search(32, 8, 2, 8)
+ONLY = Categorical("only", ("one",))
 SPACE = Space(
     Real("rate", 1e-4, 1.0, "log"),
     Real("momentum", 0.5, 0.999, "reverse_log"),
@@ -205,6 +206,19 @@ def test_importance_is_the_shares_of_the_draws_lengthscales(tmp_path: Path) -> N
     assert found["kind"].median == pytest.approx(1 - expected[1])
 
 
+def test_importance_counts_the_values_that_a_parameter_can_have(tmp_path: Path) -> None:
+    """Two integers lie half the cube apart, in the middles of their cells; one value lies nowhere.
+
+    A choice of one is a corner of the cube that no trial leaves.
+    """
+    space = Space(Real("x", 0, 1), Integer("one", 3, 3), Integer("two", 1, 2), ONLY)
+    optimizer = job(tmp_path, 6, space=space, objective=lambda p: p["x"] + p["two"])
+    found = {one.name: one.median for one in data.importance_data(optimizer)}
+    inverse = 1 / optimizer.fit(refit=False).surrogate.lengthscale[0, 0]
+    assert found["one"] == found["only"] == 0
+    assert found["two"] / found["x"] == pytest.approx(float(0.5 * inverse[2] / inverse[0]))
+
+
 def test_a_parameter_that_does_nothing_has_the_least_importance(tmp_path: Path) -> None:
     space = Space(Real("idle", 0, 1), Real("x", 0, 1))
     optimizer = job(tmp_path, 12, space=space, objective=lambda p: math.sin(6 * p["x"]), initial=12)
@@ -339,8 +353,17 @@ def test_a_file_of_older_times_has_a_report_without_the_history_of_fits(
 
 def test_a_page_is_written_only_where_there_is_a_folder(tmp_path: Path) -> None:
     job(tmp_path, 0)
-    with pytest.raises(InvalidOption, match="html="):
-        write(read(tmp_path), tmp_path / "none" / "report.html")
+    for place in (tmp_path / "none" / "report.html", tmp_path):
+        with pytest.raises(InvalidOption, match="html="):
+            write(read(tmp_path), place)
+
+
+def test_what_a_trial_said_is_no_markup(tmp_path: Path) -> None:
+    optimizer = job(tmp_path, 3)
+    optimizer.fail(optimizer.ask(), "expected <class 'float'>")
+    page = html(read(tmp_path), 0.0)
+    assert "&lt;class" in page
+    assert "<class" not in page
 
 
 # --- in a browser

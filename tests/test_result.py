@@ -1,5 +1,7 @@
 """What a result says of its trials."""
 
+import io
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +90,15 @@ def test_an_outcome_is_a_value_or_the_start_of_a_reason() -> None:
     assert outcome(trial.failed("ValueError: no\n  File", None)) == "failed: ValueError: no"
     assert outcome(trial.failed("x" * 99, None)) == "failed: " + "x" * 39 + "…"
     assert outcome(trial.failed("", None)) == "failed: "
+
+
+def test_no_number_loses_its_end_in_a_narrow_table() -> None:
+    space = Space(*(Real(f"rate{i}", 1e-9, 1.0, "log") for i in range(7)))
+    found = minimize(lambda p: 8.461e-08, space, budget=2, strategy="random", progress=False)
+
+    def characters(width: int) -> Counter[str]:
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(found.table())
+        return Counter(console.export_text()) - Counter({" ": 10**6, "\n": 10**6, "─": 10**6})
+
+    assert characters(60) == characters(400)

@@ -73,9 +73,9 @@ class MLflow(Callback):
             run = self._begin(
                 {MLFLOW_PARENT_RUN_ID: self._job, MLFLOW_RUN_NAME: f"trial {trial.id}"}
             )
+            self._runs[trial.id] = run  # first: it is to be ended whatever MLflow makes of the rest
             for name, value in trial.params.items():
                 self._client.log_param(run, name, value)
-            self._runs[trial.id] = run
         return self._runs[trial.id]
 
     def _begin(self, tags: dict[str, Any]) -> str:

@@ -222,8 +222,7 @@ def importance_data(optimizer: Optimizer) -> tuple[Importance, ...]:
         return ()
     relevance = torch.stack(
         [
-            inverse[:, columns].square().mean(-1).sqrt()
-            * (2**0.5 if parameter.kind == "categorical" else 1.0)
+            inverse[:, columns].square().mean(-1).sqrt() * _span(parameter)
             for parameter, columns in zip(
                 optimizer.space.parameters, optimizer.space.slices, strict=True
             )
@@ -237,6 +236,17 @@ def importance_data(optimizer: Optimizer) -> tuple[Importance, ...]:
         for i, name in enumerate(optimizer.space.names)
     ]
     return tuple(sorted(found, key=lambda one: -one.median))
+
+
+def _span(parameter: Parameter) -> float:
+    """How far apart in the cube the ends of a range are, or two choices; 0 for a single value."""
+    if parameter.size == 1:
+        return 0.0
+    if parameter.kind == "categorical":
+        return 2**0.5
+    values = parameter.grid(2)
+    first, last = parameter.to_cube([values[0], values[-1]])
+    return float(last - first)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,7 @@ def _slice(
             name="best trial",
             legendgroup="best",
             showlegend=legend,
-            hovertext=part.about[part.best].replace("\n", "<br>"),
+            hovertext=_hover(part.about[part.best]),
             hoverinfo="text",
             **place,
         )
@@ -264,7 +265,7 @@ def timeline(bars: Sequence[Bar]) -> go.Figure:
                 orientation="h",
                 marker={"color": colour, "line": {"width": 1, "color": "white"}},
                 name=outcome,
-                hovertext=[bar.about.replace("\n", "<br>") for bar in shown],
+                hovertext=[_hover(bar.about) for bar in shown],
                 hovertemplate="%{hovertext}<br>%{x:.3g} s from %{base:.3g} s on<extra></extra>",
             )
     names = [f"worker {number}" for number in range(workers)]
@@ -328,6 +329,11 @@ def _lay_out(figure: go.Figure, height: int) -> go.Figure:
     return figure
 
 
+def _hover(text: str) -> str:
+    """Text as it is for plotly, which reads its hover texts as HTML."""
+    return escape(text).replace("\n", "<br>")
+
+
 def _dots(
     figure: go.Figure,
     x: Sequence[float],
@@ -347,7 +353,7 @@ def _dots(
         name=name,
         legendgroup=name,
         showlegend=legend,
-        hovertext=[text.replace("\n", "<br>") for text in about],
+        hovertext=[_hover(text) for text in about],
         hoverinfo="text",
         **(place or {}),
     )
@@ -373,7 +379,7 @@ def _crosses(
         name="failed",
         legendgroup="failed",
         showlegend=legend,
-        hovertext=[text.replace("\n", "<br>") for text in about] or None,
+        hovertext=[_hover(text) for text in about] or None,
         hoverinfo="text" if about else "skip",
         **(place or {}),
     )

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpbo.errors import InvalidOption
+from gpbo.checks import path_to_write
 from gpbo.optimizer import Optimizer
 from gpbo.record import Record
 from gpbo.report import data
@@ -54,9 +54,7 @@ def write(record: Record, path: str | Path, *, now: float | None = None) -> None
     Raises:
         InvalidOption: the path is in no folder that exists.
     """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise InvalidOption(f"html={str(path)!r}: expected a path in a folder that exists")
+    target = path_to_write("html", path)
     text = html(record, time.time() if now is None else now)
     target.write_text(text, encoding="utf-8")
 
