@@ -1,7 +1,7 @@
 """Thompson sampling with large batches: ten rounds of 100 points, beside published figures.
 
     python benchmarks/thompson_rounds.py [--problem hartmann6] [--seeds 3] [--inference hmc]
-                                         [--last-fit 0]
+                                         [--last-fit 0] [--fresh]
 
 The protocol is that of Teufel et al. (2024), "Batched energy-entropy acquisition for Bayesian
 optimization" (BEEBO), NeurIPS: 100 uniform random points, none within 0.5 of an optimum, then ten
@@ -11,12 +11,14 @@ means of five seeds, at the optimum's own place, from the file ``best_so_far_1.0
 authors' code; their Thompson sampling takes the best of 10,000 Sobol points.
 
 What is fitted to 600 results serves from then on, unless ``--last-fit`` says otherwise: the
-posterior of all results at the same hyperparameters.
+posterior of all results at the same hyperparameters. Runs that were kept with the same options are
+not made again: an interrupted command goes on, and one with more seeds adds to them.
 """
 
 import argparse
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import mean
 from typing import Any
 
@@ -28,9 +30,11 @@ from gpbo.backend import Streams
 from gpbo.problems import Problem
 from gpbo.strategies import Strategy, ThompsonSampling
 from gpbo.trust_region import TrustRegion
-from gpbo_benchmarks.record import machine, save, show
+from gpbo_benchmarks.record import RESULTS, machine, save, show
 from gpbo_benchmarks.suites import embedded
 
+#: Runs with other values of these options are others.
+_DECISIVE = ("rounds", "inference", "last_fit")
 #: Points of a round, and how far from the optimum the first ones are.
 BATCH, APART = 100, 0.5
 
@@ -87,7 +91,35 @@ def run(name: str, strategy: Strategy, seed: int, options: argparse.Namespace) -
             f"{name} seed {seed} round {number + 1}: {scores[-1]:.3f}, {seconds[-1]:.0f} s",
             flush=True,
         )
-    return {"problem": name, "seed": seed, "scores": scores, "seconds": seconds}
+    where = {"problem": name, "seed": seed, "commit": machine()["commit"]}
+    return where | {"scores": scores, "seconds": seconds}
+
+
+def kept(options: argparse.Namespace) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """The runs that are stored and were made with the same options, by what they are of."""
+    path = RESULTS / "thompson-rounds.json"
+    if options.fresh or not path.exists():
+        return {}
+    stored = json.loads(path.read_text())["figures"]
+    same = all(stored["options"][name] == getattr(options, name) for name in _DECISIVE)
+    runs = stored["runs"] if same else []
+    return {(run["problem"], run["strategy"], run["seed"]): run for run in runs}
+
+
+def rows(runs: Iterable[dict[str, Any]], rounds: int) -> list[dict[str, Any]]:
+    """A row for each problem and strategy."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for made in runs:
+        groups.setdefault((made["problem"], made["strategy"]), []).append(made)
+    table = []
+    for (name, strategy), of_problem in groups.items():
+        scores = [made["scores"][-1] for made in of_problem]
+        row: dict[str, Any] = {"problem": name, "strategy": strategy}
+        row |= {"seeds": len(scores), "rounds": rounds}
+        row |= {"score": mean(scores), "least": min(scores), "greatest": max(scores)}
+        row["seconds"] = mean(sum(made["seconds"]) for made in of_problem)
+        table.append(row | PUBLISHED[name])
+    return table
 
 
 def best(optimizer: Optimizer) -> float:
@@ -111,29 +143,19 @@ def main() -> None:
     parser.add_argument(
         "--last-fit", type=int, default=600, help="to so many results at most; 0: to any number"
     )
+    parser.add_argument("--fresh", action="store_true", help="forget what is kept")
     options = parser.parse_args()
     print(machine())
-    runs, table = [], []
+    made = kept(options)
     for name in options.problem or PROBLEMS:
         for chosen in options.strategy or ["default"]:
-            strategy = STRATEGIES[chosen]
-            of_problem = [
-                {"strategy": chosen, **run(name, strategy, seed, options)}
-                for seed in range(options.first_seed, options.first_seed + options.seeds)
-            ]
-            scores = [result["scores"][-1] for result in of_problem]
-            row = {
-                "problem": name,
-                "strategy": chosen,
-                "seeds": len(scores),
-                "rounds": options.rounds,
-            }
-            row |= {"score": mean(scores), "least": min(scores), "greatest": max(scores)}
-            row["seconds"] = mean(sum(result["seconds"]) for result in of_problem)
-            table.append(row | PUBLISHED[name])
-            runs += of_problem
-            figures = {"table": table, "runs": runs, "options": vars(options)}
-            print(save("thompson-rounds", figures))
+            for seed in range(options.first_seed, options.first_seed + options.seeds):
+                if (name, chosen, seed) not in made:
+                    done = run(name, STRATEGIES[chosen], seed, options)
+                    made[name, chosen, seed] = {"strategy": chosen, **done}
+                ordered = [made[key] for key in sorted(made)]
+                table = rows(ordered, options.rounds)
+                save("thompson-rounds", {"table": table, "runs": ordered, "options": vars(options)})
     show(f"the way to the optimum after {options.rounds} rounds of {BATCH}", table)
 
 

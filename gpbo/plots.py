@@ -44,8 +44,8 @@ _BAND = 1.959963984540054
 _LOG_SPAN = 1e3
 #: Larger numbers are drawn as this one: the limits of an axis and its ticks would overflow.
 LARGEST_DRAWN = 1e300
-#: Listed values that have a tick, and characters of their labels.
-_MOST_LABELS, _LONGEST_LABEL = 8, 12
+#: Listed values that have a tick, characters of a label, and of all that lie side by side.
+_MOST_LABELS, _LONGEST_LABEL, _MOST_CHARACTERS = 8, 12, 24
 #: Regrets are drawn on a log axis, those below this as this.
 _LEAST_REGRET = 1e-12
 
@@ -357,7 +357,10 @@ def _paint_slice(axes: Axes, part: Slice) -> None:
         axes.hlines(median, positions - 0.25, positions + 0.25, color=colour, linewidth=2)
         every = math.ceil(len(part.labels) / _MOST_LABELS)
         labels = [_plain(_shortened(label)) for label in part.labels]
-        axes.set_xticks(positions[::every], labels[::every])
+        shown = labels[::every]
+        crowded = sum(map(len, shown)) > _MOST_CHARACTERS
+        axes.set_xticks(positions[::every], shown)
+        axes.tick_params(axis="x", labelrotation=90 if crowded else 0)
         axes.set_xlim(-0.6, len(positions) - 0.4)
     else:
         axes.fill_between(positions, low, high, color=colour, alpha=0.2, linewidth=0)
