@@ -194,7 +194,7 @@ def report_command(
     ] = None,
 ) -> None:
     """Write a report anew from results, or the figures and tables of a README."""
-    from . import report, suites, table
+    from . import report, speed_suite, suites, table
     from .readme import rewrite
     from .record import RESULTS
 
@@ -202,7 +202,11 @@ def report_command(
         raise InvalidOption("results, --readme: expected one of the two")
     if results is not None:
         _, header = table.read_table(results)
-        for path in report.write(results, suites.get(header["suite"])):
+        if header["suite"] == "speed":
+            pages = speed_suite.write_report(results)
+        else:
+            pages = report.write(results, suites.get(header["suite"]))
+        for path in pages:
             typer.echo(path)
     if readme is not None:
         if not readme.is_file():

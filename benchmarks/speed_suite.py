@@ -76,7 +76,7 @@ def comparison(rows: pd.DataFrame, header: Mapping[str, Any]) -> str:
     return f"{report.where(header)}\n\n{report.pipes(columns, lines)}"
 
 
-def write_report(results: Path) -> None:
+def write_report(results: Path) -> tuple[Path, Path]:
     """Write ``report.md`` and ``report.html`` beside the results.
 
     Raises:
@@ -89,5 +89,7 @@ def write_report(results: Path) -> None:
     )
     sides = comparison(rows, header)
     text = f"# Benchmark suite `speed`\n\n{sides}\n\n## All figures\n\n{every}\n"
-    results.with_name("report.md").write_text(text)
-    results.with_name("report.html").write_text(report.as_html(text, results.parent))
+    markdown, page = results.with_name("report.md"), results.with_name("report.html")
+    markdown.write_text(text)
+    page.write_text(report.as_html(text, results.parent))
+    return markdown, page

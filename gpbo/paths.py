@@ -25,6 +25,7 @@ from gpbo.backend import DTYPE, Streams
 from gpbo.errors import InvalidOption
 from gpbo.kernels import matern, matern_and_slope, squared_distances
 from gpbo.linalg import add_diagonal, append_inverse_lower
+from gpbo.memory import budget
 from gpbo.surrogate import Surrogate
 
 #: The random streams of a number.
@@ -39,8 +40,8 @@ _BLOCK = 64
 #: An error of 1e-6 at the data is like noise of that size, and small beside any that is inferred;
 #: at points that are screened it changes no rank that matters. Ascents sum in double precision.
 _SINGLE = torch.float32
-#: Numbers in a temporary tensor: on a CPU what fits its cache, on a GPU its memory.
-_CPU_CHUNK, _GPU_CHUNK = 2**17, 2**27
+#: Numbers in a temporary tensor on a CPU: what fits its cache.
+_CPU_CHUNK = 2**17
 #: Variance added to anchors, relative to the outputscale.
 _ANCHOR_JITTER = 1e-8
 
@@ -280,7 +281,9 @@ def _waves(
 
 
 def _limit(tensor: Tensor) -> int:
-    return _CPU_CHUNK if tensor.device.type == "cpu" else _GPU_CHUNK
+    if tensor.device.type == "cpu":
+        return _CPU_CHUNK
+    return budget(tensor.device) // tensor.element_size()
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,8 @@ _BAND = 1.959963984540054
 _LOG_SPAN = 1e3
 #: Larger numbers are drawn as this one: the limits of an axis and its ticks would overflow.
 LARGEST_DRAWN = 1e300
-#: Listed values that have a tick, characters of a label, and of all that lie side by side.
-_MOST_LABELS, _LONGEST_LABEL, _MOST_CHARACTERS = 8, 12, 24
+#: Listed values that have a tick, characters of a label, and of all of them side by side.
+_MOST_LABELS, _LONGEST_LABEL, _MOST_CHARACTERS = 8, 12, 30
 #: Regrets are drawn on a log axis, those below this as this.
 _LEAST_REGRET = 1e-12
 
@@ -358,7 +358,7 @@ def _paint_slice(axes: Axes, part: Slice) -> None:
         every = math.ceil(len(part.labels) / _MOST_LABELS)
         labels = [_plain(_shortened(label)) for label in part.labels]
         shown = labels[::every]
-        crowded = sum(map(len, shown)) > _MOST_CHARACTERS
+        crowded = max(map(len, shown)) * len(shown) > _MOST_CHARACTERS
         axes.set_xticks(positions[::every], shown)
         axes.tick_params(axis="x", labelrotation=90 if crowded else 0)
         axes.set_xlim(-0.6, len(positions) - 0.4)

@@ -8,18 +8,20 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gpbo.backend import Streams
+from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Ranked, Search, Utility, first_free, maxima
 from gpbo.errors import SpaceExhausted
+from gpbo.memory import budget
 from gpbo.paths import Paths
 from gpbo.space import Space
 
 #: At least so many screened points of a path may be starts of its ascents, or its minimum.
 _SHORT_LIST = 128
 #: Paths are searched so many at a time that what their ascents remember, this many numbers for each
-#: start and dimension, takes at most so many numbers in all: 100 MB, or 4 GB of a GPU's memory.
+#: start and dimension, takes at most so much in all: 100 MB, or four times what one temporary
+#: tensor may take of a GPU's memory.
 _NUMBERS_OF_A_START = 20
-_CPU_NUMBERS, _GPU_NUMBERS = 100 * 2**17, 2**29
+_CPU_NUMBERS, _GPU_TENSORS = 100 * 2**17, 4
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,9 @@ def minima(
 
 
 def _most(device: torch.device) -> int:
-    return _CPU_NUMBERS if device.type == "cpu" else _GPU_NUMBERS
+    if device.type == "cpu":
+        return _CPU_NUMBERS
+    return _GPU_TENSORS * budget(device) // DTYPE.itemsize
 
 
 def _searched(

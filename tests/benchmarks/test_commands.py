@@ -110,6 +110,12 @@ def test_speed_is_a_table_of_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "ratio": 0.25,
     }
     assert {"commit", "processor", "versions"} <= set(header)
-    text = (tmp_path / "speed" / "report.md").read_text()
-    assert "| one suggestion, NUTS (warm); BoTorch: MAP | 30 | 4 | 0.5 | 2 | 4 |" in text
-    assert (tmp_path / "speed" / "report.html").exists()
+    markdown, page = (tmp_path / "speed" / name for name in ("report.md", "report.html"))
+    text = markdown.read_text()
+    assert "| one suggestion over draws (warm); BoTorch: MAP | 30 | 4 | 0.5 | 2 | 4 |" in text
+    markdown.unlink()
+    page.unlink()
+    again = CliRunner().invoke(app, ["bench", "report", str(tmp_path / "speed/speed.parquet")])
+    assert again.exit_code == 0, again.output
+    assert markdown.read_text() == text
+    assert page.exists()
