@@ -3,11 +3,14 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 import gpbo
+from gpbo.strategies import RandomSearch
 from gpbo_benchmarks import suites
 from gpbo_benchmarks.methods import METHODS
 from gpbo_benchmarks.suites import Case, noisy
+from gpbo_benchmarks.timing import Done, TimedStrategy
 from gpbo_benchmarks.trace import Trace
 from gpbo_benchmarks.units import initial_design, objective
 
@@ -80,6 +83,19 @@ def test_with_noise_a_model_recommends_after_every_result() -> None:
         assert truth == modelled.truth[modelled.params.index(params)]
     assert set(blind.recommended_truth) == {None}
     assert all(a != b for a, b in zip(modelled.values, modelled.truth, strict=True))
+
+
+def test_what_is_recommended_is_counted_in_results_and_told_as_a_trial() -> None:
+    """A failed trial is no result: the second result is the third trial, and stays recommended."""
+    strategy = TimedStrategy(RandomSearch())
+    strategy.recommended = {(3, 1): 0, (3, 2): 1, (3, 3): 1}
+    value = torch.tensor([[5.0, torch.nan, 3.0, 4.0]]).double()
+    points = torch.rand(1, 4, 2).double()
+    done = Done((3,), [4], [[0, 1, 2, 3]], points, value, value, [])
+    case = replace(BRANIN, budget=4)
+    (trace,) = done.traces("random", case, case.problem, strategy, 1.0)
+    assert trace.recommended_truth == (5.0, 5.0, 3.0, 3.0)
+    assert trace.recommended[2] == trace.params[2]
 
 
 def test_peers_see_the_noise_that_gpbo_sees() -> None:
