@@ -162,7 +162,7 @@ def run(
     The hyperparameters are fitted anew when all workers had a result.
     """
     problem = case.build()
-    return simulate(
+    done = simulate(
         problem,
         strategy=method.strategy,
         mode="sync" if method.mode == "sync" else "async",
@@ -176,6 +176,9 @@ def run(
         refit_every=case.workers,
         device=device,
     )
+    if done.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return done
 
 
 def run_all(

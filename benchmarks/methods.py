@@ -3,11 +3,12 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import gpbo
 from gpbo.fitting import Inference, Model
-from gpbo.simulation import simulate
+from gpbo.replications import Replications
+from gpbo.simulation import Simulation, simulate
 from gpbo.situation import Strategy
 from gpbo.strategies import (
     ExpectedImprovement,
@@ -25,6 +26,9 @@ from .trace import Trace
 
 #: The law of the evaluation times where there are several workers; see `gpbo.simulation.LAWS`.
 LAW = "exponential"
+
+
+_Runs = TypeVar("_Runs", Replications, Simulation)
 
 
 class OwnMethod(Protocol):
@@ -96,12 +100,9 @@ class Method:
         began = time.perf_counter()
         if self.workers > 1:
             options |= {"workers": self.workers, "mode": self.mode, "times": LAW}
-            done = Done.simulated(simulate(problem, **options))
+            done = Done.simulated(_whole(simulate(problem, **options)))
         else:
-            runs = gpbo.replicate(problem, progress=False, **options)
-            if runs.stopped == "interrupted":
-                raise KeyboardInterrupt
-            done = Done.replicated(runs)
+            done = Done.replicated(_whole(gpbo.replicate(problem, progress=False, **options)))
         seconds = time.perf_counter() - began - function.seconds
         return done.traces(self.name, case, problem, strategy, seconds)
 
@@ -126,6 +127,17 @@ class KandasamyMethod:
         seconds = time.perf_counter() - began
         done = Done.simulated(runs)
         return done.traces(self.name, case, case.problem, strategy, seconds, timed_out=True)
+
+
+def _whole(runs: _Runs) -> _Runs:
+    """The runs, none of which was cut short.
+
+    Raises:
+        KeyboardInterrupt: they were.
+    """
+    if runs.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return runs
 
 
 def _own() -> dict[str, OwnMethod]:

@@ -26,6 +26,7 @@ from gpbo.errors import InvalidOption
 from gpbo.fitting import Fit, Inference, Model, check_inference, resolve_model
 from gpbo.kept import Kept
 from gpbo.problems import Problem
+from gpbo.result import Stopped
 from gpbo.situation import Situation, Strategy
 from gpbo.strategies import SobolSearch, resolve_strategy
 
@@ -76,6 +77,8 @@ class Simulation:
         optimum: The least value of the problem.
         horizon: When the clock stops; trials that ended later are there, too.
         seeds: Of the runs.
+        stopped: ``"runtime"``: all clocks ran out; ``"budget"`` or ``"interrupted"`` (Ctrl-C, after
+            which there is what had ended), as in `gpbo.Result`.
     """
 
     trial: Int[Tensor, "r t"]
@@ -92,6 +95,7 @@ class Simulation:
     optimum: float
     horizon: float
     seeds: tuple[int, ...]
+    stopped: Stopped = "runtime"
 
     @property
     def evaluations(self) -> Int[Tensor, " r"]:
@@ -177,7 +181,7 @@ def simulate(
     """Run a strategy with several workers until every run's clock, or its budget, has run out.
 
     Run ``i`` has the seed ``seed + i``. Its ``j``-th trial takes the same time, and has the same
-    noise, whatever the strategy and the mode.
+    noise, whatever the strategy and the mode. Ctrl-C ends them with what has ended so far.
 
     Args:
         problem: What to minimise, or its name.
@@ -230,10 +234,16 @@ def simulate(
         seeds=tuple(range(seed, seed + runs)),
         device=resolve_device(device),
     )
+    stopped: Stopped = "runtime"
     state = engine.begin()
     width = engine.workers if mode == "sync" else 1
-    while state.done.trial.shape[1] < most and bool((state.now <= horizon).any()):
-        state = engine.ask(engine.end(state, width), width)
+    try:
+        while state.done.trial.shape[1] < most and bool((state.now <= horizon).any()):
+            state = engine.ask(engine.end(state, width), width)
+        if state.done.trial.shape[1] >= most:
+            stopped = "budget"
+    except KeyboardInterrupt:
+        stopped = "interrupted"
     done = state.done
     return Simulation(
         done.trial,
@@ -250,6 +260,7 @@ def simulate(
         problem.optimum,
         horizon,
         engine.seeds,
+        stopped,
     )
 
 

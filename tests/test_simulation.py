@@ -1,5 +1,6 @@
 """The simulated clock: how many evaluations fit in, and that a run is what an optimizer does."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -308,6 +309,25 @@ def test_a_file_gives_back_every_field(tmp_path: Path) -> None:
         else:
             assert other == value
     assert list(again.events(1)) == list(runs.events(1))
+
+
+def test_an_interrupt_gives_what_had_ended() -> None:
+    calls = 0
+
+    def interrupt(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 13:
+            raise KeyboardInterrupt
+        return BRANIN.function(x)
+
+    whole = clock(runs=2)
+    cut = clock(runs=2, problem=replace(BRANIN, function=interrupt))
+    assert (cut.stopped, whole.stopped) == ("interrupted", "runtime")
+    assert clock(budget=3).stopped == "budget"
+    made = cut.truth.shape[1]
+    assert 0 < made < whole.truth.shape[1]
+    assert torch.equal(cut.truth, whole.truth[:, :made])
 
 
 def test_a_budget_alone_has_a_file_too(tmp_path: Path) -> None:
