@@ -85,9 +85,9 @@ def _suggestions(inference: Inference, repeats: int, n: int = 30) -> list[float]
 
 
 def _thompson(repeats: int) -> list[float]:
-    from .thompson import batch_botorch, batch_ours
+    from .thompson import batch_botorch, batch_ours, data
 
-    ours, theirs = (batch(100, 6, 16, "cpu") for batch in (batch_ours, batch_botorch))
+    ours, theirs = (batch(data(100, 6), 16) for batch in (batch_ours, batch_botorch))
     ratios = [
         _seconds(partial(ours, seed)) / _seconds(partial(theirs, seed))
         for seed in range(repeats + 1)

@@ -32,12 +32,16 @@ from gpbo.thompson import PathUtility, minima
 NOISE = 1e-3
 
 
-def data(n: int, dim: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+#: Points, values, and a lengthscale for each dimension.
+Known = tuple[Tensor, Tensor, Tensor]
+
+
+def data(n: int, dim: int) -> Known:
     """Sobol points, standardised values (Hartmann-6, or Levy), and a plausible lengthscale."""
     problem = problems.get("hartmann6" if dim == 6 else "levy", dim=None if dim == 6 else dim)
     x = sobol(n, dim, Streams([0]))
     y = standardised(x, problem(x)).y
-    return x.to(device), y.to(device), torch.full((dim,), 0.2 * dim**0.5, device=device).double()
+    return x, y, torch.full((dim,), 0.2 * dim**0.5, dtype=x.dtype)
 
 
 def surrogate(x: Tensor, y: Tensor, lengthscale: Tensor) -> Surrogate:
@@ -82,23 +86,19 @@ def our_minima(posterior: Surrogate, paths: Paths, search: Search, seed: int) ->
     ]
 
 
-def draw_ours(n: int, dim: int, count: int, device: str) -> Callable[[int], object]:
+def draw_ours(known: Known, count: int) -> Callable[[int], object]:
     """The factorisation and the draw."""
-    known = data(n, dim, device)
     return lambda seed: our_paths(surrogate(*known), count, seed)
 
 
-def draw_ours_as_botorch(n: int, dim: int, count: int, device: str) -> Callable[[int], object]:
+def draw_ours_as_botorch(known: Known, count: int) -> Callable[[int], object]:
     """The same with as many features as BoTorch has."""
-    known = data(n, dim, device)
     return lambda seed: our_paths(surrogate(*known), count, seed, 1024)
 
 
-def draw_botorch(n: int, dim: int, count: int, device: str) -> Callable[[int], object]:
+def draw_botorch(known: Known, count: int) -> Callable[[int], object]:
     """The same with ``draw_matheron_paths``."""
     from botorch.sampling.pathwise import draw_matheron_paths
-
-    known = data(n, dim, device)
 
     def draw(seed: int) -> object:
         with torch.no_grad():
@@ -107,31 +107,28 @@ def draw_botorch(n: int, dim: int, count: int, device: str) -> Callable[[int], o
     return draw
 
 
-def batch_ours(n: int, dim: int, count: int, device: str) -> Callable[[int], object]:
+def batch_ours(known: Known, count: int) -> Callable[[int], object]:
     """Factorisation, draw, and the minimum of each function."""
-    known = data(n, dim, device)
 
     def batch(seed: int) -> object:
         posterior = surrogate(*known)
         paths = our_paths(posterior, count, seed)
-        space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(dim)])
+        space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(posterior.dim)])
         return our_minima(posterior, paths, default_search(space, confined=False), seed)
 
     return batch
 
 
-def batch_botorch(n: int, dim: int, count: int, device: str) -> Callable[[int], object]:
+def batch_botorch(known: Known, count: int) -> Callable[[int], object]:
     """The same with ``PathwiseThompsonSampling`` and ``optimize_acqf``."""
     from botorch.acquisition.thompson_sampling import PathwiseThompsonSampling
     from botorch.optim import optimize_acqf
 
-    known = data(n, dim, device)
-
     def batch(seed: int) -> object:
         torch.manual_seed(seed)
-        bounds = torch.stack([torch.zeros(dim), torch.ones(dim)]).double().to(device)
+        ends = torch.zeros_like(known[2]), torch.ones_like(known[2])
         utility = PathwiseThompsonSampling(botorch_model(*known))
-        return optimize_acqf(utility, bounds, q=count, num_restarts=10, raw_samples=512)
+        return optimize_acqf(utility, torch.stack(ends), q=count, num_restarts=10, raw_samples=512)
 
     return batch
 
@@ -147,11 +144,16 @@ SIDES = {
 
 
 def measure(
-    work: str, side: str, size: tuple[int, int, int], repeats: int, device: str
+    work: str, side: str, known: Known, count: int, repeats: int, device: str
 ) -> dict[str, float]:
-    """Median seconds, and the memory that the first call took, in MiB."""
-    run = SIDES[work, side](*size, device)
-    SIDES[work, side](20, size[1], 2, device)(0)  # the first call of a process pays for loading
+    """Median seconds, and the memory that the first call took, in MiB.
+
+    The data come from another process, whose memory does not count.
+    """
+    x, y, lengthscale = (each.to(device) for each in known)
+    few = x[:, :20], y[:, :20], lengthscale
+    SIDES[work, side](few, 2)(0)  # the first call of a process pays for loading
+    run = SIDES[work, side]((x, y, lengthscale), count)
     before, seconds, busy = _memory(device), [], []
     for repeat in range(repeats):
         began, worked = time.perf_counter(), time.process_time()
@@ -213,19 +215,20 @@ def optimality(name: str, dim: int, n: int, count: int) -> dict[str, Any]:
 def figures(repeats: int, device: str = "cpu") -> list[dict[str, Any]]:
     """A row for each piece of work."""
     dim, count = (20, 1000) if device == "cuda" else (6, 64)
-    drawn = (500, dim, 1000)
-    sizes = {"draw": drawn, "draw, 1024 features": drawn, "batch": (500, dim, count)}
-    rows = []
-    for work, size in sizes.items():
+    counts = {"draw": 1000, "draw, 1024 features": 1000, "batch": count}
+    rows, known = [], data(500, dim)
+    for work, wanted in counts.items():
         found = {}
         for side in ("gpbo", "BoTorch"):
             with get_context("spawn").Pool(1) as pool:
-                found[side] = pool.apply(measure, (work, side, size, repeats, device))
+                found[side] = pool.apply(measure, (work, side, known, wanted, repeats, device))
         ours, theirs = found["gpbo"], found["BoTorch"]
         rows.append(
             {
                 "work": work,
-                **dict(zip(("n", "d", "q"), size, strict=True)),
+                "n": 500,
+                "d": dim,
+                "q": wanted,
                 "gpbo_s": ours["seconds"],
                 "botorch_s": theirs["seconds"],
                 "times_faster": theirs["seconds"] / ours["seconds"],
