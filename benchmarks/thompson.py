@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -146,15 +147,16 @@ SIDES = {
 def measure(
     work: str, side: str, known: Known, count: int, repeats: int, device: str
 ) -> dict[str, float]:
-    """Median seconds, and the memory that the first call took, in MiB.
+    """Median seconds, and how far the memory rose above what it was before, in MiB.
 
-    The data come from another process, whose memory does not count.
+    At most so much: the greatest that the process ever had is compared with what it has before the first
+    call, so what loading took for a moment may count. The data come from another process.
     """
     x, y, lengthscale = (each.to(device) for each in known)
     few = x[:, :20], y[:, :20], lengthscale
     SIDES[work, side](few, 2)(0)  # the first call of a process pays for loading
     run = SIDES[work, side]((x, y, lengthscale), count)
-    before, seconds, busy = _memory(device), [], []
+    before, seconds, busy = _memory_now(device), [], []
     for repeat in range(repeats):
         began, worked = time.perf_counter(), time.process_time()
         run(repeat)
@@ -165,11 +167,17 @@ def measure(
     return {
         "seconds": statistics.median(seconds),
         "busy": statistics.median(busy),
-        "MiB": _memory(device) - before,
+        "MiB": _most_memory(device) - before,
     }
 
 
-def _memory(device: str) -> float:
+def _memory_now(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.memory_allocated() / 2**20
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def _most_memory(device: str) -> float:
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
