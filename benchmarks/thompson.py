@@ -149,8 +149,8 @@ def measure(
 ) -> dict[str, float]:
     """Median seconds, and how far the memory rose above what it was before, in MiB.
 
-    At most so much: the greatest that the process ever had is compared with what it has before the first
-    call, so what loading took for a moment may count. The data come from another process.
+    The greatest that the process ever had is compared with what it has before the first call, so
+    what loading took for a moment may count. The data come from another process.
     """
     x, y, lengthscale = (each.to(device) for each in known)
     few = x[:, :20], y[:, :20], lengthscale
