@@ -31,14 +31,14 @@ def place(header: Mapping[str, Any]) -> Place:
 
 def places(header: Mapping[str, Any], runs: Iterable[Run]) -> dict[Run, Place]:
     """Where each of these runs of a file was measured."""
-    elsewhere = {
+    told = {
         (method, problem, seed): place(each)
         for each in header.get("peers_from", [])
         for method, problems in each["runs"].items()
         for problem, seeds in problems.items()
         for seed in seeds
     }
-    return {run: elsewhere.get(run, place(header)) for run in runs}
+    return {run: told.get(run, place(header)) for run in runs}
 
 
 def elsewhere(measured: Mapping[Run, Place], header: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,10 +33,13 @@ from gpbo import problems
 from gpbo.backend import Streams
 from gpbo.candidates import Search
 from gpbo.problems import Problem
+from gpbo.replications import Replications
 from gpbo.simulation import LAWS, Simulation, simulate
 from gpbo.situation import Strategy
 from gpbo.strategies import ExpectedImprovement, RandomSearch, ThompsonSampling
 from gpbo_benchmarks.record import RESULTS, machine, save, show
+
+_Runs = TypeVar("_Runs", Replications, Simulation)
 
 
 @dataclass(frozen=True)
@@ -176,9 +179,18 @@ def run(
         refit_every=case.workers,
         device=device,
     )
-    if done.stopped == "interrupted":
+    return whole(done)
+
+
+def whole(runs: _Runs) -> _Runs:
+    """The runs, none of which was cut short.
+
+    Raises:
+        KeyboardInterrupt: they were.
+    """
+    if runs.stopped == "interrupted":
         raise KeyboardInterrupt
-    return done
+    return runs
 
 
 def run_all(
@@ -193,29 +205,24 @@ def run_all(
     made: list[int] = []
     for name, method in sorted(of.items(), key=lambda item: item[1].workers == 1):
         alone = method.workers == 1 and bool(made)
-        done = kept(keep, name)
-        if done is None and alone:
+        file = None if keep is None else keep / f"{name}.npz"
+        if file is not None and file.exists():
+            done = Simulation.load(file)
+        elif alone:
             # The times of a run's trials are the same whatever is evaluated.
             in_time = run(
                 case, replace(method, strategy=RandomSearch()), horizon=horizon, **options
             )
             budget = max(min(made), in_time.truth.shape[1])
             done = run(case, method, horizon=math.inf, budget=budget, **options)
-        elif done is None:
+        else:
             done = run(case, method, horizon=horizon, **options)
-        if keep is not None:
-            keep.mkdir(exist_ok=True)
-            done.save(keep / f"{name}.npz")
+        if file is not None and not file.exists():
+            file.parent.mkdir(exist_ok=True)
+            done.save(file)
         if not alone:
             made.append(done.truth.shape[1])
         yield name, done
-
-
-def kept(folder: Path | None, name: str) -> Simulation | None:
-    """What an earlier run of the command did of this method, if it did."""
-    if folder is None or not (file := folder / f"{name}.npz").exists():
-        return None
-    return Simulation.load(file)
 
 
 def interval(values: Tensor) -> tuple[float, float, float]:
@@ -307,9 +314,9 @@ def paint(curves: dict[str, dict[str, Simulation]], horizons: dict[str, float], 
         if column == 0:
             above.set_ylabel("simple regret")
             below.set_ylabel("simple regret")
-    for empty in range(len(curves), across * down):
-        panels[2 * (empty // across)][empty % across].set_axis_off()
-        panels[2 * (empty // across) + 1][empty % across].set_axis_off()
+    for axes in panels.flat:
+        if not axes.has_data():
+            axes.set_axis_off()
     lines, names = panels[0][0].get_legend_handles_labels()
     figure.legend(lines, names, loc="outside lower center", fontsize="small", ncols=len(names))
     figure.savefig(path, dpi=80)
@@ -351,7 +358,9 @@ def main() -> None:
     parser.add_argument("--share", type=float, help="of the time; by default all or a third")
     parser.add_argument("--latency", action="store_true", help="count what choosing a point takes")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--keep", help="folder of what is done, with which it is not run again")
+    parser.add_argument(
+        "--keep", type=Path, help="folder of what is done, with which it is not run again"
+    )
     parser.add_argument(
         "--output", type=str, default=str(RESULTS / "figures"), help="folder of the plot"
     )
@@ -361,7 +370,7 @@ def main() -> None:
     others = ("case", "keep", "output")
     asked = {name: value for name, value in vars(options).items() if name not in others}
     if options.keep is not None:
-        begin(Path(options.keep), asked)
+        begin(options.keep, asked)
     print(machine())
     done: dict[str, dict[str, Simulation]] = {}
     horizons = {name: share * CASES[name].horizon for name in names}
@@ -373,7 +382,7 @@ def main() -> None:
             CASES[name],
             methods(full=options.full),
             horizon=horizons[name],
-            keep=None if options.keep is None else Path(options.keep) / name,
+            keep=options.keep and options.keep / name,
             runs=options.runs,
             device=options.device,
             latency=options.latency,

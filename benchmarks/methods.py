@@ -3,12 +3,11 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, cast
 
 import gpbo
 from gpbo.fitting import Inference, Model
-from gpbo.replications import Replications
-from gpbo.simulation import Simulation, simulate
+from gpbo.simulation import simulate
 from gpbo.situation import Strategy
 from gpbo.strategies import (
     ExpectedImprovement,
@@ -26,9 +25,6 @@ from .trace import Trace
 
 #: The law of the evaluation times where there are several workers; see `gpbo.simulation.LAWS`.
 LAW = "exponential"
-
-
-_Runs = TypeVar("_Runs", Replications, Simulation)
 
 
 class OwnMethod(Protocol):
@@ -100,9 +96,11 @@ class Method:
         began = time.perf_counter()
         if self.workers > 1:
             options |= {"workers": self.workers, "mode": self.mode, "times": LAW}
-            done = Done.simulated(_whole(simulate(problem, **options)))
+            done = Done.simulated(kandasamy.whole(simulate(problem, **options)))
         else:
-            done = Done.replicated(_whole(gpbo.replicate(problem, progress=False, **options)))
+            done = Done.replicated(
+                kandasamy.whole(gpbo.replicate(problem, progress=False, **options))
+            )
         seconds = time.perf_counter() - began - function.seconds
         return done.traces(self.name, case, problem, strategy, seconds)
 
@@ -127,17 +125,6 @@ class KandasamyMethod:
         seconds = time.perf_counter() - began
         done = Done.simulated(runs)
         return done.traces(self.name, case, case.problem, strategy, seconds, timed_out=True)
-
-
-def _whole(runs: _Runs) -> _Runs:
-    """The runs, none of which was cut short.
-
-    Raises:
-        KeyboardInterrupt: they were.
-    """
-    if runs.stopped == "interrupted":
-        raise KeyboardInterrupt
-    return runs
 
 
 def _own() -> dict[str, OwnMethod]:
