@@ -187,18 +187,19 @@ def report_command(
         Path | None, typer.Argument(help="A file trials.parquet; its report is written anew.")
     ] = None,
     readme: Annotated[
-        Path | None, typer.Option(help="Fill the places of this file from --stored.")
+        list[Path] | None,
+        typer.Option(help="Fill the places of this file from --stored; may be repeated."),
     ] = None,
     stored: Annotated[
         Path | None, typer.Option(help="Folder of kept results; by default the repository's.")
     ] = None,
 ) -> None:
-    """Write a report anew from results, or the figures and tables of a README."""
+    """Write a report anew from results, or the figures and tables of a README and its like."""
     from . import report, speed_suite, suites, table
     from .readme import rewrite
     from .record import RESULTS
 
-    if (results is None) == (readme is None):
+    if (results is None) == (not readme):
         raise InvalidOption("results, --readme: expected one of the two")
     if results is not None:
         _, header = table.read_table(results)
@@ -208,11 +209,11 @@ def report_command(
             pages = report.write(results, suites.get(header["suite"]))
         for path in pages:
             typer.echo(path)
-    if readme is not None:
-        if not readme.is_file():
-            raise InvalidOption(f"--readme={readme}: expected a file that exists")
+    for file in readme or ():
+        if not file.is_file():
+            raise InvalidOption(f"--readme={file}: expected a file that exists")
         kept = _folder("--stored", stored or RESULTS)
-        typer.echo(f"{readme}: {rewrite(readme, kept)} places")
+        typer.echo(f"{file}: {rewrite(file, kept)} places")
 
 
 @app.command()

@@ -46,9 +46,10 @@ def test_a_readme_holds_the_figures_of_the_files(tmp_path: Path) -> None:
     assert "old" not in file.read_text()
 
 
-def test_the_repositorys_readme_asks_for_what_there_is() -> None:
-    """Every place of it can be filled from what is kept; filled, it is what is there."""
-    text = (Path(__file__).parents[2] / "README.md").read_text()
+@pytest.mark.parametrize("file", ["README.md", "BENCHMARKS.md"])
+def test_the_repositorys_tables_are_those_of_the_files(file: str) -> None:
+    """Every place can be filled from what is kept; filled, it is what is there."""
+    text = (Path(__file__).parents[2] / file).read_text()
     for place in readme.PLACE.finditer(text):
         if place["results"] == "stored":
             names = [name.strip() for name in place["wanted"].split(",")]
