@@ -10,7 +10,7 @@ from gpbo.checks import positive_number, real_number, whole_number
 from gpbo.errors import InvalidOption
 from gpbo.trial import Trial
 
-Reason = Literal["runtime", "target", "no improvement"]
+Reason = Literal["runtime", "target", "failures", "no improvement"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class Completion:
         tolerance: Improvements by less than this share of the distance from the median value to
             the best one do not count, so that with 0.01 say the job ends when it has converged.
 
+        failures: So many trials that fail in a row, from when the job was started or resumed: then
+            something is wrong that the rest of the budget would be lost to, such as a mistake in
+            the objective or a full disk. Trials that were stopped early are none. None for no end.
+
     Raises:
         InvalidOption: one of them is out of range, or a tolerance comes without a patience.
     """
@@ -34,14 +38,16 @@ class Completion:
     target: float | None = None
     patience: int | None = None
     tolerance: float = 0.0
+    failures: int | None = 20
 
     def __post_init__(self) -> None:
         if self.runtime_s is not None:
             positive_number("runtime_s", self.runtime_s)
         if self.target is not None:
             real_number("target", self.target)
-        if self.patience is not None:
-            whole_number("patience", self.patience, least=1)
+        for name in ("patience", "failures"):
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name), least=1)
         if not real_number("tolerance", self.tolerance, least=0.0) < 1:
             raise InvalidOption(f"tolerance={self.tolerance!r}: expected 0 or more, below 1")
         if self.tolerance and self.patience is None:
@@ -50,13 +56,16 @@ class Completion:
                 "whose improvements it is about"
             )
 
-    def reached(self, finished: Sequence[Trial], sign: float, elapsed_s: float) -> Reason | None:
+    def reached(
+        self, finished: Sequence[Trial], sign: float, elapsed_s: float, failed: int = 0
+    ) -> Reason | None:
         """Which criterion is met, if one is.
 
         Args:
             finished: Trials in the order in which they ended.
             sign: 1 where values are minimised, -1 where they are maximised.
             elapsed_s: Seconds since the job was first started.
+            failed: How many trials have failed since the last that did not.
         """
         own = [trial for trial in finished if trial.origin != "added"]
         target = None if self.target is None else sign * self.target
@@ -64,6 +73,8 @@ class Completion:
             return "target"
         if self.runtime_s is not None and elapsed_s >= self.runtime_s:
             return "runtime"
+        if self.failures is not None and failed >= self.failures:
+            return "failures"
         if self.patience is not None and len(own) >= self.patience:
             last = finished.index(own[-self.patience])
             if self._is_stuck(_values(finished[:last], sign), _values(finished, sign)):

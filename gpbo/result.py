@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 #: Why a loop or a job ended.
 Stopped = Literal[
-    "budget", "exhausted", "interrupted", "broken", "runtime", "target", "no improvement"
+    "budget",
+    "exhausted",
+    "interrupted",
+    "broken",
+    "runtime",
+    "target",
+    "failures",
+    "no improvement",
 ]
 
 #: The same in words.
@@ -26,6 +33,7 @@ STOPPED: Mapping[str, str] = {
     "broken": "the executor broke",
     "runtime": "the time was used",
     "target": "the target was reached",
+    "failures": "one trial after another failed",
     "no improvement": "no improvement any more",
 }
 

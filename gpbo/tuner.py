@@ -190,6 +190,7 @@ class Tuner:
         self._sign = 1.0 if optimizer.direction == "minimize" else -1.0
         self._attempts: dict[int, Attempt] = {}  # the last one of each trial
         self._deaths: Counter[int] = Counter()  # attempts that died, of each trial
+        self._failed = 0  # trials since the last that did not
         self._curves: dict[int, dict[int, float]] = defaultdict(dict)
         self._ready: deque[Trial] = deque()
         self._running: dict[Future[Outcome], _Run] = {}
@@ -250,6 +251,7 @@ class Tuner:
             left.clear()
         self._plan = self._fit = None
         self._exhausted = self._broken = False
+        self._failed = 0
         if self._journal is None:
             self._ready.extend(self.optimizer.pending)
             return
@@ -293,7 +295,9 @@ class Tuner:
         if self._journal is not None and self._journal.stop_requested():
             return "interrupted"
         elapsed = time.time() - self._created_at
-        reached = self.completion.reached(self.optimizer.finished, self._sign, elapsed)
+        reached = self.completion.reached(
+            self.optimizer.finished, self._sign, elapsed, self._failed
+        )
         if reached is not None:
             return reached
         if self._running or self._ready or self._plan is not None:
@@ -456,9 +460,11 @@ class Tuner:
             self._deaths[run.trial.id] += 1
             self._ready.appendleft(run.trial)
         else:
+            self._failed += not outcome.stopped
             self._notify_end(self.optimizer.fail(run.trial.id, reason or "failed"))
 
     def _tell(self, trial: Trial, value: float) -> None:
+        self._failed = 0
         self._notify_end(self.optimizer.tell(trial.id, value))
 
     def _notify_end(self, trial: Trial) -> None:

@@ -68,6 +68,14 @@ def test_added_results_are_no_trials_but_have_to_be_improved_on(
     assert Completion(**criterion).reached(trials, 1.0, elapsed_s=8.0) == reason
 
 
+@pytest.mark.parametrize(("failures", "reason"), [(3, "failures"), (4, None), (None, None)])
+def test_a_job_ends_when_one_trial_after_another_fails(
+    failures: int | None, reason: str | None
+) -> None:
+    completion = Completion(failures=failures, patience=7)
+    assert completion.reached(ended(1.0, None, None, None), 1.0, 8.0, failed=3) == reason
+
+
 @pytest.mark.parametrize(
     ("kind", "wrong"),
     [
@@ -76,6 +84,7 @@ def test_added_results_are_no_trials_but_have_to_be_improved_on(
         (Completion, {"target": math.nan}),
         (Completion, {"target": "low"}),
         (Completion, {"patience": 0}),
+        (Completion, {"failures": 0}),
         (Completion, {"patience": "3"}),
         (Completion, {"tolerance": 1.0}),
         (Completion, {"tolerance": "0.1"}),

@@ -279,8 +279,11 @@ def test_unpromising_trials_are_stopped_and_their_curves_kept(tmp_path: Path) ->
     optimizer = stored(tmp_path)
     for x in (0.1, 0.2, 0.3, 0.9, 0.15):
         optimizer.enqueue({"x": x})
-    execution = Execution(early_stopping=MedianRule(trials=3))
-    result = Tuner(optimizer, objectives.curve, budget=5, execution=execution).run()
+    options = {
+        "execution": Execution(early_stopping=MedianRule(trials=3)),
+        "completion": Completion(failures=1),  # one that was stopped is none
+    }
+    result = Tuner(optimizer, objectives.curve, budget=5, **options).run()
     by_x = {trial.params["x"]: trial for trial in result.trials}
     assert by_x[0.15].value == 0.15
     assert str(by_x[0.9].reason).startswith("stopped early at step ")
@@ -304,6 +307,28 @@ def test_a_job_ends_by_its_criteria(completion: Completion, budget: int, stopped
     assert result.stopped == stopped
     assert len(result.trials) < 50
     assert str(result).splitlines()[0].startswith(f"{len(result.trials)} trials (0 failed), ")
+
+
+def test_a_job_of_which_all_trials_fail_ends_and_goes_on_when_that_is_mended(
+    tmp_path: Path,
+) -> None:
+    works = iter([True, False, False, True, False, False, False])
+
+    def objective(params: dict[str, Any]) -> float:
+        if not next(works, True):
+            raise OSError("no space left on device")
+        return objectives.bowl(params)
+
+    options: dict[str, Any] = {"budget": 9, "completion": Completion(failures=3)}
+    optimizer = stored(tmp_path, LINE, "sobol")
+    result = tuned(optimizer, objective, **options).run()
+    assert result.stopped == read(tmp_path).ended == "failures"
+    assert len(result.trials) == 7
+    assert "one trial after another failed" in str(result)
+    optimizer.close()
+    again = tuned(Optimizer.resume(tmp_path / "runs.db", "job"), objective, **options).run()
+    assert again.stopped == "budget"
+    assert len(again.trials) == 9
 
 
 def test_results_from_elsewhere_are_not_of_the_budget() -> None:
