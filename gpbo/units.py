@@ -36,6 +36,10 @@ _NOISES, _NOISE = (-11.0, -8.0, -5.0, -3.0, -1.0), (-8.0, 2.0)
 #: Values are bent from this quantile of their distances to the best on, or from so many of their
 #: standard deviations where that is more.
 _BENT_FROM, _LEAST_UNIT = 0.25, 0.01
+#: What is so many times as far above the best as all the rest is a penalty: it says that nothing is
+#: to be found there, and nothing about the scale of the rest, which is a quarter of all at least,
+#: and no fewer than four values.
+_PENALTY, _LEAST_SHARE, _LEAST_REST = 1e4, 0.25, 4
 # Values are divided by a power of two near their largest magnitude before they are squared, so
 # that neither 1e300 nor 1e-300 leaves the range of a double. 2**1000 and 2**-1000 are both normal.
 _LARGEST_EXPONENT = 1000
@@ -47,7 +51,8 @@ class Units:
 
     With ``a = (value - best) / scale``, ``y = bent(a) - centre`` where
     ``bent(a) = unit ((1 + a / unit)^power - 1) / power``, which is ``a`` for power 1. Below the
-    best ``bent`` is ``a`` too, and beyond the worst value it goes on straight.
+    best ``bent`` is ``a`` too, and beyond the worst value it goes on straight, up to penalties,
+    which count as the worst value.
 
     Attributes:
         power: 1, 1/2, or 0, which is the logarithm.
@@ -55,8 +60,8 @@ class Units:
         scale: The standard deviation of the bent values, in the run's own units.
         centre: Their mean above the best, divided by ``scale``.
         unit: From where on values are bent, likewise.
-        worst: The distance ``a`` of the greatest value; 0 where all values are the same, which say
-            nothing about a scale.
+        worst: The distance ``a`` of the greatest value that is no penalty; 0 where all values are
+            the same, which say nothing about a scale.
     """
 
     power: Float[Tensor, " r"]
@@ -77,6 +82,7 @@ class Units:
         """Values in the run's own units on the scale of ``y``."""
         power, best, scale, centre, unit, worst = self._like(values)
         above = (values / 2 - best / 2) / (scale / 2)  # the difference may leave a double's range
+        above = torch.where((worst > 0) & (above > _PENALTY * worst), worst, above)
         inside = above.clamp(min=0).minimum(worst)
         slope = (1 + inside / unit) ** (power - 1)
         return _bent(inside, power, unit) + slope * (above - inside) - centre
@@ -107,7 +113,8 @@ def in_own_units(
 ) -> tuple[Float[Tensor, "r n"], Units]:
     """``y``, of mean 0 and population standard deviation 1 over the unmasked rows, and its units.
 
-    The power is the least one with which the bent values are much more probable than as they are,
+    Penalties, values ten thousand times as far above the best as all the others, count as the worst
+    of the others. The power is the least one with which the bent values are much more probable than as they are,
     the Jacobian included (Snelson et al., equation 6). A run whose values are all the same (or that
     has one, or none) has power and ``scale`` 1 and ``y`` 0.
 
@@ -118,6 +125,7 @@ def in_own_units(
     if values.shape[1] == 0:
         zeros = values.new_zeros(values.shape[0])
         return values, replace(Units.affine(zeros, torch.ones_like(zeros)), worst=zeros)
+    values = _without_penalties(values, mask)
     exponent = torch.frexp(values.abs().amax(-1)).exponent
     magnitude = torch.exp2(exponent.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT).to(DTYPE))
     scaled = values / magnitude.unsqueeze(-1)
@@ -148,6 +156,20 @@ def _bent(above: Float[Tensor, "*any"], power: Tensor, unit: Tensor) -> Float[Te
     growth = (above / unit).log1p()
     bent = unit * torch.where(power == 0, growth, (power * growth).expm1() / power)
     return torch.where(power == 1, above, bent)
+
+
+def _without_penalties(
+    values: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]
+) -> Float[Tensor, "r n"]:
+    """The values with the worst of the rest in place of penalties."""
+    ordered = torch.where(mask, values, torch.inf).sort(-1).values
+    above = ordered / 2 - ordered[:, :1] / 2  # the difference may leave a double's range
+    following = torch.nn.functional.pad(above[:, 1:], (0, 1), value=torch.inf)
+    counted = torch.arange(1, values.shape[1] + 1, device=values.device)
+    least = (_LEAST_SHARE * mask.sum(-1, keepdim=True)).clamp(min=_LEAST_REST)
+    last = (counted >= least) & (above > 0) & (following > _PENALTY * above)
+    worst = torch.where(last, ordered, torch.inf).amin(-1, keepdim=True)
+    return torch.where(mask, values.minimum(worst), 0.0)
 
 
 def _bent_from(above: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]) -> Float[Tensor, " r"]:

@@ -20,6 +20,7 @@ from gpbo.backend import DTYPE
 from gpbo.data import observations, standardised
 from gpbo.units import Units, centred, in_own_units
 from tests.monte_carlo import random_normal, random_uniform
+from tests.penalties import without_penalties
 
 FINITE = st.floats(-1e150, 1e150, allow_nan=False, allow_subnormal=True)
 
@@ -185,14 +186,47 @@ def test_a_bent_value_is_that_of_box_and_cox(monkeypatch: pytest.MonkeyPatch) ->
 @given(st.lists(FINITE, min_size=1, max_size=29))
 @settings(max_examples=100, deadline=None)
 def test_any_values_keep_their_order_and_map_back(values: list[float]) -> None:
-    given_values = torch.tensor([values], dtype=DTYPE)
-    y, own = all_of(given_values)
+    y, own = all_of(torch.tensor([values], dtype=DTYPE))
+    seen = torch.tensor([without_penalties(values)], dtype=DTYPE)
     assert torch.isfinite(y).all()
     assert y.abs().max().item() <= math.sqrt(len(values)) * (1 + 1e-12)
-    order = torch.argsort(given_values[0])
-    assert (y[0, order].diff() >= 0).all()
-    largest = max(map(abs, values))
-    assert (own.back(y) - given_values).abs().max().item() <= 1e-9 * largest + 1e-306
+    assert (y[0, torch.argsort(seen[0])].diff() >= 0).all()
+    largest = seen.abs().max().item()
+    assert (own.back(y) - seen).abs().max().item() <= 1e-9 * largest + 1e-306
+
+
+@pytest.mark.parametrize("penalty", [1e9, 1e30, 1e300])
+def test_penalties_count_as_the_worst_of_the_other_values(penalty: float) -> None:
+    """They leave the values and the units as they would be with the worst value in their place."""
+    x = random_uniform(5, 3, 23, 2)
+    values = 5.0 - bowl(12.0, count=23)[0] / 10
+    places = torch.tensor([[2, 3], [5, 7], [11, 13]])
+    rest = values.scatter(1, places, -torch.inf).amax(-1, keepdim=True).expand(-1, 2)
+    expected, known = all_of(values.scatter(1, places, rest), x)
+    penalised = values.scatter(1, places, penalty)
+    y, own = all_of(penalised, x)
+    torch.testing.assert_close(y, expected, rtol=0, atol=0)
+    assert own.equals(known).all()
+    torch.testing.assert_close(own(penalised), y, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("values", "penalised"),
+    [
+        ([0.0, 1.0, 2.0, 3.1e4], False),
+        ([0.0, 1.0, 2.0, 3.0, 3.1e4], True),
+        ([0.0, 1.0, 2.0, 3.0, 2.9e4], False),
+        ([0.0, 1.0, 2.0, 3.0, *[1e9] * 12], True),
+        ([0.0, 1.0, 2.0, 3.0, *[1e9] * 13], False),
+        ([7.0, *[1e9] * 5], False),
+    ],
+)
+def test_the_rest_is_four_values_and_a_quarter_of_all(
+    values: list[float], penalised: bool
+) -> None:
+    _, own = all_of(torch.tensor([values], dtype=DTYPE))
+    scale = 3.0 if penalised else max(values) - min(values)
+    assert (own.worst * own.scale).item() == pytest.approx(scale)
 
 
 @given(st.lists(st.lists(FINITE, max_size=29), min_size=1, max_size=4))
