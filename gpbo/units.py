@@ -114,9 +114,9 @@ def in_own_units(
     """``y``, of mean 0 and population standard deviation 1 over the unmasked rows, and its units.
 
     Penalties, values ten thousand times as far above the best as all the others, count as the worst
-    of the others. The power is the least one with which the bent values are much more probable than as they are,
-    the Jacobian included (Snelson et al., equation 6). A run whose values are all the same (or that
-    has one, or none) has power and ``scale`` 1 and ``y`` 0.
+    of the others. The power is the least one with which the bent values are much more probable than
+    as they are, the Jacobian included (Snelson et al., equation 6). A run whose values are all the
+    same (or that has one, or none) has power and ``scale`` 1 and ``y`` 0.
 
     Args:
         x: Where the values are of, in the unit cube; anything finite where masked.

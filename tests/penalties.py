@@ -1,12 +1,13 @@
 """What values are penalties, in words of one value at a time."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def without_penalties(values: Sequence[float]) -> list[float]:
     """Penalties replaced by the worst value that is none."""
     best, ordered = min(values), sorted(values)
-    for count, (last, following) in enumerate(zip(ordered, ordered[1:], strict=False), start=1):
+    for count, (last, following) in enumerate(pairwise(ordered), start=1):
         gap = last - best
         if gap > 0 and count >= max(4, len(values) / 4) and following - best > 1e4 * gap:
             return [min(value, last) for value in values]

@@ -279,7 +279,7 @@ def test_unpromising_trials_are_stopped_and_their_curves_kept(tmp_path: Path) ->
     optimizer = stored(tmp_path)
     for x in (0.1, 0.2, 0.3, 0.9, 0.15):
         optimizer.enqueue({"x": x})
-    options = {
+    options: dict[str, Any] = {
         "execution": Execution(early_stopping=MedianRule(trials=3)),
         "completion": Completion(failures=1),  # one that was stopped is none
     }

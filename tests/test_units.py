@@ -221,9 +221,7 @@ def test_penalties_count_as_the_worst_of_the_other_values(penalty: float) -> Non
         ([7.0, *[1e9] * 5], False),
     ],
 )
-def test_the_rest_is_four_values_and_a_quarter_of_all(
-    values: list[float], penalised: bool
-) -> None:
+def test_the_rest_is_four_values_and_a_quarter_of_all(values: list[float], penalised: bool) -> None:
     _, own = all_of(torch.tensor([values], dtype=DTYPE))
     scale = 3.0 if penalised else max(values) - min(values)
     assert (own.worst * own.scale).item() == pytest.approx(scale)
