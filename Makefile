@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 SUITE ?= smoke
 
-.PHONY: demo test test-all check lint format types bench bench-check bench-quick peers clean help
+.PHONY: demo test test-all check lint format types docs bench bench-check bench-quick peers clean help
 
 help:
 	@echo "make demo         install, then tune a real model with fully Bayesian optimization"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-all     the same with the statistical tests at full size"
 	@echo "make check        lint, format check, types, tests: what CI runs"
 	@echo "make format       rewrite the code in the project's format"
+	@echo "make docs         write the reference of every public name to docs-output/"
 	@echo "make bench        a suite of the benchmarks (SUITE=smoke), with its report"
 	@echo "make bench-check  fail if speed or regret got worse than what is stored"
 	@echo "make peers        install the peers of the benchmarks, each in an environment of its own"
@@ -52,6 +53,16 @@ types: $(VENV)/.installed
 
 check: lint types test
 
+$(VENV)/.docs-installed: $(VENV)/.installed
+	$(PIP) install --quiet -c constraints.txt -e '.[docs]'
+	@touch $@
+
+# Besides what `import gpbo` names: what jobs are made of, and what strategies of one's own need.
+DOCUMENTED := gpbo $(addprefix gpbo.,acquisition callbacks completion integrations.tensorboard job \
+	priors simulation situation storage transfer tuner worker)
+docs: $(VENV)/.docs-installed
+	$(BIN)/python -m pdoc --docformat google --output-directory docs-output $(DOCUMENTED)
+
 bench: $(VENV)/.bench-installed
 	$(BIN)/gpbo bench $(SUITE)
 
@@ -67,4 +78,4 @@ bench-quick: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/speed.py
 
 clean:
-	rm -rf $(VENV) demo-output build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-output docs-output build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
