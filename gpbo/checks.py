@@ -1,4 +1,4 @@
-"""Numbers and paths that a user gave: as what they stand for, or an error that names them."""
+"""Numbers, tensors and paths of a user: as what they stand for, or an error that names them."""
 
 import math
 import numbers
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpbo.errors import InvalidOption, InvalidResult
+from gpbo.errors import InvalidData, InvalidOption, InvalidResult
 
 
 def whole_number(name: str, value: object, *, least: int) -> int:
@@ -67,6 +67,20 @@ def as_number(name: str, value: object) -> float:
         return float(number)
     except OverflowError as error:
         raise InvalidResult(f"{name} is too large for a double: expected a real number") from error
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Nothing, where it is a tensor.
+
+    Raises:
+        InvalidData: it is none, or one of complex numbers.
+    """
+    import torch  # here, for those who check numbers alone
+
+    if not isinstance(value, torch.Tensor):
+        raise InvalidData(f"{name} has type {type(value).__name__}: expected a tensor")
+    if value.dtype.is_complex:
+        raise InvalidData(f"{name} has dtype {value.dtype}: expected real numbers")
 
 
 def path_to_write(name: str, path: str | Path) -> Path:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gpbo.ascent import maximize
 from gpbo.backend import DTYPE, Streams, settings_for
+from gpbo.checks import check_tensor, whole_number
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model, resolve_model
 from gpbo.mcmc.annealing import anneal
@@ -137,22 +138,21 @@ def sample_hyperparameters(
         The draws, on ``x``'s device.
 
     Raises:
-        InvalidData: Shapes do not fit or numbers that the mask keeps are not finite.
+        InvalidData: Not tensors of real numbers on one device, shapes do not fit, or numbers that
+            the mask keeps are not finite.
         InvalidOption: A number of chains, draws or transitions is out of range, there is no such
-            kernel, or the prior fixes every hyperparameter.
+            kernel, the prior fixes every hyperparameter, or ``start`` is of other data.
     """
-    if x.ndim == 2:
-        x, y = x[None], y[None]
-        mask = None if mask is None else mask[None]
-    mask = torch.ones_like(y, dtype=torch.bool) if mask is None else mask
-    if x.ndim != 3 or y.shape != x.shape[:2] or mask.shape != y.shape:
-        raise InvalidData(
-            f"x{list(x.shape)}, y{list(y.shape)}, mask{list(mask.shape)}: expected x[r,n,d] with "
-            "y[r,n] and mask[r,n], or x[n,d] with y[n] and mask[n]"
-        )
-    log_posterior = resolve_model(model).log_posterior(x.to(DTYPE), y.to(DTYPE), mask)
+    x, y, mask = _batched(x, y, mask)
+    log_posterior = resolve_model(model).log_posterior(x, y, mask)
     if not log_posterior.parametrization.size:
         raise InvalidOption(f"model={model!r}: expected a prior that leaves something to sample")
+    if not isinstance(start, HyperparameterDraws | None):
+        raise InvalidOption(f"start={start!r}: expected gpbo.HyperparameterDraws, or None")
+    for name, number, least in (("chains", chains, 1), ("warmup", warmup, 0)):
+        if number is not None:
+            whole_number(name, number, least=least)
+    draws, seed = whole_number("draws", draws, least=1), whole_number("seed", seed, least=0)
     streams = Streams.named(seed, "nuts", runs=x.shape[0], device=x.device)
     schedule = schedule_for(warmup, draws, cold=start is None, kernel=kernel)
     warmth = None if start is None else start.warmth
@@ -161,6 +161,34 @@ def sample_hyperparameters(
     with settings_for(x.shape[1], x.device):
         found = draw(log_posterior, streams, schedule, chains=chains, warmth=warmth)
     return diagnosed(found, by_chain(found))
+
+
+def _batched(
+    x: Shaped[Tensor, "..."], y: Shaped[Tensor, "..."], mask: Bool[Tensor, "..."] | None
+) -> tuple[Float[Tensor, "r n d"], Float[Tensor, "r n"], Bool[Tensor, "r n"]]:
+    """Data as they were given, with an axis of runs, in double precision and with a mask.
+
+    Raises:
+        InvalidData: Not tensors of real numbers on one device, or shapes do not fit.
+    """
+    for name, given in (("x", x), ("y", y)):
+        check_tensor(name, given)
+    mask = torch.ones_like(y, dtype=torch.bool) if mask is None else mask
+    check_tensor("mask", mask)
+    if mask.dtype != torch.bool:
+        raise InvalidData(f"mask has dtype {mask.dtype}: expected torch.bool")
+    if len({x.device, y.device, mask.device}) > 1:
+        raise InvalidData(
+            f"x is on {x.device}, y on {y.device}, mask on {mask.device}: expected one device"
+        )
+    if x.ndim == 2:
+        x, y, mask = x[None], y[None], mask[None]
+    if x.ndim != 3 or not len(x) or y.shape != x.shape[:2] or mask.shape != y.shape:
+        raise InvalidData(
+            f"x{list(x.shape)}, y{list(y.shape)}, mask{list(mask.shape)}: expected x[r,n,d] with "
+            "y[r,n] and mask[r,n], one run or more, or x[n,d] with y[n] and mask[n]"
+        )
+    return x.to(DTYPE), y.to(DTYPE), mask
 
 
 def schedule_for(warmup: int | None, draws: int, *, cold: bool, kernel: Kernel = "hmc") -> Schedule:

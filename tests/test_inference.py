@@ -493,9 +493,20 @@ def _call(**changes: Any) -> HyperparameterDraws:
         ({"mask": torch.ones(5, dtype=torch.bool)}, InvalidData, r"mask\[5\]"),
         ({"y": torch.full((2, 5), math.nan, dtype=DTYPE)}, InvalidData, "finite"),
         ({"x": torch.full((2, 5, DIM), math.inf, dtype=DTYPE)}, InvalidData, "finite"),
+        ({"x": [[0.0]]}, InvalidData, "x has type list: expected a tensor"),
+        ({"y": np.zeros((2, 5))}, InvalidData, "y has type ndarray: expected a tensor"),
+        ({"y": torch.zeros(2, 5) + 1j}, InvalidData, "y has dtype torch.complex64"),
+        ({"mask": [True] * 5}, InvalidData, "mask has type list: expected a tensor"),
+        ({"mask": torch.ones(2, 5)}, InvalidData, "mask has dtype torch.float32: expected"),
+        ({"y": torch.zeros(2, 5, device="meta")}, InvalidData, "x is on cpu, y on meta"),
+        ({"x": torch.zeros(0, 5, DIM), "y": torch.zeros(0, 5)}, InvalidData, r"x\[0, 5, 2\]"),
         ({"chains": 0}, InvalidOption, "chains=0"),
+        ({"chains": 1.5}, InvalidOption, "chains=1.5: expected a whole number"),
         ({"draws": 0}, InvalidOption, "draws=0"),
-        ({"warmup": -1}, InvalidOption, "settle=-1"),
+        ({"draws": "many"}, InvalidOption, "draws='many'"),
+        ({"warmup": -1}, InvalidOption, "warmup=-1"),
+        ({"seed": -1}, InvalidOption, "seed=-1"),
+        ({"start": 3}, InvalidOption, "start=3: expected gpbo.HyperparameterDraws, or None"),
         ({"kernel": "gibbs"}, InvalidOption, "kernel='gibbs'"),
     ],
 )
@@ -522,7 +533,7 @@ def test_a_start_of_other_hyperparameters_or_runs_is_refused() -> None:
         _call(model=Model(prior="botorch"), start=draws)
     with pytest.raises(InvalidOption, match="2 chains and 5 coordinates: expected 2, 7 and 5"):
         _call(chains=7, start=draws)
-    with pytest.raises(InvalidOption, match="settle=-1"):
+    with pytest.raises(InvalidOption, match="warmup=-1"):
         _call(start=draws, warmup=-1)
 
 
