@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +21,26 @@ def whole_number(name: str, value: object, *, least: int) -> int:
     raise InvalidOption(f"{name}={value!r}: expected a whole number, {least} or more")
 
 
+def finite(value: object) -> float | None:
+    """The value as a float; None if it is not a finite real number (a bool is none)."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # an int or a fraction beyond the largest double
+        return None
+    return number if math.isfinite(number) else None
+
+
 def real_number(name: str, value: object, *, least: float = -math.inf) -> float:
     """An option that measures something.
 
     Raises:
         InvalidOption: not a finite number (a bool is none) of at least ``least``.
     """
-    if (
-        isinstance(value, numbers.Real)
-        and not isinstance(value, bool)
-        and least <= float(value) < math.inf
-    ):
-        return float(value)
+    number = finite(value)
+    if number is not None and number >= least:
+        return number
     bound = "" if least == -math.inf else f", {least:g} or more"
     raise InvalidOption(f"{name}={value!r}: expected a finite number{bound}")
 
@@ -87,8 +96,10 @@ def path_to_write(name: str, path: str | Path) -> Path:
     """The path of a file that is to be written.
 
     Raises:
-        InvalidOption: it is in no folder that exists, or a folder itself.
+        InvalidOption: it is no path, in no folder that exists, or a folder itself.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidOption(f"{name}={path!r}: expected a path")
     target = Path(path)
     if not target.parent.is_dir() or target.is_dir():
         raise InvalidOption(

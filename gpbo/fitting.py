@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gpbo.backend import Streams, settings_for
+from gpbo.checks import whole_number
 from gpbo.data import Observations
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model, resolve_model
@@ -85,8 +86,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name in ("chains", "draws", "warm_draws", "kept"):
-            if getattr(self, name) < 1:
-                raise InvalidOption(f"{name}={getattr(self, name)}: expected at least 1")
+            whole_number(name, getattr(self, name), least=1)
+        whole_number("warmup", self.warmup, least=0)
         fewest = self.chains * min(self.draws, self.warm_draws)
         if self.kept > fewest:
             raise InvalidOption(

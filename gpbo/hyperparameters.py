@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from gpbo.backend import DTYPE, Streams
+from gpbo.checks import real_number
 from gpbo.errors import InvalidOption
 from gpbo.priors import (
     Fixed,
@@ -64,7 +65,7 @@ class HyperparameterPrior:
     noise_floor: float = 1e-6
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.noise_floor) and self.noise_floor > 0):
+        if real_number("noise_floor", self.noise_floor) <= 0:
             raise InvalidOption(f"noise_floor={self.noise_floor!r}: expected a positive number")
         for name in _POSITIVE:
             object.__setattr__(self, name, _resolved(name, getattr(self, name)))

@@ -7,7 +7,6 @@ for ordinals, the cells are equally wide, so uniform points give every value an 
 """
 
 import math
-import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpbo.backend import DTYPE
+from gpbo.checks import finite
 from gpbo.errors import InvalidParams, SpaceError
 
 Kind = Literal["continuous", "ordered", "categorical"]
@@ -169,7 +169,7 @@ class Real(Parameter):
         self._check_name()
         for bound in ("low", "high"):
             value = getattr(self, bound)
-            number = _finite(value)
+            number = finite(value)
             if number is None:
                 raise self._undefined(f"{bound}={value!r}: expected a finite number")
             object.__setattr__(self, bound, number)
@@ -203,7 +203,7 @@ class Real(Parameter):
         Raises:
             InvalidParams: not a real number in [low, high].
         """
-        number = _finite(value)
+        number = finite(value)
         if number is None or not self.low <= number <= self.high:
             raise self._refused(value, f"a real number from {self.low!r} to {self.high!r}")
         return number
@@ -360,20 +360,9 @@ def is_bool(value: Any) -> bool:
     return isinstance(value, bool | np.bool_)
 
 
-def _finite(value: Any) -> float | None:
-    """The value as a float; None if it is not a finite real number (a bool is none)."""
-    if is_bool(value) or not isinstance(value, numbers.Real):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:  # an int or a fraction beyond the largest double
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _integer(value: Any) -> int | None:
     """The value as an int; None if it is not a whole number (a bool is none)."""
-    number = _finite(value)
+    number = finite(value)
     if number is None or not number.is_integer():
         return None
     return int(value)

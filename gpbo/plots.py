@@ -120,10 +120,11 @@ def convergence(results: Result | Mapping[str, Result], path: str | Path | None 
         path: Where to write it, if anywhere.
 
     Raises:
-        InvalidOption: no results, or some minimised and some maximised.
+        InvalidOption: no results, something else, or some minimised and some maximised.
     """
     if isinstance(results, Result):
         results = {results.optimizer.strategy.name: results}
+    _check_labelled("results", results, Result)
     directions = sorted({result.direction for result in results.values()})
     if len(directions) != 1:
         raise InvalidOption(f"results have directions {directions}: expected one or more of one")
@@ -139,9 +140,14 @@ def slices_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Slic
         refit: As in `Optimizer.fit`.
 
     Raises:
+        InvalidOption: ``source`` is neither a result nor an optimizer.
         InvalidData: no trial has a value yet.
     """
     optimizer = source.optimizer if isinstance(source, Result) else source
+    if not isinstance(optimizer, Optimizer):
+        raise InvalidOption(
+            f"source has type {type(source).__name__}: expected a gpbo.Result or gpbo.Optimizer"
+        )
     posterior = _Posterior(optimizer, refit)
     best = best_of(optimizer.completed, optimizer.direction)
     if best is None:
@@ -163,6 +169,7 @@ def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure
         path: Where to write it, if anywhere.
 
     Raises:
+        InvalidOption: ``source`` is neither a result nor an optimizer.
         InvalidData: no trial has a value yet.
     """
     data = slices_data(source)
@@ -195,10 +202,11 @@ def regret(
         path: Where to write it, if anywhere.
 
     Raises:
-        InvalidOption: no runs, or runs of different problems.
+        InvalidOption: no runs, something else, or runs of different problems.
     """
     if isinstance(runs, Replications):
         runs = {runs.strategy: runs}
+    _check_labelled("runs", runs, Replications)
     problems = sorted({replications.problem for replications in runs.values()})
     if len(problems) != 1:
         raise InvalidOption(f"runs are of problems {problems}: expected one or more of one")
@@ -446,6 +454,14 @@ def _set_value_axis(axes: Axes, values: Sequence[float], keep: Sequence[float]) 
     if is_log:
         axes.set_yscale("log")
     axes.set_ylim(low, high)
+
+
+def _check_labelled(name: str, given: object, kind: type) -> None:
+    if not isinstance(given, Mapping) or any(not isinstance(one, kind) for one in given.values()):
+        raise InvalidOption(
+            f"{name} has type {type(given).__name__}: expected a gpbo.{kind.__name__}, or a "
+            "mapping from labels to several"
+        )
 
 
 def _clean(axes: Axes) -> None:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams
+from gpbo.checks import finite
 from gpbo.errors import InvalidOption
 
 Density = tuple[Float[Tensor, "k"], Float[Tensor, "k j"]]
@@ -68,7 +69,7 @@ class Normal(Prior):
     logarithmic = False
 
     def __post_init__(self) -> None:
-        _check(self, loc=math.isfinite(self.loc), scale=_positive(self.scale))
+        _check(self, loc=math.isfinite(_number(self.loc)), scale=_positive(self.scale))
 
     def gaussian(self, dim: int) -> tuple[float, float]:
         """Mean and standard deviation of ``u``."""
@@ -209,7 +210,7 @@ class Uniform(Prior):
     logarithmic = False
 
     def __post_init__(self) -> None:
-        _check(self, low=0 <= self.low < math.inf, high=self.low < self.high < math.inf)
+        _check(self, low=_number(self.low) >= 0, high=_number(self.high) > _number(self.low))
 
     def constrain(self, u: Float[Tensor, "k j"], dim: int) -> Float[Tensor, "k j"]:
         """``low + (high - low) sigmoid(u)``."""
@@ -247,7 +248,7 @@ class Fixed(Prior):
     logarithmic = False
 
     def __post_init__(self) -> None:
-        _check(self, value=math.isfinite(self.value))
+        _check(self, value=math.isfinite(_number(self.value)))
 
     def size(self, count: int) -> int:
         """None."""
@@ -313,8 +314,14 @@ class Saas(Prior):
         )
 
 
-def _positive(value: float) -> bool:
-    return math.isfinite(value) and value > 0
+def _number(value: object) -> float:
+    """The value; NaN, of which no comparison is true, if it is not a finite number."""
+    number = finite(value)
+    return math.nan if number is None else number
+
+
+def _positive(value: object) -> bool:
+    return _number(value) > 0
 
 
 def _check(prior: Prior, **valid: bool) -> None:

@@ -38,9 +38,9 @@ def pareto(shape: float) -> Times:
     """Pareto times of mean 1: most are a little shorter, a few very long.
 
     Raises:
-        InvalidOption: ``shape`` is at most 1, where there is no mean.
+        InvalidOption: ``shape`` is no finite number, or at most 1, where there is no mean.
     """
-    if not shape > 1:
+    if real_number("shape", shape) <= 1:
         raise InvalidOption(f"shape={shape!r}: expected more than 1")
 
     def times(x: Float[Tensor, "r q d"], streams: Streams) -> Float[Tensor, "r q"]:
@@ -210,7 +210,7 @@ def simulate(
     problem = problems.resolve(problem, runs=runs)
     if mode not in ("async", "sync"):
         raise InvalidOption(f"mode={mode!r}: expected 'async' or 'sync'")
-    if isinstance(times, str) and times not in LAWS:
+    if times not in LAWS if isinstance(times, str) else not callable(times):
         raise InvalidOption(f"times={times!r}: expected one of {', '.join(LAWS)}, or a function")
     horizon = positive_number("horizon", horizon)
     if budget is None and horizon == float("inf"):
@@ -371,7 +371,13 @@ class _Engine:
             Streams.per_seed(self.seeds, purpose, number, device=self.device)
             for purpose in ("evaluation-time", "noise")
         )
-        return self.times(x, clock), self.problem.observe(x, noise)
+        took = self.times(x, clock)
+        if not isinstance(took, Tensor) or took.shape != x.shape[:2] or not bool((took >= 0).all()):
+            raise InvalidOption(
+                f"times returned {took!r}: expected a tensor of shape {tuple(x.shape[:2])} of "
+                "numbers, 0 or more"
+            )
+        return took, self.problem.observe(x, noise)
 
     def _propose(self, state: _State, count: int) -> tuple[Float[Tensor, "r q d"], Kept | None]:
         data = with_room(state.done.x, state.done.values, pending=state.running.x)

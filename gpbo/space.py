@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gpbo.backend import DTYPE
+from gpbo.checks import check_tensor
 from gpbo.choices import Categorical, Ordinal
 from gpbo.errors import InvalidData, InvalidOption, InvalidParams, SpaceError
 from gpbo.parameters import Discrete, Integer, Kind, Parameter, Real
@@ -149,8 +150,10 @@ class Space:
         """Configurations to points of the cube, on the CPU.
 
         Raises:
-            InvalidParams: one of them is not a configuration of this space.
+            InvalidParams: no list of them, or one is not a configuration of this space.
         """
+        if isinstance(configurations, Mapping) or not isinstance(configurations, Iterable):
+            raise InvalidParams(f"configurations={configurations!r}: expected a list of mappings")
         valid = [self.validate(params) for params in configurations]
         return torch.cat(
             [p.to_cube([params[p.name] for params in valid]) for p in self.parameters], dim=-1
@@ -160,8 +163,10 @@ class Space:
         """Points to configurations; a point outside the cube counts as the nearest one in it.
 
         Raises:
-            InvalidData: a coordinate is NaN or infinite, or there are more or fewer of them.
+            InvalidData: no tensor, a coordinate is NaN or infinite, or there are more or fewer of
+                them.
         """
+        check_tensor("x", x)
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise InvalidData(f"x has shape {tuple(x.shape)}: expected (n, {self.dim})")
         if not bool(x.isfinite().all()):

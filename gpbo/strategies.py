@@ -171,10 +171,9 @@ class ThompsonSampling:
             _check_search(self.search)
         if whole_number("features", self.features, least=2) % 2:
             raise InvalidOption(f"features={self.features!r}: expected an even number")
-        if self.region is not None and not isinstance(self.region, Region):
-            raise InvalidOption(
-                f"region={self.region!r}: expected NestedBoxes(), TrustRegion() or None"
-            )
+        region = self.region
+        if region is not None and (not isinstance(region, Region) or isinstance(region, type)):
+            raise InvalidOption(f"region={region!r}: expected NestedBoxes(), TrustRegion() or None")
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
         """The minima of ``count`` functions, all searched at once."""

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpbo.candidates import Utility
+from gpbo.checks import positive_number, whole_number
 from gpbo.data import Observations
 from gpbo.errors import InvalidOption
 from gpbo.space import Space
@@ -112,8 +113,10 @@ class NestedBoxes:
 
     def __post_init__(self) -> None:
         given = self.lengths
-        if not given or not all(length > 0 for length in given):
-            raise InvalidOption(f"lengths={given!r}: expected one or more positive numbers")
+        if not isinstance(given, list | tuple) or not given:
+            raise InvalidOption(f"lengths={given!r}: expected one or more, in a tuple")
+        for length in given:
+            positive_number("lengths", length)
         if list(given) != sorted(given, reverse=True):
             raise InvalidOption(f"lengths={given!r}: expected the longest first")
 
@@ -181,7 +184,8 @@ class TrustRegion:
         failures: So many in a row halve it; by default ``max(4, d) / batch``, at least 1.
 
     Raises:
-        InvalidOption: a count below 1, or lengths that are not in order.
+        InvalidOption: a count that is no whole number above 0, or lengths that are not positive or
+            not in order.
     """
 
     batch: int = 1
@@ -194,9 +198,11 @@ class TrustRegion:
     def __post_init__(self) -> None:
         for name in ("batch", "successes", "failures"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InvalidOption(f"{name}={value!r}: expected 1 or more")
-        if not 0 < self.shortest <= self.length <= self.longest:
+            if name != "failures" or value is not None:
+                whole_number(name, value, least=1)
+        for name in ("length", "shortest", "longest"):
+            positive_number(name, getattr(self, name))
+        if not self.shortest <= self.length <= self.longest:
             raise InvalidOption(
                 f"length={self.length!r}: expected from shortest={self.shortest!r} "
                 f"to longest={self.longest!r}"

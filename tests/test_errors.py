@@ -3,23 +3,30 @@
 import inspect
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
-from gpbo import errors
+from gpbo import errors, plots, problems
 from gpbo.backend import DTYPE, resolve_device
 from gpbo.errors import (
     GpboError,
     InvalidData,
     InvalidOption,
+    InvalidParams,
     SpaceError,
     TrialAlreadyFinished,
     UnknownTrial,
 )
 from gpbo.evidence import Model
-from gpbo.priors import Gamma
-from gpbo.space import Real
+from gpbo.fitting import Sampling
+from gpbo.priors import Fixed, Gamma, Normal, Uniform
+from gpbo.simulation import pareto, simulate
+from gpbo.space import Real, Space
+from gpbo.strategies import ThompsonSampling
+from gpbo.trust_region import NestedBoxes, TrustRegion
+from tests.monte_carlo import unchecked_shapes
 
 CLASSES: dict[str, type[Exception]] = {
     name: value
@@ -96,3 +103,57 @@ def test_a_mistake_raises_a_gpbo_error_that_names_it(
     with pytest.raises(GpboError, match=re.escape(says)) as caught:
         mistake()
     assert type(caught.value) is kind
+
+
+BRANIN = problems.get("branin")
+UNIT = Space(Real("x", 0, 1))
+COUNT, POSITIVE = "expected a whole number", "expected a positive number"
+
+
+@pytest.mark.parametrize(
+    ("call", "wrong", "kind", "says"),
+    [
+        (problems.get, {"name": ["a"]}, InvalidOption, "name=['a']: expected one of branin"),
+        (problems.get, {"shift_seed": 1.5}, InvalidOption, f"shift_seed=1.5: {COUNT}"),
+        (problems.get, {"shift_seed": "a"}, InvalidOption, f"shift_seed='a': {COUNT}"),
+        (problems.get, {"shift_seed": -1}, InvalidOption, f"shift_seed=-1: {COUNT}"),
+        (problems.get, {"shift_seed": [1, "a"]}, InvalidOption, f"shift_seed='a': {COUNT}"),
+        (problems.get, {"shift_seed": [[1], [2, 3]]}, InvalidOption, f"shift_seed=[1]: {COUNT}"),
+        (problems.get, {"noise": 10**400}, InvalidOption, "expected a finite number, 0 or more"),
+        (lambda seed: BRANIN.shifted(seed), {"seed": 1.5}, InvalidOption, f"seeds=1.5: {COUNT}"),
+        (BRANIN, {"x": [0.1, 0.2]}, InvalidData, "x has type list: expected a tensor"),
+        (BRANIN, {"x": torch.tensor(0.1)}, InvalidData, "x has shape (): expected (..., 2)"),
+        (simulate, {"times": 3}, InvalidOption, "times=3: expected one of constant"),
+        (pareto, {"shape": "a"}, InvalidOption, "shape='a': expected a finite number"),
+        (NestedBoxes, {"lengths": "a"}, InvalidOption, "lengths='a': expected one or more, in a"),
+        (NestedBoxes, {"lengths": 0.4}, InvalidOption, "lengths=0.4: expected one or more, in a"),
+        (NestedBoxes, {"lengths": ("a",)}, InvalidOption, f"lengths='a': {POSITIVE}"),
+        (TrustRegion, {"batch": 1.5}, InvalidOption, f"batch=1.5: {COUNT}"),
+        (TrustRegion, {"successes": None}, InvalidOption, f"successes=None: {COUNT}"),
+        (TrustRegion, {"failures": "a"}, InvalidOption, f"failures='a': {COUNT}"),
+        (TrustRegion, {"length": "a"}, InvalidOption, f"length='a': {POSITIVE}"),
+        (ThompsonSampling, {"region": NestedBoxes}, InvalidOption, "expected NestedBoxes(), "),
+        (Sampling, {"chains": "a"}, InvalidOption, f"chains='a': {COUNT}"),
+        (Sampling, {"warmup": -1}, InvalidOption, f"warmup=-1: {COUNT}"),
+        (Normal, {"loc": "a"}, InvalidOption, "Normal: loc='a' is out of range"),
+        (Gamma, {"concentration": None, "rate": 1}, InvalidOption, "concentration=None is out of"),
+        (Uniform, {"low": 0, "high": "a"}, InvalidOption, "Uniform: high='a' is out of range"),
+        (Fixed, {"value": "a"}, InvalidOption, "Fixed: value='a' is out of range"),
+        (UNIT.encode, {"configurations": 3}, InvalidParams, "configurations=3: expected a list"),
+        (UNIT.encode, {"configurations": {"x": 1}}, InvalidParams, "configurations={'x': 1}: expe"),
+        (UNIT.decode, {"x": [[0.5]]}, InvalidData, "x has type list: expected a tensor"),
+        (plots.convergence, {"results": 3}, InvalidOption, "results has type int: expected a gpbo"),
+        (plots.regret, {"runs": {"a": 3}}, InvalidOption, "runs has type dict: expected a gpbo.Re"),
+        (plots.slices, {"source": None}, InvalidOption, "source has type NoneType: expected a gp"),
+        (plots.check_path, {"name": "path", "path": 3}, InvalidOption, "path=3: expected a path"),
+    ],
+)
+def test_what_is_of_a_wrong_kind_is_refused_by_name(
+    call: Callable[..., object], wrong: dict[str, Any], kind: type[GpboError], says: str
+) -> None:
+    needed: dict[Any, dict[str, Any]] = {
+        problems.get: {"name": "branin"},
+        simulate: {"problem": BRANIN, "workers": 1, "budget": 1},
+    }
+    with unchecked_shapes(), pytest.raises(kind, match=re.escape(says)):
+        call(**{**needed.get(call, {}), **wrong})

@@ -189,6 +189,13 @@ def test_times_may_come_from_what_is_evaluated() -> None:
     assert (took.round() == torch.where(result.points[..., 0] < 0.5, 3.0, 1.0)).all()
 
 
+@pytest.mark.parametrize("took", [1.0, [1.0], [[-1.0]], [[float("nan")]]])
+def test_times_that_are_none_are_refused(took: Any) -> None:
+    times = torch.tensor(took) if isinstance(took, list) else took
+    with unchecked_shapes(), pytest.raises(InvalidOption, match="times returned"):
+        clock(times=lambda x, streams: times)
+
+
 def test_what_the_optimizer_takes_counts_if_asked_for() -> None:
     free = clock(times="constant", workers=1, horizon=10.0)
     assert free.evaluations.tolist() == [10]

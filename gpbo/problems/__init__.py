@@ -40,10 +40,10 @@ def get(
         noise: Standard deviation of the Gaussian noise that `Problem.observe` adds.
 
     Raises:
-        InvalidOption: an unknown name, a dimension that the problem does not have, or a noise
-            that is no standard deviation.
+        InvalidOption: an unknown name, a dimension that the problem does not have, a seed that is
+            no whole number, or a noise that is no standard deviation.
     """
-    if name not in CATALOGUE:
+    if not isinstance(name, str) or name not in CATALOGUE:
         raise InvalidOption(f"name={name!r}: expected one of {', '.join(names())}")
     family = CATALOGUE[name]
     dim = family.usual_dim if dim is None else whole_number("dim", dim, least=0)
@@ -53,7 +53,9 @@ def get(
     problem = replace(family.build(dim), noise=noise)
     if shift_seed is None:
         return problem
-    return problem.shifted(*np.atleast_1d(shift_seed).tolist())
+    # As objects: an array of numbers and texts would be one of texts.
+    seeds = np.atleast_1d(np.asarray(shift_seed, dtype=object)).tolist()
+    return problem.shifted(*(whole_number("shift_seed", seed, least=0) for seed in seeds))
 
 
 def resolve(problem: object, *, runs: int) -> Problem:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams, stream_seed
+from gpbo.checks import check_tensor, whole_number
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.space import Real, Space
 
@@ -72,11 +73,12 @@ class Problem:
         map would put a kink through the optimum.) An optimum on the boundary stays there.
 
         Raises:
-            InvalidOption: no seed.
+            InvalidOption: no seed, or one that is no whole number, 0 or more.
         """
         if not seeds:
             raise InvalidOption("seeds=(): expected one seed, or a seed per run")
-        streams = Streams([stream_seed(seed, "problem-shift") for seed in seeds])
+        numbers = [whole_number("seeds", seed, least=0) for seed in seeds]
+        streams = Streams([stream_seed(number, "problem-shift") for number in numbers])
         low, high = SHIFTED_CENTRE
         centre = low + (high - low) * streams.uniform(self.dim)
         return replace(self, shift=-torch.logit(centre))
@@ -93,11 +95,14 @@ class Problem:
         A point outside the cube counts as the nearest one in it.
 
         Raises:
-            InvalidData: not ``d`` columns, or a first axis that is not the runs that the problem
-                has shifts for.
+            InvalidData: no tensor, not ``d`` columns, or a first axis that is not the runs that the
+                problem has shifts for.
         """
-        if x.shape[-1] != self.dim:
-            raise InvalidData(f"x: {x.shape[-1]} columns: {self.name} has {self.dim}")
+        check_tensor("x", x)
+        if x.shape[-1:] != (self.dim,):
+            raise InvalidData(
+                f"x has shape {tuple(x.shape)}: expected (..., {self.dim}) for {self.name}"
+            )
         inside = x.to(DTYPE).clamp(0, 1)
         if self.shift is not None:
             inside = _move(inside, self._shift_like(inside))
