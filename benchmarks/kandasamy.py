@@ -178,6 +178,7 @@ def run(
         initial=max(case.workers, min(6 * problem.dim, 25)),
         refit_every=case.workers,
         device=device,
+        progress=False,
     )
     return whole(done)
 

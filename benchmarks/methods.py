@@ -92,15 +92,14 @@ class Method:
             "initial": max(case.design, self.workers),
             "inference": self.inference,
             "model": self.model,
+            "progress": False,
         }
         began = time.perf_counter()
         if self.workers > 1:
             options |= {"workers": self.workers, "mode": self.mode, "times": LAW}
             done = Done.simulated(kandasamy.whole(simulate(problem, **options)))
         else:
-            done = Done.replicated(
-                kandasamy.whole(gpbo.replicate(problem, progress=False, **options))
-            )
+            done = Done.replicated(kandasamy.whole(gpbo.replicate(problem, **options)))
         seconds = time.perf_counter() - began - function.seconds
         return done.traces(self.name, case, problem, strategy, seconds)
 

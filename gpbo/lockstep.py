@@ -23,7 +23,7 @@ from gpbo.result import Stopped
 from gpbo.situation import Situation, Strategy
 from gpbo.strategies import SobolSearch, resolve_strategy
 
-#: Called after every step with the trials done so far, of all runs, and their median regret.
+#: Called after every step with what is done so far, of all runs, and their median regret.
 Show = Callable[[int, float], None]
 
 _NUMBERS = tuple(field.name for field in fields(Diagnostics) if field.name != "status")
@@ -95,7 +95,7 @@ def replicate(
         device=target,
         clock=_Clock(target),
     )
-    with _display(engine, progress) as show:
+    with display(f"{chosen.name} on {problem.name}", runs * budget, progress) as show:
         return engine.run(show)
 
 
@@ -208,7 +208,8 @@ class _Engine:
                 group = min(unfinished, key=lambda group: group.trials)
                 advanced = self._step(group)
                 groups = [other for other in groups if other is not group] + advanced
-                show(self._done(groups), self._median_regret(groups))
+                regret = median_regret([group.values for group in groups], self.problem.optimum)
+                show(sum(len(group.seeds) * group.trials for group in groups), regret)
         except SpaceExhausted:
             stopped = "exhausted"
         except KeyboardInterrupt:
@@ -296,14 +297,6 @@ class _Engine:
             taken=tuple(old | new for old, new in zip(runs.taken, tried, strict=True)),
         )
 
-    def _done(self, groups: Sequence[_Runs]) -> int:
-        return sum(len(group.seeds) * group.trials for group in groups)
-
-    def _median_regret(self, groups: Sequence[_Runs]) -> float:
-        """Of the values as observed; infinite while half of the runs have none."""
-        best = [group.values.nan_to_num(nan=torch.inf).amin(-1) for group in groups]
-        return float(np.median(torch.cat(best).cpu())) - self.problem.optimum
-
     def _collected(self, groups: Sequence[_Runs], stopped: Stopped) -> Replications:
         shape = len(self.seeds), max(group.trials for group in groups)
         arrays = {name: np.full(shape, np.nan) for name in ("values", "truth", *_NUMBERS)}
@@ -344,10 +337,18 @@ def _no_fit() -> Fit:
     raise AssertionError("the initial design needs no model")
 
 
-def _display(engine: _Engine, progress: bool) -> AbstractContextManager[Show]:
+def median_regret(values: Sequence[Float[Tensor, "_ _"]], optimum: float) -> float:
+    """Of groups of runs with values as observed; infinite while half of the runs have none."""
+    best = [own.nan_to_num(nan=torch.inf, posinf=torch.inf).amin(-1) for own in values]
+    return float(np.median(torch.cat(best).cpu())) - optimum
+
+
+def display(
+    title: str, total: int, progress: bool, *, unit: str = "trials"
+) -> AbstractContextManager[Show]:
+    """Shows many runs together while inside, if ``progress``; see `gpbo.progress.counted`."""
     if not progress:
         return nullcontext(lambda done, regret: None)
     from gpbo.progress import counted
 
-    total = len(engine.seeds) * engine.budget
-    return counted(f"{engine.strategy.name} on {engine.problem.name}", total)
+    return counted(title, total, unit=unit)

@@ -95,21 +95,22 @@ def shown(
 
 @contextmanager
 def counted(
-    title: str, total: int, console: Console | None = None
+    title: str, total: int, console: Console | None = None, *, unit: str = "trials"
 ) -> Iterator[Callable[[int, float], None]]:
-    """Show many runs together while inside; call what this yields with trials done and regret.
+    """Show many runs together while inside; call what this yields with what is done and the regret.
 
     Args:
         title: What is run.
-        total: Trials of all runs together.
+        total: Trials of all runs together, or another measure of what there is to do.
         console: Where to; by default the standard error stream.
+        unit: What is counted.
     """
     console = Console(stderr=True) if console is None else console
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("trials, median regret {task.fields[regret]}"),
+        TextColumn(f"{unit}, median regret {{task.fields[regret]}}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -129,7 +130,7 @@ def counted(
             if not console.is_terminal and done * _BATCH_LINES // total > lines:
                 lines = done * _BATCH_LINES // total
                 spent = progress.tasks[0].elapsed or 0.0
-                text = f"{title}: {done}/{total} trials, median regret {told}  [{spent:.0f} s]"
+                text = f"{title}: {done}/{total} {unit}, median regret {told}  [{spent:.0f} s]"
                 console.print(text, markup=False, highlight=False, soft_wrap=True)
 
         yield show

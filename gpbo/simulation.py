@@ -25,6 +25,7 @@ from gpbo.design import default_initial
 from gpbo.errors import InvalidOption
 from gpbo.fitting import Fit, Inference, Model, check_inference, resolve_model
 from gpbo.kept import Kept
+from gpbo.lockstep import display, median_regret
 from gpbo.problems import Problem
 from gpbo.result import Stopped
 from gpbo.situation import Situation, Strategy
@@ -177,6 +178,7 @@ def simulate(
     inference: Inference = "map",
     model: Model | None = None,
     device: str = "auto",
+    progress: bool = True,
 ) -> Simulation:
     """Run a strategy with several workers until every run's clock, or its budget, has run out.
 
@@ -202,6 +204,8 @@ def simulate(
         inference: As in `gpbo.Optimizer`.
         model: Likewise.
         device: Likewise.
+        progress: Whether to show what is going on, on the standard error stream: what share of the
+            slowest clock, or of the budget, is spent.
 
     Raises:
         InvalidOption: an option is not one of those allowed.
@@ -237,13 +241,17 @@ def simulate(
     stopped: Stopped = "runtime"
     state = engine.begin()
     width = engine.workers if mode == "sync" else 1
-    try:
-        while state.done.trial.shape[1] < most and bool((state.now <= horizon).any()):
-            state = engine.ask(engine.end(state, width), width)
-        if state.done.trial.shape[1] >= most:
-            stopped = "budget"
-    except KeyboardInterrupt:
-        stopped = "interrupted"
+    with display(f"{engine.strategy.name} on {problem.name}", 100, progress, unit="%") as show:
+        try:
+            while state.done.trial.shape[1] < most and bool((state.now <= horizon).any()):
+                state = engine.ask(engine.end(state, width), width)
+                spent = max(float(state.now.min()) / horizon, state.done.trial.shape[1] / most)
+                regret = median_regret([state.done.values], problem.optimum)
+                show(int(100 * min(spent, 1.0)), regret)
+            if state.done.trial.shape[1] >= most:
+                stopped = "budget"
+        except KeyboardInterrupt:
+            stopped = "interrupted"
     done = state.done
     return Simulation(
         done.trial,

@@ -15,6 +15,7 @@ from gpbo.errors import InvalidData, InvalidOption
 from gpbo.lockstep import replicate
 from gpbo.optimizer import Optimizer
 from gpbo.replications import Replications
+from gpbo.result import short
 from gpbo.simulation import LAWS, Simulation, pareto, simulate
 from gpbo.situation import Situation
 from gpbo.strategies import ExpectedImprovement, ThompsonSampling
@@ -27,6 +28,7 @@ TS = ThompsonSampling(QUICK, features=64)
 
 def clock(**options: Any) -> Simulation:
     usual = {"problem": BRANIN, "strategy": "random", "workers": 3, "horizon": 4.0}
+    usual["progress"] = False
     return simulate(**{**usual, **options})
 
 
@@ -278,13 +280,13 @@ def test_options_that_mean_nothing_are_refused(option: str, wrong: Any) -> None:
 def test_a_budget_ends_the_runs_in_step_with_the_whole_batch(
     mode: Literal["async", "sync"], ended: int
 ) -> None:
-    short = simulate(BRANIN, strategy="random", workers=3, budget=7, mode=mode, runs=2)
-    long = simulate(BRANIN, strategy="random", workers=3, horizon=20.0, mode=mode, runs=2)
+    short = clock(horizon=float("inf"), budget=7, mode=mode, runs=2)
+    long = clock(horizon=20.0, mode=mode, runs=2)
     assert short.values.shape == (2, ended)
     assert torch.equal(short.values, long.values[:, :ended])
     assert torch.equal(short.told, long.told[:, :ended])
     # The clock still counts, where it is the first to stop.
-    both = simulate(BRANIN, strategy="random", workers=3, budget=700, horizon=2.0, mode=mode)
+    both = clock(budget=700, horizon=2.0, mode=mode)
     assert both.values.shape[1] < 100
 
 
@@ -335,6 +337,27 @@ def test_an_interrupt_gives_what_had_ended() -> None:
     made = cut.truth.shape[1]
     assert 0 < made < whole.truth.shape[1]
     assert torch.equal(cut.truth, whole.truth[:, :made])
+
+
+@pytest.mark.parametrize(
+    ("limit", "shares"),
+    [
+        ({}, [25, 50, 75, 100]),
+        ({"budget": 3}, [33, 66, 100]),
+        ({"horizon": float("inf"), "budget": 2}, [50, 100]),
+    ],
+)
+def test_progress_is_the_share_of_the_clock_or_of_the_budget(
+    limit: dict[str, Any], shares: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = clock(workers=1, runs=3, times="constant", progress=True, **limit)
+    out, err = capfd.readouterr()
+    assert out == ""
+    regret = (result.values.cummin(-1).values - BRANIN.optimum).median(0).values.tolist()
+    assert [line.split("  [")[0] for line in err.splitlines()] == [
+        f"random on branin: {share}/100 %, median regret {short(best)}"
+        for share, best in zip(shares, regret, strict=False)
+    ]
 
 
 def test_a_budget_alone_has_a_file_too(tmp_path: Path) -> None:
