@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from gpbo.record import Record
 from gpbo.spec import read_space, write_space
 from gpbo.storage import SqliteStorage
 from gpbo.strategies import STRATEGIES
-from gpbo.transfer import LARGEST_START, Kind, warm_start
+from gpbo.transfer import LARGEST_START, Kind, started_from, warm_start
 from gpbo.tuner import Execution, Tuner, check_command, check_program
 from gpbo.worker import Command, Imported
 
@@ -140,7 +140,7 @@ class Job(BaseModel):
             UnknownJob: to resume, there is none; or there is no such job to start from.
             JobInUse: another process drives it.
             InvalidJob: the stored job has another space, direction, seed, inference or initial
-                design.
+                design, or did not start from one of the jobs that this one starts from.
             InvalidOption: the program of the command cannot be found.
             InvalidData: a job to start from has no result in this space.
         """
@@ -148,15 +148,16 @@ class Job(BaseModel):
         if isinstance(target, Command):
             check_program(target, self.execution.env)
         store = SqliteStorage(folder / self.storage)
+        parents = self._parents(folder, store)
         if resume:
-            self._check_same(store.read(self.name).spec)
+            self._check_same(store.read(self.name), parents)
             optimizer = Optimizer.resume(
                 store, self.name, strategy=self.strategy, device=self.device
             )
         else:
             space = read_space(self.space)
             # Whatever is wrong with its parents is found before there is a job.
-            warm_start(Optimizer(space, direction=self.direction), self._parents(folder, store))
+            warm_start(Optimizer(space, direction=self.direction), parents)
             design = min(default_initial(space), max(1, self.budget // 2))
             optimizer = Optimizer(
                 space,
@@ -170,7 +171,7 @@ class Job(BaseModel):
                 name=self.name,
             )
         if not (optimizer.trials or optimizer.queue):  # begun now, or dead before its warm start
-            warm_start(optimizer, self._parents(folder, store))
+            warm_start(optimizer, parents)
         return Tuner(
             optimizer,
             target,
@@ -191,9 +192,10 @@ class Job(BaseModel):
             for start in self.warm_start
         ]
 
-    def _check_same(self, stored: Mapping[str, Any]) -> None:
+    def _check_same(self, record: Record, parents: Sequence[tuple[Record, Kind]]) -> None:
+        stored, space = record.spec, read_space(self.space)
         now = {
-            "space": write_space(read_space(self.space)),
+            "space": write_space(space),
             "direction": self.direction,
             "seed": self.seed,
             "inference": self.inference,
@@ -205,6 +207,12 @@ class Job(BaseModel):
                 raise InvalidJob(
                     f"{key} = {value!r}: the stored job {self.name!r} has {stored[key]!r}; "
                     "expected the same to resume it, or another name"
+                )
+        for parent, kind in parents if record.trials or record.queue else ():
+            if not started_from(record, space, parent, kind):
+                raise InvalidJob(
+                    f"warm_start: the stored job {self.name!r} has nothing of {parent.name!r} with "
+                    f"kind = {kind!r}; expected what it began with to resume it, or another name"
                 )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from gpbo.errors import InvalidData, InvalidOption, InvalidParams
 from gpbo.optimizer import Optimizer
 from gpbo.record import Record
+from gpbo.space import Space
 from gpbo.trial import Trial, best_of
 
 Kind = Literal["same", "transfer"]
@@ -38,7 +39,7 @@ def warm_start(optimizer: Optimizer, parents: Sequence[tuple[Record, Kind]]) -> 
     for parent, kind in parents:
         if kind not in get_args(Kind):
             raise InvalidOption(f"kind={kind!r}: expected 'same' or 'transfer'")
-        usable = _usable(optimizer, parent)
+        usable = _usable(optimizer.space, parent)
         if kind == "same":
             results += [(trial.params, trial.value) for trial in usable]
         else:
@@ -48,12 +49,29 @@ def warm_start(optimizer: Optimizer, parents: Sequence[tuple[Record, Kind]]) -> 
     return len(results) + len(queue)
 
 
-def _usable(optimizer: Optimizer, parent: Record) -> list[Trial]:
-    """The trials of a job that have a value and a configuration of this optimizer's space."""
+def started_from(record: Record, space: Space, parent: Record, kind: Kind) -> bool:
+    """Whether a stored job holds anything that `warm_start` would have had from this parent.
+
+    The parent may have gone on since: it has what it had then, and may have more.
+    """
+    try:
+        usable = _usable(space, parent)
+    except InvalidData:
+        return False
+    if kind == "same":
+        added = {(space.key(t.params), t.value) for t in record.trials if t.origin == "added"}
+        return any((space.key(trial.params), trial.value) in added for trial in usable)
+    enqueued = [trial.params for trial in record.trials if trial.origin == "enqueued"]
+    asked = {*map(space.key, [*enqueued, *record.queue])}
+    return any(space.key(trial.params) in asked for trial in usable)
+
+
+def _usable(space: Space, parent: Record) -> list[Trial]:
+    """The trials of a job that have a value and a configuration of this space."""
     usable = []
     for trial in parent.trials:
         try:
-            params = optimizer.space.validate(trial.params)
+            params = space.validate(trial.params)
         except InvalidParams:
             continue
         if trial.value is not None:

@@ -12,6 +12,7 @@ from gpbo.completion import Completion, MedianRule
 from gpbo.errors import GpboError, InvalidData, InvalidJob, InvalidOption, UnknownJob
 from gpbo.job import Job, check_job, read_job
 from gpbo.optimizer import Optimizer
+from gpbo.record import Record
 from gpbo.space import Integer, Real, Space
 from gpbo.storage import SqliteStorage
 from gpbo.transfer import warm_start
@@ -279,6 +280,51 @@ def test_a_job_that_died_before_its_warm_start_has_it_when_it_is_resumed(tmp_pat
         assert len(tuner.optimizer.trials) == 3
         assert len(tuner.optimizer.queue) == 1
         tuner.optimizer.close()
+
+
+def test_a_resumed_job_has_something_of_every_job_that_its_file_starts_from(tmp_path: Path) -> None:
+    names = "job", "related", "other"
+    for number, name in enumerate(names):
+        job_in(tmp_path, name=name, seed=number).tuner(
+            tmp_path, resume=False
+        ).run().optimizer.close()
+    starts = [{"job": "job"}, {"job": "related", "kind": "transfer"}]
+    options: dict[str, Any] = {"name": "again", "warm_start": starts}
+    job_in(tmp_path, **options).tuner(tmp_path, resume=False).optimizer.close()
+
+    def resume(**changes: Any) -> None:
+        job_in(tmp_path, **{**options, **changes}).tuner(tmp_path, resume=True).optimizer.close()
+
+    resume()  # what was enqueued is not asked yet
+    job_in(tmp_path, **options).tuner(tmp_path, resume=True).run().optimizer.close()
+    # A parent has gone on since.
+    job_in(tmp_path, budget=9).tuner(tmp_path, resume=True).run().optimizer.close()
+    resume()
+    resume(warm_start=[])
+    for changed in (
+        [*starts, {"job": "other"}],
+        [{"job": "job", "kind": "transfer"}],
+        [{"job": "related"}],
+    ):
+        with pytest.raises(InvalidJob, match=f"warm_start: .* nothing of '{changed[-1]['job']}'"):
+            resume(warm_start=changed)
+    with pytest.raises(UnknownJob, match="typo"):
+        resume(warm_start=[{"job": "typo"}])
+
+
+def test_the_jobs_to_start_from_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_in(tmp_path).tuner(tmp_path, resume=False).run()
+    names, read = [], SqliteStorage.read
+
+    def noting(store: SqliteStorage, name: str) -> Record:
+        names.append(name)
+        return read(store, name)
+
+    monkeypatch.setattr(SqliteStorage, "read", noting)
+    job_in(tmp_path, name="again", warm_start=[{"job": "job"}]).tuner(tmp_path, resume=False)
+    assert names == ["job"]
 
 
 def test_a_warm_start_from_more_jobs_than_five_is_refused(tmp_path: Path) -> None:
