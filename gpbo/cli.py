@@ -222,9 +222,12 @@ def show(
         driven = store.is_driven(job)
         print(json.dumps({**view.plain(store.read(job)), "driven": driven}, allow_nan=False))
         return
-    with Live(get_renderable=lambda: view.panel(_at_present(store, job)), console=Console()):
+    console = Console()
+    with Live(get_renderable=lambda: view.panel(_at_present(store, job)), console=console):
         while watch and _at_present(store, job).ended is None:
             time.sleep(0.5)
+    if not console.is_terminal:
+        console.line()  # which rich writes to terminals only
 
 
 @app.command()

@@ -132,6 +132,7 @@ def test_a_job_is_tuned_shown_and_resumed(
     assert (code, "4 trials (0 failed), the budget was used" in out) == (0, True)
     assert err.count("trial ") == 4
     code, out, _ = called(monkeypatch, capsys, "show", job)
+    assert out.endswith("╯\n")
     assert "ended: the budget was used" in out
     code, out, _ = called(monkeypatch, capsys, "show", job.parent / "gpbo.db", "bowl", "--json")
     assert len(json.loads(out)["trials"]) == 4
