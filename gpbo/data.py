@@ -21,9 +21,8 @@ class Observations:
     are 0, and nothing may depend on them. ``values`` are in a run's own units, minimised, and
     ``y`` is ``units(values)``.
 
-    Where no ``given`` units say otherwise, the units are the most probable ones. They cost a few
-    factorisations, which searches without a model do not pay: they are worked out when first
-    asked for.
+    The units are the most probable ones. They cost a few factorisations, which searches without a
+    model do not pay: they are worked out when first asked for.
     """
 
     x: Float[Tensor, "r n d"]
@@ -31,7 +30,6 @@ class Observations:
     mask: Bool[Tensor, "r n"]
     pending: Float[Tensor, "r m d"]
     pending_mask: Bool[Tensor, "r m"]
-    given: Units | None = None
 
     @property
     def y(self) -> Float[Tensor, "r n"]:
@@ -45,9 +43,7 @@ class Observations:
 
     @cached_property
     def _in_own_units(self) -> tuple[Float[Tensor, "r n"], Units]:
-        if self.given is None:
-            return in_own_units(self.x, self.values, self.mask)
-        return torch.where(self.mask, self.given(self.values), 0.0), self.given
+        return in_own_units(self.x, self.values, self.mask)
 
     @property
     def runs(self) -> int:

@@ -1,8 +1,9 @@
-"""Densities with known moments, and differences in Monte-Carlo errors, for tests of samplers."""
+"""Densities with known moments, differences in Monte-Carlo errors, observations in given units."""
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import jaxtyping
 import torch
@@ -10,7 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gpbo.backend import DTYPE
+from gpbo.data import Observations
 from gpbo.mcmc.leapfrog import LogDensity
+from gpbo.units import Units
 
 
 @contextmanager
@@ -29,6 +32,13 @@ def random_normal(seed: int, *shape: int) -> Tensor:
 
 def random_uniform(seed: int, *shape: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=DTYPE)
+
+
+def in_units(data: Observations, units: Units) -> Observations:
+    """The same observations in these units, not in the most probable ones."""
+    data = replace(data)
+    vars(data)["_in_own_units"] = torch.where(data.mask, units(data.values), 0.0), units
+    return data
 
 
 def covariance_with_condition(seed: int, runs: int, dim: int, condition: float) -> Tensor:

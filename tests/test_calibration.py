@@ -30,7 +30,7 @@ from gpbo.inference import draw, schedule_for
 from gpbo.mcmc.sampling import Kernel, Schedule, Warmth, sample
 from gpbo.priors import LogNormal, Normal
 from gpbo.units import Units
-from tests.monte_carlo import random_normal, random_uniform, unchecked_shapes
+from tests.monte_carlo import in_units, random_normal, random_uniform, unchecked_shapes
 
 
 class Tilted(LogPosterior):
@@ -134,6 +134,7 @@ def test_the_truth_ranks_uniformly_after_results_came_one_at_a_time() -> None:
     data = _simulate("dimension-scaled", runs=200, n=12, dim=2, seed=3)
     sampling = Sampling(chains=8, draws=4, warm_draws=1, kept=8)
     warm, runs = None, len(data.truth)
+    plain = Units.affine(torch.zeros(runs, dtype=DTYPE), torch.ones(runs, dtype=DTYPE))
     for count in range(4, 13):
         seen = data.mask[:, :count]
         points = data.x[:, :count].masked_fill(~seen[..., None], 0.5)
@@ -144,8 +145,8 @@ def test_the_truth_ranks_uniformly_after_results_came_one_at_a_time() -> None:
             seen,
             pending=points[:, :0],
             pending_mask=seen[:, :0],
-            given=Units.affine(torch.zeros(runs, dtype=DTYPE), torch.ones(runs, dtype=DTYPE)),
         )
+        observed = in_units(observed, plain)
         streams = Streams.named(5, "fit", count, runs=runs)
         warm = fit(observed, sampling=sampling, warm=warm, streams=streams).warm
     assert warm is not None

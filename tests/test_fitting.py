@@ -21,7 +21,13 @@ from gpbo.inference import HyperparameterDraws, draw, mode, sample_hyperparamete
 from gpbo.mcmc.sampling import Kernel, Schedule, Warmth
 from gpbo.priors import Fixed
 from gpbo.units import Units
-from tests.monte_carlo import chain_means, random_normal, random_uniform, unchecked_shapes
+from tests.monte_carlo import (
+    chain_means,
+    in_units,
+    random_normal,
+    random_uniform,
+    unchecked_shapes,
+)
 
 RUNS, COUNT, DIM = 3, 7, 2
 #: As little as there can be, where a test is not about the draws.
@@ -430,12 +436,8 @@ def test_chains_move_with_the_standardisation_of_the_values(
     data, warm = _data(), _warm()
     monkeypatch.setattr(fitting, "draw", _observing(starts))
     factor = torch.tensor([0.9, 1.0, 1.15], dtype=DTYPE)
-    shifted = replace(
-        data,
-        given=Units.affine(
-            data.units.back(torch.full_like(factor, 0.1)), factor * data.units.scale
-        ),
-    )
+    location = data.units.back(torch.full_like(factor, 0.1))
+    shifted = in_units(data, Units.affine(location, factor * data.units.scale))
     torch.testing.assert_close(shifted.y, (data.y - 0.1) / factor[:, None])
     fit(shifted, sampling=BRIEF, warm=warm, streams=_streams(1))
     old, new = warm.warmth.position, starts[0].position
@@ -452,7 +454,7 @@ def _one_more(value: float) -> tuple[Observations, WarmState, Tensor]:
     x = torch.cat([data.x, torch.full((RUNS, 1, DIM), 0.5, dtype=DTYPE)], 1)
     y = torch.cat([data.y, torch.full((RUNS, 1), value, dtype=DTYPE)], 1)
     mask = torch.ones_like(y, dtype=torch.bool)
-    more = replace(data, x=x, values=data.units.back(y), mask=mask, given=data.units)
+    more = in_units(replace(data, x=x, values=data.units.back(y), mask=mask), data.units)
     posterior = Model().log_posterior(more.x, more.y, more.mask)
     value_now = posterior(warm.warmth.position.flatten(0, 1))[0].reshape(RUNS, -1)
     return more, warm, value_now - warm.warmth.value
