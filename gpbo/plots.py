@@ -22,7 +22,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from gpbo.checks import path_to_write
 from gpbo.choices import Categorical, Ordinal
@@ -46,6 +46,8 @@ _LOG_SPAN = 1e3
 LARGEST_DRAWN = 1e300
 #: Listed values that have a tick, characters of a label, and of all of them side by side.
 _MOST_LABELS, _LONGEST_LABEL, _MOST_CHARACTERS = 8, 12, 30
+#: Between these the ticks of a log axis are not written as powers of ten.
+_SMALLEST_PLAIN, _LARGEST_PLAIN = 1e-3, 1e4
 #: Regrets are drawn on a log axis, those below this as this.
 _LEAST_REGRET = 1e-12
 
@@ -76,6 +78,7 @@ class Slice:
     Attributes:
         name: The parameter.
         axis: How to lay out the positions.
+        whole: Whether they are whole numbers.
         labels: The listed values; empty for numbers.
         positions: Where the surrogate was evaluated.
         median: Its median over the hyperparameter draws there, in the user's units.
@@ -87,6 +90,7 @@ class Slice:
 
     name: str
     axis: Literal["linear", "log", "reverse_log", "listed"]
+    whole: bool
     labels: tuple[str, ...]
     positions: tuple[float, ...]
     median: tuple[float, ...]
@@ -261,6 +265,7 @@ def _slice(
     return Slice(
         name=name,
         axis=parameter.scale if isinstance(parameter, Real | Integer) else "listed",
+        whole=isinstance(parameter, Integer),
         labels=tuple(map(str, values)) if listed else (),
         positions=tuple(float(i if listed else value) for i, value in enumerate(values)),
         median=tuple(median.tolist()),
@@ -311,10 +316,10 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence]) -> None:
             failed, bottom, "x", color=colour, markersize=4, transform=axes.get_xaxis_transform()
         )
         best = _drawable(curve.best)
-        axes.step(trials, best, where="post", color=colour, linewidth=2, label=_plain(curve.label))
+        axes.step(trials, best, where="post", **_line_look(len(best), colour, curve.label))
     longest = max((len(curve.values) for curve in curves), default=1)
     axes.set_xlim(0.5, longest + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(_whole_numbers())
     values = [value for curve in curves for value in curve.values if math.isfinite(value)]
     # What the searches found is told apart only if their worst trials do not set the limits.
     found = [best for curve in curves for best in curve.best[max(design - 1, 0) :]]
@@ -338,9 +343,7 @@ def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> 
         for axes, (middle, *band) in zip(panels, parts, strict=True):
             low, high = (np.maximum(edge, _LEAST_REGRET) for edge in band)
             shown = np.maximum(middle, _LEAST_REGRET)
-            marker = "o" if len(shown) == 1 else ""
-            look: Any = {"marker": marker, "color": colour, "linewidth": 2, "label": _plain(label)}
-            axes.plot(curve.trial, shown, **look)
+            axes.plot(curve.trial, shown, **_line_look(len(shown), colour, label))
             axes.fill_between(curve.trial, low, high, color=colour, alpha=0.2, linewidth=0)
     # The interval of a mean may reach below 0: what sets the limits is the lines and quartiles.
     shown = [part for curve in curves.values() for part in (curve.low, curve.high, curve.mean)]
@@ -349,7 +352,7 @@ def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> 
         if len(seen):
             axes.set_yscale("log")
             axes.set_ylim(seen.min() / 1.5, seen.max() * 1.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(_whole_numbers())
         axes.set_xlabel("trial")
         axes.set_title(title, fontsize="medium")
         _clean(axes)
@@ -373,7 +376,7 @@ def _paint_slice(axes: Axes, part: Slice) -> None:
     else:
         axes.fill_between(positions, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.plot(positions, median, color=colour, linewidth=2)
-        _set_position_axis(axes, part.axis, positions)
+        _set_position_axis(axes, part, positions)
     where, values = _drawable(part.observed).T
     # A trial's shade says how near it lies to the slice; even the farthest stays visible.
     shades = [(0.0, 0.0, 0.0, 0.12 + 0.6 * close**2) for close in part.closeness]
@@ -383,6 +386,17 @@ def _paint_slice(axes: Axes, part: Slice) -> None:
     )
     axes.set_xlabel(_plain(part.name))
     _clean(axes)
+
+
+def _line_look(points: int, colour: str, label: str) -> dict[str, Any]:
+    """How to draw a line, which of one point is a dot."""
+    marker = "o" if points == 1 else ""
+    return {"marker": marker, "color": colour, "linewidth": 2, "label": _plain(label)}
+
+
+def _whole_numbers() -> MaxNLocator:
+    """Ticks at whole numbers; at one alone, rather than at fractions beside it."""
+    return MaxNLocator("auto", integer=True, min_n_ticks=1)
 
 
 def _plain(text: str) -> str:
@@ -412,20 +426,41 @@ def _drawable(values: Sequence[Any]) -> Float[np.ndarray, "..."]:
     return np.clip(values, -LARGEST_DRAWN, LARGEST_DRAWN)
 
 
-def _set_position_axis(axes: Axes, axis: str, positions: Float[np.ndarray, " q"]) -> None:
-    if axis == "log":
+def _set_position_axis(axes: Axes, part: Slice, positions: Float[np.ndarray, " q"]) -> None:
+    low, high = float(positions[0]), float(positions[-1])
+    if part.axis == "log":
         axes.set_xscale("log")
-    elif axis == "reverse_log":
+        ticks = log_ticks(low, high)
+        plain = low >= _SMALLEST_PLAIN and high <= _LARGEST_PLAIN
+        axes.set_xticks(ticks, [f"{tick:.6g}" for tick in ticks] if plain else None)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    elif part.axis == "reverse_log":
         axes.set_xscale("function", functions=(_reverse_log, lambda u: -np.expm1(-u)))
         nines = [1 - 10.0**-power for power in range(1, 16)]
-        ticks = [positions[0], *(v for v in nines if positions[0] < v <= positions[-1])]
+        ticks = [low, *(v for v in nines if low < v <= high)]
         axes.set_xticks(ticks, [f"{tick:.15g}" for tick in ticks])
     margin = 0.02
-    if axis == "linear":
-        width = (positions[-1] - positions[0]) or abs(positions[0]) or 1.0
-        axes.set_xlim(positions[0] - margin * width, positions[-1] + margin * width)
+    if part.axis == "linear":
+        width = (high - low) or abs(low) or 1.0
+        axes.set_xlim(low - margin * width, high + margin * width)
+        if part.whole:
+            axes.xaxis.set_major_locator(_whole_numbers())
+        labels = axes.xaxis.get_major_formatter().format_ticks(axes.get_xticks().tolist())
+        if len("".join(labels)) > _MOST_CHARACTERS:
+            axes.xaxis.set_major_locator(MaxNLocator(3, integer=part.whole, min_n_ticks=1))
     else:
         axes.margins(x=margin)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten, with 2 and 5 times them where they are few, not more than are readable."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    powers = list(range(first, last + 1))
+    factors = (1, 2, 5) if last - first <= 2 else (1,)
+    step = -(-len(powers) // _MOST_LABELS)
+    candidates = [float(f"{factor}e{power}") for power in powers[::step] for factor in factors]
+    ticks = [tick for tick in candidates if low <= tick <= high]
+    return ticks if len(ticks) > 1 else [low, high]
 
 
 def _reverse_log(values: np.ndarray) -> np.ndarray:

@@ -197,6 +197,44 @@ def test_the_axes_are_those_of_the_parameters(result: Result) -> None:
     assert [label.get_text() for label in axes[4].get_xticklabels()] == ["relu", "tanh"]
 
 
+@pytest.mark.parametrize(
+    ("parameter", "labels"),
+    [
+        (Integer("n", 0, 1), ["0", "1"]),
+        (Integer("n", 3, 4), ["3", "4"]),
+        (Integer("n", -2, 2), ["−2", "−1", "0", "1", "2"]),
+        (Integer("n", 7, 7), ["7"]),
+        (Integer("n", 1, 8, "log"), ["1", "2", "5"]),
+        (Integer("n", 3, 4, "log"), ["3", "4"]),
+        (Integer("n", 1, 500, "log"), ["1", "10", "100"]),
+        (Real("x", 0.02, 0.05, "log"), ["0.02", "0.05"]),
+        (Real("x", 0.1, 0.1001), ["0.00000", "0.00004", "0.00008"]),
+    ],
+)
+def test_the_ticks_of_a_slice_are_few_and_those_of_integers_whole_numbers(
+    parameter: Real | Integer, labels: list[str]
+) -> None:
+    optimizer = Optimizer(Space(parameter, Integer("other", 0, 9)), inference="map")
+    for other in (2, 7):
+        optimizer.add({parameter.name: parameter.low, "other": other}, float(other))
+    figure = plots.slices(optimizer)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    low, high = axes.get_xlim()
+    ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+    assert [label.get_text() for tick, label in ticks if low <= tick <= high] == labels
+    assert not any(label.get_text() for label in axes.get_xticklabels(minor=True))
+
+
+def test_a_single_trial_is_a_point_over_its_number() -> None:
+    alone = optimized(objective=lambda _: 3.0, budget=1)
+    runs = replicate("branin", strategy="random", runs=3, budget=1, progress=False)
+    for axes in (*plots.convergence(alone).axes, *plots.regret(runs).axes):
+        low, high = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1.0]
+        assert axes.lines[-1].get_marker() == "o"
+
+
 def test_one_result_needs_no_legend_and_several_have_one(result: Result) -> None:
     assert plots.convergence({"EI": result}).axes[0].get_legend() is None
     legend = plots.convergence({"EI": result, "again": result}).axes[0].get_legend()

@@ -93,7 +93,7 @@ def test_positions_and_ticks_are_those_of_the_scale() -> None:
     places, labels = zip(*axis(momentum).ticks, strict=True)
     assert labels == ("0.5", "0.9", "0.99", "0.999")
     np.testing.assert_allclose(places, [math.log10(2), 1, 2, 3])
-    assert axis(depth).ticks == ()
+    assert axis(depth).ticks == tuple((n, f"{n}") for n in range(1, int(axis(depth).high) + 1))
     assert axis(width).ticks == ((0, "16"), (1, "32"), (2, "64"))
     assert (axis(width).low, axis(width).high) == (-0.5, 2.5)
 
@@ -122,6 +122,14 @@ def test_long_lists_and_labels_stay_readable() -> None:
 def test_an_integer_with_one_value_has_an_axis_with_two_ends() -> None:
     one = axis(Integer("n", 3, 3))
     assert one.low < 3 < one.high
+    assert one.ticks == ((3, "3"),)
+
+
+@pytest.mark.parametrize(("low", "high", "step"), [(0, 1, 1), (-3, 3, 1), (1, 1000, 200)])
+def test_an_integer_has_ticks_at_whole_numbers(low: int, high: int, step: int) -> None:
+    ticks = [tick for tick, _ in axis(Integer("n", low, high)).ticks]
+    assert ticks == [tick for tick in range(low - low % step, high + 1, step) if tick >= low]
+    assert axis(Real("x", low, high)).ticks == ()
 
 
 def test_results_over_many_magnitudes_are_logarithmic() -> None:

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib.ticker import MaxNLocator
+
 from gpbo.choices import Categorical, Ordinal
 from gpbo.parameters import Integer, Parameter, Real
-from gpbo.plots import value_limits
+from gpbo.plots import log_ticks, value_limits
 
-#: So many powers of ten, and so many listed values, are enough for an axis.
-_POWERS, _VALUES = 8, 25
+#: So many listed values, and so many steps between whole numbers, are enough for an axis.
+_VALUES, _WHOLE = 25, 6
 #: Longer labels are cut.
 _LABEL = 24
 
@@ -26,7 +28,8 @@ class Axis:
     Attributes:
         name: The parameter.
         low, high: Positions of its ends, with room beside listed values.
-        ticks: Positions and their labels; none where an ordinary linear axis will do.
+        ticks: Positions and their labels; none where an ordinary linear axis will do, which has
+            ticks between whole numbers, too.
     """
 
     name: str
@@ -49,10 +52,13 @@ def axis(parameter: Parameter) -> Axis:
         low, high = low - 0.5, high + 0.5
     ticks: list[float] = []
     if parameter.scale == "log":
-        ticks = _log_ticks(float(parameter.low), float(parameter.high))
+        ticks = log_ticks(float(parameter.low), float(parameter.high))
     elif parameter.scale == "reverse_log":
         nines = [1 - 10.0**-power for power in range(1, 16)]
         ticks = [parameter.low, *(v for v in nines if parameter.low < v <= parameter.high)]
+    elif isinstance(parameter, Integer):
+        found = MaxNLocator(_WHOLE, integer=True, min_n_ticks=1).tick_values(low, high)
+        ticks = [float(tick) for tick in found if low <= tick <= high]
     placed = tuple((position(parameter, tick), f"{tick:.15g}") for tick in ticks)
     return Axis(parameter.name, low, high, placed)
 
@@ -77,19 +83,8 @@ def value_axis(values: Sequence[float], keep: Sequence[float] = ()) -> tuple[Axi
     low, high, is_log = value_limits(values, keep)
     if not is_log:
         return Axis("value", low, high, ()), False
-    ticks = tuple((math.log10(tick), f"{tick:.15g}") for tick in _log_ticks(low, high))
+    ticks = tuple((math.log10(tick), f"{tick:.15g}") for tick in log_ticks(low, high))
     return Axis("value", math.log10(low), math.log10(high), ticks), True
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten, with 2 and 5 times them where they are few, not more than are readable."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    powers = list(range(first, last + 1))
-    factors = (1, 2, 5) if last - first <= 2 else (1,)
-    step = -(-len(powers) // _POWERS)
-    candidates = [float(f"{factor}e{power}") for power in powers[::step] for factor in factors]
-    ticks = [tick for tick in candidates if low <= tick <= high]
-    return ticks if len(ticks) > 1 else [low, high]
 
 
 def _cut(label: str) -> str:
