@@ -22,7 +22,7 @@ from gpbo.data import standardised
 from gpbo.design import sobol
 from gpbo.situation import Situation
 from gpbo.strategies import ExpectedImprovement
-from gpbo_benchmarks.record import machine, save, show
+from gpbo_benchmarks.record import at_least, machine, save, show
 
 PROBLEM = problems.get("hartmann6")
 
@@ -90,9 +90,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--results", type=int, nargs="+", default=[32, 64, 128, 256])
-    parser.add_argument("--most", type=int, default=64, help="runs")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--results", type=at_least(1), nargs="+", default=[32, 64, 128, 256])
+    parser.add_argument("--most", type=at_least(1), default=64, help="runs")
+    parser.add_argument("--repeats", type=at_least(1), default=3)
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("no CUDA device here: there is no crossover to measure")

@@ -37,7 +37,7 @@ from gpbo.replications import Replications
 from gpbo.simulation import LAWS, Simulation, simulate
 from gpbo.situation import Strategy
 from gpbo.strategies import ExpectedImprovement, RandomSearch, ThompsonSampling
-from gpbo_benchmarks.record import RESULTS, machine, save, show
+from gpbo_benchmarks.record import RESULTS, at_least, machine, save, show
 
 _Runs = TypeVar("_Runs", Replications, Simulation)
 
@@ -355,7 +355,7 @@ def main() -> None:
     )
     parser.add_argument("--full", action="store_true", help="as long, and as well, as the authors")
     parser.add_argument("--case", action="append", choices=list(CASES))
-    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--runs", type=at_least(1), default=20)
     parser.add_argument("--share", type=float, help="of the time; by default all or a third")
     parser.add_argument("--latency", action="store_true", help="count what choosing a point takes")
     parser.add_argument("--device", default="auto")

@@ -28,6 +28,7 @@ from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.storage import SqliteStorage
 from gpbo.strategies import ExpectedImprovement
 from gpbo.tuner import Tuner
+from gpbo_benchmarks.record import at_least
 
 SPACE = Space(Real("rate", 1e-4, 1, "log"), Integer("depth", 1, 9), Categorical("kind", ("a", "b")))
 STRATEGY = ExpectedImprovement(Search(raw=32, perturbed=8, restarts=2, iterations=8))
@@ -109,9 +110,9 @@ def compare(whole: Record, parts: Record, evaluations: list[int]) -> None:
 def main() -> None:
     """Kill so many times, in as many jobs as that takes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--budget", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=at_least(1), default=1000)
+    parser.add_argument("--budget", type=at_least(1), default=10)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     seconds = random.Random(options.seed)

@@ -1,15 +1,17 @@
 """Where and with what a figure was measured, saved beside the figure."""
 
+import argparse
 import datetime
 import hashlib
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -51,6 +53,22 @@ def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     print(f"\n{title}")
     for line in cells:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+Number = TypeVar("Number", int, float)
+
+
+def at_least(least: Number) -> Callable[[str], Number]:
+    """The ``type`` of an argument of a command: a number like ``least``, which is the least."""
+    kind = "whole number" if isinstance(least, int) else "number"
+
+    def number(text: str) -> Number:
+        with suppress(ValueError):
+            if (given := type(least)(text)) >= least:
+                return given
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a {kind}, {least} or more")
+
+    return number
 
 
 def _processor() -> str:

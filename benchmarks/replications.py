@@ -17,7 +17,7 @@ import torch
 import gpbo
 from gpbo.problems import Problem
 from gpbo.replications import Replications
-from gpbo_benchmarks.record import machine, save, show
+from gpbo_benchmarks.record import at_least, machine, save, show
 
 
 def with_gpbo(problem: Problem, options: argparse.Namespace, **how: Any) -> dict[str, Any]:
@@ -70,10 +70,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--problem", default="branin")
-    parser.add_argument("--runs", type=int, default=16)
-    parser.add_argument("--budget", type=int, default=30)
+    parser.add_argument("--runs", type=at_least(1), default=16)
+    parser.add_argument("--budget", type=at_least(1), default=30)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--peer-runs", type=int, help="default: as many")
+    parser.add_argument("--peer-runs", type=at_least(1), help="default: as many")
     options = parser.parse_args()
     problem = gpbo.problems.get(options.problem)
     initial = max(5, 2 * problem.dim)

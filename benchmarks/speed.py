@@ -18,6 +18,7 @@ import argparse
 import statistics
 import time
 import warnings
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from gpbo.design import sobol
 from gpbo.inference import HyperparameterDraws, sample_hyperparameters
 from gpbo.mcmc.diagnostics import bulk_ess
 from gpbo_benchmarks import thompson
-from gpbo_benchmarks.record import machine, save, show
+from gpbo_benchmarks.record import at_least, machine, save, show
 
 PROBLEMS = {6: "hartmann6"}
 
@@ -122,14 +123,19 @@ def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
 
 
 #: Runs, results and dimensions of what is measured of many runs, on a CPU and on a GPU.
-BATCHES: dict[str, dict[str, tuple[str, ...]]] = {
-    "updates": {"cpu": ("4,50,6",), "cuda": ("128,50,6", "1,1000,100")},
-    "ascent": {"cpu": ("4,100,20",), "cuda": ("64,100,20",)},
-    "numpyro": {"cpu": ("2,50,6",), "cuda": ("128,50,6",)},
+BATCHES: dict[str, dict[str, tuple[tuple[int, int, int], ...]]] = {
+    "updates": {"cpu": ((4, 50, 6),), "cuda": ((128, 50, 6), (1, 1000, 100))},
+    "ascent": {"cpu": ((4, 100, 20),), "cuda": ((64, 100, 20),)},
+    "numpyro": {"cpu": ((2, 50, 6),), "cuda": ((128, 50, 6),)},
 }
 
 #: Likewise, of what is profiled.
-PROFILED = ("1,50,6", "16,50,6", "1,100,20")
+PROFILED = ((1, 50, 6), (16, 50, 6), (1, 100, 20))
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """The numbers of a case."""
+    return tuple(map(at_least(1), text.split(",")))
 
 
 def many_runs(options: argparse.Namespace) -> None:
@@ -139,8 +145,7 @@ def many_runs(options: argparse.Namespace) -> None:
     device = torch.device(options.device)
     print(machine())
     rows = []
-    for case in options.case or BATCHES[options.work][device.type]:
-        runs, n, dim = map(int, case.split(","))
+    for runs, n, dim in options.case or BATCHES[options.work][device.type]:
         if options.work == "ascent":
             peer_runs = options.peer_runs or min(runs, 8)
             row = throughput.ascent(runs, n, dim, peer_runs, options.repeats, device)
@@ -157,8 +162,7 @@ def profiled(options: argparse.Namespace) -> None:
     from gpbo_benchmarks.shares import shares
 
     print(machine())
-    cases = [tuple(map(int, case.split(","))) for case in options.case or PROFILED]
-    rows = [shares(*case, options.repeats) for case in cases]
+    rows = [shares(*case, options.repeats) for case in options.case or PROFILED]
     show("shares of the time of a warm update", rows)
     print(save("profile", {"profile": rows}))
 
@@ -170,13 +174,23 @@ def main() -> None:
     )
     works = ["suggestion", "thompson", "profile", *BATCHES]
     parser.add_argument("work", nargs="?", choices=works, default="suggestion")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=at_least(1), default=3)
     parser.add_argument(
-        "--case", action="append", help="n,d; default 50,6 and 100,20; of the others: runs,n,d"
+        "--case",
+        type=sizes,
+        action="append",
+        help="n,d; default 50,6 and 100,20; of the others: runs,n,d",
     )
     parser.add_argument("--device", default="cpu", help="of thompson and of many runs")
-    parser.add_argument("--peer-runs", type=int, help="of ascent; default 8 at most")
+    parser.add_argument("--peer-runs", type=at_least(1), help="of ascent; default 8 at most")
     options = parser.parse_args()
+    axes = ("n", "d") if options.work == "suggestion" else ("runs", "n", "d")
+    if any(len(case) != len(axes) for case in options.case or ()):
+        parser.error(f"argument --case: expected {','.join(axes)} for {options.work}")
+    if options.work == "suggestion" and find_spec("numpyro") is None:
+        parser.error(
+            "numpyro is not installed, which BoTorch samples with: pip install gpbo[bench]"
+        )
     if options.work in BATCHES:
         many_runs(options)
         return
@@ -199,7 +213,7 @@ def main() -> None:
         name = f"thompson-{options.device}"
         print(save(name, {"speed": rows, "optimality": shares}))
         return
-    cases = [tuple(map(int, case.split(","))) for case in options.case or ("50,6", "100,20")]
+    cases = options.case or [(50, 6), (100, 20)]
     print(machine())
     suggestions = [suggestion(n, dim, 3 * options.repeats) for n, dim in cases]
     show("one suggestion, seconds", suggestions)

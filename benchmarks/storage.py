@@ -20,7 +20,7 @@ from gpbo import Optimizer, Real, Space, Tuner
 from gpbo.candidates import Search
 from gpbo.storage import SqliteJournal
 from gpbo.strategies import ExpectedImprovement, RandomSearch, Strategy
-from gpbo_benchmarks.record import save, show
+from gpbo_benchmarks.record import at_least, save, show
 
 SPACE = Space(*(Real(f"x{number}", 0, 1) for number in range(10)))
 STRATEGIES: dict[str, Strategy] = {
@@ -90,7 +90,7 @@ def measure(strategy: str, trials: int) -> dict[str, Any]:
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=300)
+    parser.add_argument("--trials", type=at_least(1), default=300)
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [measure(strategy, options.trials) for strategy in STRATEGIES]

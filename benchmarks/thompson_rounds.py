@@ -30,7 +30,7 @@ from gpbo.backend import Streams
 from gpbo.problems import Problem
 from gpbo.strategies import Strategy, ThompsonSampling
 from gpbo.trust_region import TrustRegion
-from gpbo_benchmarks.record import RESULTS, machine, save, show
+from gpbo_benchmarks.record import RESULTS, at_least, machine, save, show
 from gpbo_benchmarks.suites import embedded
 
 #: Runs with other values of these options are others.
@@ -136,12 +136,15 @@ def main() -> None:
     )
     parser.add_argument("--problem", action="append", choices=list(PROBLEMS))
     parser.add_argument("--strategy", action="append", choices=list(STRATEGIES))
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seeds", type=at_least(1), default=1)
+    parser.add_argument("--first-seed", type=at_least(0), default=0)
+    parser.add_argument("--rounds", type=at_least(1), default=10)
     parser.add_argument("--inference", choices=["map", "hmc", "nuts"], default="map")
     parser.add_argument(
-        "--last-fit", type=int, default=600, help="to so many results at most; 0: to any number"
+        "--last-fit",
+        type=at_least(0),
+        default=600,
+        help="to so many results at most; 0: to any number",
     )
     parser.add_argument("--fresh", action="store_true", help="forget what is kept")
     options = parser.parse_args()

@@ -13,13 +13,15 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from gpbo import Categorical, Integer, Optimizer, Real, Space, Tuner
+from gpbo.fitting import Inference
+from gpbo.strategies import STRATEGIES
 from gpbo.tuner import Execution
-from gpbo_benchmarks.record import save, show
+from gpbo_benchmarks.record import at_least, save, show
 
 SPACE = Space(
     Real("rate", 1e-4, 1, "log"),
@@ -96,13 +98,19 @@ def measure(options: argparse.Namespace, mode: Any, strategy: str) -> dict[str, 
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--budget", type=int, default=200)
-    parser.add_argument("--inference", default="hmc")
-    parser.add_argument("--strategy", action="append", help="by default random, ei and ts")
-    parser.add_argument("--mode", action="append", help="by default async and sync")
+    parser.add_argument("--workers", type=at_least(1), default=8)
+    parser.add_argument("--seconds", type=at_least(0.0), default=1.0)
+    parser.add_argument("--budget", type=at_least(1), default=200)
+    parser.add_argument("--inference", choices=get_args(Inference), default="hmc")
+    parser.add_argument(
+        "--strategy", action="append", choices=list(STRATEGIES), help="by default random, ei and ts"
+    )
+    parser.add_argument(
+        "--mode", action="append", choices=["async", "sync"], help="by default async and sync"
+    )
     options = parser.parse_args()
+    if options.budget <= options.workers:
+        parser.error(f"argument --budget: {options.budget}: expected more than --workers")
     torch.set_num_threads(1)
     rows = []
     for strategy in options.strategy or ("random", "ei", "ts"):
