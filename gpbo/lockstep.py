@@ -21,6 +21,7 @@ from gpbo.problems import Problem
 from gpbo.replications import Diagnostics, Replications
 from gpbo.result import Stopped
 from gpbo.situation import Situation, Strategy
+from gpbo.space import Space
 from gpbo.strategies import SobolSearch, resolve_strategy
 
 #: Called after every step with what is done so far, of all runs, and their median regret.
@@ -278,23 +279,19 @@ class _Engine:
 
     def _evaluated(self, runs: _Runs, points: Float[Tensor, "r q d"]) -> _Runs:
         """The runs with these points tried."""
-        space = self.problem.space
         with self.clock.on("evaluation"):
-            asked = [space.decode(row) for row in points]
-            # Encoded anew, as an `Optimizer` does: the points may differ by a rounding.
-            x = torch.stack([space.encode(row) for row in asked]).to(self.device)
+            x, asked = asked_for(self.problem.space, points)
             problem = self.problem.select([seed - self.seeds[0] for seed in runs.seeds])
             noise = Streams.per_seed(runs.seeds, "noise", runs.trials, device=self.device)
             values = problem.observe(x, noise)
             values = torch.where(values.isfinite(), values, torch.nan)
             truth = problem(x)
-            tried = [frozenset(map(space.key, row)) for row in asked]
         return replace(
             runs,
             x=torch.cat([runs.x, x], 1),
             values=torch.cat([runs.values, values], 1),
             truth=torch.cat([runs.truth, truth], 1),
-            taken=tuple(old | new for old, new in zip(runs.taken, tried, strict=True)),
+            taken=tuple(old | new for old, new in zip(runs.taken, asked, strict=True)),
         )
 
     def _collected(self, groups: Sequence[_Runs], stopped: Stopped) -> Replications:
@@ -331,6 +328,20 @@ class _Engine:
             seconds=dict(self.clock.seconds),
             stopped=stopped,
         )
+
+
+def asked_for(
+    space: Space, points: Float[Tensor, "r q d"]
+) -> tuple[Float[Tensor, "r q d"], list[frozenset[Hashable]]]:
+    """The points of the configurations that these points mean, and each run's keys of them.
+
+    Encoded anew, as an `Optimizer` does: the points may differ by a rounding.
+    """
+    configurations = space.decode(points.flatten(0, 1))
+    x = space.encode(configurations).to(points.device).view(points.shape)
+    keys = list(map(space.key, configurations))
+    count = points.shape[1]
+    return x, [frozenset(keys[i : i + count]) for i in range(0, len(keys), count)]
 
 
 def _no_fit() -> Fit:

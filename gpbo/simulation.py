@@ -25,7 +25,7 @@ from gpbo.design import default_initial
 from gpbo.errors import InvalidOption
 from gpbo.fitting import Fit, Inference, Model, check_inference, resolve_model
 from gpbo.kept import Kept
-from gpbo.lockstep import display, median_regret
+from gpbo.lockstep import asked_for, display, median_regret
 from gpbo.problems import Problem
 from gpbo.result import Stopped
 from gpbo.situation import Situation, Strategy
@@ -350,11 +350,7 @@ class _Engine:
         latency = seconds if self.latency == "measured" else self.latency
         asks = 1 + torch.arange(count, dtype=DTYPE, device=self.device)
         started = torch.maximum(state.now, state.free_at).unsqueeze(-1) + latency * asks
-        space = self.problem.space
-        configurations = space.decode(points.flatten(0, 1))
-        x = space.encode(configurations).to(self.device).view(points.shape)
-        keys = list(map(space.key, configurations))
-        asked = [frozenset(keys[i : i + count]) for i in range(0, len(keys), count)]
+        x, asked = asked_for(self.problem.space, points)
         numbers = torch.arange(state.asked, state.asked + count, device=self.device)
         trials = [self._evaluated(x[:, j : j + 1], state.asked + j) for j in range(count)]
         took, values = (torch.cat(each, 1) for each in zip(*trials, strict=True))
