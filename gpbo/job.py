@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from gpbo.completion import Completion, MedianRule
 from gpbo.design import default_initial
-from gpbo.errors import InvalidJob, SpaceError
+from gpbo.errors import InvalidJob, SpaceError, UnknownJob
 from gpbo.optimizer import Optimizer
 from gpbo.record import Record
 from gpbo.spec import read_space, write_space
@@ -137,7 +137,8 @@ class Job(BaseModel):
 
         Raises:
             StorageError: to begin, a job of this name is stored already.
-            UnknownJob: to resume, there is none; or there is no such job to start from.
+            UnknownJob: to resume, there is none; or there is no such job to start from (a job that
+                has started from it needs it no more).
             JobInUse: another process drives it.
             InvalidJob: the stored job has another space, direction, seed, inference or initial
                 design, or did not start from one of the jobs that this one starts from.
@@ -148,9 +149,11 @@ class Job(BaseModel):
         if isinstance(target, Command):
             check_program(target, self.execution.env)
         store = SqliteStorage(folder / self.storage)
-        parents = self._parents(folder, store)
-        if resume:
-            self._check_same(store.read(self.name), parents)
+        record = store.read(self.name) if resume else None
+        begun = record is not None and bool(record.trials or record.queue)
+        parents = self._parents(folder, store, may_be_gone=begun)
+        if record is not None:
+            self._check_same(record, parents if begun else ())
             optimizer = Optimizer.resume(
                 store, self.name, strategy=self.strategy, device=self.device
             )
@@ -170,7 +173,7 @@ class Job(BaseModel):
                 storage=store,
                 name=self.name,
             )
-        if not (optimizer.trials or optimizer.queue):  # begun now, or dead before its warm start
+        if not begun:  # or it died before its warm start
             warm_start(optimizer, parents)
         return Tuner(
             optimizer,
@@ -181,16 +184,18 @@ class Job(BaseModel):
             **options,
         )
 
-    def _parents(self, folder: Path, store: SqliteStorage) -> list[tuple[Record, Kind]]:
-        return [
-            (
-                (store if start.storage is None else SqliteStorage(folder / start.storage)).read(
-                    start.job
-                ),
-                start.kind,
-            )
-            for start in self.warm_start
-        ]
+    def _parents(
+        self, folder: Path, store: SqliteStorage, *, may_be_gone: bool
+    ) -> list[tuple[Record, Kind]]:
+        parents = []
+        for start in self.warm_start:
+            own = store if start.storage is None else SqliteStorage(folder / start.storage)
+            try:
+                parents.append((own.read(start.job), start.kind))
+            except UnknownJob:
+                if not may_be_gone:
+                    raise
+        return parents
 
     def _check_same(self, record: Record, parents: Sequence[tuple[Record, Kind]]) -> None:
         stored, space = record.spec, read_space(self.space)
@@ -208,7 +213,7 @@ class Job(BaseModel):
                     f"{key} = {value!r}: the stored job {self.name!r} has {stored[key]!r}; "
                     "expected the same to resume it, or another name"
                 )
-        for parent, kind in parents if record.trials or record.queue else ():
+        for parent, kind in parents:
             if not started_from(record, space, parent, kind):
                 raise InvalidJob(
                     f"warm_start: the stored job {self.name!r} has nothing of {parent.name!r} with "

@@ -96,8 +96,12 @@ class Execution:
             raise InvalidOption(
                 f"early_stopping={self.early_stopping!r}: expected a MedianRule, or None"
             )
-        if isinstance(self.gpus, str) or not all(isinstance(gpu, str) for gpu in self.gpus):
+        if not (isinstance(self.gpus, list | tuple) and _are_texts(self.gpus)):
             raise InvalidOption(f"gpus={self.gpus!r}: expected a list of text, such as ['0', '1']")
+        if not (isinstance(self.env, Mapping) and _are_texts([*self.env, *self.env.values()])):
+            raise InvalidOption(
+                f"env={self.env!r}: expected a mapping from names to text, such as {{'SEED': '3'}}"
+            )
 
 
 @dataclass
@@ -158,6 +162,7 @@ class Tuner:
         folder: str | Path | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
+        _check_class("optimizer", optimizer, Optimizer)
         if not isinstance(objective, str | Command | Imported) and not callable(objective):
             raise InvalidOption(
                 f"objective={objective!r}: expected a function, 'module:function' or a Command"
@@ -165,6 +170,8 @@ class Tuner:
         _check_class("execution", execution, Execution | None)
         _check_class("completion", completion, Completion | None)
         _check_class("executor", executor, Executor | None)
+        if not isinstance(callbacks, list | tuple):
+            raise InvalidOption(f"callbacks={callbacks!r}: expected a list of Callback objects")
         for callback in callbacks:
             _check_class("callbacks", callback, Callback)
         self.optimizer = optimizer
@@ -517,6 +524,10 @@ class Tuner:
 
     def _notify_report(self, trial: Trial, metric: Metric) -> None:
         tell(self._callbacks, lambda one: one.reported(trial, metric.step, metric.value))
+
+
+def _are_texts(values: Sequence[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _check_class(option: str, value: object, kind: type | UnionType) -> None:

@@ -128,6 +128,9 @@ class Command:
     folder: Path | None = None
 
     def __post_init__(self) -> None:
+        for name, text in (("command", self.template), ("metric", self.metric)):
+            if not isinstance(text, str) and (name == "command" or text is not None):
+                raise InvalidOption(f"{name}={text!r}: expected text")
         try:
             words = shlex.split(self.template)
         except ValueError as error:

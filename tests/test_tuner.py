@@ -575,13 +575,15 @@ def test_options_that_make_no_job_are_refused(options: dict[str, Any], message: 
         {"executor": "dask"},
         {"callbacks": [print]},
         {"callbacks": [None]},
+        {"callbacks": 3},
+        {"optimizer": LINE},
     ],
 )
 def test_options_of_another_class_are_named(wrong: Any) -> None:
     (name,) = wrong
-    message = f"{name}=.*: expected an instance of "
-    with unchecked_shapes(), pytest.raises(InvalidOption, match=message):
-        Tuner(Optimizer(LINE), objectives.bowl, budget=3, **wrong)
+    options = {"optimizer": Optimizer(LINE), "objective": objectives.bowl, "budget": 3, **wrong}
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=f"{name}=.*: expected "):
+        Tuner(**options)
 
 
 @pytest.mark.parametrize(
@@ -595,6 +597,10 @@ def test_options_of_another_class_are_named(wrong: Any) -> None:
         {"early_stopping": "median"},
         {"gpus": "0,1"},
         {"gpus": [0, 1]},
+        {"gpus": 3},
+        {"gpus": None},
+        {"env": "SEED=3"},
+        {"env": {"SEED": 3}},
     ],
 )
 def test_an_execution_out_of_range_is_named(wrong: Any) -> None:

@@ -14,6 +14,7 @@ from gpbo.errors import InvalidOption
 from gpbo.executors import LocalWorkers
 from gpbo.worker import METRICS, Command, Imported, Task, evaluate
 from tests import objectives
+from tests.monte_carlo import unchecked_shapes
 
 
 def task(objective: Any, folder: Path, **options: Any) -> Task:
@@ -67,12 +68,12 @@ def test_a_line_of_output_is_read(metric: str | None, line: str, reading: Any) -
         ("train", "loss=(", "metric="),
         ("train", "loss", "expected a group"),
         ("train", r"(?P<step>\d+)", "expected a group"),
+        (3, None, "command=3: expected text"),
+        ("train", 3, "metric=3: expected text"),
     ],
 )
-def test_a_command_that_cannot_work_is_refused(
-    template: str, metric: str | None, message: str
-) -> None:
-    with pytest.raises(InvalidOption, match=message):
+def test_a_command_that_cannot_work_is_refused(template: Any, metric: Any, message: str) -> None:
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=message):
         Command(template, metric)
 
 
