@@ -310,7 +310,7 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
     print(result)
     if result.interrupted:
         raise typer.Exit(130)
-    if result.best is None:
+    if result.best is None or result.stopped in ("broken", "failures"):
         raise typer.Exit(1)
 
 
