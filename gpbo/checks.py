@@ -51,8 +51,9 @@ def positive_number(name: str, value: object) -> float:
     Raises:
         InvalidOption: not a real number (a bool is none) above 0.
     """
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value) > 0:
-        return float(value)
+    number = math.inf if isinstance(value, float) and value == math.inf else finite(value)
+    if number is not None and number > 0:
+        return number
     raise InvalidOption(f"{name}={value!r}: expected a positive number")
 
 

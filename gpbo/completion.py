@@ -25,10 +25,10 @@ class Completion:
             improved on.
         tolerance: Improvements by less than this share of the distance from the median value to
             the best one do not count, so that with 0.01 say the job ends when it has converged.
-
-        failures: So many trials that fail in a row, from when the job was started or resumed: then
-            something is wrong that the rest of the budget would be lost to, such as a mistake in
-            the objective or a full disk. Trials that were stopped early are none. None for no end.
+        failures: So many trials that fail in a row, from when the job was started or resumed on,
+            while none that started before them is left: then something is wrong that the rest of
+            the budget would be lost to, such as a mistake in the objective or a full disk. Trials
+            that were stopped early are none. None for no end.
 
     Raises:
         InvalidOption: one of them is out of range, or a tolerance comes without a patience.
@@ -65,7 +65,7 @@ class Completion:
             finished: Trials in the order in which they ended.
             sign: 1 where values are minimised, -1 where they are maximised.
             elapsed_s: Seconds since the job was first started.
-            failed: How many trials have failed since the last that did not.
+            failed: How many trials have failed in a row.
         """
         own = [trial for trial in finished if trial.origin != "added"]
         target = None if self.target is None else sign * self.target

@@ -63,8 +63,9 @@ class Observations:
     def rescaling(self, last: Units) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
         """``shift`` and ``factor``, such that ``y`` is about ``(last(values) - shift) / factor``.
 
-        Exact where no power differs from 1, and the nearest there is where one does. Values that
-        were all the same had no scale: what was inferred from them was of any ``y``.
+        Exact where no power differs from 1 and nothing is a penalty, and the nearest there is where
+        one does. Values that were all the same had no scale: what was inferred from them was of any
+        ``y``.
         """
         _, before, spread = centred(last(self.values), self.mask)
         _, now, own_spread = centred(self.y, self.mask)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from gpbo.backend import DTYPE, Streams
-from gpbo.checks import real_number
+from gpbo.checks import finite
 from gpbo.errors import InvalidOption
 from gpbo.priors import (
     Fixed,
@@ -65,7 +65,8 @@ class HyperparameterPrior:
     noise_floor: float = 1e-6
 
     def __post_init__(self) -> None:
-        if real_number("noise_floor", self.noise_floor) <= 0:
+        number = finite(self.noise_floor)
+        if number is None or number <= 0:
             raise InvalidOption(f"noise_floor={self.noise_floor!r}: expected a positive number")
         for name in _POSITIVE:
             object.__setattr__(self, name, _resolved(name, getattr(self, name)))

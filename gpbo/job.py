@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from gpbo.completion import Completion, MedianRule
 from gpbo.design import default_initial
-from gpbo.errors import InvalidJob, SpaceError, UnknownJob
+from gpbo.errors import InvalidJob, SpaceError, StorageError, UnknownJob
 from gpbo.optimizer import Optimizer
 from gpbo.record import Record
 from gpbo.spec import read_space, write_space
@@ -173,7 +173,7 @@ class Job(BaseModel):
                 storage=store,
                 name=self.name,
             )
-        if not begun:  # or it died before its warm start
+        if not (optimizer.trials or optimizer.queue):  # begun now, or dead before its warm start
             warm_start(optimizer, parents)
         return Tuner(
             optimizer,
@@ -189,10 +189,10 @@ class Job(BaseModel):
     ) -> list[tuple[Record, Kind]]:
         parents = []
         for start in self.warm_start:
-            own = store if start.storage is None else SqliteStorage(folder / start.storage)
             try:
+                own = store if start.storage is None else SqliteStorage(folder / start.storage)
                 parents.append((own.read(start.job), start.kind))
-            except UnknownJob:
+            except (StorageError, UnknownJob):
                 if not may_be_gone:
                     raise
         return parents
@@ -217,7 +217,7 @@ class Job(BaseModel):
             if not started_from(record, space, parent, kind):
                 raise InvalidJob(
                     f"warm_start: the stored job {self.name!r} has nothing of {parent.name!r} with "
-                    f"kind = {kind!r}; expected what it began with to resume it, or another name"
+                    f"kind = {kind!r}; expected what it began with to resume it, or none"
                 )
 
 

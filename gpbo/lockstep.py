@@ -280,7 +280,7 @@ class _Engine:
     def _evaluated(self, runs: _Runs, points: Float[Tensor, "r q d"]) -> _Runs:
         """The runs with these points tried."""
         with self.clock.on("evaluation"):
-            x, asked = asked_for(self.problem.space, points)
+            x, asked = points_and_keys(self.problem.space, points)
             problem = self.problem.select([seed - self.seeds[0] for seed in runs.seeds])
             noise = Streams.per_seed(runs.seeds, "noise", runs.trials, device=self.device)
             values = problem.observe(x, noise)
@@ -330,7 +330,7 @@ class _Engine:
         )
 
 
-def asked_for(
+def points_and_keys(
     space: Space, points: Float[Tensor, "r q d"]
 ) -> tuple[Float[Tensor, "r q d"], list[frozenset[Hashable]]]:
     """The points of the configurations that these points mean, and each run's keys of them.

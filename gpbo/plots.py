@@ -22,7 +22,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator, NullFormatter
 
 from gpbo.checks import path_to_write
 from gpbo.choices import Categorical, Ordinal
@@ -48,6 +48,8 @@ LARGEST_DRAWN = 1e300
 _MOST_LABELS, _LONGEST_LABEL, _MOST_CHARACTERS = 8, 12, 30
 #: Between these the ticks of a log axis are not written as powers of ten.
 _SMALLEST_PLAIN, _LARGEST_PLAIN = 1e-3, 1e4
+#: Decades up to which matplotlib writes out ticks that are no powers.
+_ALL = (math.inf, math.inf)
 #: Regrets are drawn on a log axis, those below this as this.
 _LEAST_REGRET = 1e-12
 
@@ -431,8 +433,11 @@ def _set_position_axis(axes: Axes, part: Slice, positions: Float[np.ndarray, " q
     if part.axis == "log":
         axes.set_xscale("log")
         ticks = log_ticks(low, high)
-        plain = low >= _SMALLEST_PLAIN and high <= _LARGEST_PLAIN
-        axes.set_xticks(ticks, [f"{tick:.6g}" for tick in ticks] if plain else None)
+        if low >= _SMALLEST_PLAIN and high <= _LARGEST_PLAIN:
+            axes.set_xticks(ticks, [f"{tick:.6g}" for tick in ticks])
+        else:
+            axes.set_xticks(ticks)
+            axes.xaxis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=_ALL))
         axes.xaxis.set_minor_formatter(NullFormatter())
     elif part.axis == "reverse_log":
         axes.set_xscale("function", functions=(_reverse_log, lambda u: -np.expm1(-u)))
@@ -460,7 +465,7 @@ def log_ticks(low: float, high: float) -> list[float]:
     step = -(-len(powers) // _MOST_LABELS)
     candidates = [float(f"{factor}e{power}") for power in powers[::step] for factor in factors]
     ticks = [tick for tick in candidates if low <= tick <= high]
-    return ticks if len(ticks) > 1 else [low, high]
+    return ticks if len(ticks) > 1 else sorted({low, high})
 
 
 def _reverse_log(values: np.ndarray) -> np.ndarray:

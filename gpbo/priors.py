@@ -316,7 +316,7 @@ class Saas(Prior):
 
 def _number(value: object) -> float:
     """The value; NaN, of which no comparison is true, if it is not a finite number."""
-    number = finite(value)
+    number = finite(value.item() if isinstance(value, Tensor) and value.ndim == 0 else value)
     return math.nan if number is None else number
 
 

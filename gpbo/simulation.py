@@ -25,7 +25,7 @@ from gpbo.design import default_initial
 from gpbo.errors import InvalidOption
 from gpbo.fitting import Fit, Inference, Model, check_inference, resolve_model
 from gpbo.kept import Kept
-from gpbo.lockstep import asked_for, display, median_regret
+from gpbo.lockstep import display, median_regret, points_and_keys
 from gpbo.problems import Problem
 from gpbo.result import Stopped
 from gpbo.situation import Situation, Strategy
@@ -245,9 +245,11 @@ def simulate(
         try:
             while state.done.trial.shape[1] < most and bool((state.now <= horizon).any()):
                 state = engine.ask(engine.end(state, width), width)
-                spent = max(float(state.now.min()) / horizon, state.done.trial.shape[1] / most)
-                regret = median_regret([state.done.values], problem.optimum)
-                show(int(100 * min(spent, 1.0)), regret)
+                if progress:
+                    clock = float((state.now / horizon).nan_to_num(nan=0.0).min())
+                    spent = max(clock, state.done.trial.shape[1] / most)
+                    regret = median_regret([state.done.values], problem.optimum)
+                    show(int(100 * min(spent, 1.0)), regret)
             if state.done.trial.shape[1] >= most:
                 stopped = "budget"
         except KeyboardInterrupt:
@@ -350,7 +352,7 @@ class _Engine:
         latency = seconds if self.latency == "measured" else self.latency
         asks = 1 + torch.arange(count, dtype=DTYPE, device=self.device)
         started = torch.maximum(state.now, state.free_at).unsqueeze(-1) + latency * asks
-        x, asked = asked_for(self.problem.space, points)
+        x, asked = points_and_keys(self.problem.space, points)
         numbers = torch.arange(state.asked, state.asked + count, device=self.device)
         trials = [self._evaluated(x[:, j : j + 1], state.asked + j) for j in range(count)]
         took, values = (torch.cat(each, 1) for each in zip(*trials, strict=True))

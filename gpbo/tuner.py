@@ -96,7 +96,7 @@ class Execution:
             raise InvalidOption(
                 f"early_stopping={self.early_stopping!r}: expected a MedianRule, or None"
             )
-        if not (isinstance(self.gpus, list | tuple) and _are_texts(self.gpus)):
+        if isinstance(self.gpus, str) or not _are_texts(self.gpus):
             raise InvalidOption(f"gpus={self.gpus!r}: expected a list of text, such as ['0', '1']")
         if not (isinstance(self.env, Mapping) and _are_texts([*self.env, *self.env.values()])):
             raise InvalidOption(
@@ -170,7 +170,7 @@ class Tuner:
         _check_class("execution", execution, Execution | None)
         _check_class("completion", completion, Completion | None)
         _check_class("executor", executor, Executor | None)
-        if not isinstance(callbacks, list | tuple):
+        if not isinstance(callbacks, Sequence):
             raise InvalidOption(f"callbacks={callbacks!r}: expected a list of Callback objects")
         for callback in callbacks:
             _check_class("callbacks", callback, Callback)
@@ -197,7 +197,7 @@ class Tuner:
         self._sign = 1.0 if optimizer.direction == "minimize" else -1.0
         self._attempts: dict[int, Attempt] = {}  # the last one of each trial
         self._deaths: Counter[int] = Counter()  # attempts that died, of each trial
-        self._failed = 0  # trials since the last that did not
+        self._failed, self._failing_since = 0, 0.0  # trials in a row, and when the first one did
         self._curves: dict[int, dict[int, float]] = defaultdict(dict)
         self._ready: deque[Trial] = deque()
         self._running: dict[Future[Outcome], _Run] = {}
@@ -302,9 +302,8 @@ class Tuner:
         if self._journal is not None and self._journal.stop_requested():
             return "interrupted"
         elapsed = time.time() - self._created_at
-        reached = self.completion.reached(
-            self.optimizer.finished, self._sign, elapsed, self._failed
-        )
+        finished, failed = self.optimizer.finished, self._failed_in_vain()
+        reached = self.completion.reached(finished, self._sign, elapsed, failed)
         if reached is not None:
             return reached
         if self._running or self._ready or self._plan is not None:
@@ -312,6 +311,11 @@ class Tuner:
         if self._asked() >= self.budget:
             return "budget"
         return "exhausted" if self._exhausted else None
+
+    def _failed_in_vain(self) -> int:
+        """How many trials failed in a row, once no earlier one is left that may have a value."""
+        earlier = (run.attempt.started_at < self._failing_since for run in self._running.values())
+        return 0 if self._asked() >= self.budget or any(earlier) else self._failed
 
     def _leave(self, stopped: Stopped) -> None:
         now = time.time()
@@ -467,7 +471,9 @@ class Tuner:
             self._deaths[run.trial.id] += 1
             self._ready.appendleft(run.trial)
         else:
-            self._failed += not outcome.stopped
+            if self._failed == 0:
+                self._failing_since = now
+            self._failed = 0 if outcome.stopped else self._failed + 1
             self._notify_end(self.optimizer.fail(run.trial.id, reason or "failed"))
 
     def _tell(self, trial: Trial, value: float) -> None:
@@ -526,8 +532,8 @@ class Tuner:
         tell(self._callbacks, lambda one: one.reported(trial, metric.step, metric.value))
 
 
-def _are_texts(values: Sequence[object]) -> bool:
-    return all(isinstance(value, str) for value in values)
+def _are_texts(values: object) -> bool:
+    return isinstance(values, Sequence) and all(isinstance(value, str) for value in values)
 
 
 def _check_class(option: str, value: object, kind: type | UnionType) -> None:

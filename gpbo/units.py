@@ -37,9 +37,10 @@ _NOISES, _NOISE = (-11.0, -8.0, -5.0, -3.0, -1.0), (-8.0, 2.0)
 #: standard deviations where that is more.
 _BENT_FROM, _LEAST_UNIT = 0.25, 0.01
 #: What is so many times as far above the best as all the rest is a penalty: it says that nothing is
-#: to be found there, and nothing about the scale of the rest, which is a quarter of all at least,
-#: and no fewer than four values.
-_PENALTY, _LEAST_SHARE, _LEAST_REST = 1e4, 0.25, 4
+#: to be found there, and nothing about the scale of the rest. The rest is half of all at least, and
+#: no fewer than four values, which differ by more than this share of their size: a search whose
+#: best results are the same up to a rounding has found a plateau, and no penalty.
+_PENALTY, _LEAST_SHARE, _LEAST_REST, _LEAST_SPREAD = 1e4, 0.5, 4, 1e-6
 # Values are divided by a power of two near their largest magnitude before they are squared, so
 # that neither 1e300 nor 1e-300 leaves the range of a double. 2**1000 and 2**-1000 are both normal.
 _LARGEST_EXPONENT = 1000
@@ -113,10 +114,11 @@ def in_own_units(
 ) -> tuple[Float[Tensor, "r n"], Units]:
     """``y``, of mean 0 and population standard deviation 1 over the unmasked rows, and its units.
 
-    Penalties, values ten thousand times as far above the best as all the others, count as the worst
-    of the others. The power is the least one with which the bent values are much more probable than
-    as they are, the Jacobian included (Snelson et al., equation 6). A run whose values are all the
-    same (or that has one, or none) has power and ``scale`` 1 and ``y`` 0.
+    Penalties, values ten thousand times as far above the best as all the others, which are half of
+    all at least, count as the worst of the others. The power is the least one with which the bent
+    values are much more probable than as they are, the Jacobian included (Snelson et al., equation
+    6). A run whose values are all the same (or that has one, or none) has power and ``scale`` 1 and
+    ``y`` 0.
 
     Args:
         x: Where the values are of, in the unit cube; anything finite where masked.
@@ -167,7 +169,9 @@ def _without_penalties(
     following = torch.nn.functional.pad(above[:, 1:], (0, 1), value=torch.inf)
     counted = torch.arange(1, values.shape[1] + 1, device=values.device)
     least = (_LEAST_SHARE * mask.sum(-1, keepdim=True)).clamp(min=_LEAST_REST)
-    last = (counted >= least) & (above > 0) & (following > _PENALTY * above)
+    size = ordered.abs().maximum(ordered[:, :1].abs()) / 2
+    differ = (above > 0) & (above >= _LEAST_SPREAD * size)
+    last = (counted >= least) & differ & (following > _PENALTY * above)
     worst = torch.where(last, ordered, torch.inf).amin(-1, keepdim=True)
     return torch.where(mask, values.minimum(worst), 0.0)
 

@@ -9,6 +9,8 @@ def without_penalties(values: Sequence[float]) -> list[float]:
     best, ordered = min(values), sorted(values)
     for count, (last, following) in enumerate(pairwise(ordered), start=1):
         gap = last - best
-        if gap > 0 and count >= max(4, len(values) / 4) and following - best > 1e4 * gap:
+        is_enough = count >= max(4, len(values) / 2)
+        is_spread = 0 < gap >= 1e-6 * max(abs(best), abs(last))
+        if is_enough and is_spread and following - best > 1e4 * gap:
             return [min(value, last) for value in values]
     return list(values)

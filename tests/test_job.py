@@ -308,7 +308,7 @@ def test_a_resumed_job_has_something_of_every_job_that_its_file_starts_from(tmp_
     ):
         with pytest.raises(InvalidJob, match=f"warm_start: .* nothing of '{changed[-1]['job']}'"):
             resume(warm_start=changed)
-    resume(warm_start=[*starts, {"job": "gone"}])
+    resume(warm_start=[*starts, {"job": "gone"}, {"job": "gone", "storage": "no/folder.db"}])
 
 
 def test_the_jobs_to_start_from_are_read_once(

@@ -197,6 +197,12 @@ def test_the_axes_are_those_of_the_parameters(result: Result) -> None:
     assert [label.get_text() for label in axes[4].get_xticklabels()] == ["relu", "tanh"]
 
 
+def _power(factor: str, power: int) -> str:
+    """What a tick of a log axis says in mathematics."""
+    text = (factor + "\\times" if factor else "") + f"10^{{{power}}}"
+    return f"$\\mathdefault{{{text}}}$"
+
+
 @pytest.mark.parametrize(
     ("parameter", "labels"),
     [
@@ -207,7 +213,10 @@ def test_the_axes_are_those_of_the_parameters(result: Result) -> None:
         (Integer("n", 1, 8, "log"), ["1", "2", "5"]),
         (Integer("n", 3, 4, "log"), ["3", "4"]),
         (Integer("n", 1, 500, "log"), ["1", "10", "100"]),
+        (Integer("n", 7, 7, "log"), ["7"]),
         (Real("x", 0.02, 0.05, "log"), ["0.02", "0.05"]),
+        (Real("x", 2e-5, 5e-5, "log"), [_power("2", -5), _power("5", -5)]),
+        (Real("x", 1e-5, 1e-1, "log"), [_power("", power) for power in range(-5, 0)]),
         (Real("x", 0.1, 0.1001), ["0.00000", "0.00004", "0.00008"]),
     ],
 )

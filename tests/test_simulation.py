@@ -339,6 +339,17 @@ def test_an_interrupt_gives_what_had_ended() -> None:
     assert torch.equal(cut.truth, whole.truth[:, :made])
 
 
+@pytest.mark.parametrize(("horizon", "stopped"), [(4.0, "runtime"), (float("inf"), "budget")])
+def test_trials_that_never_end_are_no_trouble_for_the_progress(
+    horizon: float, stopped: str
+) -> None:
+    def never(x: Tensor, streams: Streams) -> Tensor:
+        return torch.full(x.shape[:2], torch.inf, dtype=torch.double)
+
+    result = clock(times=never, horizon=horizon, budget=7, runs=2, progress=True)
+    assert result.stopped == stopped
+
+
 @pytest.mark.parametrize(
     ("limit", "shares"),
     [

@@ -331,6 +331,46 @@ def test_a_job_of_which_all_trials_fail_ends_and_goes_on_when_that_is_mended(
     assert len(again.trials) == 9
 
 
+def test_failures_that_end_before_an_earlier_trial_does_end_no_job() -> None:
+    """The first trial, which has a value, ends when eight have failed beside it."""
+    failed = threading.Semaphore(0)
+
+    def objective(params: dict[str, Any], trial: Any) -> float:
+        if trial.id == 0:
+            for _ in range(8):
+                failed.acquire(timeout=1)
+            return 1.0
+        failed.release()
+        if trial.id <= 8:
+            raise OSError("no space left on device")
+        return 2.0
+
+    with ThreadPoolExecutor(2) as executor:
+        result = tuned(
+            Optimizer(LINE, "random"),
+            objective,
+            budget=12,
+            executor=executor,
+            execution=Execution(workers=2),
+            completion=Completion(failures=3),
+        ).run()
+    assert result.stopped == "budget"
+
+
+def test_a_budget_that_failures_use_up_is_used_up() -> None:
+    works = iter([True, True, False, False, False])
+
+    def objective(params: dict[str, Any]) -> float:
+        if not next(works):
+            raise OSError("no space left on device")
+        return 1.0
+
+    result = tuned(
+        Optimizer(LINE, "random"), objective, budget=5, completion=Completion(failures=3)
+    ).run()
+    assert result.stopped == "budget"
+
+
 def test_results_from_elsewhere_are_not_of_the_budget() -> None:
     optimizer = Optimizer(LINE, "sobol")
     optimizer.add({"x": 0.5}, 1.0)
