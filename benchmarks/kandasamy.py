@@ -356,7 +356,9 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="as long, and as well, as the authors")
     parser.add_argument("--case", action="append", choices=list(CASES))
     parser.add_argument("--runs", type=at_least(1), default=20)
-    parser.add_argument("--share", type=float, help="of the time; by default all or a third")
+    parser.add_argument(
+        "--share", type=at_least(0.01), help="of the time; by default all or a third"
+    )
     parser.add_argument("--latency", action="store_true", help="count what choosing a point takes")
     parser.add_argument("--device", default="auto")
     parser.add_argument(

@@ -23,6 +23,7 @@ COUNT = "expected a whole number, 1 or more"
         ("utilisation --mode step", "argument --mode: invalid choice: 'step'"),
         ("crossover --repeats 0", COUNT),
         ("kandasamy --runs 0", COUNT),
+        ("kandasamy --share 0", "expected a number, 0.01 or more"),
         ("kills --kills 0", COUNT),
         ("replications --budget x", COUNT),
         ("storage --trials 0", COUNT),
