@@ -170,8 +170,7 @@ class Tuner:
         _check_class("execution", execution, Execution | None)
         _check_class("completion", completion, Completion | None)
         _check_class("executor", executor, Executor | None)
-        if not isinstance(callbacks, Sequence):
-            raise InvalidOption(f"callbacks={callbacks!r}: expected a list of Callback objects")
+        _check_class("callbacks", callbacks, Sequence)
         for callback in callbacks:
             _check_class("callbacks", callback, Callback)
         self.optimizer = optimizer

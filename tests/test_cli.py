@@ -269,18 +269,23 @@ def until(done: Callable[[], bool]) -> None:
     raise AssertionError("it did not happen")
 
 
+def tuned_in(folder: Path) -> "subprocess.CompletedProcess[str]":
+    """What a process of its own made of the job.toml of the folder."""
+    return subprocess.run(
+        [sys.executable, "-c", "from gpbo.cli import main; main()", "tune", "job.toml"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_a_job_without_any_value_says_why_and_ends_with_1(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text(
         'name = "none"\nobjective = "math:no_such_function_of_this_module_at_all"\nbudget = 1\n'
         '[space]\nx = { type = "real", low = 0.0, high = 1.0 }\n'
     )
-    driver = subprocess.run(
-        [sys.executable, "-c", "from gpbo.cli import main; main()", "tune", "job.toml"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    driver = tuned_in(tmp_path)
     assert driver.returncode == 1
     assert "no trial has a value" in driver.stdout
     assert "no attribute 'no_such_function_of_this_module_at_all'" in driver.stderr
@@ -294,12 +299,6 @@ def test_a_job_that_one_failure_after_another_ends_ends_with_1(tmp_path: Path) -
         'name = "flaky"\nobjective = "flaky:run"\nbudget = 9\nstrategy = "random"\n'
         '[space]\nx = { type = "real", low = 0.0, high = 1.0 }\n[completion]\nfailures = 3\n'
     )
-    driver = subprocess.run(
-        [sys.executable, "-c", "from gpbo.cli import main; main()", "tune", "job.toml"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    driver = tuned_in(tmp_path)
     assert driver.returncode == 1
     assert "4 trials (3 failed), one trial after another failed" in driver.stdout

@@ -622,7 +622,8 @@ def test_options_that_make_no_job_are_refused(options: dict[str, Any], message: 
 def test_options_of_another_class_are_named(wrong: Any) -> None:
     (name,) = wrong
     options = {"optimizer": Optimizer(LINE), "objective": objectives.bowl, "budget": 3, **wrong}
-    with unchecked_shapes(), pytest.raises(InvalidOption, match=f"{name}=.*: expected "):
+    message = f"{name}=.*: expected an instance of "
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=message):
         Tuner(**options)
 
 
