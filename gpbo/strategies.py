@@ -31,8 +31,8 @@ from gpbo.paths import draw_paths
 from gpbo.situation import Situation, Strategy, one_by_one
 from gpbo.space import Space
 from gpbo.surrogate import Surrogate
-from gpbo.thompson import PathUtility, Within, minima
-from gpbo.trust_region import NestedBoxes, Region, TrustRegion
+from gpbo.thompson import Confined, PathUtility, minima
+from gpbo.trust_region import Boxes, NestedBoxes, Region, TrustRegion
 
 __all__ = [
     "STRATEGIES",
@@ -138,12 +138,14 @@ class ThompsonSampling:
 
     Thompson (1933, Biometrika 25); in parallel, synchronous or not, Kandasamy et al. (2018,
     "Parallelised Bayesian optimisation via Thompson sampling", AISTATS). Each function has its
-    own draw of the hyperparameters. What is pending is not looked at, other than not to be
-    proposed again: the spread of the functions keeps the points of a batch apart.
+    own draw of the hyperparameters. Pending points are not proposed again, and nothing else is
+    made of where they are: the spread of the functions keeps the points of a batch apart.
 
     By default most functions are searched in boxes around the best point, and one in four in the
-    whole cube. Away from the data functions differ so much that their minima over the cube are
-    nearly random: in 20 dimensions wherever there are few data, and in 2 to 6 in short runs.
+    whole cube (`NestedBoxes`). Away from the data functions differ so much that their minima over
+    the cube are nearly random: in 20 dimensions wherever there are few data, and in 2 to 6 in short
+    runs. A function that finds nothing new there is searched around the best points of other
+    basins.
 
     Args:
         search: How hard to search every function's minimum; by default as hard as it takes to find
@@ -204,18 +206,27 @@ class ThompsonSampling:
 
         with settings_for(surrogate.x.shape[1], surrogate.x.device):
             search = self.search or default_search(space, confined=self.region is not None)
-            screen, within, chance = situation.streams("screen", results), None, None
+            screen, confined, chance = situation.streams("screen", results), None, None
             if situation.failed.shape[1]:
                 chance = log_chance_of_success(data, situation.failed, situation.failed_mask)
             if self.region is None:
                 raw = raw_points(space, screen, _best_points(surrogate, data), search)
             else:
                 boxes = self.region.boxes(data, surrogate, space, chance)
-                numbers = torch.arange(count, device=surrogate.x.device) + situation.index
-                within = Within(*boxes.of(numbers), boxes.holds(numbers, search.raw))
                 spread_out = sobol(search.raw, space.dim, screen)
                 lot = screen.uniform(search.raw, space.dim)
-                raw = space.snap(boxes.place(spread_out, lot))
+
+                def placed(boxes: Boxes) -> Float[Tensor, "r b d"]:
+                    return space.snap(boxes.place(spread_out, lot))
+
+                raw, others = placed(boxes), boxes.elsewhere
+                order = torch.arange(count, device=raw.device).expand(data.runs, -1)
+                confined = Confined(
+                    boxes,
+                    order + situation.index,
+                    order + data.pending_mask.sum(1, keepdim=True),
+                    None if others is None else placed(others),
+                )
             paths = draw_paths(
                 surrogate,
                 count,
@@ -232,7 +243,7 @@ class ThompsonSampling:
                 raw=raw,
                 taken=situation.taken,
                 search=search,
-                within=within,
+                confined=confined,
             )
 
 

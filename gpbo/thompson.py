@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams
@@ -14,9 +14,15 @@ from gpbo.errors import SpaceExhausted
 from gpbo.memory import budget
 from gpbo.paths import Paths
 from gpbo.space import Space
+from gpbo.trust_region import Boxes
 
 #: At least so many screened points of a path may be starts of its ascents, or its minimum.
 _SHORT_LIST = 128
+#: Less than this, in standard deviations of the values, is no gain on the best point.
+_LEAST_GAIN = 1e-4
+#: In another basin it is no gain either if less than this share of what its lowest point is above
+#: the best one.
+_LEAST_SHARE = 0.01
 #: Paths are searched so many at a time that what their ascents remember, this many numbers for each
 #: start and dimension, takes at most so much in all: 100 MB, or four times what one temporary
 #: tensor may take of a GPU's memory.
@@ -65,21 +71,24 @@ class PathUtility:
 
 
 @dataclass(frozen=True)
-class Within:
-    """Where each path is searched, if not in the whole cube.
+class Confined:
+    """Paths that are searched in boxes.
 
     Attributes:
-        lower, upper: Ends of its box.
-        holds: Which of the raw points lie in it.
+        boxes: The boxes; raw points are placed in them in turn.
+        numbers: The path's number, which says in which box it is searched.
+        pending: How many trials are under way when the path's minimum is asked for.
+        elsewhere: Raw points placed in turn in the boxes of ``boxes.elsewhere``, if there are any.
     """
 
-    lower: Float[Tensor, "r q d"]
-    upper: Float[Tensor, "r q d"]
-    holds: Bool[Tensor, "q b"]
+    boxes: Boxes
+    numbers: Int[Tensor, "r q"]
+    pending: Int[Tensor, "r q"]
+    elsewhere: Float[Tensor, "r b d"] | None
 
-    def part(self, paths: slice) -> "Within":
+    def part(self, paths: slice) -> "Confined":
         """Of these paths."""
-        return Within(self.lower[:, paths], self.upper[:, paths], self.holds[paths])
+        return replace(self, numbers=self.numbers[:, paths], pending=self.pending[:, paths])
 
 
 @torch.no_grad()
@@ -91,7 +100,7 @@ def minima(
     raw: Float[Tensor, "r b d"],
     taken: Sequence[AbstractSet[Hashable]],
     search: Search,
-    within: Within | None = None,
+    confined: Confined | None = None,
 ) -> Float[Tensor, "r q d"]:
     """The minimum of every path among the legal points that are not taken, all of a run distinct.
 
@@ -102,7 +111,7 @@ def minima(
         streams: Of every path.
         raw: Points to screen, for all paths of a run.
         taken: Per run, the `Space.key` of every configuration not to propose.
-        within: Where each path is searched; the cube if None.
+        confined: Where each path is searched; the cube if None.
 
     Raises:
         SpaceExhausted: a run has nothing left to try.
@@ -112,8 +121,8 @@ def minima(
     found, first = [], 0
     for paths in utility.paths.parts(_most(raw.device) // each):
         some = slice(first, first + paths.count)
-        part, confined = replace(utility, paths=paths), within and within.part(some)
-        ranked = _searched(part, space, streams[some], raw, search, confined)
+        part = _Hunt(replace(utility, paths=paths), space, Streams.dealt(streams[some]), search)
+        ranked = part.anywhere(raw) if confined is None else part.in_boxes(raw, confined.part(some))
         found.append([tensor.unflatten(0, (runs, -1)) for tensor in (ranked.x, ranked.value)])
         first += paths.count
     x, value = (torch.cat(parts, 1).flatten(0, 1) for parts in zip(*found, strict=True))
@@ -126,27 +135,101 @@ def _most(device: torch.device) -> int:
     return _GPU_TENSORS * budget(device) // DTYPE.itemsize
 
 
-def _searched(
-    utility: PathUtility,
-    space: Space,
-    streams: Sequence[Streams],
-    raw: Float[Tensor, "r b d"],
-    search: Search,
-    within: Within | None,
-) -> Ranked:
-    """Legal points of every path, a row each, among them its minimum."""
-    screened = utility.at(raw).nan_to_num(nan=-torch.inf)
-    bounds = None
-    if within is not None:
-        outside = ~within.holds.repeat(raw.shape[0], 1)
-        screened = screened.masked_fill(outside, -torch.inf)
-        bounds = within.lower.flatten(0, 1), within.upper.flatten(0, 1)
-    kept = max(_SHORT_LIST, 2 * max(search.scouts, search.restarts))
-    value, index = screened.topk(min(kept, raw.shape[1]), dim=1)
-    of_path = index.view(raw.shape[0], -1, 1).expand(-1, -1, raw.shape[2])
-    short_list = Ranked(raw.gather(1, of_path).view(*index.shape, -1), value)
-    rows = Streams.dealt(streams)
-    return maxima(utility, space, rows, short_list, search, bounds, utility.roughly())
+@dataclass(frozen=True)
+class _Hunt:
+    """The search for the minima of some paths: legal points of each, a row each, ranked."""
+
+    utility: PathUtility
+    space: Space
+    streams: Streams
+    search: Search
+
+    def anywhere(self, raw: Float[Tensor, "r b d"]) -> Ranked:
+        """In the whole cube."""
+        return self._climbed(self.streams, raw, self._screened(raw))
+
+    def in_boxes(self, raw: Float[Tensor, "r b d"], confined: Confined) -> Ranked:
+        """In the box of each path; in another basin if there is nothing new in its box."""
+        boxes, numbers = confined.boxes, confined.numbers
+        found = self._within(boxes, numbers, self.streams, raw, self._screened(raw))
+        if boxes.elsewhere is None or confined.elsewhere is None:
+            return found
+        # Whether or not they are needed: the streams of a row do not depend on those beside it.
+        streams, raw = self.streams.spawn(), confined.elsewhere
+        idle = self._finds_nothing_new(found.top(1), confined)
+        if not bool(idle.any()):
+            return found
+        screened = self._screened(raw)
+        chosen, gains = self._chosen(boxes, boxes.elsewhere, screened)
+        second = self._within(boxes.elsewhere, chosen, streams, raw, screened)
+        again = (idle & gains).view(-1, 1)
+        return Ranked(
+            torch.where(again[..., None], second.x, found.x),
+            torch.where(again, second.value, found.value),
+        )
+
+    def _finds_nothing_new(self, minimum: Ranked, confined: Confined) -> Bool[Tensor, "r q"]:
+        """Whether a path gains next to nothing on the best point, or agrees with others: its
+        minimum lies in the next shorter box, in which these are searched.
+        """
+        boxes, numbers = confined.boxes, confined.numbers
+        gain = minimum.value - self.utility.at(boxes.centre[:, :1])
+        count, x = boxes.lower.shape[1], minimum.x.view(*numbers.shape, -1)
+        lower, upper = boxes.of(numbers)
+        next_lower, next_upper = boxes.of((numbers % count + 1).clamp(max=count - 1))
+        shorter = ((next_lower > lower) | (next_upper < upper)).any(-1)
+        agrees = shorter & ((x >= next_lower) & (x <= next_upper)).all(-1)
+        # With fewer trials under way the next shorter box may be searched by nobody.
+        return (gain.view(numbers.shape) < _LEAST_GAIN) | agrees & (confined.pending >= count)
+
+    def _chosen(
+        self, boxes: Boxes, others: Boxes, screened: Float[Tensor, "rows b"]
+    ) -> tuple[Int[Tensor, "r q"], Bool[Tensor, "r q"]]:
+        """The number of the other point around which a path is lowest, of those where it gains
+        anything, and whether there is one.
+        """
+        at_point = self.utility.at(others.centre)
+        point = torch.arange(screened.shape[1], device=screened.device) % others.points
+        nothing = torch.full_like(at_point, -torch.inf)
+        best = nothing.scatter_reduce(1, point.expand_as(screened), screened, "amax")
+        height = self.utility.at(boxes.centre[:, :1]) - at_point
+        gains = best - at_point > (_LEAST_SHARE * height).clamp(min=_LEAST_GAIN)
+        possible = gains & others.present.repeat_interleave(self.utility.paths.count, 0)
+        shape = len(others.centre), -1
+        chosen = torch.where(possible, best, -torch.inf).argmax(1).view(shape)
+        return chosen, possible.any(1).view(shape)
+
+    def _screened(self, raw: Float[Tensor, "r b d"]) -> Float[Tensor, "rows b"]:
+        return self.utility.at(raw).nan_to_num(nan=-torch.inf)
+
+    def _within(
+        self,
+        boxes: Boxes,
+        numbers: Int[Tensor, "r q"],
+        streams: Streams,
+        raw: Float[Tensor, "r b d"],
+        screened: Float[Tensor, "rows b"],
+    ) -> Ranked:
+        """In the boxes with these numbers."""
+        outside = ~boxes.holds(numbers, raw.shape[1]).flatten(0, 1)
+        lower, upper = boxes.of(numbers)
+        bounds = lower.flatten(0, 1), upper.flatten(0, 1)
+        return self._climbed(streams, raw, screened.masked_fill(outside, -torch.inf), bounds)
+
+    def _climbed(
+        self,
+        streams: Streams,
+        raw: Float[Tensor, "r b d"],
+        screened: Float[Tensor, "rows b"],
+        bounds: tuple[Float[Tensor, "rows d"], Float[Tensor, "rows d"]] | None = None,
+    ) -> Ranked:
+        """Where ascents from the best raw points of each path end, and these points."""
+        kept = max(_SHORT_LIST, 2 * max(self.search.scouts, self.search.restarts))
+        value, index = screened.topk(min(kept, raw.shape[1]), dim=1)
+        of_path = index.view(raw.shape[0], -1, 1).expand(-1, -1, raw.shape[2])
+        starts = Ranked(raw.gather(1, of_path).view(*index.shape, -1), value)
+        utility, rough = self.utility, self.utility.roughly()
+        return maxima(utility, self.space, streams, starts, self.search, bounds, rough)
 
 
 def _distinct(

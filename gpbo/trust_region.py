@@ -1,19 +1,20 @@
 """Boxes around the best point, in which functions are searched that differ everywhere else.
 
-    NestedBoxes  boxes of several lengths, which the functions share out
+    NestedBoxes  boxes of several lengths, which the functions share out; other basins, too
     TrustRegion  one box, which grows with success and shrinks with failure
 
 Neither is remembered: both are read off the results, and the same results give the same boxes.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gpbo.basins import other_basins
 from gpbo.candidates import Utility
 from gpbo.checks import positive_number, whole_number
 from gpbo.data import Observations
@@ -33,25 +34,31 @@ _FLAT = 2.0
 
 @dataclass(frozen=True)
 class Boxes:
-    """Where each run searches: one or several boxes, each within those before it.
+    """Where each run searches: boxes of one or several lengths around one or several points.
 
     Attributes:
-        centre: What they lie around.
-        lower, upper: Their ends.
+        centre: The points.
+        lower, upper: Ends of the boxes: the longest around every point, the next one around every
+            point, and so on.
+        present: Which of the points there are; the boxes of the others mean nothing.
+        elsewhere: Where functions are searched that find nothing new in these.
     """
 
-    centre: Float[Tensor, "r d"]
+    centre: Float[Tensor, "r c d"]
     lower: Float[Tensor, "r k d"]
     upper: Float[Tensor, "r k d"]
+    present: Bool[Tensor, "r c"]
+    elsewhere: "Boxes | None" = None
 
     @property
-    def count(self) -> int:
-        """How many there are, ``k``."""
-        return self.lower.shape[1]
+    def points(self) -> int:
+        """How many points there are, ``c``."""
+        return self.centre.shape[1]
 
-    def of(self, numbers: Int[Tensor, " q"]) -> tuple[Tensor, Tensor]:
+    def of(self, numbers: Int[Tensor, "r q"]) -> tuple[Tensor, Tensor]:
         """The ends ``[r, q, d]`` of the boxes of functions with these numbers: they take turns."""
-        return self.lower[:, numbers % self.count], self.upper[:, numbers % self.count]
+        index = (numbers % self.lower.shape[1])[..., None].expand(-1, -1, self.lower.shape[2])
+        return self.lower.gather(1, index), self.upper.gather(1, index)
 
     def place(
         self, x: Float[Tensor, "r b d"], lot: Float[Tensor, "r b d"]
@@ -59,14 +66,21 @@ class Boxes:
         """Points of the cube put into the boxes in turn; in many dimensions they differ from the
         centre in some coordinates only, where ``lot``, uniform on [0, 1), is small.
         """
-        lower, upper = self.of(torch.arange(x.shape[1], device=x.device))
-        inside = lower + x * (upper - lower)
-        return torch.where(lot < _PERTURBED / x.shape[-1], inside, self.centre[:, None])
+        placed, boxes = x.shape[1], self.lower.shape[1]
+        turn = torch.arange(placed, device=x.device)
+        lower, upper = self.of(turn.expand(len(x), -1))
+        # Each box gets a block of a Sobol sequence: every fourth point of it lies in one quadrant.
+        order = (turn % boxes * max(1, placed // boxes) + turn // boxes) % placed
+        inside = lower + x[:, order] * (upper - lower)
+        centre = self.centre[:, turn % self.points]
+        return torch.where(lot < _PERTURBED / x.shape[-1], inside, centre)
 
-    def holds(self, numbers: Int[Tensor, " q"], placed: int) -> Bool[Tensor, "q b"]:
+    def holds(self, numbers: Int[Tensor, "r q"], placed: int) -> Bool[Tensor, "r q b"]:
         """Which of so many placed points lie in the boxes of functions with these numbers."""
-        box_of_point = torch.arange(placed, device=numbers.device) % self.count
-        return box_of_point >= (numbers % self.count)[:, None]
+        boxes = self.lower.shape[1]
+        own = (numbers % boxes)[..., None]
+        box_of_point = torch.arange(placed, device=numbers.device) % boxes
+        return (box_of_point >= own) & (box_of_point % self.points == own % self.points)
 
 
 @runtime_checkable
@@ -93,23 +107,32 @@ class Region(Protocol):
 
 @dataclass(frozen=True)
 class NestedBoxes:
-    """Boxes of several lengths around the best point.
+    """Boxes of several lengths around the best point, and around points of other basins.
 
     Which length pays changes from one batch to the next: in a long box the functions differ nearly
     everywhere, and with few data or many dimensions their minima are far worse than the best point;
     in a short one all of them are a little better. So each function takes the next length in turn,
-    and one in four the whole cube. Nothing has to be counted, so it makes no difference how many
-    points are asked for at a time, or in which order the results come.
+    and one in four the whole cube. It makes no difference whether points are asked for together or
+    one after another, or in which order the results come.
+
+    A function that finds nothing new is searched again, around the lowest points of other basins,
+    those that a hill of the posterior mean separates from the best point. That is where it gains
+    next to nothing on the best point, or where its minimum lies in the next shorter box, in which
+    others are searched (as long as as many trials are under way as there are boxes). Otherwise
+    whole batches would go on to refine the basin that was found first.
 
     Args:
         lengths: In units of the cube, of the geometric mean of the sides, which go with the
             lengthscales; from the longest to the shortest. Infinity is the whole cube.
+        others: Other basins, at most; 0 to search around the best point only.
 
     Raises:
-        InvalidOption: no length, one that is not positive, or a shorter one before a longer one.
+        InvalidOption: no length, one that is not positive, or a shorter one before a longer one;
+            ``others`` is negative.
     """
 
     lengths: tuple[float, ...] = (math.inf, 0.4, 0.1, 0.025)
+    others: int = 3
 
     def __post_init__(self) -> None:
         given = self.lengths
@@ -119,6 +142,7 @@ class NestedBoxes:
             positive_number("lengths", length)
         if list(given) != sorted(given, reverse=True):
             raise InvalidOption(f"lengths={given!r}: expected the longest first")
+        whole_number("others", self.others, least=0)
 
     def boxes(
         self,
@@ -129,40 +153,58 @@ class NestedBoxes:
     ) -> Boxes:
         """Around the observed point of every run where the posterior mean is least."""
         fitted = surrogate.fitted[..., : data.x.shape[1]].mean(1)
-        centre = _lowest(data.x, torch.where(data.mask, fitted, torch.inf), log_chance)
-        length = torch.tensor(self.lengths, dtype=centre.dtype, device=centre.device)
-        return _around(centre, length.expand(data.runs, -1), surrogate, space)
+        height = _possible(data.x, torch.where(data.mask, fitted, torch.inf), log_chance)
+        centre = _lowest(data.x, height)
+        lengths = data.x.new_tensor(self.lengths).expand(data.runs, -1)
+        boxes = _around(centre[:, None], lengths, surrogate, space)
+        finite = sum(map(math.isfinite, self.lengths))
+        if not finite or not self.others:
+            return boxes
+        longest = boxes.lower[:, -finite, None], boxes.upper[:, -finite, None]
+        inside = ((data.x >= longest[0]) & (data.x <= longest[1])).all(-1)
+        height = torch.where(inside, torch.inf, height)
+        points, present = other_basins(surrogate, centre, height, self.others)
+        elsewhere = _around(points, lengths[:, -finite:], surrogate, space, present)
+        return replace(boxes, elsewhere=elsewhere)
 
 
-def _lowest(
+def _possible(
     x: Float[Tensor, "r n d"], height: Float[Tensor, "r n"], log_chance: Utility | None
-) -> Float[Tensor, "r d"]:
-    """The point of every run of least finite height, for a box to lie around.
+) -> Float[Tensor, "r n"]:
+    """The height of the points around which a box may lie, infinite for the others.
 
-    Not one where the next trial would rather fail, as long as there are others: in a short box
-    around it there is nothing else.
+    Not where the next trial would rather fail, as long as there are others: in a short box around
+    such a point there is nothing else.
     """
-    possible = height.isfinite()
-    if log_chance is not None:
-        likely = possible & (log_chance(x) > -math.log(2))
-        possible = torch.where(likely.any(-1, keepdim=True), likely, possible)
-    best = torch.where(possible, height, torch.inf).argmin(1)
+    if log_chance is None:
+        return height
+    likely = height.isfinite() & (log_chance(x) > -math.log(2))
+    return height.masked_fill(~likely & likely.any(-1, keepdim=True), torch.inf)
+
+
+def _lowest(x: Float[Tensor, "r n d"], height: Float[Tensor, "r n"]) -> Float[Tensor, "r d"]:
+    """The point of every run of least finite height."""
+    best = torch.where(height.isfinite(), height, torch.inf).argmin(1)
     return x[torch.arange(len(x), device=x.device), best]
 
 
 def _around(
-    centre: Float[Tensor, "r d"],
-    length: Float[Tensor, "r k"],
+    centre: Float[Tensor, "r c d"],
+    length: Float[Tensor, "r l"],
     surrogate: Surrogate,
     space: Space,
+    present: Bool[Tensor, "r c"] | None = None,
 ) -> Boxes:
-    """Boxes of these lengths; choices without an order are not confined."""
+    """Boxes of these lengths around each point; choices without an order are not confined."""
     scale = surrogate.lengthscale.clamp(max=_FLAT).log().mean(1)
     sides = length[..., None] * (scale - scale.mean(-1, keepdim=True)).exp()[:, None]
     confined = (space.continuous | space.ordered).to(centre.device)
-    lower = torch.where(confined, (centre[:, None] - sides / 2).clamp(min=0.0), 0.0)
-    upper = torch.where(confined, (centre[:, None] + sides / 2).clamp(max=1.0), 1.0)
-    return Boxes(centre, lower, upper)
+    half = sides[:, :, None] / 2
+    lower = torch.where(confined, (centre[:, None] - half).clamp(min=0.0), 0.0)
+    upper = torch.where(confined, (centre[:, None] + half).clamp(max=1.0), 1.0)
+    if present is None:
+        present = torch.ones(centre.shape[:2], dtype=torch.bool, device=centre.device)
+    return Boxes(centre, lower.flatten(1, 2), upper.flatten(1, 2), present)
 
 
 @dataclass(frozen=True)
@@ -220,10 +262,10 @@ class TrustRegion:
         length, begin = self._judged(values, data.mask, data.dim)
         numbers = torch.arange(values.shape[1], device=values.device)
         own = torch.where(numbers >= begin[:, None], values, torch.inf)
-        centre = _lowest(data.x, own, log_chance)
+        centre = _lowest(data.x, _possible(data.x, own, log_chance))
         young = (own.isfinite().sum(-1) < 2 * data.dim) & (begin > 0)
         length = torch.where(young, torch.inf, length)
-        return _around(centre, length[:, None], surrogate, space)
+        return _around(centre[:, None], length[:, None], surrogate, space)
 
     def _judged(
         self, values: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"], dim: int

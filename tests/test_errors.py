@@ -132,6 +132,7 @@ COUNT, POSITIVE = "expected a whole number", "expected a positive number"
         (TrustRegion, {"successes": None}, InvalidOption, f"successes=None: {COUNT}"),
         (TrustRegion, {"failures": "a"}, InvalidOption, f"failures='a': {COUNT}"),
         (TrustRegion, {"length": "a"}, InvalidOption, f"length='a': {POSITIVE}"),
+        (NestedBoxes, {"others": -1}, InvalidOption, "others=-1"),
         (ThompsonSampling, {"region": NestedBoxes}, InvalidOption, "expected NestedBoxes(), "),
         (Sampling, {"chains": "a"}, InvalidOption, f"chains='a': {COUNT}"),
         (Sampling, {"warmup": -1}, InvalidOption, f"warmup=-1: {COUNT}"),

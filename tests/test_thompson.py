@@ -20,9 +20,10 @@ from gpbo.situation import Situation
 from gpbo.space import Real, Space
 from gpbo.strategies import ThompsonSampling, default_search
 from gpbo.surrogate import Surrogate
-from gpbo.thompson import PathUtility, Within, minima
-from gpbo.trust_region import NestedBoxes, Region, TrustRegion
+from gpbo.thompson import Confined, PathUtility, minima
+from gpbo.trust_region import Boxes, NestedBoxes, Region, TrustRegion
 from tests.monte_carlo import random_uniform
+from tests.test_basins import observed
 
 
 def cube(dim: int) -> Space:
@@ -201,15 +202,17 @@ def test_how_many_paths_are_searched_at_a_time_changes_nothing(
     paths = drawn(surrogate, count, 64)
     search = Search(raw=64, perturbed=8, restarts=2, scouts=8)
     raw = raw_points(cube(3), Streams([1]), surrogate.x[:, :5], search)
-    box = random_uniform(8, 1, count, 3)
-    lower, upper = 0.3 * box, 0.5 + 0.5 * box
-    inside = (raw[0] >= lower[0, :, None]) & (raw[0] <= upper[0, :, None])
-    within = Within(lower, upper, inside.all(-1))
+    inset = 0.3 * random_uniform(8, 1, count, 3).cummax(1).values
+    lower, upper = inset, 1.0 - inset
+    boxes = Boxes(raw[:, :1], lower, upper, torch.ones(1, 1, dtype=torch.bool))
+    raw = boxes.place(raw, torch.zeros_like(raw))
+    numbers = torch.arange(count)[None]
+    confined = Confined(boxes, numbers, numbers, elsewhere=None)
 
     def found() -> Tensor:
         streams = [Streams([j]) for j in range(count)]
         options: dict[str, Any] = {"raw": raw, "taken": [frozenset()], "search": search}
-        return minima(PathUtility(paths), cube(3), streams, **options, within=within)
+        return minima(PathUtility(paths), cube(3), streams, **options, confined=confined)
 
     whole, searched = found(), []
 
@@ -292,10 +295,10 @@ def test_conditioning_on_pending_points_matters_from_the_second_point_of_a_batch
     search = Search(raw=64, perturbed=16, restarts=2, scouts=8)
     plain, sure = (ThompsonSampling(search, 256, hallucinate) for hallucinate in (False, True))
     now = situation(rugged(2, 7, 0.4), 5)
-    without, conditioned = plain.propose(now, 3)[0], sure.propose(now, 3)[0]
+    without, conditioned = plain.propose(now, 5)[0], sure.propose(now, 5)[0]
     # An ascent ends as near the maximum as its value tells, at the square root of its tolerance.
     torch.testing.assert_close(conditioned[0], without[0], rtol=0, atol=1e-3)
-    assert (conditioned[1] - without[1]).abs().max() > 1e-2
+    assert (conditioned[1:] - without[1:]).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("region", [None, NestedBoxes()])
@@ -317,3 +320,118 @@ def test_the_failures_of_a_run_move_no_point_of_another(region: Region | None) -
     together = quick.propose(beside, 13)
     torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-3)
     assert (together[1] - alone[0]).abs().amax() > 0.05
+
+
+@pytest.fixture
+def two_wells() -> Situation:
+    """The better well is known to its bottom, and the other one from one point on its slope."""
+    bottom = torch.tensor([0.2, 0.2], dtype=DTYPE)
+    known = bottom + 0.03 * (random_uniform(1, 1, 19, 2) - 0.5)
+    plain = torch.tensor([[0.5, 0.9], [0.9, 0.2], [0.5, 0.5], [0.1, 0.7], [0.8, 0.7]], dtype=DTYPE)
+    x = torch.cat([known, plain[None]], 1)
+    away = (x - bottom).square().sum(-1)
+    values = -torch.exp(-away / 0.03)
+    values[0, -1] = -0.4
+    return situation(observed(x, values, outputscale=0.03), 2)
+
+
+QUICK = Search(raw=256, perturbed=16, restarts=2, scouts=8)
+
+
+def near(points: Tensor, centre: list[float]) -> Tensor:
+    return (points - torch.tensor(centre, dtype=DTYPE)).norm(dim=-1) < 0.25
+
+
+def test_functions_that_agree_are_searched_in_the_other_basin(
+    two_wells: Situation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All agree where the minimum is. With few trials under way none of them looks elsewhere."""
+    monkeypatch.setattr(thompson, "_LEAST_GAIN", -1.0)
+    alone, together = (
+        ThompsonSampling(QUICK, 256, region=NestedBoxes(others=others)).propose(two_wells, 16)[0]
+        for others in (0, 3)
+    )
+    assert near(alone, [0.2, 0.2]).sum() >= 15
+    elsewhere = near(together, [0.8, 0.7])
+    assert (elsewhere | near(together, [0.2, 0.2])).sum() >= 15
+    assert not elsewhere[:4].any()
+    assert elsewhere[4:].sum() >= 3
+
+
+def test_trials_that_are_under_way_count_whichever_call_asked_for_them(
+    two_wells: Situation,
+) -> None:
+    strategy = ThompsonSampling(QUICK, 256)
+    points = strategy.propose(two_wells, 9)
+    now = two_wells
+    for point in points.unbind(1):
+        torch.testing.assert_close(strategy.propose(now, 1)[:, 0], point, rtol=0, atol=1e-3)
+        now = now.after(point)
+    assert near(points[0], [0.8, 0.7]).any()
+
+
+def test_how_many_functions_are_searched_at_a_time_makes_no_difference_elsewhere(
+    two_wells: Situation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy = ThompsonSampling(QUICK, 256)
+    whole = strategy.propose(two_wells, 23)
+    monkeypatch.setattr(thompson, "_CPU_NUMBERS", 1)
+    torch.testing.assert_close(strategy.propose(two_wells, 23), whole, rtol=0, atol=1e-3)
+
+
+def test_there_may_be_more_boxes_than_raw_points(two_wells: Situation) -> None:
+    few = Search(raw=8, restarts=2, scouts=4)
+    strategy = ThompsonSampling(few, 256, region=NestedBoxes(others=11))
+    assert strategy.propose(two_wells, 9).shape == (1, 9, 2)
+
+
+def test_a_function_that_gains_nothing_is_searched_in_the_other_basin_at_any_time(
+    two_wells: Situation,
+) -> None:
+    points = ThompsonSampling(QUICK, 256).propose(two_wells, 4)[0]
+    here = near(points, [0.2, 0.2])
+    assert 0 < here.sum() < 4
+    assert near(points[~here], [0.8, 0.7]).all()
+
+
+def test_where_there_is_nothing_to_gain_in_any_basin_functions_stay(
+    two_wells: Situation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ThompsonSampling(QUICK, 256, region=NestedBoxes(others=0)).propose(two_wells, 9)
+    monkeypatch.setattr(thompson, "_LEAST_GAIN", 10.0)
+    points = ThompsonSampling(QUICK, 256).propose(two_wells, 9)
+    torch.testing.assert_close(points, own, rtol=0, atol=1e-3)
+
+
+def test_a_basin_that_has_nothing_more_to_give_is_left_for_the_next() -> None:
+    """Wells of heights -1, -0.6 and -0.5, of which the second is known to its bottom, too."""
+    centres = torch.tensor([[0.2, 0.2], [0.8, 0.8], [0.8, 0.2]], dtype=DTYPE)
+    spread = torch.tensor([0.03, 0.3], dtype=DTYPE).repeat_interleave(19)[:, None]
+    around = spread * (random_uniform(1, 1, 38, 2) - 0.5) + centres[:2].repeat_interleave(19, 0)
+    plain = torch.tensor([[0.5, 0.5], [0.2, 0.8], [0.5, 0.05], [0.8, 0.5], [0.8, 0.2]])
+    plain = plain.to(DTYPE)
+    x = torch.cat([around, plain[None]], 1)
+    away = (x[:, :, None] - centres[:2]).square().sum(-1)
+    values = -(torch.tensor([1.0, 0.6]) * torch.exp(-away / 0.03)).sum(-1)
+    values[0, -1] = -0.5
+    now = situation(observed(x, values, outputscale=0.03), 2)
+    points = ThompsonSampling(QUICK, 256).propose(now, 16)[0]
+    assert near(points, [0.8, 0.2]).sum() > near(points, [0.8, 0.8]).sum()
+
+
+def test_a_run_looks_elsewhere_or_not_whatever_runs_are_beside_it(two_wells: Situation) -> None:
+    """The one with two wells does, and the one with a bowl does not."""
+    strategy = ThompsonSampling(QUICK, 256)
+    known = two_wells.fit().surrogate
+    bowl = observed(known.x, 3 * (known.x - 0.4).square().sum(-1), outputscale=0.03)
+    names = ("lengthscale", "outputscale", "noise_variance", "mean")
+    both = {name: getattr(known, name).expand(2, *getattr(known, name).shape[1:]) for name in names}
+    values = torch.cat([known.y[:, 0], bowl.y[:, 0]])
+    pair = Surrogate.condition(known.x.expand(2, -1, -1), values, known.mask.expand(2, -1), **both)
+    beside = replace(situation(pair, 2), seeds=(2, 2), taken=(frozenset(), frozenset()))
+    together = strategy.propose(beside, 7)
+    for row, surrogate in enumerate((known, bowl)):
+        alone = strategy.propose(situation(surrogate, 2), 7)[0]
+        torch.testing.assert_close(together[row], alone, rtol=0, atol=1e-3)
+    assert near(together[0], [0.8, 0.7]).any()
+    assert not near(together[1], [0.8, 0.7]).any()

@@ -1,14 +1,13 @@
 """The box around the best point: when it grows, shrinks and starts anew, and that it holds."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
 
-from gpbo.backend import DTYPE
+from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Search
 from gpbo.data import Observations, standardised
+from gpbo.design import sobol
 from gpbo.errors import InvalidOption
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.strategies import ThompsonSampling
@@ -84,7 +83,7 @@ def test_when_it_is_too_short_the_search_starts_anew_in_the_whole_cube() -> None
     # Four results later the box is around the best of these, though an older one is better.
     data = history([9.0] * 4 + [9.9, 9.6, 9.8, 9.7])
     box = region.boxes(data, model(data), CUBE)
-    assert box.centre[0].tolist() == data.x[0, 9].tolist()
+    assert box.centre[0, 0].tolist() == data.x[0, 9].tolist()
     assert (box.upper - box.lower)[0, 0].tolist() == pytest.approx([0.2, 0.2])
 
 
@@ -114,8 +113,8 @@ def test_choices_without_an_order_are_not_confined() -> None:
 
 
 def test_in_many_dimensions_screened_points_differ_from_the_centre_in_twenty_coordinates() -> None:
-    centre = torch.full((1, 100), 0.5, dtype=DTYPE)
-    box = Boxes(centre, centre[:, None] - 0.1, centre[:, None] + 0.1)
+    centre = torch.full((1, 1, 100), 0.5, dtype=DTYPE)
+    box = Boxes(centre, centre - 0.1, centre + 0.1, torch.ones(1, 1, dtype=torch.bool))
     points = box.place(random_uniform(3, 1, 500, 100), random_uniform(4, 1, 500, 100))
     assert ((points - 0.5).abs() <= 0.1).all()
     moved = (points != 0.5).double().sum(-1).mean()
@@ -152,7 +151,7 @@ def test_nested_boxes_lie_around_the_point_of_least_mean_and_in_each_other() -> 
     surrogate = model(data)
     boxes = NestedBoxes((float("inf"), 0.2, 0.1)).boxes(data, surrogate, CUBE)
     least = surrogate.moments(data.x)[0].mean(1).argmin(-1).tolist()
-    assert boxes.centre.tolist() == [data.x[run, j].tolist() for run, j in enumerate(least)]
+    assert boxes.centre[:, 0].tolist() == [data.x[run, j].tolist() for run, j in enumerate(least)]
     sides = (boxes.upper - boxes.lower)[..., 0]
     torch.testing.assert_close(sides, torch.tensor([[1.0, 0.2, 0.1]] * 2, dtype=DTYPE))
     assert (boxes.lower.diff(dim=1) >= 0).all()
@@ -174,7 +173,7 @@ def test_a_lucky_value_is_not_the_centre() -> None:
         one,
     )
     boxes = NestedBoxes().boxes(data, surrogate, Space(Real("x", 0, 1)))
-    assert boxes.centre.tolist() == [[0.2]]
+    assert boxes.centre.tolist() == [[[0.2]]]
 
 
 def test_functions_take_the_boxes_in_turn_whatever_batch_they_are_asked_in() -> None:
@@ -183,7 +182,7 @@ def test_functions_take_the_boxes_in_turn_whatever_batch_they_are_asked_in() -> 
     now = situation(CUBE, [7, 11])
     points = strategy.propose(now, 7)
     boxes = region.boxes(now.data, now.fit().surrogate, CUBE)
-    lower, upper = boxes.of(torch.arange(7) + now.index)
+    lower, upper = boxes.of((torch.arange(7) + now.index).expand(2, -1))
     assert (points >= lower).all()
     assert (points <= upper).all()
     outside = (points < boxes.lower[:, 1:2]) | (points > boxes.upper[:, 1:2])
@@ -191,7 +190,7 @@ def test_functions_take_the_boxes_in_turn_whatever_batch_they_are_asked_in() -> 
     for point in points.unbind(1):
         alone = strategy.propose(now, 1)[:, 0]
         torch.testing.assert_close(alone, point, rtol=0, atol=1e-4)
-        now = replace(now.after(point), data=now.data)
+        now = now.after(point)
 
 
 @pytest.mark.parametrize("dim", [2, 20])
@@ -200,7 +199,7 @@ def test_functions_are_searched_in_nested_boxes_by_default(dim: int) -> None:
     search = Search(raw=32, restarts=2, scouts=4, perturbed=8)
     now = situation(space, [2 * dim])
     boxes = NestedBoxes().boxes(now.data, now.fit().surrogate, space)
-    lower, upper = boxes.of(torch.arange(5) + now.index)
+    lower, upper = boxes.of((torch.arange(5) + now.index).expand(1, -1))
     points = ThompsonSampling(search, features=32).propose(now, 5)
     assert ((points >= lower) & (points <= upper)).all()
     anywhere = ThompsonSampling(search, features=32, region=None).propose(now, 5)
@@ -216,3 +215,23 @@ def test_lengths_that_are_no_nest_are_refused(lengths: tuple[float, ...]) -> Non
 def test_what_is_no_region_is_refused() -> None:
     with pytest.raises((InvalidOption, TypeError), match="region"):
         ThompsonSampling(region="everywhere")  # type: ignore[arg-type]
+
+
+def test_each_box_gets_points_from_all_over_it() -> None:
+    """Of a Sobol sequence every fourth point lies in the same quadrant."""
+    box = Boxes(
+        torch.zeros(1, 1, 2, dtype=DTYPE),
+        torch.zeros(1, 4, 2, dtype=DTYPE),
+        torch.ones(1, 4, 2, dtype=DTYPE),
+        torch.ones(1, 1, dtype=torch.bool),
+    )
+    sequence = sobol(256, 2, Streams([5]))
+    points = box.place(sequence, torch.zeros_like(sequence))[0].view(-1, 4, 2)
+    for own in points.unbind(1):
+        quadrant = (own >= 0.5).long() @ torch.tensor([1, 2])
+        assert quadrant.bincount(minlength=4).tolist() == [16, 16, 16, 16]
+    # More boxes than points: each point is there all the same.
+    lower, upper = (end.repeat(1, 99, 1) for end in (box.lower, box.upper))
+    many = Boxes(box.centre, lower, upper, box.present)
+    placed = many.place(sequence, torch.zeros_like(sequence))[0]
+    assert len({tuple(point) for point in placed.tolist()}) == 256

@@ -1,0 +1,150 @@
+"""Which observed points lie in other basins: those that a hill separates from the best."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from gpbo.backend import DTYPE
+from gpbo.basins import other_basins
+from gpbo.data import Observations, standardised
+from gpbo.feasibility import log_chance_of_success
+from gpbo.space import Real, Space
+from gpbo.surrogate import Surrogate
+from gpbo.trust_region import NestedBoxes, TrustRegion
+from tests.monte_carlo import random_uniform
+
+CENTRES = torch.tensor([[0.2, 0.2], [0.8, 0.7], [0.3, 0.9]], dtype=DTYPE)
+
+
+SPACE = Space([Real(f"x{i}", 0.0, 1.0) for i in range(2)])
+
+
+def observed(
+    x: Tensor, values: Tensor, mask: Tensor | None = None, outputscale: float = 1.0
+) -> Surrogate:
+    one = torch.ones(len(x), 1, dtype=DTYPE)
+    mask = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
+    scales = 0.3 * torch.ones(len(x), 1, x.shape[-1], dtype=DTYPE)
+    return Surrogate.condition(x, values, mask, scales, outputscale * one, 1e-4 * one, 0 * one)
+
+
+def wells(centres: Tensor, count: int, runs: int = 1) -> Surrogate:
+    """A plain with a well at each of these points, the deepest first."""
+    x = random_uniform(4, runs, count, 2)
+    away = (x[:, :, None] - centres).square().sum(-1)
+    depth = 0.5 ** torch.arange(len(centres), dtype=DTYPE)
+    return observed(x, -(depth * torch.exp(-away / 0.03)).sum(-1))
+
+
+def results(surrogate: Surrogate) -> Observations:
+    return standardised(surrogate.x, surrogate.y[:, 0], surrogate.mask)
+
+
+def height(surrogate: Surrogate) -> Tensor:
+    return torch.where(surrogate.mask, surrogate.fitted.mean(1), torch.inf)
+
+
+def best(surrogate: Surrogate) -> Tensor:
+    return surrogate.x[torch.arange(surrogate.runs), height(surrogate).argmin(-1)]
+
+
+def test_the_lowest_points_of_the_other_wells_are_found_the_lowest_first() -> None:
+    surrogate = wells(CENTRES, 61, runs=3)
+    points, present = other_basins(surrogate, best(surrogate), height(surrogate), 2)
+    assert present.all()
+    assert ((points - CENTRES[1:]).norm(dim=-1) < 0.15).all()
+
+
+def test_where_there_is_one_well_there_is_no_other_basin() -> None:
+    x = random_uniform(3, 1, 53, 2)
+    bowl = observed(x, (x - 0.4).square().sum(-1))
+    points, present = other_basins(bowl, best(bowl), height(bowl), 2)
+    assert not present.any()
+    assert torch.equal(points, best(bowl)[:, None].expand(-1, 2, -1))
+
+
+def test_points_that_do_not_count_are_not_taken_but_the_hills_are_the_same() -> None:
+    surrogate = wells(CENTRES, 61)
+    allowed = (surrogate.x - CENTRES[1]).norm(dim=-1) > 0.3
+    counting = torch.where(allowed, height(surrogate), torch.inf)
+    points, present = other_basins(surrogate, best(surrogate), counting, 1)
+    assert present.all()
+    assert (points - CENTRES[2]).norm() < 0.15
+
+
+def test_a_run_has_the_basins_that_it_has_alone() -> None:
+    few, many = wells(CENTRES, 23), wells(CENTRES, 61)
+    count = many.x.shape[1] - few.x.shape[1]
+    padded = torch.nn.functional.pad(few.x, (0, 0, 0, count), value=0.5)
+    values = torch.nn.functional.pad(few.y[:, 0], (0, count))
+    mask = torch.cat([few.mask, torch.zeros(1, count, dtype=torch.bool)], 1)
+    x, y = torch.cat([padded, many.x]), torch.cat([values, many.y[:, 0]])
+    both = observed(x, y, torch.cat([mask, many.mask]))
+    centres = torch.cat([best(few), best(many)])
+    points, present = other_basins(both, centres, height(both), 3)
+    for row, alone in enumerate((few, many)):
+        own, there = other_basins(alone, best(alone), height(alone), 3)
+        assert torch.equal(present[row], there[0])
+        torch.testing.assert_close(points[row], own[0])
+
+
+@pytest.mark.parametrize("failed", [0, 1])
+def test_a_draw_that_failed_has_no_hills(failed: int) -> None:
+    x = random_uniform(3, 1, 53, 2)
+    values = (x - 0.4).square().sum(-1)
+    both = torch.ones(1, 2, dtype=DTYPE)
+    broken = torch.where(torch.arange(2) == failed, torch.nan, 1e-4 * both)
+    mask = torch.ones_like(values, dtype=torch.bool)
+    scales = 0.3 * torch.ones(1, 2, 2, dtype=DTYPE)
+    bowl = Surrogate.condition(x, values, mask, scales, both, broken, 0 * both)
+    assert bowl.succeeded.tolist() == [[failed != 0, failed != 1]]
+    assert not other_basins(bowl, best(bowl), height(bowl), 2)[1].any()
+
+
+def test_a_slope_is_no_hill_from_whichever_end() -> None:
+    x = torch.linspace(0, 1, 23, dtype=DTYPE).view(1, -1, 1)
+    slope = observed(x, 3 * x[..., 0])
+    for end in (0.0, 1.0):
+        top = torch.full((1, 1), end, dtype=DTYPE)
+        assert not other_basins(slope, top, height(slope), 1)[1].any()
+
+
+def test_boxes_elsewhere_lie_around_other_basins_outside_of_the_longest_box() -> None:
+    surrogate = wells(CENTRES, 61)
+    data = results(surrogate)
+    boxes = NestedBoxes((float("inf"), 0.4, 0.1), others=2).boxes(data, surrogate, SPACE)
+    others = boxes.elsewhere
+    assert others is not None
+    assert others.present.all()
+    assert ((others.centre - CENTRES[1:]).norm(dim=-1) < 0.15).all()
+    middle = torch.cat([others.centre, others.centre], 1)
+    assert ((middle >= others.lower) & (middle <= others.upper)).all()
+    sides = (others.upper - others.lower).amax(-1)
+    assert (sides[:, :2] > 2 * sides[:, 2:]).all()
+    # A box that reaches everywhere leaves no point outside.
+    wide = NestedBoxes((3.0,)).boxes(data, surrogate, SPACE).elsewhere
+    assert wide is not None
+    assert not wide.present.any()
+
+
+def test_boxes_elsewhere_lie_around_no_point_among_failures() -> None:
+    surrogate = wells(CENTRES, 61)
+    data = results(surrogate)
+    plain = NestedBoxes(others=1).boxes(data, surrogate, SPACE).elsewhere
+    assert plain is not None
+    failed = plain.centre.expand(1, 5, 2)
+    chance = log_chance_of_success(data, failed, torch.ones(1, 5, dtype=torch.bool))
+    others = NestedBoxes(others=1).boxes(data, surrogate, SPACE, chance).elsewhere
+    assert others is not None
+    assert others.present.all()
+    assert chance(plain.centre) < math.log(0.5) < chance(others.centre)
+
+
+@pytest.mark.parametrize(
+    "region", [NestedBoxes(others=0), NestedBoxes((float("inf"),)), TrustRegion()]
+)
+def test_without_other_boxes_there_is_no_elsewhere(region: NestedBoxes | TrustRegion) -> None:
+    surrogate = wells(CENTRES, 61)
+    assert region.boxes(results(surrogate), surrogate, SPACE).elsewhere is None
