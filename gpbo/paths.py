@@ -215,11 +215,14 @@ def draw_paths(
     amplitudes = normals.amplitudes.mul_(scale[..., None, None].to(_SINGLE))
     width = surrogate.x.shape[1] + anchors.shape[1]
     coefficients = frequencies.new_empty(*amplitudes.shape[:3], width)
+    # Pending points may follow the padding of the results: noise goes by what is there.
+    order = (surrogate.mask.cumsum(-1) - 1).clamp(min=0)[:, None, None]
+    noise = normals.noise.gather(-1, order.expand_as(normals.noise))
     for draw in sorted(set(index.tolist())):
         known = _Known.of(surrogate, draw, anchors)
         for j in torch.nonzero(index == draw)[:, 0].tolist():
             coefficients[:, j] = known.coefficients(
-                frequencies[:, j], amplitudes[:, j], normals.anchors[:, j], normals.noise[:, j]
+                frequencies[:, j], amplitudes[:, j], normals.anchors[:, j], noise[:, j]
             )
     return Paths(
         count=count,

@@ -265,6 +265,23 @@ def test_padding_changes_nothing(padding: int) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=SINGLE)
 
 
+def test_padding_between_results_and_pending_points_changes_nothing() -> None:
+    x, y = random_uniform(1, 2, 11, 2), random_uniform(2, 2, 11)
+    mask = torch.arange(11) < torch.tensor([[11], [7]])
+    one = torch.ones(2, 1, dtype=DTYPE)
+    pending, waiting = random_uniform(3, 2, 3, 2), torch.ones(2, 3, dtype=torch.bool)
+
+    def paths(run: slice, count: int) -> Tensor:
+        known = x[run, :count], y[run, :count], mask[run, :count]
+        rows = 0.3 * one[run, :, None].expand(-1, -1, 2), one[run], 0.1 * one[run], 0 * one[run]
+        sure = Surrogate.condition(*known, *rows).hallucinate(pending[run], waiting[run])
+        own = lambda number: Streams([number] * sure.runs)  # noqa: E731
+        return draw_paths(sure, 5, own=own, shared=own, features=32).at(x[run])
+
+    alone = paths(slice(1, 2), 7)
+    torch.testing.assert_close(paths(slice(0, 2), 11)[1:], alone, rtol=0, atol=SINGLE)
+
+
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     functions = drawn(posterior(3, 11, runs=2, draws=5), 23, features=64)
     x, own = random_uniform(9, 2, 13, 3), random_uniform(10, 2, 23, 3, 3)
