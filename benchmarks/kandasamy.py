@@ -37,7 +37,7 @@ from gpbo.replications import Replications
 from gpbo.simulation import LAWS, Simulation, simulate
 from gpbo.situation import Strategy
 from gpbo.strategies import ExpectedImprovement, RandomSearch, ThompsonSampling
-from gpbo_benchmarks.record import RESULTS, at_least, machine, save, show
+from gpbo_benchmarks.record import RESULTS, at_least, known_device, machine, save, show
 
 _Runs = TypeVar("_Runs", Replications, Simulation)
 
@@ -360,7 +360,7 @@ def main() -> None:
         "--share", type=at_least(0.01), help="of the time; by default all or a third"
     )
     parser.add_argument("--latency", action="store_true", help="count what choosing a point takes")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", type=known_device, default="auto")
     parser.add_argument(
         "--keep", type=Path, help="folder of what is done, with which it is not run again"
     )

@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 
 import torch
 
+from gpbo.backend import resolve_device
+from gpbo.errors import InvalidOption
+
 PACKAGES = ("gpbo", "torch", "gpytorch", "botorch", "numpyro", "jax")
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -69,6 +72,15 @@ def at_least(least: Number) -> Callable[[str], Number]:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a {kind}, {least} or more")
 
     return number
+
+
+def known_device(text: str) -> str:
+    """The ``type`` of an argument of a command: a device of this machine, or ``auto``."""
+    try:
+        resolve_device(text)
+    except InvalidOption as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _processor() -> str:

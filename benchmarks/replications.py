@@ -17,7 +17,7 @@ import torch
 import gpbo
 from gpbo.problems import Problem
 from gpbo.replications import Replications
-from gpbo_benchmarks.record import at_least, machine, save, show
+from gpbo_benchmarks.record import at_least, known_device, machine, save, show
 
 
 def with_gpbo(problem: Problem, options: argparse.Namespace, **how: Any) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--problem", default="branin")
     parser.add_argument("--runs", type=at_least(1), default=16)
     parser.add_argument("--budget", type=at_least(1), default=30)
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", type=known_device, default="auto")
     parser.add_argument("--peer-runs", type=at_least(1), help="default: as many")
     options = parser.parse_args()
     problem = gpbo.problems.get(options.problem)

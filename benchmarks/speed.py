@@ -24,13 +24,13 @@ from typing import Any
 import torch
 
 from gpbo import Optimizer, Real, Space, problems
-from gpbo.backend import Streams
+from gpbo.backend import Streams, resolve_device
 from gpbo.data import standardised
 from gpbo.design import sobol
 from gpbo.inference import HyperparameterDraws, sample_hyperparameters
 from gpbo.mcmc.diagnostics import bulk_ess
 from gpbo_benchmarks import thompson
-from gpbo_benchmarks.record import at_least, machine, save, show
+from gpbo_benchmarks.record import at_least, known_device, machine, save, show
 
 PROBLEMS = {6: "hartmann6"}
 
@@ -142,7 +142,7 @@ def many_runs(options: argparse.Namespace) -> None:
     """One of `BATCHES`."""
     from gpbo_benchmarks import throughput
 
-    device = torch.device(options.device)
+    device = resolve_device(options.device)
     print(machine())
     rows = []
     for runs, n, dim in options.case or BATCHES[options.work][device.type]:
@@ -181,7 +181,9 @@ def main() -> None:
         action="append",
         help="n,d; default 50,6 and 100,20; of the others: runs,n,d",
     )
-    parser.add_argument("--device", default="cpu", help="of thompson and of many runs")
+    parser.add_argument(
+        "--device", type=known_device, default="cpu", help="of thompson and of many runs"
+    )
     parser.add_argument("--peer-runs", type=at_least(1), help="of ascent; default 8 at most")
     options = parser.parse_args()
     axes = ("n", "d") if options.work == "suggestion" else ("runs", "n", "d")
@@ -199,7 +201,8 @@ def main() -> None:
         return
     if options.work == "thompson":
         print(machine())
-        rows = thompson.figures(options.repeats, options.device)
+        device = resolve_device(options.device)
+        rows = thompson.figures(options.repeats, device.type)
         show("functions drawn (draw), and their minima found too (batch)", rows)
         shares = [
             thompson.optimality(name, dim, n, 32)
@@ -210,7 +213,7 @@ def main() -> None:
             )
         ]
         show("share of functions whose own minimum was found", shares)
-        name = f"thompson-{options.device}"
+        name = f"thompson-{device.type}"
         print(save(name, {"speed": rows, "optimality": shares}))
         return
     cases = options.case or [(50, 6), (100, 20)]
