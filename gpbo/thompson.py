@@ -121,7 +121,9 @@ def minima(
     found, first = [], 0
     for paths in utility.paths.parts(_most(raw.device) // each):
         some = slice(first, first + paths.count)
-        part = _Hunt(replace(utility, paths=paths), space, Streams.dealt(streams[some]), search)
+        part = _PathSearch(
+            replace(utility, paths=paths), space, Streams.dealt(streams[some]), search
+        )
         ranked = part.anywhere(raw) if confined is None else part.in_boxes(raw, confined.part(some))
         found.append([tensor.unflatten(0, (runs, -1)) for tensor in (ranked.x, ranked.value)])
         first += paths.count
@@ -136,7 +138,7 @@ def _most(device: torch.device) -> int:
 
 
 @dataclass(frozen=True)
-class _Hunt:
+class _PathSearch:
     """The search for the minima of some paths: legal points of each, a row each, ranked."""
 
     utility: PathUtility
