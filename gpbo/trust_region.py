@@ -118,7 +118,7 @@ class NestedBoxes:
     A function that finds nothing new is searched again, around the lowest points of other basins,
     those that a hill of the posterior mean separates from the best point. That is where it gains
     next to nothing on the best point, or where its minimum lies in the next shorter box, in which
-    others are searched (as long as as many trials are under way as there are boxes). Otherwise
+    others are searched (once as many trials are under way as there are boxes). Otherwise
     whole batches would go on to refine the basin that was found first.
 
     Args:
