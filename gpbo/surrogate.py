@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpbo.backend import Streams
@@ -139,6 +139,25 @@ class Surrogate:
         z = _scaled(candidates, self.lengthscale)
         cross = self._cross(matern(squared_distances(z, self._z()), self.nu))
         return self._moments(cross)[:2]
+
+    def mean_of_draw(
+        self, draw: Int[Tensor, " r"], candidates: Float[Tensor, "r q d"]
+    ) -> Float[Tensor, "r q"]:
+        """The mean of the latent function for one draw of each run, without the variance."""
+        own = torch.arange(self.runs, device=draw.device), draw
+        lengthscale, mean = self.lengthscale[own][:, None], self.mean[own][:, None]
+        # The weights of points that are not there are 0.
+        weights = self.outputscale[own][:, None] * self.weights[own]
+        observed = (self.x - 0.5) / lengthscale
+
+        def part(rows: slice, columns: slice) -> tuple[Tensor, ...]:
+            z = (candidates[rows, columns] - 0.5) / lengthscale[rows]
+            correlation = matern(squared_distances(z, observed[rows]), self.nu)
+            return ((mean[rows] + (correlation @ weights[rows, :, None])[..., 0])[:, None],)
+
+        size = max(self.x.shape[1:]) * candidates.element_size()
+        points = candidates.shape[1]
+        return in_parts(part, self.runs, points, size, candidates.device)[0][:, 0]
 
     def moments_and_gradients(
         self, candidates: Float[Tensor, "r q d"]

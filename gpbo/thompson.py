@@ -158,11 +158,12 @@ class _PathSearch:
             return found
         # Whether or not they are needed: the streams of a row do not depend on those beside it.
         streams, raw = self.streams.spawn(), confined.elsewhere
-        idle = self._finds_nothing_new(found.top(1), confined)
+        at_best = self.utility.at(boxes.centre)
+        idle = self._finds_nothing_new(found.top(1), at_best, confined)
         if not bool(idle.any()):
             return found
         screened = self._screened(raw)
-        chosen, gains = self._chosen(boxes, boxes.elsewhere, screened)
+        chosen, gains = self._chosen(boxes.elsewhere, at_best, screened)
         second = self._within(boxes.elsewhere, chosen, streams, raw, screened)
         again = (idle & gains).view(-1, 1)
         return Ranked(
@@ -170,12 +171,14 @@ class _PathSearch:
             torch.where(again, second.value, found.value),
         )
 
-    def _finds_nothing_new(self, minimum: Ranked, confined: Confined) -> Bool[Tensor, "r q"]:
+    def _finds_nothing_new(
+        self, minimum: Ranked, at_best: Float[Tensor, "rows 1"], confined: Confined
+    ) -> Bool[Tensor, "r q"]:
         """Whether a path gains next to nothing on the best point, or agrees with others: its
         minimum lies in the next shorter box, in which these are searched.
         """
         boxes, numbers = confined.boxes, confined.numbers
-        gain = minimum.value - self.utility.at(boxes.centre[:, :1])
+        gain = minimum.value - at_best
         count, x = boxes.lower.shape[1], minimum.x.view(*numbers.shape, -1)
         lower, upper = boxes.of(numbers)
         next_lower, next_upper = boxes.of((numbers % count + 1).clamp(max=count - 1))
@@ -185,7 +188,7 @@ class _PathSearch:
         return (gain.view(numbers.shape) < _LEAST_GAIN) | agrees & (confined.pending >= count)
 
     def _chosen(
-        self, boxes: Boxes, others: Boxes, screened: Float[Tensor, "rows b"]
+        self, others: Boxes, at_best: Float[Tensor, "rows 1"], screened: Float[Tensor, "rows b"]
     ) -> tuple[Int[Tensor, "r q"], Bool[Tensor, "r q"]]:
         """The number of the other point around which a path is lowest, of those where it gains
         anything, and whether there is one.
@@ -194,7 +197,7 @@ class _PathSearch:
         point = torch.arange(screened.shape[1], device=screened.device) % others.points
         nothing = torch.full_like(at_point, -torch.inf)
         best = nothing.scatter_reduce(1, point.expand_as(screened), screened, "amax")
-        height = self.utility.at(boxes.centre[:, :1]) - at_point
+        height = at_best - at_point
         gains = best - at_point > (_LEAST_SHARE * height).clamp(min=_LEAST_GAIN)
         possible = gains & others.present.repeat_interleave(self.utility.paths.count, 0)
         shape = len(others.centre), -1

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gpbo.basins import other_basins
+from gpbo.basins import lowest_point, other_basins
 from gpbo.candidates import Utility
 from gpbo.checks import positive_number, whole_number
 from gpbo.data import Observations
@@ -154,7 +154,7 @@ class NestedBoxes:
         """Around the observed point of every run where the posterior mean is least."""
         fitted = surrogate.fitted[..., : data.x.shape[1]].mean(1)
         height = _possible(data.x, torch.where(data.mask, fitted, torch.inf), log_chance)
-        centre = _lowest(data.x, height)
+        centre = lowest_point(data.x, height)
         lengths = data.x.new_tensor(self.lengths).expand(data.runs, -1)
         boxes = _around(centre[:, None], lengths, surrogate, space)
         finite = sum(map(math.isfinite, self.lengths))
@@ -180,12 +180,6 @@ def _possible(
         return height
     likely = height.isfinite() & (log_chance(x) > -math.log(2))
     return height.masked_fill(~likely & likely.any(-1, keepdim=True), torch.inf)
-
-
-def _lowest(x: Float[Tensor, "r n d"], height: Float[Tensor, "r n"]) -> Float[Tensor, "r d"]:
-    """The point of every run of least finite height."""
-    best = torch.where(height.isfinite(), height, torch.inf).argmin(1)
-    return x[torch.arange(len(x), device=x.device), best]
 
 
 def _around(
@@ -262,7 +256,7 @@ class TrustRegion:
         length, begin = self._judged(values, data.mask, data.dim)
         numbers = torch.arange(values.shape[1], device=values.device)
         own = torch.where(numbers >= begin[:, None], values, torch.inf)
-        centre = _lowest(data.x, _possible(data.x, own, log_chance))
+        centre = lowest_point(data.x, _possible(data.x, own, log_chance))
         young = (own.isfinite().sum(-1) < 2 * data.dim) & (begin > 0)
         length = torch.where(young, torch.inf, length)
         return _around(centre[:, None], length[:, None], surrogate, space)

@@ -16,8 +16,6 @@ from gpbo.trust_region import NestedBoxes, TrustRegion
 from tests.monte_carlo import random_uniform
 
 CENTRES = torch.tensor([[0.2, 0.2], [0.8, 0.7], [0.3, 0.9]], dtype=DTYPE)
-
-
 SPACE = Space([Real(f"x{i}", 0.0, 1.0) for i in range(2)])
 
 

@@ -598,3 +598,11 @@ def test_conditioning_leaves_its_arguments_alone() -> None:
     surrogate.fantasize(*some_pending(), streams())
     for name, value in given_.arguments().items():
         assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("nu", NUS)
+def test_the_mean_of_a_draw_is_that_of_the_moments(nu: float) -> None:
+    surrogate, candidates = problem(masked=4).condition(nu), points()
+    draw = torch.tensor([2, 1])
+    expected = surrogate.moments(candidates)[0][torch.arange(R), draw]
+    torch.testing.assert_close(surrogate.mean_of_draw(draw, candidates), expected)
