@@ -219,13 +219,13 @@ class ThompsonSampling:
                 def placed(boxes: Boxes) -> Float[Tensor, "r b d"]:
                     return space.snap(boxes.place(spread_out, lot))
 
-                raw, others = placed(boxes), boxes.elsewhere
+                raw = placed(boxes)
                 order = torch.arange(count, device=raw.device).expand(data.runs, -1)
                 confined = Confined(
                     boxes,
                     order + situation.index,
                     order + data.pending_mask.sum(1, keepdim=True),
-                    None if others is None else placed(others),
+                    placed,
                 )
             paths = draw_paths(
                 surrogate,

@@ -1,6 +1,6 @@
 """Where posterior functions have their minima: every path its own, all paths in one batch."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
@@ -75,16 +75,16 @@ class Confined:
     """Paths that are searched in boxes.
 
     Attributes:
-        boxes: The boxes; raw points are placed in them in turn.
+        boxes: The boxes.
         numbers: The path's number, which says in which box it is searched.
         pending: How many trials are under way when the path's minimum is asked for.
-        elsewhere: Raw points placed in turn in the boxes of ``boxes.elsewhere``, if there are any.
+        place: Puts the raw points ``[r, b, d]`` in boxes, in turn.
     """
 
     boxes: Boxes
     numbers: Int[Tensor, "r q"]
     pending: Int[Tensor, "r q"]
-    elsewhere: Float[Tensor, "r b d"] | None
+    place: Callable[[Boxes], Tensor]
 
     def part(self, paths: slice) -> "Confined":
         """Of these paths."""
@@ -154,17 +154,19 @@ class _PathSearch:
         """In the box of each path; in another basin if there is nothing new in its box."""
         boxes, numbers = confined.boxes, confined.numbers
         found = self._within(boxes, numbers, self.streams, raw, self._screened(raw))
-        if boxes.elsewhere is None or confined.elsewhere is None:
+        if boxes.elsewhere is None:
             return found
         # Whether or not they are needed: the streams of a row do not depend on those beside it.
-        streams, raw = self.streams.spawn(), confined.elsewhere
+        streams = self.streams.spawn()
         at_best = self.utility.at(boxes.centre)
         idle = self._finds_nothing_new(found.top(1), at_best, confined)
         if not bool(idle.any()):
             return found
+        others = boxes.elsewhere()
+        raw = confined.place(others)
         screened = self._screened(raw)
-        chosen, gains = self._chosen(boxes.elsewhere, at_best, screened)
-        second = self._within(boxes.elsewhere, chosen, streams, raw, screened)
+        chosen, gains = self._chosen(others, at_best, screened)
+        second = self._within(others, chosen, streams, raw, screened)
         again = (idle & gains).view(-1, 1)
         return Ranked(
             torch.where(again[..., None], second.x, found.x),

@@ -7,7 +7,9 @@ Neither is remembered: both are read off the results, and the same results give 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -41,14 +43,14 @@ class Boxes:
         lower, upper: Ends of the boxes: the longest around every point, the next one around every
             point, and so on.
         present: Which of the points there are; the boxes of the others mean nothing.
-        elsewhere: Where functions are searched that find nothing new in these.
+        elsewhere: Tells where functions are searched that find nothing new in these.
     """
 
     centre: Float[Tensor, "r c d"]
     lower: Float[Tensor, "r k d"]
     upper: Float[Tensor, "r k d"]
     present: Bool[Tensor, "r c"]
-    elsewhere: "Boxes | None" = None
+    elsewhere: "Callable[[], Boxes] | None" = None
 
     @property
     def points(self) -> int:
@@ -162,9 +164,13 @@ class NestedBoxes:
             return boxes
         longest = boxes.lower[:, -finite, None], boxes.upper[:, -finite, None]
         inside = ((data.x >= longest[0]) & (data.x <= longest[1])).all(-1)
-        height = torch.where(inside, torch.inf, height)
-        points, present = other_basins(surrogate, centre, height, self.others)
-        elsewhere = _around(points, lengths[:, -finite:], surrogate, space, present)
+
+        @cache
+        def elsewhere() -> Boxes:
+            outside = torch.where(inside, torch.inf, height)
+            points, present = other_basins(surrogate, centre, outside, self.others)
+            return _around(points, lengths[:, -finite:], surrogate, space, present)
+
         return replace(boxes, elsewhere=elsewhere)
 
 

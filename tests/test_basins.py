@@ -1,11 +1,13 @@
 """Which observed points lie in other basins: those that a hill separates from the best."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from gpbo import trust_region
 from gpbo.backend import DTYPE
 from gpbo.basins import other_basins
 from gpbo.data import Observations, standardised
@@ -113,8 +115,8 @@ def test_boxes_elsewhere_lie_around_other_basins_outside_of_the_longest_box() ->
     surrogate = wells(CENTRES, 61)
     data = results(surrogate)
     boxes = NestedBoxes((float("inf"), 0.4, 0.1), others=2).boxes(data, surrogate, SPACE)
-    others = boxes.elsewhere
-    assert others is not None
+    assert boxes.elsewhere is not None
+    others = boxes.elsewhere()
     assert others.present.all()
     assert ((others.centre - CENTRES[1:]).norm(dim=-1) < 0.15).all()
     middle = torch.cat([others.centre, others.centre], 1)
@@ -124,7 +126,24 @@ def test_boxes_elsewhere_lie_around_other_basins_outside_of_the_longest_box() ->
     # A box that reaches everywhere leaves no point outside.
     wide = NestedBoxes((3.0,)).boxes(data, surrogate, SPACE).elsewhere
     assert wide is not None
-    assert not wide.present.any()
+    assert not wide().present.any()
+
+
+def test_other_basins_are_looked_for_once_and_only_where_they_are_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    surrogate, looked = wells(CENTRES, 61), []
+
+    def noting(*args: Any) -> tuple[Tensor, Tensor]:
+        looked.append(args)
+        return other_basins(*args)
+
+    monkeypatch.setattr(trust_region, "other_basins", noting)
+    elsewhere = NestedBoxes().boxes(results(surrogate), surrogate, SPACE).elsewhere
+    assert elsewhere is not None
+    assert not looked
+    assert elsewhere() is elsewhere()
+    assert len(looked) == 1
 
 
 def test_boxes_elsewhere_lie_around_no_point_among_failures() -> None:
@@ -132,12 +151,12 @@ def test_boxes_elsewhere_lie_around_no_point_among_failures() -> None:
     data = results(surrogate)
     plain = NestedBoxes(others=1).boxes(data, surrogate, SPACE).elsewhere
     assert plain is not None
-    failed = plain.centre.expand(1, 5, 2)
+    failed = plain().centre.expand(1, 5, 2)
     chance = log_chance_of_success(data, failed, torch.ones(1, 5, dtype=torch.bool))
-    others = NestedBoxes(others=1).boxes(data, surrogate, SPACE, chance).elsewhere
-    assert others is not None
-    assert others.present.all()
-    assert chance(plain.centre) < math.log(0.5) < chance(others.centre)
+    likely = NestedBoxes(others=1).boxes(data, surrogate, SPACE, chance).elsewhere
+    assert likely is not None
+    assert likely().present.all()
+    assert chance(plain().centre) < math.log(0.5) < chance(likely().centre)
 
 
 @pytest.mark.parametrize(

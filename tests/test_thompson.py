@@ -205,9 +205,10 @@ def test_how_many_paths_are_searched_at_a_time_changes_nothing(
     inset = 0.3 * random_uniform(8, 1, count, 3).cummax(1).values
     lower, upper = inset, 1.0 - inset
     boxes = Boxes(raw[:, :1], lower, upper, torch.ones(1, 1, dtype=torch.bool))
-    raw = boxes.place(raw, torch.zeros_like(raw))
+    lot, cubic = torch.zeros_like(raw), raw
+    raw = boxes.place(cubic, lot)
     numbers = torch.arange(count)[None]
-    confined = Confined(boxes, numbers, numbers, elsewhere=None)
+    confined = Confined(boxes, numbers, numbers, lambda boxes: boxes.place(cubic, lot))
 
     def found() -> Tensor:
         streams = [Streams([j]) for j in range(count)]
