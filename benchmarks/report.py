@@ -101,21 +101,23 @@ def where(header: Mapping[str, Any]) -> str:
 def measured_where(findings: Findings) -> Section:
     """Machine, versions, seeds: the first lines of every report."""
     header = findings.header
-    lines = [
+    elsewhere = []
+    for earlier in header.get("peers_from", []):
+        count = sum(len(seeds) for one in earlier["runs"].values() for seeds in one.values())
+        elsewhere.append(
+            f"{count} runs of {', '.join(earlier['runs'])}, and their seconds, are "
+            f"from commit {earlier['commit']}, {earlier['date']}; {earlier['processor']}, "
+            f"{earlier['cores']} cores."
+        )
+    paragraphs = [
         where(header),
         f"{len(header['seeds'])} seeds, {header['processes']} at a time, a thread each. Of each "
         "seed all methods have the same problem, noise and initial design. Seconds of gpbo's own "
         "methods are those of a batch of all seeds, divided by the seeds; every run of a peer is "
         "a process of its own.",
+        " ".join(elsewhere),
     ]
-    for earlier in header.get("peers_from", []):
-        count = sum(len(seeds) for one in earlier["runs"].values() for seeds in one.values())
-        lines.append(
-            f"{count} runs of {', '.join(earlier['runs'])}, and their seconds, are "
-            f"from commit {earlier['commit']}, {earlier['date']}; {earlier['processor']}, "
-            f"{earlier['cores']} cores."
-        )
-    return "\n\n".join(lines), {}
+    return "\n\n".join(filter(None, paragraphs)), {}
 
 
 def verdict(findings: Findings) -> Section:
