@@ -57,6 +57,17 @@ def positive_number(name: str, value: object) -> float:
     raise InvalidOption(f"{name}={value!r}: expected a positive number")
 
 
+def truth_value(name: str, value: object) -> bool:
+    """An option that is on or off.
+
+    Raises:
+        InvalidOption: neither True nor False.
+    """
+    if isinstance(value, bool):
+        return value
+    raise InvalidOption(f"{name}={value!r}: expected True or False")
+
+
 def as_number(name: str, value: object) -> float:
     """A told value as a float, which may be NaN or infinite.
 
@@ -97,7 +108,8 @@ def path_to_write(name: str, path: str | Path) -> Path:
     """The path of a file that is to be written.
 
     Raises:
-        InvalidOption: it is no path, in no folder that exists, or a folder itself.
+        InvalidOption: it is no path, in no folder that exists, a folder itself, or nothing may be
+            written there.
     """
     if not isinstance(path, str | os.PathLike):
         raise InvalidOption(f"{name}={path!r}: expected a path")
@@ -106,4 +118,6 @@ def path_to_write(name: str, path: str | Path) -> Path:
         raise InvalidOption(
             f"{name}={str(path)!r}: expected a path of a file, in a folder that exists"
         )
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise InvalidOption(f"{name}={str(path)!r}: expected a place where a file may be written")
     return target

@@ -216,11 +216,11 @@ def show(
         from gpbo.report.page import write
 
         write(_at_present(store, job), html)
-        print(f"wrote {html}")
-        return
+        print(f"wrote {html}", file=sys.stderr if as_json else sys.stdout)
     if as_json:
         driven = store.is_driven(job)
         print(json.dumps({**view.plain(store.read(job)), "driven": driven}, allow_nan=False))
+    if html is not None or as_json:
         return
     console = Console()
     with Live(get_renderable=lambda: view.panel(_at_present(store, job)), console=console):
@@ -310,7 +310,8 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
     print(result)
     if result.interrupted:
         raise typer.Exit(130)
-    if result.best is None or result.stopped in ("broken", "failures"):
+    learned = any(trial.value is not None and trial.origin != "added" for trial in result.trials)
+    if not learned or result.stopped in ("broken", "failures"):
         raise typer.Exit(1)
 
 

@@ -95,7 +95,7 @@ class Sampling:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FitReport:
     """How a fit went, per run; numbers are the worst over the hyperparameters.
 
@@ -144,7 +144,7 @@ class FitReport:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Fit:
     """A surrogate, how it came about, and what the next one can start from."""
 
@@ -152,6 +152,9 @@ class Fit:
     report: FitReport
     warm: WarmState | None
     draws: HyperparameterDraws | None
+
+    def __repr__(self) -> str:
+        return f"Fit({self.report.summary()})"
 
 
 def fit(

@@ -27,7 +27,7 @@ from gpbo.priors import (
     Saas,
     Uniform,
 )
-from gpbo.user_priors import FromDistribution
+from gpbo.user_priors import FromDistribution, only_value
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,9 @@ def _resolved(name: str, prior: Prior | Distribution) -> Prior:
         InvalidOption: It is not one of the hyperparameter ``name``.
     """
     positive = _POSITIVE[name]
+    value = only_value(prior) if isinstance(prior, Distribution) else None
+    if value is not None:
+        prior = Fixed(value)
     if isinstance(prior, Distribution):
         try:
             return FromDistribution(prior, positive=positive)

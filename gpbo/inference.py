@@ -1,5 +1,6 @@
 """Hyperparameters given observations: draws from their posterior, or its mode."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from gpbo.evidence import LogPosterior, Model, resolve_model
 from gpbo.mcmc.annealing import anneal
 from gpbo.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess
 from gpbo.mcmc.sampling import Draws, Kernel, Schedule, Warmth, sample
+from gpbo.units import centred
 
 #: Particles that are annealed for every chain of a cold start: the mass matrix, and what each mode
 #: weighs, are known from all of them.
@@ -26,11 +28,15 @@ _SETTLE = 8
 _CANDIDATES = 8
 #: A chain that ends with a log density this and the dimension below the best chain's is stuck.
 _STUCK = 20.0
+#: Coordinates may leave the unit cube by a rounding of single precision.
+_ROUNDING = 1e-6
+#: Values whose mean or standard deviation is larger were not standardised.
+_FAR_FROM_ZERO, _FAR_FROM_ONE = 3.0, 10.0
 #: Box of the mode search in the unconstrained coordinates, wide enough for any sensible prior.
 _MODE_BOUNDS = (-20.0, 20.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SamplerInfo:
     """How the sampling went, per run; the worst over the hyperparameters.
 
@@ -55,7 +61,7 @@ class SamplerInfo:
     transitions: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HyperparameterDraws:
     """Draws of a GP's hyperparameters, all chains of a run in one axis.
 
@@ -80,7 +86,12 @@ class HyperparameterDraws:
     warmth: Warmth
 
     def last(self, count: int) -> "HyperparameterDraws":
-        """``count`` draws in all: the latest of every chain, evenly from all chains."""
+        """``count`` draws in all: the latest of every chain, evenly from all chains.
+
+        Raises:
+            InvalidOption: ``count`` is no whole number, 1 or more.
+        """
+        count = whole_number("count", count, least=1)
         length = self.mean.shape[1] // self.chains
         per_chain = -(-count // self.chains)
         index = torch.arange(self.mean.shape[1]).reshape(self.chains, length)
@@ -121,7 +132,8 @@ def sample_hyperparameters(
 
     Args:
         x: Points in the unit cube, ``[n,d]`` or ``[r,n,d]``.
-        y: Values, about zero mean and unit variance, ``[n]`` or ``[r,n]``.
+        y: Values, about zero mean and unit variance, ``[n]`` or ``[r,n]``; a warning tells of
+            others, which the priors are not for.
         mask: Which of the points are there; all, by default.
         chains: Chains of a run; by default 16, or as many as ``start`` has.
         draws: Transitions kept per chain, so that ``s = chains * draws``.
@@ -138,8 +150,8 @@ def sample_hyperparameters(
         The draws, on ``x``'s device.
 
     Raises:
-        InvalidData: Not tensors of real numbers on one device, shapes do not fit, or numbers that
-            the mask keeps are not finite.
+        InvalidData: Not tensors of real numbers on one device, shapes do not fit, points are not in
+            the unit cube, or numbers that the mask keeps are not finite.
         InvalidOption: A number of chains, draws or transitions is out of range, there is no such
             kernel, the prior fixes every hyperparameter, or ``start`` is of other data.
     """
@@ -188,7 +200,21 @@ def _batched(
             f"x{list(x.shape)}, y{list(y.shape)}, mask{list(mask.shape)}: expected x[r,n,d] with "
             "y[r,n] and mask[r,n], one run or more, or x[n,d] with y[n] and mask[n]"
         )
-    return x.to(DTYPE), y.to(DTYPE), mask
+    x, y = x.to(DTYPE), y.to(DTYPE)
+    outside = mask & ~((x >= -_ROUNDING) & (x <= 1 + _ROUNDING)).all(-1)
+    if bool((outside & x.isfinite().all(-1)).any()):
+        raise InvalidData(
+            f"x has coordinates from {float(x.min()):g} to {float(x.max()):g}: expected 0 to 1"
+        )
+    _, mean, deviation = centred(y, mask)
+    if bool((mean.abs() > _FAR_FROM_ZERO).any() | (deviation > _FAR_FROM_ONE).any()):
+        warnings.warn(
+            f"y has means up to {float(mean.abs().max()):g} and standard deviations up to "
+            f"{float(deviation.max()):g}: the priors are for values of about zero mean and unit "
+            "variance",
+            stacklevel=3,
+        )
+    return x, y, mask
 
 
 def schedule_for(warmup: int | None, draws: int, *, cold: bool, kernel: Kernel = "hmc") -> Schedule:

@@ -13,13 +13,14 @@ from pydantic.dataclasses import dataclass as checked
 from gpbo.completion import Completion, MedianRule
 from gpbo.design import default_initial
 from gpbo.errors import InvalidJob, SpaceError, StorageError, UnknownJob
+from gpbo.objectives import check_command, check_is_here
 from gpbo.optimizer import Optimizer
 from gpbo.record import Record
 from gpbo.spec import read_space, write_space
 from gpbo.storage import SqliteStorage
 from gpbo.strategies import STRATEGIES
 from gpbo.transfer import LARGEST_START, Kind, started_from, warm_start
-from gpbo.tuner import Execution, Tuner, check_command, check_program
+from gpbo.tuner import Execution, Tuner
 from gpbo.worker import Command, Imported
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -142,12 +143,11 @@ class Job(BaseModel):
             JobInUse: another process drives it.
             InvalidJob: the stored job has another space, direction, seed, inference or initial
                 design, or did not start from one of the jobs that this one starts from.
-            InvalidOption: the program of the command cannot be found.
+            InvalidOption: the program of the command, or the function's module, cannot be found.
             InvalidData: a job to start from has no result in this space.
         """
         target = self.target(folder.resolve())
-        if isinstance(target, Command):
-            check_program(target, self.execution.env)
+        check_is_here(target, self.execution.env)
         store = SqliteStorage(folder / self.storage)
         record = store.read(self.name) if resume else None
         begun = record is not None and bool(record.trials or record.queue)

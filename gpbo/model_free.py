@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpbo import design
-from gpbo.checks import whole_number
+from gpbo.checks import truth_value, whole_number
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.situation import Situation, one_by_one
 from gpbo.space import Space
@@ -80,7 +80,8 @@ class GridSearch:
             order, the last parameter running fastest.
 
     Raises:
-        InvalidOption: ``points_per_real`` is no whole number, or below 2.
+        InvalidOption: ``points_per_real`` is no whole number, or below 2; ``shuffle`` is neither
+            True nor False.
     """
 
     points_per_real: int = 5
@@ -90,6 +91,7 @@ class GridSearch:
 
     def __post_init__(self) -> None:
         whole_number("points_per_real", self.points_per_real, least=2)
+        truth_value("shuffle", self.shuffle)
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
         """The next points of the grid that are not taken.

@@ -6,9 +6,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from gpbo.backend import DTYPE, resolve_device
 from gpbo.checks import as_number, whole_number
 from gpbo.data import Observations, observations
 from gpbo.design import default_initial
-from gpbo.errors import InvalidOption, SpaceExhausted, UnknownTrial
+from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted, UnknownTrial
 from gpbo.kept import Kept
 from gpbo.plans import Chosen, FitPlan, Fitted
 from gpbo.space import Space
@@ -31,12 +32,31 @@ if TYPE_CHECKING:
     from gpbo.record import Journal, Record, Storage
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _one_at_a_time(
+    method: Callable[Concatenate["Optimizer", P], T],
+) -> Callable[Concatenate["Optimizer", P], T]:
+    """The method, which waits while another thread is in one of them."""
+
+    @wraps(method)
+    def waiting(self: "Optimizer", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return waiting
+
+
 class Optimizer:
     """Proposes configurations (`ask`) and learns from their results (`tell`).
 
     Any number of trials may be pending and results may come in any order: they are matched by
     trial id. `tell` only records; the model is fitted by the next `ask`, and only if results came
-    since the last fit. The same seed and the same order of calls give the same proposals.
+    since the last fit. The same seed and the same order of calls give the same proposals. Any
+    thread may call; one that comes while another asks waits for it (`plan` is for those who
+    cannot).
 
     Args:
         space: Where to search.
@@ -89,6 +109,7 @@ class Optimizer:
         self.model = fitting.resolve_model(model)
         self.device = resolve_device(device)
         self._sign = 1.0 if direction == "minimize" else -1.0
+        self._lock = RLock()
         self._trials: dict[int, Trial] = {}
         self._points: dict[int, Tensor] = {}  # in the unit cube, on the device
         self._finished: list[int] = []  # in the order in which they ended
@@ -154,6 +175,12 @@ class Optimizer:
         optimizer._restore(record)
         return optimizer
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: part for name, part in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=RLock())
+
     def close(self) -> None:
         """Let go of the stored job, if there is one; nothing can be asked or told any more."""
         if self._journal is not None:
@@ -167,7 +194,7 @@ class Optimizer:
     @property
     def trials(self) -> list[Trial]:
         """Every trial there is, by id."""
-        return _copies(self._trials.values())
+        return _copies(list(self._trials.values()))
 
     @property
     def pending(self) -> list[Trial]:
@@ -225,9 +252,11 @@ class Optimizer:
             InvalidOption: ``n`` is not a positive whole number.
         """
         count = 1 if n is None else whole_number("n", n, least=1)
-        asked = self.register(self.plan(count, refit=refit)())
+        with self._lock:
+            asked = self.register(self.plan(count, refit=refit)())
         return asked[0] if n is None else asked
 
+    @_one_at_a_time
     def plan(self, count: int, *, refit: bool = True, thin: int = 1) -> Callable[[], Chosen]:
         """The choice of the next ``count`` trials as a function that any thread may run.
 
@@ -270,6 +299,7 @@ class Optimizer:
 
         return choose
 
+    @_one_at_a_time
     def register(self, chosen: Chosen) -> list[Trial]:
         """Make trials of what a `plan` chose: from now on they are pending.
 
@@ -298,6 +328,7 @@ class Optimizer:
         self._fitted = self._fitted if newer is None else newer
         return asked
 
+    @_one_at_a_time
     def plan_fit(self) -> Callable[[], Fitted]:
         """A fit to the results so far as a function that any thread may run; `adopt` its answer.
 
@@ -311,6 +342,7 @@ class Optimizer:
         data = self.observations()
         return FitPlan(data, size, self.model, self.inference, warm, self.seed, self.device)
 
+    @_one_at_a_time
     def adopt(self, fitted: Fitted) -> None:
         """Go on from this fit of a `plan_fit`, unless a fit to more results was adopted."""
         if self._is_newer(fitted):
@@ -318,6 +350,7 @@ class Optimizer:
                 self._journal.write(**_written(fitted))
             self._fitted = fitted
 
+    @_one_at_a_time
     def tell(self, trial: object, value: object) -> Trial:
         """Record a trial's value; returns the trial as it is now.
 
@@ -338,6 +371,7 @@ class Optimizer:
         known = self._find(trial)
         return self._end(known, *_judged(as_number(f"trial {known.id}: value", value)))
 
+    @_one_at_a_time
     def fail(self, trial: object, reason: str = "failed") -> Trial:
         """Record that a trial has no value, and why; returns the trial as it is now.
 
@@ -364,6 +398,7 @@ class Optimizer:
         """
         self.learn(queue=[params])
 
+    @_one_at_a_time
     def learn(
         self,
         results: Iterable[tuple[Mapping[str, Any], object]] = (),
@@ -373,11 +408,15 @@ class Optimizer:
 
         Raises:
             InvalidParams: not a configuration of the space; nothing is recorded.
-            InvalidResult: a value is not one real number; nothing is recorded.
+            InvalidResult: no pair of a configuration and a value, or a value that is not one real
+                number; nothing is recorded.
         """
         now = time.time()
         added = []
-        for number, (params, value) in enumerate(results, start=len(self._trials)):
+        for number, result in enumerate(results, start=len(self._trials)):
+            if not isinstance(result, list | tuple) or len(result) != 2:
+                raise InvalidResult(f"results: {result!r}: expected a configuration and its value")
+            params, value = result
             valid = self.space.validate(params)
             trial = Trial(number, valid, origin="added", asked_at=now)
             added.append(_ended(trial, *_judged(as_number("value", value)), now))
@@ -394,7 +433,8 @@ class Optimizer:
         return self._observations(self._completed())
 
     def _pending(self) -> list[Trial]:
-        return [trial for trial in self._trials.values() if trial.status is TrialStatus.PENDING]
+        trials = list(self._trials.values())
+        return [trial for trial in trials if trial.status is TrialStatus.PENDING]
 
     def _ended(self) -> list[Trial]:
         return [self._trials[number] for number in self._finished]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -12,11 +13,14 @@ from jaxtyping import Float, Int, Shaped
 from gpbo import archive
 from gpbo.result import STOPPED, Stopped, short
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 #: Of the names in a file of what `Diagnostics` has.
 _PREFIX = "diagnostics."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Diagnostics:
     """How the fit went that each trial was proposed from; see `gpbo.FitReport`.
 
@@ -33,7 +37,7 @@ class Diagnostics:
     leapfrog_steps: Float[np.ndarray, "r t"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RegretCurve:
     """Simple regret over the trials at which every run has one.
 
@@ -52,7 +56,7 @@ class RegretCurve:
     error: Float[np.ndarray, "t"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Replications:
     """Runs of one strategy on one benchmark problem, a row each, a column for each trial.
 
@@ -145,15 +149,18 @@ class Replications:
         trial = 1 + np.flatnonzero(complete)
         return RegretCurve(trial, median, low, high, regret.mean(axis=0), error)
 
-    def plot(self, path: str | Path) -> None:
-        """Write the plot of the regret; the ending of the path decides the format.
+    def plot(self, path: str | Path | None = None) -> "Figure":
+        """The plot of the regret, written if there is a path, whose ending decides the format.
 
         Raises:
             InvalidOption: the path is in no folder that exists, or has another ending.
         """
         from gpbo import plots
 
-        plots.regret({self.strategy: self}, path)
+        return plots.regret({self.strategy: self}, path)
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         made = f"{len(self.seeds)} runs of {self.strategy} on {self.problem}"

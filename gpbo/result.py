@@ -1,15 +1,18 @@
 """What came of an optimization: the best trial, all trials, where the time went."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from gpbo.checks import whole_number
 from gpbo.fitting import FitReport
 from gpbo.optimizer import Optimizer
 from gpbo.trial import Direction, Trial, TrialStatus, best_of
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.table import Table
     from rich.text import Text
 
@@ -38,7 +41,7 @@ STOPPED: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """The trials of one optimization, in the order in which they ended.
 
@@ -88,8 +91,33 @@ class Result:
         """The report of the last fit that a proposal came from; None if there was none."""
         return self.optimizer.fit_report
 
+    def records(self) -> list[dict[str, Any]]:
+        """All trials as plain values, a row each, such as `pandas.DataFrame` takes.
+
+        The columns are those of a `Trial`, its configuration in columns ``params.<name>``.
+        """
+        return [
+            {
+                "id": trial.id,
+                **{f"params.{name}": value for name, value in trial.params.items()},
+                "value": trial.value,
+                "status": str(trial.status),
+                "reason": trial.reason,
+                "origin": trial.origin,
+                "asked_at": trial.asked_at,
+                "finished_at": trial.finished_at,
+            }
+            for trial in self.trials
+        ]
+
     def table(self, last: int | None = None) -> "Table":
-        """All trials, or the ``last`` ones, as a table that `rich` prints; the best in bold."""
+        """All trials, or the ``last`` ones, as a table that `rich` prints; the best in bold.
+
+        Raises:
+            InvalidOption: ``last`` is no whole number, 0 or more.
+        """
+        if last is not None:
+            whole_number("last", last, least=0)
         names = self.optimizer.space.names
         table = new_table("trial", "value", *names, "origin", "s")
         for column in table.columns:
@@ -106,15 +134,24 @@ class Result:
             table.add_row(*literally(*row), style=style)
         return table
 
-    def plot(self, path: str | Path) -> None:
-        """Write the convergence plot; the ending of the path decides the format."""
+    def plot(self, path: str | Path | None = None) -> "Figure":
+        """The convergence plot, written if there is a path, whose ending decides the format."""
         from gpbo import plots
 
-        plots.convergence({self.optimizer.strategy.name: self}, path)
+        return plots.convergence({self.optimizer.strategy.name: self}, path)
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
-        failed = sum(trial.status is TrialStatus.FAILED for trial in self.trials)
-        lines = [f"{len(self.trials)} trials ({failed} failed), {STOPPED[self.stopped]}"]
+        failed = [trial for trial in self.trials if trial.status is TrialStatus.FAILED]
+        lines = [f"{len(self.trials)} trials ({len(failed)} failed), {STOPPED[self.stopped]}"]
+        if failed:
+            reasons = Counter(
+                outcome(trial, 200).replace(f"trial {trial.id}: ", "") for trial in failed
+            )
+            ((why, count),) = reasons.most_common(1)
+            lines.append(why if count == 1 else f"{why} ({count} times)")
         if self.best is None:
             lines.append("no trial has a value")
         else:

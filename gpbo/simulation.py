@@ -60,7 +60,7 @@ LAWS: dict[str, Times] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Simulation:
     """The trials of every run, in the order in which they ended.
 

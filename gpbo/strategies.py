@@ -21,7 +21,7 @@ from torch import Tensor
 from gpbo.acquisition import LogExpectedImprovement, LogProbabilityOfImprovement
 from gpbo.backend import Streams, settings_for
 from gpbo.candidates import Search, propose, raw_points
-from gpbo.checks import real_number, whole_number
+from gpbo.checks import real_number, truth_value, whole_number
 from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption
@@ -171,6 +171,7 @@ class ThompsonSampling:
     def __post_init__(self) -> None:
         if self.search is not None:
             _check_search(self.search)
+        truth_value("hallucinate", self.hallucinate)
         if whole_number("features", self.features, least=2) % 2:
             raise InvalidOption(f"features={self.features!r}: expected an even number")
         region = self.region

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _VARIANCE_FLOOR = 1e-14
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Surrogate:
     """Posterior of ``y = f(x) + noise``, ``f ~ GP(mean, outputscale * Matern)``, per draw.
 

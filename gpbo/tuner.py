@@ -3,9 +3,6 @@
 import json
 import logging
 import math
-import os
-import re
-import shlex
 import shutil
 import signal
 import tempfile
@@ -23,7 +20,6 @@ from concurrent.futures import (
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from string import Formatter
 from types import UnionType
 from typing import Any, Literal, get_args
 
@@ -34,12 +30,12 @@ from gpbo.completion import Completion, MedianRule
 from gpbo.engine import LOST, Engine
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
 from gpbo.executors import LocalWorkers
+from gpbo.objectives import check_command, check_is_here, warn_of_unused
 from gpbo.optimizer import Optimizer
 from gpbo.pace import Pace
 from gpbo.plans import Chosen, Fitted
 from gpbo.record import Attempt, Metric
 from gpbo.result import Result, Stopped
-from gpbo.space import Space
 from gpbo.trial import Trial
 from gpbo.worker import METRICS, STOP, Command, Imported, Objective, Outcome, Task, evaluate
 
@@ -65,7 +61,8 @@ class Execution:
         workers: How many at a time.
         mode: ``"async"``: a worker that is free gets the next trial at once; ``"sync"``: all
             workers wait for the last one, and are asked for together.
-        time_limit_s: Seconds that a trial may take.
+        time_limit_s: Seconds that a trial may take. The start of its process is not counted; the
+            import of what the objective needs is, in the first trial of each process.
         retries: How often a trial is tried again whose process or command was killed, that ran out
             of time or whose executor lost it; one that raised an exception, or a command that ended
             with an error, would do so again. A job that is interrupted uses none of them up.
@@ -117,11 +114,12 @@ class _Run:
 
 
 class Tuner:
-    """Runs the trials that an optimizer proposes, each in a process of its own.
+    """Runs the trials that an optimizer proposes, in a process for each worker.
 
-    A trial whose process crashes, is killed, hangs beyond its time or returns no number is a
-    failed one, and the job goes on. If the optimizer has a storage, everything is in there before
-    anything follows from it: a job that is killed goes on with
+    A worker's process goes on to its next trial, with what the last one left in it, and is replaced
+    when it ends. A trial whose process crashes, is killed, hangs beyond its time or returns no
+    number is a failed one, and the job goes on. If the optimizer has a storage, everything is in
+    there before anything follows from it: a job that is killed goes on with
     ``Tuner(Optimizer.resume(...), ...).run()``, and runs again only what was running.
 
     In mode ``"async"`` with several workers a fit that takes long runs beside the trials, on the
@@ -147,7 +145,7 @@ class Tuner:
         callbacks: Who is told what happens.
 
     Raises:
-        InvalidOption: an option is not one of those allowed.
+        InvalidOption: an option is not one of those allowed; `run`: the folder cannot be made.
     """
 
     def __init__(
@@ -180,9 +178,9 @@ class Tuner:
         self.completion = Completion() if completion is None else completion
         if isinstance(self.objective, Command):
             check_command(self.objective, optimizer.space)
-            _warn_of_unused(self.objective, optimizer.space)
-            if executor is None:
-                check_program(self.objective, self.execution.env)
+            warn_of_unused(self.objective, optimizer.space)
+        if executor is None:
+            check_is_here(self.objective, self.execution.env)
         for name in ("gpus", "env"):
             if executor is not None and getattr(self.execution, name):
                 raise InvalidOption(
@@ -219,7 +217,7 @@ class Tuner:
         tell(self._callbacks, lambda callback: callback.started(self.optimizer))
         with ExitStack() as stack:
             stack.enter_context(_terminated_as_interrupted())
-            self._root = Path(self._folder or self._default_folder(stack))
+            self._root = _made(Path(self._folder or self._default_folder(stack)))
             self._resume()
             workers = self._executor
             if workers is None:
@@ -535,53 +533,23 @@ def _are_texts(values: object) -> bool:
     return isinstance(values, Sequence) and all(isinstance(value, str) for value in values)
 
 
+def _made(folder: Path) -> Path:
+    """The folder of the trials, which is there from now on.
+
+    Raises:
+        InvalidOption: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidOption(f"folder={str(folder)!r}: {error.strerror}") from error
+    return folder
+
+
 def _check_class(option: str, value: object, kind: type | UnionType) -> None:
     if not isinstance(value, kind):
         kinds = [each.__name__ for each in get_args(kind) or (kind,) if each is not type(None)]
         raise InvalidOption(f"{option}={value!r}: expected an instance of {kinds[0]}")
-
-
-def check_command(command: Command, space: Space) -> None:
-    """See whether a command can be given the values of a space.
-
-    Raises:
-        InvalidOption: the command names no parameter, or formats a value as it cannot be.
-    """
-    values = [parameter.grid(2) for parameter in space.parameters]
-    for i in range(max(map(len, values))):
-        row = [listed[i % len(listed)] for listed in values]
-        command.arguments(dict(zip(space.names, row, strict=True)))
-
-
-def _warn_of_unused(command: Command, space: Space) -> None:
-    used = {
-        re.split(r"[.\[]", name or "")[0] for _, name, *_ in Formatter().parse(command.template)
-    }
-    unused = [name for name in space.names if name not in used]
-    if unused:
-        logger.warning(
-            "command=%r has no %s: these parameters change nothing",
-            command.template,
-            ", ".join(f"{{{name}}}" for name in unused),
-        )
-
-
-def check_program(command: Command, env: Mapping[str, str]) -> None:
-    """See whether the program of a command is on this machine.
-
-    Raises:
-        InvalidOption: it cannot be found.
-    """
-    program = shlex.split(command.template)[0]
-    if "{" in program:
-        return
-    path = env.get("PATH", os.environ.get("PATH"))
-    place = Path(command.folder or "") / program if os.sep in program else program
-    if shutil.which(place, path=path) is None:
-        raise InvalidOption(
-            f"command={command.template!r}: {program!r} cannot be found: expected a program on "
-            "the PATH, or the path of one that may be run"
-        )
 
 
 @contextmanager
@@ -610,7 +578,9 @@ def _outcome(future: Future[Outcome]) -> Outcome:
         return Outcome(reason="the executor cancelled the trial", died=True)
     error = future.exception()
     if error is not None:
-        return Outcome(reason=f"{type(error).__name__}: {error}", died=True)
+        told = [one for one in (error, error.__cause__) if one is not None]
+        why = "; ".join(f"{type(one).__name__}: {one}" for one in told)
+        return Outcome(reason=why, died=True)
     return future.result()
 
 

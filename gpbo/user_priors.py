@@ -132,6 +132,15 @@ class _Copy(NamedTuple):
     transform: Transform
 
 
+def only_value(distribution: Distribution) -> float | None:
+    """The value of a distribution that has one only, as pyro's ``Delta``; None of all others."""
+    try:
+        certain = bool((distribution.variance == 0).all())
+    except NotImplementedError:
+        return None
+    return float(distribution.mean) if certain and distribution.mean.numel() == 1 else None
+
+
 def _in_double_precision(
     distribution: Distribution, device: torch.device | str = "cpu"
 ) -> Distribution:

@@ -140,6 +140,8 @@ def test_a_job_is_tuned_shown_and_resumed(
     code, out, _ = called(monkeypatch, capsys, "show", job, "--html", page)
     assert (code, out) == (0, f"wrote {page}\n")
     assert "<title>gpbo: bowl</title>" in page.read_text()
+    code, out, err = called(monkeypatch, capsys, "show", job, "--json", "--html", page)
+    assert (code, len(json.loads(out)["trials"]), err) == (0, 4, f"wrote {page}\n")
     code, _, err = called(monkeypatch, capsys, "show", job, "--html", job.parent / "no" / "r.html")
     assert (code, "in a folder that exists" in err) == (2, True)
     code, _, err = called(monkeypatch, capsys, "tune", job)
@@ -302,3 +304,25 @@ def test_a_job_that_one_failure_after_another_ends_ends_with_1(tmp_path: Path) -
     driver = tuned_in(tmp_path)
     assert driver.returncode == 1
     assert "4 trials (3 failed), one trial after another failed" in driver.stdout
+
+
+def test_values_of_an_earlier_job_are_no_values_of_this_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def run(params):\n    return params['x']\n")
+    first = (
+        'name = "first"\nobjective = "mine:run"\nbudget = 2\nstrategy = "sobol"\n'
+        '[space]\nx = { type = "real", low = 0.0, high = 1.0 }\n'
+    )
+    (tmp_path / "job.toml").write_text(first)
+    assert tuned_in(tmp_path).returncode == 0
+    second = first.replace('"first"', '"second"').replace("mine:run", "mine:gone")
+    (tmp_path / "job.toml").write_text(second + '[[warm_start]]\njob = "first"\n')
+    driver = tuned_in(tmp_path)
+    assert "2 failed" in driver.stdout
+    assert driver.returncode == 1
+
+
+def test_the_package_itself_is_the_command_line() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "gpbo", "--version"], capture_output=True, text=True, check=True
+    )
+    assert said.stdout == f"gpbo {gpbo.__version__}\n"

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,12 +16,15 @@ from gpbo.errors import (
     InvalidData,
     InvalidOption,
     InvalidParams,
+    InvalidResult,
     SpaceError,
     TrialAlreadyFinished,
     UnknownTrial,
 )
 from gpbo.evidence import Model
 from gpbo.fitting import Sampling
+from gpbo.model_free import GridSearch
+from gpbo.optimizer import Optimizer
 from gpbo.priors import Fixed, Gamma, Normal, Uniform
 from gpbo.simulation import pareto, simulate
 from gpbo.space import Real, Space
@@ -107,6 +111,13 @@ def test_a_mistake_raises_a_gpbo_error_that_names_it(
 
 BRANIN = problems.get("branin")
 UNIT = Space(Real("x", 0, 1))
+UNIT_OPTIMIZER = Optimizer(UNIT)
+
+
+def another_branin(**changes: Any) -> problems.Problem:
+    return replace(BRANIN, **changes)
+
+
 COUNT, POSITIVE = "expected a whole number", "expected a positive number"
 
 
@@ -143,6 +154,33 @@ COUNT, POSITIVE = "expected a whole number", "expected a positive number"
         (UNIT.encode, {"configurations": 3}, InvalidParams, "configurations=3: expected a list"),
         (UNIT.encode, {"configurations": {"x": 1}}, InvalidParams, "configurations={'x': 1}: expe"),
         (UNIT.decode, {"x": [[0.5]]}, InvalidData, "x has type list: expected a tensor"),
+        (
+            UNIT_OPTIMIZER.learn,
+            {"results": [{"x": 1}]},
+            InvalidResult,
+            "expected a configuration and ",
+        ),
+        (GridSearch, {"shuffle": "no"}, InvalidOption, "shuffle='no': expected True or False"),
+        (ThompsonSampling, {"hallucinate": 1}, InvalidOption, "hallucinate=1: expected True or "),
+        (
+            another_branin,
+            {"bounds": [[0, 0], [1, 1]]},
+            InvalidData,
+            "bounds has type list: expected a te",
+        ),
+        (
+            another_branin,
+            {"bounds": torch.zeros(3, 2)},
+            InvalidData,
+            "shape (3, 2): expected (2, 2)",
+        ),
+        (
+            another_branin,
+            {"unshifted_minimizers": torch.zeros(2)},
+            InvalidData,
+            "(2,): expected (any, 2)",
+        ),
+        (another_branin, {"dim": 3}, InvalidData, "bounds has shape (2, 2): expected (2, 3)"),
         (plots.convergence, {"results": 3}, InvalidOption, "results has type int: expected a gpbo"),
         (plots.regret, {"runs": {"a": 3}}, InvalidOption, "runs has type dict: expected a gpbo.Re"),
         (plots.slices, {"source": None}, InvalidOption, "source has type NoneType: expected a gp"),

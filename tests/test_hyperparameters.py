@@ -1,6 +1,7 @@
 """The named priors, the layout of the coordinates, and gradients through the transforms."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -252,6 +253,21 @@ def test_the_coordinates_are_lengthscales_outputscale_noise_variance_and_mean() 
     torch.testing.assert_close(natural.outputscale, u[:, D].exp(), rtol=1e-15, atol=0)
     torch.testing.assert_close(natural.noise_variance, u[:, D + 1].exp() + 1e-6, rtol=1e-15, atol=0)
     torch.testing.assert_close(natural.mean, u[:, D + 2], rtol=0, atol=0)
+
+
+def test_a_distribution_that_has_one_value_fixes_it() -> None:
+    """Its density is one number and infinite elsewhere: chains would never move."""
+    certain = HyperparameterPrior(
+        LogNormal(0.0, 1.0),
+        pyrod.Delta(torch.tensor(2.0)),
+        td.Gamma(2.0, 0.15),
+        pyrod.Delta(torch.tensor(0.25)),
+    )
+    assert certain.outputscale == Fixed(2.0)
+    assert certain.mean == Fixed(0.25)
+    assert not isinstance(certain.noise_variance, Fixed)
+    with pytest.raises(InvalidOption, match=r"noise_variance=.*expected a positive value"):
+        replace(certain, noise_variance=pyrod.Delta(torch.tensor(-1.0)))
 
 
 def test_fixed_values_are_the_natural_values() -> None:

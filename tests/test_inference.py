@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -500,6 +501,11 @@ def _call(**changes: Any) -> HyperparameterDraws:
         ({"mask": torch.ones(2, 5)}, InvalidData, "mask has dtype torch.float32: expected"),
         ({"y": torch.zeros(2, 5, device="meta")}, InvalidData, "x is on cpu, y on meta"),
         ({"x": torch.zeros(0, 5, DIM), "y": torch.zeros(0, 5)}, InvalidData, r"x\[0, 5, 2\]"),
+        (
+            {"x": torch.full((2, 5, DIM), 1.5)},
+            InvalidData,
+            "coordinates from 1.5 to 1.5: expected 0",
+        ),
         ({"chains": 0}, InvalidOption, "chains=0"),
         ({"chains": 1.5}, InvalidOption, "chains=1.5: expected a whole number"),
         ({"draws": 0}, InvalidOption, "draws=0"),
@@ -516,6 +522,21 @@ def test_bad_input_is_refused_by_name(
 ) -> None:
     with pytest.raises(error, match=message):
         _call(**changes)
+
+
+@pytest.mark.parametrize("wrong", [lambda y: 1e4 * y, lambda y: y + 5.0])
+def test_values_that_were_not_standardised_are_warned_of(wrong: Callable[[Tensor], Tensor]) -> None:
+    _, y = _data(19, 2, 5, DIM)
+    with pytest.warns(UserWarning, match="the priors are for values of about zero mean"):
+        _call(y=wrong(y))
+
+
+def test_draws_are_compared_as_objects_and_none_is_no_number_of_them() -> None:
+    draws = _counted(chains=3, length=4)
+    assert draws == draws
+    assert draws != replace(draws)
+    with pytest.raises(InvalidOption, match="count=0"):
+        draws.last(0)
 
 
 @unchecked_shapes()

@@ -1,11 +1,13 @@
 """Ask and tell: whatever comes in whatever order, nothing is lost and nothing is asked twice."""
 
 import math
+import pickle
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -39,6 +41,7 @@ from tests.monte_carlo import random_uniform, unchecked_shapes
 SPACE = Space(
     Real("rate", 1e-4, 1.0, "log"), Integer("depth", 1, 5), Categorical("kind", ("a", "b", "c"))
 )
+LINE = Space(Real("x", 0.0, 1.0))
 FINITE = Space(Integer("depth", 1, 3), Categorical("kind", ("a", "b")))
 ALL = ["ei", "pi", "random", "grid", "sobol"]
 
@@ -552,6 +555,30 @@ def test_what_is_done_to_a_configuration_that_was_handed_out_changes_no_history(
     assert [trial.params for trial in Optimizer.resume(tmp_path / "runs.db", "job").trials] == [
         params
     ]
+
+
+@pytest.mark.parametrize("strategy", ["random", "ei"])
+def test_threads_that_ask_and_tell_wait_for_one_another(strategy: str) -> None:
+    optimizer = by_map(LINE, strategy)
+
+    def work(_: int) -> None:
+        for _ in range(7 if strategy == "ei" else 97):
+            trial = optimizer.ask()
+            optimizer.tell(trial, trial.params["x"])
+
+    with ThreadPoolExecutor(5) as threads:
+        list(threads.map(work, range(5)))
+    told = [trial.id for trial in optimizer.completed]
+    assert sorted(told) == list(range(len(optimizer.trials)))
+    assert len({trial.params["x"] for trial in optimizer.trials}) == len(told)
+
+
+def test_an_optimizer_that_was_pickled_goes_on() -> None:
+    optimizer = by_map(LINE)
+    for trial in optimizer.ask(5):
+        optimizer.tell(trial, trial.params["x"])
+    again = pickle.loads(pickle.dumps(optimizer))
+    assert again.ask().params == optimizer.ask().params
 
 
 def test_what_is_enqueued_after_a_plan_stays_in_the_queue() -> None:

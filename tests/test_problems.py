@@ -420,3 +420,22 @@ def test_values_are_computed_on_the_device_of_the_points(name: str) -> None:
     on_gpu = problem(x.cuda())
     assert on_gpu.device.type == "cuda"
     torch.testing.assert_close(on_gpu.cpu(), problem(x), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x, r"what mine returned has shape \(3, 5, 2\): expected \(3, 5\)"),
+        (lambda x: x.sum(), r"what mine returned has shape \(\): expected \(3, 5\)"),
+        (lambda x: x.sum(-1).numpy(), "what mine returned has type ndarray: expected a tensor"),
+    ],
+)
+def test_what_a_function_of_one_s_own_returns_is_checked(
+    function: Callable[[Tensor], Tensor], message: str
+) -> None:
+    bounds, least = torch.tensor([[0.0, -1.0], [1.0, 1.0]]), torch.zeros(1, 2)
+    mine = Problem("mine", 2, bounds, 0.0, least, "", lambda x: x.square().sum(-1))
+    assert mine(torch.zeros(3, 5, 2, dtype=DTYPE)).tolist() == [[1.0] * 5] * 3
+    wrong = Problem("mine", 2, bounds, 0.0, least, "", function)
+    with unchecked_shapes(), pytest.raises(InvalidData, match=message):
+        wrong(torch.zeros(3, 5, 2, dtype=DTYPE))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,3 +174,23 @@ def test_runs_of_different_problems_make_no_plot() -> None:
         plots.regret({"a": runs, "b": replace(runs, problem="levy")})
     with pytest.raises(InvalidOption, match="expected one or more of one"):
         plots.regret({})
+
+
+def test_a_place_where_nothing_may_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, there = record([[3.0]]), tmp_path / "runs.npz"
+    there.touch()
+    for path, refused in ((tmp_path / "new.npz", tmp_path), (there, there)):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "access", lambda place, mode, refused=refused: place != refused)
+            with pytest.raises(InvalidOption, match="expected a place where a file may be written"):
+                runs.save(path)
+        runs.save(path)
+
+
+def test_a_plot_without_a_path_is_a_figure_and_runs_show_what_they_print() -> None:
+    runs = record([[3.0, 2.0], [4.0, 1.0]])
+    assert len(runs.plot().axes) == 2
+    assert repr(runs) == str(runs)
+    assert runs != record([[3.0, 2.0], [4.0, 1.0]])

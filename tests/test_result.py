@@ -1,6 +1,7 @@
 """What a result says of its trials."""
 
 import io
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -59,15 +60,35 @@ def test_a_result_prints_what_a_person_wants_to_know() -> None:
     text = str(result([2.0, None, 0.25]))
     lines = text.splitlines()
     assert lines[0] == "3 trials (1 failed), the budget was used"
-    assert lines[1] == "best value 0.25 at trial 2:"
-    assert lines[2].startswith("    rate = 0.")
-    assert lines[3].startswith("    kind = '")
-    assert lines[4].startswith("time: 0.0 s objective, ")
+    assert lines[1] == "failed: value=None has type NoneType: expected one real number"
+    assert lines[2] == "best value 0.25 at trial 2:"
+    assert lines[3].startswith("    rate = 0.")
+    assert lines[4].startswith("    kind = '")
+    assert lines[5].startswith("time: 0.0 s objective, ")
+    assert repr(result([2.0])).startswith("1 trials (0 failed)")
+
+
+def test_a_result_tells_the_commonest_reason_of_failures() -> None:
+    lines = str(result(["a", None, None])).splitlines()
+    assert lines[1] == "failed: value=None has type NoneType: expected one real number (2 times)"
+    assert lines[2] == "no trial has a value"
+
+
+def test_trials_are_plain_values_for_other_programs() -> None:
+    done = result([2.0, None])
+    first, second = json.loads(json.dumps(done.records()))
+    trial = done.trials[0]
+    assert (first["id"], first["value"], first["status"]) == (0, 2.0, "completed")
+    assert {name: first[f"params.{name}"] for name in SPACE.names} == trial.params
+    assert (first["origin"], first["finished_at"]) == ("random", trial.finished_at)
+    assert (second["value"], second["status"]) == (None, "failed")
+    assert "NoneType" in second["reason"]
 
 
 def test_the_convergence_plot_is_written(tmp_path: Path) -> None:
     path = tmp_path / "convergence.svg"
-    result([2.0, None, 1.0]).plot(path)
+    figure = result([2.0, None, 1.0]).plot(path)
+    assert len(figure.axes) == 1
     assert path.read_text().count("initial design") == 0
     assert "<svg" in path.read_text()
 

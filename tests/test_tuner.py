@@ -589,6 +589,36 @@ def test_a_job_whose_executor_takes_no_more_trials_ends_and_keeps_them(tmp_path:
     assert len(tuned(resumed, budget=2).run().trials) == 2
 
 
+def test_a_module_that_is_not_there_ends_the_job_before_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidOption, match=r"'mine.losses:bowl': there is no module 'mine'"):
+        Tuner(Optimizer(LINE), "mine.losses:bowl", budget=3)
+    elsewhere = Execution(env={"PYTHONPATH": "somewhere"})
+    Tuner(Optimizer(LINE), "mine.losses:bowl", budget=3, execution=elsewhere)
+    tuned(Optimizer(LINE), "mine.losses:bowl", budget=3)  # an executor may have it
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("raise AssertionError('it is not imported')")
+    Tuner(Optimizer(LINE), "mine.losses:bowl", budget=3)
+    Tuner(Optimizer(LINE), "json:loads", budget=3)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InvalidOption, match=r"folder='.*file"):
+            tuned(Optimizer(LINE, "sobol"), budget=3, folder=folder).run()
+
+
+def test_what_cannot_be_sent_to_a_worker_is_named() -> None:
+    lock = threading.Lock()
+    job = Tuner(Optimizer(LINE, "sobol"), lambda params: lock, budget=1)
+    (trial,) = job.run().trials
+    assert trial.reason is not None
+    assert "cannot pickle '_thread.lock' object" in trial.reason
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -23,19 +23,25 @@ SHIFTED_CENTRE = (0.2, 0.8)
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A function to minimise, known to the last digit.
+    """A function to minimise: one of `gpbo.problems.get`, or one of your own.
 
     Args:
-        name: Its name in `gpbo.problems.names`.
+        name: What it is called.
         dim: ``d``.
         bounds: Lower and upper end of every coordinate, in user units.
-        optimum: The smallest value in the box, to double precision.
+        optimum: The smallest value in the box, to double precision; regret is the distance from
+            it. NaN if nobody knows it, and then there is none.
         unshifted_minimizers: Where it is attained without a shift, in user units: all points,
             or, if they are a continuum, one of them.
         citation: Where the function comes from.
-        function: The function, in user units.
+        function: From points ``[*batch, d]`` in user units, a tensor of doubles, to their values
+            ``[*batch]``, a tensor too; NaN or infinity for a trial that fails.
         noise: Standard deviation of the noise of `observe`.
         shift: Of every run, or one for all, in log-odds of the cube's coordinates.
+
+    Raises:
+        InvalidOption: ``dim`` is no whole number, 1 or more.
+        InvalidData: the bounds are no tensor ``[2, d]``, or the minimizers none ``[j, d]``.
     """
 
     name: str
@@ -47,6 +53,16 @@ class Problem:
     function: Function
     noise: float = 0.0
     shift: Float[Tensor, "r d"] | None = None
+
+    def __post_init__(self) -> None:
+        whole_number("dim", self.dim, least=1)
+        for name, rows in (("bounds", 2), ("unshifted_minimizers", None)):
+            given = getattr(self, name)
+            check_tensor(name, given)
+            if given.ndim != 2 or given.shape[1] != self.dim or rows not in (None, len(given)):
+                raise InvalidData(
+                    f"{name} has shape {tuple(given.shape)}: expected ({rows or 'any'}, {self.dim})"
+                )
 
     @cached_property
     def space(self) -> Space:
@@ -96,7 +112,7 @@ class Problem:
 
         Raises:
             InvalidData: no tensor, not ``d`` columns, or a first axis that is not the runs that the
-                problem has shifts for.
+                problem has shifts for; or the function returned no value for each point.
         """
         check_tensor("x", x)
         if x.shape[-1:] != (self.dim,):
@@ -108,7 +124,14 @@ class Problem:
             inside = _move(inside, self._shift_like(inside))
         low, high = self.bounds.to(x.device)
         # low + (high - low) may be a rounding beyond high, where a function need not be defined.
-        return self.function((low + inside * (high - low)).clamp(low, high))
+        values = self.function((low + inside * (high - low)).clamp(low, high))
+        check_tensor(f"what {self.name} returned", values)
+        if values.shape != x.shape[:-1]:
+            raise InvalidData(
+                f"what {self.name} returned has shape {tuple(values.shape)}: expected "
+                f"{tuple(x.shape[:-1])}, a value for each point"
+            )
+        return values
 
     def observe(self, x: Float[Tensor, "r q d"], streams: Streams) -> Float[Tensor, "r q"]:
         """The values with Gaussian noise, each run's from its own stream.

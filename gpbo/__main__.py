@@ -1,0 +1,5 @@
+"""``python -m gpbo``: the command line."""
+
+from gpbo.cli import main
+
+main()
