@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gpbo import fitting
 from gpbo.backend import DTYPE, resolve_device
-from gpbo.checks import as_number, whole_number
+from gpbo.checks import as_number, truth_value, whole_number
 from gpbo.data import Observations, observations
 from gpbo.design import default_initial
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted, UnknownTrial
@@ -76,11 +76,15 @@ class Optimizer:
             file, or a `gpbo.storage.Storage`. `Optimizer.resume` goes on from there, and
             proposes exactly what this optimizer would have proposed.
         name: Of the job in the storage.
+        exist_ok: Whether to go on with the stored job of this name, if there is one, as `resume`
+            does: a script that is run again goes on where it ended.
 
     Raises:
-        InvalidOption: an option is not one of the above.
+        InvalidOption: an option is not one of the above, or the stored job has another space,
+            direction, seed, inference or initial design.
         SpaceError: the space has listed values that cannot be stored.
         StorageError: the storage has a job of this name, or cannot be used.
+        JobInUse: a process drives the stored job already.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Optimizer:
         device: str = "auto",
         storage: "Storage | str | Path | None" = None,
         name: str | None = None,
+        exist_ok: bool = False,
     ) -> None:
         default = default_initial(space)
         if direction not in ("minimize", "maximize"):
@@ -119,10 +124,9 @@ class Optimizer:
         if (storage is None) != (name is None):
             raise InvalidOption(f"storage={storage!r}, name={name!r}: expected both or none")
         self._journal: Journal | None = None
+        truth_value("exist_ok", exist_ok)
         if storage is not None and name is not None:
-            from gpbo.storage import resolve_storage
-
-            self._journal = resolve_storage(storage).create(name, self._spec())
+            self._store(storage, name, exist_ok)
 
     @classmethod
     def resume(
@@ -571,6 +575,33 @@ class Optimizer:
             model=fitting.Model(**spec["model"]) if model is None else model,
             device=device,
         )
+
+    def _store(self, storage: "Storage | str | Path", name: str, exist_ok: bool) -> None:
+        """Begin a stored job, or go on with the one that there is."""
+        from gpbo.storage import resolve_storage
+
+        store = resolve_storage(storage)
+        if not (exist_ok and name in store.names()):
+            self._journal = store.create(name, self._spec())
+            return
+        journal = store.open(name)
+        try:
+            record = store.read(name)
+            self._check_same(record.spec, name)
+            self._restore(record)
+        except BaseException:
+            journal.close()
+            raise
+        self._journal = journal
+
+    def _check_same(self, stored: Mapping[str, Any], name: str) -> None:
+        for option in ("space", "direction", "seed", "initial", "inference"):
+            given = self._spec()[option]
+            if given != stored[option]:
+                raise InvalidOption(
+                    f"{option}={given!r}: the stored job {name!r} has {stored[option]!r}: expected "
+                    "the same to go on with it, or another name"
+                )
 
     def _restore(self, record: "Record") -> None:
         for trial in record.trials:

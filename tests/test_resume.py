@@ -12,6 +12,7 @@ from gpbo.optimizer import Optimizer
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.strategies import STRATEGIES, ExpectedImprovement, ProbabilityOfImprovement, Strategy
 from gpbo.trial import TrialStatus
+from tests.monte_carlo import unchecked_shapes
 
 SEARCH = Search(32, 8, 2, 8)
 QUICK: dict[str, Strategy] = {
@@ -114,6 +115,41 @@ def test_what_is_not_stored_must_be_given_again(tmp_path: Path) -> None:
     assert resumed.strategy == search
     with pytest.raises(JobInUse):
         Optimizer.resume(tmp_path / "runs.db", "job", strategy=search)
+
+
+def test_a_script_that_is_run_again_goes_on_with_its_job(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"strategy": QUICK["ei"], "inference": "map", "initial": 3}
+    stored = options | {"storage": tmp_path / "runs.db", "name": "job", "exist_ok": True}
+    uninterrupted = Optimizer(SPACE, **options)
+    for step in range(3):
+        again = Optimizer(SPACE, **stored)
+        for optimizer in (uninterrupted, again):
+            act(optimizer, step)
+        assert facts(again) == facts(uninterrupted)
+        again.close()
+
+
+@pytest.mark.parametrize(
+    ("option", "other"),
+    [
+        ("space", LINE),
+        ("direction", "maximize"),
+        ("seed", 7),
+        ("initial", 11),
+        ("inference", "map"),
+    ],
+)
+def test_a_stored_job_goes_on_with_the_options_that_it_began_with(
+    option: str, other: Any, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"space": SPACE, "initial": 3}
+    options |= {"storage": tmp_path / "runs.db", "name": "job", "exist_ok": True}
+    Optimizer(**options).close()
+    with pytest.raises(InvalidOption, match=f"{option}=.*the stored job 'job' has"):
+        Optimizer(**{**options, option: other})
+    Optimizer(**{**options, "strategy": "ts"}).close()  # it was let go of, and may be searched so
+    with unchecked_shapes(), pytest.raises(InvalidOption, match="exist_ok='yes': expected True"):
+        Optimizer(**{**options, "exist_ok": "yes"})
 
 
 @pytest.mark.parametrize("options", [{"storage": "runs.db"}, {"name": "job"}])
