@@ -19,9 +19,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
+from scipy.special import gammaincinv
 from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams
+from gpbo.design import sobol
 from gpbo.errors import InvalidOption
 from gpbo.kernels import matern, matern_and_slope, squared_distances
 from gpbo.linalg import add_diagonal, append_inverse_lower
@@ -34,6 +36,8 @@ Numbered = Callable[[int], Streams]
 #: Paths share this many sets of frequencies (or the next multiple of the hyperparameter draws):
 #: a set of their own for all would make screening many paths cost a cosine for every path.
 _LEAST_SETS = 16
+#: Quantiles are of probabilities no nearer to 0 and 1 than this.
+_TAIL = 1e-12
 #: Normals are drawn in multiples of this, so that padding does not change those of the data.
 _BLOCK = 64
 #: The waves of many paths at the same points are summed in single precision, a third of the time.
@@ -261,12 +265,16 @@ class _Normals:
 def _frequencies(count: int, surrogate: Surrogate, streams: Streams) -> Float[Tensor, "r w d"]:
     """From the spectrum of the Matern kernel: Student's t with ``2 nu`` degrees of freedom.
 
-    Rasmussen and Williams (2006), equation 4.15; a normal over the root of a mean chi-square.
+    Rasmussen and Williams (2006), equation 4.15: a normal over the root of a mean chi-square. Both
+    are quantiles of scrambled Sobol points, each of which is uniform, so that the waves of a set
+    represent the spectrum more evenly than independent ones (Yang, Sindhwani, Avron and Mahoney
+    2014, "Quasi-Monte Carlo feature maps for shift-invariant kernels", ICML).
     """
     freedom = round(2 * surrogate.nu)
-    normal = streams.normal(count, surrogate.dim + freedom)
-    chi_square = normal[..., surrogate.dim :].square().sum(-1, keepdim=True)
-    return normal[..., : surrogate.dim] * (freedom / chi_square).sqrt()
+    uniform = sobol(count, surrogate.dim + 1, streams).clamp(_TAIL, 1 - _TAIL)
+    normal, last = torch.special.ndtri(uniform[..., :-1]), uniform[..., -1:]
+    chi_square = 2 * torch.from_numpy(gammaincinv(freedom / 2, last.cpu().numpy())).to(last)
+    return normal * (freedom / chi_square).sqrt()
 
 
 def _waves(
