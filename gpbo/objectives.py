@@ -1,5 +1,6 @@
 """What can be seen of an objective before it runs: mistakes that every trial would fail by."""
 
+import importlib
 import importlib.machinery
 import importlib.util
 import logging
@@ -77,6 +78,7 @@ def _check_module(imported: Imported) -> None:
     """Nothing is imported for it, so of ``package.module`` only the package is looked for."""
     name = imported.target.partition(":")[0].partition(".")[0]
     folder = str(imported.folder or Path.cwd())
+    importlib.invalidate_caches()  # the module may have been written just now
     if name in sys.modules or importlib.machinery.PathFinder.find_spec(name, [folder]) is not None:
         return
     if importlib.util.find_spec(name) is None:

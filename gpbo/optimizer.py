@@ -32,17 +32,17 @@ if TYPE_CHECKING:
     from gpbo.record import Journal, Record, Storage
 
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 def _one_at_a_time(
-    method: Callable[Concatenate["Optimizer", P], T],
-) -> Callable[Concatenate["Optimizer", P], T]:
+    method: Callable[Concatenate["Optimizer", _P], _T],
+) -> Callable[Concatenate["Optimizer", _P], _T]:
     """The method, which waits while another thread is in one of them."""
 
     @wraps(method)
-    def waiting(self: "Optimizer", /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def waiting(self: "Optimizer", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         with self._lock:
             return method(self, *args, **kwargs)
 
