@@ -1,7 +1,7 @@
 """Tune a multilayer perceptron in torch: parallel trials, early stopping, a report, resume.
 
-The data are scikit-learn's 1797 handwritten digits. Every trial trains in a process of its own and
-reports its validation loss after each epoch; the median rule ends those that fall behind. Kill it
+The data are scikit-learn's 1797 handwritten digits. Trials train in processes of their workers and
+report their validation loss after each epoch; the median rule ends those that fall behind. Kill it
 at any moment and start it again: it goes on.
 
     python examples/tune_mlp.py --output mlp-output --budget 40 --workers 2
@@ -15,7 +15,6 @@ import typer
 
 import gpbo
 from gpbo.completion import MedianRule
-from gpbo.errors import UnknownJob
 from gpbo.report.page import write
 from gpbo.storage import SqliteStorage
 from gpbo.tuner import Execution
@@ -80,10 +79,7 @@ def main(
     logging.basicConfig(level=logging.WARNING)
     output.mkdir(parents=True, exist_ok=True)
     storage = SqliteStorage(output / "jobs.db")
-    try:
-        optimizer = gpbo.Optimizer.resume(storage, "mlp")
-    except UnknownJob:
-        optimizer = gpbo.Optimizer(SPACE, seed=seed, storage=storage, name="mlp")
+    optimizer = gpbo.Optimizer(SPACE, seed=seed, storage=storage, name="mlp", exist_ok=True)
     execution = Execution(workers=workers, time_limit_s=120, early_stopping=MedianRule())
     print(gpbo.Tuner(optimizer, train, budget=budget, execution=execution).run())
     write(storage.read("mlp"), output / "report.html")
