@@ -82,14 +82,14 @@ def _resolved(name: str, prior: Prior | Distribution) -> Prior:
         InvalidOption: It is not one of the hyperparameter ``name``.
     """
     positive = _POSITIVE[name]
-    value = only_value(prior) if isinstance(prior, Distribution) else None
-    if value is not None:
-        prior = Fixed(value)
     if isinstance(prior, Distribution):
-        try:
-            return FromDistribution(prior, positive=positive)
-        except InvalidOption as error:
-            raise InvalidOption(f"{name}={error}") from error
+        value = only_value(prior)
+        if value is None:
+            try:
+                return FromDistribution(prior, positive=positive)
+            except InvalidOption as error:
+                raise InvalidOption(f"{name}={error}") from error
+        prior = Fixed(value)
     if not isinstance(prior, Prior):
         raise InvalidOption(
             f"{name}={prior!r}: expected a prior of gpbo.priors, a gpytorch prior or a "

@@ -181,7 +181,8 @@ def _batched(
     """Data as they were given, with an axis of runs, in double precision and with a mask.
 
     Raises:
-        InvalidData: Not tensors of real numbers on one device, or shapes do not fit.
+        InvalidData: Not tensors of real numbers on one device, shapes do not fit, or points are not
+            in the unit cube.
     """
     for name, given in (("x", x), ("y", y)):
         check_tensor(name, given)
@@ -201,11 +202,10 @@ def _batched(
             "y[r,n] and mask[r,n], one run or more, or x[n,d] with y[n] and mask[n]"
         )
     x, y = x.to(DTYPE), y.to(DTYPE)
-    outside = mask & ~((x >= -_ROUNDING) & (x <= 1 + _ROUNDING)).all(-1)
-    if bool((outside & x.isfinite().all(-1)).any()):
-        raise InvalidData(
-            f"x has coordinates from {float(x.min()):g} to {float(x.max()):g}: expected 0 to 1"
-        )
+    outside = x[mask & x.isfinite().all(-1) & ((x < -_ROUNDING) | (x > 1 + _ROUNDING)).any(-1)]
+    if len(outside):
+        low, high = float(outside.min()), float(outside.max())
+        raise InvalidData(f"x has coordinates from {low:g} to {high:g}: expected 0 to 1")
     _, mean, deviation = centred(y, mask)
     if bool((mean.abs() > _FAR_FROM_ZERO).any() | (deviation > _FAR_FROM_ONE).any()):
         warnings.warn(

@@ -4,7 +4,8 @@ import math
 import numbers
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, wraps
 from pathlib import Path
@@ -114,7 +115,7 @@ class Optimizer:
         self.model = fitting.resolve_model(model)
         self.device = resolve_device(device)
         self._sign = 1.0 if direction == "minimize" else -1.0
-        self._lock = RLock()
+        self._lock = RLock()  # of what changes; who reads copies in one step, and does not wait
         self._trials: dict[int, Trial] = {}
         self._points: dict[int, Tensor] = {}  # in the unit cube, on the device
         self._finished: list[int] = []  # in the order in which they ended
@@ -152,13 +153,8 @@ class Optimizer:
         """
         from gpbo.storage import resolve_storage
 
-        store = resolve_storage(storage)
-        journal = store.open(name)
-        try:
-            optimizer = cls.of_record(store.read(name), strategy, model, device)
-        except BaseException:
-            journal.close()
-            raise
+        with _driven(resolve_storage(storage), name) as journal:
+            optimizer = cls.of_record(journal.read(), strategy, model, device)
         optimizer._journal = journal
         return optimizer
 
@@ -584,23 +580,19 @@ class Optimizer:
         if not (exist_ok and name in store.names()):
             self._journal = store.create(name, self._spec())
             return
-        journal = store.open(name)
-        try:
-            record = store.read(name)
+        with _driven(store, name) as journal:
+            record = journal.read()
             self._check_same(record.spec, name)
             self._restore(record)
-        except BaseException:
-            journal.close()
-            raise
         self._journal = journal
 
     def _check_same(self, stored: Mapping[str, Any], name: str) -> None:
+        given = self._spec()
         for option in ("space", "direction", "seed", "initial", "inference"):
-            given = self._spec()[option]
-            if given != stored[option]:
+            if given[option] != stored[option]:
                 raise InvalidOption(
-                    f"{option}={given!r}: the stored job {name!r} has {stored[option]!r}: expected "
-                    "the same to go on with it, or another name"
+                    f"{option}={given[option]!r}: the stored job {name!r} has {stored[option]!r}: "
+                    "expected the same to go on with it, or another name"
                 )
 
     def _restore(self, record: "Record") -> None:
@@ -636,6 +628,17 @@ class Optimizer:
         if not trials:
             return torch.zeros(0, self.space.dim, dtype=DTYPE, device=self.device)
         return torch.stack([self._points[trial.id] for trial in trials])
+
+
+@contextmanager
+def _driven(store: "Storage", name: str) -> "Iterator[Journal]":
+    """A stored job, which is let go of again if what is inside fails."""
+    journal = store.open(name)
+    try:
+        yield journal
+    except BaseException:
+        journal.close()
+        raise
 
 
 def _copies(trials: Iterable[Trial]) -> list[Trial]:

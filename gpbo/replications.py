@@ -157,7 +157,7 @@ class Replications:
         """
         from gpbo import plots
 
-        return plots.regret({self.strategy: self}, path)
+        return plots.regret(self, path)
 
     def __repr__(self) -> str:
         return str(self)

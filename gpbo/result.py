@@ -138,7 +138,7 @@ class Result:
         """The convergence plot, written if there is a path, whose ending decides the format."""
         from gpbo import plots
 
-        return plots.convergence({self.optimizer.strategy.name: self}, path)
+        return plots.convergence(self, path)
 
     def __repr__(self) -> str:
         return str(self)
