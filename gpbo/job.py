@@ -15,10 +15,10 @@ from gpbo.design import default_initial
 from gpbo.errors import InvalidJob, SpaceError, StorageError, UnknownJob
 from gpbo.objectives import check_command, check_is_here
 from gpbo.optimizer import Optimizer
+from gpbo.options import read_model, read_strategy
 from gpbo.record import Record
 from gpbo.spec import read_space, write_space
 from gpbo.storage import SqliteStorage
-from gpbo.strategies import STRATEGIES
 from gpbo.transfer import LARGEST_START, Kind, started_from, warm_start
 from gpbo.tuner import Execution, Tuner
 from gpbo.worker import Command, Imported
@@ -66,6 +66,9 @@ class Job(BaseModel):
             line of JSON with a ``"value"`` has it.
         budget: How many trials.
         storage: The file with the database; relative to the job file, as all paths in it.
+        strategy: Its name, or a table with ``name`` and the options of its class.
+        model: ``nu`` and ``prior`` of the model: a named prior, or a table of hyperparameters, each
+            with a prior's ``name`` and what its class takes. To resume, by default the stored one.
         execution: See `gpbo.tuner.Execution`.
         completion: See `gpbo.completion.Completion`.
         warm_start: Up to five finished jobs to learn from.
@@ -80,7 +83,8 @@ class Job(BaseModel):
     command: str | None = None
     metric: str | None = None
     direction: Literal["minimize", "maximize"] = "minimize"
-    strategy: str = "ei"
+    strategy: Any = "ei"
+    model: Any = None
     budget: int = Field(ge=1)
     seed: int = Field(default=0, ge=0)
     initial: int | None = Field(default=None, ge=1)
@@ -106,10 +110,16 @@ class Job(BaseModel):
 
     @field_validator("strategy")
     @classmethod
-    def _is_a_strategy(cls, strategy: str) -> str:
-        if strategy not in STRATEGIES:
-            raise ValueError(f"expected one of {', '.join(map(repr, STRATEGIES))}")
+    def _is_a_strategy(cls, strategy: object) -> object:
+        read_strategy(strategy)
         return strategy
+
+    @field_validator("model")
+    @classmethod
+    def _is_a_model(cls, model: object) -> object:
+        if model is not None:
+            read_model(model)
+        return model
 
     @model_validator(mode="after")
     def _has_one_objective(self) -> "Job":
@@ -148,6 +158,8 @@ class Job(BaseModel):
         """
         target = self.target(folder.resolve())
         check_is_here(target, self.execution.env)
+        strategy = read_strategy(self.strategy)
+        model = None if self.model is None else read_model(self.model)
         store = SqliteStorage(folder / self.storage)
         record = store.read(self.name) if resume else None
         begun = record is not None and bool(record.trials or record.queue)
@@ -155,7 +167,7 @@ class Job(BaseModel):
         if record is not None:
             self._check_same(record, parents if begun else ())
             optimizer = Optimizer.resume(
-                store, self.name, strategy=self.strategy, device=self.device
+                store, self.name, strategy=strategy, model=model, device=self.device
             )
         else:
             space = read_space(self.space)
@@ -164,11 +176,12 @@ class Job(BaseModel):
             design = min(default_initial(space), max(1, self.budget // 2))
             optimizer = Optimizer(
                 space,
-                self.strategy,
+                strategy,
                 direction=self.direction,
                 seed=self.seed,
                 initial=design if self.initial is None else self.initial,
                 inference=self.inference,
+                model=model,
                 device=self.device,
                 storage=store,
                 name=self.name,
@@ -258,6 +271,10 @@ _KEYS: dict[str, list[str]] = {
 }
 
 
+#: What says itself where in its table the mistake is.
+_TOLD_WHERE = ("space", "strategy", "model")
+
+
 def _explained(detail: dict[str, Any]) -> str:
     """A mistake that pydantic found, in the words of our other errors."""
     *section, key = [str(part) for part in detail["loc"] if not isinstance(part, int)] or [""]
@@ -267,6 +284,6 @@ def _explained(detail: dict[str, Any]) -> str:
     if detail["type"] in ("missing", "missing_argument"):
         return f"{name}: missing"
     message = str(detail["msg"]).removeprefix("Value error, ")
-    if not name or (detail["type"] == "value_error" and key == "space"):
+    if not name or (detail["type"] == "value_error" and name in _TOLD_WHERE):
         return message
     return f"{name} = {detail['input']!r}: {message[0].lower()}{message[1:]}"

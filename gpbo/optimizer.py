@@ -23,10 +23,11 @@ from gpbo.data import Observations, observations
 from gpbo.design import default_initial
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted, UnknownTrial
 from gpbo.kept import Kept
+from gpbo.options import read_model, read_strategy, write_model, write_strategy
 from gpbo.plans import Chosen, FitPlan, Fitted
 from gpbo.space import Space
 from gpbo.spec import read_space, write_space
-from gpbo.strategies import STRATEGIES, Situation, SobolSearch, Strategy, resolve_strategy
+from gpbo.strategies import Situation, SobolSearch, Strategy, resolve_strategy
 from gpbo.trial import Direction, Trial, TrialStatus, best_of
 
 if TYPE_CHECKING:
@@ -142,9 +143,9 @@ class Optimizer:
         """Go on with a stored optimization, in its state after the last call that it returned from.
 
         Args:
-            strategy: By default the stored one; a strategy object with options of its own is not
-                stored and must be given again. Another strategy goes on with the same trials.
-            model: Likewise.
+            strategy: By default the stored one; one of your own is not stored and must be given
+                again. Another strategy goes on with the same trials.
+            model: Likewise; one is your own that has a prior not of `gpbo.priors`.
 
         Raises:
             UnknownJob: the storage has none of this name.
@@ -533,17 +534,14 @@ class Optimizer:
 
     def _spec(self) -> dict[str, Any]:
         """How this optimizer was made, as plain values; None for what cannot be written down."""
-        named = STRATEGIES.get(self.strategy.name)
-        plain_strategy = named is not None and self.strategy == named()
-        plain_model = isinstance(self.model.prior, str)
         return {
             "space": write_space(self.space),
-            "strategy": self.strategy.name if plain_strategy else None,
+            "strategy": write_strategy(self.strategy),
             "direction": self.direction,
             "seed": self.seed,
             "initial": self.initial,
             "inference": self.inference,
-            "model": {"nu": self.model.nu, "prior": self.model.prior} if plain_model else None,
+            "model": write_model(self.model),
         }
 
     @classmethod
@@ -558,17 +556,17 @@ class Optimizer:
         for option, value in given.items():
             if value is None and spec[option] is None:
                 raise InvalidOption(
-                    f"{option}=None: expected the {option} of this job, whose options are not "
-                    "stored"
+                    f"{option}=None: expected the {option} of this job, which is one of your own "
+                    "and not stored"
                 )
         return cls(
             read_space(spec["space"]),
-            spec["strategy"] if strategy is None else strategy,
+            read_strategy(spec["strategy"]) if strategy is None else strategy,
             direction=spec["direction"],
             seed=spec["seed"],
             initial=spec["initial"],
             inference=spec["inference"],
-            model=fitting.Model(**spec["model"]) if model is None else model,
+            model=read_model(spec["model"]) if model is None else model,
             device=device,
         )
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams
-from gpbo.checks import finite
+from gpbo.checks import finite, truth_value
 from gpbo.errors import InvalidOption
 
 Density = tuple[Float[Tensor, "k"], Float[Tensor, "k j"]]
@@ -100,6 +100,10 @@ class LogNormal(Normal):
     scaled_by_dim: bool = False
     positive = True
     logarithmic = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        truth_value("scaled_by_dim", self.scaled_by_dim)
 
     @classmethod
     def dimension_scaled(cls) -> "LogNormal":

@@ -1,6 +1,7 @@
 """Job files: a job or a message that names each mistake, never anything else; and warm starts."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,16 @@ from hypothesis import strategies as st
 
 from gpbo.completion import Completion, MedianRule
 from gpbo.errors import GpboError, InvalidData, InvalidJob, InvalidOption, UnknownJob
+from gpbo.evidence import Model
+from gpbo.hyperparameters import HyperparameterPrior
 from gpbo.job import Job, check_job, read_job
 from gpbo.optimizer import Optimizer
+from gpbo.options import read_model, read_strategy
+from gpbo.priors import Fixed
 from gpbo.record import Record
 from gpbo.space import Integer, Real, Space
 from gpbo.storage import SqliteStorage
+from gpbo.strategies import NestedBoxes, ThompsonSampling
 from gpbo.transfer import warm_start
 from gpbo.tuner import Execution
 from gpbo.worker import Command, Imported
@@ -30,7 +36,6 @@ name = "svm"
 command = "python train.py --lr {lr} --kind {kind}"
 metric = 'loss: (\S+)'
 direction = "maximize"
-strategy = "pi"
 budget = 50
 seed = 7
 initial = 4
@@ -46,6 +51,16 @@ scale = "log"
 [space.kind]
 type = "categorical"
 choices = ["a", 2, true]
+
+[strategy]
+name = "ts"
+region = {name = "boxes", lengths = [inf, 0.5]}
+
+[model]
+nu = 1.5
+
+[model.prior]
+noise_variance = {name = "fixed", value = 1e-4}
 
 [execution]
 workers = 4
@@ -68,7 +83,11 @@ kind = "transfer"
     )
     job = read_job(tmp_path / "job.toml")
     assert job.target() == Command("python train.py --lr {lr} --kind {kind}", r"loss: (\S+)")
-    assert (job.direction, job.strategy, job.budget, job.seed) == ("maximize", "pi", 50, 7)
+    assert (job.direction, job.budget, job.seed) == ("maximize", 50, 7)
+    assert read_strategy(job.strategy) == ThompsonSampling(region=NestedBoxes((math.inf, 0.5)))
+    model = read_model(job.model)
+    assert isinstance(model.prior, HyperparameterPrior)
+    assert (model.nu, model.prior.noise_variance) == (1.5, Fixed(1e-4))
     rule = job.execution.early_stopping
     assert isinstance(job.execution, Execution)
     assert isinstance(rule, MedianRule)
@@ -104,7 +123,9 @@ def test_what_is_left_out_has_its_default() -> None:
         ({"budget": 0}, "job: budget = 0: input should be greater than or equal to 1"),
         ({"budget": "7"}, "job: budget = '7': input should be a valid integer"),
         ({"budgt": 7}, "job: budgt: unknown key: expected one of name, space, objective"),
-        ({"strategy": "bayes"}, "job: strategy = 'bayes': expected one of 'ei', 'pi'"),
+        ({"strategy": "bayes"}, "job: strategy='bayes': expected one of 'ei', 'pi'"),
+        ({"strategy": {"name": "ei", "margin": -1.0}}, "job: strategy 'ei': margin=-1.0: expected"),
+        ({"model": {"nu": 1.0}}, "job: model: nu=1.0: expected one of (0.5, 1.5, 2.5)"),
         ({"direction": "up"}, "job: direction = 'up': input should be 'minimize' or 'maximize'"),
         ({"space": {}}, "job: expected at least one parameter"),
         ({"space": {"x": {**X, "high": -1}}}, "low=0.0, high=-1.0"),
@@ -181,7 +202,10 @@ def check_fuzzed(change: dict[str, Any]) -> None:
         return
     try:
         optimizer = Optimizer(
-            Space([*_space(job).parameters]), job.strategy, seed=job.seed, inference="map"
+            Space([*_space(job).parameters]),
+            read_strategy(job.strategy),
+            seed=job.seed,
+            inference="map",
         )
         trial = optimizer.ask()
         optimizer.tell(trial, 1.0)
@@ -236,6 +260,19 @@ def test_a_job_runs_and_is_resumed_with_a_larger_budget(tmp_path: Path) -> None:
             job_in(tmp_path, **change).tuner(tmp_path, resume=True)
     with pytest.raises(UnknownJob):
         job_in(tmp_path, name="other").tuner(tmp_path, resume=True)
+
+
+def test_a_job_has_the_strategy_and_the_model_of_its_file(tmp_path: Path) -> None:
+    grid = {"name": "grid", "points_per_real": 3, "shuffle": False}
+    model = {"nu": 0.5, "prior": {"mean": {"name": "fixed", "value": 0.0}}}
+    tuner = job_in(tmp_path, strategy=grid, model=model).tuner(tmp_path, resume=False)
+    assert [trial.params["x"] for trial in tuner.run().trials] == [0.0, 0.5, 1.0]
+    tuner.optimizer.close()
+    resumed = job_in(tmp_path, budget=5).tuner(tmp_path, resume=True).optimizer
+    assert resumed.model == read_model(model)
+    resumed.close()
+    other = job_in(tmp_path, budget=5, model={"nu": 1.5}).tuner(tmp_path, resume=True).optimizer
+    assert other.model == Model(1.5)
 
 
 def test_a_job_starts_from_finished_ones(tmp_path: Path) -> None:

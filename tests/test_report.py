@@ -4,13 +4,14 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.distributions import HalfNormal
 
 from gpbo.candidates import Search
 from gpbo.errors import InvalidOption
@@ -302,6 +303,11 @@ def nothing(params: Any) -> float:
     return math.nan
 
 
+@dataclass(frozen=True)
+class Own(ExpectedImprovement):
+    """A strategy of a user's own."""
+
+
 JOBS: dict[str, dict[str, Any]] = {
     "nothing yet": {"trials": 0},
     "failures only": {"objective": nothing, "trials": 3},
@@ -324,7 +330,11 @@ JOBS: dict[str, dict[str, Any]] = {
         "objective": lambda params: params["y"] / 1e308,
     },
     "a strategy of options": {"strategy": ExpectedImprovement(SEARCH)},
-    "a prior of the user": {"model": Model(prior=PRIORS["botorch"]())},
+    "a strategy of the user": {"strategy": Own(SEARCH)},
+    "priors one by one": {"model": Model(prior=PRIORS["botorch"]())},
+    "a prior of the user": {
+        "model": Model(prior=replace(PRIORS["botorch"](), noise_variance=HalfNormal(0.1)))
+    },
     "chains": {"space": Space(Real("x", 0, 1)), "objective": _square, "inference": "nuts"},
     "many parameters": {
         "space": Space(*(Real(f"x{i}", 0, 1) for i in range(23))),
@@ -346,6 +356,8 @@ def test_a_job_of_any_kind_has_a_report(kind: str, tmp_path: Path) -> None:
     assert ("progress" in plots) == (kind != "nothing yet")
     assert ("coordinates" in plots) == (kind not in ("nothing yet", "failures only"))
     assert ("is not stored" in page) == (kind == "a prior of the user")
+    assert ("ei with search = {" in page) == (kind == "a strategy of options")
+    assert ("a strategy of the user&#x27;s own" in page) == (kind == "a strategy of the user")
     body = page[page.index("<body>") :]
     assert not re.search(r">(nan|inf)<", body)
     assert body.count("<b>") == 0

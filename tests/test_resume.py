@@ -1,6 +1,7 @@
 """An optimizer that is resumed proposes exactly what the uninterrupted one proposes."""
 
 import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,18 @@ import pytest
 
 from gpbo.candidates import Search
 from gpbo.errors import InvalidOption, JobInUse, SpaceExhausted, StorageError
+from gpbo.evidence import Model
+from gpbo.hyperparameters import resolve_prior
 from gpbo.optimizer import Optimizer
+from gpbo.priors import Fixed
 from gpbo.space import Categorical, Integer, Real, Space
-from gpbo.strategies import STRATEGIES, ExpectedImprovement, ProbabilityOfImprovement, Strategy
+from gpbo.strategies import (
+    STRATEGIES,
+    ExpectedImprovement,
+    ProbabilityOfImprovement,
+    Strategy,
+    ThompsonSampling,
+)
 from gpbo.trial import TrialStatus
 from tests.monte_carlo import unchecked_shapes
 
@@ -106,8 +116,33 @@ def test_a_space_that_was_used_up_is_used_up_after_resuming(tmp_path: Path) -> N
         Optimizer.resume(tmp_path / "runs.db", "job").ask()
 
 
+def test_a_strategy_and_a_model_with_options_are_stored(tmp_path: Path) -> None:
+    fixed = replace(resolve_prior("botorch"), mean=Fixed(0.0))
+    options: dict[str, Any] = {
+        "strategy": ThompsonSampling(SEARCH, features=64, region=None),
+        "model": Model(1.5, fixed),
+        "inference": "map",
+        "initial": 3,
+    }
+    whole = Optimizer(SPACE, **options)
+    parts = Optimizer(SPACE, **options, storage=tmp_path / "runs.db", name="job")
+    for step in range(4):
+        act(whole, step)
+        act(parts, step)
+        parts.close()
+        parts = Optimizer.resume(tmp_path / "runs.db", "job")
+        assert (parts.strategy, parts.model) == (whole.strategy, whole.model)
+        assert facts(parts) == facts(whole)
+    assert parts.ask().origin == "model:ts"
+
+
+@dataclass(frozen=True)
+class Own(ExpectedImprovement):
+    """A strategy of a user's own."""
+
+
 def test_what_is_not_stored_must_be_given_again(tmp_path: Path) -> None:
-    search = ExpectedImprovement(SEARCH)
+    search = Own(SEARCH)
     Optimizer(SPACE, search, storage=tmp_path / "runs.db", name="job").close()
     with pytest.raises(InvalidOption, match="strategy=None"):
         Optimizer.resume(tmp_path / "runs.db", "job")

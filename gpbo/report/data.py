@@ -35,7 +35,7 @@ def optimizer_of(record: Record) -> Optimizer:
         record = replace(record, engine=None, spec={**record.spec, "model": plain})
     try:
         return Optimizer.of_record(record, device="cpu")
-    except InvalidOption:  # a strategy with options of its own, which nothing is asked of here
+    except InvalidOption:  # a strategy of the user's own, which nothing is asked of here
         return Optimizer.of_record(record, RandomSearch(), device="cpu")
 
 

@@ -1,5 +1,6 @@
 """A stored job as one HTML page that holds all it needs: no network, nothing beside it."""
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from gpbo.optimizer import Optimizer
 from gpbo.record import Record
 from gpbo.report import data
 from gpbo.result import short
-from gpbo.strategies import STRATEGIES
 from gpbo.view import summary
 
 if TYPE_CHECKING:
@@ -86,11 +86,10 @@ def html(record: Record, now: float) -> str:
 def _head(record: Record, optimizer: Optimizer) -> str:
     """What a person wants to know first."""
     counts, best = summary(record).split("\n", 1)
-    strategy = record.spec["strategy"] or "a strategy with options of its own"
     lines = [
         best,
         counts,
-        f"{strategy}, to be {optimizer.direction}d, seed {optimizer.seed}, "
+        f"{_strategy(record)}, to be {optimizer.direction}d, seed {optimizer.seed}, "
         f"{len(optimizer.space.parameters)} parameters",
     ]
     return "".join(
@@ -140,7 +139,7 @@ def _sections(record: Record, optimizer: Optimizer, now: float) -> Iterator[Sect
             "The line is the median of the surrogate, the band holds 95 % of it over the draws of "
             "the hyperparameters; both go through the best trial, along one parameter."
             if has_model
-            else _why_no_model(record)
+            else _why_no_model(record, optimizer)
         ),
         _plot(figures.slices(data.slices_of(optimizer)), "surrogate")
         if progress.trials
@@ -161,7 +160,9 @@ def _sections(record: Record, optimizer: Optimizer, now: float) -> Iterator[Sect
             if shares
             else ""
         ),
-        _plot(figures.importance(shares), "shares") if shares else _nothing(_why_no_model(record)),
+        _plot(figures.importance(shares), "shares")
+        if shares
+        else _nothing(_why_no_model(record, optimizer)),
     )
     bars = data.timeline_data(record, now)
     busy = data.utilisation(bars)
@@ -182,7 +183,7 @@ def _sections(record: Record, optimizer: Optimizer, now: float) -> Iterator[Sect
         "a first fit samples on.",
         _plot(figures.diagnostics(diagnostics), "fits") + _last_fit(record)
         if record.fits
-        else _nothing(_why_no_model(record)),
+        else _nothing(_why_no_model(record, optimizer)),
     )
     yield Section(
         "trials",
@@ -192,10 +193,20 @@ def _sections(record: Record, optimizer: Optimizer, now: float) -> Iterator[Sect
     )
 
 
-def _why_no_model(record: Record) -> str:
-    strategy = record.spec["strategy"]
-    if strategy is not None and not STRATEGIES[strategy].uses_model:
-        return f"The strategy {strategy!r} has no model."
+def _strategy(record: Record) -> str:
+    """The stored strategy and what it has that is not its default."""
+    stored = record.spec["strategy"]
+    if stored is None:
+        return "a strategy of the user's own"
+    if isinstance(stored, str):
+        return stored
+    options = (f"{name} = {json.dumps(value)}" for name, value in stored.items() if name != "name")
+    return f"{stored['name']} with {', '.join(options)}"
+
+
+def _why_no_model(record: Record, optimizer: Optimizer) -> str:
+    if record.spec["strategy"] is not None and not optimizer.strategy.uses_model:
+        return f"The strategy {optimizer.strategy.name!r} has no model."
     if record.engine is not None and record.spec["model"] is None:
         return "The model has a prior of the user's own, which is not stored."
     return "No model was fitted yet."

@@ -1,0 +1,176 @@
+"""Strategies and models with their options, as plain values that a file or a database can hold.
+
+A strategy is its name, or a table of the ``name`` and the options that are not its defaults; so
+are a region and a prior. A search is a table without a name.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from types import NoneType
+from typing import Any
+
+from gpbo.candidates import Search
+from gpbo.errors import InvalidOption
+from gpbo.evidence import Model
+from gpbo.hyperparameters import HyperparameterPrior, resolve_prior
+from gpbo.priors import Fixed, Gamma, HalfCauchy, Horseshoe, LogNormal, Normal, Saas, Uniform
+from gpbo.strategies import STRATEGIES, NestedBoxes, Strategy, TrustRegion
+
+#: Regions of Thompson sampling by the name that a table gives them.
+_REGIONS: Mapping[str, type] = {
+    "cube": NoneType,
+    "boxes": NestedBoxes,
+    "trust-region": TrustRegion,
+}
+#: Priors by the name that a table gives them.
+_PRIORS: Mapping[str, type] = {
+    "normal": Normal,
+    "log-normal": LogNormal,
+    "gamma": Gamma,
+    "half-cauchy": HalfCauchy,
+    "horseshoe": Horseshoe,
+    "uniform": Uniform,
+    "fixed": Fixed,
+    "saas": Saas,
+}
+_HYPERPARAMETERS = ("lengthscale", "outputscale", "noise_variance", "mean")
+#: In JSON, which has no such number.
+_INFINITE = "inf"
+
+
+class _OfTheUsersOwn(Exception):
+    """Something that only the user's code can make."""
+
+
+def write_strategy(strategy: Strategy) -> str | dict[str, Any] | None:
+    """The strategy as plain values; None for a strategy, or a region, of the user's own."""
+    try:
+        return _write_named(strategy, STRATEGIES)
+    except _OfTheUsersOwn:
+        return None
+
+
+def read_strategy(given: object) -> Strategy:
+    """The strategy that `write_strategy` wrote, or a person in the same form.
+
+    Raises:
+        InvalidOption: neither a name nor a table, or an option that is unknown or refused.
+    """
+    strategy: Strategy = _read_named("strategy", given, STRATEGIES)
+    return strategy
+
+
+def write_model(model: Model) -> dict[str, Any] | None:
+    """The model as plain values; None with a prior that is not one of `gpbo.priors`."""
+    try:
+        return {"nu": model.nu, "prior": _write("prior", model.prior)}
+    except _OfTheUsersOwn:
+        return None
+
+
+def read_model(given: object) -> Model:
+    """The model that `write_model` wrote, or a person in the same form.
+
+    Where priors are given one by one, those left out are the default model's.
+
+    Raises:
+        InvalidOption: no table, or an option that is unknown or refused.
+    """
+    model: Model = _made("model", Model, given)
+    return model
+
+
+def _write_named(value: object, kinds: Mapping[str, type]) -> str | dict[str, Any]:
+    for name, kind in kinds.items():
+        if type(value) is kind:
+            options = _write_options(value, kind)
+            return {"name": name, **options} if options else name
+    raise _OfTheUsersOwn
+
+
+def _write_options(value: object, kind: type) -> dict[str, Any]:
+    """What is not the default."""
+    if type(value) is not kind:
+        raise _OfTheUsersOwn
+    given = {name: (getattr(value, name), usual) for name, usual in _defaults(kind).items()}
+    return {name: _write(name, own) for name, (own, usual) in given.items() if own != usual}
+
+
+def _write(name: str, value: Any) -> Any:
+    if name == "search":
+        return _write_options(value, Search)
+    if name == "region":
+        return _write_named(value, _REGIONS)
+    if name == "prior":
+        return value if isinstance(value, str) else _write_options(value, HyperparameterPrior)
+    if name in _HYPERPARAMETERS:
+        return _write_named(value, _PRIORS)
+    if isinstance(value, list | tuple):
+        return [_write(name, each) for each in value]
+    number = value.item() if hasattr(value, "item") else value  # of torch or numpy
+    if not isinstance(number, int | float):
+        raise _OfTheUsersOwn
+    return _INFINITE if number == math.inf else number
+
+
+def _read_named(what: str, given: object, kinds: Mapping[str, type]) -> Any:
+    table = {"name": given} if isinstance(given, str) else given
+    name = table.get("name") if isinstance(table, Mapping) else None
+    if not isinstance(table, Mapping) or not isinstance(name, str) or name not in kinds:
+        raise InvalidOption(
+            f"{what}={given!r}: expected one of {', '.join(map(repr, kinds))}, "
+            "or a table with its name and its options"
+        )
+    options = {option: value for option, value in table.items() if option != "name"}
+    return _made(f"{what} {name!r}", kinds[name], options)
+
+
+def _made(what: str, kind: type, given: object) -> Any:
+    """One of this class, with these options."""
+    if not isinstance(given, Mapping):
+        raise InvalidOption(f"{what}={given!r}: expected a table of its options")
+    allowed = _defaults(kind)
+    for option in given:
+        if option not in allowed:
+            known = f"expected one of {', '.join(allowed)}" if allowed else "it has no options"
+            raise InvalidOption(f"{what}: unknown {option!r}: {known}")
+    missing = [name for name in allowed if name not in given and allowed[name] is MISSING]
+    if missing:
+        raise InvalidOption(f"{what}: missing {', '.join(missing)}")
+    try:
+        return kind(**{option: _read(option, value) for option, value in given.items()})
+    except InvalidOption as error:
+        raise InvalidOption(f"{what}: {error}") from error
+
+
+def _read(name: str, value: Any) -> Any:
+    if name == "search":
+        return _made(name, Search, value)
+    if name == "region":
+        return _read_named(name, value, _REGIONS)
+    if name == "prior":
+        return value if isinstance(value, str) else _read_priors(value)
+    if name in _HYPERPARAMETERS:
+        return _read_named(name, value, _PRIORS)
+    if isinstance(value, list):
+        return tuple(_read(name, each) for each in value)
+    return math.inf if value == _INFINITE else value
+
+
+def _read_priors(given: object) -> HyperparameterPrior:
+    usual = _write("prior", resolve_prior(Model().prior))
+    prior: HyperparameterPrior = _made(
+        "prior", HyperparameterPrior, {**usual, **given} if isinstance(given, Mapping) else given
+    )
+    return prior
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    """The options of a class with their defaults, MISSING for those that must be given."""
+    return {
+        option.name: option.default
+        if option.default_factory is MISSING
+        else option.default_factory()
+        for option in (fields(kind) if is_dataclass(kind) else ())
+    }
