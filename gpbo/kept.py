@@ -96,7 +96,7 @@ class Kept:
         return FitSummary(self.size, at, report)
 
     def to_bytes(self) -> bytes:
-        """Tensors and plain values, as `torch.save` writes them."""
+        """Tensors, of whatever device, and plain values, as `torch.save` writes them."""
         plain = _shallow(self) | {"report": _shallow(self.report), "units": _shallow(self.units)}
         if self.warm is not None:
             plain["warm"] = _shallow(self.warm) | {
@@ -104,15 +104,14 @@ class Kept:
                 "units": _shallow(self.warm.units),
             }
         written = io.BytesIO()
-        torch.save(plain, written)
+        torch.save(_on(plain, torch.device("cpu")), written)
         return written.getvalue()
 
     @classmethod
     def from_bytes(cls, written: bytes, device: torch.device) -> "Kept":
         """What `to_bytes` wrote, now or before there were powers; no code in it is run."""
-        plain: dict[str, Any] = torch.load(
-            io.BytesIO(written), map_location=device, weights_only=True
-        )
+        stored = torch.load(io.BytesIO(written), map_location="cpu", weights_only=True)
+        plain: dict[str, Any] = _on(stored, device)
         plain["report"] = FitReport(**plain["report"])
         plain["units"] = _units(plain)
         if plain["warm"] is not None:
@@ -127,6 +126,13 @@ def _units(plain: dict[str, Any]) -> Units:
     if "units" in plain:
         return Units(**plain.pop("units"))
     return Units.affine(plain.pop("location"), plain.pop("scale"))
+
+
+def _on(value: Any, device: torch.device) -> Any:
+    """Plain values with their tensors on this device."""
+    if isinstance(value, dict):
+        return {name: _on(part, device) for name, part in value.items()}
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _shallow(instance: Any) -> dict[str, Any]:

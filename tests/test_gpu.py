@@ -10,6 +10,8 @@ import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
+from importlib.util import find_spec
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
@@ -29,6 +31,7 @@ from gpbo.fitting import Sampling
 from gpbo.inference import HyperparameterDraws, draw, schedule_for
 from gpbo.lockstep import replicate
 from gpbo.optimizer import Optimizer
+from gpbo.simulation import simulate
 from gpbo.situation import Strategy
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.strategies import ExpectedImprovement, ThompsonSampling
@@ -170,7 +173,7 @@ class OnAnyDevice:
                 "progress": False,
             }
             together = replicate(PROBLEM, runs=2, **options)
-            assert together.device == self.device
+            assert torch.device(together.device).type == self.device
             for run in range(2):
                 alone = replicate(PROBLEM, runs=1, seed=run, **options)
                 difference = abs(together.points[run] - alone.points[0]).max()
@@ -190,6 +193,47 @@ class OnAnyDevice:
             if number == 2:
                 optimizer.fail(waiting, "broke")
         assert optimizer.fit().surrogate.x.device.type == self.device
+
+    def test_many_runs_integrate_their_hyperparameters_out_there(self) -> None:
+        options: dict[str, Any] = {"budget": self.budget, "initial": 5, "device": self.device}
+        runs = replicate(PROBLEM, runs=2, progress=False, **options)
+        assert runs.trials.tolist() == [self.budget] * 2
+        assert set(runs.diagnostics.status[:, 5:].flatten()) <= {"ok", "extended", "unconverged"}
+        assert (runs.diagnostics.leapfrog_steps[:, 5:] > 0).all()
+
+    def test_workers_on_a_simulated_clock_are_served_there(self) -> None:
+        for mode in ("sync", "async"):
+            runs = simulate(
+                PROBLEM,
+                strategy=self.strategies[-1],
+                runs=2,
+                workers=2,
+                mode=mode,
+                budget=self.budget,
+                inference="map",
+                device=self.device,
+                progress=False,
+            )
+            assert runs.points.device.type == self.device
+            assert (runs.evaluations >= self.budget).all()
+
+    @unittest.skipUnless(find_spec("psutil") and find_spec("filelock"), "they drive a storage")
+    def test_a_resumed_optimizer_proposes_there_what_it_would_have_proposed(self) -> None:
+        options: dict[str, Any] = {"initial": 3, "device": self.device}
+        space = Space(Real("x", -5, 10), Real("y", 0, 15))
+        with TemporaryDirectory() as folder:
+            stored: dict[str, Any] = {"storage": f"{folder}/runs.db", "name": "job"}
+            whole = Optimizer(space, self.strategies[0], **options)
+            parts = Optimizer(space, self.strategies[0], **options, **stored)
+            for number in range(5):
+                for optimizer in (whole, parts):
+                    trial = optimizer.ask(refit=number % 2 == 0)
+                    optimizer.tell(trial, trial.params["x"] ** 2 + trial.params["y"])
+                parts.close()
+                parts = Optimizer.resume(**stored, device=self.device)
+                assert parts.device.type == self.device
+            assert [t.params for t in parts.trials] == [t.params for t in whole.trials]
+            parts.close()
 
 
 class OnTheCpu(OnAnyDevice, unittest.TestCase):
@@ -211,13 +255,6 @@ class OnAGpu(OnAnyDevice, unittest.TestCase):
     chains = 12
     draws = 16
     budget = 12
-
-    def test_many_runs_integrate_their_hyperparameters_out_there(self) -> None:
-        options: dict[str, Any] = {"budget": self.budget, "initial": 5, "device": self.device}
-        runs = replicate(PROBLEM, runs=2, progress=False, **options)
-        assert runs.trials.tolist() == [self.budget] * 2
-        assert set(runs.diagnostics.status[:, 5:].flatten()) <= {"ok", "extended", "unconverged"}
-        assert (runs.diagnostics.leapfrog_steps[:, 5:] > 0).all()
 
     def test_replayed_ticks_are_the_ticks_and_never_wait_for_the_device(self) -> None:
         """Every replay with what is copied for it, where torch makes any wait an error."""

@@ -1,0 +1,189 @@
+"""What must hold on a GPU, on a stand-in for one: a device beside the CPU, on any machine.
+
+Its tensors are views of tensors on the CPU, where every operation is done. But they meet no others:
+an operation on tensors of both devices is an error, as it is with a GPU, where torch allows numbers
+(tensors without an axis) and indices only. So a tensor that is made in the wrong place is found
+without a GPU. What this cannot tell is whether a kernel gives the same result there, and what it
+costs.
+
+For `unittest`, in a process of its own (`tests/test_second_device.py`): a process keeps the device.
+"""
+
+import contextlib
+import unittest
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils import backend_registration
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from gpbo import lockstep, optimizer, simulation
+from gpbo.backend import resolve_device
+from gpbo.candidates import Search
+from gpbo.mcmc import sampling
+from gpbo.strategies import ExpectedImprovement, ThompsonSampling
+from tests.test_gpu import QUICK, OnAnyDevice
+
+NAME = "elsewhere"
+backend_registration._setup_privateuseone_for_python_backend(NAME)
+ELSEWHERE = torch.device(NAME, 0)
+
+
+class AnyGenerator(torch.Generator):
+    """Of random numbers for any device, from the CPU."""
+
+    def __new__(cls, device: Any = "cpu") -> "AnyGenerator":
+        return super().__new__(cls, "cpu")  # type: ignore[call-arg]
+
+
+class Elsewhere(Tensor):
+    """A tensor on the second device, with its numbers in ``near``, on the CPU."""
+
+    near: Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @staticmethod
+    def __new__(cls, near: Tensor) -> "Elsewhere":
+        shape = torch.empty_strided(near.size(), near.stride(), dtype=near.dtype, device="meta")
+        made: Elsewhere = Tensor._make_subclass(
+            cls,
+            shape,
+            near.requires_grad,
+            dispatch_device=True,
+            device_for_backend_keys=ELSEWHERE,
+        )
+        made.near = near
+        return made
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return ELSEWHERE
+
+    def tolist(self) -> Any:
+        return self.near.tolist()
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        return done(function, args, kwargs or {})
+
+
+class BothDevices(TorchDispatchMode):
+    """Operations are done on the device that they name, or that their tensors are on."""
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        return done(function, args, kwargs or {})
+
+
+def done(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The result of an operation, on the device where it belongs.
+
+    Raises:
+        RuntimeError: it would need tensors of both devices.
+    """
+    if function is torch.ops.prim.device.default:
+        return ELSEWHERE
+    name = function.overloadpacket.__name__
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    elsewhere = any(isinstance(tensor, Elsewhere) for tensor in tensors)
+    if elsewhere and name not in ("copy_", "_to_copy"):
+        meeting = tree_leaves((args[:1], args[2:])) if name.startswith("index") else tensors
+        for tensor in meeting:
+            if isinstance(tensor, Tensor) and not isinstance(tensor, Elsewhere) and tensor.ndim:
+                shapes = [(type(one).__name__, tuple(one.shape)) for one in tensors]
+                raise RuntimeError(f"{name}: tensors of two devices: {shapes}")
+    named = kwargs.get("device")
+    if named is not None:
+        elsewhere = torch.device(named).type == NAME
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+    given, options = tree_map(_near, (tuple(args), dict(kwargs)))
+    result = function(*given, **options)
+    if name.endswith("_") and not name.endswith("__"):  # in place
+        return args[0]
+    return tree_map(_far, result) if elsewhere else result
+
+
+def _near(value: Any) -> Any:
+    return value.near if isinstance(value, Elsewhere) else value
+
+
+def _far(value: Any) -> Any:
+    return Elsewhere(value) if isinstance(value, Tensor) else value
+
+
+@contextmanager
+def a_second_device() -> Iterator[None]:
+    """What asks torch for a device finds this one too.
+
+    Its random numbers are those of the CPU. A tensor of a class of ours cannot be made in
+    inference mode, so there is none; and there are no graphs to capture.
+    """
+
+    def resolved(device: Any = "auto", **sizes: int) -> torch.device:
+        return ELSEWHERE if device == NAME else resolve_device(device, **sizes)
+
+    def inference_mode(mode: bool = True) -> contextlib.AbstractContextManager[Any]:
+        return torch.no_grad() if mode else contextlib.nullcontext()
+
+    def properties(device: Any) -> SimpleNamespace:
+        return SimpleNamespace(total_memory=2**32)
+
+    stand_ins: list[tuple[Any, str, Any]] = [
+        (torch, "Generator", AnyGenerator),
+        (torch, "inference_mode", inference_mode),
+        (torch.cuda, "get_device_properties", properties),
+        *((module, "resolve_device", resolved) for module in (lockstep, optimizer, simulation)),
+    ]
+    with contextlib.ExitStack() as stack:
+        for place, name, stand_in in stand_ins:
+            stack.enter_context(mock.patch.object(place, name, stand_in))
+        stack.enter_context(mock.patch.dict(sampling._TICKS_PER_LOOK, {NAME: 16}))
+        # With this, ``torch.tensor(..., device=...)`` is an operation like others.
+        stack.callback(torch._C._set_only_lift_cpu_tensors, torch._C._only_lift_cpu_tensors())
+        torch._C._set_only_lift_cpu_tensors(True)
+        stack.enter_context(BothDevices())
+        yield
+
+
+class OnASecondDevice(OnAnyDevice, unittest.TestCase):
+    """The tests of a GPU, and that the stand-in is strict."""
+
+    device = NAME
+    strategies = (ExpectedImprovement(QUICK), ThompsonSampling(Search(64, 8, 2, 8, 8), features=64))
+    chains = 3
+    draws = 4
+    budget = 6
+
+    def setUp(self) -> None:
+        self.enterContext(a_second_device())
+
+    def test_tensors_of_two_devices_do_not_meet(self) -> None:
+        there, here = torch.ones(3, 5, device=NAME), torch.ones(3, 5)
+        meetings: list[Callable[[], object]] = [
+            lambda: there + here,
+            lambda: torch.cat([there, here]),
+            lambda: there @ here.mT,
+            lambda: torch.where(here > 0, there, there),
+            lambda: there.index_select(0, torch.tensor([1])),
+            lambda: there.index_put((torch.tensor([1]),), here[:1]),
+        ]
+        for meeting in meetings:
+            with pytest.raises(RuntimeError, match="tensors of two devices"):
+                meeting()
+        assert (there + torch.tensor(2.0)).device == there[torch.tensor([0, 2])].device == ELSEWHERE
+        torch.testing.assert_close((there + here.to(NAME)).cpu(), 2 * here)
+        assert torch.tensor([1.0, 2.0], device=NAME).device == ELSEWHERE
+
+
+if __name__ == "__main__":
+    unittest.main()
