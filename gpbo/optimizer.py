@@ -1,10 +1,8 @@
 """Ask and tell: the memory of one optimization, with no loop and no waiting in it."""
 
 import math
-import numbers
 import time
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, wraps
@@ -21,7 +19,8 @@ from gpbo.backend import DTYPE, resolve_device
 from gpbo.checks import as_number, truth_value, whole_number
 from gpbo.data import Observations, observations
 from gpbo.design import default_initial
-from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted, UnknownTrial
+from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
+from gpbo.history import History
 from gpbo.kept import Kept
 from gpbo.options import read_model, read_strategy, write_model, write_strategy
 from gpbo.plans import Chosen, FitPlan, Fitted
@@ -117,11 +116,7 @@ class Optimizer:
         self.device = resolve_device(device)
         self._sign = 1.0 if direction == "minimize" else -1.0
         self._lock = RLock()  # of what changes; who reads copies in one step, and does not wait
-        self._trials: dict[int, Trial] = {}
-        self._points: dict[int, Tensor] = {}  # in the unit cube, on the device
-        self._finished: list[int] = []  # in the order in which they ended
-        self._taken: set[Hashable] = set()
-        self._queue: deque[dict[str, Any]] = deque()
+        self._history = History(space, self.device)
         self._fitted: Fitted | None = None
         if (storage is None) != (name is None):
             raise InvalidOption(f"storage={storage!r}, name={name!r}: expected both or none")
@@ -195,32 +190,32 @@ class Optimizer:
     @property
     def trials(self) -> list[Trial]:
         """Every trial there is, by id."""
-        return _copies(list(self._trials.values()))
+        return _copies(self._history.trials)
 
     @property
     def pending(self) -> list[Trial]:
         """The trials without a result, by id."""
-        return _copies(self._pending())
+        return _copies(self._history.pending)
 
     @property
     def finished(self) -> list[Trial]:
         """The trials that were completed or failed, in the order in which they ended."""
-        return _copies(self._ended())
+        return _copies(self._history.ended)
 
     @property
     def queue(self) -> list[dict[str, Any]]:
         """The configurations that are to be asked next."""
-        return list(self._queue)
+        return list(self._history.queue)
 
     @property
     def completed(self) -> list[Trial]:
         """The trials that have a value, in the order in which the values came."""
-        return _copies(self._completed())
+        return _copies(self._history.completed)
 
     @property
     def best(self) -> Trial | None:
         """The completed trial with the best value, the earliest of several; None before any."""
-        best = best_of(self._completed(), self.direction)
+        best = best_of(self._history.completed, self.direction)
         return None if best is None else replace(best)
 
     @property
@@ -279,18 +274,19 @@ class Optimizer:
             used[:] = [fitted()]
             return used[0].fit
 
-        failed = [trial for trial in self._ended() if trial.value is None]
+        history = self._history
+        failed = history.points(history.failed).unsqueeze(0)
         situation = Situation(
             space=self.space,
             data=self.observations(),
-            failed=self._rows(failed).unsqueeze(0),
-            failed_mask=torch.ones(1, len(failed), dtype=torch.bool, device=self.device),
-            taken=(frozenset(self._taken),),
+            failed=failed,
+            failed_mask=torch.ones(failed.shape[:2], dtype=torch.bool, device=self.device),
+            taken=(frozenset(history.taken),),
             seeds=(self.seed,),
-            index=len(self._trials),
+            index=len(history),
             fit=fit,
         )
-        queued = list(self._queue)[:count]
+        queued = history.queue[:count]
         design = self._design_left(len(queued), count - len(queued))
         index = situation.index
 
@@ -307,25 +303,26 @@ class Optimizer:
         Raises:
             InvalidOption: trials were asked or added since it was planned.
         """
-        if chosen.index != len(self._trials):
+        history = self._history
+        if chosen.index != len(history):
             raise InvalidOption(
-                f"chosen.index={chosen.index}: expected {len(self._trials)}, "
+                f"chosen.index={chosen.index}: expected {len(history)}, "
                 "no trial asked or added since the plan"
             )
         asked = [
             Trial(chosen.index + i, params, origin=origin, asked_at=time.time())
             for i, (params, origin) in enumerate(chosen.configurations)
         ]
-        queue = list(self._queue)[sum(trial.origin == "enqueued" for trial in asked) :]
+        queue = history.queue[sum(trial.origin == "enqueued" for trial in asked) :]
         newer = chosen.fitted if self._is_newer(chosen.fitted) else None
         if self._journal is not None:
             self._journal.write(
-                trials=asked, queue=queue if self._queue else None, **_written(newer)
+                trials=asked, queue=queue if history.queue else None, **_written(newer)
             )
         # Nothing was changed up to here: an ask that fails or is interrupted leaves no trial.
         for trial in asked:
-            self._remember(trial)
-        self._queue = deque(queue)
+            history.remember(trial)
+        history.queue = queue
         self._fitted = self._fitted if newer is None else newer
         return asked
 
@@ -336,7 +333,7 @@ class Optimizer:
         The function raises:
             InvalidData: there is no result yet.
         """
-        size, last = len(self._completed()), self._fitted
+        size, last = len(self._history.completed), self._fitted
         if last is not None and last.kept.size == size:
             return lambda: last
         warm = None if last is None else last.kept.warm
@@ -369,7 +366,7 @@ class Optimizer:
             UnknownTrial: no trial of this optimizer.
             TrialAlreadyFinished: it has another result already.
         """
-        known = self._find(trial)
+        known = self._history.find(trial)
         return self._end(known, *_judged(as_number(f"trial {known.id}: value", value)))
 
     @_one_at_a_time
@@ -380,7 +377,7 @@ class Optimizer:
             UnknownTrial: no trial of this optimizer.
             TrialAlreadyFinished: it has a result, or failed for another reason.
         """
-        return self._end(self._find(trial), None, str(reason) or "failed")
+        return self._end(self._history.find(trial), None, str(reason) or "failed")
 
     def add(self, params: Mapping[str, Any], value: object) -> Trial:
         """Record a result that was not asked for; its configuration may be known already.
@@ -414,41 +411,31 @@ class Optimizer:
         """
         now = time.time()
         added = []
-        for number, result in enumerate(results, start=len(self._trials)):
+        for number, result in enumerate(results, start=len(self._history)):
             if not isinstance(result, list | tuple) or len(result) != 2:
                 raise InvalidResult(f"results: {result!r}: expected a configuration and its value")
             params, value = result
             valid = self.space.validate(params)
             trial = Trial(number, valid, origin="added", asked_at=now)
             added.append(_ended(trial, *_judged(as_number("value", value)), now))
-        queued = [*self._queue, *map(self.space.validate, queue)]
+        queued = [*self._history.queue, *map(self.space.validate, queue)]
         if self._journal is not None:
             self._journal.write(trials=added, queue=queued)
         for trial in added:
-            self._remember(trial)
-        self._queue = deque(queued)
+            self._history.remember(trial)
+        self._history.queue = queued
         return added
 
     def observations(self) -> Observations:
         """The results and the pending points as the engine sees them: one run, minimised."""
-        return self._observations(self._completed())
-
-    def _pending(self) -> list[Trial]:
-        trials = list(self._trials.values())
-        return [trial for trial in trials if trial.status is TrialStatus.PENDING]
-
-    def _ended(self) -> list[Trial]:
-        return [self._trials[number] for number in self._finished]
-
-    def _completed(self) -> list[Trial]:
-        return [trial for trial in self._ended() if trial.value is not None]
+        return self._observations(self._history.completed)
 
     def _observations(self, completed: Sequence[Trial]) -> Observations:
         values = [self._sign * trial.value for trial in completed if trial.value is not None]
         return observations(
-            [self._rows(completed)],
+            [self._history.points(completed)],
             [torch.tensor(values, dtype=DTYPE, device=self.device)],
-            [self._rows(self._pending())],
+            [self._history.points(self._history.pending)],
         )
 
     def fit(self, *, refit: bool = True) -> fitting.Fit:
@@ -474,7 +461,7 @@ class Optimizer:
         """The last fit with its draws, or some of them, as they are, on all results so far."""
         last, data, nu = self._fitted, self.observations(), self.model.nu
         assert last is not None
-        kept = last.kept.thinned(thin, len(self._trials))
+        kept = last.kept.thinned(thin, len(self._history))
         return lambda: Fitted(kept.condition(data, nu), last.kept)
 
     def _choose(
@@ -483,7 +470,7 @@ class Optimizer:
         """What to ask next, and where it comes from."""
         chosen = [(params, "enqueued") for params in queued]
         for params in queued:
-            situation = situation.after(self._encode(params))
+            situation = situation.after(self._history.encode(params))
         model = "model:" if self.strategy.uses_model else ""
         for strategy, origin, wanted in (
             (SobolSearch(), "design", design),
@@ -508,10 +495,10 @@ class Optimizer:
         """
         if not self.strategy.uses_model:
             return 0
-        results = len(self._completed())
+        results = len(self._history.completed)
         if results == 0:
             return wanted
-        informative = results + len(self._pending()) + queued
+        informative = results + len(self._history.pending) + queued
         return min(wanted, max(0, self.initial - informative))
 
     def _end(self, known: Trial, value: float | None, reason: str | None) -> Trial:
@@ -521,16 +508,8 @@ class Optimizer:
         trial = _ended(known, value, reason, time.time())
         if self._journal is not None:
             self._journal.write(trials=[trial])
-        self._remember(trial)
+        self._history.remember(trial)
         return trial
-
-    def _remember(self, trial: Trial) -> None:
-        if trial.id not in self._trials:
-            self._points[trial.id] = self._encode(trial.params)[0]
-            self._taken.add(self.space.key(trial.params))
-        self._trials[trial.id] = replace(trial)
-        if trial.status is not TrialStatus.PENDING:
-            self._finished.append(trial.id)
 
     def _spec(self) -> dict[str, Any]:
         """How this optimizer was made, as plain values; None for what cannot be written down."""
@@ -594,38 +573,11 @@ class Optimizer:
                 )
 
     def _restore(self, record: "Record") -> None:
-        for trial in record.trials:
-            self._remember(trial)
-        self._finished = list(record.finished)
-        self._queue = deque(map(self.space.validate, record.queue))
+        self._history.restore(record.trials, record.finished, record.queue)
         if record.engine is not None:
             kept = Kept.from_bytes(record.engine, self.device)
-            data = self._observations(self._completed()[: kept.size])
+            data = self._observations(self._history.completed[: kept.size])
             self._fitted = Fitted(kept.condition(data, self.model.nu), kept)
-
-    def _find(self, trial: object) -> Trial:
-        number = trial.id if isinstance(trial, Trial) else trial
-        known = None
-        if isinstance(number, numbers.Integral) and not isinstance(number, bool):
-            known = self._trials.get(int(number))
-        if known is None:
-            raise UnknownTrial(
-                f"trial={trial!r}: expected a trial of this optimizer, or its id "
-                f"(it has {len(self._trials)} trials)"
-            )
-        if isinstance(trial, Trial) and trial.params != known.params:
-            raise UnknownTrial(
-                f"trial={trial!r}: trial {known.id} of this optimizer has params={known.params!r}"
-            )
-        return known
-
-    def _encode(self, params: Mapping[str, Any]) -> Float[Tensor, "1 d"]:
-        return self.space.encode([params]).to(self.device)
-
-    def _rows(self, trials: Sequence[Trial]) -> Float[Tensor, "n d"]:
-        if not trials:
-            return torch.zeros(0, self.space.dim, dtype=DTYPE, device=self.device)
-        return torch.stack([self._points[trial.id] for trial in trials])
 
 
 @contextmanager

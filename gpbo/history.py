@@ -1,0 +1,112 @@
+"""The trials of one optimization: what was asked, told and failed, in which order."""
+
+import numbers
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gpbo.backend import DTYPE
+from gpbo.errors import UnknownTrial
+from gpbo.space import Space
+from gpbo.trial import Trial, TrialStatus
+
+
+class History:
+    """Every trial there is, with its point, and the configurations that are to be asked next.
+
+    What it gives is its own, not copies. One thread changes it at a time; others may read
+    meanwhile, each list in one step.
+
+    Attributes:
+        queue: The configurations that are to be asked next, the first one first.
+        taken: The `Space.key` of every configuration that was ever asked or added.
+    """
+
+    def __init__(self, space: Space, device: torch.device) -> None:
+        self._space, self._device = space, device
+        self.queue: list[dict[str, Any]] = []
+        self.taken: set[Hashable] = set()
+        self._trials: dict[int, Trial] = {}
+        self._points: dict[int, Tensor] = {}  # in the unit cube, on the device
+        self._ended: list[int] = []  # in the order in which they ended
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All of them, by id."""
+        return list(self._trials.values())
+
+    @property
+    def pending(self) -> list[Trial]:
+        """Those without a result, by id."""
+        return [trial for trial in self.trials if trial.status is TrialStatus.PENDING]
+
+    @property
+    def ended(self) -> list[Trial]:
+        """Those that were completed or failed, in the order in which they ended."""
+        return [self._trials[number] for number in self._ended]
+
+    @property
+    def completed(self) -> list[Trial]:
+        """Those that have a value, in the order in which the values came."""
+        return [trial for trial in self.ended if trial.value is not None]
+
+    @property
+    def failed(self) -> list[Trial]:
+        """Those that ended without a value, in that order."""
+        return [trial for trial in self.ended if trial.value is None]
+
+    def remember(self, trial: Trial) -> None:
+        """A new trial, or what has become of one."""
+        if trial.id not in self._trials:
+            self._points[trial.id] = self.encode(trial.params)[0]
+            self.taken.add(self._space.key(trial.params))
+        self._trials[trial.id] = replace(trial)
+        if trial.status is not TrialStatus.PENDING:
+            self._ended.append(trial.id)
+
+    def restore(
+        self, trials: Iterable[Trial], ended: Iterable[int], queue: Iterable[Mapping[str, Any]]
+    ) -> None:
+        """Begin with these trials, the order in which they ended, and this queue."""
+        for trial in trials:
+            self.remember(trial)
+        self._ended = list(ended)
+        self.queue = list(map(self._space.validate, queue))
+
+    def find(self, trial: object) -> Trial:
+        """The trial that this is, or has as its id.
+
+        Raises:
+            UnknownTrial: there is none, or it has another configuration.
+        """
+        number = trial.id if isinstance(trial, Trial) else trial
+        known = None
+        if isinstance(number, numbers.Integral) and not isinstance(number, bool):
+            known = self._trials.get(int(number))
+        if known is None:
+            raise UnknownTrial(
+                f"trial={trial!r}: expected a trial of this optimizer, or its id "
+                f"(it has {len(self)} trials)"
+            )
+        if isinstance(trial, Trial) and trial.params != known.params:
+            raise UnknownTrial(
+                f"trial={trial!r}: trial {known.id} of this optimizer has params={known.params!r}"
+            )
+        return known
+
+    def encode(self, params: Mapping[str, Any]) -> Float[Tensor, "1 d"]:
+        """The point of a configuration, on the device."""
+        return self._space.encode([params]).to(self._device)
+
+    def points(self, trials: Sequence[Trial]) -> Float[Tensor, "n d"]:
+        """Where these trials are."""
+        if not trials:
+            return torch.zeros(0, self._space.dim, dtype=DTYPE, device=self._device)
+        return torch.stack([self._points[trial.id] for trial in trials])
