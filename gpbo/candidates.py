@@ -84,7 +84,7 @@ class Search:
 
     def __post_init__(self) -> None:
         for name in ("raw", "perturbed", "restarts", "iterations", "scouts"):
-            whole_number(name, getattr(self, name), least=0)
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least=0))
         if not 1 <= self.restarts <= self.raw:
             raise InvalidOption(
                 f"restarts={self.restarts!r}: expected 1 to raw={self.raw!r} starting points"

@@ -3,7 +3,9 @@
 import math
 import numbers
 import os
+import reprlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,20 +76,34 @@ def as_number(name: str, value: object) -> float:
     Raises:
         InvalidResult: not one real number (a bool, a string, None, several numbers, ...).
     """
-    shape = getattr(value, "shape", None)
-    number = value
-    if shape is not None and not isinstance(value, np.generic):
-        if math.prod(shape) != 1 or np.ma.is_masked(value):
-            raise InvalidResult(f"{name} has shape {tuple(shape)}: expected one real number")
-        number = value.item()  # type: ignore[attr-defined]  # arrays and tensors have it
+    number = _single(name, value)
     if isinstance(number, bool | np.bool_) or not isinstance(number, numbers.Real):
         raise InvalidResult(
-            f"{name}={value!r} has type {type(value).__name__}: expected one real number"
+            # In short; and of an object that cannot tell what it is, what Python calls it.
+            f"{name}={reprlib.repr(value)} has type {type(value).__name__}: "
+            "expected one real number"
         )
     try:
         return float(number)
     except OverflowError as error:
         raise InvalidResult(f"{name} is too large for a double: expected a real number") from error
+
+
+def _single(name: str, value: Any) -> object:
+    """The element of an array or a tensor that has one; all else as it is."""
+    if isinstance(value, np.generic) or not (hasattr(value, "shape") and hasattr(value, "item")):
+        return value
+    try:
+        if math.prod(value.shape) != 1 or np.ma.is_masked(value):
+            raise InvalidResult(f"{name} has shape {tuple(value.shape)}: expected one real number")
+        return value.item()
+    except (TypeError, RuntimeError):  # neither: a class of the user's, or of several numbers
+        return value
+
+
+def legible(text: str) -> str:
+    """The text as any file can hold it: parts of characters, as in names of files, are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def check_tensor(name: str, value: object) -> None:

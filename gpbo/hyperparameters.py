@@ -68,6 +68,7 @@ class HyperparameterPrior:
         number = finite(self.noise_floor)
         if number is None or number <= 0:
             raise InvalidOption(f"noise_floor={self.noise_floor!r}: expected a positive number")
+        object.__setattr__(self, "noise_floor", number)
         for name in _POSITIVE:
             object.__setattr__(self, name, _resolved(name, getattr(self, name)))
 

@@ -210,7 +210,7 @@ class _Loop:
         except KeyboardInterrupt:
             self._ended = "interrupted"
             for future, trial in self._futures.items():
-                if future.done() and not future.cancelled():
+                if _has_ended(future):
                     self._end(self._tell(trial, future), show)
             for trial in self._optimizer.pending:
                 self._end(self._optimizer.fail(trial, "interrupted"), show)
@@ -322,6 +322,13 @@ class _Threads(ThreadPoolExecutor):
         self.shutdown(wait=False, cancel_futures=True)
 
 
+def _has_ended(future: Future[_T]) -> bool:
+    """Whether a trial has a result or failed, and was not itself what was interrupted."""
+    if not future.done() or future.cancelled():
+        return False
+    return not isinstance(future.exception(), KeyboardInterrupt)
+
+
 def _executor(workers: int) -> Executor:
     return _InThisThread() if workers == 1 else _Threads(workers, "gpbo-worker")
 
@@ -338,7 +345,7 @@ def _evaluate(objective: Objective, params: Mapping[str, Any]) -> tuple[object, 
     """The objective's value, or why it has none: the error, and the innermost frames."""
     try:
         return objective(dict(params)), None
-    except Exception as error:  # noqa: BLE001  whatever it raises, it is the trial that failed
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it raises, the trial failed
         told = traceback.TracebackException.from_exception(error, limit=-_FRAMES)
         summary = "".join(told.format_exception_only()).strip()
         return None, f"{summary}\n{''.join(told.stack.format())}".rstrip()

@@ -90,7 +90,8 @@ class GridSearch:
     uses_model: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        whole_number("points_per_real", self.points_per_real, least=2)
+        points = whole_number("points_per_real", self.points_per_real, least=2)
+        object.__setattr__(self, "points_per_real", points)
         truth_value("shuffle", self.shuffle)
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:

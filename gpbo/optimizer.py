@@ -16,10 +16,10 @@ from torch import Tensor
 
 from gpbo import fitting
 from gpbo.backend import DTYPE, resolve_device
-from gpbo.checks import as_number, truth_value, whole_number
+from gpbo.checks import as_number, legible, truth_value, whole_number
 from gpbo.data import Observations, observations
 from gpbo.design import default_initial
-from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
+from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted, StorageError
 from gpbo.history import History
 from gpbo.kept import Kept
 from gpbo.options import read_model, read_strategy, write_model, write_strategy
@@ -139,8 +139,9 @@ class Optimizer:
 
         Args:
             strategy: By default the stored one; one of your own is not stored and must be given
-                again. Another strategy goes on with the same trials.
-            model: Likewise; one is your own that has a prior not of `gpbo.priors`.
+                again. Another strategy goes on with the same trials, and is the stored one then.
+            model: Likewise; one is your own that has a prior not of `gpbo.priors`. With another
+                model what was kept of the last fit is forgotten.
 
         Raises:
             UnknownJob: the storage has none of this name.
@@ -150,8 +151,9 @@ class Optimizer:
         from gpbo.storage import resolve_storage
 
         with _driven(resolve_storage(storage), name) as journal:
-            optimizer = cls.of_record(journal.read(), strategy, model, device)
-        optimizer._journal = journal
+            record = journal.read()
+            optimizer = cls.of_record(record, strategy, model, device)
+            optimizer._go_on(journal, record)
         return optimizer
 
     @classmethod
@@ -377,7 +379,7 @@ class Optimizer:
             UnknownTrial: no trial of this optimizer.
             TrialAlreadyFinished: it has a result, or failed for another reason.
         """
-        return self._end(self._history.find(trial), None, str(reason) or "failed")
+        return self._end(self._history.find(trial), None, legible(str(reason)) or "failed")
 
     def add(self, params: Mapping[str, Any], value: object) -> Trial:
         """Record a result that was not asked for; its configuration may be known already.
@@ -535,8 +537,8 @@ class Optimizer:
         for option, value in given.items():
             if value is None and spec[option] is None:
                 raise InvalidOption(
-                    f"{option}=None: expected the {option} of this job, which is one of your own "
-                    "and not stored"
+                    f"{option}=None: expected the {option} of this job, which is not stored: one "
+                    "of your own, or one with options that an older gpbo did not write down"
                 )
         return cls(
             read_space(spec["space"]),
@@ -554,13 +556,23 @@ class Optimizer:
         from gpbo.storage import resolve_storage
 
         store = resolve_storage(storage)
-        if not (exist_ok and name in store.names()):
+        try:
             self._journal = store.create(name, self._spec())
-            return
-        with _driven(store, name) as journal:
-            record = journal.read()
-            self._check_same(record.spec, name)
-            self._restore(record)
+        except StorageError:
+            if not exist_ok or name not in store.names():
+                raise
+            with _driven(store, name) as journal:
+                record = journal.read()
+                self._check_same(record.spec, name)
+                self._restore(record)
+                self._go_on(journal, record)
+
+    def _go_on(self, journal: "Journal", record: "Record") -> None:
+        """Drive the stored job, with the strategy and the model that there are from now on."""
+        spec = self._spec()
+        if spec != record.spec:
+            another = spec["model"] != record.spec["model"]
+            journal.write(spec=spec, engine=b"" if another else None)
         self._journal = journal
 
     def _check_same(self, stored: Mapping[str, Any], name: str) -> None:
@@ -574,7 +586,7 @@ class Optimizer:
 
     def _restore(self, record: "Record") -> None:
         self._history.restore(record.trials, record.finished, record.queue)
-        if record.engine is not None:
+        if record.engine is not None and self._spec()["model"] == record.spec["model"]:
             kept = Kept.from_bytes(record.engine, self.device)
             data = self._observations(self._history.completed[: kept.size])
             self._fitted = Fitted(kept.condition(data, self.model.nu), kept)

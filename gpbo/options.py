@@ -1,7 +1,8 @@
 """Strategies and models with their options, as plain values that a file or a database can hold.
 
 A strategy is its name, or a table of the ``name`` and the options that are not its defaults; so
-are a region and a prior. A search is a table without a name.
+are a region and a prior. A search is a table without a name; what it leaves out is `Search`'s
+default, whatever a strategy without a search does.
 """
 
 import math
@@ -64,7 +65,7 @@ def read_strategy(given: object) -> Strategy:
 def write_model(model: Model) -> dict[str, Any] | None:
     """The model as plain values; None with a prior that is not one of `gpbo.priors`."""
     try:
-        return {"nu": model.nu, "prior": _write("prior", model.prior)}
+        return {"nu": _write("nu", model.nu), "prior": _write("prior", model.prior)}
     except _OfTheUsersOwn:
         return None
 

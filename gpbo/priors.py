@@ -329,9 +329,15 @@ def _positive(value: object) -> bool:
 
 
 def _check(prior: Prior, **valid: bool) -> None:
+    """Make the options of a prior floats, whatever kind of number they were given as.
+
+    Raises:
+        InvalidOption: one is not valid.
+    """
     for name, is_valid in valid.items():
         if not is_valid:
             raise InvalidOption(
                 f"{type(prior).__name__}: {name}={getattr(prior, name)!r} is out of range "
                 "(scales, shapes and rates are positive, bounds increase, all are finite)"
             )
+        object.__setattr__(prior, name, _number(getattr(prior, name)))

@@ -119,6 +119,7 @@ class Journal(Protocol):
         fits: Iterable[FitSummary] = (),
         queue: Sequence[Mapping[str, Any]] | None = None,
         engine: bytes | None = None,
+        spec: Mapping[str, Any] | None = None,
         ended: str | None = None,
     ) -> None:
         """Record all of this or, if the process dies, nothing of it.
@@ -128,7 +129,8 @@ class Journal(Protocol):
 
         Args:
             queue: All that is enqueued now; None leaves it as it is.
-            engine: Likewise.
+            engine: Likewise; no bytes take it back.
+            spec: Likewise.
             ended: Likewise; an empty string takes an end back. An end is what a request to stop
                 wanted, which is forgotten then.
         """

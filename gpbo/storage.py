@@ -87,7 +87,7 @@ class SqliteStorage:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # whatever the folder will be by then
         if str(path) == ":memory:":
             raise StorageError(f"storage={path!r}: expected the path of a file, which outlives us")
         if not self.path.parent.is_dir():
@@ -206,7 +206,8 @@ class SqliteStorage:
             return True
 
     def _lock(self, name: str) -> FileLock:
-        return FileLock(f"{self.path}-{name}.lock")
+        # Any thread may drive the job that another one opened.
+        return FileLock(f"{self.path}-{name}.lock", thread_local=False)
 
     def _check_known(self, name: str) -> None:
         with closing(self._to_read()) as connection:
@@ -353,6 +354,7 @@ class SqliteJournal:
         fits: Iterable[FitSummary] = (),
         queue: Sequence[Mapping[str, Any]] | None = None,
         engine: bytes | None = None,
+        spec: Mapping[str, Any] | None = None,
         ended: str | None = None,
     ) -> None:
         """Record all of this or, if the process dies, nothing of it: see `Journal`."""
@@ -377,7 +379,9 @@ class SqliteJournal:
                     [(self._job, place, json.dumps(params)) for place, params in enumerate(queue)],
                 )
             if engine is not None:
-                run.execute("UPDATE job SET engine = ? WHERE id = ?", (engine, self._job))
+                run.execute("UPDATE job SET engine = ? WHERE id = ?", (engine or None, self._job))
+            if spec is not None:
+                run.execute("UPDATE job SET spec = ? WHERE id = ?", (json.dumps(spec), self._job))
             if ended is not None:
                 run.execute("UPDATE job SET ended = ? WHERE id = ?", (ended or None, self._job))
             if ended:  # as whoever asked for it wanted
@@ -441,13 +445,21 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[sqlite3.Connection]:
-    connection.execute(f"BEGIN {kind}")
+    """All of what is inside, or nothing of it.
+
+    Raises:
+        StorageError: the disk is full, or another process holds the database for too long.
+    """
     try:
+        connection.execute(f"BEGIN {kind}")
         yield connection
-    except BaseException:
-        connection.execute("ROLLBACK")
+        connection.execute("COMMIT")
+    except BaseException as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError):
+            raise StorageError(f"storage: {error}; nothing was written") from error
         raise
-    connection.execute("COMMIT")
 
 
 def _trial_row(trial: Trial) -> dict[str, Any]:

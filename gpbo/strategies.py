@@ -66,7 +66,7 @@ class _Improvement:
     _acquisition: ClassVar[type[LogExpectedImprovement] | type[LogProbabilityOfImprovement]]
 
     def __post_init__(self) -> None:
-        real_number("margin", self.margin, least=0.0)
+        object.__setattr__(self, "margin", real_number("margin", self.margin, least=0.0))
         _check_search(self.search)
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
@@ -172,7 +172,8 @@ class ThompsonSampling:
         if self.search is not None:
             _check_search(self.search)
         truth_value("hallucinate", self.hallucinate)
-        if whole_number("features", self.features, least=2) % 2:
+        object.__setattr__(self, "features", whole_number("features", self.features, least=2))
+        if self.features % 2:
             raise InvalidOption(f"features={self.features!r}: expected an even number")
         region = self.region
         if region is not None and (not isinstance(region, Region) or isinstance(region, type)):

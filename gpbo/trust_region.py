@@ -140,11 +140,11 @@ class NestedBoxes:
         given = self.lengths
         if not isinstance(given, list | tuple) or not given:
             raise InvalidOption(f"lengths={given!r}: expected one or more, in a tuple")
-        for length in given:
-            positive_number("lengths", length)
-        if list(given) != sorted(given, reverse=True):
+        lengths = tuple(positive_number("lengths", length) for length in given)
+        if list(lengths) != sorted(lengths, reverse=True):
             raise InvalidOption(f"lengths={given!r}: expected the longest first")
-        whole_number("others", self.others, least=0)
+        object.__setattr__(self, "lengths", lengths)
+        object.__setattr__(self, "others", whole_number("others", self.others, least=0))
 
     def boxes(
         self,
@@ -241,9 +241,9 @@ class TrustRegion:
         for name in ("batch", "successes", "failures"):
             value = getattr(self, name)
             if name != "failures" or value is not None:
-                whole_number(name, value, least=1)
+                object.__setattr__(self, name, whole_number(name, value, least=1))
         for name in ("length", "shortest", "longest"):
-            positive_number(name, getattr(self, name))
+            object.__setattr__(self, name, positive_number(name, getattr(self, name)))
         if not self.shortest <= self.length <= self.longest:
             raise InvalidOption(
                 f"length={self.length!r}: expected from shortest={self.shortest!r} "

@@ -1,6 +1,5 @@
 """A tuning job: an optimizer proposes, workers run the trials, a storage remembers."""
 
-import json
 import logging
 import math
 import shutil
@@ -25,7 +24,7 @@ from typing import Any, Literal, get_args
 
 from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, tell
-from gpbo.checks import as_number, positive_number, whole_number
+from gpbo.checks import as_number, legible, positive_number, whole_number
 from gpbo.completion import Completion, MedianRule
 from gpbo.engine import LOST, Engine
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
@@ -37,7 +36,17 @@ from gpbo.plans import Chosen, Fitted
 from gpbo.record import Attempt, Metric
 from gpbo.result import Result, Stopped
 from gpbo.trial import Trial
-from gpbo.worker import METRICS, STOP, Command, Imported, Objective, Outcome, Task, evaluate
+from gpbo.worker import (
+    METRICS,
+    STOP,
+    Command,
+    Imported,
+    Objective,
+    Outcome,
+    Task,
+    evaluate,
+    reported,
+)
 
 logger = logging.getLogger("gpbo")
 
@@ -217,7 +226,8 @@ class Tuner:
         tell(self._callbacks, lambda callback: callback.started(self.optimizer))
         with ExitStack() as stack:
             stack.enter_context(_terminated_as_interrupted())
-            self._root = _made(Path(self._folder or self._default_folder(stack)))
+            # An objective may change the folder of its process.
+            self._root = _made(Path(self._folder or self._default_folder(stack)).absolute())
             self._resume()
             workers = self._executor
             if workers is None:
@@ -417,9 +427,8 @@ class Tuner:
             try:
                 self._running[workers.submit(evaluate, task)] = run
             except BrokenExecutor as error:
-                self._write(
-                    attempts=[replace(attempt, ended_at=time.time(), reason=f"not run: {error}")]
-                )
+                reason = legible(f"not run: {error}")
+                self._write(attempts=[replace(attempt, ended_at=time.time(), reason=reason)])
                 self._broken = True
                 return
 
@@ -514,10 +523,8 @@ class Tuner:
             news = file.read()
         complete = news[: news.rfind(b"\n") + 1]
         run.metrics_read += len(complete)
-        told = [json.loads(line) for line in complete.splitlines()]
-        metrics = [
-            Metric(run.trial.id, run.attempt.number, item["step"], item["value"]) for item in told
-        ]
+        told = filter(None, map(reported, complete.splitlines()))  # the objective may write there
+        metrics = [Metric(run.trial.id, run.attempt.number, *report) for report in told]
         if metrics:
             self._write(metrics=metrics)
         for metric in metrics:
@@ -587,7 +594,7 @@ def _outcome(future: Future[Outcome]) -> Outcome:
 def _judged(trial: Trial, outcome: Outcome) -> tuple[float | None, str | None]:
     """The value of an attempt, or why it has none."""
     if outcome.reason is not None:
-        return None, outcome.reason
+        return None, legible(outcome.reason)
     try:
         value = as_number(f"trial {trial.id}: value", outcome.value)
     except InvalidResult as error:

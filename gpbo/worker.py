@@ -188,6 +188,15 @@ def _value_group(pattern: re.Pattern[str]) -> int | None:
     return pattern.groupindex.get("value", next(others, None))
 
 
+def reported(line: bytes) -> tuple[int, float] | None:
+    """The step and the value that a line of the file of metrics tells; None if it is none."""
+    try:
+        told = json.loads(line)
+        return _step(told["step"]), float(told["value"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
 def _step(given: Any) -> int:
     """A step, as it can be stored.
 
@@ -400,15 +409,27 @@ def _end_group(process: "subprocess.Popen[bytes]") -> None:
 
 @contextlib.contextmanager
 def _output_to(log: Path) -> Iterator[None]:
-    """Everything printed inside goes to the file, by Python or by a library below it."""
-    sys.stdout.flush(), sys.stderr.flush()
+    """Everything printed inside goes to the file, by Python or by a library below it.
+
+    Whatever becomes of Python's streams in there, they are whole again afterwards.
+    """
+    _flush()
     saved = os.dup(1), os.dup(2)
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
     try:
         yield
     finally:
-        sys.stdout.flush(), sys.stderr.flush()
-        for number, copy in enumerate(saved, start=1):
+        _flush()
+        for number, (name, copy) in enumerate(zip(("stdout", "stderr"), saved, strict=True), 1):
             os.dup2(copy, number)
             os.close(copy)
+            stream = getattr(sys, name)
+            if stream is None or stream.closed:
+                setattr(sys, name, os.fdopen(number, "w", buffering=1, closefd=False))
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # none, closed, or broken
+            stream.flush()

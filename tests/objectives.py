@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import sys
 import time
 from typing import Any
 
@@ -78,3 +79,14 @@ def hoards(params: dict[str, Any]) -> float:
         _HOARD.append(bytearray(os.urandom(1) * 500_000_000))
     time.sleep(1.2)
     return float(os.getpid())
+
+
+def silent(params: dict[str, Any]) -> float:
+    """Does with its output what ``how`` says."""
+    if params["how"] == "close":
+        sys.stdout.close()
+    elif params["how"] == "none":
+        sys.stdout = sys.stderr = None
+    else:
+        print("heard")
+    return 0.5

@@ -1,6 +1,7 @@
 """minimize with several workers: in step or not, threads or processes, and what goes wrong."""
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -221,6 +222,24 @@ def test_an_interrupt_keeps_what_has_ended_and_gives_up_the_rest(
     assert result.interrupted
     assert [trial.reason for trial in result.trials] == [None, "interrupted"]
     assert result.optimizer.pending == []
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_objectives_that_are_interrupted_themselves_end_the_loop(mode: Any) -> None:
+    def objective(params: dict[str, Any]) -> float:
+        raise KeyboardInterrupt
+
+    result = quietly(objective, workers=2, mode=mode)
+    assert result.interrupted
+    assert {trial.reason for trial in result.trials} == {"interrupted"}
+    assert result.optimizer.pending == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_objective_that_would_end_the_program_fails_its_trial(workers: int) -> None:
+    result = quietly(lambda params: sys.exit("enough"), workers=workers, budget=3)
+    assert len(result.trials) == 3
+    assert all(str(trial.reason).startswith("SystemExit: enough") for trial in result.trials)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -571,6 +573,42 @@ def test_threads_that_ask_and_tell_wait_for_one_another(strategy: str) -> None:
     told = [trial.id for trial in optimizer.completed]
     assert sorted(told) == list(range(len(optimizer.trials)))
     assert len({trial.params["x"] for trial in optimizer.trials}) == len(told)
+
+
+def test_a_stored_optimizer_serves_any_thread(tmp_path: Path) -> None:
+    stored: dict[str, Any] = {"storage": tmp_path / "runs.db", "name": "job"}
+    optimizer = by_map(LINE, "random", **stored)
+    with ThreadPoolExecutor(1) as thread:
+        trial = thread.submit(optimizer.ask).result()
+        optimizer.tell(trial, 0.5)
+        thread.submit(optimizer.close).result()
+    with closing(Optimizer.resume(**stored)) as resumed:
+        assert [known.value for known in resumed.trials] == [0.5]
+
+
+class Odd:
+    """No number, and of no use to whoever wants to say so."""
+
+    shape = (None,)
+
+    def item(self) -> None:
+        raise RuntimeError
+
+    def __repr__(self) -> str:
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize("value", [Odd(), scipy.sparse.csr_matrix([[1.0]]), {"loss": "x" * 10**6}])
+def test_whatever_else_is_told_is_refused_in_few_words(value: Any) -> None:
+    optimizer = by_map(LINE, "random")
+    with unchecked_shapes(), pytest.raises(InvalidResult, match="expected one real number") as told:
+        optimizer.tell(optimizer.ask(), value)
+    assert len(str(told.value)) < 500
+
+
+def test_a_reason_that_no_file_can_hold_is_escaped(tmp_path: Path) -> None:
+    optimizer = by_map(LINE, "random", storage=tmp_path / "runs.db", name="job")
+    assert optimizer.fail(optimizer.ask(), "caf\udce9.csv").reason == r"caf\udce9.csv"
 
 
 def test_an_optimizer_that_was_pickled_goes_on() -> None:

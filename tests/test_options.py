@@ -3,8 +3,10 @@
 import json
 import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -212,3 +214,34 @@ def test_anything_is_read_or_refused(table: Any) -> None:
                 except InvalidOption:
                     continue
                 assert read(through_json(write(made))) == made
+
+
+@pytest.mark.parametrize("of", [np.float32, np.float64, Fraction, lambda x: torch.tensor(float(x))])
+def test_numbers_of_any_kind_are_those_of_python(of: Any) -> None:
+    with unchecked_shapes():
+        prior = replace(OWN, mean=Normal(of(0), of(1)), lengthscale=Uniform(of(0), of(2)))
+        assert prior == replace(OWN, mean=Normal(0.0, 1.0), lengthscale=Uniform(0.0, 2.0))
+        assert type(prior.lengthscale.high) is float  # type: ignore[union-attr]
+        if of is not Fraction:
+            model = Model(of(2.5))
+            assert read_model(through_json(write_model(model))) == Model(2.5)
+
+
+def test_options_of_strategies_are_numbers_of_python() -> None:
+    half = Fraction(1, 2)
+    with unchecked_shapes():
+        strategies: list[tuple[Strategy, Strategy]] = [
+            (ExpectedImprovement(margin=half), ExpectedImprovement(margin=0.5)),  # type: ignore[arg-type]
+            (ExpectedImprovement(Search(np.int64(64))), ExpectedImprovement(Search(64))),  # type: ignore[arg-type]
+            (GridSearch(np.int64(3)), GridSearch(3)),  # type: ignore[arg-type]
+            (
+                ThompsonSampling(features=np.int64(64), region=NestedBoxes([half])),  # type: ignore[arg-type]
+                ThompsonSampling(features=64, region=NestedBoxes((0.5,))),
+            ),
+            (
+                ThompsonSampling(region=TrustRegion(np.int64(2), half)),  # type: ignore[arg-type]
+                ThompsonSampling(region=TrustRegion(2, 0.5)),
+            ),
+        ]
+    for odd, plain in strategies:
+        assert through_json(write_strategy(odd)) == write_strategy(plain)

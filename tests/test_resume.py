@@ -14,6 +14,7 @@ from gpbo.hyperparameters import resolve_prior
 from gpbo.optimizer import Optimizer
 from gpbo.priors import Fixed
 from gpbo.space import Categorical, Integer, Real, Space
+from gpbo.storage import SqliteStorage
 from gpbo.strategies import (
     STRATEGIES,
     ExpectedImprovement,
@@ -136,6 +137,29 @@ def test_a_strategy_and_a_model_with_options_are_stored(tmp_path: Path) -> None:
     assert parts.ask().origin == "model:ts"
 
 
+@pytest.mark.parametrize("inference", ["hmc", "map"])
+def test_another_model_begins_anew_and_is_the_stored_one_then(
+    inference: Any, tmp_path: Path
+) -> None:
+    stored: dict[str, Any] = {"storage": tmp_path / "runs.db", "name": "job"}
+    first = Optimizer(LINE, QUICK["ei"], inference=inference, initial=3, **stored)
+    for _ in range(5):
+        trial = first.ask()
+        first.tell(trial, trial.params["x"] ** 2)
+    first.close()
+    usual = resolve_prior("dimension-scaled")
+    known = Model(1.5, replace(usual, lengthscale=Fixed(0.25), noise_variance=Fixed(1e-4)))
+    again = Optimizer.resume(**stored, strategy="ts", model=known)
+    assert again.fit_report is None
+    assert again.fit().surrogate.lengthscale.unique().tolist() == [0.25]
+    again.ask()
+    again.close()
+    after = Optimizer.resume(**stored)
+    assert (after.strategy.name, after.model) == ("ts", known)
+    assert after.fit_report is not None
+    assert len(after.trials) == 6
+
+
 @dataclass(frozen=True)
 class Own(ExpectedImprovement):
     """A strategy of a user's own."""
@@ -150,6 +174,21 @@ def test_what_is_not_stored_must_be_given_again(tmp_path: Path) -> None:
     assert resumed.strategy == search
     with pytest.raises(JobInUse):
         Optimizer.resume(tmp_path / "runs.db", "job", strategy=search)
+
+
+def test_a_job_that_another_process_made_in_the_meantime_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"strategy": "random", "storage": tmp_path / "runs.db", "name": "job"}
+    create = SqliteStorage.create
+
+    def create_second(store: SqliteStorage, name: str, spec: Any) -> Any:
+        monkeypatch.setattr(SqliteStorage, "create", create)
+        store.create(name, spec).close()
+        return store.create(name, spec)
+
+    monkeypatch.setattr(SqliteStorage, "create", create_second)
+    assert Optimizer(SPACE, **options, exist_ok=True).ask().id == 0
 
 
 def test_a_script_that_is_run_again_goes_on_with_its_job(tmp_path: Path) -> None:

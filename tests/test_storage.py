@@ -404,3 +404,36 @@ def test_a_closed_job_says_so_and_how_to_go_on(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=r"name='job': expected an open job.*resume"):
             call()
     assert optimizer.pending == [trial]
+
+
+class Interrupted(sqlite3.Connection):
+    """Ctrl-C comes when a transaction has begun."""
+
+    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        cursor = super().execute(sql, *args)
+        if sql.startswith("BEGIN"):
+            raise KeyboardInterrupt
+        return cursor
+
+
+def test_a_transaction_that_was_interrupted_as_it_began_is_none(tmp_path: Path) -> None:
+    with closing(
+        sqlite3.connect(tmp_path / "a.db", isolation_level=None, factory=Interrupted)
+    ) as c:
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt), storage_module._transaction(c, "IMMEDIATE"):
+                pass
+            assert not c.in_transaction
+
+
+def test_a_full_disk_is_told_and_what_was_not_written_may_be_told_again(tmp_path: Path) -> None:
+    optimizer = Optimizer(LINE, "random", storage=tmp_path / "runs.db", name="job")
+    trial = optimizer.ask()
+    connection = optimizer.journal._connection  # type: ignore[union-attr]
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StorageError, match="full"):
+        optimizer.learn([({"x": 0.5}, float(number)) for number in range(2000)])
+    assert len(optimizer.trials) == 1
+    connection.execute(f"PRAGMA max_page_count = {pages + 100}")
+    assert optimizer.tell(trial, 0.25).value == 0.25

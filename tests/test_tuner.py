@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import scipy.sparse
 
 from gpbo.callbacks import Callback
 from gpbo.candidates import Search
@@ -32,7 +33,7 @@ from gpbo.strategies import (
 from gpbo.trial import Trial, TrialStatus
 from gpbo.tuner import Execution, Tuner
 from gpbo.view import summary
-from gpbo.worker import Command, Outcome
+from gpbo.worker import METRICS, Command, Outcome
 from tests import objectives
 from tests.monte_carlo import unchecked_shapes
 
@@ -229,6 +230,40 @@ def test_interruptions_use_no_retries_up(tmp_path: Path) -> None:
     tuned(resumed, budget=1, executor=Broken(), execution=Execution(retries=2)).run()
     # Two retries after the first attempt that died of its own accord, the fourth.
     assert [a.number for a in read(tmp_path).attempts] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_an_objective_raises_or_returns_fails_its_trial_only(tmp_path: Path) -> None:
+    """A part of a character, as in the name of a file; what is no number; a file of metrics."""
+
+    def objective(params: dict[str, Any], trial: Any) -> Any:
+        (trial.folder / METRICS).write_text('{"step": 0, "value": 2}\nmine\n{"step": "a"}\n')
+        if trial.id == 0:
+            raise ValueError("cannot parse caf\udce9.csv")
+        return scipy.sparse.csr_matrix([[1.0]]) if trial.id == 1 else 0.5
+
+    result = tuned(stored(tmp_path), objective, budget=3).run()
+    assert [trial.value for trial in result.trials] == [None, None, 0.5]
+    record = read(tmp_path)
+    assert r"caf\udce9.csv" in str(record.attempts[0].reason)
+    assert [(metric.step, metric.value) for metric in record.metrics] == [(0, 2.0)] * 3
+
+
+def test_an_objective_may_change_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+
+    def objective(params: dict[str, Any], trial: Any) -> float:
+        os.chdir(tmp_path / "elsewhere")
+        trial.report(0, 1.0)
+        return 0.5
+
+    optimizer = Optimizer(LINE, "sobol", storage="runs.db", name="job")
+    result = tuned(optimizer, objective, budget=3).run()
+    assert [trial.value for trial in result.trials] == [0.5] * 3
+    assert len(read(tmp_path).metrics) == 3
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_a_command_is_an_objective(tmp_path: Path) -> None:

@@ -12,7 +12,15 @@ import pytest
 
 from gpbo.errors import InvalidOption
 from gpbo.executors import LocalWorkers
-from gpbo.worker import METRICS, Command, Imported, Task, evaluate
+from gpbo.worker import (
+    LOG,
+    METRICS,
+    Command,
+    Imported,
+    Task,
+    evaluate,
+    evaluate_in_own_process,
+)
 from tests import objectives
 from tests.monte_carlo import unchecked_shapes
 
@@ -282,3 +290,14 @@ def test_a_process_that_grew_in_its_first_trial_runs_the_next_ones_too(tmp_path:
         ]
         ran = [future.result(60) for future in [workers.submit(evaluate, one) for one in tasks]]
     assert len({outcome.value for outcome in ran}) == 1
+
+
+def test_an_objective_that_closes_its_output_harms_nobody(tmp_path: Path) -> None:
+    with LocalWorkers(1) as workers:
+        for number, how in enumerate(["close", "none", "print"]):
+            params = {"how": how}
+            future = workers.submit(
+                evaluate_in_own_process, Task(objectives.silent, number, 1, params, tmp_path / how)
+            )
+            assert future.result().value == 0.5, how
+    assert (tmp_path / "print" / LOG).read_text() == "heard\n"
