@@ -62,10 +62,10 @@ def minimize(
 ) -> Result:
     """Optimize a Python function over a space.
 
-    A trial whose objective raises an `Exception`, or returns NaN, an infinity or anything that
-    is not one real number, is a failed trial with its reason, and the loop goes on. Ctrl-C ends
-    the loop and returns what there is; the trials that it met are failed ones. (A thread cannot
-    be ended: the program itself ends when the objective returns there.)
+    A trial whose objective raises an `Exception` or `SystemExit`, or returns NaN, an infinity or
+    anything that is not one real number, is a failed trial with its reason, and the loop goes on.
+    Ctrl-C ends the loop and returns what there is; the trials that it met are failed ones. (A
+    thread cannot be ended: the program itself ends when the objective returns there.)
 
     With one worker, or in mode ``"sync"``, the same seed gives the same trials. In mode
     ``"async"`` they depend on when results come.
