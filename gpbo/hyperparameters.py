@@ -45,7 +45,8 @@ class HyperparameterPrior:
     """Independent priors of the four kinds of hyperparameters of a GP with ARD.
 
     The inputs are in the unit cube and the values are standardised, so the scales are relative.
-    A distribution is made a ``Prior``, so that all four are one from then on.
+    A distribution is made a ``Prior``, so that all four are one from then on. Those that are not
+    given are those of ``"dimension-scaled"``.
 
     Attributes:
         lengthscale: Prior of every lengthscale.
@@ -58,10 +59,14 @@ class HyperparameterPrior:
         InvalidOption: One is no prior, or not one of that hyperparameter.
     """
 
-    lengthscale: Prior | Distribution
-    outputscale: Prior | Distribution
-    noise_variance: Prior | Distribution
-    mean: Prior | Distribution
+    # The density of Hvarfner et al.'s lengthscale has its mode, to which it draws a point estimate,
+    # at exp(-3) = 1/20 of its median. An integral follows the median, for which most dimensions do
+    # not matter until many points say so, and proposals lie on their bounds. It follows the spread
+    # too: with sqrt(3), single draws explain values by noise or by one dimension alone.
+    lengthscale: Prior | Distribution = LogNormal(-1.0, 1.0, scaled_by_dim=True)
+    outputscale: Prior | Distribution = LogNormal(0.0, 1.0)
+    noise_variance: Prior | Distribution = LogNormal(-8.0, 2.0)
+    mean: Prior | Distribution = Normal(0.0, 1.0)
     noise_floor: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -225,25 +230,11 @@ class Parametrization:
         )
 
 
-def _dimension_scaled() -> HyperparameterPrior:
-    # The density of Hvarfner et al.'s lengthscale has its mode, to which it draws a point estimate,
-    # at exp(-3) = 1/20 of its median. An integral follows the median, for which most dimensions do
-    # not matter until many points say so, and proposals lie on their bounds. It follows the spread
-    # too: with sqrt(3), single draws explain values by noise or by one dimension alone.
-    return HyperparameterPrior(
-        lengthscale=LogNormal(-1.0, 1.0, scaled_by_dim=True),
-        outputscale=LogNormal(0.0, 1.0),
-        noise_variance=LogNormal(-8.0, 2.0),
-        mean=Normal(0.0, 1.0),
-    )
-
-
 def _botorch() -> HyperparameterPrior:
     return HyperparameterPrior(
         lengthscale=LogNormal.dimension_scaled(),
         outputscale=Fixed(1.0),
         noise_variance=Gamma(0.9, 10.0),
-        mean=Normal(0.0, 1.0),
         noise_floor=1e-4,
     )
 
@@ -253,7 +244,6 @@ def _saas() -> HyperparameterPrior:
         lengthscale=Saas(0.1),
         outputscale=Gamma(2.0, 0.15),
         noise_variance=Gamma(0.9, 10.0),
-        mean=Normal(0.0, 1.0),
         noise_floor=1e-4,
     )
 
@@ -263,7 +253,6 @@ def _spearmint() -> HyperparameterPrior:
         lengthscale=Uniform(0.0, 2.0),
         outputscale=LogNormal(4.0, 2.0),
         noise_variance=Horseshoe(0.1),
-        mean=Normal(0.0, 1.0),
     )
 
 
@@ -281,7 +270,7 @@ def _spearmint() -> HyperparameterPrior:
 #:   on (0, 2), ``exp(-log(outputscale)^2 / 8)`` with respect to the outputscale (which is
 #:   ``LogNormal(4, 2)``), a horseshoe of scale 0.1 on the noise variance.
 PRIORS: Mapping[str, Callable[[], HyperparameterPrior]] = {
-    "dimension-scaled": _dimension_scaled,
+    "dimension-scaled": HyperparameterPrior,
     "botorch": _botorch,
     "saas": _saas,
     "spearmint": _spearmint,

@@ -143,7 +143,7 @@ def sample_hyperparameters(
             go on, with their step size and mass matrix, and hardly need a warm-up.
         kernel: ``"hmc"``, trajectories of four to six leapfrog steps, or ``"nuts"``, which finds
             out for every one how far it should go: slower here, and never too short.
-        seed: Of the random streams; run ``i`` of a batch draws what it would draw alone.
+        seed: Of the random streams; what run ``i`` of a batch draws does not depend on the others.
         model: Kernel and priors; by default Matern-5/2 with dimension-scaled priors.
 
     Returns:

@@ -14,7 +14,7 @@ from typing import Any
 from gpbo.candidates import Search
 from gpbo.errors import InvalidOption
 from gpbo.evidence import Model
-from gpbo.hyperparameters import HyperparameterPrior, resolve_prior
+from gpbo.hyperparameters import HyperparameterPrior
 from gpbo.priors import Fixed, Gamma, HalfCauchy, Horseshoe, LogNormal, Normal, Saas, Uniform
 from gpbo.strategies import STRATEGIES, NestedBoxes, Strategy, TrustRegion
 
@@ -72,8 +72,6 @@ def write_model(model: Model) -> dict[str, Any] | None:
 
 def read_model(given: object) -> Model:
     """The model that `write_model` wrote, or a person in the same form.
-
-    Where priors are given one by one, those left out are the default model's.
 
     Raises:
         InvalidOption: no table, or an option that is unknown or refused.
@@ -151,20 +149,12 @@ def _read(name: str, value: Any) -> Any:
     if name == "region":
         return _read_named(name, value, _REGIONS)
     if name == "prior":
-        return value if isinstance(value, str) else _read_priors(value)
+        return value if isinstance(value, str) else _made(name, HyperparameterPrior, value)
     if name in _HYPERPARAMETERS:
         return _read_named(name, value, _PRIORS)
     if isinstance(value, list):
         return tuple(_read(name, each) for each in value)
     return math.inf if value == _INFINITE else value
-
-
-def _read_priors(given: object) -> HyperparameterPrior:
-    usual = _write("prior", resolve_prior(Model().prior))
-    prior: HyperparameterPrior = _made(
-        "prior", HyperparameterPrior, {**usual, **given} if isinstance(given, Mapping) else given
-    )
-    return prior
 
 
 def _defaults(kind: type) -> dict[str, Any]:

@@ -150,7 +150,8 @@ class ThompsonSampling:
     Args:
         search: How hard to search every function's minimum; by default as hard as it takes to find
             nearly all of them, which in the whole cube grows with its dimension.
-        features: Random waves that a function of the prior is made of; see `gpbo.paths`.
+        features: Cosines and sines, half of each, that a function of the prior is made of; see
+            `gpbo.paths`.
         hallucinate: Condition the functions on pending points, as if these had returned what was
             expected of them. Points of a batch are then chosen one after another.
         region: Where to search, `NestedBoxes` or a `TrustRegion`; None for the whole cube, as in
