@@ -133,7 +133,8 @@ class SqliteStorage:
             undo.callback(lock.release)
             connection = self._to_write()
             undo.callback(connection.close)
-            connection.execute(begin, values)
+            with _transaction(connection, "IMMEDIATE") as run:
+                run.execute(begin, values)
             undo.pop_all()
         return SqliteJournal(self, connection, name, lock)
 
@@ -194,8 +195,8 @@ class SqliteStorage:
     def request_stop(self, name: str) -> None:
         """Ask whoever drives the job to stop it: see `Storage`."""
         self._check_known(name)
-        with closing(self._to_write()) as connection:
-            connection.execute("UPDATE job SET stop_requested = 1 WHERE name = ?", (name,))
+        with closing(self._to_write()) as connection, _transaction(connection, "IMMEDIATE") as run:
+            run.execute("UPDATE job SET stop_requested = 1 WHERE name = ?", (name,))
 
     def is_driven(self, name: str) -> bool:
         """Whether a process drives the job now, or we may not know."""
