@@ -70,7 +70,13 @@ def _suite_command(name: str) -> Callable[..., None]:
         ] = None,
         processes: _Processes = None,
         output: _Output = OUTPUT,
-        fresh: Annotated[bool, typer.Option(help="Forget what was measured before.")] = False,
+        fresh: Annotated[
+            bool,
+            typer.Option(
+                help="Measure these methods, problems and seeds anew, and keep all else in the "
+                "folder. Runs of other packages stay as they were, in peer-traces."
+            ),
+        ] = False,
     ) -> None:
         run = _asked(name, seeds, budget, method, problem, peers, processes, output)
         _measure(replace(run, peers_from=peers_from, fresh=fresh))

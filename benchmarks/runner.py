@@ -3,9 +3,7 @@
 Whatever ends the run, the same command goes on with the units that are not there yet.
 """
 
-import contextlib
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
@@ -42,7 +40,8 @@ class Run:
         folder: Of this suite's results; peers' traces lie beside it.
         processes: How many units are measured at a time.
         peers_from: Results of an earlier run, whose traces of peers are taken over.
-        fresh: Whether to measure anew what is there, other than the traces of peers.
+        fresh: Whether to measure these units anew, other than the traces of peers. Nothing else
+            in the folder is touched.
     """
 
     suite: Suite
@@ -66,17 +65,17 @@ class Run:
         """Measure what is not there yet, and write all of it to one file.
 
         Raises:
-            InvalidOption: the folder has units of another commit, or of other versions.
+            InvalidOption: units of the suite are there of another commit, or of other versions.
             InvalidData: ``peers_from`` is no file of results.
         """
         header = self._header()
         if self.peers_from is not None:
             self._adopt_peers(self.peers_from)
-        if self.fresh:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(self.folder)
-        self._refuse_another(header)
         every = self.units
+        if self.fresh:
+            for unit in every:
+                self._path(unit).unlink(missing_ok=True)
+        self._refuse_another(header)
         left = [unit for unit in every if not self._path(unit).exists()]
         done = len(every) - len(left)
         for unit, traces in measured(left, self.processes):
@@ -117,7 +116,7 @@ class Run:
         }
 
     def _refuse_another(self, header: Mapping[str, Any]) -> None:
-        for path in sorted((self.folder / _UNITS).glob("*.parquet"))[:1]:
+        for path in filter(Path.exists, map(self._path, self.units)):
             other = table.read_table(path)[1]
             for name in ("commit", "versions"):
                 if other[name] != header[name]:
