@@ -84,8 +84,13 @@ def _suite_command(name: str) -> Callable[..., None]:
     return run
 
 
+_AGAIN = """
+
+The same command goes on where a run was interrupted, and tries again what failed; not a package
+that ran out of time, which --fresh tries again too.
+"""
 for _name, _about in SUITES.items():
-    app.command(_name, help=_about)(_suite_command(_name))
+    app.command(_name, help=_about + _AGAIN)(_suite_command(_name))
 
 
 @app.command()

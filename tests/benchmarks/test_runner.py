@@ -170,6 +170,33 @@ def test_fresh_forgets_the_units_of_the_command_and_nothing_else(
         both.execute(lambda *_: None)  # the units of random are still those of the older one
 
 
+def test_units_that_failed_are_tried_again_but_not_peers_that_ran_out_of_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = "cmaes: ask: no answer in time: the limit of the whole run is 7200 s"
+    fails = {"random": "MemoryError: none left", "cmaes": slow}
+    made: list[str] = []
+
+    def measured(left: Sequence[Unit], _: int) -> Iterator[tuple[Unit, list[Trace]]]:
+        for unit in left:
+            made.append(unit.method)
+            yield unit, unit.failed(fails[unit.method]) if fails else unit.measure()
+
+    monkeypatch.setattr(runner, "measured", measured)
+    suite = replace(SMOKE, cases=SMOKE.cases[:1], seeds=1)
+    run = Run(suite, ("random", "cmaes"), tmp_path / "smoke")
+    run.execute(lambda *_: None)
+    assert sorted(made) == ["cmaes", "random"]
+    made.clear()
+    fails.clear()
+    shown: list[tuple[Any, ...]] = []
+    results = run.execute(lambda done, count, unit, why: shown.append((done, unit.method, why)))
+    assert made == ["random"]
+    assert shown == [(1, "cmaes", f"not tried again: {slow}"), (2, "random", "")]
+    rows, _ = table.read(results)
+    assert rows["failure"].dropna().unique().tolist() == [slow]
+
+
 def test_methods_are_chosen_by_name() -> None:
     assert chosen_methods(SMOKE, [], ["ax"]) == (*SMOKE.methods, "ax")
     assert chosen_methods(SMOKE, ["sobol", "ax", "sobol"], ["ax"]) == ("sobol", "ax")
