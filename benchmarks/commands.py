@@ -88,6 +88,9 @@ _AGAIN = """
 
 The same command goes on where a run was interrupted, and tries again what failed; not a package
 that ran out of time, which --fresh tries again too.
+
+trials.parquet and the report have what the last command named, and replace those of the one before;
+what else was measured stays in the folder, for a command that names all of it.
 """
 for _name, _about in SUITES.items():
     app.command(_name, help=_about + _AGAIN)(_suite_command(_name))
@@ -190,6 +193,9 @@ def _measure(run: "Run") -> None:
         raise typer.Exit(130) from None
     markdown, page = report.write(results, run.suite)
     typer.echo(f"{results}\n{markdown}\n{page}")
+    if run.others:
+        rest = report.counted(run.others, "unit")
+        typer.echo(f"not in these: {rest} of {run.folder}, not named here", err=True)
 
 
 @app.command("report")

@@ -89,6 +89,11 @@ def number(value: float) -> str:
     return "∞" if np.isinf(value) else f"{value:.3g}"
 
 
+def counted(count: int, name: str) -> str:
+    """As many of these: ``1 seed``, ``2 seeds``."""
+    return f"{count} {name}{'' if count == 1 else 's'}"
+
+
 def where(header: Mapping[str, Any]) -> str:
     """Commit, machine and versions."""
     versions = ", ".join(f"{name} {found}" for name, found in header["versions"].items())

@@ -62,6 +62,12 @@ class Run:
         """All there is to do."""
         return list(units(self.suite, self.methods, self.folder.parent / _PEERS))
 
+    @property
+    def others(self) -> int:
+        """How many units were measured in the folder that are not of this run."""
+        own = {unit.file for unit in self.units}
+        return sum(path.name not in own for path in (self.folder / _UNITS).glob("*.parquet"))
+
     def execute(self, show: Show) -> Path:
         """Measure what is not there yet or has failed, and write all of it to one file.
 
