@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,27 +34,23 @@ class Findings:
     Attributes:
         sequential: Of the methods that ask for one point at a time.
         parallel: Of those with several workers on a simulated clock.
-        reference: The method that the others are tested against.
     """
 
     name: str
     header: Mapping[str, Any]
     sequential: pd.DataFrame
     parallel: pd.DataFrame
-    reference: str
     targets: tuple[float, ...]
 
     @classmethod
     def of(
         cls, rows: pd.DataFrame, header: Mapping[str, Any], targets: Sequence[float]
     ) -> "Findings":
-        """From the rows of a file. The reference is gpbo's default, or else the first method."""
+        """From the rows of a file."""
         rows = analysis.regrets(rows)
         several = rows["method"].isin([name for name, method in METHODS.items() if method.clocked])
         sequential, parallel = rows[~several], rows[several]
-        known = list(sequential["method"].unique())
-        reference = DEFAULT if DEFAULT in known or not known else known[0]
-        return cls(header["suite"], header, sequential, parallel, reference, tuple(targets))
+        return cls(header["suite"], header, sequential, parallel, tuple(targets))
 
     @property
     def noisy(self) -> bool:
@@ -64,6 +61,20 @@ class Findings:
     def measure(self) -> str:
         """The regret that methods are ranked by: with noise, that of what they recommend."""
         return "inference" if self.noisy else "simple"
+
+    @cached_property
+    def ranks(self) -> pd.DataFrame:
+        """The rank of every method on every problem."""
+        return analysis.ranks(self.sequential, self.measure)
+
+    @property
+    def reference(self) -> str:
+        """The method that the others are tested against: gpbo's default, if it has a value.
+
+        Otherwise it is that of the best average rank of those that have one.
+        """
+        valued = self.sequential.loc[self.sequential["truth"].notna(), "method"].unique()
+        return DEFAULT if DEFAULT in valued else str(self.ranks[valued].mean().idxmin())
 
 
 #: A part of a report: its text, and its figures by name.
@@ -127,7 +138,7 @@ def measured_where(findings: Findings) -> Section:
 
 def verdict(findings: Findings) -> Section:
     """Where the reference stands by average rank, and on which problems it is not the best."""
-    table = analysis.ranks(findings.sequential, findings.measure)
+    table = findings.ranks
     average = table.mean().sort_values()
     gap = analysis.critical_difference(*table.shape)
     best, own = average.index[0], findings.reference
@@ -148,12 +159,17 @@ def verdict(findings: Findings) -> Section:
         f"{len(table)} problems{'' if np.isnan(gap) else apart})."
     )
     others = "; ".join(beaten) if beaten else "none"
-    return f"{text}\n\nProblems on which another method has a better rank: {others}.", {}
+    parts = [text, f"Problems on which another method has a better rank: {others}."]
+    ended = findings.sequential.groupby("method")["failure"].agg(lambda runs: runs.notna().all())
+    if ended.any():
+        names = ", ".join(f"`{method}`" for method in ended[ended].index)
+        parts.append(f"All runs ended early of {names}.")
+    return "\n\n".join(parts), {}
 
 
 def rank_section(findings: Findings) -> Section:
     """Average ranks with Friedman's and Nemenyi's tests."""
-    table = analysis.ranks(findings.sequential, findings.measure)
+    table = findings.ranks
     relative = analysis.relative(findings.sequential, findings.measure)
     typical = np.exp(np.log(relative).groupby(level="problem").median().mean())
     lines = [

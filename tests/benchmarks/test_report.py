@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
@@ -72,6 +73,28 @@ def test_the_verdict_names_the_problems_that_were_lost(results: Path) -> None:
     text, _ = report.verdict(report.Findings.of(swapped, head, (0.1,)))
     assert "`ei-hmc` is first" not in text
     assert "branin (random " in text
+
+
+@pytest.mark.parametrize("default", ["ei-hmc", "fails", "is not there"])
+def test_the_reference_has_values_and_else_is_the_first_by_rank(
+    default: str, results: Path
+) -> None:
+    rows, head = table.read(results)
+    own, failed = rows["method"] == "ei-hmc", rows[rows["method"] == "optuna-gp"]
+    others = rows[~own & (rows["method"] != "optuna-gp")]
+    kept = {
+        "ei-hmc": [rows[own], others, failed.assign(method="ax", truth=np.nan)],
+        "fails": [failed.assign(method="ei-hmc", truth=np.nan), others],
+        "is not there": [failed.assign(method="ax", truth=np.nan), others],
+    }
+    findings = report.Findings.of(pd.concat(kept[default]), head, (0.1,))
+    text, _ = report.verdict(findings)
+    best = "ei-hmc" if default == "ei-hmc" else "ei-map"
+    assert findings.reference == best
+    assert text.startswith(f"`{best}` is first by average rank")
+    ended = "ei-hmc" if default == "fails" else "ax"
+    assert text.endswith(f"All runs ended early of `{ended}`.")
+    assert f"| `{best}` against |" in report.test_section(findings)[0]
 
 
 @pytest.mark.parametrize("methods", [["ei-hmc"], ["ei-hmc", "random"]])
