@@ -230,7 +230,7 @@ def report_command(
         if not file.is_file():
             raise InvalidOption(f"--readme={file}: expected a file that exists")
         kept = _folder("--stored", stored or RESULTS)
-        typer.echo(f"{file}: {rewrite(file, kept)} places")
+        typer.echo(f"{file}: {report.counted(rewrite(file, kept), 'place')}")
 
 
 @app.command()

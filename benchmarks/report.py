@@ -121,16 +121,16 @@ def measured_where(findings: Findings) -> Section:
     for earlier in header.get("peers_from", []):
         count = sum(len(seeds) for one in earlier["runs"].values() for seeds in one.values())
         elsewhere.append(
-            f"{count} runs of {', '.join(earlier['runs'])}, and their seconds, are "
+            f"{counted(count, 'run')} of {', '.join(earlier['runs'])}, and their seconds, are "
             f"from commit {earlier['commit']}, {earlier['date']}; {earlier['processor']}, "
             f"{earlier['cores']} cores."
         )
     paragraphs = [
         where(header),
-        f"{len(header['seeds'])} seeds, {header['processes']} at a time, a thread each. Of each "
-        "seed all methods have the same problem, noise and initial design. Seconds of gpbo's own "
-        "methods are those of a batch of all seeds, divided by the seeds; every run of a peer is "
-        "a process of its own.",
+        f"{counted(len(header['seeds']), 'seed')}, {header['processes']} at a time, a thread each. "
+        "Of each seed all methods have the same problem, noise and initial design. Seconds of "
+        "gpbo's own methods are those of a batch of all seeds, divided by the seeds; every run of "
+        "a peer is a process of its own.",
         " ".join(elsewhere),
     ]
     return "\n\n".join(filter(None, paragraphs)), {}
@@ -153,10 +153,15 @@ def verdict(findings: Findings) -> Section:
         for problem, row in table.iterrows()
         if row[own] > row.min()
     ]
-    apart = f"; ranks that differ by less than {gap:.2f} are not told apart"
+    if np.isnan(gap):
+        apart = ""
+    elif gap > len(average) - 1:  # more than the first and the last can differ by
+        apart = "; with so few of both, no two methods can be told apart by rank"
+    else:
+        apart = f"; ranks that differ by less than {gap:.2f} are not told apart"
     text = (
-        f"`{own}` is {place} by average rank ({average[own]:.2f} of {len(average)} methods on "
-        f"{len(table)} problems{'' if np.isnan(gap) else apart})."
+        f"`{own}` is {place} by average rank ({average[own]:.2f} of "
+        f"{counted(len(average), 'method')} on {counted(len(table), 'problem')}{apart})."
     )
     others = "; ".join(beaten) if beaten else "none"
     parts = [text, f"Problems on which another method has a better rank: {others}."]
@@ -184,7 +189,7 @@ def rank_section(findings: Findings) -> Section:
     text = pipes(["method", "average rank", "regret / design's regret"], lines)
     note = (
         f"Ranks by {findings.measure} regret at the end, for every seed, averaged over the seeds "
-        f"and then over {len(table)} problems. "
+        f"and then over {counted(len(table), 'problem')}. "
         + "".join(said for figure, said in tests if not np.isnan(figure))
         + "The last column is the geometric mean over the problems of the median; regret below "
         f"{analysis.NEGLIGIBLE:g} of the design's is a tie."
@@ -256,7 +261,8 @@ def test_section(findings: Findings) -> Section:
     least = 2 / 2**seeds
     note = (
         "Paired Wilcoxon signed-rank tests over the seeds, corrected by Holm for all tests of this "
-        f"table; effect: rank-biserial correlation. With {seeds} seeds no p is below {least:.2g}."
+        f"table; effect: rank-biserial correlation. With {counted(seeds, 'seed')} no p is below "
+        f"{least:.2g}."
     )
     return f"{note}\n\n{pipes([*header, 'verdict'], lines)}", {}
 

@@ -109,6 +109,50 @@ def test_with_too_few_methods_for_a_test_nothing_is_said_of_it(
     assert ("Critical difference" in text) == ("told apart" in text) == (len(methods) == 2)
 
 
+@pytest.mark.parametrize(
+    ("problems", "methods", "said"),
+    [
+        (["branin"], ["ei-hmc"], "of 1 method on 1 problem)"),
+        (
+            ["branin"],
+            ["ei-hmc", "random"],
+            "of 2 methods on 1 problem; with so few of both, no two methods can be told apart by",
+        ),
+        (
+            ["branin", "hartmann3"],
+            ["ei-hmc", "ei-map", "random", "optuna-gp"],  # 3.32, and at most 3 apart
+            "of 4 methods on 2 problems; with so few of both, no two methods can be told apart by",
+        ),
+        (
+            ["branin", "hartmann3", "third"],
+            ["ei-hmc", "ei-map", "random", "optuna-gp"],
+            "of 4 methods on 3 problems; ranks that differ by less than 2.71 are not told apart",
+        ),
+    ],
+)
+def test_ranks_are_told_apart_only_where_that_many_can_be(
+    problems: list[str], methods: list[str], said: str, results: Path
+) -> None:
+    rows, head = table.read(results)
+    third = rows[rows["problem"] == "branin"].assign(problem="third")
+    rows = pd.concat([rows, third])
+    kept = rows[rows["method"].isin(methods) & rows["problem"].isin(problems)]
+    assert said in report.verdict(report.Findings.of(kept, head, (0.1,)))[0]
+
+
+def test_one_seed_and_one_problem_are_named_as_one(results: Path) -> None:
+    rows, head = table.read(results)
+    kept = rows[(rows["seed"] == 0) & (rows["problem"] == "branin")]
+    place = {"commit": "a", "date": "b", "processor": "c", "cores": 2}
+    runs = [{**place, "runs": {"ax": {"branin": [0]}}}]
+    findings = report.Findings.of(kept, {**head, "seeds": [0], "peers_from": runs}, (0.1,))
+    text = "\n".join(text for text, _ in report.sections(findings).values())
+    assert "\n1 seed, " in text
+    assert "\n1 run of ax, " in text
+    assert "over 1 problem." in text
+    assert "With 1 seed no p" in text
+
+
 @pytest.fixture
 def stored(results: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "stored"
