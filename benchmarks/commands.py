@@ -201,7 +201,14 @@ def _measure(run: "Run") -> None:
 @app.command("report")
 def report_command(
     results: Annotated[
-        Path | None, typer.Argument(help="A file trials.parquet; its report is written anew.")
+        Path | None, typer.Argument(help="A file of results; its report is written anew.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the report; by default that of a trials.parquet or speed.parquet, and "
+            "for one kept by another name NAME-report beside it."
+        ),
     ] = None,
     readme: Annotated[
         list[Path] | None,
@@ -218,12 +225,17 @@ def report_command(
 
     if (results is None) == (not readme):
         raise InvalidOption("results, --readme: expected one of the two")
+    if output is not None and results is None:
+        raise InvalidOption(f"--output={output}: expected results, --readme has no report")
     if results is not None:
         _, header = table.read_table(results)
+        of_a_run = results.name in ("trials.parquet", "speed.parquet")
+        beside = results.parent if of_a_run else results.with_name(f"{results.stem}-report")
+        folder = _folder("--output", output or beside)
         if header["suite"] == "speed":
-            pages = speed_suite.write_report(results)
+            pages = speed_suite.write_report(results, folder)
         else:
-            pages = report.write(results, suites.get(header["suite"]))
+            pages = report.write(results, suites.get(header["suite"]), folder)
         for path in pages:
             typer.echo(path)
     for file in readme or ():

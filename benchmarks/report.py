@@ -396,31 +396,39 @@ def problem_section(cases: Sequence[Case]) -> str:
     return pipes(["problem", "d", "budget", "noise", "optimum", "from"], lines)
 
 
-def write(results: Path, suite: Suite) -> tuple[Path, Path]:
-    """Write ``report.md``, its figures, and ``report.html`` beside a file of results.
+def write(results: Path, suite: Suite, folder: Path | None = None) -> tuple[Path, Path]:
+    """Write ``report.md``, its figures, and ``report.html`` of a file of results.
+
+    Args:
+        folder: Where to; by default beside the file.
 
     Raises:
         InvalidData: no such file.
     """
     rows, header = table.read(results)
     findings = Findings.of(rows, header, suite.targets)
-    folder = results.parent / "figures"
-    folder.mkdir(exist_ok=True)
+    folder = folder or results.parent
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
     parts = [f"# Benchmark suite `{findings.name}`"]
     for title, (text, drawn) in sections(findings).items():
         parts += [f"## {title}", text]
         for name, figure in drawn.items():
-            figure.savefig(folder / f"{name}.png", dpi=120)
+            figure.savefig(folder / "figures" / f"{name}.png", dpi=120)
             parts.append(f"![{name}](figures/{name}.png)")
     budgets = rows.groupby("problem")["budget"].max().to_dict()
     cases = [
         replace(case, budget=budgets[case.name]) for case in suite.cases if case.name in budgets
     ]
     parts += ["## Problems", problem_section(cases)]
-    text = "\n\n".join(parts) + "\n"
-    markdown, page = results.with_name("report.md"), results.with_name("report.html")
+    return write_pages("\n\n".join(parts) + "\n", folder)
+
+
+def write_pages(text: str, folder: Path) -> tuple[Path, Path]:
+    """Write a report as ``report.md`` and ``report.html``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    markdown, page = folder / "report.md", folder / "report.html"
     markdown.write_text(text)
-    page.write_text(as_html(text, results.parent))
+    page.write_text(as_html(text, folder))
     return markdown, page
 
 

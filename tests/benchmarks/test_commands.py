@@ -26,6 +26,7 @@ MISTAKES = [
     (["speed", "--case", "50"], "gpbo: --case=50: expected two whole numbers, such as 50,6"),
     (["speed", "--repeats", "0"], "gpbo: --repeats=0: expected a whole number, 1 or more"),
     (["report"], "gpbo: results, --readme: expected one of the two"),
+    (["report", "--readme", "x", "--output", "y"], "gpbo: --output=y: expected results, --readme"),
     (["report", "no.parquet"], "gpbo: no.parquet: expected results that `gpbo bench` wrote"),
     (["report", "--readme", "no.md"], "gpbo: --readme=no.md: expected a file that exists"),
     (["keep", "x", "--name", "a/b"], "gpbo: --name=a/b: expected letters, digits, hyphens and"),

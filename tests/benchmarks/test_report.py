@@ -189,6 +189,28 @@ def test_methods_that_fail_everywhere_are_told_of(tmp_path: Path) -> None:
         assert "| branin | 2 | 3 | 0 |" in markdown.read_text()
 
 
+def test_reports_of_kept_results_lie_apart(stored: Path, tmp_path: Path) -> None:
+    """A report beside each, by the name that it is kept by, or where it was asked for."""
+    (stored / "smoke.parquet").rename(stored / "both.parquet")
+    (stored / "speed.parquet").rename(stored / "fast.parquet")
+    apart = tmp_path / "a" / "b"
+    for name, folder, options in [
+        ("both", stored / "both-report", []),
+        ("fast", stored / "fast-report", []),
+        ("fast", apart, ["--output", str(apart)]),
+    ]:
+        done = CliRunner().invoke(
+            app, ["bench", "report", str(stored / f"{name}.parquet"), *options]
+        )
+        assert done.exit_code == 0, done.output
+        suite = "smoke" if name == "both" else "speed"
+        assert (folder / "report.md").read_text().startswith(f"# Benchmark suite `{suite}`")
+        assert (folder / "report.html").exists()
+    assert (stored / "both-report" / "figures" / "regret.png").exists()
+    names = {path.name for path in stored.iterdir()}
+    assert names == {"both.parquet", "fast.parquet", "both-report", "fast-report"}
+
+
 PLACES = """# A package
 <!-- gpbo bench smoke: measured, ranks, figure regret -->
 old
