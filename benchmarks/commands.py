@@ -180,12 +180,13 @@ def _folder(option: str, path: Path) -> Path:
 
 
 def _measure(run: "Run") -> None:
-    from . import report
+    from . import report, table
 
     try:
         results = run.execute(
             lambda done, count, unit, failure: typer.echo(
-                f"{done}/{count} {unit.problem} {unit.method}" + (f": {failure}" if failure else "")
+                f"{done}/{count} {unit.problem} {unit.method}"
+                + (f": {failure.splitlines()[0]}" if failure else "")
             )
         )
     except KeyboardInterrupt:
@@ -196,6 +197,9 @@ def _measure(run: "Run") -> None:
     if run.others:
         rest = report.counted(run.others, "unit")
         typer.echo(f"not in these: {rest} of {run.folder}, not named here", err=True)
+    if table.read_table(results)[0]["failure"].null_count == 0:
+        typer.echo("every run failed: the report says why", err=True)
+        raise typer.Exit(1)
 
 
 @app.command("report")

@@ -122,6 +122,27 @@ def test_a_command_that_names_less_says_that_the_rest_is_not_in_its_report(
     assert "not in these" not in again
 
 
+def test_a_run_of_which_everything_failed_ends_with_an_error(
+    bench: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its failures are told in a line each; with a run that did not fail it ends well."""
+    why = "RuntimeError: none left\nall of the traceback"
+    monkeypatch.setattr(runner, "measured", lambda left, _: ((u, u.failed(why)) for u in left))
+    failed = bench("random")
+    assert failed.exit_code == 1
+    assert failed.output.startswith("1/1 branin random: RuntimeError: none left\n")
+    assert "all of the traceback" not in failed.output
+    assert "every run failed: the report says why" in failed.output
+    monkeypatch.setattr(
+        runner,
+        "measured",
+        lambda left, _: ((u, u.failed(why) if u.method == "random" else u.measure()) for u in left),
+    )
+    some = bench("random", "sobol")
+    assert some.exit_code == 0, some.output
+    assert "every run failed" not in some.output
+
+
 def test_speed_is_a_table_of_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def suggestion(n: int, d: int, repeats: int) -> dict[str, float]:
         return {"n": n, "d": d, "gpbo_s": 0.5, "botorch_map_s": 2.0, "ratio": 0.25}
