@@ -251,6 +251,24 @@ def test_a_place_that_asks_for_what_is_not_there_is_named(stored: Path, tmp_path
 
 
 @pytest.mark.parametrize(
+    "place",
+    [
+        "<!-- gpbo bench smoke: ranks -->\nold\n",
+        "<!-- gpbo bench smoke: ranks --> old\n<!-- gpbo bench end -->\n",
+        "<!-- gpbo bench smoke: ranks -->\n<!-- gpbo bench speed: comparison -->\n"
+        "<!-- gpbo bench end -->\n",
+    ],
+)
+def test_a_place_without_an_end_is_named(place: str, stored: Path, tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_text(PLACES + place)
+    said = r"README\.md: <!-- gpbo bench smoke: ranks -->: expected a line of its own, and"
+    with pytest.raises(InvalidData, match=said):
+        readme.rewrite(file, stored)
+    assert file.read_text() == PLACES + place
+
+
+@pytest.mark.parametrize(
     ("value", "text"), [(0.12345, "0.123"), (np.inf, "∞"), (np.nan, ""), (0.0, "0")]
 )
 def test_numbers_in_tables(value: float, text: str) -> None:
