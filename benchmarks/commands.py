@@ -70,7 +70,13 @@ def _suite_command(name: str) -> Callable[..., None]:
         ] = None,
         processes: _Processes = None,
         output: _Output = OUTPUT,
-        fresh: Annotated[bool, typer.Option(help="Forget what was measured before.")] = False,
+        fresh: Annotated[
+            bool,
+            typer.Option(
+                help="Measure these methods, problems and seeds anew, and keep all else in the "
+                "folder. Runs of other packages stay as they were, in peer-traces."
+            ),
+        ] = False,
     ) -> None:
         run = _asked(name, seeds, budget, method, problem, peers, processes, output)
         _measure(replace(run, peers_from=peers_from, fresh=fresh))
@@ -78,8 +84,16 @@ def _suite_command(name: str) -> Callable[..., None]:
     return run
 
 
+_AGAIN = """
+
+The same command goes on where a run was interrupted, and tries again what failed; not a package
+that ran out of time, which --fresh tries again too.
+
+trials.parquet and the report have what the last command named, and replace those of the one before;
+what else was measured stays in the folder, for a command that names all of it.
+"""
 for _name, _about in SUITES.items():
-    app.command(_name, help=_about)(_suite_command(_name))
+    app.command(_name, help=_about + _AGAIN)(_suite_command(_name))
 
 
 @app.command()
@@ -166,12 +180,13 @@ def _folder(option: str, path: Path) -> Path:
 
 
 def _measure(run: "Run") -> None:
-    from . import report
+    from . import report, table
 
     try:
         results = run.execute(
             lambda done, count, unit, failure: typer.echo(
-                f"{done}/{count} {unit.problem} {unit.method}" + (f": {failure}" if failure else "")
+                f"{done}/{count} {unit.problem} {unit.method}"
+                + (f": {failure.splitlines()[0]}" if failure else "")
             )
         )
     except KeyboardInterrupt:
@@ -179,12 +194,25 @@ def _measure(run: "Run") -> None:
         raise typer.Exit(130) from None
     markdown, page = report.write(results, run.suite)
     typer.echo(f"{results}\n{markdown}\n{page}")
+    if run.others:
+        rest = report.counted(run.others, "unit")
+        typer.echo(f"not in these: {rest} of {run.folder}, not named here", err=True)
+    if table.read_table(results)[0]["failure"].null_count == 0:
+        typer.echo("every run failed: the report says why", err=True)
+        raise typer.Exit(1)
 
 
 @app.command("report")
 def report_command(
     results: Annotated[
-        Path | None, typer.Argument(help="A file trials.parquet; its report is written anew.")
+        Path | None, typer.Argument(help="A file of results; its report is written anew.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the report; by default that of a trials.parquet or speed.parquet, and "
+            "for one kept by another name NAME-report beside it."
+        ),
     ] = None,
     readme: Annotated[
         list[Path] | None,
@@ -201,19 +229,24 @@ def report_command(
 
     if (results is None) == (not readme):
         raise InvalidOption("results, --readme: expected one of the two")
+    if output is not None and results is None:
+        raise InvalidOption(f"--output={output}: expected results, --readme has no report")
     if results is not None:
         _, header = table.read_table(results)
+        of_a_run = results.name in ("trials.parquet", "speed.parquet")
+        beside = results.parent if of_a_run else results.with_name(f"{results.stem}-report")
+        folder = _folder("--output", output or beside)
         if header["suite"] == "speed":
-            pages = speed_suite.write_report(results)
+            pages = speed_suite.write_report(results, folder)
         else:
-            pages = report.write(results, suites.get(header["suite"]))
+            pages = report.write(results, suites.get(header["suite"]), folder)
         for path in pages:
             typer.echo(path)
     for file in readme or ():
         if not file.is_file():
             raise InvalidOption(f"--readme={file}: expected a file that exists")
         kept = _folder("--stored", stored or RESULTS)
-        typer.echo(f"{file}: {rewrite(file, kept)} places")
+        typer.echo(f"{file}: {report.counted(rewrite(file, kept), 'place')}")
 
 
 @app.command()

@@ -26,6 +26,7 @@ PLACE = re.compile(
     r"(?:(?!<!-- gpbo bench ).)*(?P<end><!-- gpbo bench end -->)",
     re.DOTALL,
 )
+_BEGIN = re.compile(r"<!-- gpbo bench [\w-]+:[^>]*>?")
 
 
 def rewrite(readme: Path, results: Path) -> int:
@@ -36,16 +37,21 @@ def rewrite(readme: Path, results: Path) -> int:
             the figures go.
 
     Raises:
-        InvalidData: a place asks for results that are not there, or for something that their report
-            or what is stored does not have.
+        InvalidData: a place has no end, or asks for results that are not there, or for something
+            that their report or what is stored does not have.
     """
+    before = readme.read_text()
+    if (lone := _BEGIN.search(PLACE.sub("", before))) is not None:
+        raise InvalidData(
+            f"{readme}: {lone[0]}: expected a line of its own, and <!-- gpbo bench end --> after it"
+        )
 
     def filled(place: re.Match[str]) -> str:
         wanted = [word.strip() for word in place["wanted"].split(",")]
         body = _body(place["results"], wanted, readme.parent, results)
         return f"{place['begin']}{body}\n{place['end']}"
 
-    text, count = PLACE.subn(filled, readme.read_text())
+    text, count = PLACE.subn(filled, before)
     readme.write_text(text)
     return count
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,27 +34,23 @@ class Findings:
     Attributes:
         sequential: Of the methods that ask for one point at a time.
         parallel: Of those with several workers on a simulated clock.
-        reference: The method that the others are tested against.
     """
 
     name: str
     header: Mapping[str, Any]
     sequential: pd.DataFrame
     parallel: pd.DataFrame
-    reference: str
     targets: tuple[float, ...]
 
     @classmethod
     def of(
         cls, rows: pd.DataFrame, header: Mapping[str, Any], targets: Sequence[float]
     ) -> "Findings":
-        """From the rows of a file. The reference is gpbo's default, or else the first method."""
+        """From the rows of a file."""
         rows = analysis.regrets(rows)
         several = rows["method"].isin([name for name, method in METHODS.items() if method.clocked])
         sequential, parallel = rows[~several], rows[several]
-        known = list(sequential["method"].unique())
-        reference = DEFAULT if DEFAULT in known or not known else known[0]
-        return cls(header["suite"], header, sequential, parallel, reference, tuple(targets))
+        return cls(header["suite"], header, sequential, parallel, tuple(targets))
 
     @property
     def noisy(self) -> bool:
@@ -64,6 +61,20 @@ class Findings:
     def measure(self) -> str:
         """The regret that methods are ranked by: with noise, that of what they recommend."""
         return "inference" if self.noisy else "simple"
+
+    @cached_property
+    def ranks(self) -> pd.DataFrame:
+        """The rank of every method on every problem."""
+        return analysis.ranks(self.sequential, self.measure)
+
+    @property
+    def reference(self) -> str:
+        """The method that the others are tested against: gpbo's default, if it has a value.
+
+        Otherwise it is that of the best average rank of those that have one.
+        """
+        valued = self.sequential.loc[self.sequential["truth"].notna(), "method"].unique()
+        return DEFAULT if DEFAULT in valued else str(self.ranks[valued].mean().idxmin())
 
 
 #: A part of a report: its text, and its figures by name.
@@ -89,6 +100,11 @@ def number(value: float) -> str:
     return "∞" if np.isinf(value) else f"{value:.3g}"
 
 
+def counted(count: int, name: str) -> str:
+    """As many of these: ``1 seed``, ``2 seeds``."""
+    return f"{count} {name}{'' if count == 1 else 's'}"
+
+
 def where(header: Mapping[str, Any]) -> str:
     """Commit, machine and versions."""
     versions = ", ".join(f"{name} {found}" for name, found in header["versions"].items())
@@ -105,16 +121,16 @@ def measured_where(findings: Findings) -> Section:
     for earlier in header.get("peers_from", []):
         count = sum(len(seeds) for one in earlier["runs"].values() for seeds in one.values())
         elsewhere.append(
-            f"{count} runs of {', '.join(earlier['runs'])}, and their seconds, are "
+            f"{counted(count, 'run')} of {', '.join(earlier['runs'])}, and their seconds, are "
             f"from commit {earlier['commit']}, {earlier['date']}; {earlier['processor']}, "
             f"{earlier['cores']} cores."
         )
     paragraphs = [
         where(header),
-        f"{len(header['seeds'])} seeds, {header['processes']} at a time, a thread each. Of each "
-        "seed all methods have the same problem, noise and initial design. Seconds of gpbo's own "
-        "methods are those of a batch of all seeds, divided by the seeds; every run of a peer is "
-        "a process of its own.",
+        f"{counted(len(header['seeds']), 'seed')}, {header['processes']} at a time, a thread each. "
+        "Of each seed all methods have the same problem, noise and initial design. Seconds of "
+        "gpbo's own methods are those of a batch of all seeds, divided by the seeds; every run of "
+        "a peer is a process of its own.",
         " ".join(elsewhere),
     ]
     return "\n\n".join(filter(None, paragraphs)), {}
@@ -122,7 +138,7 @@ def measured_where(findings: Findings) -> Section:
 
 def verdict(findings: Findings) -> Section:
     """Where the reference stands by average rank, and on which problems it is not the best."""
-    table = analysis.ranks(findings.sequential, findings.measure)
+    table = findings.ranks
     average = table.mean().sort_values()
     gap = analysis.critical_difference(*table.shape)
     best, own = average.index[0], findings.reference
@@ -137,18 +153,28 @@ def verdict(findings: Findings) -> Section:
         for problem, row in table.iterrows()
         if row[own] > row.min()
     ]
-    apart = f"; ranks that differ by less than {gap:.2f} are not told apart"
+    if np.isnan(gap):
+        apart = ""
+    elif gap > len(average) - 1:  # more than the first and the last can differ by
+        apart = "; with so few of both, no two methods can be told apart by rank"
+    else:
+        apart = f"; ranks that differ by less than {gap:.2f} are not told apart"
     text = (
-        f"`{own}` is {place} by average rank ({average[own]:.2f} of {len(average)} methods on "
-        f"{len(table)} problems{'' if np.isnan(gap) else apart})."
+        f"`{own}` is {place} by average rank ({average[own]:.2f} of "
+        f"{counted(len(average), 'method')} on {counted(len(table), 'problem')}{apart})."
     )
     others = "; ".join(beaten) if beaten else "none"
-    return f"{text}\n\nProblems on which another method has a better rank: {others}.", {}
+    parts = [text, f"Problems on which another method has a better rank: {others}."]
+    ended = findings.sequential.groupby("method")["failure"].agg(lambda runs: runs.notna().all())
+    if ended.any():
+        names = ", ".join(f"`{method}`" for method in ended[ended].index)
+        parts.append(f"All runs ended early of {names}.")
+    return "\n\n".join(parts), {}
 
 
 def rank_section(findings: Findings) -> Section:
     """Average ranks with Friedman's and Nemenyi's tests."""
-    table = analysis.ranks(findings.sequential, findings.measure)
+    table = findings.ranks
     relative = analysis.relative(findings.sequential, findings.measure)
     typical = np.exp(np.log(relative).groupby(level="problem").median().mean())
     lines = [
@@ -163,7 +189,7 @@ def rank_section(findings: Findings) -> Section:
     text = pipes(["method", "average rank", "regret / design's regret"], lines)
     note = (
         f"Ranks by {findings.measure} regret at the end, for every seed, averaged over the seeds "
-        f"and then over {len(table)} problems. "
+        f"and then over {counted(len(table), 'problem')}. "
         + "".join(said for figure, said in tests if not np.isnan(figure))
         + "The last column is the geometric mean over the problems of the median; regret below "
         f"{analysis.NEGLIGIBLE:g} of the design's is a tie."
@@ -235,7 +261,8 @@ def test_section(findings: Findings) -> Section:
     least = 2 / 2**seeds
     note = (
         "Paired Wilcoxon signed-rank tests over the seeds, corrected by Holm for all tests of this "
-        f"table; effect: rank-biserial correlation. With {seeds} seeds no p is below {least:.2g}."
+        f"table; effect: rank-biserial correlation. With {counted(seeds, 'seed')} no p is below "
+        f"{least:.2g}."
     )
     return f"{note}\n\n{pipes([*header, 'verdict'], lines)}", {}
 
@@ -369,31 +396,39 @@ def problem_section(cases: Sequence[Case]) -> str:
     return pipes(["problem", "d", "budget", "noise", "optimum", "from"], lines)
 
 
-def write(results: Path, suite: Suite) -> tuple[Path, Path]:
-    """Write ``report.md``, its figures, and ``report.html`` beside a file of results.
+def write(results: Path, suite: Suite, folder: Path | None = None) -> tuple[Path, Path]:
+    """Write ``report.md``, its figures, and ``report.html`` of a file of results.
+
+    Args:
+        folder: Where to; by default beside the file.
 
     Raises:
         InvalidData: no such file.
     """
     rows, header = table.read(results)
     findings = Findings.of(rows, header, suite.targets)
-    folder = results.parent / "figures"
-    folder.mkdir(exist_ok=True)
+    folder = folder or results.parent
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
     parts = [f"# Benchmark suite `{findings.name}`"]
     for title, (text, drawn) in sections(findings).items():
         parts += [f"## {title}", text]
         for name, figure in drawn.items():
-            figure.savefig(folder / f"{name}.png", dpi=120)
+            figure.savefig(folder / "figures" / f"{name}.png", dpi=120)
             parts.append(f"![{name}](figures/{name}.png)")
     budgets = rows.groupby("problem")["budget"].max().to_dict()
     cases = [
         replace(case, budget=budgets[case.name]) for case in suite.cases if case.name in budgets
     ]
     parts += ["## Problems", problem_section(cases)]
-    text = "\n\n".join(parts) + "\n"
-    markdown, page = results.with_name("report.md"), results.with_name("report.html")
+    return write_pages("\n\n".join(parts) + "\n", folder)
+
+
+def write_pages(text: str, folder: Path) -> tuple[Path, Path]:
+    """Write a report as ``report.md`` and ``report.html``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    markdown, page = folder / "report.md", folder / "report.html"
     markdown.write_text(text)
-    page.write_text(as_html(text, results.parent))
+    page.write_text(as_html(text, folder))
     return markdown, page
 
 

@@ -1,11 +1,10 @@
 """Runs a suite: unit after unit in processes of one thread, each kept as soon as it is done.
 
-Whatever ends the run, the same command goes on with the units that are not there yet.
+Whatever ends the run, the same command goes on with the units that are not there yet, and tries
+those again that failed, but for peers that ran out of time.
 """
 
-import contextlib
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
@@ -24,7 +23,7 @@ from .methods import METHODS, KandasamyMethod
 from .record import machine
 from .suites import Suite
 from .trace import Trace
-from .units import Unit, adopt_peer_traces, units
+from .units import OUT_OF_TIME, Unit, adopt_peer_traces, units
 
 #: Told of every unit: how many are done, of how many, and which it was.
 Show = Callable[[int, int, Unit, str], None]
@@ -42,7 +41,8 @@ class Run:
         folder: Of this suite's results; peers' traces lie beside it.
         processes: How many units are measured at a time.
         peers_from: Results of an earlier run, whose traces of peers are taken over.
-        fresh: Whether to measure anew what is there, other than the traces of peers.
+        fresh: Whether to measure these units anew, other than the traces of peers. Nothing else
+            in the folder is touched.
     """
 
     suite: Suite
@@ -62,23 +62,35 @@ class Run:
         """All there is to do."""
         return list(units(self.suite, self.methods, self.folder.parent / _PEERS))
 
+    @property
+    def others(self) -> int:
+        """How many units were measured in the folder that are not of this run."""
+        own = {unit.file for unit in self.units}
+        return sum(path.name not in own for path in (self.folder / _UNITS).glob("*.parquet"))
+
     def execute(self, show: Show) -> Path:
-        """Measure what is not there yet, and write all of it to one file.
+        """Measure what is not there yet or has failed, and write all of it to one file.
+
+        A peer that ran out of time is not tried again, for that would take as long once more;
+        ``show`` is told of it before anything is measured.
 
         Raises:
-            InvalidOption: the folder has units of another commit, or of other versions.
+            InvalidOption: units of the suite are there of another commit, or of other versions.
             InvalidData: ``peers_from`` is no file of results.
         """
         header = self._header()
         if self.peers_from is not None:
             self._adopt_peers(self.peers_from)
-        if self.fresh:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(self.folder)
-        self._refuse_another(header)
         every = self.units
-        left = [unit for unit in every if not self._path(unit).exists()]
+        if self.fresh:
+            for unit in every:
+                self._path(unit).unlink(missing_ok=True)
+        self._refuse_another(header)
+        there = self._there()
+        left = [unit for unit in every if unit not in there or _is_tried_again(there[unit])]
         done = len(every) - len(left)
+        for unit in [unit for unit in every if unit not in left and there[unit]]:
+            show(done, len(every), unit, f"not tried again: {there[unit]}")
         for unit, traces in measured(left, self.processes):
             found = table.rows(self.suite.name, unit.case, traces)
             kept = next((trace.measured for trace in traces if trace.measured), header)
@@ -105,6 +117,15 @@ class Run:
     def _path(self, unit: Unit) -> Path:
         return self.folder / _UNITS / unit.file
 
+    def _there(self) -> dict[Unit, str]:
+        """The units that were measured before, each with why it failed, empty if it did not."""
+        found = {}
+        for unit in self.units:
+            if (path := self._path(unit)).exists():
+                reasons = table.read_table(path)[0]["failure"].drop_null()
+                found[unit] = reasons[0].as_py() if len(reasons) else ""
+        return found
+
     def _header(self) -> dict[str, Any]:
         where = machine()
         return {
@@ -117,7 +138,7 @@ class Run:
         }
 
     def _refuse_another(self, header: Mapping[str, Any]) -> None:
-        for path in sorted((self.folder / _UNITS).glob("*.parquet"))[:1]:
+        for path in filter(Path.exists, map(self._path, self.units)):
             other = table.read_table(path)[1]
             for name in ("commit", "versions"):
                 if other[name] != header[name]:
@@ -126,6 +147,11 @@ class Run:
                         f"this is {header[name]}: expected another folder, or --fresh to measure "
                         "all anew"
                     )
+
+
+def _is_tried_again(failure: str) -> bool:
+    """Whether another try is worth its time: what failed may have been the machine's fault."""
+    return bool(failure) and not OUT_OF_TIME.match(failure)
 
 
 def measured(work: Sequence[Unit], processes: int) -> Iterator[tuple[Unit, list[Trace]]]:

@@ -76,8 +76,8 @@ def comparison(rows: pd.DataFrame, header: Mapping[str, Any]) -> str:
     return f"{report.where(header)}\n\n{report.pipes(columns, lines)}"
 
 
-def write_report(results: Path) -> tuple[Path, Path]:
-    """Write ``report.md`` and ``report.html`` beside the results.
+def write_report(results: Path, folder: Path | None = None) -> tuple[Path, Path]:
+    """Write ``report.md`` and ``report.html`` into a folder, by default beside the results.
 
     Raises:
         InvalidData: no such file.
@@ -89,7 +89,4 @@ def write_report(results: Path) -> tuple[Path, Path]:
     )
     sides = comparison(rows, header)
     text = f"# Benchmark suite `speed`\n\n{sides}\n\n## All figures\n\n{every}\n"
-    markdown, page = results.with_name("report.md"), results.with_name("report.html")
-    markdown.write_text(text)
-    page.write_text(report.as_html(text, results.parent))
-    return markdown, page
+    return report.write_pages(text, folder or results.parent)

@@ -6,6 +6,7 @@ A unit is plain data, so that another process can do it.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,9 @@ from .peers import PEERS, installed, run_peer
 from .record import machine
 from .suites import Case, Suite
 from .trace import Evaluate, Evaluation, Params, Trace
+
+#: How the failure of a peer begins that had started and then took longer than its limits.
+OUT_OF_TIME = re.compile(r"[\w-]+: (?!start)\w+: no answer in time")
 
 
 @dataclass(frozen=True)

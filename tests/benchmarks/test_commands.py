@@ -1,14 +1,15 @@
 """The commands of `gpbo bench`, as a user calls them."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from gpbo.cli import app, main
-from gpbo_benchmarks import commands, speed, speed_suite, table
+from gpbo_benchmarks import commands, runner, speed, speed_suite, table
 
 MISTAKES = [
     (["smoke", "--method", "bogus"], "gpbo: --method=bogus: expected one of random, sobol, "),
@@ -25,6 +26,7 @@ MISTAKES = [
     (["speed", "--case", "50"], "gpbo: --case=50: expected two whole numbers, such as 50,6"),
     (["speed", "--repeats", "0"], "gpbo: --repeats=0: expected a whole number, 1 or more"),
     (["report"], "gpbo: results, --readme: expected one of the two"),
+    (["report", "--readme", "x", "--output", "y"], "gpbo: --output=y: expected results, --readme"),
     (["report", "no.parquet"], "gpbo: no.parquet: expected results that `gpbo bench` wrote"),
     (["report", "--readme", "no.md"], "gpbo: --readme=no.md: expected a file that exists"),
     (["keep", "x", "--name", "a/b"], "gpbo: --name=a/b: expected letters, digits, hyphens and"),
@@ -91,6 +93,54 @@ def test_what_is_asked_for_twice_is_run_once(
     assert done.exit_code == 0, done.output
     assert [case.name for case in ran[0].suite.cases] == ["branin"]
     assert ran[0].methods == ("random",)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    """`gpbo bench smoke` on one problem, in this process."""
+    monkeypatch.setattr(runner, "measured", lambda left, _: ((u, u.measure()) for u in left))
+    short = ["--problem", "branin", "--seeds", "1", "--budget", "5", "--output", str(tmp_path)]
+
+    def run(*methods: str) -> Result:
+        named = [part for method in methods for part in ("--method", method)]
+        return CliRunner().invoke(app, ["bench", "smoke", *short, *named])
+
+    return run
+
+
+def test_a_command_that_names_less_says_that_the_rest_is_not_in_its_report(
+    bench: Callable[..., Result], tmp_path: Path
+) -> None:
+    both = bench("random", "sobol")
+    assert both.exit_code == 0, both.output
+    assert "not in these" not in both.output
+    assert f"not in these: 1 unit of {tmp_path / 'smoke'}, not named" in bench("sobol").output
+    rows, _ = table.read(tmp_path / "smoke" / "trials.parquet")
+    assert set(rows["method"]) == {"sobol"}
+    again = bench("random", "sobol").output
+    assert "branin random" not in again  # what was measured is there
+    assert "not in these" not in again
+
+
+def test_a_run_of_which_everything_failed_ends_with_an_error(
+    bench: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its failures are told in a line each; with a run that did not fail it ends well."""
+    why = "RuntimeError: none left\nall of the traceback"
+    monkeypatch.setattr(runner, "measured", lambda left, _: ((u, u.failed(why)) for u in left))
+    failed = bench("random")
+    assert failed.exit_code == 1
+    assert failed.output.startswith("1/1 branin random: RuntimeError: none left\n")
+    assert "all of the traceback" not in failed.output
+    assert "every run failed: the report says why" in failed.output
+    monkeypatch.setattr(
+        runner,
+        "measured",
+        lambda left, _: ((u, u.failed(why) if u.method == "random" else u.measure()) for u in left),
+    )
+    some = bench("random", "sobol")
+    assert some.exit_code == 0, some.output
+    assert "every run failed" not in some.output
 
 
 def test_speed_is_a_table_of_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

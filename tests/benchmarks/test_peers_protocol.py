@@ -21,6 +21,7 @@ import gpbo
 from gpbo_benchmarks.peers import Limits, Peer, PeerFailure, run_peer
 from gpbo_benchmarks.peers.conversation import Conversation
 from gpbo_benchmarks.trace import Evaluation, Trace
+from gpbo_benchmarks.units import OUT_OF_TIME
 
 SPACE = gpbo.Space(gpbo.Real("x", 0.0, 2.0), gpbo.Integer("n", 1, 5))
 DESIGN = [{"x": 2.0, "n": 1}, {"x": 1.0, "n": 4}]
@@ -221,6 +222,7 @@ def test_a_peer_that_hangs_is_ended(
 ) -> None:
     trace = run(false_peer(**parts), limits=Limits(**limits), budget=50)
     assert reason in (trace.failure or "")
+    assert bool(OUT_OF_TIME.match(trace.failure or "")) == ("start" not in parts)
     assert 2 <= len(trace.params) < 6
 
 

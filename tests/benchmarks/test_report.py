@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
@@ -74,6 +75,28 @@ def test_the_verdict_names_the_problems_that_were_lost(results: Path) -> None:
     assert "branin (random " in text
 
 
+@pytest.mark.parametrize("default", ["ei-hmc", "fails", "is not there"])
+def test_the_reference_has_values_and_else_is_the_first_by_rank(
+    default: str, results: Path
+) -> None:
+    rows, head = table.read(results)
+    own, failed = rows["method"] == "ei-hmc", rows[rows["method"] == "optuna-gp"]
+    others = rows[~own & (rows["method"] != "optuna-gp")]
+    kept = {
+        "ei-hmc": [rows[own], others, failed.assign(method="ax", truth=np.nan)],
+        "fails": [failed.assign(method="ei-hmc", truth=np.nan), others],
+        "is not there": [failed.assign(method="ax", truth=np.nan), others],
+    }
+    findings = report.Findings.of(pd.concat(kept[default]), head, (0.1,))
+    text, _ = report.verdict(findings)
+    best = "ei-hmc" if default == "ei-hmc" else "ei-map"
+    assert findings.reference == best
+    assert text.startswith(f"`{best}` is first by average rank")
+    ended = "ei-hmc" if default == "fails" else "ax"
+    assert text.endswith(f"All runs ended early of `{ended}`.")
+    assert f"| `{best}` against |" in report.test_section(findings)[0]
+
+
 @pytest.mark.parametrize("methods", [["ei-hmc"], ["ei-hmc", "random"]])
 def test_with_too_few_methods_for_a_test_nothing_is_said_of_it(
     methods: list[str], results: Path
@@ -84,6 +107,50 @@ def test_with_too_few_methods_for_a_test_nothing_is_said_of_it(
     assert "Friedman" not in text
     assert "nan" not in text
     assert ("Critical difference" in text) == ("told apart" in text) == (len(methods) == 2)
+
+
+@pytest.mark.parametrize(
+    ("problems", "methods", "said"),
+    [
+        (["branin"], ["ei-hmc"], "of 1 method on 1 problem)"),
+        (
+            ["branin"],
+            ["ei-hmc", "random"],
+            "of 2 methods on 1 problem; with so few of both, no two methods can be told apart by",
+        ),
+        (
+            ["branin", "hartmann3"],
+            ["ei-hmc", "ei-map", "random", "optuna-gp"],  # 3.32, and at most 3 apart
+            "of 4 methods on 2 problems; with so few of both, no two methods can be told apart by",
+        ),
+        (
+            ["branin", "hartmann3", "third"],
+            ["ei-hmc", "ei-map", "random", "optuna-gp"],
+            "of 4 methods on 3 problems; ranks that differ by less than 2.71 are not told apart",
+        ),
+    ],
+)
+def test_ranks_are_told_apart_only_where_that_many_can_be(
+    problems: list[str], methods: list[str], said: str, results: Path
+) -> None:
+    rows, head = table.read(results)
+    third = rows[rows["problem"] == "branin"].assign(problem="third")
+    rows = pd.concat([rows, third])
+    kept = rows[rows["method"].isin(methods) & rows["problem"].isin(problems)]
+    assert said in report.verdict(report.Findings.of(kept, head, (0.1,)))[0]
+
+
+def test_one_seed_and_one_problem_are_named_as_one(results: Path) -> None:
+    rows, head = table.read(results)
+    kept = rows[(rows["seed"] == 0) & (rows["problem"] == "branin")]
+    place = {"commit": "a", "date": "b", "processor": "c", "cores": 2}
+    runs = [{**place, "runs": {"ax": {"branin": [0]}}}]
+    findings = report.Findings.of(kept, {**head, "seeds": [0], "peers_from": runs}, (0.1,))
+    text = "\n".join(text for text, _ in report.sections(findings).values())
+    assert "\n1 seed, " in text
+    assert "\n1 run of ax, " in text
+    assert "over 1 problem." in text
+    assert "With 1 seed no p" in text
 
 
 @pytest.fixture
@@ -120,6 +187,28 @@ def test_methods_that_fail_everywhere_are_told_of(tmp_path: Path) -> None:
         assert "| `ei-map-async4` | branin | 2 | <b> |" in markdown.read_text()
         assert "<b>" not in page.read_text()
         assert "| branin | 2 | 3 | 0 |" in markdown.read_text()
+
+
+def test_reports_of_kept_results_lie_apart(stored: Path, tmp_path: Path) -> None:
+    """A report beside each, by the name that it is kept by, or where it was asked for."""
+    (stored / "smoke.parquet").rename(stored / "both.parquet")
+    (stored / "speed.parquet").rename(stored / "fast.parquet")
+    apart = tmp_path / "a" / "b"
+    for name, folder, options in [
+        ("both", stored / "both-report", []),
+        ("fast", stored / "fast-report", []),
+        ("fast", apart, ["--output", str(apart)]),
+    ]:
+        done = CliRunner().invoke(
+            app, ["bench", "report", str(stored / f"{name}.parquet"), *options]
+        )
+        assert done.exit_code == 0, done.output
+        suite = "smoke" if name == "both" else "speed"
+        assert (folder / "report.md").read_text().startswith(f"# Benchmark suite `{suite}`")
+        assert (folder / "report.html").exists()
+    assert (stored / "both-report" / "figures" / "regret.png").exists()
+    names = {path.name for path in stored.iterdir()}
+    assert names == {"both.parquet", "fast.parquet", "both-report", "fast-report"}
 
 
 PLACES = """# A package
@@ -159,6 +248,24 @@ def test_a_place_that_asks_for_what_is_not_there_is_named(stored: Path, tmp_path
     file.write_text("<!-- gpbo bench noisy: ranks -->\n<!-- gpbo bench end -->\n")
     with pytest.raises(InvalidData, match=r"noisy\.parquet: expected results"):
         readme.rewrite(file, stored)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "<!-- gpbo bench smoke: ranks -->\nold\n",
+        "<!-- gpbo bench smoke: ranks --> old\n<!-- gpbo bench end -->\n",
+        "<!-- gpbo bench smoke: ranks -->\n<!-- gpbo bench speed: comparison -->\n"
+        "<!-- gpbo bench end -->\n",
+    ],
+)
+def test_a_place_without_an_end_is_named(place: str, stored: Path, tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_text(PLACES + place)
+    said = r"README\.md: <!-- gpbo bench smoke: ranks -->: expected a line of its own, and"
+    with pytest.raises(InvalidData, match=said):
+        readme.rewrite(file, stored)
+    assert file.read_text() == PLACES + place
 
 
 @pytest.mark.parametrize(

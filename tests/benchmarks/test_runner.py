@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,62 @@ def test_what_is_to_be_taken_over_is_read_before_anything_is_forgotten(tmp_path:
     with pytest.raises(InvalidData, match=r"typo\.parquet: expected results"):
         run.execute(lambda *_: None)
     assert kept.read_text() == "results"
+
+
+def test_fresh_forgets_the_units_of_the_command_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Units that are not of the command may stay there from another commit."""
+    made: list[str] = []
+
+    def measured(left: Sequence[Unit], _: int) -> Iterator[tuple[Unit, list[Trace]]]:
+        for unit in left:
+            made.append(unit.method)
+            yield unit, unit.measure()
+
+    monkeypatch.setattr(runner, "measured", measured)
+    suite = replace(SMOKE, cases=SMOKE.cases[:1])
+    both = Run(suite, ("random", "sobol"), tmp_path / "smoke")
+    both.execute(lambda *_: None)
+    notes = tmp_path / "smoke" / "notes.txt"
+    notes.write_text("mine")
+    monkeypatch.setattr(runner, "machine", lambda: {**record.machine(), "commit": "newer"})
+    one = replace(both, methods=("sobol",))
+    with pytest.raises(InvalidOption, match="this is newer: expected another folder, or --fresh"):
+        one.execute(lambda *_: None)
+    replace(one, fresh=True).execute(lambda *_: None)
+    assert made == ["random", "sobol", "sobol"]
+    assert notes.read_text() == "mine"
+    assert len([*(tmp_path / "smoke" / "units").iterdir()]) == 2
+    with pytest.raises(InvalidOption, match="has results of commit "):
+        both.execute(lambda *_: None)  # the units of random are still those of the older one
+
+
+def test_units_that_failed_are_tried_again_but_not_peers_that_ran_out_of_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = "cmaes: ask: no answer in time: the limit of the whole run is 7200 s"
+    fails = {"random": "MemoryError: none left", "cmaes": slow}
+    made: list[str] = []
+
+    def measured(left: Sequence[Unit], _: int) -> Iterator[tuple[Unit, list[Trace]]]:
+        for unit in left:
+            made.append(unit.method)
+            yield unit, unit.failed(fails[unit.method]) if fails else unit.measure()
+
+    monkeypatch.setattr(runner, "measured", measured)
+    suite = replace(SMOKE, cases=SMOKE.cases[:1], seeds=1)
+    run = Run(suite, ("random", "cmaes"), tmp_path / "smoke")
+    run.execute(lambda *_: None)
+    assert sorted(made) == ["cmaes", "random"]
+    made.clear()
+    fails.clear()
+    shown: list[tuple[Any, ...]] = []
+    results = run.execute(lambda done, count, unit, why: shown.append((done, unit.method, why)))
+    assert made == ["random"]
+    assert shown == [(1, "cmaes", f"not tried again: {slow}"), (2, "random", "")]
+    rows, _ = table.read(results)
+    assert rows["failure"].dropna().unique().tolist() == [slow]
 
 
 def test_methods_are_chosen_by_name() -> None:
