@@ -7,7 +7,7 @@ numbers of trials while each has a clock of its own, and every step is one batch
 
 import time
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -28,6 +28,7 @@ from gpbo.kept import Kept
 from gpbo.lockstep import display, median_regret, points_and_keys
 from gpbo.problems import Problem
 from gpbo.result import Stopped
+from gpbo.rows import bucket, put, selected
 from gpbo.situation import Situation, Strategy
 from gpbo.strategies import SobolSearch, resolve_strategy
 
@@ -70,7 +71,7 @@ class Simulation:
         told: When the optimizer heard of it: in step, when the last trial of its batch ended.
         known: How many trials it had heard of when it chose this one.
         points: In the unit cube.
-        values: What was observed, to be minimised.
+        values: What was observed, to be minimised; NaN for a trial that failed.
         truth: The same without noise.
         unfinished: The numbers of the trials that were under way when the simulation ended.
         unfinished_started: When they had started.
@@ -105,20 +106,28 @@ class Simulation:
 
     @property
     def regret(self) -> Float[Tensor, "r t"]:
-        """How far the best of the points evaluated so far lies above the optimum."""
-        return self.truth.cummin(-1).values - self.optimum
+        """How far the best of the points evaluated so far lies above the optimum.
+
+        Trials that failed do not count: it is infinite before the first that did not.
+        """
+        return self._reached.cummin(-1).values - self.optimum
 
     def regret_at(self, times: Float[Tensor, " k"]) -> Float[Tensor, "r k"]:
         """The regret of what had ended at these times; infinite before the first trial has."""
         late = self.ended.unsqueeze(-1) > times
-        best = self.truth.unsqueeze(-1).masked_fill(late, torch.inf).amin(1)
+        best = self._reached.unsqueeze(-1).masked_fill(late, torch.inf).amin(1)
         return best - self.optimum
+
+    @property
+    def _reached(self) -> Float[Tensor, "r t"]:
+        """The truth, infinite where a trial failed."""
+        return self.truth.masked_fill(~self.values.isfinite(), torch.inf)
 
     def events(self, run: int = 0) -> Iterator[tuple[Literal["ask", "tell"], int]]:
         """The log of a run: its trials' numbers, as they were asked for and told.
 
         Whoever asks and tells a `gpbo.Optimizer` of that run's seed in this order gets the
-        same trials.
+        same trials: a value that is NaN is told, too, and is a failure there.
         """
         ended = self.trial[run].tolist()
         numbers = [*ended, *self.unfinished[run].tolist()]
@@ -184,6 +193,9 @@ def simulate(
 
     Run ``i`` has the seed ``seed + i``. Its ``j``-th trial takes the same time, and has the same
     noise, whatever the strategy and the mode. Ctrl-C ends them with what has ended so far.
+
+    A value that is NaN or infinite is a failed trial, heard of when it ends: that run's initial
+    design gets one trial more, its model one observation less.
 
     Args:
         problem: What to minimise, or its name.
@@ -298,6 +310,19 @@ class _Trials:
 
 
 @dataclass(frozen=True)
+class _Fits:
+    """The last fit of every run, and to how many results it was made: 0 where there is none yet."""
+
+    kept: Kept | None  # rows of runs without a fit mean nothing
+    size: Int[Tensor, " r"]
+
+    def updated(self, rows: Int[Tensor, " j"], kept: Kept, size: Int[Tensor, " j"]) -> "_Fits":
+        """With these fits of these runs."""
+        old = selected(kept, torch.zeros_like(self.size)) if self.kept is None else self.kept
+        return _Fits(put(old, rows, kept), self.size.index_copy(0, rows, size))
+
+
+@dataclass(frozen=True)
 class _State:
     done: _Trials
     running: _Trials
@@ -305,7 +330,7 @@ class _State:
     free_at: Float[Tensor, " r"]  # when the optimizer has answered all asks so far
     asked: int
     taken: tuple[frozenset[Hashable], ...]
-    kept: Kept | None = field(default=None, repr=False)
+    fits: _Fits
 
 
 @dataclass(frozen=True)
@@ -332,7 +357,8 @@ class _Engine:
         number = nothing.long()
         none = _Trials(number, nothing, nothing, nothing, number, x, nothing, nothing)
         zero = torch.zeros(runs, dtype=DTYPE, device=self.device)
-        state = _State(none, none, zero, zero, 0, (frozenset(),) * runs)
+        fits = _Fits(None, zero.long())
+        state = _State(none, none, zero, zero, 0, (frozenset(),) * runs, fits)
         return self.ask(state, self.workers)
 
     def end(self, state: _State, count: int) -> _State:
@@ -347,7 +373,7 @@ class _Engine:
     def ask(self, state: _State, count: int) -> _State:
         """``count`` workers of every run set to work, one after another."""
         began = time.perf_counter()
-        points, kept = self._propose(state, count)
+        points, fits = self._propose(state, count)
         seconds = (time.perf_counter() - began) / (count * len(self.seeds))
         latency = seconds if self.latency == "measured" else self.latency
         asks = 1 + torch.arange(count, dtype=DTYPE, device=self.device)
@@ -366,13 +392,13 @@ class _Engine:
             free_at=started[:, -1],
             asked=state.asked + count,
             taken=tuple(old | new for old, new in zip(state.taken, asked, strict=True)),
-            kept=kept,
+            fits=fits,
         )
 
     def _evaluated(
         self, x: Float[Tensor, "r 1 d"], number: int
     ) -> tuple[Float[Tensor, "r 1"], Float[Tensor, "r 1"]]:
-        """How long this trial takes, and its value."""
+        """How long this trial takes, and its value: NaN if it fails."""
         clock, noise = (
             Streams.per_seed(self.seeds, purpose, number, device=self.device)
             for purpose in ("evaluation-time", "noise")
@@ -383,50 +409,89 @@ class _Engine:
                 f"times returned {took!r}: expected a tensor of shape {tuple(x.shape[:2])} of "
                 "numbers, 0 or more"
             )
-        return took, self.problem.observe(x, noise)
+        value = self.problem.observe(x, noise)
+        return took, torch.where(value.isfinite(), value, torch.nan)
 
-    def _propose(self, state: _State, count: int) -> tuple[Float[Tensor, "r q d"], Kept | None]:
-        data = with_room(state.done.x, state.done.values, pending=state.running.x)
-        kept = [state.kept]
+    def _propose(self, state: _State, count: int) -> tuple[Float[Tensor, "r q d"], _Fits]:
+        """The next points of every run, and the fits after them.
+
+        Runs whose initial designs lack as many trials are asked together.
+        """
+        design, fits = self._design_left(state, count), state.fits
+        points = torch.zeros(len(self.seeds), count, self.problem.dim).to(state.done.x)
+        for left in sorted({*design}):
+            rows = torch.tensor([run for run, own in enumerate(design) if own == left])
+            rows = rows.to(points.device)
+            points[rows], fits = self._chosen(state, rows, left, count, fits)
+        return points, fits
+
+    def _chosen(
+        self, state: _State, rows: Int[Tensor, " j"], design: int, count: int, fits: _Fits
+    ) -> tuple[Float[Tensor, "j q d"], _Fits]:
+        """The next points of these runs, the first of them of the initial design."""
+        done, running = selected(state.done, rows), selected(state.running, rows)
+        succeeded = done.values.isfinite()
+        some = ~succeeded.all(0)
+        data = with_room(done.x, done.values, succeeded, running.x)
+        seeds = tuple(self.seeds[run] for run in rows.tolist())
+        latest = [fits]
 
         def fit() -> Fit:
-            fitted, kept[0] = self._fit(data, state.kept)
+            fitted, latest[0] = self._fit(data, seeds, rows, fits)
             return fitted
 
         situation = Situation(
             space=self.problem.space,
             data=data,
-            failed=state.done.x[:, :0],
-            failed_mask=torch.zeros(len(self.seeds), 0, dtype=torch.bool, device=self.device),
-            taken=state.taken,
-            seeds=self.seeds,
+            failed=done.x[:, some],
+            failed_mask=~succeeded[:, some],
+            taken=tuple(state.taken[run] for run in rows.tolist()),
+            seeds=seeds,
             index=state.asked,
             fit=cache(fit),
         )
-        design = self._design_left(state, count)
         points = SobolSearch().propose(situation, design) if design else data.x[:, :0]
         for point in points.unbind(1):
             situation = situation.after(point)
         if design < count:
             points = torch.cat([points, self.strategy.propose(situation, count - design)], 1)
-        return points, kept[0]
+        return points, latest[0]
 
-    def _design_left(self, state: _State, wanted: int) -> int:
-        """As in `gpbo.Optimizer`: without a result there is nothing to fit."""
+    def _design_left(self, state: _State, wanted: int) -> list[int]:
+        """As in `gpbo.Optimizer`: it replaces failed trials; nothing is fitted to no result."""
         if not self.strategy.uses_model:
-            return 0
-        results = state.done.x.shape[1]
-        return wanted if not results else min(wanted, max(0, self.initial - state.asked))
+            return [0] * len(self.seeds)
+        results = state.done.values.isfinite().sum(-1)
+        informative = state.running.x.shape[1] + results
+        left = (self.initial - informative).clamp(0, wanted).masked_fill(results == 0, wanted)
+        return [int(number) for number in left.tolist()]
 
-    def _fit(self, data: Observations, kept: Kept | None) -> tuple[Fit, Kept]:
-        size = int(data.counts[0])
-        if kept is not None and size < kept.size + self.refit_every:
-            return kept.condition(data, self.model.nu), kept
-        fitted = fitting.fit(
-            data,
-            self.model,
-            inference=self.inference,
-            warm=None if kept is None else kept.warm,
-            streams=Streams.per_seed(self.seeds, "fit", size, device=self.device),
-        )
-        return fitted, Kept.of(fitted, data, size)
+    def _fit(
+        self, data: Observations, seeds: tuple[int, ...], rows: Int[Tensor, " j"], fits: _Fits
+    ) -> tuple[Fit, _Fits]:
+        """The model of these runs, with hyperparameters fitted anew where enough results came."""
+        counts, last = data.counts, fits.size[rows]
+        streams = Streams.per_seed(seeds, "fit", counts.tolist(), device=self.device)
+        first = last == 0
+        for due in (first, ~first & (counts >= last + self.refit_every)):
+            if not bool(due.any()):
+                continue
+            chosen, count = bucket(due)
+            warm = None
+            if fits.kept is not None and fits.kept.warm is not None and not bool(first[chosen[0]]):
+                warm = selected(fits.kept.warm, rows[chosen])
+            every = count == data.runs
+            own = data if every else selected(data, chosen)
+            fitted = fitting.fit(
+                own,
+                self.model,
+                inference=self.inference,
+                warm=warm,
+                streams=streams.select(chosen.tolist()),
+            )
+            kept = selected(Kept.of(fitted, own, int(own.counts.max())), slice(count))
+            fits = fits.updated(rows[chosen[:count]], kept, counts[chosen[:count]])
+            if every:
+                return fitted, fits
+        assert fits.kept is not None
+        return selected(fits.kept, rows).condition(data, self.model.nu), fits

@@ -18,7 +18,7 @@ from gpbo.replications import Replications
 from gpbo.result import short
 from gpbo.simulation import LAWS, Simulation, pareto, simulate
 from gpbo.situation import Situation
-from gpbo.strategies import ExpectedImprovement, ThompsonSampling
+from gpbo.strategies import ExpectedImprovement, RandomSearch, ThompsonSampling
 from tests.monte_carlo import unchecked_shapes
 
 BRANIN = problems.get("branin")
@@ -30,6 +30,35 @@ def clock(**options: Any) -> Simulation:
     usual = {"problem": BRANIN, "strategy": "random", "workers": 3, "horizon": 4.0}
     usual["progress"] = False
     return simulate(**{**usual, **options})
+
+
+def _failing(x: Tensor) -> Tensor:
+    return torch.where(x[..., 0] < 0, torch.where(x[..., 1] < 7, torch.nan, -torch.inf), _branin(x))
+
+
+_branin = BRANIN.function
+#: A third of the box has no value.
+FAILING = replace(BRANIN, function=_failing)
+
+
+def replay(result: Simulation, run: int, strategy: Any, *, initial: int) -> None:
+    """An optimizer that is asked and told in the order of the events makes the same trials."""
+    seed = result.seeds[run]
+    optimizer = Optimizer(BRANIN.space, strategy, seed=seed, initial=initial, inference="map")
+    numbers = result.trial[run].tolist()
+    values = dict(zip(numbers, result.values[run].tolist(), strict=True))
+    points = dict(zip(numbers, result.points[run], strict=True))
+    for kind, number in result.events(run):
+        if kind == "tell":
+            optimizer.tell(number, values[number])
+            continue
+        trial = optimizer.ask()
+        assert trial.id == number
+        if number not in points:  # under way when the simulation ended
+            assert number in result.unfinished[run]
+            continue
+        asked = BRANIN.space.encode([trial.params])[0]
+        torch.testing.assert_close(asked, points[number], rtol=0, atol=1e-5)
 
 
 class Still:
@@ -156,21 +185,62 @@ def test_a_run_is_what_an_optimizer_asked_and_told_in_that_order_does(
     options = {"strategy": strategy, "mode": mode, "initial": 4, "workers": 2, "seed": 7}
     options["latency"] = latency
     runs = [clock(**{**options, "seed": seed}) for seed in (7, 8)]
-    for run, result in enumerate(runs):
-        optimizer = Optimizer(BRANIN.space, strategy, seed=7 + run, initial=4, inference="map")
-        values = dict(zip(result.trial[0].tolist(), result.values[0].tolist(), strict=True))
-        points = dict(zip(result.trial[0].tolist(), result.points[0], strict=True))
-        for kind, number in result.events():
-            if kind == "tell":
-                optimizer.tell(number, values[number])
-                continue
-            trial = optimizer.ask()
-            assert trial.id == number
-            if number not in points:  # under way when the simulation ended
-                assert number in result.unfinished
-                continue
-            asked = BRANIN.space.encode([trial.params])[0]
-            torch.testing.assert_close(asked, points[number], rtol=0, atol=1e-5)
+    for result in runs:
+        replay(result, 0, strategy, initial=4)
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+@pytest.mark.parametrize("strategy", ["random", TS, ExpectedImprovement(QUICK)], ids=str)
+def test_failed_trials_are_failures_of_their_run_alone(mode: str, strategy: Any) -> None:
+    """Designs of different lengths, fits at different times, and different numbers of results."""
+    options = {"problem": FAILING, "strategy": strategy, "mode": mode, "initial": 3, "workers": 2}
+    options |= {"horizon": float("inf"), "budget": 10}
+    together = clock(**options, runs=3, seed=4)
+    failed = together.values.isnan()
+    assert torch.equal(failed, ~together.truth.isfinite())
+    assert len({*failed.sum(-1).tolist()}) > 1
+    for run in range(3):
+        replay(together, run, strategy, initial=3)
+        alone = clock(**options, seed=4 + run)
+        assert torch.equal(together.trial[run], alone.trial[0])
+        assert torch.equal(failed[run], alone.values[0].isnan())
+        torch.testing.assert_close(together.points[run], alone.points[0], rtol=0, atol=1e-4)
+
+
+def test_fits_that_are_due_at_different_times_stay_in_their_runs() -> None:
+    options = {"problem": FAILING, "strategy": TS, "initial": 3, "workers": 2, "refit_every": 3}
+    options |= {"horizon": float("inf"), "budget": 12}
+    together = clock(**options, runs=3, seed=4)
+    for run in range(3):
+        alone = clock(**options, seed=4 + run)
+        torch.testing.assert_close(together.points[run], alone.points[0], rtol=0, atol=1e-4)
+
+
+def test_a_strategy_sees_where_trials_failed() -> None:
+    seen: list[Situation] = []
+
+    class Noting:
+        name = "noting"
+        uses_model = False
+
+        def propose(self, situation: Situation, count: int) -> Tensor:
+            seen.append(situation)
+            return RandomSearch().propose(situation, count)
+
+    result = clock(problem=FAILING, strategy=Noting(), runs=3, budget=8, horizon=float("inf"))
+    failed = result.values[:, :7].isnan()
+    last = seen[-2].failed_mask  # the last ask but one knew of seven trials
+    assert last.any(0).all()
+    for run in range(3):
+        assert torch.equal(seen[-2].failed[run, last[run]], result.points[run, :7][failed[run]])
+        assert seen[-2].data.mask[run].tolist() == (~failed[run]).tolist()
+
+
+def test_runs_that_fail_everywhere_have_an_infinite_regret() -> None:
+    nowhere = replace(BRANIN, function=lambda x: x[..., 0] * torch.inf)
+    result = clock(problem=nowhere, strategy=TS, progress=True)
+    assert result.values.isnan().all()
+    assert (result.regret == torch.inf).all()
 
 
 def test_a_run_of_a_batch_is_the_run_alone() -> None:
@@ -227,6 +297,9 @@ def test_the_regret_at_a_time_is_that_of_what_had_ended() -> None:
         horizon=4.0,
         seeds=(0,),
     )
+    failed = replace(result, values=torch.tensor([[torch.nan, 4.0, 0.0]]))
+    assert failed.regret.tolist() == [[float("inf"), 3.5, 0.5]]
+    assert failed.regret_at(torch.tensor([1.0, 3.0])).tolist() == [[float("inf"), 3.5]]
     times = torch.tensor([0.5, 1.0, 3.0, 5.0])
     assert result.regret_at(times).tolist() == [[float("inf"), 2.5, 2.5, 0.5]]
     assert result.evaluations.tolist() == [2]
