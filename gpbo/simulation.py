@@ -22,7 +22,7 @@ from gpbo.backend import DTYPE, Streams, resolve_device
 from gpbo.checks import positive_number, real_number, whole_number
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
-from gpbo.errors import InvalidOption
+from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.fitting import Fit, Inference, Model, check_inference, resolve_model
 from gpbo.kept import Kept
 from gpbo.lockstep import display, median_regret, points_and_keys
@@ -79,8 +79,9 @@ class Simulation:
         optimum: The least value of the problem.
         horizon: When the clock stops; trials that ended later are there, too.
         seeds: Of the runs.
-        stopped: ``"runtime"``: all clocks ran out; ``"budget"`` or ``"interrupted"`` (Ctrl-C, after
-            which there is what had ended), as in `gpbo.Result`.
+        stopped: ``"runtime"``: all clocks ran out; ``"budget"``, ``"exhausted"`` (some run had
+            nothing left to try, and all trials ended) or ``"interrupted"`` (Ctrl-C, after which
+            there is what had ended), as in `gpbo.Result`.
     """
 
     trial: Int[Tensor, "r t"]
@@ -255,7 +256,11 @@ def simulate(
     width = engine.workers if mode == "sync" else 1
     with display(f"{engine.strategy.name} on {problem.name}", 100, progress, unit="%") as show:
         try:
-            while state.done.trial.shape[1] < most and bool((state.now <= horizon).any()):
+            while (
+                state.running.trial.shape[1]
+                and state.done.trial.shape[1] < most
+                and bool((state.now <= horizon).any())
+            ):
                 state = engine.ask(engine.end(state, width), width)
                 if progress:
                     clock = float((state.now / horizon).nan_to_num(nan=0.0).min())
@@ -264,6 +269,8 @@ def simulate(
                     show(int(100 * min(spent, 1.0)), regret)
             if state.done.trial.shape[1] >= most:
                 stopped = "budget"
+            elif not state.running.trial.shape[1]:
+                stopped = "exhausted"
         except KeyboardInterrupt:
             stopped = "interrupted"
     done = state.done
@@ -371,9 +378,16 @@ class _Engine:
         return replace(state, done=state.done.joined(told), running=left, now=now)
 
     def ask(self, state: _State, count: int) -> _State:
-        """``count`` workers of every run set to work, one after another."""
+        """``count`` workers of every run set to work, one after another.
+
+        Fewer, or none, where some run has nothing left to try.
+        """
         began = time.perf_counter()
-        points, fits = self._propose(state, count)
+        try:
+            points, fits = self._propose(state, count)
+        except SpaceExhausted:
+            return state
+        count = points.shape[1]
         seconds = (time.perf_counter() - began) / (count * len(self.seeds))
         latency = seconds if self.latency == "measured" else self.latency
         asks = 1 + torch.arange(count, dtype=DTYPE, device=self.device)
@@ -415,14 +429,19 @@ class _Engine:
     def _propose(self, state: _State, count: int) -> tuple[Float[Tensor, "r q d"], _Fits]:
         """The next points of every run, and the fits after them.
 
-        Runs whose initial designs lack as many trials are asked together.
+        Runs whose initial designs lack as many trials are asked together. There are as many points
+        as the run with the fewest left has.
+
+        Raises:
+            SpaceExhausted: some run has nothing left to try.
         """
         design, fits = self._design_left(state, count), state.fits
-        points = torch.zeros(len(self.seeds), count, self.problem.dim).to(state.done.x)
+        points = state.done.x.new_zeros(len(self.seeds), count, self.problem.dim)
         for left in sorted({*design}):
             rows = torch.tensor([run for run, own in enumerate(design) if own == left])
             rows = rows.to(points.device)
-            points[rows], fits = self._chosen(state, rows, left, count, fits)
+            own, fits = self._chosen(state, rows, left, count, fits)
+            points = points[:, : own.shape[1]].index_copy(0, rows, own[:, : points.shape[1]])
         return points, fits
 
     def _chosen(
@@ -454,7 +473,12 @@ class _Engine:
         for point in points.unbind(1):
             situation = situation.after(point)
         if design < count:
-            points = torch.cat([points, self.strategy.propose(situation, count - design)], 1)
+            try:
+                more = self.strategy.propose(situation, count - design)
+                points = torch.cat([points, more], 1)
+            except SpaceExhausted:
+                if not design:
+                    raise
         return points, latest[0]
 
     def _design_left(self, state: _State, wanted: int) -> list[int]:

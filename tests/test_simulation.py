@@ -11,14 +11,14 @@ from torch import Tensor
 from gpbo import problems
 from gpbo.backend import Streams
 from gpbo.candidates import Search
-from gpbo.errors import InvalidData, InvalidOption
+from gpbo.errors import InvalidData, InvalidOption, SpaceExhausted
 from gpbo.lockstep import replicate
 from gpbo.optimizer import Optimizer
 from gpbo.replications import Replications
 from gpbo.result import short
 from gpbo.simulation import LAWS, Simulation, pareto, simulate
 from gpbo.situation import Situation
-from gpbo.strategies import ExpectedImprovement, RandomSearch, ThompsonSampling
+from gpbo.strategies import ExpectedImprovement, GridSearch, RandomSearch, ThompsonSampling
 from tests.monte_carlo import unchecked_shapes
 
 BRANIN = problems.get("branin")
@@ -347,6 +347,43 @@ def test_options_that_mean_nothing_are_refused(option: str, wrong: Any) -> None:
     expected = "name" if wrong == "bogus" else option
     with unchecked_shapes(), pytest.raises(InvalidOption, match=expected):
         clock(**{option: wrong})
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_a_used_up_grid_ends_the_runs_when_all_trials_have_ended(mode: str) -> None:
+    options = {"horizon": float("inf"), "budget": 40, "workers": 4, "mode": mode, "runs": 2}
+    result = clock(strategy=GridSearch(3), **options)
+    assert result.stopped == "exhausted"
+    assert result.trial.sort().values.tolist() == [[*range(9)]] * 2
+    assert result.unfinished.shape == (2, 0)
+    assert all(len(set(map(tuple, run.tolist()))) == 9 for run in result.points)
+    replay(result, 1, GridSearch(3), initial=1)
+    assert clock(strategy=GridSearch(3), **{**options, "budget": 9}).stopped == "budget"
+
+
+class Scarce:
+    """Has points for six trials only."""
+
+    name = "scarce"
+    uses_model = True
+
+    def propose(self, situation: Situation, count: int) -> Tensor:
+        if situation.index >= 6:
+            raise SpaceExhausted("nothing is left")
+        return RandomSearch().propose(situation, min(6 - situation.index, count))
+
+
+@pytest.mark.parametrize(("initial", "made"), [(1, 6), (4, 6), (5, 6), (6, 6), (7, 7)])
+def test_the_initial_design_is_made_where_nothing_else_is_left(initial: int, made: int) -> None:
+    options = {"initial": initial, "workers": 4, "mode": "sync", "horizon": float("inf")}
+    result = clock(strategy=Scarce(), budget=20, runs=2, **options)
+    assert result.stopped == "exhausted"
+    assert result.trial.sort().values.tolist() == [[*range(made)]] * 2
+    # Where trials fail, some runs have more of their designs to make: the least is for all.
+    result = clock(strategy=Scarce(), problem=FAILING, budget=20, runs=5, **options)
+    assert result.stopped == "exhausted"
+    assert result.trial.sort().values.tolist() == [[*range(result.trial.shape[1])]] * 5
+    assert (result.points != 0).all()
 
 
 @pytest.mark.parametrize(("mode", "ended"), [("async", 7), ("sync", 9)])
