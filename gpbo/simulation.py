@@ -69,13 +69,13 @@ class Simulation:
         trial: Their numbers, from 0 in the order in which they were asked for.
         started, ended: When, on the simulated clock, which starts at 0.
         told: When the optimizer heard of it: in step, when the last trial of its batch ended.
-        known: How many trials it had heard of when it chose this one.
+        known: How many trials it had heard of when it began to choose this one.
         points: In the unit cube.
         values: What was observed, to be minimised; NaN for a trial that failed.
         truth: The same without noise.
         unfinished: The numbers of the trials that were under way when the simulation ended.
         unfinished_started: When they had started.
-        unfinished_known: As ``known``.
+        unfinished_known: As ``known``; an ask that waited beyond the end counts some of these, too.
         optimum: The least value of the problem.
         horizon: When the clock stops; trials that ended later are there, too.
         seeds: Of the runs.
@@ -208,7 +208,8 @@ def simulate(
         mode: ``"async"``: a worker that ends is asked for again at once; ``"sync"``: when all have.
         times: A name in `LAWS`, all of mean 1, or a function of the points.
         latency: How long one ask takes on the simulated clock, during which no other worker is
-            asked for; ``"measured"`` for the seconds that it really took, per run.
+            asked for; ``"measured"`` for the seconds that it really took, per run. An ask that had
+            to wait sees what was told meanwhile.
         refit_every: Results after which the hyperparameters are fitted anew; the posterior always
             knows all results.
         runs: How many.
@@ -235,13 +236,15 @@ def simulate(
     most = float("inf") if budget is None else whole_number("budget", budget, least=1)
     if latency != "measured":
         latency = real_number("latency, if it is not 'measured'", latency, least=0.0)
+    workers = whole_number("workers", workers, least=1)
     seed = whole_number("seed", seed, least=0)
     if initial is None:
         initial = default_initial(problem.space)
     engine = _Engine(
         problem=problem,
         strategy=resolve_strategy(strategy),
-        workers=whole_number("workers", workers, least=1),
+        workers=workers,
+        width=workers if mode == "sync" else 1,
         times=LAWS[times] if isinstance(times, str) else times,
         latency=latency,
         refit_every=whole_number("refit_every", refit_every, least=1),
@@ -253,7 +256,6 @@ def simulate(
     )
     stopped: Stopped = "runtime"
     state = engine.begin()
-    width = engine.workers if mode == "sync" else 1
     with display(f"{engine.strategy.name} on {problem.name}", 100, progress, unit="%") as show:
         try:
             while (
@@ -261,7 +263,7 @@ def simulate(
                 and state.done.trial.shape[1] < most
                 and bool((state.now <= horizon).any())
             ):
-                state = engine.ask(engine.end(state, width), width)
+                state = engine.ask(engine.end(state, engine.width), engine.width)
                 if progress:
                     clock = float((state.now / horizon).nan_to_num(nan=0.0).min())
                     spent = max(clock, state.done.trial.shape[1] / most)
@@ -347,6 +349,7 @@ class _Engine:
     problem: Problem
     strategy: Strategy
     workers: int
+    width: int  # workers that are asked for together
     times: Times
     latency: float | Literal["measured"]
     refit_every: int
@@ -366,7 +369,9 @@ class _Engine:
         zero = torch.zeros(runs, dtype=DTYPE, device=self.device)
         fits = _Fits(None, zero.long())
         state = _State(none, none, zero, zero, 0, (frozenset(),) * runs, fits)
-        return self.ask(state, self.workers)
+        for _ in range(self.workers // self.width):
+            state = self.ask(state, self.width)
+        return state
 
     def end(self, state: _State, count: int) -> _State:
         """The clocks at the end of the next ``count`` trials to end, which are told."""
@@ -383,8 +388,9 @@ class _Engine:
         Fewer, or none, where some run has nothing left to try.
         """
         began = time.perf_counter()
+        known = self._known(state)
         try:
-            points, fits = self._propose(state, count)
+            points, fits = self._propose(state, known, count)
         except SpaceExhausted:
             return state
         count = points.shape[1]
@@ -398,7 +404,7 @@ class _Engine:
         took, values = (torch.cat(each, 1) for each in zip(*trials, strict=True))
         ended = started + took
         numbers = numbers.expand(len(x), -1)
-        known = torch.full_like(numbers, state.done.x.shape[1])
+        known = known.unsqueeze(-1).expand_as(numbers)
         running = _Trials(numbers, started, ended, ended, known, x, values, self.problem(x))
         return replace(
             state,
@@ -408,6 +414,12 @@ class _Engine:
             taken=tuple(old | new for old, new in zip(state.taken, asked, strict=True)),
             fits=fits,
         )
+
+    def _known(self, state: _State) -> Int[Tensor, " r"]:
+        """How many trials each run has heard of when its ask begins, those while it waited too."""
+        begins = torch.where(state.free_at > state.now, state.free_at, -torch.inf)
+        meanwhile = state.running.ended <= begins.unsqueeze(-1)
+        return state.done.x.shape[1] + meanwhile.sum(-1)
 
     def _evaluated(
         self, x: Float[Tensor, "r 1 d"], number: int
@@ -426,32 +438,47 @@ class _Engine:
         value = self.problem.observe(x, noise)
         return took, torch.where(value.isfinite(), value, torch.nan)
 
-    def _propose(self, state: _State, count: int) -> tuple[Float[Tensor, "r q d"], _Fits]:
+    def _propose(
+        self, state: _State, known: Int[Tensor, " r"], count: int
+    ) -> tuple[Float[Tensor, "r q d"], _Fits]:
         """The next points of every run, and the fits after them.
 
-        Runs whose initial designs lack as many trials are asked together. There are as many points
-        as the run with the fewest left has.
+        Runs that know of as many trials, and whose initial designs lack as many, are asked
+        together. There are as many points as the run with the fewest left has.
 
         Raises:
             SpaceExhausted: some run has nothing left to try.
         """
-        design, fits = self._design_left(state, count), state.fits
+        trials = state.done.joined(state.running.at(state.running.ended.argsort(stable=True)))
+        design = self._design_left(trials, known, count)
         points = state.done.x.new_zeros(len(self.seeds), count, self.problem.dim)
-        for left in sorted({*design}):
-            rows = torch.tensor([run for run, own in enumerate(design) if own == left])
+        keys, fits = list(zip(known.tolist(), design.tolist(), strict=True)), state.fits
+        for key in sorted({*keys}):
+            rows = torch.tensor([run for run, own in enumerate(keys) if own == key])
             rows = rows.to(points.device)
-            own, fits = self._chosen(state, rows, left, count, fits)
+            own, fits = self._chosen(state, selected(trials, rows), rows, *key, count, fits)
             points = points[:, : own.shape[1]].index_copy(0, rows, own[:, : points.shape[1]])
         return points, fits
 
     def _chosen(
-        self, state: _State, rows: Int[Tensor, " j"], design: int, count: int, fits: _Fits
+        self,
+        state: _State,
+        trials: _Trials,
+        rows: Int[Tensor, " j"],
+        known: int,
+        design: int,
+        count: int,
+        fits: _Fits,
     ) -> tuple[Float[Tensor, "j q d"], _Fits]:
-        """The next points of these runs, the first of them of the initial design."""
-        done, running = selected(state.done, rows), selected(state.running, rows)
-        succeeded = done.values.isfinite()
+        """The next points of these runs, which know of the first of these trials.
+
+        The first ``design`` points are of the initial design.
+        """
+        x, values = trials.x[:, :known], trials.values[:, :known]
+        succeeded = values.isfinite()
         some = ~succeeded.all(0)
-        data = with_room(done.x, done.values, succeeded, running.x)
+        waiting = known + trials.trial[:, known:].argsort()
+        data = with_room(x, values, succeeded, trials.at(waiting).x)
         seeds = tuple(self.seeds[run] for run in rows.tolist())
         latest = [fits]
 
@@ -462,7 +489,7 @@ class _Engine:
         situation = Situation(
             space=self.problem.space,
             data=data,
-            failed=done.x[:, some],
+            failed=x[:, some],
             failed_mask=~succeeded[:, some],
             taken=tuple(state.taken[run] for run in rows.tolist()),
             seeds=seeds,
@@ -481,14 +508,17 @@ class _Engine:
                     raise
         return points, latest[0]
 
-    def _design_left(self, state: _State, wanted: int) -> list[int]:
+    def _design_left(
+        self, trials: _Trials, known: Int[Tensor, " r"], wanted: int
+    ) -> Int[Tensor, " r"]:
         """As in `gpbo.Optimizer`: it replaces failed trials; nothing is fitted to no result."""
         if not self.strategy.uses_model:
-            return [0] * len(self.seeds)
-        results = state.done.values.isfinite().sum(-1)
-        informative = state.running.x.shape[1] + results
-        left = (self.initial - informative).clamp(0, wanted).masked_fill(results == 0, wanted)
-        return [int(number) for number in left.tolist()]
+            return torch.zeros_like(known)
+        asked = trials.trial.shape[1]
+        heard = torch.arange(asked, device=known.device) < known.unsqueeze(-1)
+        failed = (heard & ~trials.values.isfinite()).sum(-1)
+        left = (self.initial - (asked - failed)).clamp(0, wanted)
+        return left.masked_fill(failed == known, wanted)
 
     def _fit(
         self, data: Observations, seeds: tuple[int, ...], rows: Int[Tensor, " j"], fits: _Fits

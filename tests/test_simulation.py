@@ -207,9 +207,10 @@ def test_failed_trials_are_failures_of_their_run_alone(mode: str, strategy: Any)
         torch.testing.assert_close(together.points[run], alone.points[0], rtol=0, atol=1e-4)
 
 
-def test_fits_that_are_due_at_different_times_stay_in_their_runs() -> None:
+@pytest.mark.parametrize("latency", [0.0, 0.4])
+def test_fits_that_are_due_at_different_times_stay_in_their_runs(latency: float) -> None:
     options = {"problem": FAILING, "strategy": TS, "initial": 3, "workers": 2, "refit_every": 3}
-    options |= {"horizon": float("inf"), "budget": 12}
+    options |= {"horizon": float("inf"), "budget": 12, "latency": latency}
     together = clock(**options, runs=3, seed=4)
     for run in range(3):
         alone = clock(**options, seed=4 + run)
@@ -243,9 +244,11 @@ def test_runs_that_fail_everywhere_have_an_infinite_regret() -> None:
     assert (result.regret == torch.inf).all()
 
 
-def test_a_run_of_a_batch_is_the_run_alone() -> None:
-    together = clock(strategy=TS, runs=3, seed=4, initial=3)
-    alone = clock(strategy=TS, runs=1, seed=5, initial=3)
+@pytest.mark.parametrize("latency", [0.0, 0.25])
+def test_a_run_of_a_batch_is_the_run_alone(latency: float) -> None:
+    together = clock(strategy=TS, runs=3, seed=4, initial=3, latency=latency)
+    alone = clock(strategy=TS, runs=1, seed=5, initial=3, latency=latency)
+    replay(together, 1, TS, initial=3)
     size = min(together.values.shape[1], alone.values.shape[1])
     assert size > 6
     torch.testing.assert_close(together.ended[1, :size], alone.ended[0, :size])
@@ -278,6 +281,19 @@ def test_what_the_optimizer_takes_counts_if_asked_for() -> None:
     assert 30 <= int(busy.evaluations) <= 40
     measured = clock(times="constant", workers=1, horizon=2.0, latency="measured")
     assert (measured.started > 0).all()
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+@pytest.mark.parametrize("latency", [0.0, 0.1, 0.5])
+def test_an_ask_knows_what_was_told_before_it_began(mode: str, latency: float) -> None:
+    """Also what was told while it waited for the optimizer, which answers one ask at a time."""
+    result = clock(latency=latency, mode=mode, runs=5, workers=7)
+    began = result.started - latency + 1e-9  # the start was rounded
+    told = (result.told.unsqueeze(1) <= began.unsqueeze(2)).sum(2)
+    assert torch.equal(result.known, told)
+    if mode == "async":
+        waited = result.known > (result.trial - 6).clamp(min=0)
+        assert bool(waited.any()) == (latency > 0)
 
 
 def test_the_regret_at_a_time_is_that_of_what_had_ended() -> None:
