@@ -29,7 +29,7 @@ from gpbo.lockstep import display, median_regret, points_and_keys
 from gpbo.problems import Problem
 from gpbo.result import Stopped
 from gpbo.rows import bucket, put, selected
-from gpbo.situation import Situation, Strategy
+from gpbo.situation import Situation, Strategy, proposed
 from gpbo.strategies import SobolSearch, resolve_strategy
 
 #: How long each of some points takes to evaluate, from the points and the streams of the runs.
@@ -222,7 +222,8 @@ def simulate(
             slowest clock, or of the budget, is spent.
 
     Raises:
-        InvalidOption: an option is not one of those allowed.
+        InvalidOption: an option is not one of those allowed, or a strategy of your own proposed
+            something else than points; see `gpbo.strategies.Strategy`.
     """
     runs = whole_number("runs", runs, least=1)
     problem = problems.resolve(problem, runs=runs)
@@ -501,7 +502,7 @@ class _Engine:
             situation = situation.after(point)
         if design < count:
             try:
-                more = self.strategy.propose(situation, count - design)
+                more = proposed(self.strategy, situation, count - design)
                 points = torch.cat([points, more], 1)
             except SpaceExhausted:
                 if not design:
