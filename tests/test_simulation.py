@@ -190,7 +190,9 @@ def test_a_run_is_what_an_optimizer_asked_and_told_in_that_order_does(
 
 
 @pytest.mark.parametrize("mode", ["async", "sync"])
-@pytest.mark.parametrize("strategy", ["random", TS, ExpectedImprovement(QUICK)], ids=str)
+@pytest.mark.parametrize(
+    "strategy", ["random", TS, ExpectedImprovement(QUICK)], ids=["random", "ts", "ei"]
+)
 def test_failed_trials_are_failures_of_their_run_alone(mode: str, strategy: Any) -> None:
     """Designs of different lengths, fits at different times, and different numbers of results."""
     options = {"problem": FAILING, "strategy": strategy, "mode": mode, "initial": 3, "workers": 2}
