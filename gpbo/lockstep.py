@@ -20,7 +20,7 @@ from gpbo.fitting import Fit, FitReport, Inference, Model, WarmState, check_infe
 from gpbo.problems import Problem
 from gpbo.replications import Diagnostics, Replications
 from gpbo.result import Stopped
-from gpbo.situation import Situation, Strategy
+from gpbo.situation import Situation, Strategy, proposed
 from gpbo.space import Space
 from gpbo.strategies import SobolSearch, resolve_strategy
 
@@ -73,7 +73,8 @@ def replicate(
         progress: Whether to show what is going on, on the standard error stream.
 
     Raises:
-        InvalidOption: an option is not one of those allowed.
+        InvalidOption: an option is not one of those allowed, or a strategy of your own proposed
+            something else than points; see `gpbo.strategies.Strategy`.
     """
     budget = whole_number("budget", budget, least=1)
     runs = whole_number("runs", runs, least=1)
@@ -256,7 +257,7 @@ class _Engine:
             return fits[0]
 
         with self.clock.on("acquisition"):
-            points = self.strategy.propose(self._situation(runs, data, fit), count)
+            points = proposed(self.strategy, self._situation(runs, data, fit), count)
         searched = self._evaluated(runs, points)
         if not fits:
             return searched

@@ -7,7 +7,7 @@ numbers of trials while each has a clock of its own, and every step is one batch
 
 import time
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -22,13 +22,14 @@ from gpbo.backend import DTYPE, Streams, resolve_device
 from gpbo.checks import positive_number, real_number, whole_number
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
-from gpbo.errors import InvalidOption
+from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.fitting import Fit, Inference, Model, check_inference, resolve_model
 from gpbo.kept import Kept
 from gpbo.lockstep import display, median_regret, points_and_keys
 from gpbo.problems import Problem
 from gpbo.result import Stopped
-from gpbo.situation import Situation, Strategy
+from gpbo.rows import bucket, put, selected
+from gpbo.situation import Situation, Strategy, proposed
 from gpbo.strategies import SobolSearch, resolve_strategy
 
 #: How long each of some points takes to evaluate, from the points and the streams of the runs.
@@ -68,18 +69,19 @@ class Simulation:
         trial: Their numbers, from 0 in the order in which they were asked for.
         started, ended: When, on the simulated clock, which starts at 0.
         told: When the optimizer heard of it: in step, when the last trial of its batch ended.
-        known: How many trials it had heard of when it chose this one.
+        known: How many trials it had heard of when it began to choose this one.
         points: In the unit cube.
-        values: What was observed, to be minimised.
+        values: What was observed, to be minimised; NaN for a trial that failed.
         truth: The same without noise.
         unfinished: The numbers of the trials that were under way when the simulation ended.
         unfinished_started: When they had started.
-        unfinished_known: As ``known``.
+        unfinished_known: As ``known``; an ask that waited beyond the end counts some of these, too.
         optimum: The least value of the problem.
         horizon: When the clock stops; trials that ended later are there, too.
         seeds: Of the runs.
-        stopped: ``"runtime"``: all clocks ran out; ``"budget"`` or ``"interrupted"`` (Ctrl-C, after
-            which there is what had ended), as in `gpbo.Result`.
+        stopped: ``"runtime"``: all clocks ran out; ``"budget"``, ``"exhausted"`` (some run had
+            nothing left to try, and all trials ended) or ``"interrupted"`` (Ctrl-C, after which
+            there is what had ended), as in `gpbo.Result`.
     """
 
     trial: Int[Tensor, "r t"]
@@ -105,20 +107,28 @@ class Simulation:
 
     @property
     def regret(self) -> Float[Tensor, "r t"]:
-        """How far the best of the points evaluated so far lies above the optimum."""
-        return self.truth.cummin(-1).values - self.optimum
+        """How far the best of the points evaluated so far lies above the optimum.
+
+        Trials that failed do not count: it is infinite before the first that did not.
+        """
+        return self._reached.cummin(-1).values - self.optimum
 
     def regret_at(self, times: Float[Tensor, " k"]) -> Float[Tensor, "r k"]:
         """The regret of what had ended at these times; infinite before the first trial has."""
         late = self.ended.unsqueeze(-1) > times
-        best = self.truth.unsqueeze(-1).masked_fill(late, torch.inf).amin(1)
+        best = self._reached.unsqueeze(-1).masked_fill(late, torch.inf).amin(1)
         return best - self.optimum
+
+    @property
+    def _reached(self) -> Float[Tensor, "r t"]:
+        """The truth, infinite where a trial failed."""
+        return self.truth.masked_fill(~self.values.isfinite(), torch.inf)
 
     def events(self, run: int = 0) -> Iterator[tuple[Literal["ask", "tell"], int]]:
         """The log of a run: its trials' numbers, as they were asked for and told.
 
         Whoever asks and tells a `gpbo.Optimizer` of that run's seed in this order gets the
-        same trials.
+        same trials: a value that is NaN is told, too, and is a failure there.
         """
         ended = self.trial[run].tolist()
         numbers = [*ended, *self.unfinished[run].tolist()]
@@ -185,6 +195,9 @@ def simulate(
     Run ``i`` has the seed ``seed + i``. Its ``j``-th trial takes the same time, and has the same
     noise, whatever the strategy and the mode. Ctrl-C ends them with what has ended so far.
 
+    A value that is NaN or infinite is a failed trial, heard of when it ends: that run's initial
+    design gets one trial more, its model one observation less.
+
     Args:
         problem: What to minimise, or its name.
         workers: How many trials run at a time.
@@ -195,7 +208,8 @@ def simulate(
         mode: ``"async"``: a worker that ends is asked for again at once; ``"sync"``: when all have.
         times: A name in `LAWS`, all of mean 1, or a function of the points.
         latency: How long one ask takes on the simulated clock, during which no other worker is
-            asked for; ``"measured"`` for the seconds that it really took, per run.
+            asked for; ``"measured"`` for the seconds that it really took, per run. An ask that had
+            to wait sees what was told meanwhile.
         refit_every: Results after which the hyperparameters are fitted anew; the posterior always
             knows all results.
         runs: How many.
@@ -208,7 +222,8 @@ def simulate(
             slowest clock, or of the budget, is spent.
 
     Raises:
-        InvalidOption: an option is not one of those allowed.
+        InvalidOption: an option is not one of those allowed, or a strategy of your own proposed
+            something else than points; see `gpbo.strategies.Strategy`.
     """
     runs = whole_number("runs", runs, least=1)
     problem = problems.resolve(problem, runs=runs)
@@ -222,13 +237,15 @@ def simulate(
     most = float("inf") if budget is None else whole_number("budget", budget, least=1)
     if latency != "measured":
         latency = real_number("latency, if it is not 'measured'", latency, least=0.0)
+    workers = whole_number("workers", workers, least=1)
     seed = whole_number("seed", seed, least=0)
     if initial is None:
         initial = default_initial(problem.space)
     engine = _Engine(
         problem=problem,
         strategy=resolve_strategy(strategy),
-        workers=whole_number("workers", workers, least=1),
+        workers=workers,
+        width=workers if mode == "sync" else 1,
         times=LAWS[times] if isinstance(times, str) else times,
         latency=latency,
         refit_every=whole_number("refit_every", refit_every, least=1),
@@ -240,11 +257,14 @@ def simulate(
     )
     stopped: Stopped = "runtime"
     state = engine.begin()
-    width = engine.workers if mode == "sync" else 1
     with display(f"{engine.strategy.name} on {problem.name}", 100, progress, unit="%") as show:
         try:
-            while state.done.trial.shape[1] < most and bool((state.now <= horizon).any()):
-                state = engine.ask(engine.end(state, width), width)
+            while (
+                state.running.trial.shape[1]
+                and state.done.trial.shape[1] < most
+                and bool((state.now <= horizon).any())
+            ):
+                state = engine.ask(engine.end(state, engine.width), engine.width)
                 if progress:
                     clock = float((state.now / horizon).nan_to_num(nan=0.0).min())
                     spent = max(clock, state.done.trial.shape[1] / most)
@@ -252,6 +272,8 @@ def simulate(
                     show(int(100 * min(spent, 1.0)), regret)
             if state.done.trial.shape[1] >= most:
                 stopped = "budget"
+            elif not state.running.trial.shape[1]:
+                stopped = "exhausted"
         except KeyboardInterrupt:
             stopped = "interrupted"
     done = state.done
@@ -298,6 +320,19 @@ class _Trials:
 
 
 @dataclass(frozen=True)
+class _Fits:
+    """The last fit of every run, and to how many results it was made: 0 where there is none yet."""
+
+    kept: Kept | None  # rows of runs without a fit mean nothing
+    size: Int[Tensor, " r"]
+
+    def updated(self, rows: Int[Tensor, " j"], kept: Kept, size: Int[Tensor, " j"]) -> "_Fits":
+        """With these fits of these runs."""
+        old = selected(kept, torch.zeros_like(self.size)) if self.kept is None else self.kept
+        return _Fits(put(old, rows, kept), self.size.index_copy(0, rows, size))
+
+
+@dataclass(frozen=True)
 class _State:
     done: _Trials
     running: _Trials
@@ -305,7 +340,7 @@ class _State:
     free_at: Float[Tensor, " r"]  # when the optimizer has answered all asks so far
     asked: int
     taken: tuple[frozenset[Hashable], ...]
-    kept: Kept | None = field(default=None, repr=False)
+    fits: _Fits
 
 
 @dataclass(frozen=True)
@@ -315,6 +350,7 @@ class _Engine:
     problem: Problem
     strategy: Strategy
     workers: int
+    width: int  # workers that are asked for together
     times: Times
     latency: float | Literal["measured"]
     refit_every: int
@@ -332,8 +368,11 @@ class _Engine:
         number = nothing.long()
         none = _Trials(number, nothing, nothing, nothing, number, x, nothing, nothing)
         zero = torch.zeros(runs, dtype=DTYPE, device=self.device)
-        state = _State(none, none, zero, zero, 0, (frozenset(),) * runs)
-        return self.ask(state, self.workers)
+        fits = _Fits(None, zero.long())
+        state = _State(none, none, zero, zero, 0, (frozenset(),) * runs, fits)
+        for _ in range(self.workers // self.width):
+            state = self.ask(state, self.width)
+        return state
 
     def end(self, state: _State, count: int) -> _State:
         """The clocks at the end of the next ``count`` trials to end, which are told."""
@@ -345,9 +384,17 @@ class _Engine:
         return replace(state, done=state.done.joined(told), running=left, now=now)
 
     def ask(self, state: _State, count: int) -> _State:
-        """``count`` workers of every run set to work, one after another."""
+        """``count`` workers of every run set to work, one after another.
+
+        Fewer, or none, where some run has nothing left to try.
+        """
         began = time.perf_counter()
-        points, kept = self._propose(state, count)
+        known = self._known(state)
+        try:
+            points, fits = self._propose(state, known, count)
+        except SpaceExhausted:
+            return state
+        count = points.shape[1]
         seconds = (time.perf_counter() - began) / (count * len(self.seeds))
         latency = seconds if self.latency == "measured" else self.latency
         asks = 1 + torch.arange(count, dtype=DTYPE, device=self.device)
@@ -358,7 +405,7 @@ class _Engine:
         took, values = (torch.cat(each, 1) for each in zip(*trials, strict=True))
         ended = started + took
         numbers = numbers.expand(len(x), -1)
-        known = torch.full_like(numbers, state.done.x.shape[1])
+        known = known.unsqueeze(-1).expand_as(numbers)
         running = _Trials(numbers, started, ended, ended, known, x, values, self.problem(x))
         return replace(
             state,
@@ -366,13 +413,19 @@ class _Engine:
             free_at=started[:, -1],
             asked=state.asked + count,
             taken=tuple(old | new for old, new in zip(state.taken, asked, strict=True)),
-            kept=kept,
+            fits=fits,
         )
+
+    def _known(self, state: _State) -> Int[Tensor, " r"]:
+        """How many trials each run has heard of when its ask begins, those while it waited too."""
+        begins = torch.where(state.free_at > state.now, state.free_at, -torch.inf)
+        meanwhile = state.running.ended <= begins.unsqueeze(-1)
+        return state.done.x.shape[1] + meanwhile.sum(-1)
 
     def _evaluated(
         self, x: Float[Tensor, "r 1 d"], number: int
     ) -> tuple[Float[Tensor, "r 1"], Float[Tensor, "r 1"]]:
-        """How long this trial takes, and its value."""
+        """How long this trial takes, and its value: NaN if it fails."""
         clock, noise = (
             Streams.per_seed(self.seeds, purpose, number, device=self.device)
             for purpose in ("evaluation-time", "noise")
@@ -383,50 +436,117 @@ class _Engine:
                 f"times returned {took!r}: expected a tensor of shape {tuple(x.shape[:2])} of "
                 "numbers, 0 or more"
             )
-        return took, self.problem.observe(x, noise)
+        value = self.problem.observe(x, noise)
+        return took, torch.where(value.isfinite(), value, torch.nan)
 
-    def _propose(self, state: _State, count: int) -> tuple[Float[Tensor, "r q d"], Kept | None]:
-        data = with_room(state.done.x, state.done.values, pending=state.running.x)
-        kept = [state.kept]
+    def _propose(
+        self, state: _State, known: Int[Tensor, " r"], count: int
+    ) -> tuple[Float[Tensor, "r q d"], _Fits]:
+        """The next points of every run, and the fits after them.
+
+        Runs that know of as many trials, and whose initial designs lack as many, are asked
+        together. There are as many points as the run with the fewest left has.
+
+        Raises:
+            SpaceExhausted: some run has nothing left to try.
+        """
+        trials = state.done.joined(state.running.at(state.running.ended.argsort(stable=True)))
+        design = self._design_left(trials, known, count)
+        points = state.done.x.new_zeros(len(self.seeds), count, self.problem.dim)
+        keys, fits = list(zip(known.tolist(), design.tolist(), strict=True)), state.fits
+        for key in sorted({*keys}):
+            rows = torch.tensor([run for run, own in enumerate(keys) if own == key])
+            rows = rows.to(points.device)
+            own, fits = self._chosen(state, selected(trials, rows), rows, *key, count, fits)
+            points = points[:, : own.shape[1]].index_copy(0, rows, own[:, : points.shape[1]])
+        return points, fits
+
+    def _chosen(
+        self,
+        state: _State,
+        trials: _Trials,
+        rows: Int[Tensor, " j"],
+        known: int,
+        design: int,
+        count: int,
+        fits: _Fits,
+    ) -> tuple[Float[Tensor, "j q d"], _Fits]:
+        """The next points of these runs, which know of the first of these trials.
+
+        The first ``design`` points are of the initial design.
+        """
+        x, values = trials.x[:, :known], trials.values[:, :known]
+        succeeded = values.isfinite()
+        some = ~succeeded.all(0)
+        waiting = known + trials.trial[:, known:].argsort()
+        data = with_room(x, values, succeeded, trials.at(waiting).x)
+        seeds = tuple(self.seeds[run] for run in rows.tolist())
+        latest = [fits]
 
         def fit() -> Fit:
-            fitted, kept[0] = self._fit(data, state.kept)
+            fitted, latest[0] = self._fit(data, seeds, rows, fits)
             return fitted
 
         situation = Situation(
             space=self.problem.space,
             data=data,
-            failed=state.done.x[:, :0],
-            failed_mask=torch.zeros(len(self.seeds), 0, dtype=torch.bool, device=self.device),
-            taken=state.taken,
-            seeds=self.seeds,
+            failed=x[:, some],
+            failed_mask=~succeeded[:, some],
+            taken=tuple(state.taken[run] for run in rows.tolist()),
+            seeds=seeds,
             index=state.asked,
             fit=cache(fit),
         )
-        design = self._design_left(state, count)
         points = SobolSearch().propose(situation, design) if design else data.x[:, :0]
         for point in points.unbind(1):
             situation = situation.after(point)
         if design < count:
-            points = torch.cat([points, self.strategy.propose(situation, count - design)], 1)
-        return points, kept[0]
+            try:
+                more = proposed(self.strategy, situation, count - design)
+                points = torch.cat([points, more], 1)
+            except SpaceExhausted:
+                if not design:
+                    raise
+        return points, latest[0]
 
-    def _design_left(self, state: _State, wanted: int) -> int:
-        """As in `gpbo.Optimizer`: without a result there is nothing to fit."""
+    def _design_left(
+        self, trials: _Trials, known: Int[Tensor, " r"], wanted: int
+    ) -> Int[Tensor, " r"]:
+        """As in `gpbo.Optimizer`: it replaces failed trials; nothing is fitted to no result."""
         if not self.strategy.uses_model:
-            return 0
-        results = state.done.x.shape[1]
-        return wanted if not results else min(wanted, max(0, self.initial - state.asked))
+            return torch.zeros_like(known)
+        asked = trials.trial.shape[1]
+        heard = torch.arange(asked, device=known.device) < known.unsqueeze(-1)
+        failed = (heard & ~trials.values.isfinite()).sum(-1)
+        left = (self.initial - (asked - failed)).clamp(0, wanted)
+        return left.masked_fill(failed == known, wanted)
 
-    def _fit(self, data: Observations, kept: Kept | None) -> tuple[Fit, Kept]:
-        size = int(data.counts[0])
-        if kept is not None and size < kept.size + self.refit_every:
-            return kept.condition(data, self.model.nu), kept
-        fitted = fitting.fit(
-            data,
-            self.model,
-            inference=self.inference,
-            warm=None if kept is None else kept.warm,
-            streams=Streams.per_seed(self.seeds, "fit", size, device=self.device),
-        )
-        return fitted, Kept.of(fitted, data, size)
+    def _fit(
+        self, data: Observations, seeds: tuple[int, ...], rows: Int[Tensor, " j"], fits: _Fits
+    ) -> tuple[Fit, _Fits]:
+        """The model of these runs, with hyperparameters fitted anew where enough results came."""
+        counts, last = data.counts, fits.size[rows]
+        streams = Streams.per_seed(seeds, "fit", counts.tolist(), device=self.device)
+        first = last == 0
+        for due in (first, ~first & (counts >= last + self.refit_every)):
+            if not bool(due.any()):
+                continue
+            chosen, count = bucket(due)
+            warm = None
+            if fits.kept is not None and fits.kept.warm is not None and not bool(first[chosen[0]]):
+                warm = selected(fits.kept.warm, rows[chosen])
+            every = count == data.runs
+            own = data if every else selected(data, chosen)
+            fitted = fitting.fit(
+                own,
+                self.model,
+                inference=self.inference,
+                warm=warm,
+                streams=streams.select(chosen.tolist()),
+            )
+            kept = selected(Kept.of(fitted, own, int(own.counts.max())), slice(count))
+            fits = fits.updated(rows[chosen[:count]], kept, counts[chosen[:count]])
+            if every:
+                return fitted, fits
+        assert fits.kept is not None
+        return selected(fits.kept, rows).condition(data, self.model.nu), fits

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpbo.backend import Streams
 from gpbo.data import Observations
-from gpbo.errors import SpaceExhausted
+from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.fitting import Fit
 from gpbo.space import Space
 
@@ -80,6 +80,38 @@ class Strategy(Protocol):
             SpaceExhausted: some run has nothing left to try.
         """
         ...
+
+
+#: How far outside the unit cube a point may be that was computed in single precision.
+_ROUNDING = 1e-6
+
+
+def proposed(strategy: Strategy, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
+    """What the strategy proposes, as doubles on the device of the situation.
+
+    Values are looked at on a CPU only, lest a GPU be waited for; `Space.decode`, which sees all
+    points later, refuses a NaN and takes the nearest point in the cube for one outside.
+
+    Raises:
+        InvalidOption: the answer is no float tensor ``[r, q, d]`` with ``q`` from 1 to ``count``,
+            or a point is not in the unit cube.
+        SpaceExhausted: as the strategy does.
+    """
+    points: object = strategy.propose(situation, count)
+    runs, dim = situation.data.runs, situation.data.dim
+    given = type(points).__name__
+    if isinstance(points, Tensor):
+        given = f"{points.dtype} of shape {tuple(points.shape)}"
+        enough = points.ndim == 3 and 1 <= points.shape[1] <= count
+        if enough and points.shape[::2] == (runs, dim) and points.is_floating_point():
+            unseen = points.device.type != "cpu"
+            if unseen or bool(((points - 0.5).abs() <= 0.5 + _ROUNDING).all()):
+                return points.to(situation.data.x)
+            given = f"values from {float(points.min())} to {float(points.max())}"
+    raise InvalidOption(
+        f"strategy={strategy.name!r}: proposed {given}: expected a float tensor of shape "
+        f"({runs}, q, {dim}), q from 1 to {count}, of points in the unit cube"
+    )
 
 
 def one_by_one(

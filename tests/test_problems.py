@@ -3,6 +3,7 @@
 import math
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -386,6 +387,8 @@ def test_a_dimension_that_a_problem_does_not_have_is_refused(
 def test_a_noise_that_is_no_standard_deviation_is_refused(noise: float) -> None:
     with pytest.raises(InvalidOption, match=f"noise={noise}: expected a finite number, 0 or"):
         problems.get("branin", noise=noise)
+    with pytest.raises(InvalidOption, match=f"noise={noise}: expected a finite number, 0 or"):
+        replace(problems.get("branin"), noise=noise)
 
 
 def test_whole_numbers_of_numpy_are_whole_numbers_and_a_float_is_none() -> None:

@@ -11,14 +11,14 @@ from torch import Tensor
 from gpbo import problems
 from gpbo.backend import Streams
 from gpbo.candidates import Search
-from gpbo.errors import InvalidData, InvalidOption
+from gpbo.errors import InvalidData, InvalidOption, SpaceExhausted
 from gpbo.lockstep import replicate
 from gpbo.optimizer import Optimizer
 from gpbo.replications import Replications
 from gpbo.result import short
 from gpbo.simulation import LAWS, Simulation, pareto, simulate
 from gpbo.situation import Situation
-from gpbo.strategies import ExpectedImprovement, ThompsonSampling
+from gpbo.strategies import ExpectedImprovement, GridSearch, RandomSearch, ThompsonSampling
 from tests.monte_carlo import unchecked_shapes
 
 BRANIN = problems.get("branin")
@@ -30,6 +30,35 @@ def clock(**options: Any) -> Simulation:
     usual = {"problem": BRANIN, "strategy": "random", "workers": 3, "horizon": 4.0}
     usual["progress"] = False
     return simulate(**{**usual, **options})
+
+
+def _failing(x: Tensor) -> Tensor:
+    return torch.where(x[..., 0] < 0, torch.where(x[..., 1] < 7, torch.nan, -torch.inf), _branin(x))
+
+
+_branin = BRANIN.function
+#: A third of the box has no value.
+FAILING = replace(BRANIN, function=_failing)
+
+
+def replay(result: Simulation, run: int, strategy: Any, *, initial: int) -> None:
+    """An optimizer that is asked and told in the order of the events makes the same trials."""
+    seed = result.seeds[run]
+    optimizer = Optimizer(BRANIN.space, strategy, seed=seed, initial=initial, inference="map")
+    numbers = result.trial[run].tolist()
+    values = dict(zip(numbers, result.values[run].tolist(), strict=True))
+    points = dict(zip(numbers, result.points[run], strict=True))
+    for kind, number in result.events(run):
+        if kind == "tell":
+            optimizer.tell(number, values[number])
+            continue
+        trial = optimizer.ask()
+        assert trial.id == number
+        if number not in points:  # under way when the simulation ended
+            assert number in result.unfinished[run]
+            continue
+        asked = BRANIN.space.encode([trial.params])[0]
+        torch.testing.assert_close(asked, points[number], rtol=0, atol=1e-5)
 
 
 class Still:
@@ -156,26 +185,72 @@ def test_a_run_is_what_an_optimizer_asked_and_told_in_that_order_does(
     options = {"strategy": strategy, "mode": mode, "initial": 4, "workers": 2, "seed": 7}
     options["latency"] = latency
     runs = [clock(**{**options, "seed": seed}) for seed in (7, 8)]
-    for run, result in enumerate(runs):
-        optimizer = Optimizer(BRANIN.space, strategy, seed=7 + run, initial=4, inference="map")
-        values = dict(zip(result.trial[0].tolist(), result.values[0].tolist(), strict=True))
-        points = dict(zip(result.trial[0].tolist(), result.points[0], strict=True))
-        for kind, number in result.events():
-            if kind == "tell":
-                optimizer.tell(number, values[number])
-                continue
-            trial = optimizer.ask()
-            assert trial.id == number
-            if number not in points:  # under way when the simulation ended
-                assert number in result.unfinished
-                continue
-            asked = BRANIN.space.encode([trial.params])[0]
-            torch.testing.assert_close(asked, points[number], rtol=0, atol=1e-5)
+    for result in runs:
+        replay(result, 0, strategy, initial=4)
 
 
-def test_a_run_of_a_batch_is_the_run_alone() -> None:
-    together = clock(strategy=TS, runs=3, seed=4, initial=3)
-    alone = clock(strategy=TS, runs=1, seed=5, initial=3)
+@pytest.mark.parametrize("mode", ["async", "sync"])
+@pytest.mark.parametrize(
+    "strategy", ["random", TS, ExpectedImprovement(QUICK)], ids=["random", "ts", "ei"]
+)
+def test_failed_trials_are_failures_of_their_run_alone(mode: str, strategy: Any) -> None:
+    """Designs of different lengths, fits at different times, and different numbers of results."""
+    options = {"problem": FAILING, "strategy": strategy, "mode": mode, "initial": 3, "workers": 2}
+    options |= {"horizon": float("inf"), "budget": 10}
+    together = clock(**options, runs=3, seed=4)
+    failed = together.values.isnan()
+    assert torch.equal(failed, ~together.truth.isfinite())
+    assert len({*failed.sum(-1).tolist()}) > 1
+    for run in range(3):
+        replay(together, run, strategy, initial=3)
+        alone = clock(**options, seed=4 + run)
+        assert torch.equal(together.trial[run], alone.trial[0])
+        assert torch.equal(failed[run], alone.values[0].isnan())
+        torch.testing.assert_close(together.points[run], alone.points[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("latency", [0.0, 0.4])
+def test_fits_that_are_due_at_different_times_stay_in_their_runs(latency: float) -> None:
+    options = {"problem": FAILING, "strategy": TS, "initial": 3, "workers": 2, "refit_every": 3}
+    options |= {"horizon": float("inf"), "budget": 12, "latency": latency}
+    together = clock(**options, runs=3, seed=4)
+    for run in range(3):
+        alone = clock(**options, seed=4 + run)
+        torch.testing.assert_close(together.points[run], alone.points[0], rtol=0, atol=1e-4)
+
+
+def test_a_strategy_sees_where_trials_failed() -> None:
+    seen: list[Situation] = []
+
+    class Noting:
+        name = "noting"
+        uses_model = False
+
+        def propose(self, situation: Situation, count: int) -> Tensor:
+            seen.append(situation)
+            return RandomSearch().propose(situation, count)
+
+    result = clock(problem=FAILING, strategy=Noting(), runs=3, budget=8, horizon=float("inf"))
+    failed = result.values[:, :7].isnan()
+    last = seen[-2].failed_mask  # the last ask but one knew of seven trials
+    assert last.any(0).all()
+    for run in range(3):
+        assert torch.equal(seen[-2].failed[run, last[run]], result.points[run, :7][failed[run]])
+        assert seen[-2].data.mask[run].tolist() == (~failed[run]).tolist()
+
+
+def test_runs_that_fail_everywhere_have_an_infinite_regret() -> None:
+    nowhere = replace(BRANIN, function=lambda x: x[..., 0] * torch.inf)
+    result = clock(problem=nowhere, strategy=TS, progress=True)
+    assert result.values.isnan().all()
+    assert (result.regret == torch.inf).all()
+
+
+@pytest.mark.parametrize("latency", [0.0, 0.25])
+def test_a_run_of_a_batch_is_the_run_alone(latency: float) -> None:
+    together = clock(strategy=TS, runs=3, seed=4, initial=3, latency=latency)
+    alone = clock(strategy=TS, runs=1, seed=5, initial=3, latency=latency)
+    replay(together, 1, TS, initial=3)
     size = min(together.values.shape[1], alone.values.shape[1])
     assert size > 6
     torch.testing.assert_close(together.ended[1, :size], alone.ended[0, :size])
@@ -210,6 +285,19 @@ def test_what_the_optimizer_takes_counts_if_asked_for() -> None:
     assert (measured.started > 0).all()
 
 
+@pytest.mark.parametrize("mode", ["async", "sync"])
+@pytest.mark.parametrize("latency", [0.0, 0.1, 0.5])
+def test_an_ask_knows_what_was_told_before_it_began(mode: str, latency: float) -> None:
+    """Also what was told while it waited for the optimizer, which answers one ask at a time."""
+    result = clock(latency=latency, mode=mode, runs=5, workers=7)
+    began = result.started - latency + 1e-9  # the start was rounded
+    told = (result.told.unsqueeze(1) <= began.unsqueeze(2)).sum(2)
+    assert torch.equal(result.known, told)
+    if mode == "async":
+        waited = result.known > (result.trial - 6).clamp(min=0)
+        assert bool(waited.any()) == (latency > 0)
+
+
 def test_the_regret_at_a_time_is_that_of_what_had_ended() -> None:
     result = Simulation(
         trial=torch.tensor([[1, 0, 2]]),
@@ -227,6 +315,9 @@ def test_the_regret_at_a_time_is_that_of_what_had_ended() -> None:
         horizon=4.0,
         seeds=(0,),
     )
+    failed = replace(result, values=torch.tensor([[torch.nan, 4.0, 0.0]]))
+    assert failed.regret.tolist() == [[float("inf"), 3.5, 0.5]]
+    assert failed.regret_at(torch.tensor([1.0, 3.0])).tolist() == [[float("inf"), 3.5]]
     times = torch.tensor([0.5, 1.0, 3.0, 5.0])
     assert result.regret_at(times).tolist() == [[float("inf"), 2.5, 2.5, 0.5]]
     assert result.evaluations.tolist() == [2]
@@ -274,6 +365,43 @@ def test_options_that_mean_nothing_are_refused(option: str, wrong: Any) -> None:
     expected = "name" if wrong == "bogus" else option
     with unchecked_shapes(), pytest.raises(InvalidOption, match=expected):
         clock(**{option: wrong})
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_a_used_up_grid_ends_the_runs_when_all_trials_have_ended(mode: str) -> None:
+    options = {"horizon": float("inf"), "budget": 40, "workers": 4, "mode": mode, "runs": 2}
+    result = clock(strategy=GridSearch(3), **options)
+    assert result.stopped == "exhausted"
+    assert result.trial.sort().values.tolist() == [[*range(9)]] * 2
+    assert result.unfinished.shape == (2, 0)
+    assert all(len(set(map(tuple, run.tolist()))) == 9 for run in result.points)
+    replay(result, 1, GridSearch(3), initial=1)
+    assert clock(strategy=GridSearch(3), **{**options, "budget": 9}).stopped == "budget"
+
+
+class Scarce:
+    """Has points for six trials only."""
+
+    name = "scarce"
+    uses_model = True
+
+    def propose(self, situation: Situation, count: int) -> Tensor:
+        if situation.index >= 6:
+            raise SpaceExhausted("nothing is left")
+        return RandomSearch().propose(situation, min(6 - situation.index, count))
+
+
+@pytest.mark.parametrize(("initial", "made"), [(1, 6), (4, 6), (5, 6), (6, 6), (7, 7)])
+def test_the_initial_design_is_made_where_nothing_else_is_left(initial: int, made: int) -> None:
+    options = {"initial": initial, "workers": 4, "mode": "sync", "horizon": float("inf")}
+    result = clock(strategy=Scarce(), budget=20, runs=2, **options)
+    assert result.stopped == "exhausted"
+    assert result.trial.sort().values.tolist() == [[*range(made)]] * 2
+    # Where trials fail, some runs have more of their designs to make: the least is for all.
+    result = clock(strategy=Scarce(), problem=FAILING, budget=20, runs=5, **options)
+    assert result.stopped == "exhausted"
+    assert result.trial.sort().values.tolist() == [[*range(result.trial.shape[1])]] * 5
+    assert (result.points != 0).all()
 
 
 @pytest.mark.parametrize(("mode", "ended"), [("async", 7), ("sync", 9)])

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,9 +14,11 @@ from gpbo.candidates import Search
 from gpbo.data import observations, standardised
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.fitting import Fit, Model, fit
+from gpbo.lockstep import replicate
 from gpbo.model_free import _any_left
 from gpbo.optimizer import Optimizer
-from gpbo.situation import Situation, Strategy
+from gpbo.simulation import simulate
+from gpbo.situation import Situation, Strategy, proposed
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
 from gpbo.strategies import (
     STRATEGIES,
@@ -323,6 +325,55 @@ def test_a_model_is_fitted_only_by_the_strategies_that_use_one() -> None:
                 strategy.propose(blind, 1)
         else:
             strategy.propose(blind, 1)
+
+
+class Own:
+    """A strategy of a user's own, with this answer."""
+
+    name: ClassVar[str] = "own"
+    uses_model: ClassVar[bool] = False
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def propose(self, situation: Situation, count: int) -> Any:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "given"),
+    [
+        (None, "NoneType"),
+        ([[[0.5, 0.5]]], "list"),
+        (torch.zeros(1, 2), r"torch.float32 of shape \(1, 2\)"),
+        (torch.zeros(1, 0, 2), r"torch.float32 of shape \(1, 0, 2\)"),
+        (torch.zeros(1, 4, 2), r"torch.float32 of shape \(1, 4, 2\)"),
+        (torch.zeros(2, 1, 2), r"torch.float32 of shape \(2, 1, 2\)"),
+        (torch.zeros(1, 1, 3), r"torch.float32 of shape \(1, 1, 3\)"),
+        (torch.zeros(1, 1, 2).long(), r"torch.int64 of shape \(1, 1, 2\)"),
+        (torch.tensor([[[0.5, 1.1]]]), r"values from 0.5 to 1\.1\d*"),
+        (torch.tensor([[[-3.0, 0.5]]]), "values from -3.0 to 0.5"),
+        (torch.full((1, 1, 2), math.nan), "values from nan to nan"),
+    ],
+)
+def test_an_answer_that_is_no_points_is_refused(answer: Any, given: str) -> None:
+    expected = r"expected a float tensor of shape \(1, q, 2\), q from 1 to 3, of points in the unit"
+    message = f"strategy='own': proposed {given}: {expected}"
+    many: dict[str, Any] = {"budget": 3, "runs": 1, "progress": False}
+    with unchecked_shapes():
+        with pytest.raises(InvalidOption, match=message):
+            replicate("branin", strategy=Own(answer), batch=3, **many)
+        with pytest.raises(InvalidOption, match=message):
+            simulate("branin", strategy=Own(answer), workers=3, mode="sync", **many)
+
+
+def test_points_in_single_precision_become_doubles_and_may_be_fewer() -> None:
+    """A rounding may have taken them out of the cube."""
+    space = Space(Real("x1", 0, 1), Real("x2", 0, 1))
+    points = torch.tensor([[[0.25, 1.0 + 1e-7]]])
+    answer = proposed(Own(points), situation(space, [2]), 3)
+    assert answer.dtype == DTYPE
+    assert torch.equal(answer, points.double())
 
 
 def test_names_and_objects_resolve_and_others_are_refused_with_the_names() -> None:
