@@ -24,9 +24,10 @@ from gpbo.history import History
 from gpbo.kept import Kept
 from gpbo.options import read_model, read_strategy, write_model, write_strategy
 from gpbo.plans import Chosen, FitPlan, Fitted
+from gpbo.situation import Situation, proposed
 from gpbo.space import Space
 from gpbo.spec import read_space, write_space
-from gpbo.strategies import Situation, SobolSearch, Strategy, resolve_strategy
+from gpbo.strategies import SobolSearch, Strategy, resolve_strategy
 from gpbo.trial import Direction, Trial, TrialStatus, best_of
 
 if TYPE_CHECKING:
@@ -631,4 +632,4 @@ def _propose(strategy: Strategy, situation: Situation, count: int) -> Float[Tens
     size = situation.space.size
     if size is not None and len(situation.taken[0]) >= size:
         raise SpaceExhausted(f"all {size} configurations of the space were tried or are pending")
-    return strategy.propose(situation, count)[0]
+    return proposed(strategy, situation, count)[0]

@@ -127,8 +127,9 @@ class Simulation:
     def events(self, run: int = 0) -> Iterator[tuple[Literal["ask", "tell"], int]]:
         """The log of a run: its trials' numbers, as they were asked for and told.
 
-        Whoever asks and tells a `gpbo.Optimizer` of that run's seed in this order gets the
-        same trials: a value that is NaN is told, too, and is a failure there.
+        Whoever asks and tells a `gpbo.Optimizer` of that run's seed in this order, with ``ask(n)``
+        for ``n`` of them in a row and ``refit_every=1``, gets the same trials: a value that is NaN
+        is told, too, and is a failure there.
         """
         ended = self.trial[run].tolist()
         numbers = [*ended, *self.unfinished[run].tolist()]

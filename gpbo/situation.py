@@ -74,7 +74,8 @@ class Strategy(Protocol):
         """Up to ``count`` snapped points per run, none of them taken, no two of a run the same.
 
         Fewer only where no more are left, at least one. Row ``i`` depends on run ``i`` only, and
-        a batch of points is what as many single calls would have proposed.
+        a batch of points is what as many single calls would have proposed, up to roundings. (Those
+        of Thompson sampling are of single precision, and may move a point by 1e-4 of the cube.)
 
         Raises:
             SpaceExhausted: some run has nothing left to try.
