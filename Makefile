@@ -59,7 +59,7 @@ $(VENV)/.docs-installed: $(VENV)/.installed
 
 # Besides what `import gpbo` names: what jobs are made of, and what strategies of one's own need.
 DOCUMENTED := gpbo $(addprefix gpbo.,acquisition callbacks completion integrations.tensorboard job \
-	priors simulation situation storage transfer tuner worker)
+	options priors simulation situation storage transfer tuner worker)
 docs: $(VENV)/.docs-installed
 	$(BIN)/python -m pdoc --docformat google --output-directory docs-output $(DOCUMENTED)
 
