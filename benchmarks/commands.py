@@ -84,14 +84,12 @@ def _suite_command(name: str) -> Callable[..., None]:
     return run
 
 
-_AGAIN = """
-
-The same command goes on where a run was interrupted, and tries again what failed; not a package
-that ran out of time, which --fresh tries again too.
-
-trials.parquet and the report have what the last command named, and replace those of the one before;
-what else was measured stays in the folder, for a command that names all of it.
-"""
+_AGAIN = (
+    "\n\nThe same command goes on where a run was interrupted, and tries again what failed; not a "
+    "package that ran out of time, which --fresh tries again too."
+    "\n\ntrials.parquet and the report have what the last command named, and replace those of the "
+    "one before; what else was measured stays in the folder, for a command that names all of it."
+)
 for _name, _about in SUITES.items():
     app.command(_name, help=_about + _AGAIN)(_suite_command(_name))
 

@@ -54,7 +54,8 @@ def replicate(
     trial fails, `minimize` keeps its last fit and this function fits anew with all runs.)
 
     A value that is NaN or infinite is a failed trial: that run's initial design gets one trial
-    more, its model one observation less. Ctrl-C ends all runs and returns what there is.
+    more, its model one observation less. Ctrl-C ends all runs and returns what there is; what the
+    problem's function raises ends them, too, and is raised.
 
     Args:
         problem: A name that `gpbo.problems.get` knows, or a problem. One with shifts has one for
