@@ -4,6 +4,7 @@ The modules that every tick goes through are left out, where the checks would ta
 long as the work; ``tests/mcmc/test_shapes.py`` runs a whole sampling with them checked.
 """
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,12 @@ settings.load_profile("untimed")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="statistical tests at full size")
+
+
+def pytest_configure() -> None:
+    # A shell has its background processes ignore Ctrl-C, and with them all that they start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

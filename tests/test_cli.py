@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 import gpbo
 from gpbo.cli import StrategyName, app, main
 from gpbo.strategies import STRATEGIES
-from tests.processes import heed_interrupts
 
 runner = CliRunner()
 
@@ -209,7 +208,7 @@ def test_ctrl_c_ends_a_job_with_what_there_is_and_it_goes_on(
     job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_long(job)
-    with driving(job, start_new_session=True, preexec_fn=heed_interrupts) as driver:
+    with driving(job, start_new_session=True) as driver:
         assert driver.stderr is not None
         assert driver.stderr.readline().startswith("trial 0: ")
         # As a terminal does it: to the driver and its workers.

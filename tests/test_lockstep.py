@@ -31,7 +31,6 @@ from gpbo.strategies import (
     Strategy,
     ThompsonSampling,
 )
-from tests.processes import heed_interrupts
 
 BRANIN = problems.get("branin")
 HARTMANN = problems.get("hartmann3")
@@ -268,7 +267,6 @@ print(gpbo.replicate("hartmann3", runs=2, budget=10_000, inference="map", strate
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heed_interrupts,
     )
     assert process.stderr is not None
     assert "trials, median regret" in process.stderr.readline()
