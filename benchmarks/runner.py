@@ -85,8 +85,7 @@ class Run:
         if self.fresh:
             for unit in every:
                 self._path(unit).unlink(missing_ok=True)
-        self._refuse_another(header)
-        there = self._there()
+        there = self._there(header)
         left = [unit for unit in every if unit not in there or _is_tried_again(there[unit])]
         done = len(every) - len(left)
         for unit in [unit for unit in every if unit not in left and there[unit]]:
@@ -117,12 +116,18 @@ class Run:
     def _path(self, unit: Unit) -> Path:
         return self.folder / _UNITS / unit.file
 
-    def _there(self) -> dict[Unit, str]:
-        """The units that were measured before, each with why it failed, empty if it did not."""
+    def _there(self, header: Mapping[str, Any]) -> dict[Unit, str]:
+        """The units that were measured before, each with why it failed, empty if it did not.
+
+        Raises:
+            InvalidOption: one is of another commit, or of other versions.
+        """
         found = {}
         for unit in self.units:
             if (path := self._path(unit)).exists():
-                reasons = table.read_table(path)[0]["failure"].drop_null()
+                rows, other = table.read_table(path)
+                self._refuse_another(header, other)
+                reasons = rows["failure"].drop_null()
                 found[unit] = reasons[0].as_py() if len(reasons) else ""
         return found
 
@@ -137,16 +142,14 @@ class Run:
             "threads_per_process": 1,
         }
 
-    def _refuse_another(self, header: Mapping[str, Any]) -> None:
-        for path in filter(Path.exists, map(self._path, self.units)):
-            other = table.read_table(path)[1]
-            for name in ("commit", "versions"):
-                if other[name] != header[name]:
-                    raise InvalidOption(
-                        f"--output={self.folder.parent}: has results of {name} {other[name]}, and "
-                        f"this is {header[name]}: expected another folder, or --fresh to measure "
-                        "all anew"
-                    )
+    def _refuse_another(self, header: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+        for name in ("commit", "versions"):
+            if other[name] != header[name]:
+                raise InvalidOption(
+                    f"--output={self.folder.parent}: has results of {name} {other[name]}, and "
+                    f"this is {header[name]}: expected another folder, or --fresh to measure "
+                    "all anew"
+                )
 
 
 def _is_tried_again(failure: str) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gpbo.ascent import maximize
 from gpbo.backend import Streams
-from gpbo.checks import whole_number
+from gpbo.checks import settle, whole_number
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.space import Space
@@ -84,7 +84,7 @@ class Search:
 
     def __post_init__(self) -> None:
         for name in ("raw", "perturbed", "restarts", "iterations", "scouts"):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), least=0))
+            settle(self, name, whole_number, least=0)
         if not 1 <= self.restarts <= self.raw:
             raise InvalidOption(
                 f"restarts={self.restarts!r}: expected 1 to raw={self.raw!r} starting points"

@@ -4,6 +4,7 @@ import math
 import numbers
 import os
 import reprlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,15 @@ def positive_number(name: str, value: object) -> float:
     if number is not None and number > 0:
         return number
     raise InvalidOption(f"{name}={value!r}: expected a positive number")
+
+
+def settle(instance: object, name: str, check: Callable[..., object], **bounds: Any) -> None:
+    """Make an option of a frozen dataclass what its check makes of it.
+
+    Raises:
+        InvalidOption: as the check does.
+    """
+    object.__setattr__(instance, name, check(name, getattr(instance, name), **bounds))
 
 
 def truth_value(name: str, value: object) -> bool:

@@ -7,7 +7,6 @@ hyperparameters may be those of an earlier fit, while the next fit runs in a thr
 """
 
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import (
     ALL_COMPLETED,
@@ -31,16 +30,13 @@ from gpbo.plans import Fitted
 from gpbo.result import Result, Stopped
 from gpbo.situation import Strategy
 from gpbo.space import Space
-from gpbo.trial import Direction, Trial, TrialStatus
+from gpbo.trial import Direction, Trial, TrialStatus, reason_of
 
 Objective = Callable[[dict[str, Any]], Any]
 Mode = Literal["async", "sync"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-#: How many frames of a traceback, the innermost, are kept as the reason of a failed trial.
-_FRAMES = 3
 
 
 def minimize(
@@ -342,10 +338,8 @@ def _display(loop: _Loop, progress: bool) -> AbstractContextManager[Callable[[Tr
 
 
 def _evaluate(objective: Objective, params: Mapping[str, Any]) -> tuple[object, str | None]:
-    """The objective's value, or why it has none: the error, and the innermost frames."""
+    """The objective's value, or why it has none."""
     try:
         return objective(dict(params)), None
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it raises, the trial failed
-        told = traceback.TracebackException.from_exception(error, limit=-_FRAMES)
-        summary = "".join(told.format_exception_only()).strip()
-        return None, f"{summary}\n{''.join(told.stack.format())}".rstrip()
+        return None, reason_of(error)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpbo import design
-from gpbo.checks import truth_value, whole_number
+from gpbo.checks import settle, truth_value, whole_number
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.situation import Situation, one_by_one
 from gpbo.space import Space
@@ -90,8 +90,7 @@ class GridSearch:
     uses_model: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        points = whole_number("points_per_real", self.points_per_real, least=2)
-        object.__setattr__(self, "points_per_real", points)
+        settle(self, "points_per_real", whole_number, least=2)
         truth_value("shuffle", self.shuffle)
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:

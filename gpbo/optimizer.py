@@ -572,8 +572,7 @@ class Optimizer:
         """Drive the stored job, with the strategy and the model that there are from now on."""
         spec = self._spec()
         if spec != record.spec:
-            another = spec["model"] != record.spec["model"]
-            journal.write(spec=spec, engine=b"" if another else None)
+            journal.write(spec=spec, engine=b"" if self._fitted is None else None)
         self._journal = journal
 
     def _check_same(self, stored: Mapping[str, Any], name: str) -> None:
@@ -587,7 +586,7 @@ class Optimizer:
 
     def _restore(self, record: "Record") -> None:
         self._history.restore(record.trials, record.finished, record.queue)
-        if record.engine is not None and self._spec()["model"] == record.spec["model"]:
+        if record.engine is not None and write_model(self.model) == record.spec["model"]:
             kept = Kept.from_bytes(record.engine, self.device)
             data = self._observations(self._history.completed[: kept.size])
             self._fitted = Fitted(kept.condition(data, self.model.nu), kept)

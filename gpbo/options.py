@@ -14,7 +14,7 @@ from typing import Any
 from gpbo.candidates import Search
 from gpbo.errors import InvalidOption
 from gpbo.evidence import Model
-from gpbo.hyperparameters import HyperparameterPrior
+from gpbo.hyperparameters import HyperparameterPrior, Hyperparameters
 from gpbo.priors import Fixed, Gamma, HalfCauchy, Horseshoe, LogNormal, Normal, Saas, Uniform
 from gpbo.strategies import STRATEGIES, NestedBoxes, Strategy, TrustRegion
 
@@ -35,7 +35,7 @@ _PRIORS: Mapping[str, type] = {
     "fixed": Fixed,
     "saas": Saas,
 }
-_HYPERPARAMETERS = ("lengthscale", "outputscale", "noise_variance", "mean")
+_HYPERPARAMETERS = {field.name for field in fields(Hyperparameters)}
 #: In JSON, which has no such number.
 _INFINITE = "inf"
 

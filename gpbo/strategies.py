@@ -21,7 +21,7 @@ from torch import Tensor
 from gpbo.acquisition import LogExpectedImprovement, LogProbabilityOfImprovement
 from gpbo.backend import Streams, settings_for
 from gpbo.candidates import Search, propose, raw_points
-from gpbo.checks import real_number, truth_value, whole_number
+from gpbo.checks import real_number, settle, truth_value, whole_number
 from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption
@@ -66,7 +66,7 @@ class _Improvement:
     _acquisition: ClassVar[type[LogExpectedImprovement] | type[LogProbabilityOfImprovement]]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "margin", real_number("margin", self.margin, least=0.0))
+        settle(self, "margin", real_number, least=0.0)
         _check_search(self.search)
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
@@ -173,7 +173,7 @@ class ThompsonSampling:
         if self.search is not None:
             _check_search(self.search)
         truth_value("hallucinate", self.hallucinate)
-        object.__setattr__(self, "features", whole_number("features", self.features, least=2))
+        settle(self, "features", whole_number, least=2)
         if self.features % 2:
             raise InvalidOption(f"features={self.features!r}: expected an even number")
         region = self.region

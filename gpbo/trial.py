@@ -2,6 +2,7 @@
 
 import math
 import operator
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -10,6 +11,9 @@ from typing import Any, Literal
 from gpbo.errors import InvalidResult, TrialAlreadyFinished
 
 Direction = Literal["minimize", "maximize"]
+
+#: How many frames of a traceback, the innermost, are kept as the reason of a failed trial.
+_FRAMES = 3
 
 
 class TrialStatus(StrEnum):
@@ -90,3 +94,10 @@ def best_of(trials: Iterable[Trial], direction: Direction) -> Trial | None:
     sign = 1.0 if direction == "minimize" else -1.0
     valued = [(sign * trial.value, trial) for trial in trials if trial.value is not None]
     return min(valued, key=operator.itemgetter(0))[1] if valued else None
+
+
+def reason_of(error: BaseException) -> str:
+    """What an objective raised, and the innermost frames."""
+    told = traceback.TracebackException.from_exception(error, limit=-_FRAMES)
+    summary = "".join(told.format_exception_only()).strip()
+    return f"{summary}\n{''.join(told.stack.format())}".rstrip()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gpbo.basins import lowest_point, other_basins
 from gpbo.candidates import Utility
-from gpbo.checks import positive_number, whole_number
+from gpbo.checks import positive_number, settle, whole_number
 from gpbo.data import Observations
 from gpbo.errors import InvalidOption
 from gpbo.space import Space
@@ -144,7 +144,7 @@ class NestedBoxes:
         if list(lengths) != sorted(lengths, reverse=True):
             raise InvalidOption(f"lengths={given!r}: expected the longest first")
         object.__setattr__(self, "lengths", lengths)
-        object.__setattr__(self, "others", whole_number("others", self.others, least=0))
+        settle(self, "others", whole_number, least=0)
 
     def boxes(
         self,
@@ -239,11 +239,10 @@ class TrustRegion:
 
     def __post_init__(self) -> None:
         for name in ("batch", "successes", "failures"):
-            value = getattr(self, name)
-            if name != "failures" or value is not None:
-                object.__setattr__(self, name, whole_number(name, value, least=1))
+            if name != "failures" or self.failures is not None:
+                settle(self, name, whole_number, least=1)
         for name in ("length", "shortest", "longest"):
-            object.__setattr__(self, name, positive_number(name, getattr(self, name)))
+            settle(self, name, positive_number)
         if not self.shortest <= self.length <= self.longest:
             raise InvalidOption(
                 f"length={self.length!r}: expected from shortest={self.shortest!r} "

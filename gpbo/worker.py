@@ -17,18 +17,16 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gpbo.errors import InvalidOption
+from gpbo.trial import reason_of
 
 LOG, METRICS, STOP = "log.txt", "metrics.jsonl", "stop"
 
-#: How many frames of a traceback, the innermost, are kept as the reason of a failed trial.
-_FRAMES = 3
 #: Seconds between two looks at a running command, and at whether the driver is alive.
 _LOOK_S = 0.1
 #: Seconds that a command has to end after it was told to.
@@ -37,6 +35,8 @@ _GRACE_S = 2.0
 _CHUNK_BYTES = 1 << 20
 #: How much of a command's last line is kept as the reason of a failed trial.
 _LINE_BYTES = 1000
+#: What reading a line raises that tells no value.
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 #: Steps are stored as whole numbers of 64 bits.
 _LARGEST_STEP = 2**63 - 1
 
@@ -177,7 +177,7 @@ class Command:
             if isinstance(value, bool):
                 return None
             return None if step is None else _step(step), float(value)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        except _UNREADABLE:
             return None
 
 
@@ -193,7 +193,7 @@ def reported(line: bytes) -> tuple[int, float] | None:
     try:
         told = json.loads(line)
         return _step(told["step"]), float(told["value"])
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except _UNREADABLE:
         return None
 
 
@@ -265,9 +265,7 @@ def evaluate(task: Task) -> Outcome:
     except KeyboardInterrupt:
         return Outcome(reason="interrupted")
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it raises, the trial failed
-        told = traceback.TracebackException.from_exception(error, limit=-_FRAMES)
-        summary = "".join(told.format_exception_only()).strip()
-        return Outcome(reason=f"{summary}\n{''.join(told.stack.format())}".rstrip())
+        return Outcome(reason=reason_of(error))
 
 
 def evaluate_in_own_process(task: Task) -> Outcome:

@@ -236,7 +236,8 @@ def test_what_an_objective_raises_or_returns_fails_its_trial_only(tmp_path: Path
     """A part of a character, as in the name of a file; what is no number; a file of metrics."""
 
     def objective(params: dict[str, Any], trial: Any) -> Any:
-        (trial.folder / METRICS).write_text('{"step": 0, "value": 2}\nmine\n{"step": "a"}\n')
+        huge = f'{{"step": 1, "value": 1{"0" * 400}}}\n'
+        (trial.folder / METRICS).write_text('{"step": 0, "value": 2}\nmine\n{"step": "a"}\n' + huge)
         if trial.id == 0:
             raise ValueError("cannot parse caf\udce9.csv")
         return scipy.sparse.csr_matrix([[1.0]]) if trial.id == 1 else 0.5

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gpbo.checks import real_number, whole_number
+from gpbo.checks import whole_number
 from gpbo.errors import InvalidOption
 from gpbo.problems.catalogue import CATALOGUE
 from gpbo.problems.problem import Problem
@@ -49,7 +49,6 @@ def get(
     dim = family.usual_dim if dim is None else whole_number("dim", dim, least=0)
     if dim not in family.dims:
         raise InvalidOption(f"dim={dim!r}: expected {family.dims_in_words()} for {name!r}")
-    noise = real_number("noise", noise, least=0.0)
     problem = replace(family.build(dim), noise=noise)
     if shift_seed is None:
         return problem

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams, stream_seed
-from gpbo.checks import check_tensor, real_number, whole_number
+from gpbo.checks import check_tensor, real_number, settle, whole_number
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.space import Real, Space
 
@@ -56,7 +56,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         whole_number("dim", self.dim, least=1)
-        real_number("noise", self.noise, least=0.0)
+        settle(self, "noise", real_number, least=0.0)
         for name, rows in (("bounds", 2), ("unshifted_minimizers", None)):
             given = getattr(self, name)
             check_tensor(name, given)
