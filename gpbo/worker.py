@@ -397,12 +397,17 @@ class _Reader:
 
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:
-    """End a command and what it started: politely, then not."""
-    for number, patience in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, None)):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
+    """End a command and what it started, whether or not the command itself has ended: politely,
+    then not."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # none of them is left
+        os.killpg(process.pid, signal.SIGTERM)
+        until = time.monotonic() + _GRACE_S
+        while time.monotonic() < until:
+            process.poll()  # or the ended command counts as left
+            os.killpg(process.pid, 0)
+            time.sleep(_GRACE_S / 100)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @contextlib.contextmanager

@@ -170,6 +170,21 @@ def test_a_command_beyond_its_time_is_ended_with_all_that_it_started(tmp_path: P
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("heeds", [True, False])
+def test_what_a_command_leaves_running_is_ended_politely_and_then_not(
+    heeds: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not heeds:
+        monkeypatch.setattr("gpbo.worker._GRACE_S", 0.2)
+    saved, alive, ready = (tmp_path / name for name in ("saved", "alive", "ready"))
+    on_term = f"sleep 0.3; touch {saved}; exit" if heeds else ""
+    rest = f'trap "{on_term}" TERM; touch {ready}; sleep 1; sleep 1; touch {alive}'
+    script = rf"({rest}) & until test -e {ready}; do sleep 0.05; done; echo {{{{\"value\": 7}}}}"
+    assert evaluate(task(shell(script), tmp_path)).value == 7
+    time.sleep(2.5)
+    assert (saved.exists(), alive.exists()) == (heeds, False)
+
+
 def test_a_command_that_is_told_to_stop_ends(tmp_path: Path) -> None:
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "stop").touch()
