@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 import gpbo
 from gpbo.fitting import Inference, Model
@@ -16,6 +16,7 @@ from gpbo.strategies import (
     SobolSearch,
     ThompsonSampling,
 )
+from gpbo.trial import Mode
 from gpbo.trust_region import TrustRegion
 
 from . import kandasamy
@@ -62,7 +63,7 @@ class Method:
     inference: Inference = "hmc"
     model: Model | None = None
     workers: int = 1
-    mode: Literal["async", "sync"] = "async"
+    mode: Mode = "async"
 
     @property
     def clocked(self) -> bool:
@@ -135,7 +136,7 @@ def _own() -> dict[str, OwnMethod]:
     region = ThompsonSampling(region=TrustRegion())
     methods: list[OwnMethod] = [Method("random", RandomSearch()), Method("sobol", SobolSearch())]
     inferences: tuple[Inference, ...] = ("hmc", "map")
-    modes: tuple[Literal["async", "sync"], ...] = ("sync", "async")
+    modes: tuple[Mode, ...] = ("sync", "async")
     for name, strategy in plain.items():
         for inference in inferences:
             method = Method(f"{name}-{inference}", strategy, inference)

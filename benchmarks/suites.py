@@ -53,7 +53,7 @@ class Case:
     @property
     def design(self) -> int:
         """Evaluations of the initial design: `gpbo.Optimizer`'s default, at most half of all."""
-        return min(default_initial(self.problem.space), max(1, self.budget // 2))
+        return default_initial(self.problem.space, self.budget)
 
     def of(self, seeds: Sequence[int]) -> Problem:
         """The problem of these seeds, a row for each."""

@@ -4,7 +4,8 @@ import math
 import numbers
 import os
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,38 @@ def settle(instance: object, name: str, check: Callable[..., object], **bounds: 
         InvalidOption: as the check does.
     """
     object.__setattr__(instance, name, check(name, getattr(instance, name), **bounds))
+
+
+def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Nothing, where the option is one of those allowed.
+
+    Raises:
+        InvalidOption: it is not.
+    """
+    if value not in allowed:
+        two = " or ".join(map(repr, allowed))
+        expected = two if len(allowed) == 2 else f"one of {tuple(allowed)}"
+        raise InvalidOption(f"{name}={value!r}: expected {expected}")
+
+
+def misfit(kind: type, given: Mapping[str, object], *hidden: str) -> str | None:
+    """What keeps a table from being the fields of a dataclass; None if nothing does.
+
+    Args:
+        hidden: Fields that no table has.
+    """
+    own = fields(kind) if is_dataclass(kind) else ()
+    known = {field.name: field for field in own if field.name not in hidden}
+    for name in given:
+        if name not in known:
+            expected = f"expected one of {', '.join(known)}" if known else "it has no options"
+            return f"unknown {name!r}: {expected}"
+    missing = [
+        name
+        for name, field in known.items()
+        if name not in given and field.default is MISSING and field.default_factory is MISSING
+    ]
+    return f"missing {', '.join(missing)}" if missing else None
 
 
 def truth_value(name: str, value: object) -> bool:

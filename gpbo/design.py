@@ -65,12 +65,15 @@ def _check(count: int, dim: int) -> None:
         raise InvalidOption(f"dim={dim!r}: expected 1 or more")
 
 
-def default_initial(space: object) -> int:
+def default_initial(space: object, budget: int | None = None) -> int:
     """The size of the initial design if none is given: see `Optimizer`.
+
+    At most half of the budget, where one is known.
 
     Raises:
         InvalidOption: not a space.
     """
     if not isinstance(space, Space):
         raise InvalidOption(f"space={space!r}: expected a gpbo.Space")
-    return min(max(2 * len(space.parameters), SMALLEST_DESIGN), LARGEST_DESIGN)
+    most = LARGEST_DESIGN if budget is None else max(1, budget // 2)
+    return min(max(2 * len(space.parameters), SMALLEST_DESIGN), LARGEST_DESIGN, most)

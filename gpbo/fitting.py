@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gpbo.backend import Streams, settings_for
-from gpbo.checks import whole_number
+from gpbo.checks import one_of, whole_number
 from gpbo.data import Observations
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model, resolve_model
@@ -203,8 +203,7 @@ def check_inference(inference: Inference) -> Inference:
     Raises:
         InvalidOption: it is not.
     """
-    if inference not in get_args(Inference):
-        raise InvalidOption(f"inference={inference!r}: expected one of {get_args(Inference)}")
+    one_of("inference", inference, get_args(Inference))
     return inference
 
 

@@ -14,7 +14,7 @@ from gpbo.completion import Completion, MedianRule
 from gpbo.design import default_initial
 from gpbo.errors import InvalidJob, SpaceError, StorageError, UnknownJob
 from gpbo.objectives import check_command, check_is_here
-from gpbo.optimizer import Optimizer
+from gpbo.optimizer import Optimizer, check_same
 from gpbo.options import read_model, read_strategy
 from gpbo.record import Record
 from gpbo.spec import read_space, write_space
@@ -173,13 +173,14 @@ class Job(BaseModel):
             space = read_space(self.space)
             # Whatever is wrong with its parents is found before there is a job.
             warm_start(Optimizer(space, direction=self.direction), parents)
-            design = min(default_initial(space), max(1, self.budget // 2))
             optimizer = Optimizer(
                 space,
                 strategy,
                 direction=self.direction,
                 seed=self.seed,
-                initial=design if self.initial is None else self.initial,
+                initial=default_initial(space, self.budget)
+                if self.initial is None
+                else self.initial,
                 inference=self.inference,
                 model=model,
                 device=self.device,
@@ -211,21 +212,16 @@ class Job(BaseModel):
         return parents
 
     def _check_same(self, record: Record, parents: Sequence[tuple[Record, Kind]]) -> None:
-        stored, space = record.spec, read_space(self.space)
+        space = read_space(self.space)
         now = {
             "space": write_space(space),
             "direction": self.direction,
             "seed": self.seed,
             "inference": self.inference,
             # By default it follows from the budget, which may have grown.
-            "initial": stored["initial"] if self.initial is None else self.initial,
+            "initial": record.spec["initial"] if self.initial is None else self.initial,
         }
-        for key, value in now.items():
-            if stored[key] != value:
-                raise InvalidJob(
-                    f"{key} = {value!r}: the stored job {self.name!r} has {stored[key]!r}; "
-                    "expected the same to resume it, or another name"
-                )
+        check_same(now, record, InvalidJob)
         for parent, kind in parents:
             if not started_from(record, space, parent, kind):
                 raise InvalidJob(

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -20,8 +21,7 @@ from gpbo.fitting import Fit, FitReport, Inference, Model, WarmState, check_infe
 from gpbo.problems import Problem
 from gpbo.replications import Diagnostics, Replications
 from gpbo.result import Stopped
-from gpbo.situation import Situation, Strategy, proposed
-from gpbo.space import Space
+from gpbo.situation import Situation, Strategy, points_and_keys, proposed
 from gpbo.strategies import SobolSearch, resolve_strategy
 
 #: Called after every step with what is done so far, of all runs, and their median regret.
@@ -83,7 +83,7 @@ def replicate(
     problem = problems.resolve(problem, runs=runs)
     chosen = resolve_strategy(strategy)
     if initial is None:
-        initial = min(default_initial(problem.space), max(1, budget // 2))
+        initial = default_initial(problem.space, budget)
     initial = whole_number("initial", initial, least=1)
     target = resolve_device(device, runs=runs, results=budget if chosen.uses_model else 0)
     engine = _Engine(
@@ -240,30 +240,22 @@ class _Engine:
     def _searched(self, runs: _Runs, count: int) -> _Runs:
         """The runs after ``count`` more trials, proposed by the strategy."""
         data = runs.observations()
-        fits: list[Fit] = []
 
+        @cache
         def fit() -> Fit:
-            if not fits:
-                with self.clock.on("fit"):
-                    streams = Streams.per_seed(runs.seeds, "fit", runs.trials, device=self.device)
-                    fits.append(
-                        fitting.fit(
-                            data,
-                            self.model,
-                            inference=self.inference,
-                            warm=runs.warm,
-                            streams=streams,
-                        )
-                    )
-            return fits[0]
+            with self.clock.on("fit"):
+                streams = Streams.per_seed(runs.seeds, "fit", runs.trials, device=self.device)
+                return fitting.fit(
+                    data, self.model, inference=self.inference, warm=runs.warm, streams=streams
+                )
 
         with self.clock.on("acquisition"):
             points = proposed(self.strategy, self._situation(runs, data, fit), count)
         searched = self._evaluated(runs, points)
-        if not fits:
+        if not fit.cache_info().currsize:
             return searched
-        reports = (*runs.reports, (runs.trials, fits[0].report))
-        return replace(searched, reports=reports, warm=fits[0].warm)
+        reports = (*runs.reports, (runs.trials, fit().report))
+        return replace(searched, reports=reports, warm=fit().warm)
 
     def _situation(self, runs: _Runs, data: Observations, fit: Callable[[], Fit]) -> Situation:
         failed = ~runs.succeeded
@@ -330,20 +322,6 @@ class _Engine:
             seconds=dict(self.clock.seconds),
             stopped=stopped,
         )
-
-
-def points_and_keys(
-    space: Space, points: Float[Tensor, "r q d"]
-) -> tuple[Float[Tensor, "r q d"], list[frozenset[Hashable]]]:
-    """The points of the configurations that these points mean, and each run's keys of them.
-
-    Encoded anew, as an `Optimizer` does: the points may differ by a rounding.
-    """
-    configurations = space.decode(points.flatten(0, 1))
-    x = space.encode(configurations).to(points.device).view(points.shape)
-    keys = list(map(space.key, configurations))
-    count = points.shape[1]
-    return x, [frozenset(keys[i : i + count]) for i in range(0, len(keys), count)]
 
 
 def _no_fit() -> Fit:

@@ -18,10 +18,10 @@ from concurrent.futures import (
 )
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, ParamSpec, TypeVar, get_args
+from typing import Any, ParamSpec, TypeVar, get_args
 
 from gpbo.backend import threads_beside
-from gpbo.checks import whole_number
+from gpbo.checks import one_of, whole_number
 from gpbo.design import default_initial
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
 from gpbo.fitting import Inference, Model
@@ -30,11 +30,9 @@ from gpbo.plans import Fitted
 from gpbo.result import Result, Stopped
 from gpbo.situation import Strategy
 from gpbo.space import Space
-from gpbo.trial import Direction, Trial, TrialStatus, reason_of
+from gpbo.trial import Direction, Mode, Trial, TrialStatus, reason_of
 
 Objective = Callable[[dict[str, Any]], Any]
-Mode = Literal["async", "sync"]
-
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -89,8 +87,7 @@ def minimize(
         raise InvalidOption(f"objective={objective!r}: expected a function of a dict")
     budget = whole_number("budget", budget, least=1)
     workers = whole_number("workers", workers, least=1)
-    if mode not in get_args(Mode):
-        raise InvalidOption(f"mode={mode!r}: expected 'async' or 'sync'")
+    one_of("mode", mode, get_args(Mode))
     if executor is not None and not isinstance(executor, Executor):
         raise InvalidOption(f"executor={executor!r}: expected a concurrent.futures.Executor")
     optimizer = Optimizer(
@@ -98,7 +95,7 @@ def minimize(
         strategy,
         direction=direction,
         seed=seed,
-        initial=min(default_initial(space), max(1, budget // 2)) if initial is None else initial,
+        initial=default_initial(space, budget) if initial is None else initial,
         inference=inference,
         model=model,
         device=device,

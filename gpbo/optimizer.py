@@ -1,6 +1,5 @@
 """Ask and tell: the memory of one optimization, with no loop and no waiting in it."""
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from dataclasses import replace
 from functools import cache, wraps
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, get_args, overload
 
 import torch
 from jaxtyping import Float
@@ -16,10 +15,10 @@ from torch import Tensor
 
 from gpbo import fitting
 from gpbo.backend import DTYPE, resolve_device
-from gpbo.checks import as_number, legible, truth_value, whole_number
+from gpbo.checks import as_number, legible, one_of, truth_value, whole_number
 from gpbo.data import Observations, observations
 from gpbo.design import default_initial
-from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted, StorageError
+from gpbo.errors import GpboError, InvalidOption, InvalidResult, SpaceExhausted, StorageError
 from gpbo.history import History
 from gpbo.kept import Kept
 from gpbo.options import read_model, read_strategy, write_model, write_strategy
@@ -28,7 +27,7 @@ from gpbo.situation import Situation, proposed
 from gpbo.space import Space
 from gpbo.spec import read_space, write_space
 from gpbo.strategies import SobolSearch, Strategy, resolve_strategy
-from gpbo.trial import Direction, Trial, TrialStatus, best_of
+from gpbo.trial import Direction, Trial, TrialStatus, best_of, judged
 
 if TYPE_CHECKING:
     from gpbo.record import Journal, Record, Storage
@@ -105,8 +104,7 @@ class Optimizer:
         exist_ok: bool = False,
     ) -> None:
         default = default_initial(space)
-        if direction not in ("minimize", "maximize"):
-            raise InvalidOption(f"direction={direction!r}: expected 'minimize' or 'maximize'")
+        one_of("direction", direction, get_args(Direction))
         self.space = space
         self.strategy = resolve_strategy(strategy)
         self.direction = direction
@@ -271,12 +269,6 @@ class Optimizer:
             SpaceExhausted: every configuration was asked or added before.
         """
         fitted = cache(self._plan_model(refit, thin))
-        used: list[Fitted] = []
-
-        def fit() -> fitting.Fit:
-            used[:] = [fitted()]
-            return used[0].fit
-
         history = self._history
         failed = history.points(history.failed).unsqueeze(0)
         situation = Situation(
@@ -287,7 +279,7 @@ class Optimizer:
             taken=(frozenset(history.taken),),
             seeds=(self.seed,),
             index=len(history),
-            fit=fit,
+            fit=lambda: fitted().fit,
         )
         queued = history.queue[:count]
         design = self._design_left(len(queued), count - len(queued))
@@ -295,7 +287,8 @@ class Optimizer:
 
         def choose() -> Chosen:
             chosen = self._choose(situation, queued, design, count)
-            return Chosen(index, tuple(chosen), used[0] if used else None)
+            used = fitted() if fitted.cache_info().currsize else None
+            return Chosen(index, tuple(chosen), used)
 
         return choose
 
@@ -370,7 +363,7 @@ class Optimizer:
             TrialAlreadyFinished: it has another result already.
         """
         known = self._history.find(trial)
-        return self._end(known, *_judged(as_number(f"trial {known.id}: value", value)))
+        return self._end(known, *judged(as_number(f"trial {known.id}: value", value)))
 
     @_one_at_a_time
     def fail(self, trial: object, reason: str = "failed") -> Trial:
@@ -420,7 +413,7 @@ class Optimizer:
             params, value = result
             valid = self.space.validate(params)
             trial = Trial(number, valid, origin="added", asked_at=now)
-            added.append(_ended(trial, *_judged(as_number("value", value)), now))
+            added.append(_ended(trial, *judged(as_number("value", value)), now))
         queued = [*self._history.queue, *map(self.space.validate, queue)]
         if self._journal is not None:
             self._journal.write(trials=added, queue=queued)
@@ -538,8 +531,8 @@ class Optimizer:
         for option, value in given.items():
             if value is None and spec[option] is None:
                 raise InvalidOption(
-                    f"{option}=None: expected the {option} of this job, which is not stored: one "
-                    "of your own, or one with options that an older gpbo did not write down"
+                    f"{option}=None: expected the {option} of this job, which is not stored, since "
+                    "it is one of your own"
                 )
         return cls(
             read_space(spec["space"]),
@@ -564,7 +557,7 @@ class Optimizer:
                 raise
             with _driven(store, name) as journal:
                 record = journal.read()
-                self._check_same(record.spec, name)
+                check_same(self._spec(), record)
                 self._restore(record)
                 self._go_on(journal, record)
 
@@ -575,21 +568,28 @@ class Optimizer:
             journal.write(spec=spec, engine=b"" if self._fitted is None else None)
         self._journal = journal
 
-    def _check_same(self, stored: Mapping[str, Any], name: str) -> None:
-        given = self._spec()
-        for option in ("space", "direction", "seed", "initial", "inference"):
-            if given[option] != stored[option]:
-                raise InvalidOption(
-                    f"{option}={given[option]!r}: the stored job {name!r} has {stored[option]!r}: "
-                    "expected the same to go on with it, or another name"
-                )
-
     def _restore(self, record: "Record") -> None:
         self._history.restore(record.trials, record.finished, record.queue)
         if record.engine is not None and write_model(self.model) == record.spec["model"]:
             kept = Kept.from_bytes(record.engine, self.device)
             data = self._observations(self._history.completed[: kept.size])
             self._fitted = Fitted(kept.condition(data, self.model.nu), kept)
+
+
+def check_same(
+    given: Mapping[str, Any], record: "Record", wrong: type[GpboError] = InvalidOption
+) -> None:
+    """Nothing, where a stored job has this space, direction, seed, initial design and inference.
+
+    Raises:
+        InvalidOption: it has another; or what ``wrong`` says.
+    """
+    for option in ("space", "direction", "seed", "initial", "inference"):
+        if given[option] != record.spec[option]:
+            raise wrong(
+                f"{option}={given[option]!r}: the stored job {record.name!r} has "
+                f"{record.spec[option]!r}: expected the same to go on with it, or another name"
+            )
 
 
 @contextmanager
@@ -606,11 +606,6 @@ def _driven(store: "Storage", name: str) -> "Iterator[Journal]":
 def _copies(trials: Iterable[Trial]) -> list[Trial]:
     """Trials to hand out: who changes the configuration of one does not change history."""
     return [replace(trial) for trial in trials]
-
-
-def _judged(number: float) -> tuple[float | None, str | None]:
-    """What a told number is: a value, or the reason of a failure."""
-    return (number, None) if math.isfinite(number) else (None, f"the value is {number}")
 
 
 def _ended(trial: Trial, value: float | None, reason: str | None, at: float) -> Trial:

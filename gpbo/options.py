@@ -12,6 +12,7 @@ from types import NoneType
 from typing import Any
 
 from gpbo.candidates import Search
+from gpbo.checks import misfit
 from gpbo.errors import InvalidOption
 from gpbo.evidence import Model
 from gpbo.hyperparameters import HyperparameterPrior, Hyperparameters
@@ -129,14 +130,9 @@ def _made(what: str, kind: type, given: object) -> Any:
     """One of this class, with these options."""
     if not isinstance(given, Mapping):
         raise InvalidOption(f"{what}={given!r}: expected a table of its options")
-    allowed = _defaults(kind)
-    for option in given:
-        if option not in allowed:
-            known = f"expected one of {', '.join(allowed)}" if allowed else "it has no options"
-            raise InvalidOption(f"{what}: unknown {option!r}: {known}")
-    missing = [name for name in allowed if name not in given and allowed[name] is MISSING]
-    if missing:
-        raise InvalidOption(f"{what}: missing {', '.join(missing)}")
+    wrong = misfit(kind, given)
+    if wrong is not None:
+        raise InvalidOption(f"{what}: {wrong}")
     try:
         return kind(**{option: _read(option, value) for option, value in given.items()})
     except InvalidOption as error:

@@ -13,6 +13,10 @@ from typing import Any, Protocol, runtime_checkable
 from gpbo.trial import Trial
 
 
+#: Reasons of attempts that ended for no fault of their trial; after the last one comes why.
+JOB_ENDED, JOB_INTERRUPTED, NOT_RUN = "the job ended", "the job was interrupted", "not run: "
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One execution of a trial.
@@ -37,6 +41,10 @@ class Attempt:
     reason: str | None = None
     late: bool = False
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether it ended for no fault of its trial, which is tried again."""
+        return (self.reason or "").startswith((JOB_ENDED, JOB_INTERRUPTED, NOT_RUN))
 
 @dataclass(frozen=True)
 class Metric:

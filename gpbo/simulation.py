@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -19,18 +19,19 @@ from torch import Tensor
 
 from gpbo import archive, fitting, problems
 from gpbo.backend import DTYPE, Streams, resolve_device
-from gpbo.checks import positive_number, real_number, whole_number
+from gpbo.checks import one_of, positive_number, real_number, whole_number
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.fitting import Fit, Inference, Model, check_inference, resolve_model
 from gpbo.kept import Kept
-from gpbo.lockstep import display, median_regret, points_and_keys
+from gpbo.lockstep import display, median_regret
 from gpbo.problems import Problem
 from gpbo.result import Stopped
 from gpbo.rows import bucket, put, selected
-from gpbo.situation import Situation, Strategy, proposed
+from gpbo.situation import Situation, Strategy, points_and_keys, proposed
 from gpbo.strategies import SobolSearch, resolve_strategy
+from gpbo.trial import Mode
 
 #: How long each of some points takes to evaluate, from the points and the streams of the runs.
 Times = Callable[[Float[Tensor, "r q d"], Streams], Float[Tensor, "r q"]]
@@ -179,7 +180,7 @@ def simulate(
     horizon: float = float("inf"),
     budget: int | None = None,
     strategy: str | Strategy = "ts",
-    mode: Literal["async", "sync"] = "async",
+    mode: Mode = "async",
     times: str | Times = "exponential",
     latency: float | Literal["measured"] = 0.0,
     refit_every: int = 1,
@@ -228,8 +229,7 @@ def simulate(
     """
     runs = whole_number("runs", runs, least=1)
     problem = problems.resolve(problem, runs=runs)
-    if mode not in ("async", "sync"):
-        raise InvalidOption(f"mode={mode!r}: expected 'async' or 'sync'")
+    one_of("mode", mode, get_args(Mode))
     if times not in LAWS if isinstance(times, str) else not callable(times):
         raise InvalidOption(f"times={times!r}: expected one of {', '.join(LAWS)}, or a function")
     horizon = positive_number("horizon", horizon)
@@ -343,6 +343,11 @@ class _State:
     taken: tuple[frozenset[Hashable], ...]
     fits: _Fits
 
+    @property
+    def trials(self) -> _Trials:
+        """All of them, in the order in which they end."""
+        return self.done.joined(self.running.at(self.running.ended.argsort(stable=True)))
+
 
 @dataclass(frozen=True)
 class _Engine:
@@ -392,7 +397,7 @@ class _Engine:
         began = time.perf_counter()
         known = self._known(state)
         try:
-            points, fits = self._propose(state, known, count)
+            points, state = self._propose(state, known, count)
         except SpaceExhausted:
             return state
         count = points.shape[1]
@@ -414,7 +419,6 @@ class _Engine:
             free_at=started[:, -1],
             asked=state.asked + count,
             taken=tuple(old | new for old, new in zip(state.taken, asked, strict=True)),
-            fits=fits,
         )
 
     def _known(self, state: _State) -> Int[Tensor, " r"]:
@@ -442,8 +446,8 @@ class _Engine:
 
     def _propose(
         self, state: _State, known: Int[Tensor, " r"], count: int
-    ) -> tuple[Float[Tensor, "r q d"], _Fits]:
-        """The next points of every run, and the fits after them.
+    ) -> tuple[Float[Tensor, "r q d"], _State]:
+        """The next points of every run, and the state with the fits that they come from.
 
         Runs that know of as many trials, and whose initial designs lack as many, are asked
         together. There are as many points as the run with the fewest left has.
@@ -451,42 +455,34 @@ class _Engine:
         Raises:
             SpaceExhausted: some run has nothing left to try.
         """
-        trials = state.done.joined(state.running.at(state.running.ended.argsort(stable=True)))
-        design = self._design_left(trials, known, count)
+        design = self._design_left(state.trials, known, count)
         points = state.done.x.new_zeros(len(self.seeds), count, self.problem.dim)
-        keys, fits = list(zip(known.tolist(), design.tolist(), strict=True)), state.fits
+        keys = list(zip(known.tolist(), design.tolist(), strict=True))
         for key in sorted({*keys}):
             rows = torch.tensor([run for run, own in enumerate(keys) if own == key])
             rows = rows.to(points.device)
-            own, fits = self._chosen(state, selected(trials, rows), rows, *key, count, fits)
+            own, state = self._chosen(state, rows, *key, count)
             points = points[:, : own.shape[1]].index_copy(0, rows, own[:, : points.shape[1]])
-        return points, fits
+        return points, state
 
     def _chosen(
-        self,
-        state: _State,
-        trials: _Trials,
-        rows: Int[Tensor, " j"],
-        known: int,
-        design: int,
-        count: int,
-        fits: _Fits,
-    ) -> tuple[Float[Tensor, "j q d"], _Fits]:
-        """The next points of these runs, which know of the first of these trials.
+        self, state: _State, rows: Int[Tensor, " j"], known: int, design: int, count: int
+    ) -> tuple[Float[Tensor, "j q d"], _State]:
+        """The next points of these runs, each of which knows of so many trials.
 
         The first ``design`` points are of the initial design.
         """
+        trials = selected(state.trials, rows)
         x, values = trials.x[:, :known], trials.values[:, :known]
         succeeded = values.isfinite()
         some = ~succeeded.all(0)
         waiting = known + trials.trial[:, known:].argsort()
         data = with_room(x, values, succeeded, trials.at(waiting).x)
         seeds = tuple(self.seeds[run] for run in rows.tolist())
-        latest = [fits]
 
-        def fit() -> Fit:
-            fitted, latest[0] = self._fit(data, seeds, rows, fits)
-            return fitted
+        @cache
+        def fitted() -> tuple[Fit, _Fits]:
+            return self._fit(data, seeds, rows, state.fits)
 
         situation = Situation(
             space=self.problem.space,
@@ -496,7 +492,7 @@ class _Engine:
             taken=tuple(state.taken[run] for run in rows.tolist()),
             seeds=seeds,
             index=state.asked,
-            fit=cache(fit),
+            fit=lambda: fitted()[0],
         )
         points = SobolSearch().propose(situation, design) if design else data.x[:, :0]
         for point in points.unbind(1):
@@ -508,7 +504,8 @@ class _Engine:
             except SpaceExhausted:
                 if not design:
                     raise
-        return points, latest[0]
+        used = fitted()[1] if fitted.cache_info().currsize else state.fits
+        return points, replace(state, fits=used)
 
     def _design_left(
         self, trials: _Trials, known: Int[Tensor, " r"], wanted: int

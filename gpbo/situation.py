@@ -46,16 +46,27 @@ class Situation:
 
     def after(self, points: Float[Tensor, "r d"]) -> "Situation":
         """The situation once each run has asked for its point too: pending, and taken."""
-        asked = self.space.decode(points)
-        keys = map(self.space.key, asked)
-        # Encoded anew, as a trial's configuration will be: the points may differ by a rounding.
-        points = self.space.encode(asked).to(points.device)
+        x, keys = points_and_keys(self.space, points.unsqueeze(1))
         return replace(
             self,
-            data=self.data.with_pending(points.unsqueeze(1)),
-            taken=tuple(row | {key} for row, key in zip(self.taken, keys, strict=True)),
+            data=self.data.with_pending(x),
+            taken=tuple(row | new for row, new in zip(self.taken, keys, strict=True)),
             index=self.index + 1,
         )
+
+
+def points_and_keys(
+    space: Space, points: Float[Tensor, "r q d"]
+) -> tuple[Float[Tensor, "r q d"], list[frozenset[Hashable]]]:
+    """The points of the configurations that these points mean, and each run's keys of them.
+
+    Encoded anew, as an `Optimizer` does: the points may differ by a rounding.
+    """
+    configurations = space.decode(points.flatten(0, 1))
+    x = space.encode(configurations).to(points.device).view(points.shape)
+    keys = list(map(space.key, configurations))
+    count = points.shape[1]
+    return x, [frozenset(keys[i : i + count]) for i in range(0, len(keys), count)]
 
 
 @runtime_checkable

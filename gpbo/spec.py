@@ -5,6 +5,7 @@ from dataclasses import fields
 from enum import Enum
 from typing import Any
 
+from gpbo.checks import misfit
 from gpbo.errors import SpaceError
 from gpbo.space import Categorical, Integer, Ordinal, Parameter, Real, Space
 
@@ -28,12 +29,12 @@ def write_space(space: Space) -> dict[str, dict[str, Any]]:
     return {parameter.name: _write(parameter) for parameter in space.parameters}
 
 
-def read_space(spec: Mapping[str, Mapping[str, Any]]) -> Space:
+def read_space(spec: Mapping[str, object]) -> Space:
     """The space that `write_space` wrote, or a person in the same form.
 
     Raises:
-        SpaceError: a parameter has no known type, a field that its type does not have, or values
-            that its type refuses.
+        SpaceError: a parameter is no table, has no known type, a field that its type does not
+            have, or values that its type refuses.
     """
     return Space(_read(name, given) for name, given in spec.items())
 
@@ -58,18 +59,15 @@ def _write(parameter: Parameter) -> dict[str, Any]:
     return {"type": _NAMES[type(parameter)], **given}
 
 
-def _read(name: str, given: Mapping[str, Any]) -> Parameter:
+def _read(name: str, given: object) -> Parameter:
+    if not isinstance(given, Mapping):
+        raise SpaceError(f"{name}={given!r}: expected a table of its type and its fields")
     named = given.get("type")
     if not isinstance(named, str) or named not in TYPES:
         raise SpaceError(f"{name}: type={named!r}: expected one of {', '.join(TYPES)}")
     kind = TYPES[named]
-    allowed = [field.name for field in fields(kind) if field.name != "name"]
     values = {field: value for field, value in given.items() if field != "type"}
-    for field in values:
-        if field not in allowed:
-            raise SpaceError(f"{name}: unknown {field!r}: expected {', '.join(allowed)}")
-    try:
-        return kind(name, **values)
-    except TypeError as error:
-        missing = [field for field in allowed if field not in values and field != "scale"]
-        raise SpaceError(f"{name}: missing {', '.join(missing)}") from error
+    wrong = misfit(kind, values, "name")
+    if wrong is not None:
+        raise SpaceError(f"{name}: {wrong}")
+    return kind(name, **values)

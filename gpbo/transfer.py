@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
+from gpbo.checks import one_of
 from gpbo.errors import InvalidData, InvalidOption, InvalidParams
 from gpbo.optimizer import Optimizer
 from gpbo.record import Record
@@ -37,8 +38,7 @@ def warm_start(optimizer: Optimizer, parents: Sequence[tuple[Record, Kind]]) -> 
     results: list[tuple[Mapping[str, Any], object]] = []
     queue: list[dict[str, Any]] = []
     for parent, kind in parents:
-        if kind not in get_args(Kind):
-            raise InvalidOption(f"kind={kind!r}: expected 'same' or 'transfer'")
+        one_of("kind", kind, get_args(Kind))
         usable = _usable(optimizer.space, parent)
         if kind == "same":
             results += [(trial.params, trial.value) for trial in usable]

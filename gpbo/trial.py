@@ -11,6 +11,8 @@ from typing import Any, Literal
 from gpbo.errors import InvalidResult, TrialAlreadyFinished
 
 Direction = Literal["minimize", "maximize"]
+#: Whether a worker that is free gets a trial at once, or waits for all others.
+Mode = Literal["async", "sync"]
 
 #: How many frames of a traceback, the innermost, are kept as the reason of a failed trial.
 _FRAMES = 3
@@ -94,6 +96,11 @@ def best_of(trials: Iterable[Trial], direction: Direction) -> Trial | None:
     sign = 1.0 if direction == "minimize" else -1.0
     valued = [(sign * trial.value, trial) for trial in trials if trial.value is not None]
     return min(valued, key=operator.itemgetter(0))[1] if valued else None
+
+
+def judged(number: float) -> tuple[float | None, str | None]:
+    """What a told number is: a value, or the reason of a failure."""
+    return (number, None) if math.isfinite(number) else (None, f"the value is {number}")
 
 
 def reason_of(error: BaseException) -> str:

@@ -1,7 +1,6 @@
 """A tuning job: an optimizer proposes, workers run the trials, a storage remembers."""
 
 import logging
-import math
 import shutil
 import signal
 import tempfile
@@ -20,11 +19,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, tell
-from gpbo.checks import as_number, legible, positive_number, whole_number
+from gpbo.checks import as_number, legible, one_of, positive_number, whole_number
 from gpbo.completion import Completion, MedianRule
 from gpbo.engine import LOST, Engine
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
@@ -33,9 +32,9 @@ from gpbo.objectives import check_command, check_is_here, warn_of_unused
 from gpbo.optimizer import Optimizer
 from gpbo.pace import Pace
 from gpbo.plans import Chosen, Fitted
-from gpbo.record import Attempt, Metric
+from gpbo.record import JOB_ENDED, JOB_INTERRUPTED, NOT_RUN, Attempt, Metric
 from gpbo.result import Result, Stopped
-from gpbo.trial import Trial
+from gpbo.trial import Mode, Trial, judged
 from gpbo.worker import (
     METRICS,
     STOP,
@@ -50,16 +49,12 @@ from gpbo.worker import (
 
 logger = logging.getLogger("gpbo")
 
-Mode = Literal["async", "sync"]
-
 #: Seconds between two looks at metrics, time limits and requests to stop.
 _LOOK_S = 0.2
 #: So many times as many results as at the last fit make the next one urgent.
 _MUCH_MORE = 1.5
 #: Seconds beyond its time limit after which a trial in somebody else's executor is given up.
 _GRACE_S = 5.0
-#: How the reasons of attempts begin that ended for no fault of their trial.
-_INTERRUPTED = ("the job ended", "the job was interrupted", "not run: ")
 
 
 @dataclass(frozen=True)
@@ -94,8 +89,7 @@ class Execution:
     def __post_init__(self) -> None:
         whole_number("workers", self.workers, least=1)
         whole_number("retries", self.retries, least=0)
-        if self.mode not in ("async", "sync"):
-            raise InvalidOption(f"mode={self.mode!r}: expected 'async' or 'sync'")
+        one_of("mode", self.mode, get_args(Mode))
         if self.time_limit_s is not None:
             positive_number("time_limit_s", self.time_limit_s)
         if not isinstance(self.early_stopping, MedianRule | None):
@@ -280,7 +274,7 @@ class Tuner:
         for trial in self.optimizer.pending:
             attempt = self._attempts.get(trial.id)
             if attempt is not None and attempt.ended_at is None:
-                lost = replace(attempt, ended_at=time.time(), reason="the job was interrupted")
+                lost = replace(attempt, ended_at=time.time(), reason=JOB_INTERRUPTED)
                 self._write(attempts=[lost])
                 self._attempts[trial.id] = lost
             if attempt is not None and attempt.value is not None:
@@ -327,7 +321,7 @@ class Tuner:
     def _leave(self, stopped: Stopped) -> None:
         now = time.time()
         lost = [
-            replace(run.attempt, ended_at=now, reason="the job ended")
+            replace(run.attempt, ended_at=now, reason=JOB_ENDED)
             for run in self._running.values()
         ]
         for future in self._running:
@@ -427,7 +421,7 @@ class Tuner:
             try:
                 self._running[workers.submit(evaluate, task)] = run
             except BrokenExecutor as error:
-                reason = legible(f"not run: {error}")
+                reason = legible(f"{NOT_RUN}{error}")
                 self._write(attempts=[replace(attempt, ended_at=time.time(), reason=reason)])
                 self._broken = True
                 return
@@ -576,7 +570,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 def _has_died(attempt: Attempt) -> bool:
     """Whether an attempt that was stored used up a retry of its trial."""
     ended = attempt.ended_at is not None and (attempt.late or attempt.value is None)
-    return ended and not (attempt.reason or "").startswith(_INTERRUPTED)
+    return ended and not attempt.interrupted
 
 
 def _outcome(future: Future[Outcome]) -> Outcome:
@@ -599,4 +593,4 @@ def _judged(trial: Trial, outcome: Outcome) -> tuple[float | None, str | None]:
         value = as_number(f"trial {trial.id}: value", outcome.value)
     except InvalidResult as error:
         return None, str(error)
-    return (value, None) if math.isfinite(value) else (None, f"the value is {value}")
+    return judged(value)

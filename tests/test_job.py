@@ -129,7 +129,7 @@ def test_what_is_left_out_has_its_default() -> None:
         ({"direction": "up"}, "job: direction = 'up': input should be 'minimize' or 'maximize'"),
         ({"space": {}}, "job: expected at least one parameter"),
         ({"space": {"x": {**X, "high": -1}}}, "low=0.0, high=-1.0"),
-        ({"space": {"x": {**X, "step": 1}}}, "x: unknown 'step': expected low, high, scale"),
+        ({"space": {"x": {**X, "step": 1}}}, "x: unknown 'step': expected one of low, high, scale"),
         ({"space": {"x": 3}}, "job: space.x = 3: input should be"),
         ({"objective": "train.py"}, "objective='train.py': expected 'module:function'"),
         ({"objective": None}, "expected either objective"),
@@ -251,10 +251,10 @@ def test_a_job_runs_and_is_resumed_with_a_larger_budget(tmp_path: Path) -> None:
     with pytest.raises(InvalidJob, match="the stored job 'job' has 'minimize'"):
         job_in(tmp_path, direction="maximize").tuner(tmp_path, resume=True)
     for change, message in (
-        ({"space": {"y": X}}, "space = "),
-        ({"seed": 7}, "seed = 7: the stored job 'job' has 0"),
-        ({"inference": "map"}, "inference = 'map': the stored job 'job' has 'hmc'"),
-        ({"initial": 9}, "initial = 9: the stored job 'job' has 1"),
+        ({"space": {"y": X}}, "space={"),
+        ({"seed": 7}, "seed=7: the stored job 'job' has 0"),
+        ({"inference": "map"}, "inference='map': the stored job 'job' has 'hmc'"),
+        ({"initial": 9}, "initial=9: the stored job 'job' has 1"),
     ):
         with pytest.raises(InvalidJob, match=message):
             job_in(tmp_path, **change).tuner(tmp_path, resume=True)

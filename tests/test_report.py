@@ -244,7 +244,8 @@ def test_the_timeline_knows_what_became_of_each_attempt(tmp_path: Path) -> None:
             Attempt(1, 1, 1, made + 1, made + 2, reason="it broke\n  at line 3"),
             Attempt(1, 2, 1, made + 2, made + 3, reason="stopped early at step 2: worse"),
             Attempt(2, 1, 0, made + 4, made + 9, value=2.0, late=True),
-            Attempt(3, 1, 1, made + 5),
+            Attempt(3, 1, 1, made + 5, made + 6, reason="the job ended"),
+            Attempt(3, 2, 1, made + 6),
         ]
     )
     bars = data.timeline_data(journal.read(), made + 7)
@@ -253,9 +254,10 @@ def test_the_timeline_knows_what_became_of_each_attempt(tmp_path: Path) -> None:
         (1, "failed"),
         (1, "stopped early"),
         (0, "late"),
+        (1, "interrupted"),
         (1, "running"),
     ]
-    assert [round(bar.end, 3) for bar in bars] == [4, 2, 3, 9, 7]
+    assert [round(bar.end, 3) for bar in bars] == [4, 2, 3, 9, 6, 7]
     assert bars[1].about == "trial 1, attempt 1: failed\nit broke"
     assert data.utilisation(bars) == pytest.approx((4 + 1 + 1 + 5 + 2) / 18)
     assert data.utilisation(()) is None

@@ -358,7 +358,11 @@ def test_a_space_is_read_as_it_was_written(listed: list[Any], ordered: bool) -> 
         ({"x": {"type": "float"}}, "x: type='float'"),
         ({"x": {"type": []}}, r"x: type=\[\]"),
         ({"x": {"type": "real", "low": 0}}, "x: missing high"),
-        ({"x": {"type": "real", "low": 0, "hi": 1}}, "x: unknown 'hi': expected low, high, scale"),
+        ({"x": 5}, "x=5: expected a table"),
+        (
+            {"x": {"type": "real", "low": 0, "hi": 1}},
+            "x: unknown 'hi': expected one of low, high, scale",
+        ),
         ({"x": {"type": "real", "low": 2, "high": 1}}, "low < high"),
     ],
 )

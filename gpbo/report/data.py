@@ -256,7 +256,8 @@ class Bar:
     Attributes:
         worker: Which one ran it.
         start, end: When; the end of one that runs is now.
-        outcome: ``"completed"``, ``"failed"``, ``"stopped early"``, ``"running"`` or ``"late"``.
+        outcome: ``"completed"``, ``"failed"``, ``"stopped early"``, ``"interrupted"`` (with the
+            job), ``"running"`` or ``"late"``.
         about: What to say of it.
     """
 
@@ -297,6 +298,8 @@ def _outcome(attempt: Attempt) -> str:
         return "running"
     if attempt.value is not None:
         return "completed"
+    if attempt.interrupted:
+        return "interrupted"
     return "stopped early" if (attempt.reason or "").startswith("stopped") else "failed"
 
 

@@ -25,11 +25,12 @@ from gpbo.report.data import (
 
 #: Okabe and Ito's colours, which colour-blind people can tell apart.
 _BLUE, _ORANGE, _GREEN, _PINK, _SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
-_GREY, _BAND = "#8a8f98", "rgba(0, 114, 178, 0.18)"
+_GREY, _PALE, _BAND = "#8a8f98", "#c9ccd1", "rgba(0, 114, 178, 0.18)"
 _OUTCOMES = {
     "completed": _GREEN,
     "failed": _ORANGE,
     "stopped early": _PINK,
+    "interrupted": _PALE,
     "late": _GREY,
     "running": _SKY,
 }
