@@ -101,15 +101,17 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(import_module(_HOME[name]), name)
-    elif not name.startswith("_") and find_spec(f"gpbo.{name}") is not None:
-        value = import_module(f"gpbo.{name}")
-    else:
-        raise AttributeError(f"module 'gpbo' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # who checks types sees the imports above, and not a name that is wrong
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            value = getattr(import_module(_HOME[name]), name)
+        elif not name.startswith("_") and find_spec(f"gpbo.{name}") is not None:
+            value = import_module(f"gpbo.{name}")
+        else:
+            raise AttributeError(f"module 'gpbo' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -276,10 +276,9 @@ def _integrations(tensorboard: Path | None, mlflow: str | None) -> "list[Callbac
 
 
 def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
-    from rich.console import Console
     from rich.live import Live
 
-    from gpbo import view
+    from gpbo import terminal, view
     from gpbo.callbacks import Callback
     from gpbo.job import read_job
     from gpbo.result import outcome, short_params
@@ -287,7 +286,7 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
     from gpbo.trial import Trial
 
     job = read_job(file)
-    console = Console(stderr=True)
+    console = terminal.console()
 
     class Lines(Callback):
         def ended(self, trial: Trial) -> None:
@@ -302,7 +301,7 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
             get_renderable=lambda: view.panel(store.read(job.name)),
             console=console,
             refresh_per_second=2,
-            redirect_stdout=sys.stdout.isatty(),
+            redirect_stdout=terminal.is_terminal(sys.stdout),
         ):
             result = tuner.run()
     else:

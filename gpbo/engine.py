@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from loky import ProcessPoolExecutor
 
-from gpbo.executors import NO_LEAK_CHECK
+from gpbo.executors import NO_LEAK_CHECK, NotStarted, pool_of_one, start
 from gpbo.worker import die_with
 
 logger = logging.getLogger("gpbo")
@@ -56,13 +56,15 @@ class Engine:
         prior of the user's cannot be pickled; tell `mend`.
         """
         if self._apart and self._process is None:
-            self._process = ProcessPoolExecutor(
-                1,
+            self._process = pool_of_one(
                 env=NO_LEAK_CHECK,
                 initializer=_begin,
                 initargs=(os.getpid(), torch.get_num_threads()),
             )
-            self._start = self._process.submit(os.getpid)
+            try:
+                self._start = start(self._process)
+            except NotStarted as error:
+                self.mend(error)
         started = self._start is not None and self._start.done()
         if self._process is None or not started:
             return self._threads.submit(plan)

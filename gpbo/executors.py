@@ -1,7 +1,9 @@
 """Where trials run on this machine: a process per worker, whose end is the end of one trial."""
 
+import io
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
@@ -28,6 +30,43 @@ _ONE_THREAD = dict.fromkeys(
 NO_LEAK_CHECK = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}
 #: Seconds that a trial has beyond its time limit, when its command is ended by its own process.
 _GRACE_S = 5.0
+
+
+class NotStarted(BrokenExecutor):
+    """A process could not be started, for a reason that is not what it was to run."""
+
+
+def pool_of_one(**options: Any) -> ProcessPoolExecutor:
+    """A process that will be started; loky flushes both standard streams then, which may be gone.
+
+    Args:
+        options: Of loky's `ProcessPoolExecutor`.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, _Nowhere())
+    return ProcessPoolExecutor(1, **options)
+
+
+def start(pool: ProcessPoolExecutor) -> "Future[int]":
+    """Start the process of a pool, if it does not run; its number comes when it does.
+
+    Raises:
+        NotStarted: it cannot be.
+    """
+    try:
+        return pool.submit(os.getpid)
+    except (BrokenExecutor, ShutdownExecutorError):  # it ran
+        raise
+    except Exception as error:  # of the system, or of loky
+        raise NotStarted(f"no process could be started: {type(error).__name__}: {error}") from error
+
+
+class _Nowhere(io.TextIOBase):
+    """What stands for a standard stream that is not there."""
+
+    def write(self, text: str) -> int:
+        return len(text)
 
 
 class LocalWorkers(Executor):
@@ -62,7 +101,10 @@ class LocalWorkers(Executor):
         self._threads = [ThreadPoolExecutor(1, f"gpbo-worker-{i}") for i in range(workers)]
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run ``fn(task)``, with the time limit of the task, in the process of its worker."""
+        """Run ``fn(task)``, with the time limit of the task, in the process of its worker.
+
+        The future raises `NotStarted` if there can be no such process.
+        """
         (task,) = args
         return self._threads[task.worker].submit(self._run, fn, task)
 
@@ -88,9 +130,12 @@ class LocalWorkers(Executor):
             limit += _GRACE_S if isinstance(task.objective, Command) else 0.0
             limit = min(limit, threading.TIMEOUT_MAX)  # a longer one cannot be waited for
         try:
-            pool.submit(os.getpid).result()  # the start of a process is not of the trial's time
+            start(pool).result()  # which is not of the trial's time
             outcome: Outcome = pool.submit(fn, task).result(limit)
             return outcome
+        except NotStarted:
+            self._discard(task.worker)
+            raise
         except TimeoutError:
             self._discard(task.worker)
             return Outcome.out_of_time(task.time_limit_s or 0.0)
@@ -104,8 +149,8 @@ class LocalWorkers(Executor):
                 raise ShutdownExecutorError("the workers were shut down")
             pool = self._pools[worker]
             if pool is None:
-                pool = ProcessPoolExecutor(
-                    1, env=self._env[worker], initializer=die_with, initargs=(os.getpid(),)
+                pool = pool_of_one(
+                    env=self._env[worker], initializer=die_with, initargs=(os.getpid(),)
                 )
                 self._pools[worker] = pool
             return pool

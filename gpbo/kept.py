@@ -109,16 +109,23 @@ class Kept:
 
     @classmethod
     def from_bytes(cls, written: bytes, device: torch.device) -> "Kept":
-        """What `to_bytes` wrote; no code in it is run."""
+        """What `to_bytes` wrote, now or before there were powers; no code in it is run."""
         stored = torch.load(io.BytesIO(written), map_location="cpu", weights_only=True)
         plain: dict[str, Any] = _on(stored, device)
         plain["report"] = FitReport(**plain["report"])
-        plain["units"] = Units(**plain["units"])
+        plain["units"] = _units(plain)
         if plain["warm"] is not None:
             warm = plain["warm"]
-            warmth, units = Warmth(**warm["warmth"]), Units(**warm["units"])
+            warmth, units = Warmth(**warm.pop("warmth")), _units(warm)
             plain["warm"] = WarmState(**warm | {"warmth": warmth, "units": units})
         return cls(**plain)
+
+
+def _units(plain: dict[str, Any]) -> Units:
+    """The units that were written, taken out of ``plain``; affine ones in old files."""
+    if "units" in plain:
+        return Units(**plain.pop("units"))
+    return Units.affine(plain.pop("location"), plain.pop("scale"))
 
 
 def _on(value: Any, device: torch.device) -> Any:

@@ -57,7 +57,7 @@ class Optimizer:
     trial id. `tell` only records; the model is fitted by the next `ask`, and only if results came
     since the last fit. The same seed and the same order of calls give the same proposals. Any
     thread may call; one that comes while another asks waits for it (`plan` is for those who
-    cannot).
+    cannot). A copy, or what comes of pickling it, knows the same and is not stored.
 
     Args:
         space: Where to search.
@@ -173,10 +173,17 @@ class Optimizer:
         return optimizer
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: part for name, part in vars(self).items() if name != "_lock"}
+        own = ("_lock", "_journal")
+        return {name: part for name, part in vars(self).items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=RLock())
+        vars(self).update(state, _lock=RLock(), _journal=None)
+
+    def __enter__(self) -> "Optimizer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let go of the stored job, if there is one; nothing can be asked or told any more."""
@@ -531,8 +538,8 @@ class Optimizer:
         for option, value in given.items():
             if value is None and spec[option] is None:
                 raise InvalidOption(
-                    f"{option}=None: expected the {option} of this job, which is not stored, since "
-                    "it is one of your own"
+                    f"{option}=None: expected the {option} of this job, which is not stored: one "
+                    "of your own, or one with options that an older gpbo did not write down"
                 )
         return cls(
             read_space(spec["space"]),

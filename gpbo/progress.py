@@ -22,6 +22,8 @@ from rich.text import Text
 
 from gpbo.loop import State
 from gpbo.result import outcome, short, short_params
+from gpbo.terminal import console as standard_error
+from gpbo.terminal import is_terminal
 from gpbo.trial import Trial
 
 #: Without a terminal a long run prints about this many lines, and one for each improvement.
@@ -74,12 +76,14 @@ def shown(
         snapshot: The state at this moment; called from another thread to keep the time moving.
         console: Where to; by default the standard error stream.
     """
-    console = Console(stderr=True) if console is None else console
+    console = standard_error() if console is None else console
     if console.is_terminal:
         with Live(
             get_renderable=lambda: panel(snapshot()),
             console=console,
-            redirect_stdout=sys.stdout.isatty(),  # what goes to a file stays out of the terminal
+            redirect_stdout=is_terminal(
+                sys.stdout
+            ),  # what goes to a file stays out of the terminal
         ):
             yield lambda trial: None
         return
@@ -105,7 +109,7 @@ def counted(
         console: Where to; by default the standard error stream.
         unit: What is counted.
     """
-    console = Console(stderr=True) if console is None else console
+    console = standard_error() if console is None else console
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -118,7 +122,7 @@ def counted(
         *columns,
         console=console,
         disable=not console.is_terminal,
-        redirect_stdout=sys.stdout.isatty(),
+        redirect_stdout=is_terminal(sys.stdout),
     ) as progress:
         task = progress.add_task(title, total=total, regret="none yet")
         lines = 0

@@ -12,7 +12,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from gpbo.trial import Trial
 
-
 #: Reasons of attempts that ended for no fault of their trial; after the last one comes why.
 JOB_ENDED, JOB_INTERRUPTED, NOT_RUN = "the job ended", "the job was interrupted", "not run: "
 
@@ -45,6 +44,7 @@ class Attempt:
     def interrupted(self) -> bool:
         """Whether it ended for no fault of its trial, which is tried again."""
         return (self.reason or "").startswith((JOB_ENDED, JOB_INTERRUPTED, NOT_RUN))
+
 
 @dataclass(frozen=True)
 class Metric:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -71,15 +71,17 @@ def points_and_keys(
 
 @runtime_checkable
 class Strategy(Protocol):
-    """What `gpbo.Optimizer` asks for points.
+    """What `gpbo.Optimizer` asks for points."""
 
-    Attributes:
-        name: Names the origin of a trial.
-        uses_model: Whether it needs an initial design, and may call ``situation.fit``.
-    """
+    @property
+    def name(self) -> str:
+        """Names the origin of a trial."""
+        ...
 
-    name: ClassVar[str]
-    uses_model: ClassVar[bool]
+    @property
+    def uses_model(self) -> bool:
+        """Whether it needs an initial design, and may call ``situation.fit``."""
+        ...
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
         """Up to ``count`` snapped points per run, none of them taken, no two of a run the same.

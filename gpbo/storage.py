@@ -11,6 +11,7 @@ import os
 import re
 import sqlite3
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import astuple
@@ -98,8 +99,8 @@ class SqliteStorage:
         """A new job: see `Storage`."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidOption(
-                f"name={name!r}: expected up to 100 letters, digits, '.', '_' and '-', "
-                "the first a letter or digit"
+                f"name={name!r}: expected up to 100 letters of A to Z, digits, '.', '_' and "
+                "'-', the first a letter or digit"
             )
         values = (name, json.dumps(spec), time.time())
         try:
@@ -330,6 +331,7 @@ class SqliteJournal:
         self._connection = connection
         self._name = name
         self._lock = lock
+        weakref.finalize(self, _forget, connection, os.getpid())
         (self._job,) = connection.execute("SELECT id FROM job WHERE name = ?", (name,)).fetchone()
 
     @property
@@ -398,6 +400,12 @@ class SqliteJournal:
         """Let go of the job, so that another process may drive it."""
         self._connection.close()
         self._lock.release()
+
+
+def _forget(connection: sqlite3.Connection, process: int) -> None:
+    """Close what nobody closed; a child that was forked has no business with it."""
+    if os.getpid() == process:
+        connection.close()
 
 
 _PUT_TRIAL = """

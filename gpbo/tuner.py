@@ -27,7 +27,7 @@ from gpbo.checks import as_number, legible, one_of, positive_number, whole_numbe
 from gpbo.completion import Completion, MedianRule
 from gpbo.engine import LOST, Engine
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
-from gpbo.executors import LocalWorkers
+from gpbo.executors import LocalWorkers, NotStarted
 from gpbo.objectives import check_command, check_is_here, warn_of_unused
 from gpbo.optimizer import Optimizer
 from gpbo.pace import Pace
@@ -321,8 +321,7 @@ class Tuner:
     def _leave(self, stopped: Stopped) -> None:
         now = time.time()
         lost = [
-            replace(run.attempt, ended_at=now, reason=JOB_ENDED)
-            for run in self._running.values()
+            replace(run.attempt, ended_at=now, reason=JOB_ENDED) for run in self._running.values()
         ]
         for future in self._running:
             future.cancel()
@@ -421,15 +420,24 @@ class Tuner:
             try:
                 self._running[workers.submit(evaluate, task)] = run
             except BrokenExecutor as error:
-                reason = legible(f"{NOT_RUN}{error}")
-                self._write(attempts=[replace(attempt, ended_at=time.time(), reason=reason)])
-                self._broken = True
+                self._not_run(attempt, error)
                 return
+
+    def _not_run(self, attempt: Attempt, error: BaseException) -> None:
+        """The executor takes no trials: this one stays pending, and the job ends."""
+        logger.error("trial %d was not run: %s", attempt.trial, error)
+        reason = legible(f"{NOT_RUN}{error}")
+        self._write(attempts=[replace(attempt, ended_at=time.time(), reason=reason)])
+        self._broken = True
 
     def _collect(self) -> None:
         """Tell what ended."""
         for future in [future for future in self._running if future.done()]:
             run = self._running.pop(future)
+            error = None if future.cancelled() else future.exception()
+            if isinstance(error, NotStarted):
+                self._not_run(run.attempt, error)
+                continue
             self._read_metrics(run)
             self._finish(run, _outcome(future))
         for future in [future for future in self._late if future.done()]:

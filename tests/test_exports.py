@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import gpbo
 
 PUBLIC = [
@@ -94,3 +96,8 @@ gpbo.minimize(lambda params: params["x"], space, budget=3, strategy="random", pr
 print([name for name in ["matplotlib", "rich", "typer", "sklearn"] if name in sys.modules])
 """
     assert in_a_new_process(script) == "[]\n"
+
+
+def test_a_name_that_is_wrong_is_an_error_to_those_who_check_types_too() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'minimise'"):
+        gpbo.minimise  # type: ignore[attr-defined]  # noqa: B018

@@ -1,5 +1,6 @@
 """Ask and tell: whatever comes in whatever order, nothing is lost and nothing is asked twice."""
 
+import copy
 import math
 import pickle
 import random
@@ -617,6 +618,16 @@ def test_an_optimizer_that_was_pickled_goes_on() -> None:
         optimizer.tell(trial, trial.params["x"])
     again = pickle.loads(pickle.dumps(optimizer))
     assert again.ask().params == optimizer.ask().params
+
+
+def test_a_copy_of_a_stored_optimizer_is_not_stored(tmp_path: Path) -> None:
+    with by_map(LINE, storage=tmp_path / "runs.db", name="job") as optimizer:
+        optimizer.tell(optimizer.ask(), 1.0)
+        for again in (pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)):
+            assert again.ask().params == optimizer.plan(1)().configurations[0][0]
+            assert again.journal is None
+    with Optimizer.resume(tmp_path / "runs.db", "job") as resumed:  # nobody drives it
+        assert len(resumed.trials) == 1
 
 
 def test_what_is_enqueued_after_a_plan_stays_in_the_queue() -> None:

@@ -113,7 +113,7 @@ def test_the_display_moves_while_the_objective_runs(monkeypatch: pytest.MonkeyPa
     from gpbo import progress
 
     console = Console(file=io.StringIO(), force_terminal=True, width=90)
-    monkeypatch.setattr(progress, "Console", lambda **options: console)
+    monkeypatch.setattr(progress, "standard_error", lambda: console)
 
     def slow(params: dict[str, Any]) -> float:
         time.sleep(0.6)

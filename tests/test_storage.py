@@ -1,5 +1,6 @@
 """Storage: what is written is there after any end of the process, and nobody else writes it."""
 
+import gc
 import inspect
 import logging
 import math
@@ -268,7 +269,8 @@ def test_a_mode_that_a_file_system_refuses_falls_back_with_a_warning(
 
 
 def test_the_log_is_written_ahead_and_to_the_disk(store: SqliteStorage) -> None:
-    connection = store.create("job", SPEC)._connection
+    journal = store.create("job", SPEC)
+    connection = journal._connection
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
@@ -441,3 +443,12 @@ def test_a_full_disk_is_told_and_what_was_not_written_may_be_told_again(tmp_path
     assert len(optimizer.trials) == 1
     connection.execute(f"PRAGMA max_page_count = {pages + 100}")
     assert optimizer.tell(trial, 0.25).value == 0.25
+
+
+def test_what_nobody_closed_is_closed_when_it_goes(tmp_path: Path) -> None:
+    journal = SqliteStorage(tmp_path / "runs.db").create("job", {})
+    connection = journal._connection
+    del journal
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -330,8 +330,8 @@ def test_a_model_is_fitted_only_by_the_strategies_that_use_one() -> None:
 class Own:
     """A strategy of a user's own, with this answer."""
 
-    name: ClassVar[str] = "own"
-    uses_model: ClassVar[bool] = False
+    name = "own"
+    uses_model = False
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer

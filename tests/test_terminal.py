@@ -1,0 +1,128 @@
+"""Whatever becomes of the standard streams: results are not lost for a line that tells of them."""
+
+import errno
+import io
+import multiprocessing
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gpbo
+from gpbo.executors import LocalWorkers, NotStarted
+from gpbo.simulation import simulate
+from gpbo.terminal import console, is_terminal
+from gpbo.tuner import Execution
+from tests import objectives
+
+LINE = gpbo.Space(gpbo.Real("x", 0, 1))
+
+
+class Unwritable(io.StringIO):
+    """A stream whose every write fails."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
+
+    def write(self, text: str) -> int:
+        raise self.error
+
+
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+STREAMS = {
+    "not there": lambda: None,
+    "closed": closed,
+    "nobody reads": lambda: Unwritable(BrokenPipeError()),
+    "full": lambda: Unwritable(OSError(errno.ENOSPC, "No space left on device")),
+}
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_runs_end_well_whatever_the_streams_are(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, STREAMS[kind]())
+    result = gpbo.minimize(objectives.bowl, LINE, budget=3, strategy="sobol")
+    assert len(result.trials) == 3
+    assert gpbo.replicate("branin", strategy="sobol", runs=2, budget=3).stopped == "budget"
+    assert simulate("branin", strategy="sobol", workers=2, budget=3).stopped == "budget"
+
+
+def test_text_goes_to_the_stream_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = console()
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    shown.print("größer")
+    assert stream.getvalue() == "größer\n"
+    assert not is_terminal(stream)
+
+
+def _run(code: str, redirected: str) -> "subprocess.CompletedProcess[str]":
+    command = ["bash", "-c", f'"$0" -c "$1" {redirected}', sys.executable, code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_job_runs_where_the_standard_streams_are_closed(tmp_path: Path) -> None:
+    code = f"""
+import gpbo
+from pathlib import Path
+from tests import objectives
+optimizer = gpbo.Optimizer(gpbo.Space(gpbo.Real("x", 0, 1)), "sobol")
+result = gpbo.Tuner(optimizer, objectives.bowl, budget=3).run()
+Path({str(tmp_path / "told")!r}).write_text(f"{{len(result.trials)}} {{result.stopped}}")
+"""
+    ended = _run(code, ">&- 2>&-")
+    assert (ended.returncode, (tmp_path / "told").read_text()) == (0, "3 budget")
+
+
+def _in_a_process_without_children(told: Any) -> None:
+    optimizer = gpbo.Optimizer(LINE, "sobol")
+    result = gpbo.Tuner(optimizer, objectives.bowl, budget=3).run()
+    told.put((result.stopped, len(result.trials), len(optimizer.pending)))
+
+
+def test_a_job_whose_processes_cannot_start_ends_and_its_trials_are_pending() -> None:
+    context = multiprocessing.get_context("spawn")
+    told = context.Queue()
+    process = context.Process(target=_in_a_process_without_children, args=(told,), daemon=True)
+    process.start()
+    assert told.get(timeout=120) == ("broken", 0, 1)
+    process.join()
+
+
+def test_a_job_goes_on_once_its_processes_can_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*ignored: Any) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with gpbo.Optimizer(LINE, "sobol", storage=tmp_path / "runs.db", name="job") as optimizer:
+        tuner = gpbo.Tuner(optimizer, objectives.bowl, budget=5, execution=Execution(workers=2))
+        with monkeypatch.context() as patch:
+            patch.setattr("loky.ProcessPoolExecutor.submit", refused)
+            assert tuner.run().stopped == "broken"
+        assert "trial 0 was not run: no process could be started: OSError" in caplog.text
+        result = tuner.run()
+    assert (result.stopped, len(result.trials)) == ("budget", 5)
+
+
+def test_workers_that_cannot_start_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from gpbo.worker import Task, evaluate
+
+    def refused(*ignored: Any) -> Any:
+        raise ValueError("no room")
+
+    monkeypatch.setattr("loky.ProcessPoolExecutor.submit", refused)
+    task = Task(objectives.bowl, 0, 1, {"x": 0.5}, tmp_path / "0", 0, None)
+    with LocalWorkers(1) as workers:
+        future = workers.submit(evaluate, task)
+        with pytest.raises(NotStarted, match="no process could be started: ValueError: no room"):
+            future.result()
+    assert not (tmp_path / "0").exists()
