@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ _FORMAT = 1
 
 
 def write(path: str | Path, values: Mapping[str, Any]) -> None:
-    """Write named values, arrays or plain data; the file appears when it is complete, or not at all.
+    """Write named values, arrays or plain data; the file appears when it is complete, or never.
 
     Raises:
         InvalidOption: the path is in no folder that exists.
@@ -53,7 +54,7 @@ def read(path: str | Path, names: Collection[str], *, writer: str) -> dict[str, 
             values: dict[str, Any] = dict(file)
             values |= json.loads(str(values.pop("header")))
             is_later = values.pop("format") > _FORMAT
-    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise InvalidData(another) from error
     if is_later:
         raise InvalidData(f"{path}: of a later version of gpbo, expected format {_FORMAT}")

@@ -134,6 +134,12 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
         np.savez(file, header=np.array(json.dumps({"format": 2})))
     with pytest.raises(InvalidData, match="of a later version of gpbo, expected format 1"):
         Replications.load(path)
+    record([[5.0, 3.0]]).save(path)
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(b"values.npy") + 30] ^= 0xFF
+    path.write_bytes(damaged)
+    with pytest.raises(InvalidData, match=r"expected a file that Replications\.save wrote"):
+        Replications.load(path)
     with pytest.raises(InvalidData, match=r"none: expected a file that Replications\.save wrote"):
         Replications.load(tmp_path / "none")
 
