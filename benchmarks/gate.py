@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from gpbo import Optimizer, Real, Space, problems
+from gpbo import Optimizer, problems
 from gpbo.backend import Streams
 from gpbo.design import sobol
 from gpbo.errors import InvalidData
@@ -28,6 +28,7 @@ from gpbo.fitting import Inference
 
 from . import analysis, record, table
 from .beside import joined
+from .inputs import cube
 
 #: Ratios of seconds, and of regret, from which on a loss counts.
 SLOWER, WORSE = 1.25, 1.25
@@ -71,7 +72,7 @@ def _suggestions(inference: Inference, repeats: int, n: int = 30) -> list[float]
     problem = problems.get("hartmann6")
     x = sobol(n + repeats + 1, problem.dim, Streams.named(0, "gate"))[0]
     y = problem(x)
-    space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(problem.dim)])
+    space = cube(problem.dim)
     optimizer = Optimizer(space, seed=0, inference=inference)
     for params, value in zip(space.decode(x[:n]), y[:n].tolist(), strict=True):
         optimizer.add(params, value)

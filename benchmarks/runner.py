@@ -5,7 +5,6 @@ those again that failed, but for peers that ran out of time.
 """
 
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
+from loky import ProcessPoolExecutor
 
 from gpbo.errors import InvalidOption
+from gpbo.executors import ONE_THREAD
+from gpbo.worker import die_with
 
 from . import table
 from .beside import elsewhere, place, places, runs_of
@@ -29,8 +32,6 @@ from .units import OUT_OF_TIME, Unit, adopt_peer_traces, units
 Show = Callable[[int, int, Unit, str], None]
 
 _RESULTS, _UNITS, _PEERS = "trials.parquet", "units", "peer-traces"
-#: Every process has one thread: so many small matrices gain nothing from more.
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 @dataclass(frozen=True)
@@ -183,12 +184,11 @@ def measured(work: Sequence[Unit], processes: int) -> Iterator[tuple[Unit, list[
 def _attempt(
     work: Sequence[Unit], processes: int
 ) -> Iterator[tuple[Unit, list[Trace] | BrokenProcessPool]]:
-    from loky import ProcessPoolExecutor
-
     if not work:
         return
+    # One thread each: so many small matrices gain nothing from more.
     pool = ProcessPoolExecutor(
-        min(processes, len(work)), initializer=_begin, initargs=(os.getpid(),), env=_ONE_THREAD
+        min(processes, len(work)), initializer=_begin, initargs=(os.getpid(),), env=ONE_THREAD
     )
     try:
         futures: dict[Future[list[Trace]], Unit] = {pool.submit(_measure, u): u for u in work}
@@ -205,22 +205,8 @@ def _attempt(
 
 
 def _begin(parent: int) -> None:
-    """The parent alone hears Ctrl-C; a process whose parent is gone ends."""
-    import threading
-
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with(parent)
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    import time
-
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 def _measure(unit: Unit) -> list[Trace]:

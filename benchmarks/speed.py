@@ -23,23 +23,19 @@ from typing import Any
 
 import torch
 
-from gpbo import Optimizer, Real, Space, problems
+from gpbo import Optimizer
 from gpbo.backend import Streams, resolve_device
-from gpbo.data import standardised
-from gpbo.design import sobol
 from gpbo.inference import HyperparameterDraws, sample_hyperparameters
 from gpbo.mcmc.diagnostics import bulk_ess
 from gpbo_benchmarks import thompson
+from gpbo_benchmarks.inputs import cube, observed
 from gpbo_benchmarks.record import at_least, known_device, machine, save, show
-
-PROBLEMS = {6: "hartmann6"}
 
 
 def data(n: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """``n`` Sobol points and their standardised values: Hartmann-6, or Levy in other dimensions."""
-    problem = problems.get(PROBLEMS.get(dim, "levy"), dim=None if dim in PROBLEMS else dim)
-    x = sobol(n, dim, Streams.named(0, "speed"))
-    return x[0], standardised(x, problem(x)).y[0]
+    """The points and the standardised values of one run."""
+    found = observed(n, dim, Streams.named(0, "speed"))
+    return found.x[0], found.y[0]
 
 
 def timed_draws(
@@ -93,7 +89,7 @@ def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
     from gpbo_benchmarks.botorch_loop import suggest_with_map
 
     x, y = data(n + repeats, dim)
-    space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(dim)])
+    space = cube(dim)
     optimizer = Optimizer(space, seed=0)
     for params, value in zip(space.decode(x[:n]), y[:n].tolist(), strict=True):
         optimizer.add(params, value)

@@ -19,7 +19,7 @@ from botorch.models import SingleTaskGP
 from gpytorch.kernels import MaternKernel, ScaleKernel
 from torch import Tensor
 
-from gpbo import Real, Space, problems
+from gpbo import problems
 from gpbo.backend import Streams
 from gpbo.candidates import Search, raw_points
 from gpbo.data import standardised
@@ -29,6 +29,7 @@ from gpbo.paths import Paths, draw_paths
 from gpbo.strategies import default_search
 from gpbo.surrogate import Surrogate
 from gpbo.thompson import PathUtility, minima
+from gpbo_benchmarks.inputs import cube, observed
 
 NOISE = 1e-3
 
@@ -38,11 +39,9 @@ Known = tuple[Tensor, Tensor, Tensor]
 
 
 def data(n: int, dim: int) -> Known:
-    """Sobol points, standardised values (Hartmann-6, or Levy), and a plausible lengthscale."""
-    problem = problems.get("hartmann6" if dim == 6 else "levy", dim=None if dim == 6 else dim)
-    x = sobol(n, dim, Streams([0]))
-    y = standardised(x, problem(x)).y
-    return x, y, torch.full((dim,), 0.2 * dim**0.5, dtype=x.dtype)
+    """The points and the standardised values of one run, and a plausible lengthscale."""
+    found = observed(n, dim, Streams([0]))
+    return found.x, found.y, torch.full((dim,), 0.2 * dim**0.5, dtype=found.x.dtype)
 
 
 def surrogate(x: Tensor, y: Tensor, lengthscale: Tensor) -> Surrogate:
@@ -78,7 +77,7 @@ def our_paths(posterior: Surrogate, count: int, seed: int, features: int = 4096)
 def our_minima(posterior: Surrogate, paths: Paths, search: Search, seed: int) -> Tensor:
     """The minimum of each of the functions, ``[q, d]``."""
     device = posterior.x.device
-    space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(posterior.dim)])
+    space = cube(posterior.dim)
     best = posterior.x[:, posterior.y[0, 0].argsort()[:5]]
     raw = raw_points(space, Streams([seed], device), best, search)
     streams = [Streams([seed + j], device) for j in range(paths.count)]
@@ -114,7 +113,7 @@ def batch_ours(known: Known, count: int) -> Callable[[int], object]:
     def batch(seed: int) -> object:
         posterior = surrogate(*known)
         paths = our_paths(posterior, count, seed)
-        space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(posterior.dim)])
+        space = cube(posterior.dim)
         return our_minima(posterior, paths, default_search(space, confined=False), seed)
 
     return batch
@@ -185,7 +184,7 @@ def _most_memory(device: str) -> float:
 
 def fitted(name: str, dim: int, n: int) -> Surrogate:
     """The posterior of Sobol points of a problem at its most probable hyperparameters."""
-    problem = problems.get(name, dim=None if dim == 6 else dim, shift_seed=0)
+    problem = problems.get(name, dim, shift_seed=0)
     x = sobol(n, dim, Streams([0]))
     return fit(standardised(x, problem(x)), inference="map", streams=Streams([0])).surrogate
 
@@ -197,7 +196,7 @@ def optimality(name: str, dim: int, n: int, count: int) -> dict[str, Any]:
     """
     posterior = fitted(name, dim, n)
     paths = our_paths(posterior, count, 0)
-    space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(dim)])
+    space = cube(dim)
     default = default_search(space, confined=False)
     exhaustive = Search(raw=16_384, perturbed=2048, restarts=400, iterations=100)
     began = time.process_time()

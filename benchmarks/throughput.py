@@ -20,15 +20,15 @@ from botorch.optim import optimize_acqf
 from jaxtyping import Float
 from torch import Tensor
 
-from gpbo import fitting, problems
+from gpbo import fitting
 from gpbo.acquisition import LogExpectedImprovement
 from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Search, propose
 from gpbo.data import Observations, standardised
-from gpbo.design import sobol
 from gpbo.inference import HyperparameterDraws, sample_hyperparameters
 from gpbo.space import Real, Space
 from gpbo.surrogate import Surrogate
+from gpbo_benchmarks.inputs import observed
 
 #: The module that samples with NumPyro, where it is installed.
 NUMPYRO = "gpbo_benchmarks.peers.numpyro_sampler"
@@ -36,11 +36,9 @@ NUMPYRO = "gpbo_benchmarks.peers.numpyro_sampler"
 _LARGEST_PEER = 200
 
 
-def observed(runs: int, n: int, dim: int, device: torch.device) -> Observations:
-    """Other Sobol points in every run: of Hartmann-6, or of Levy in other dimensions."""
-    problem = problems.get("hartmann6") if dim == 6 else problems.get("levy", dim=dim)
-    x = sobol(n, dim, Streams.named(0, "throughput", runs=runs))
-    return standardised(x.to(device), problem(x).to(device))
+def data_of(runs: int, n: int, dim: int, device: torch.device) -> Observations:
+    """Other points in every run."""
+    return observed(n, dim, Streams.named(0, "throughput", runs=runs), device)
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
@@ -56,7 +54,7 @@ def updating(
     runs: int, n: int, dim: int, device: torch.device
 ) -> tuple[Observations, float, Callable[[int], fitting.Fit]]:
     """Data, the seconds of a cold fit to all but the last of them, and the warm fit to all."""
-    data = observed(runs, n, dim, device)
+    data = data_of(runs, n, dim, device)
     before = standardised(data.x[:, :-1], data.values[:, :-1])
 
     def streams(purpose: str, index: int = 0) -> Streams:
@@ -123,7 +121,7 @@ class MeanLogEI(AcquisitionFunction):
 
 def posterior(runs: int, n: int, dim: int, draws: int, device: torch.device) -> Surrogate:
     """At hyperparameters as a fit finds them, which need not be those of a posterior here."""
-    data = observed(runs, n, dim, device)
+    data = data_of(runs, n, dim, device)
     streams = Streams.named(1, "throughput", runs=runs, device=device)
     one = torch.ones(runs, draws, dtype=DTYPE, device=device)
     lengthscale = 0.5 * dim**0.5 * (0.3 * streams.normal(draws, dim)).exp()
@@ -187,7 +185,7 @@ def numpyro(runs: int, n: int, dim: int, repeats: int, device: torch.device) -> 
     The peer samples the same density with as many chains, at its own defaults otherwise. Its
     compilation is told apart.
     """
-    data = observed(runs, n, dim, device)
+    data = data_of(runs, n, dim, device)
 
     def ours(start: HyperparameterDraws | None, seed: int) -> HyperparameterDraws:
         return sample_hyperparameters(data.x, data.y, start=start, seed=seed)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ _FORMAT = 1
 
 
 def write(path: str | Path, values: Mapping[str, Any]) -> None:
-    """Write named values, arrays or plain data; the file appears when it is complete.
+    """Write named values, arrays or plain data; the file appears when it is complete, or never.
 
     Raises:
         InvalidOption: the path is in no folder that exists.
@@ -29,9 +30,12 @@ def write(path: str | Path, values: Mapping[str, Any]) -> None:
     }
     header = {name: one for name, one in values.items() if name not in arrays}
     arrays["header"] = np.array(json.dumps({**header, "format": _FORMAT}))
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    os.replace(partial, target)
+    try:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read(path: str | Path, names: Collection[str], *, writer: str) -> dict[str, Any]:
@@ -49,10 +53,10 @@ def read(path: str | Path, names: Collection[str], *, writer: str) -> dict[str, 
         with np.load(path, allow_pickle=False) as file:
             values: dict[str, Any] = dict(file)
             values |= json.loads(str(values.pop("header")))
-            version = values.pop("format")
-    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
+            is_later = values.pop("format") > _FORMAT
+    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise InvalidData(another) from error
-    if version > _FORMAT:
+    if is_later:
         raise InvalidData(f"{path}: of a later version of gpbo, expected format {_FORMAT}")
     if not values.keys() >= {*names}:
         raise InvalidData(another)

@@ -79,15 +79,14 @@ def _common(
 @app.command()
 def problems() -> None:
     """List the built-in benchmark problems, all of which are minimised."""
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("problem", no_wrap=True)
-    table.add_column("parameters", justify="right")
-    table.add_column("optimum", justify="right")
-    table.add_column("from")
+    from gpbo.result import new_table
+
+    table = new_table("problem", "parameters", "optimum", "from")
+    table.columns[0].no_wrap = True
+    for column in table.columns[1:3]:
+        column.justify = "right"
     for name in gpbo.problems.names():
         problem = gpbo.problems.get(name)
         table.add_row(name, str(problem.dim), f"{problem.optimum:.10g}", problem.citation)

@@ -15,7 +15,7 @@ from loky.process_executor import ShutdownExecutorError
 from gpbo.worker import Command, Outcome, Task, die_with, evaluate, evaluate_in_own_process
 
 #: Trials share the cores; a library that starts a thread per core in each of them slows all down.
-_ONE_THREAD = dict.fromkeys(
+ONE_THREAD = dict.fromkeys(
     (
         "OMP_NUM_THREADS",
         "OPENBLAS_NUM_THREADS",
@@ -87,7 +87,7 @@ class LocalWorkers(Executor):
     ) -> None:
         self._env = [
             {
-                **_ONE_THREAD,
+                **ONE_THREAD,
                 **NO_LEAK_CHECK,
                 **({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}),
             }

@@ -30,7 +30,7 @@ from gpbo.errors import InvalidData, InvalidOption
 from gpbo.optimizer import Optimizer
 from gpbo.parameters import Integer, Parameter, Real
 from gpbo.replications import RegretCurve, Replications
-from gpbo.result import Result
+from gpbo.result import Result, cut, design_end
 from gpbo.space import Space
 from gpbo.trial import Trial, best_of
 
@@ -107,11 +107,10 @@ def convergence_data(results: Mapping[str, Result]) -> tuple[Convergence, ...]:
     """The curves of a convergence plot: one for each labelled result."""
     curves = []
     for label, result in results.items():
-        design = [i for i, trial in enumerate(result.trials, 1) if trial.origin == "design"]
         incumbents = [math.nan if best is None else best.value for best in result.incumbents]
         values = [math.nan if trial.value is None else trial.value for trial in result.trials]
         best = tuple(math.nan if value is None else value for value in incumbents)
-        curves.append(Convergence(label, tuple(values), best, max(design, default=0)))
+        curves.append(Convergence(label, tuple(values), best, design_end(result.trials)))
     return tuple(curves)
 
 
@@ -369,7 +368,7 @@ def _paint_slice(axes: Axes, part: Slice) -> None:
         axes.bar(positions, high - low, 0.5, bottom=low, color=colour, alpha=0.2, linewidth=0)
         axes.hlines(median, positions - 0.25, positions + 0.25, color=colour, linewidth=2)
         every = math.ceil(len(part.labels) / _MOST_LABELS)
-        labels = [_plain(_shortened(label)) for label in part.labels]
+        labels = [_plain(cut(label, _LONGEST_LABEL)) for label in part.labels]
         shown = labels[::every]
         crowded = max(map(len, shown)) * len(shown) > _MOST_CHARACTERS
         axes.set_xticks(positions[::every], shown)
@@ -406,10 +405,6 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _shortened(label: str) -> str:
-    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
-
-
 def _legend(figure: Figure, columns: int) -> None:
     blue, orange = _COLOURS[:2]
     star = Line2D([], [], marker="*", color=orange, linestyle="", markersize=10, mec="white")
@@ -441,8 +436,7 @@ def _set_position_axis(axes: Axes, part: Slice, positions: Float[np.ndarray, " q
         axes.xaxis.set_minor_formatter(NullFormatter())
     elif part.axis == "reverse_log":
         axes.set_xscale("function", functions=(_reverse_log, lambda u: -np.expm1(-u)))
-        nines = [1 - 10.0**-power for power in range(1, 16)]
-        ticks = [low, *(v for v in nines if low < v <= high)]
+        ticks = reverse_log_ticks(low, high)
         axes.set_xticks(ticks, [f"{tick:.15g}" for tick in ticks])
     margin = 0.02
     if part.axis == "linear":
@@ -466,6 +460,12 @@ def log_ticks(low: float, high: float) -> list[float]:
     candidates = [float(f"{factor}e{power}") for power in powers[::step] for factor in factors]
     ticks = [tick for tick in candidates if low <= tick <= high]
     return ticks if len(ticks) > 1 else sorted({low, high})
+
+
+def reverse_log_ticks(low: float, high: float) -> list[float]:
+    """The lower end, and 0.9, 0.99, ... as far as they lie above it."""
+    nines = [1 - 10.0**-power for power in range(1, 16)]
+    return [low, *(tick for tick in nines if low < tick <= high)]
 
 
 def _reverse_log(values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What came of an optimization: the best trial, all trials, where the time went."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -198,4 +198,14 @@ def outcome(trial: Trial, most: int = 40) -> str:
     if trial.reason is None:
         return str(trial.status)
     line = trial.reason.splitlines()[0] if trial.reason else ""
-    return f"failed: {line if len(line) <= most else line[: most - 1] + '…'}"
+    return f"failed: {cut(line, most)}"
+
+
+def cut(text: str, most: int) -> str:
+    """A text in so many characters at most."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def design_end(trials: Sequence[Trial]) -> int:
+    """How many trials, from the first, were done when the initial design was."""
+    return max((i for i, t in enumerate(trials, 1) if t.origin == "design"), default=0)

@@ -1,6 +1,9 @@
 """Other people's tools, for real where they are installed."""
 
+import sys
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,6 +111,30 @@ def test_ray_runs_the_trials_and_a_worker_that_dies_is_a_failed_one(tmp_path: Pa
         ray.shutdown()
     assert (tmp_path / "killed").exists()
     assert [trial.value == trial.params["x"] for trial in result.trials] == [True] * 5
+
+
+def test_ray_is_waited_for_while_tasks_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Ray itself: a task ends, and is forgotten by another thread, at any look at them."""
+    waited: list[tuple[list[str], int]] = []
+    ray = SimpleNamespace(
+        is_initialized=lambda: True,
+        wait=lambda tasks, num_returns: waited.append((tasks, num_returns)),
+    )
+    name = "gpbo.integrations.ray"
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, name, None)  # what is imported here is forgotten afterwards
+    del sys.modules[name]
+
+    class Ending(dict[str, str]):
+        def values(self) -> Any:
+            found = [*super().values()]
+            self.popitem()
+            return found
+
+    executor = import_module(name).RayExecutor()
+    executor._tasks = Ending(first="one", second="two", third="three")
+    executor.shutdown()
+    assert waited == [(["one", "two", "three"], 3)]
 
 
 def test_a_tool_that_is_not_installed_is_named(

@@ -127,8 +127,18 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match=r"expected a file that Replications\.save wrote"):
         Replications.load(path)
     with path.open("wb") as file:
+        np.savez(file, header=np.array(json.dumps({"format": "1"})))
+    with pytest.raises(InvalidData, match=r"expected a file that Replications\.save wrote"):
+        Replications.load(path)
+    with path.open("wb") as file:
         np.savez(file, header=np.array(json.dumps({"format": 2})))
     with pytest.raises(InvalidData, match="of a later version of gpbo, expected format 1"):
+        Replications.load(path)
+    record([[5.0, 3.0]]).save(path)
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(b"values.npy") + 30] ^= 0xFF
+    path.write_bytes(damaged)
+    with pytest.raises(InvalidData, match=r"expected a file that Replications\.save wrote"):
         Replications.load(path)
     with pytest.raises(InvalidData, match=r"none: expected a file that Replications\.save wrote"):
         Replications.load(tmp_path / "none")
@@ -145,6 +155,23 @@ def test_files_are_written_into_folders_that_exist(tmp_path: Path) -> None:
         with pytest.raises(InvalidOption, match=message):
             write(path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_file_that_could_not_be_written_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "runs.npz"
+    record([[5.0, 3.0]]).save(path)
+    for module, name in ((np, "savez_compressed"), (os, "replace")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, full)
+            with pytest.raises(OSError, match="No space left on device"):
+                record([[1.0]]).save(path)
+        assert [*tmp_path.iterdir()] == [path]
+    assert Replications.load(path).values.tolist() == [[5.0, 3.0]]
 
 
 def test_the_plot_has_a_line_and_a_band_for_every_set_of_runs(tmp_path: Path) -> None:

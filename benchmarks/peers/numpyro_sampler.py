@@ -62,7 +62,6 @@ def sample(
     warmup: int = 256,
     draws: int = 256,
     seed: int = 0,
-    dense: bool = False,
 ) -> NumpyroRun:
     """Draw the hyperparameters of every run by NumPyro's NUTS at its defaults.
 
@@ -72,13 +71,10 @@ def sample(
         chains: Of every run.
         warmup, draws: Transitions of a chain.
         seed: Of all.
-        dense: Whether a chain adapts a full mass matrix, as BoTorch has it; NumPyro's default is a
-            diagonal one.
     """
     with jax.enable_x64(True):
-        shape = (*x.shape, chains, warmup, draws, dense)
         began = time.perf_counter()
-        program = _compiled(*shape)
+        program = _compiled(*x.shape, chains, warmup, draws)
         compiled = time.perf_counter()
         key = jax.random.PRNGKey(seed)
         result = jax.block_until_ready(program(key, jnp.asarray(x.numpy()), jnp.asarray(y.numpy())))
@@ -129,16 +125,14 @@ def _prior(dim: int) -> tuple[Any, Any]:
 
 
 @cache
-def _compiled(
-    runs: int, n: int, dim: int, chains: int, warmup: int, draws: int, dense: bool
-) -> Any:
+def _compiled(runs: int, n: int, dim: int, chains: int, warmup: int, draws: int) -> Any:
     """From a key, ``x[r,n,d]`` and ``y[r,n]`` to positions, steps and divergences."""
     begin, move = hmc(potential_fn_gen=lambda x, y: lambda u: -log_density(u, x, y), algo="NUTS")
 
     def chain(key: Any, x: Any, y: Any) -> Any:
         first, rest = jax.random.split(key)
         start = _start(first, x, y)
-        state = begin(start, warmup, dense_mass=dense, model_args=(x, y), rng_key=rest)
+        state = begin(start, warmup, model_args=(x, y), rng_key=rest)
 
         def transition(state: Any, _: Any) -> Any:
             state = move(state, (x, y))

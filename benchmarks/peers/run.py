@@ -88,7 +88,6 @@ def _converse(
             seed=trace.seed,
             budget=trace.budget,
             initial=len(design),
-            direction="minimize",
             threads=limits.threads,
             distributions=list(peer.distributions),
         )

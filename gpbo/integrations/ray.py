@@ -33,8 +33,9 @@ class RayExecutor(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Wait for what runs, or cancel it; the connection to the cluster stays."""
-        for task in list(self._tasks.values()):
-            if cancel_futures:
+        tasks = list(self._tasks.values())  # it shrinks as tasks end
+        if cancel_futures:
+            for task in tasks:
                 ray.cancel(task, force=True)
         if wait:
-            ray.wait(list(self._tasks.values()), num_returns=len(self._tasks))
+            ray.wait(tasks, num_returns=len(tasks))

@@ -1,6 +1,5 @@
 """A tuning job in TensorBoard; needs ``pip install 'gpbo[tensorboard]'``."""
 
-import operator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ class TensorBoard(Callback):
 
     def _writer(self, trial: Trial) -> SummaryWriter:
         if trial.id not in self._writers:
-            folder = self._folder / f"trial-{operator.index(trial.id):05}"
+            folder = self._folder / f"trial-{trial.id:05}"
             self._writers[trial.id] = SummaryWriter(folder)
         return self._writers[trial.id]
 

@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from gpbo.choices import Categorical, Ordinal
 from gpbo.parameters import Integer, Parameter, Real
-from gpbo.plots import log_ticks, value_limits
+from gpbo.plots import log_ticks, reverse_log_ticks, value_limits
+from gpbo.result import cut
 
 #: So many listed values, and so many steps between whole numbers, are enough for an axis.
 _VALUES, _WHOLE = 25, 6
@@ -41,7 +42,7 @@ class Axis:
 def axis(parameter: Parameter) -> Axis:
     """The axis of a parameter."""
     if isinstance(parameter, Categorical | Ordinal):
-        labels = [_cut(str(value)) for value in parameter.listed]
+        labels = [cut(str(value), _LABEL) for value in parameter.listed]
         shown = tuple((float(i), label) for i, label in enumerate(labels))[
             :: -(-len(labels) // _VALUES)
         ]
@@ -54,8 +55,7 @@ def axis(parameter: Parameter) -> Axis:
     if parameter.scale == "log":
         ticks = log_ticks(float(parameter.low), float(parameter.high))
     elif parameter.scale == "reverse_log":
-        nines = [1 - 10.0**-power for power in range(1, 16)]
-        ticks = [parameter.low, *(v for v in nines if parameter.low < v <= parameter.high)]
+        ticks = reverse_log_ticks(parameter.low, parameter.high)
     elif isinstance(parameter, Integer):
         found = MaxNLocator(_WHOLE, integer=True, min_n_ticks=1).tick_values(low, high)
         ticks = [float(tick) for tick in found if low <= tick <= high]
@@ -85,7 +85,3 @@ def value_axis(values: Sequence[float], keep: Sequence[float] = ()) -> tuple[Axi
         return Axis("value", low, high, ()), False
     ticks = tuple((math.log10(tick), f"{tick:.15g}") for tick in log_ticks(low, high))
     return Axis("value", math.log10(low), math.log10(high), ticks), True
-
-
-def _cut(label: str) -> str:
-    return label if len(label) <= _LABEL else label[: _LABEL - 1] + "…"

@@ -17,7 +17,7 @@ from gpbo.parameters import Parameter
 from gpbo.plots import nearness, slices_data
 from gpbo.record import Attempt, Record
 from gpbo.report.axes import Axis, axis, position, value_axis
-from gpbo.result import outcome, short
+from gpbo.result import design_end, outcome, short
 from gpbo.strategies import RandomSearch
 from gpbo.trial import Trial, TrialStatus, best_of
 
@@ -72,7 +72,7 @@ def progress_data(optimizer: Optimizer) -> Progress:
         trials=tuple(trial.id for trial in finished),
         values=values,
         best=tuple(itertools.accumulate(values, best)),
-        design=max((i for i, t in enumerate(finished, 1) if t.origin == "design"), default=0),
+        design=design_end(finished),
         about=tuple(map(about, finished)),
     )
 

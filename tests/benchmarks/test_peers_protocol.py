@@ -249,7 +249,7 @@ from gpbo_benchmarks.peers.conversation import Conversation, Limits
 from gpbo_benchmarks.peers.environments import HERE
 import sys
 talk = Conversation([sys.executable, str(HERE / "adapters" / "__main__.py")], Limits())
-talk.ask("start", direction="minimize", threads=1, distributions=[], **{start})
+talk.ask("start", threads=1, distributions=[], **{start})
 """
     runner = subprocess.Popen([sys.executable, "-c", script])
     try:

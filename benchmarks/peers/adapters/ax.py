@@ -75,6 +75,4 @@ def _config(parameter: Parameter) -> Any:
 
 def _typed(parameter: Parameter, value: float) -> Any:
     """A categorical is text, so that nothing takes its number for a quantity."""
-    if parameter.kind == "real":
-        return float(value)
-    return str(int(value)) if parameter.kind == "categorical" else int(value)
+    return str(int(value)) if parameter.kind == "categorical" else parameter.typed(value)

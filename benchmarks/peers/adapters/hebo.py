@@ -50,7 +50,7 @@ class Hebo(Adapter):
         self.add(self._asked, value)
 
     def _typed(self, point: Point) -> dict[str, Any]:
-        return {p.name: _typed(p, point[p.name]) for p in self.task.space}
+        return {p.name: p.typed(point[p.name]) for p in self.task.space}
 
 
 def _definition(parameter: Parameter) -> dict[str, Any]:
@@ -63,7 +63,3 @@ def _definition(parameter: Parameter) -> dict[str, Any]:
         kind = "pow_int" if parameter.log else "int"
     definition = {"name": parameter.name, "type": kind, "lb": parameter.low, "ub": parameter.high}
     return definition | ({"base": 10} if parameter.log else {})
-
-
-def _typed(parameter: Parameter, value: float) -> Any:
-    return float(value) if parameter.kind == "real" else int(value)

@@ -30,7 +30,7 @@ class _Study(Adapter):
         self._study.add_trial(
             create_trial(
                 state=TrialState.FAIL if value is None else TrialState.COMPLETE,
-                params=_typed(point, self.task.space),
+                params={p.name: p.typed(point[p.name]) for p in self.task.space},
                 distributions=self._distributions,
                 value=value,
             )
@@ -69,7 +69,3 @@ def _distribution(parameter: Parameter) -> Any:
     if parameter.kind == "categorical":
         return CategoricalDistribution(parameter.values())
     return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
-
-
-def _typed(point: Point, space: tuple[Parameter, ...]) -> dict[str, Any]:
-    return {p.name: point[p.name] if p.kind == "real" else int(point[p.name]) for p in space}

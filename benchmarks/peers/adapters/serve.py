@@ -3,7 +3,7 @@
 Questions and their answers (every answer is ``{"error": ..., "traceback": ...}`` if that fails):
 
 - ``start`` with ``adapter`` (file and class), ``space``, ``seed``, ``budget``, ``initial``,
-  ``direction``, ``threads`` and ``distributions``: ``versions``.
+  ``threads`` and ``distributions``: ``versions``.
 - ``add`` with ``point`` and ``value``: nothing. A value of null is a failed evaluation.
 - ``ask``: ``point``, ``seconds`` (all since the last ask: results taken in included), and
   ``fit_s`` and ``acquisition_s``, which may be null.
@@ -56,7 +56,6 @@ class Session:
 
     def __init__(self) -> None:
         self._adapter: Adapter | None = None
-        self._sign = 1.0
         self._used_s = 0.0
 
     def answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,10 +73,10 @@ class Session:
         if adapter is None:
             raise ValueError(f"{do!r} before 'start'")
         if do == "add":
-            self._timed(lambda: adapter.add(question["point"], self._signed(question["value"])))
+            self._timed(lambda: adapter.add(question["point"], question["value"]))
             return {}
         if do == "tell":
-            self._timed(lambda: adapter.tell(self._signed(question["value"])))
+            self._timed(lambda: adapter.tell(question["value"]))
             return {}
         if do == "ask":
             adapter.fit_s = adapter.acquisition_s = None
@@ -91,7 +90,6 @@ class Session:
         raise ValueError(f"do={do!r}: expected start, add, ask, tell, recommend or stop")
 
     def _start(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        self._sign = -1.0 if question["direction"] == "maximize" else 1.0
         task = Task(
             space=tuple(Parameter(**parameter) for parameter in question["space"]),
             seed=question["seed"],
@@ -103,9 +101,6 @@ class Session:
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(question["threads"])
         return {"versions": versions(question["distributions"])}
-
-    def _signed(self, value: float | None) -> float | None:
-        return None if value is None else self._sign * value
 
     def _timed(self, work: Callable[[], Any]) -> Any:
         began = time.perf_counter()

@@ -43,7 +43,10 @@ class GaussianProcess(Adapter):
 
     def ask(self) -> Point:
         """The model is fitted as the results are told."""
-        points = [self._typed(point) for point in self._results.points[self._told :]]
+        points = [
+            [p.typed(point[p.name]) for p in self.task.space]
+            for point in self._results.points[self._told :]
+        ]
         if points:
             self._optimizer.tell(points, self._results.values[self._told :])
             self._told = len(self._results)
@@ -54,12 +57,6 @@ class GaussianProcess(Adapter):
     def tell(self, value: float | None) -> None:
         """A failed evaluation has the worst value so far."""
         self.add(self._asked, value)
-
-    def _typed(self, point: Point) -> list[Any]:
-        return [
-            float(point[p.name]) if p.kind == "real" else int(point[p.name])
-            for p in self.task.space
-        ]
 
 
 def _dimension(parameter: Parameter) -> Any:

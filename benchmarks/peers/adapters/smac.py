@@ -38,7 +38,8 @@ class _Facade(Adapter):
     def add(self, point: Point, value: float | None) -> None:
         """Kept for the facade."""
         self._values.append(value)
-        self._design.append((Configuration(self._space, self._typed(point)), value))
+        typed = {p.name: p.typed(point[p.name]) for p in self.task.space}
+        self._design.append((Configuration(self._space, typed), value))
 
     def ask(self) -> Point:
         """The next trial of the intensifier, which calls a configuration once."""
@@ -92,12 +93,6 @@ class _Facade(Adapter):
             ),
             save=False,
         )
-
-    def _typed(self, point: Point) -> dict[str, Any]:
-        return {
-            p.name: float(point[p.name]) if p.kind == "real" else int(point[p.name])
-            for p in self.task.space
-        }
 
 
 class BlackBox(_Facade):

@@ -54,6 +54,10 @@ class Parameter:
             value = math.floor(value + 0.5)
         return min(max(value, self.low), self.high)
 
+    def typed(self, value: float) -> float:
+        """The number as peers want it: of a parameter that is not real, an ``int``."""
+        return float(value) if self.kind == "real" else int(value)
+
     def values(self) -> list[int]:
         """All values of a parameter that is not real."""
         return list(range(int(self.low), int(self.high) + 1))
