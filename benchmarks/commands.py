@@ -177,6 +177,19 @@ def _folder(option: str, path: Path) -> Path:
     return path
 
 
+def _to_keep_in(stored: Path | None) -> Path:
+    """The folder of kept results that are written anew, by default the repository's.
+
+    Raises:
+        InvalidOption: there is no repository, or the folder is a file.
+    """
+    from .record import RESULTS, is_checkout
+
+    if stored is None and not is_checkout():
+        raise InvalidOption("--stored: expected a folder, since gpbo runs without its repository")
+    return _folder("--stored", stored or RESULTS)
+
+
 def _measure(run: "Run") -> None:
     from . import report, table
 
@@ -266,11 +279,10 @@ def keep(
 ) -> None:
     """Keep results, without the configurations, for a README and for the regression gate."""
     from . import gate, table
-    from .record import RESULTS
 
     if name is not None and not re.fullmatch(r"[\w-]+", name):
         raise InvalidOption(f"--name={name}: expected letters, digits, hyphens and underscores")
-    folder = _folder("--stored", stored or RESULTS)
+    folder = _to_keep_in(stored)
     suite = table.read_table(results)[1]["suite"]
     target = folder / f"{name or suite}.parquet"
     gate.keep_results(results, target, beside)
@@ -296,7 +308,7 @@ def check(
     suite = suites.get("smoke")
     suite = replace(suite, methods=suites.SEQUENTIAL)
     folder = _folder("--output", output) / "smoke"
-    kept = _folder("--stored", stored or RESULTS)
+    kept = _to_keep_in(stored) if update else _folder("--stored", stored or RESULTS)
     # Measured anew: the gate is about the code as it is now.
     run = Run(suite, suite.methods, folder, _count(processes), fresh=True)
     smoke = run.execute(lambda done, count, unit, failure: typer.echo(f"{done}/{count}"))

@@ -40,7 +40,7 @@ def rewrite(readme: Path, results: Path) -> int:
         InvalidData: a place has no end, or asks for results that are not there, or for something
             that their report or what is stored does not have.
     """
-    before = readme.read_text()
+    before = readme.read_text(encoding="utf-8")
     if (lone := _BEGIN.search(PLACE.sub("", before))) is not None:
         raise InvalidData(
             f"{readme}: {lone[0]}: expected a line of its own, and <!-- gpbo bench end --> after it"
@@ -52,7 +52,7 @@ def rewrite(readme: Path, results: Path) -> int:
         return f"{place['begin']}{body}\n{place['end']}"
 
     text, count = PLACE.subn(filled, before)
-    readme.write_text(text)
+    readme.write_text(text, encoding="utf-8")
     return count
 
 

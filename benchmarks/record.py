@@ -20,6 +20,7 @@ from gpbo.errors import InvalidOption
 
 PACKAGES = ("gpbo", "torch", "gpytorch", "botorch", "numpyro", "jax")
 RESULTS = Path(__file__).resolve().parent / "results"
+_ROOT = RESULTS.parent.parent
 
 
 def machine() -> dict[str, Any]:
@@ -34,6 +35,11 @@ def machine() -> dict[str, Any]:
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
         "commit": _commit(),
     }
+
+
+def is_checkout() -> bool:
+    """Whether this file is in the repository, and not in an installed package."""
+    return (_ROOT / "pyproject.toml").exists()
 
 
 def save(name: str, figures: Any) -> Path:
@@ -104,11 +110,10 @@ def _commit() -> str:
 
     An installed package is in none.
     """
-    root = Path(__file__).resolve().parent.parent
-    if not (root / "pyproject.toml").exists():
+    if not is_checkout():
         return "unknown"
-    found = _git(root, "describe", "--always").strip() or "unknown"
-    changed = _git(root, "diff", "HEAD", "--", "*.py", "pyproject.toml")
+    found = _git(_ROOT, "describe", "--always").strip() or "unknown"
+    changed = _git(_ROOT, "diff", "HEAD", "--", "*.py", "pyproject.toml")
     return f"{found}-dirty-{hashlib.sha256(changed.encode()).hexdigest()[:6]}" if changed else found
 
 

@@ -427,8 +427,8 @@ def write_pages(text: str, folder: Path) -> tuple[Path, Path]:
     """Write a report as ``report.md`` and ``report.html``."""
     folder.mkdir(parents=True, exist_ok=True)
     markdown, page = folder / "report.md", folder / "report.html"
-    markdown.write_text(text)
-    page.write_text(as_html(text, folder))
+    markdown.write_text(text, encoding="utf-8")
+    page.write_text(as_html(text, folder), encoding="utf-8")
     return markdown, page
 
 

@@ -257,20 +257,17 @@ def _at_present(store: "SqliteStorage", job: str) -> "Record":
 
 def _integrations(tensorboard: Path | None, mlflow: str | None) -> "list[Callback]":
     found: list[Callback] = []
-    name = ""
     try:
         if tensorboard is not None:
-            name = "tensorboard"
             from gpbo.integrations.tensorboard import TensorBoard
 
             found.append(TensorBoard(tensorboard))
         if mlflow is not None:
-            name = "mlflow"
             from gpbo.integrations.mlflow import MLflow
 
             found.append(MLflow(mlflow))
     except ModuleNotFoundError as error:
-        raise InvalidOption(f"--{name}: {error}; expected pip install 'gpbo[{name}]'") from error
+        raise InvalidOption(str(error)) from error
     return found
 
 

@@ -94,7 +94,7 @@ class HyperparameterDraws:
         count = whole_number("count", count, least=1)
         length = self.mean.shape[1] // self.chains
         per_chain = -(-count // self.chains)
-        index = torch.arange(self.mean.shape[1]).reshape(self.chains, length)
+        index = torch.arange(self.mean.shape[1], device="cpu").reshape(self.chains, length)
         stride = max(length // per_chain, 1)
         latest = index.flip(1)[:, ::stride][:, :per_chain].T.flatten()[:count]
         # In the order of the draws, so that those of a chain stay adjacent.

@@ -122,7 +122,8 @@ class Discrete(Parameter):
 
     def to_cube(self, values: Sequence[Any]) -> Float[Tensor, "n c"]:
         """Canonical values to cube columns, on the CPU."""
-        return self.place(torch.tensor([self.key(value) for value in values], dtype=torch.long))
+        numbers = [self.key(value) for value in values]
+        return self.place(torch.tensor(numbers, dtype=torch.long, device="cpu"))
 
     def from_cube(self, x: Float[Tensor, "n c"]) -> list[Any]:
         """Columns of points in the cube to canonical values."""
@@ -216,7 +217,7 @@ class Real(Parameter):
         """Values to one cube column: 0 at low, 1 at high."""
         start = self._forward(self.low)
         cube = [(self._forward(value) - start) / self._span for value in values]
-        return torch.tensor(cube, dtype=DTYPE).clamp(0, 1).unsqueeze(-1)
+        return torch.tensor(cube, dtype=DTYPE, device="cpu").clamp(0, 1).unsqueeze(-1)
 
     def from_cube(self, x: Float[Tensor, "n 1"]) -> list[float]:
         """One cube column to values; the bounds are exact."""

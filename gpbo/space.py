@@ -100,12 +100,12 @@ class Space:
     @property
     def continuous(self) -> Bool[Tensor, "d"]:
         """Which cube columns belong to a `Real`; on the CPU."""
-        return torch.tensor([kind == "continuous" for kind in self.kinds])
+        return torch.tensor([kind == "continuous" for kind in self.kinds], device="cpu")
 
     @property
     def ordered(self) -> Bool[Tensor, "d"]:
         """Which cube columns belong to an `Integer` or an `Ordinal`; on the CPU."""
-        return torch.tensor([kind == "ordered" for kind in self.kinds])
+        return torch.tensor([kind == "ordered" for kind in self.kinds], device="cpu")
 
     @cached_property
     def groups(self) -> tuple[slice, ...]:

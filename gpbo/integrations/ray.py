@@ -4,7 +4,12 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
-import ray
+try:
+    import ray
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"{error}; expected pip install 'gpbo[ray]'", name=error.name
+    ) from error
 
 
 class RayExecutor(Executor):

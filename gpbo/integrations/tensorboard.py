@@ -3,12 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from gpbo.callbacks import Callback
 from gpbo.optimizer import Optimizer
 from gpbo.result import Result
 from gpbo.trial import Trial
+
+try:
+    from torch.utils.tensorboard import SummaryWriter
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"{error}; expected pip install 'gpbo[tensorboard]'", name=error.name
+    ) from error
 
 
 class TensorBoard(Callback):
