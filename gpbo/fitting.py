@@ -350,8 +350,7 @@ def _with_modes(
     """Every draw of these runs replaced by the mode of their posterior, their chains dispersed."""
     rows = torch.tensor(runs, device=draws.mean.device)
     troubled, own = log_posterior.select(rows), streams.select(runs)
-    points, _ = mode(troubled, own)
-    natural = log_posterior.parametrization.constrain(points)
+    natural = log_posterior.parametrization.constrain(mode(troubled, own))
     count = draws.mean.shape[1]
     repeated = {
         "lengthscale": natural.lengthscale[:, None].expand(-1, count, -1),
@@ -376,8 +375,7 @@ def _map_fit(
     streams: Streams,
     began: float,
 ) -> Fit:
-    points, _ = mode(log_posterior, streams)
-    natural = log_posterior.parametrization.constrain(points)
+    natural = log_posterior.parametrization.constrain(mode(log_posterior, streams))
     surrogate = Surrogate.condition(
         data.x,
         data.y,

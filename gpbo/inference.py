@@ -32,7 +32,9 @@ _STUCK = 20.0
 _ROUNDING = 1e-6
 #: Values whose mean or standard deviation is larger were not standardised.
 _FAR_FROM_ZERO, _FAR_FROM_ONE = 3.0, 10.0
-#: Box of the mode search in the unconstrained coordinates, wide enough for any sensible prior.
+#: Starts of the mode search.
+_MODE_STARTS = 8
+#: Its box in the unconstrained coordinates, wide enough for any sensible prior.
 _MODE_BOUNDS = (-20.0, 20.0)
 
 
@@ -338,27 +340,22 @@ def convergence(
     )
 
 
-def mode(
-    log_posterior: LogPosterior, streams: Streams, *, starts: int = 8
-) -> tuple[Float[Tensor, "r p"], Float[Tensor, "r"]]:
-    """The best mode of every run's posterior found from several starts, and its value.
+def mode(log_posterior: LogPosterior, streams: Streams) -> Float[Tensor, "r p"]:
+    """The best mode of every run's posterior found from several starts.
 
     The mode is of the density in the unconstrained coordinates, the one that is drawn from.
     """
     runs = log_posterior.runs
     if not log_posterior.parametrization.size:
-        nothing = torch.zeros(runs, 0, dtype=DTYPE, device=log_posterior.parametrization.device)
-        return nothing, log_posterior(nothing)[0]
-    start = promising_starts(log_posterior, streams, starts)
+        return torch.zeros(runs, 0, dtype=DTYPE, device=log_posterior.parametrization.device)
+    start = promising_starts(log_posterior, streams, _MODE_STARTS)
     lower, upper = _MODE_BOUNDS
     found = maximize(
         log_posterior, start.flatten(0, 1), lower, upper, iterations=200, history=12, runs=runs
     )
-    value = found.value.reshape(runs, starts).nan_to_num(nan=-torch.inf)
-    best = value.argmax(-1)
-    points = found.x.reshape(runs, starts, -1)
-    run = torch.arange(runs, device=points.device)
-    return points[run, best], value[run, best]
+    best = found.value.reshape(runs, _MODE_STARTS).nan_to_num(nan=-torch.inf).argmax(-1)
+    points = found.x.reshape(runs, _MODE_STARTS, -1)
+    return points[torch.arange(runs, device=points.device), best]
 
 
 def promising_starts(

@@ -401,9 +401,7 @@ def test_a_cold_start_is_dispersed_and_likelier_than_the_prior() -> None:
 def test_the_mode_is_as_high_as_the_best_that_scipy_finds(prior: str) -> None:
     x, y = _data(15, RUNS, 9, DIM)
     posterior = Model(prior=prior).log_posterior(x, y, torch.ones_like(y, dtype=torch.bool))
-    points, value = mode(posterior, Streams.named(5, "mode", runs=RUNS))
-    own, _ = posterior(points)
-    torch.testing.assert_close(own, value, rtol=1e-12, atol=1e-12)
+    value, _ = posterior(mode(posterior, Streams.named(5, "mode", runs=RUNS)))
     starts = posterior.parametrization.sample(Streams.named(6, "scipy", runs=RUNS), 5)
     for run, single in enumerate(split_runs(posterior)):
         assert float(value[run]) > _best_of_scipy(single, starts[run]) - 1e-5
