@@ -14,7 +14,11 @@ from torch.nn.utils.rnn import pad_sequence
 from gpbo.backend import DTYPE
 from gpbo.data import Observations, standardised
 from gpbo.mcmc.leapfrog import LogDensity
+from gpbo.mcmc.sampling import Schedule
 from gpbo.units import Units
+
+#: Enough for a cold start of NUTS from anywhere.
+COLD_NUTS = Schedule(windows=(10, 14, 16), settle=8, draws=24, kernel="nuts")
 
 
 @contextmanager

@@ -73,9 +73,10 @@ class Schedule:
     """How many transitions each phase has.
 
     Attributes:
-        windows: Cold warm-up: transitions of the windows that end with a new mass matrix, the
-            covariance over the second half of the window and all chains of the run. A warm
-            start has none and keeps the mass matrix.
+        windows: Cold warm-up: transitions of the windows that end with a new mass matrix, that of
+            `fisher_scale` (Seyboldt, Carlson and Carpenter 2026) from the draws and gradients in
+            the second half of the window, of all chains of the run. A warm start has none and
+            keeps the mass matrix.
         settle: Transitions after that which only settle the step size. Without any, the step
             size stays as it is and follows the acceptance from one sampling to the next.
         draws: Transitions kept.
@@ -85,10 +86,10 @@ class Schedule:
         target: Acceptance probability that the step size aims at.
     """
 
-    windows: tuple[int, ...] = (10, 14, 16)
-    settle: int = 8
-    draws: int = 24
-    kernel: Kernel = "nuts"
+    windows: tuple[int, ...]
+    settle: int
+    draws: int
+    kernel: Kernel
     max_depth: int = 7
     target: float = 0.8
 
