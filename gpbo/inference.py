@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -13,6 +13,7 @@ from gpbo.backend import DTYPE, Streams, settings_for
 from gpbo.checks import check_tensor, whole_number
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model, resolve_model
+from gpbo.hyperparameters import Hyperparameters
 from gpbo.mcmc.annealing import anneal
 from gpbo.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess
 from gpbo.mcmc.sampling import Draws, Kernel, Schedule, Warmth, sample
@@ -101,16 +102,9 @@ class HyperparameterDraws:
         latest = index.flip(1)[:, ::stride][:, :per_chain].T.flatten()[:count]
         # In the order of the draws, so that those of a chain stay adjacent.
         kept = latest.sort().values.to(self.mean.device)
-        return HyperparameterDraws(
-            self.lengthscale[:, kept],
-            self.outputscale[:, kept],
-            self.noise_variance[:, kept],
-            self.mean[:, kept],
-            self.unconstrained[:, kept],
-            chains=min(self.chains, count),
-            info=self.info,
-            warmth=self.warmth,
-        )
+        names = (*(field.name for field in fields(Hyperparameters)), "unconstrained")
+        parts = {name: getattr(self, name)[:, kept] for name in names}
+        return replace(self, chains=min(self.chains, count), **parts)
 
 
 def sample_hyperparameters(
