@@ -135,7 +135,7 @@ def ascent(
 ) -> dict[str, Any]:
     """The maximum of log EI over 16 draws from 20 restarts, all runs at once or one by one."""
     surrogate = posterior(runs, n, dim, 16, device)
-    utility = LogExpectedImprovement(surrogate)
+    utility = LogExpectedImprovement(surrogate, surrogate.incumbent)
     space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(dim)])
     best = surrogate.x[:, :5]
     search = Search(raw=512, restarts=20)

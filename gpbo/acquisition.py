@@ -8,7 +8,7 @@ module: a surrogate that has fantasised them (`Surrogate.fantasize`) carries the
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -27,11 +27,6 @@ _FAR_BELOW = -300.0
 @runtime_checkable
 class Posterior(Protocol):
     """What an acquisition asks of a surrogate; see `gpbo.surrogate.Surrogate`."""
-
-    @property
-    def incumbent(self) -> Float[Tensor, "r s"]:
-        """The value to improve on, per draw."""
-        ...
 
     def moments(
         self, candidates: Float[Tensor, "r q d"]
@@ -57,23 +52,18 @@ class _ImprovementUtility(ABC):
 
     Attributes:
         surrogate: the posterior per hyperparameter draw.
-        best: the values to improve on, per draw; the surrogate's incumbents if None.
+        best: the values to improve on, per draw.
     """
 
     surrogate: Posterior
-    best: Float[Tensor, "r s"] | None = None
-    _best: Float[Tensor, "r s 1"] = field(init=False, repr=False)
+    best: Float[Tensor, "r s"]
 
     _sd_power: ClassVar[float]
-
-    def __post_init__(self) -> None:
-        best = self.surrogate.incumbent if self.best is None else self.best
-        object.__setattr__(self, "_best", best.unsqueeze(-1))
 
     def __call__(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r b"]:
         """The utility of each point; differentiable by autograd."""
         mean, variance = self.surrogate.moments(x)
-        u = (self._best - mean) * variance.rsqrt()
+        u = (self.best.unsqueeze(-1) - mean) * variance.rsqrt()
         values = self._score(u)[0] + 0.5 * self._sd_power * variance.log()
         return _log_mean_exp(values)
 
@@ -84,7 +74,7 @@ class _ImprovementUtility(ABC):
         """The utility of each point and its gradient in closed form."""
         mean, variance, mean_gradient, variance_gradient = self.surrogate.moments_and_gradients(x)
         inverse_sd = variance.rsqrt()
-        u = (self._best - mean) * inverse_sd
+        u = (self.best.unsqueeze(-1) - mean) * inverse_sd
         score, slope = self._score(u)
         values = score + 0.5 * self._sd_power * variance.log()
         value = _log_mean_exp(values)

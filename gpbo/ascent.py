@@ -63,8 +63,8 @@ class Ascent:
         gradient_norm: largest component of the projected gradient, in the objective's units
             per unit of ``x``; 0 at a solution.
         converged: the row ended because nothing was left to gain.
-        iterations: iterations made, which is also how many steps the slowest row tried.
-        evaluations: how often the objective was called, for all remaining rows at once.
+        iterations: iterations made, which is also how many steps the slowest row tried. Each
+            evaluated the objective once, for all remaining rows together, as did the start.
     """
 
     x: Float[Tensor, "k d"]
@@ -72,7 +72,6 @@ class Ascent:
     gradient_norm: Float[Tensor, " k"]
     converged: Bool[Tensor, " k"]
     iterations: int
-    evaluations: int
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def maximize(
             done += 1
         result = _put(result, state, rows)
     x, norm = result.point[:, 0], result.gradient_norm
-    return Ascent(x, -result.cost, norm, result.converged, iterations=done, evaluations=done + 1)
+    return Ascent(x, -result.cost, norm, result.converged, iterations=done)
 
 
 def _box(start: Float[Tensor, "k d"], lower: Bounds, upper: Bounds) -> _Box:

@@ -1,6 +1,5 @@
 """Results of trials as the engine sees them: in its units, minimised, padded, masked."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -97,43 +96,6 @@ def capacity(count: int, device: torch.device) -> int:
     return -(-count // step) * step
 
 
-def observations(
-    x: Sequence[Float[Tensor, "_ _"]],
-    values: Sequence[Float[Tensor, " _"]],
-    pending: Sequence[Float[Tensor, "_ _"]] | None = None,
-) -> Observations:
-    """Observations of runs that may hold different numbers of results: one entry per run.
-
-    Args:
-        x: where each run's results were observed, in the unit cube.
-        values: the results, to be minimised (negate the values of a maximisation).
-        pending: points that each run has asked for and not heard of.
-
-    Raises:
-        InvalidData: the runs, their numbers of results or their dimensions do not match, or a
-            value or point is not finite.
-    """
-    waiting = [row[:0] for row in x] if pending is None else list(pending)
-    if not x or not len(x) == len(values) == len(waiting):
-        raise InvalidData(
-            f"{len(x)} runs of x, {len(values)} of values, {len(waiting)} of pending: expected "
-            "the same number of each, one or more"
-        )
-    dim = x[0].shape[1]
-    for run, (points, results, waits) in enumerate(zip(x, values, waiting, strict=True)):
-        wrong_count = points.shape[0] != results.shape[0]
-        if wrong_count or {points.shape[1], waits.shape[1]} != {dim}:
-            raise InvalidData(
-                f"run {run}: x has shape {tuple(points.shape)}, values {tuple(results.shape)}, "
-                f"pending {tuple(waits.shape)}; expected (n, {dim}), (n,), (m, {dim})"
-            )
-    rows = capacity(max(map(len, x)), x[0].device)
-    padded_x, mask = _padded(x, rows)
-    padded_values, _ = _padded([results.unsqueeze(-1) for results in values], rows)
-    padded_pending, pending_mask = _padded(waiting, max(map(len, waiting)))
-    return standardised(padded_x, padded_values.squeeze(-1), mask, padded_pending, pending_mask)
-
-
 def with_room(
     x: Float[Tensor, "r n d"],
     values: Float[Tensor, "r n"],
@@ -141,10 +103,14 @@ def with_room(
     pending: Float[Tensor, "r m d"] | None = None,
 ) -> Observations:
     """`standardised` observations, padded to the `capacity` for their number."""
-    mask = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
+    data, pad = standardised(x, values, mask, pending), torch.nn.functional.pad
     room = capacity(x.shape[1], x.device) - x.shape[1]
-    values, mask = (torch.nn.functional.pad(row, (0, room)) for row in (values, mask))
-    return standardised(torch.nn.functional.pad(x, (0, 0, 0, room)), values, mask, pending)
+    return replace(
+        data,
+        x=pad(data.x, (0, 0, 0, room), value=0.5),
+        values=pad(data.values, (0, room)),
+        mask=pad(data.mask, (0, room)),
+    )
 
 
 def standardised(
@@ -180,14 +146,3 @@ def standardised(
                 f"{name}{bad} is {float(tensor[tuple(bad)])}: expected finite numbers"
             )
     return Observations(x, values, mask, pending, pending_mask)
-
-
-def _padded(
-    rows: Sequence[Float[Tensor, "_ j"]], longest: int
-) -> tuple[Float[Tensor, "r n j"], Bool[Tensor, "r n"]]:
-    """Rows of different lengths in one tensor, with the mask that tells which are real."""
-    padded = torch.stack(
-        [torch.nn.functional.pad(row.to(DTYPE), (0, 0, 0, longest - row.shape[0])) for row in rows]
-    )
-    lengths = torch.tensor([row.shape[0] for row in rows], device=padded.device)
-    return padded, torch.arange(longest, device=padded.device) < lengths.unsqueeze(-1)

@@ -31,10 +31,11 @@ def sobol(count: int, dim: int, streams: Streams, skip: int = 0) -> Float[Tensor
     Raises:
         InvalidOption: negative counts, or ``dim`` not in 1 .. 21201.
     """
-    _check(count, dim)
+    if count < 0:
+        raise InvalidOption(f"count={count!r}: expected 0 or more")
     if skip < 0:
         raise InvalidOption(f"skip={skip!r}: expected 0 or more")
-    if dim > LARGEST_SOBOL_DIM:
+    if not 1 <= dim <= LARGEST_SOBOL_DIM:
         raise InvalidOption(f"dim={dim!r}: expected 1 to {LARGEST_SOBOL_DIM}")
     seeds: list[int] = streams.integers(2**62).tolist()
     if count == 0:
@@ -46,23 +47,6 @@ def sobol(count: int, dim: int, streams: Streams, skip: int = 0) -> Float[Tensor
             engine.fast_forward(skip)
         designs.append(engine.draw(count, dtype=DTYPE))
     return torch.stack(designs).to(streams.device)
-
-
-def uniform(count: int, dim: int, streams: Streams) -> Float[Tensor, "r count d"]:
-    """``count`` independent uniform points for every run.
-
-    Raises:
-        InvalidOption: a negative count, or ``dim`` below 1.
-    """
-    _check(count, dim)
-    return streams.uniform(count, dim)
-
-
-def _check(count: int, dim: int) -> None:
-    if count < 0:
-        raise InvalidOption(f"count={count!r}: expected 0 or more")
-    if dim < 1:
-        raise InvalidOption(f"dim={dim!r}: expected 1 or more")
 
 
 def default_initial(space: object, budget: int | None = None) -> int:

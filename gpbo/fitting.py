@@ -349,17 +349,11 @@ def _with_modes(
     """Every draw of these runs replaced by the mode of their posterior, their chains dispersed."""
     rows = torch.tensor(runs, device=draws.mean.device)
     troubled, own = log_posterior.select(rows), streams.select(runs)
-    points, _ = mode(troubled, own)
-    natural = log_posterior.parametrization.constrain(points)
+    natural = log_posterior.parametrization.constrain(mode(troubled, own))
     count = draws.mean.shape[1]
-    repeated = {
-        "lengthscale": natural.lengthscale[:, None].expand(-1, count, -1),
-        "outputscale": natural.outputscale[:, None].expand(-1, count),
-        "noise_variance": natural.noise_variance[:, None].expand(-1, count),
-        "mean": natural.mean[:, None].expand(-1, count),
-    }
     replaced = {
-        name: getattr(draws, name).index_copy(0, rows, value) for name, value in repeated.items()
+        name: getattr(draws, name).index_copy(0, rows, value[:, None].repeat_interleave(count, 1))
+        for name, value in vars(natural).items()
     }
     if state is not None:
         warmth, _ = cold_start(troubled, own, state.warmth.position.shape[1])
@@ -375,8 +369,7 @@ def _map_fit(
     streams: Streams,
     began: float,
 ) -> Fit:
-    points, _ = mode(log_posterior, streams)
-    natural = log_posterior.parametrization.constrain(points)
+    natural = log_posterior.parametrization.constrain(mode(log_posterior, streams))
     surrogate = Surrogate.condition(
         data.x,
         data.y,

@@ -130,7 +130,7 @@ class Parametrization:
         self._blocks: dict[str, tuple[Prior, slice]] = {}
         start = 0
         for name in _POSITIVE:
-            block: Prior = getattr(prior, name)
+            block: Prior = getattr(prior, name).at(dim)
             size = block.size(dim if name == "lengthscale" else 1)
             self._blocks[name] = (block, slice(start, start + size))
             start += size
@@ -141,7 +141,7 @@ class Parametrization:
         self._others: list[tuple[Prior, slice]] = []
         for block, place in self._blocks.values():
             count = place.stop - place.start
-            gaussian = block.gaussian(dim) if count else None
+            gaussian = block.gaussian() if count else None
             if gaussian is not None:
                 location, scale = gaussian
                 self._location[place] = location
@@ -153,8 +153,7 @@ class Parametrization:
     def constrain(self, u: Float[Tensor, "k p"]) -> Hyperparameters:
         """Natural values at ``u``."""
         natural = {
-            name: block.constrain(u[:, place], self.dim)
-            for name, (block, place) in self._blocks.items()
+            name: block.constrain(u[:, place]) for name, (block, place) in self._blocks.items()
         }
         return Hyperparameters(
             lengthscale=natural["lengthscale"].expand(len(u), self.dim),
@@ -195,7 +194,7 @@ class Parametrization:
         gradient = offset * -self._precision
         value = self._constant - 0.5 * (offset.square() @ self._precision)
         for block, place in self._others:
-            block_value, block_gradient = block.log_density(u[:, place], self.dim)
+            block_value, block_gradient = block.log_density(u[:, place])
             value = value + block_value
             gradient[:, place] = block_gradient
         return value, gradient
@@ -222,7 +221,7 @@ class Parametrization:
         """``count`` draws of ``u`` from the prior, for each run."""
         return torch.cat(
             [
-                block.sample(streams, count, place.stop - place.start, self.dim)
+                block.sample(streams, count, place.stop - place.start)
                 for block, place in self._blocks.values()
                 if place.stop > place.start
             ],

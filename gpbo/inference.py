@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -13,6 +13,7 @@ from gpbo.backend import DTYPE, Streams, settings_for
 from gpbo.checks import check_tensor, whole_number
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model, resolve_model
+from gpbo.hyperparameters import Hyperparameters
 from gpbo.mcmc.annealing import anneal
 from gpbo.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess
 from gpbo.mcmc.sampling import Draws, Kernel, Schedule, Warmth, sample
@@ -32,7 +33,9 @@ _STUCK = 20.0
 _ROUNDING = 1e-6
 #: Values whose mean or standard deviation is larger were not standardised.
 _FAR_FROM_ZERO, _FAR_FROM_ONE = 3.0, 10.0
-#: Box of the mode search in the unconstrained coordinates, wide enough for any sensible prior.
+#: Starts of the mode search.
+_MODE_STARTS = 8
+#: Its box in the unconstrained coordinates, wide enough for any sensible prior.
 _MODE_BOUNDS = (-20.0, 20.0)
 
 
@@ -99,16 +102,9 @@ class HyperparameterDraws:
         latest = index.flip(1)[:, ::stride][:, :per_chain].T.flatten()[:count]
         # In the order of the draws, so that those of a chain stay adjacent.
         kept = latest.sort().values.to(self.mean.device)
-        return HyperparameterDraws(
-            self.lengthscale[:, kept],
-            self.outputscale[:, kept],
-            self.noise_variance[:, kept],
-            self.mean[:, kept],
-            self.unconstrained[:, kept],
-            chains=min(self.chains, count),
-            info=self.info,
-            warmth=self.warmth,
-        )
+        names = (*(field.name for field in fields(Hyperparameters)), "unconstrained")
+        parts = {name: getattr(self, name)[:, kept] for name in names}
+        return replace(self, chains=min(self.chains, count), **parts)
 
 
 def sample_hyperparameters(
@@ -338,27 +334,22 @@ def convergence(
     )
 
 
-def mode(
-    log_posterior: LogPosterior, streams: Streams, *, starts: int = 8
-) -> tuple[Float[Tensor, "r p"], Float[Tensor, "r"]]:
-    """The best mode of every run's posterior found from several starts, and its value.
+def mode(log_posterior: LogPosterior, streams: Streams) -> Float[Tensor, "r p"]:
+    """The best mode of every run's posterior found from several starts.
 
     The mode is of the density in the unconstrained coordinates, the one that is drawn from.
     """
     runs = log_posterior.runs
     if not log_posterior.parametrization.size:
-        nothing = torch.zeros(runs, 0, dtype=DTYPE, device=log_posterior.parametrization.device)
-        return nothing, log_posterior(nothing)[0]
-    start = promising_starts(log_posterior, streams, starts)
+        return torch.zeros(runs, 0, dtype=DTYPE, device=log_posterior.parametrization.device)
+    start = promising_starts(log_posterior, streams, _MODE_STARTS)
     lower, upper = _MODE_BOUNDS
     found = maximize(
         log_posterior, start.flatten(0, 1), lower, upper, iterations=200, history=12, runs=runs
     )
-    value = found.value.reshape(runs, starts).nan_to_num(nan=-torch.inf)
-    best = value.argmax(-1)
-    points = found.x.reshape(runs, starts, -1)
-    run = torch.arange(runs, device=points.device)
-    return points[run, best], value[run, best]
+    best = found.value.reshape(runs, _MODE_STARTS).nan_to_num(nan=-torch.inf).argmax(-1)
+    points = found.x.reshape(runs, _MODE_STARTS, -1)
+    return points[torch.arange(runs, device=points.device), best]
 
 
 def promising_starts(

@@ -24,8 +24,8 @@ def check_nu(nu: float) -> None:
 
 
 def squared_distances(
-    z: Float[Tensor, "*b n d"], w: Float[Tensor, "*b m d"]
-) -> Float[Tensor, "*b n m"]:
+    z: Float[Tensor, "r *b n d"], w: Float[Tensor, "r *b m d"]
+) -> Float[Tensor, "r *b n m"]:
     """``|z_i - w_j|^2`` by the squared-norm expansion: one matrix product.
 
     Differences that are nothing but rounding become exactly 0, so coincident points have

@@ -41,9 +41,7 @@ class RandomSearch:
 
     def _one(self, situation: Situation) -> Float[Tensor, "r d"]:
         streams = situation.streams("random")
-        return _first_new(
-            situation, lambda _, count: design.uniform(count, situation.space.dim, streams)
-        )
+        return _first_new(situation, lambda _, count: streams.uniform(count, situation.space.dim))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from gpbo import fitting
 from gpbo.backend import DTYPE, resolve_device
 from gpbo.checks import as_number, legible, one_of, truth_value, whole_number
-from gpbo.data import Observations, observations
+from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
 from gpbo.errors import GpboError, InvalidOption, InvalidResult, SpaceExhausted, StorageError
 from gpbo.history import History
@@ -435,10 +435,10 @@ class Optimizer:
 
     def _observations(self, completed: Sequence[Trial]) -> Observations:
         values = [self._sign * trial.value for trial in completed if trial.value is not None]
-        return observations(
-            [self._history.points(completed)],
-            [torch.tensor(values, dtype=DTYPE, device=self.device)],
-            [self._history.points(self._history.pending)],
+        return with_room(
+            self._history.points(completed)[None],
+            torch.tensor([values], dtype=DTYPE, device=self.device),
+            pending=self._history.points(self._history.pending)[None],
         )
 
     def fit(self, *, refit: bool = True) -> fitting.Fit:

@@ -6,7 +6,7 @@ Gradients are in closed form, so sampling needs no autograd tape.
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -30,15 +30,19 @@ class Prior(ABC):
     positive: bool | None = True
     logarithmic: bool = True
 
+    def at(self, dim: int) -> "Prior":
+        """The prior for ``dim`` dimensions; only of what this returns may the rest be asked."""
+        return self
+
     def size(self, count: int) -> int:
         """How many coordinates ``count`` hyperparameters have."""
         return count
 
-    def gaussian(self, dim: int) -> tuple[float, float] | None:
+    def gaussian(self) -> tuple[float, float] | None:
         """Mean and standard deviation where the density is Gaussian in ``u``, else None."""
         return None
 
-    def constrain(self, u: Float[Tensor, "k j"], dim: int) -> Float[Tensor, "k j_natural"]:
+    def constrain(self, u: Float[Tensor, "k j"]) -> Float[Tensor, "k j_natural"]:
         """Natural values at ``u``."""
         return u.exp() if self.positive else u
 
@@ -49,13 +53,11 @@ class Prior(ABC):
         return gradient
 
     @abstractmethod
-    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+    def log_density(self, u: Float[Tensor, "k j"]) -> Density:
         """Log density of ``u`` summed over the block, and its gradient."""
 
     @abstractmethod
-    def sample(
-        self, streams: Streams, count: int, size: int, dim: int
-    ) -> Float[Tensor, "r count size"]:
+    def sample(self, streams: Streams, count: int, size: int) -> Float[Tensor, "r count size"]:
         """Draws of ``u`` for each run."""
 
 
@@ -71,30 +73,26 @@ class Normal(Prior):
     def __post_init__(self) -> None:
         _check(self, loc=math.isfinite(_number(self.loc)), scale=_positive(self.scale))
 
-    def gaussian(self, dim: int) -> tuple[float, float]:
+    def gaussian(self) -> tuple[float, float]:
         """Mean and standard deviation of ``u``."""
         return self.loc, self.scale
 
-    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+    def log_density(self, u: Float[Tensor, "k j"]) -> Density:
         """Gaussian in ``u``."""
-        location, scale = self.gaussian(dim)
-        offset = (u - location) / scale
-        value = -0.5 * offset.square() - math.log(scale) - 0.5 * math.log(2 * math.pi)
-        return value.sum(-1), -offset / scale
+        offset = (u - self.loc) / self.scale
+        value = -0.5 * offset.square() - math.log(self.scale) - 0.5 * math.log(2 * math.pi)
+        return value.sum(-1), -offset / self.scale
 
-    def sample(
-        self, streams: Streams, count: int, size: int, dim: int
-    ) -> Float[Tensor, "r count size"]:
+    def sample(self, streams: Streams, count: int, size: int) -> Float[Tensor, "r count size"]:
         """Draws of ``u``."""
-        location, scale = self.gaussian(dim)
-        return location + scale * streams.normal(count, size)
+        return self.loc + self.scale * streams.normal(count, size)
 
 
 @dataclass(frozen=True)
 class LogNormal(Normal):
     """The logarithm is normal with mean ``loc`` and standard deviation ``scale``.
 
-    With ``scaled_by_dim``, ``log(d) / 2`` is added to ``loc``.
+    With ``scaled_by_dim``, ``at`` adds ``log(d) / 2`` to ``loc``.
     """
 
     scaled_by_dim: bool = False
@@ -110,9 +108,11 @@ class LogNormal(Normal):
         """``LogNormal(sqrt(2) + log(d)/2, sqrt(3))`` of Hvarfner, Hellsten and Nardi (2024)."""
         return cls(math.sqrt(2), math.sqrt(3), scaled_by_dim=True)
 
-    def gaussian(self, dim: int) -> tuple[float, float]:
-        """Mean and standard deviation of the logarithm."""
-        return self.loc + (0.5 * math.log(dim) if self.scaled_by_dim else 0.0), self.scale
+    def at(self, dim: int) -> "LogNormal":
+        """The same with ``log(dim) / 2`` in ``loc`` where that was asked for."""
+        if not self.scaled_by_dim:
+            return self
+        return replace(self, loc=self.loc + 0.5 * math.log(dim), scaled_by_dim=False)
 
 
 @dataclass(frozen=True)
@@ -125,15 +125,13 @@ class Gamma(Prior):
     def __post_init__(self) -> None:
         _check(self, concentration=_positive(self.concentration), rate=_positive(self.rate))
 
-    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+    def log_density(self, u: Float[Tensor, "k j"]) -> Density:
         """``concentration u - rate e^u`` and a constant."""
         pull = self.rate * u.exp()
         constant = self.concentration * math.log(self.rate) - math.lgamma(self.concentration)
         return (self.concentration * u - pull + constant).sum(-1), self.concentration - pull
 
-    def sample(
-        self, streams: Streams, count: int, size: int, dim: int
-    ) -> Float[Tensor, "r count size"]:
+    def sample(self, streams: Streams, count: int, size: int) -> Float[Tensor, "r count size"]:
         """Draws of ``u`` by bisecting the regularised incomplete gamma function.
 
         It is bisected for a concentration ``c`` greater by 1, and lowered by ``log(uniform) / c``:
@@ -160,16 +158,14 @@ class HalfCauchy(Prior):
     def __post_init__(self) -> None:
         _check(self, scale=_positive(self.scale))
 
-    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+    def log_density(self, u: Float[Tensor, "k j"]) -> Density:
         """In ``w = u - log scale`` the density is ``sech(w) / pi``: no overflow, slope -tanh."""
         offset = u - math.log(self.scale)
         size = offset.abs()
         value = math.log(2 / math.pi) - size - torch.log1p(torch.exp(-2 * size))
         return value.sum(-1), -torch.tanh(offset)
 
-    def sample(
-        self, streams: Streams, count: int, size: int, dim: int
-    ) -> Float[Tensor, "r count size"]:
+    def sample(self, streams: Streams, count: int, size: int) -> Float[Tensor, "r count size"]:
         """Draws of ``u`` by the quantile function."""
         angle = (math.pi / 2) * streams.uniform(count, size).clamp_min(1e-16)
         return torch.log(torch.tan(angle)) + math.log(self.scale)
@@ -184,7 +180,7 @@ class Horseshoe(Prior):
     def __post_init__(self) -> None:
         _check(self, scale=_positive(self.scale))
 
-    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+    def log_density(self, u: Float[Tensor, "k j"]) -> Density:
         """With ``x = (scale/v)^2``: ``log log1p(x) + u``, slope ``1 - 2 x / (1 + x) / log1p(x)``.
 
         ``log1p(x)`` is computed as ``softplus(log x)``, and ``x`` stands for it where it is below
@@ -196,9 +192,7 @@ class Horseshoe(Prior):
         value = torch.where(tiny, log_ratio, growth.log()) + u - math.log(math.pi * self.scale)
         return value.sum(-1), 1 - 2 * torch.where(tiny, 1.0, torch.sigmoid(log_ratio) / growth)
 
-    def sample(
-        self, streams: Streams, count: int, size: int, dim: int
-    ) -> Float[Tensor, "r count size"]:
+    def sample(self, streams: Streams, count: int, size: int) -> Float[Tensor, "r count size"]:
         """A half-Cauchy whose scale is uniform on (0, scale) has this density."""
         angle = (math.pi / 2) * streams.uniform(count, size).clamp_min(1e-16)
         width = self.scale * streams.uniform(count, size).clamp_min(1e-16)
@@ -216,7 +210,7 @@ class Uniform(Prior):
     def __post_init__(self) -> None:
         _check(self, low=_number(self.low) >= 0, high=_number(self.high) > _number(self.low))
 
-    def constrain(self, u: Float[Tensor, "k j"], dim: int) -> Float[Tensor, "k j"]:
+    def constrain(self, u: Float[Tensor, "k j"]) -> Float[Tensor, "k j"]:
         """``low + (high - low) sigmoid(u)``."""
         return self.low + (self.high - self.low) * torch.sigmoid(u)
 
@@ -230,15 +224,13 @@ class Uniform(Prior):
         above = (self.high - self.low) * torch.sigmoid(u)
         return slope * (above / (self.low + above))
 
-    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+    def log_density(self, u: Float[Tensor, "k j"]) -> Density:
         """The logistic density."""
         size = u.abs()
         value = -size - 2 * torch.log1p(torch.exp(-size))
         return value.sum(-1), -torch.tanh(0.5 * u)
 
-    def sample(
-        self, streams: Streams, count: int, size: int, dim: int
-    ) -> Float[Tensor, "r count size"]:
+    def sample(self, streams: Streams, count: int, size: int) -> Float[Tensor, "r count size"]:
         """Draws of ``u`` by the quantile function."""
         return torch.logit(streams.uniform(count, size), eps=1e-16)
 
@@ -258,17 +250,15 @@ class Fixed(Prior):
         """None."""
         return 0
 
-    def constrain(self, u: Float[Tensor, "k j"], dim: int) -> Float[Tensor, "k one"]:
+    def constrain(self, u: Float[Tensor, "k j"]) -> Float[Tensor, "k one"]:
         """The value."""
         return torch.full((len(u), 1), self.value, dtype=u.dtype, device=u.device)
 
-    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+    def log_density(self, u: Float[Tensor, "k j"]) -> Density:
         """Nothing is added."""
         return torch.zeros(len(u), dtype=u.dtype, device=u.device), torch.zeros_like(u)
 
-    def sample(
-        self, streams: Streams, count: int, size: int, dim: int
-    ) -> Float[Tensor, "r count size"]:
+    def sample(self, streams: Streams, count: int, size: int) -> Float[Tensor, "r count size"]:
         """No coordinates."""
         return torch.zeros(streams.runs, count, 0, dtype=DTYPE, device=streams.device)
 
@@ -292,7 +282,7 @@ class Saas(Prior):
         """One more than the lengthscales."""
         return count + 1
 
-    def constrain(self, u: Float[Tensor, "k j"], dim: int) -> Float[Tensor, "k d"]:
+    def constrain(self, u: Float[Tensor, "k j"]) -> Float[Tensor, "k d"]:
         """The lengthscales."""
         return torch.exp(-0.5 * (u[:, :1] + u[:, 1:]))
 
@@ -302,20 +292,16 @@ class Saas(Prior):
         """Every lengthscale pulls its own scale and the global one."""
         return -0.5 * torch.cat([gradient.sum(-1, keepdim=True), gradient], dim=-1)
 
-    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+    def log_density(self, u: Float[Tensor, "k j"]) -> Density:
         """The global and the local half-Cauchy densities."""
-        global_value, global_slope = HalfCauchy(self.scale).log_density(u[:, :1], dim)
-        local_value, local_slope = HalfCauchy(1.0).log_density(u[:, 1:], dim)
+        global_value, global_slope = HalfCauchy(self.scale).log_density(u[:, :1])
+        local_value, local_slope = HalfCauchy(1.0).log_density(u[:, 1:])
         return global_value + local_value, torch.cat([global_slope, local_slope], dim=-1)
 
-    def sample(
-        self, streams: Streams, count: int, size: int, dim: int
-    ) -> Float[Tensor, "r count size"]:
+    def sample(self, streams: Streams, count: int, size: int) -> Float[Tensor, "r count size"]:
         """Draws of the global and the local scales."""
-        global_scale = HalfCauchy(self.scale).sample(streams, count, 1, dim)
-        return torch.cat(
-            [global_scale, HalfCauchy(1.0).sample(streams, count, size - 1, dim)], dim=-1
-        )
+        global_scale = HalfCauchy(self.scale).sample(streams, count, 1)
+        return torch.cat([global_scale, HalfCauchy(1.0).sample(streams, count, size - 1)], dim=-1)
 
 
 def _number(value: object) -> float:

@@ -36,7 +36,13 @@ def draw_with_pyro(
     log_posterior: LogPosterior, streams: Streams, *, warmup: int = 256, draws: int = 256
 ) -> HyperparameterDraws:
     """One chain a run through ``pyro.infer.NUTS``, on the same density and parametrization."""
-    position, diverged = _all_runs(log_posterior, streams, warmup, draws)
+    seeds = streams.integers(2**31, 1)[:, 0].tolist()
+    starts = promising_starts(log_posterior, streams, 1)
+    chains = [
+        _one_run(single, start[0], seed, warmup, draws)
+        for single, start, seed in zip(split_runs(log_posterior), starts, seeds, strict=True)
+    ]
+    position, diverged = (torch.stack(part)[:, None] for part in zip(*chains, strict=True))
     value = log_posterior(position.flatten(0, 2))[0].reshape(diverged.shape)
     unknown = torch.full_like(diverged, torch.nan)
     runs, _, _, dim = position.shape
@@ -58,26 +64,6 @@ def draw_with_pyro(
             warmup_steps=unknown[:, 0, 0],
         ),
     )
-
-
-def positions_with_pyro(
-    log_posterior: LogPosterior, streams: Streams, *, warmup: int = 256, draws: int = 256
-) -> Float[Tensor, "r 1 t p"]:
-    """The unconstrained draws alone."""
-    return _all_runs(log_posterior, streams, warmup, draws)[0]
-
-
-def _all_runs(
-    log_posterior: LogPosterior, streams: Streams, warmup: int, draws: int
-) -> tuple[Float[Tensor, "r 1 t p"], Float[Tensor, "r 1 t"]]:
-    seeds = streams.integers(2**31, 1)[:, 0].tolist()
-    starts = promising_starts(log_posterior, streams, 1)
-    chains = [
-        _one_run(single, start[0], seed, warmup, draws)
-        for single, start, seed in zip(split_runs(log_posterior), starts, seeds, strict=True)
-    ]
-    position = torch.stack([chain for chain, _ in chains])[:, None]
-    return position, torch.stack([diverged for _, diverged in chains])[:, None]
 
 
 def _one_run(

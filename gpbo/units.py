@@ -83,7 +83,7 @@ class Units:
         """Values in the run's own units on the scale of ``y``."""
         power, best, scale, centre, unit, worst = self._like(values)
         above = (values / 2 - best / 2) / (scale / 2)  # the difference may leave a double's range
-        above = torch.where((worst > 0) & (above > _PENALTY * worst), worst, above)
+        above = torch.where(_is_penalty(above, worst), worst, above)
         inside = above.clamp(min=0).minimum(worst)
         slope = (1 + inside / unit) ** (power - 1)
         return _bent(inside, power, unit) + slope * (above - inside) - centre
@@ -160,6 +160,13 @@ def _bent(above: Float[Tensor, "*any"], power: Tensor, unit: Tensor) -> Float[Te
     return torch.where(power == 1, above, bent)
 
 
+def _is_penalty(
+    above: Float[Tensor, "*any"], worst: Float[Tensor, "*some"]
+) -> Bool[Tensor, "*any"]:
+    """Whether so far above the best is a penalty, where the rest is ``worst`` above it at most."""
+    return (worst > 0) & (above > _PENALTY * worst)
+
+
 def _without_penalties(
     values: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]
 ) -> Float[Tensor, "r n"]:
@@ -170,8 +177,8 @@ def _without_penalties(
     counted = torch.arange(1, values.shape[1] + 1, device=values.device)
     least = (_LEAST_SHARE * mask.sum(-1, keepdim=True)).clamp(min=_LEAST_REST)
     size = ordered.abs().maximum(ordered[:, :1].abs()) / 2
-    differ = (above > 0) & (above >= _LEAST_SPREAD * size)
-    last = (counted >= least) & differ & (following > _PENALTY * above)
+    differ = above >= _LEAST_SPREAD * size
+    last = (counted >= least) & differ & _is_penalty(following, above)
     worst = torch.where(last, ordered, torch.inf).amin(-1, keepdim=True)
     return torch.where(mask, values.minimum(worst), 0.0)
 

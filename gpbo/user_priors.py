@@ -59,7 +59,7 @@ class FromDistribution(Prior):
     def __repr__(self) -> str:
         return f"FromDistribution({self.distribution!r}, positive={self.positive})"
 
-    def constrain(self, u: Float[Tensor, "k j"], dim: int) -> Float[Tensor, "k j"]:
+    def constrain(self, u: Float[Tensor, "k j"]) -> Float[Tensor, "k j"]:
         """The transform of the support."""
         return self._on(u.device).transform(u)
 
@@ -74,7 +74,7 @@ class FromDistribution(Prior):
             (slope,) = torch.autograd.grad(target.sum(), leaf)
         return gradient * slope
 
-    def log_density(self, u: Float[Tensor, "k j"], dim: int) -> Density:
+    def log_density(self, u: Float[Tensor, "k j"]) -> Density:
         """The distribution's density and the transform's Jacobian.
 
         Where the natural value overflows or rounds to the edge of an open support it is -inf: the
@@ -95,9 +95,7 @@ class FromDistribution(Prior):
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach().to(DTYPE), gradient
 
-    def sample(
-        self, streams: Streams, count: int, size: int, dim: int
-    ) -> Float[Tensor, "r count size"]:
+    def sample(self, streams: Streams, count: int, size: int) -> Float[Tensor, "r count size"]:
         """Draws of ``u``; each run's draws come from a generator seeded by its own stream.
 
         Raises:

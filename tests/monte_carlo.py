@@ -1,7 +1,7 @@
 """Densities with known moments, differences in Monte-Carlo errors, observations in given units."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -9,11 +9,16 @@ import jaxtyping
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from gpbo.backend import DTYPE
-from gpbo.data import Observations
+from gpbo.data import Observations, standardised
 from gpbo.mcmc.leapfrog import LogDensity
+from gpbo.mcmc.sampling import Schedule
 from gpbo.units import Units
+
+#: Enough for a cold start of NUTS from anywhere.
+COLD_NUTS = Schedule(windows=(10, 14, 16), settle=8, draws=24, kernel="nuts")
 
 
 @contextmanager
@@ -32,6 +37,21 @@ def random_normal(seed: int, *shape: int) -> Tensor:
 
 def random_uniform(seed: int, *shape: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=DTYPE)
+
+
+def ragged(
+    x: Sequence[Tensor], values: Sequence[Tensor], pending: Sequence[Tensor] | None = None
+) -> Observations:
+    """Observations of runs that hold different numbers of results: one entry per run."""
+
+    def padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        together = pad_sequence([row.to(DTYPE) for row in rows], batch_first=True)
+        lengths = torch.tensor([len(row) for row in rows])
+        return together, torch.arange(together.shape[1]) < lengths[:, None]
+
+    waiting = padded([row[:0] for row in x] if pending is None else pending)
+    (points, mask), (results, _) = padded(x), padded(values)
+    return standardised(points, results, mask, *waiting)
 
 
 def in_units(data: Observations, units: Units) -> Observations:

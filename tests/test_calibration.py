@@ -30,7 +30,7 @@ from gpbo.inference import draw, schedule_for
 from gpbo.mcmc.sampling import Kernel, Schedule, Warmth, sample
 from gpbo.priors import LogNormal, Normal
 from gpbo.units import Units
-from tests.monte_carlo import in_units, random_normal, random_uniform, unchecked_shapes
+from tests.monte_carlo import COLD_NUTS, in_units, random_normal, random_uniform, unchecked_shapes
 
 
 class Tilted(LogPosterior):
@@ -105,7 +105,7 @@ def _p_values_of_ranks(ranks: Tensor, draws: int) -> list[float]:
 
 # Simulation-based calibration.
 
-SHORT = Schedule(windows=(8, 10, 14), settle=6, draws=8, max_depth=5)
+SHORT = Schedule(windows=(8, 10, 14), settle=6, draws=8, kernel="nuts", max_depth=5)
 DEFAULT = schedule_for(None, 8, cold=True)
 
 
@@ -166,7 +166,7 @@ def test_calibration_notices_a_jacobian_of_the_noise_variance_too_many_or_few(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("schedule", [Schedule(), DEFAULT], ids=["nuts", "hmc"])
+@pytest.mark.parametrize("schedule", [COLD_NUTS, DEFAULT], ids=["nuts", "hmc"])
 @pytest.mark.parametrize(("n", "dim", "chains"), [(8, 1, 7), (12, 2, 7), (15, 3, 5)])
 @unchecked_shapes()
 def test_calibration_at_full_size(n: int, dim: int, chains: int, schedule: Schedule) -> None:
@@ -179,7 +179,7 @@ def test_calibration_at_full_size(n: int, dim: int, chains: int, schedule: Sched
 @unchecked_shapes()
 def test_calibration_at_full_size_with_other_priors(prior: str) -> None:
     data = _simulate(prior, runs=300, n=10, dim=2, seed=12)
-    assert _calibration(data, data.posterior(), 7, Schedule()) > _significance(data)
+    assert _calibration(data, data.posterior(), 7, COLD_NUTS) > _significance(data)
 
 
 # Invariance.

@@ -131,7 +131,7 @@ class _ForBotorch(AcquisitionFunction):
 
 def _beats_botorch(seed: int) -> bool:
     surrogate = _surrogate(seed, draws=(1, 4, 16)[seed % 3])
-    utility, d = LogExpectedImprovement(surrogate), surrogate.dim
+    utility, d = LogExpectedImprovement(surrogate, surrogate.incumbent), surrogate.dim
     order = surrogate.y[:, 0].argsort(-1)[:, :5, None].expand(-1, -1, d)
     ours = propose(
         utility,
@@ -292,17 +292,16 @@ def test_a_run_of_a_batch_proposes_what_it_proposes_alone(space: Space) -> None:
     y = torch.sin(7.0 * x.sum(-1))
 
     def rows(which: slice) -> LogExpectedImprovement:
-        return LogExpectedImprovement(
-            Surrogate.condition(
-                x[which],
-                y[which],
-                torch.ones_like(y[which], dtype=torch.bool),
-                lengthscale[which],
-                torch.ones_like(lengthscale[which, :, 0]),
-                torch.full_like(lengthscale[which, :, 0], 1e-2),
-                torch.zeros_like(lengthscale[which, :, 0]),
-            )
+        surrogate = Surrogate.condition(
+            x[which],
+            y[which],
+            torch.ones_like(y[which], dtype=torch.bool),
+            lengthscale[which],
+            torch.ones_like(lengthscale[which, :, 0]),
+            torch.full_like(lengthscale[which, :, 0], 1e-2),
+            torch.zeros_like(lengthscale[which, :, 0]),
         )
+        return LogExpectedImprovement(surrogate, surrogate.incumbent)
 
     taken: list[set[Hashable]] = [set(), set(), set()]
     together = propose(rows(slice(None)), space, _streams(runs), best_x=x[:, :5], taken=taken)

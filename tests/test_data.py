@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpbo.backend import DTYPE
-from gpbo.data import Observations, capacity, observations, standardised
+from gpbo.data import Observations, capacity, standardised, with_room
 from gpbo.errors import InvalidData
+from tests.monte_carlo import ragged
 from tests.penalties import without_penalties
 
 FINITE = st.floats(-1e150, 1e150, allow_nan=False, allow_subnormal=True)
@@ -90,9 +91,9 @@ def test_any_values_are_bounded_by_the_root_of_their_number_and_map_back(
 def test_a_run_in_a_ragged_batch_equals_the_run_alone(runs: list[list[float]]) -> None:
     x = [torch.rand(len(values), 3, dtype=DTYPE) for values in runs]
     y = [torch.tensor(values, dtype=DTYPE) for values in runs]
-    together = observations(x, y)
+    together = ragged(x, y)
     for row, count in enumerate(map(len, runs)):
-        alone = observations(x[row : row + 1], y[row : row + 1])
+        alone = ragged(x[row : row + 1], y[row : row + 1])
         assert together.counts[row].item() == count
         torch.testing.assert_close(together.y[row, :count], alone.y[0], rtol=1e-13, atol=1e-15)
         torch.testing.assert_close(together.x[row, :count], x[row], rtol=0, atol=0)
@@ -112,12 +113,12 @@ def test_padding_holds_the_centre_and_zero_whatever_was_there() -> None:
 
 
 def test_runs_without_results_are_allowed_and_neutral() -> None:
-    data = observations([torch.rand(0, 2, dtype=DTYPE)], [torch.zeros(0, dtype=DTYPE)])
+    data = standardised(torch.rand(1, 0, 2, dtype=DTYPE), torch.zeros(1, 0, dtype=DTYPE))
     assert data.y.shape == (1, 0)
     one = torch.ones(1, dtype=DTYPE)
     assert (data.units(one).item(), data.units.back(one).item()) == (1.0, 1.0)
     assert (data.runs, data.dim) == (1, 2)
-    mixed = observations([torch.rand(0, 2), torch.rand(3, 2)], [torch.zeros(0), torch.ones(3)])
+    mixed = ragged([torch.rand(0, 2), torch.rand(3, 2)], [torch.zeros(0), torch.ones(3)])
     assert mixed.units.back(torch.ones(2, dtype=DTYPE)).tolist() == [1.0, 2.0]
 
 
@@ -125,7 +126,7 @@ def test_pending_points_are_padded_and_masked_and_can_be_added_to() -> None:
     x = [torch.rand(2, 3, dtype=DTYPE), torch.rand(1, 3, dtype=DTYPE)]
     values = [torch.ones(2, dtype=DTYPE), torch.ones(1, dtype=DTYPE)]
     pending = [torch.rand(0, 3, dtype=DTYPE), torch.rand(2, 3, dtype=DTYPE)]
-    data = observations(x, values, pending)
+    data = ragged(x, values, pending)
     assert data.pending_mask.tolist() == [[False, False], [True, True]]
     torch.testing.assert_close(data.pending[1], pending[1])
     point = torch.rand(2, 1, 3, dtype=DTYPE)
@@ -133,20 +134,6 @@ def test_pending_points_are_padded_and_masked_and_can_be_added_to() -> None:
     assert more.pending_mask.tolist() == [[False, False, True], [True, True, True]]
     torch.testing.assert_close(more.pending[:, 2:], point)
     assert data.pending.shape == (2, 2, 3)
-
-
-def test_what_does_not_fit_together_is_refused_by_name() -> None:
-    x, values = torch.rand(3, 2, dtype=DTYPE), torch.ones(3, dtype=DTYPE)
-    with pytest.raises(InvalidData, match=r"run 0: x has shape \(3, 2\), values \(2,\)"):
-        observations([x], [values[:2]])
-    with pytest.raises(InvalidData, match="1 runs of x, 2 of values"):
-        observations([x], [values, values])
-    with pytest.raises(InvalidData, match=r"run 0.*pending \(1, 5\)"):
-        observations([x], [values], [torch.rand(1, 5)])
-    with pytest.raises(InvalidData, match=r"run 1: x has shape \(3, 5\).*expected \(n, 2\)"):
-        observations([x, torch.rand(3, 5, dtype=DTYPE)], [values, values])
-    with pytest.raises(InvalidData, match="0 runs"):
-        observations([], [])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -173,7 +160,8 @@ def test_a_cpu_holds_what_there_is_and_a_gpu_holds_steps() -> None:
 def test_results_have_room_and_pending_points_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpbo.data.capacity", lambda count, device: count + 3)
     x, waiting = torch.rand(5, 2, dtype=DTYPE), torch.rand(2, 2, dtype=DTYPE)
-    data = observations([x], [x.sum(-1)], [waiting])
+    data = with_room(x[None], x.sum(-1)[None], pending=waiting[None])
     assert data.mask.tolist() == [[True] * 5 + [False] * 3]
     assert data.y[0, 5:].tolist() == [0.0] * 3
+    assert data.x[0, 5:].tolist() == [[0.5] * 2] * 3
     assert data.pending_mask.tolist() == [[True, True]]

@@ -123,9 +123,10 @@ class OnAnyDevice:
         mask = torch.tensor([[True, True], [True, False], [False, False]])
         x = sobol(13, DIM, Streams.named(5, "gpu", runs=RUNS))
         for kind in (LogExpectedImprovement, LogProbabilityOfImprovement):
-            expected = weighted(kind(here), known, failed, mask).value_and_gradient(x)
+            on_cpu = weighted(kind(here, here.incumbent), known, failed, mask)
+            expected = on_cpu.value_and_gradient(x)
             lost = (failed.to(self.device), mask.to(self.device))
-            utility = weighted(kind(there), moved(known, self.device), *lost)
+            utility = weighted(kind(there, there.incumbent), moved(known, self.device), *lost)
             for part, wanted in zip(
                 utility.value_and_gradient(x.to(self.device)), expected, strict=True
             ):
@@ -278,7 +279,8 @@ class OnAGpu(OnAnyDevice, unittest.TestCase):
         self.assert_close(found.warmth.step_size, expected.warmth.step_size.cpu(), rtol=0.2)
 
     def test_a_replayed_ascent_is_the_ascent_and_never_waits_for_the_device(self) -> None:
-        utility = _RowByRow(LogExpectedImprovement(moved(surrogate(), self.device)), RUNS)
+        there = moved(surrogate(), self.device)
+        utility = _RowByRow(LogExpectedImprovement(there, there.incumbent), RUNS)
         start = sobol(7, DIM, Streams.named(11, "gpu", runs=RUNS)).flatten(0, 1).to(self.device)
         with mock.patch.dict(graphs.RECORDERS, clear=True):
             expected = maximize(utility, start, 0.0, 1.0)

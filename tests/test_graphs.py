@@ -413,15 +413,18 @@ def surrogate(seed: int = 0) -> Surrogate:
     return Surrogate.condition(x, y, mask, lengthscale, one, 0.01 * one, 0 * one)
 
 
+def utility(kind: type[LogExpectedImprovement], seed: int = 0) -> _RowByRow:
+    fitted = surrogate(seed)
+    return _RowByRow(kind(fitted, fitted.incumbent), RUNS)
+
+
 @pytest.mark.parametrize("kind", [LogExpectedImprovement, LogProbabilityOfImprovement])
 def test_a_replayed_ascent_ends_where_the_ascent_does(kind: type[LogExpectedImprovement]) -> None:
     start = sobol(5, DIM, Streams.named(4, "graphs", runs=RUNS)).flatten(0, 1)
-    expected = [
-        maximize(_RowByRow(kind(surrogate(seed)), RUNS), start, 0.0, 1.0) for seed in (0, 1)
-    ]
+    expected = [maximize(utility(kind, seed), start, 0.0, 1.0) for seed in (0, 1)]
     with recorded() as made:
         for seed, wanted in enumerate(expected):
-            found = maximize(_RowByRow(kind(surrogate(seed)), RUNS), start, 0.0, 1.0)
+            found = maximize(utility(kind, seed), start, 0.0, 1.0)
             for name, value in vars(wanted).items():
                 ours = getattr(found, name)
                 assert torch.equal(ours, value) if isinstance(value, Tensor) else ours == value
@@ -432,7 +435,7 @@ def test_a_replayed_ascent_ends_where_the_ascent_does(kind: type[LogExpectedImpr
 
 def test_a_replayed_ascent_drops_no_rows_and_finds_the_best_of_every_run() -> None:
     start = sobol(5, DIM, Streams.named(4, "graphs", runs=RUNS)).flatten(0, 1)
-    objective = _RowByRow(LogExpectedImprovement(surrogate()), RUNS)
+    objective = utility(LogExpectedImprovement)
     expected = maximize(objective, start, 0.0, 1.0, runs=RUNS)
     with recorded() as made:
         found = maximize(objective, start, 0.0, 1.0, runs=RUNS)

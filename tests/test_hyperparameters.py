@@ -294,10 +294,10 @@ def test_the_log_prior_is_the_sum_over_the_hyperparameters(name: str) -> None:
         ("noise_variance", 1),
         ("mean", 1),
     ):
-        block = getattr(prior, field)
+        block = getattr(prior, field).at(D)
         stop = start + block.size(count)
         if stop > start:
-            block_value, block_gradient = block.log_density(u[:, start:stop], D)
+            block_value, block_gradient = block.log_density(u[:, start:stop])
             value += block_value
             gradient.append(block_gradient)
         start = stop

@@ -34,7 +34,13 @@ from gpbo.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess
 from gpbo.mcmc.sampling import Schedule, Warmth, sample
 from gpbo.priors import LogNormal
 from gpbo.pyro_nuts import draw_with_pyro
-from tests.monte_carlo import chain_means, random_normal, random_uniform, unchecked_shapes
+from tests.monte_carlo import (
+    COLD_NUTS,
+    chain_means,
+    random_normal,
+    random_uniform,
+    unchecked_shapes,
+)
 
 RUNS, DIM = 3, 2
 FULL_SIZE = pytest.mark.long
@@ -103,7 +109,7 @@ def test_draws_agree_with_those_of_pyro(runs: int, n: int, dim: int, pyro: tuple
     ours = draw(
         posterior,
         Streams.named(0, "ours", runs=runs),
-        Schedule(draws=24 if runs == 1 else 400),
+        replace(COLD_NUTS, draws=24 if runs == 1 else 400),
         chains=64,
         warmth=None,
     )
@@ -221,7 +227,7 @@ def test_a_run_alone_draws_what_it_draws_in_a_batch() -> None:
     x, y = _data(6, RUNS, 9, DIM)
     y[1] *= 30.0
     mask = torch.ones_like(y, dtype=torch.bool)
-    schedule = Schedule(windows=(4, 4), settle=2, draws=3)
+    schedule = Schedule(windows=(4, 4), settle=2, draws=3, kernel="nuts")
     posterior = Model().log_posterior(x, y, mask)
     streams = Streams.named(0, "batch", runs=RUNS)
     together = draw(posterior, streams, schedule, chains=4, warmth=None)
@@ -247,7 +253,7 @@ def test_padding_changes_nothing_but_rounding() -> None:
     mask = torch.isfinite(junk_y)
     plain = Model().log_posterior(x, y, torch.ones_like(y, dtype=torch.bool))
     padded = Model().log_posterior(junk_x, junk_y, mask)
-    schedule = Schedule(windows=(), settle=0, draws=4)
+    schedule = Schedule(windows=(), settle=0, draws=4, kernel="nuts")
     start, _ = cold_start(plain, Streams.named(1, "start", runs=RUNS), 5)
     results = [
         sample(density, start, schedule, Streams.named(1, "nuts", runs=RUNS))
@@ -300,7 +306,9 @@ def test_every_split_run_is_the_density_of_that_run() -> None:
 def test_diagnostics_are_the_worst_over_the_coordinates() -> None:
     posterior = _posterior(12, RUNS, 7, DIM)
     start, _ = cold_start(posterior, Streams.named(2, "start", runs=RUNS), 5)
-    raw = sample(posterior, start, Schedule((4,), 2, 8), Streams.named(2, "nuts", runs=RUNS))
+    raw = sample(
+        posterior, start, Schedule((4,), 2, 8, "nuts"), Streams.named(2, "nuts", runs=RUNS)
+    )
     found, position = constrained(posterior, raw), raw.position
     assert found.info.rhat.isnan().all()
     assert torch.equal(by_chain(found), position)
@@ -401,9 +409,7 @@ def test_a_cold_start_is_dispersed_and_likelier_than_the_prior() -> None:
 def test_the_mode_is_as_high_as_the_best_that_scipy_finds(prior: str) -> None:
     x, y = _data(15, RUNS, 9, DIM)
     posterior = Model(prior=prior).log_posterior(x, y, torch.ones_like(y, dtype=torch.bool))
-    points, value = mode(posterior, Streams.named(5, "mode", runs=RUNS))
-    own, _ = posterior(points)
-    torch.testing.assert_close(own, value, rtol=1e-12, atol=1e-12)
+    value, _ = posterior(mode(posterior, Streams.named(5, "mode", runs=RUNS)))
     starts = posterior.parametrization.sample(Streams.named(6, "scipy", runs=RUNS), 5)
     for run, single in enumerate(split_runs(posterior)):
         assert float(value[run]) > _best_of_scipy(single, starts[run]) - 1e-5

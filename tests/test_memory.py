@@ -160,7 +160,9 @@ Evaluate = Callable[[Surrogate, Tensor], tuple[Tensor, ...]]
 EVALUATIONS: dict[str, Evaluate] = {
     "moments": lambda posterior, x: posterior.moments(x),
     "gradients": lambda posterior, x: posterior.moments_and_gradients(x),
-    "log EI": lambda posterior, x: LogExpectedImprovement(posterior).value_and_gradient(x),
+    "log EI": lambda posterior, x: LogExpectedImprovement(
+        posterior, posterior.incumbent
+    ).value_and_gradient(x),
 }
 
 

@@ -11,7 +11,7 @@ import torch
 from gpbo import design
 from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Search
-from gpbo.data import observations, standardised
+from gpbo.data import standardised
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.fitting import Fit, Model, fit
 from gpbo.lockstep import replicate
@@ -32,7 +32,7 @@ from gpbo.strategies import (
     resolve_strategy,
 )
 from gpbo.surrogate import Surrogate
-from tests.monte_carlo import unchecked_shapes
+from tests.monte_carlo import ragged, unchecked_shapes
 
 MIXED = Space(
     Real("rate", 1e-4, 1.0, "log"), Integer("depth", 1, 5), Categorical("kind", ("a", "b", "c"))
@@ -53,7 +53,7 @@ def situation(
         values.append((points[:count] - 0.3).square().sum(-1))
         waiting.append(points[count:])
         taken.append(frozenset(space.key(params) for params in space.decode(points)))
-    data = observations(x, values, waiting)
+    data = ragged(x, values, waiting)
 
     def model() -> Fit:
         streams = Streams.per_seed(seeds, "fit")
@@ -284,7 +284,7 @@ def flat_but_for_a_hole() -> Situation:
     x = torch.cat([torch.linspace(0.4, 0.6, 101, dtype=DTYPE), torch.tensor([0.05, 0.95])])
     x = x[None, :, None]
     y = -2 * (-0.5 * ((x[..., 0] - 0.5) / 0.05) ** 2).exp()
-    data = observations(list(x), list(y), [x[0, :0]])
+    data = standardised(x, y)
     ones = torch.ones(1, 1, dtype=DTYPE)
     surrogate = Surrogate.condition(
         data.x, y, data.mask, 0.05 * ones[..., None], 0.36 * ones, 1e-6 * ones, 0 * ones

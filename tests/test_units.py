@@ -17,9 +17,9 @@ from torch import Tensor
 
 from gpbo import units
 from gpbo.backend import DTYPE
-from gpbo.data import observations, standardised
+from gpbo.data import standardised
 from gpbo.units import Units, centred, in_own_units
-from tests.monte_carlo import random_normal, random_uniform
+from tests.monte_carlo import ragged, random_normal, random_uniform
 from tests.penalties import without_penalties
 
 FINITE = st.floats(-1e150, 1e150, allow_nan=False, allow_subnormal=True)
@@ -237,9 +237,9 @@ def test_the_rest_is_four_values_and_half_of_all_that_differ(
 def test_a_run_of_a_ragged_batch_has_the_units_that_it_has_alone(runs: list[list[float]]) -> None:
     x = [torch.full((len(values), 2), 0.5, dtype=DTYPE) for values in runs]
     values = [torch.tensor(row, dtype=DTYPE) for row in runs]
-    together = observations(x, values)
+    together = ragged(x, values)
     for row, count in enumerate(map(len, runs)):
-        alone = observations(x[row : row + 1], values[row : row + 1])
+        alone = ragged(x[row : row + 1], values[row : row + 1])
         torch.testing.assert_close(together.y[row, :count], alone.y[0], rtol=1e-12, atol=1e-14)
         for field in dataclasses.fields(Units):
             torch.testing.assert_close(

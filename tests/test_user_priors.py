@@ -129,7 +129,7 @@ def test_densities_and_gradients_are_the_distribution_s(name: str, shape: tuple[
     density = torch.stack([value.reshape(()) for value in each]).reshape(shape)
     total = (density + log_jacobian).sum(-1)
     (expected,) = torch.autograd.grad(total.sum(), u)
-    value, gradient = prior_of(name).log_density(u.detach(), D)
+    value, gradient = prior_of(name).log_density(u.detach())
     torch.testing.assert_close(value, total.detach(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
 
@@ -152,9 +152,9 @@ def test_a_prior_made_from_python_numbers_is_evaluated_in_double_precision(
     expected = FromDistribution(double(*(each.to(DTYPE) for each in values)), positive=True)
     prior = FromDistribution(single, positive=True)
     u = normal(K, J)
-    for ours, theirs in zip(prior.log_density(u, D), expected.log_density(u, D), strict=True):
+    for ours, theirs in zip(prior.log_density(u), expected.log_density(u), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=1e-14)
-    torch.testing.assert_close(prior.constrain(u, D), expected.constrain(u, D), rtol=1e-15, atol=0)
+    torch.testing.assert_close(prior.constrain(u), expected.constrain(u), rtol=1e-15, atol=0)
     # The user's own is as it was.
     assert {getattr(single, name).dtype for name in parameters} == {torch.float32}
 
@@ -163,7 +163,7 @@ def test_a_prior_made_from_python_numbers_is_evaluated_in_double_precision(
 def test_natural_values_and_gradients_of_the_transform(name: str) -> None:
     case, prior, u = CASES[name], prior_of(name), normal(K, J).requires_grad_()
     natural, _ = case.natural(u)
-    torch.testing.assert_close(prior.constrain(u.detach(), D), natural.detach())
+    torch.testing.assert_close(prior.constrain(u.detach()), natural.detach())
     weight = normal(K, J, seed=1)
     target = natural.log() if case.positive else natural
     (expected,) = torch.autograd.grad((weight * target).sum(), u)
@@ -177,10 +177,10 @@ def test_gradients_are_there_where_autograd_is_off(
 ) -> None:
     # The sampler runs in inference mode, whose tensors autograd refuses.
     prior, u = prior_of(name), normal(K, J)
-    expected = (*prior.log_density(u, D), prior.pull_back(u, torch.ones_like(u)))
+    expected = (*prior.log_density(u), prior.pull_back(u, torch.ones_like(u)))
     with mode():
         inside = 1.0 * u
-        got = (*prior.log_density(inside, D), prior.pull_back(inside, torch.ones_like(inside)))
+        got = (*prior.log_density(inside), prior.pull_back(inside, torch.ones_like(inside)))
     for ours, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
         assert not ours.requires_grad
@@ -189,11 +189,11 @@ def test_gradients_are_there_where_autograd_is_off(
 @pytest.mark.parametrize("name", CASES)
 def test_far_out_the_density_is_minus_infinity_and_nothing_raises(name: str) -> None:
     u = torch.tensor([[-1e4, -750.0, -90.0, 90.0, 720.0, torch.nan, 0.3]], dtype=DTYPE).T
-    value, gradient = prior_of(name).log_density(u, D)
+    value, gradient = prior_of(name).log_density(u)
     assert not bool(value.isnan().any())
     assert float(value[5]) == -math.inf
     assert bool(gradient[value.isfinite()].isfinite().all())
-    alone, alone_gradient = prior_of(name).log_density(u[6:], D)
+    alone, alone_gradient = prior_of(name).log_density(u[6:])
     torch.testing.assert_close(value[6:], alone, rtol=1e-14, atol=0)
     torch.testing.assert_close(gradient[6:], alone_gradient, rtol=1e-14, atol=0)
 
@@ -201,11 +201,11 @@ def test_far_out_the_density_is_minus_infinity_and_nothing_raises(name: str) -> 
 @pytest.mark.parametrize("name", CASES)
 def test_draws_are_in_the_support_and_have_the_density(name: str) -> None:
     case, prior = CASES[name], prior_of(name)
-    u = prior.sample(Streams.named(2, "draws", runs=2), 211, J, D)
+    u = prior.sample(Streams.named(2, "draws", runs=2), 211, J)
     assert u.shape == (2, 211, J)
     assert u.dtype == DTYPE
     assert bool(u.isfinite().all())
-    natural = prior.constrain(u.reshape(-1, 1), D).flatten().numpy()
+    natural = prior.constrain(u.reshape(-1, 1)).flatten().numpy()
     low, high = case.bounds
     assert low <= natural.min() < natural.max() <= high
     if case.cdf is not None:
@@ -215,21 +215,21 @@ def test_draws_are_in_the_support_and_have_the_density(name: str) -> None:
 @pytest.mark.parametrize("name", ["gpytorch Gamma", "gpytorch Normal cut off"])
 def test_a_run_draws_what_it_draws_alone_and_leaves_the_global_generator_alone(name: str) -> None:
     prior, before = prior_of(name), torch.get_rng_state()
-    batch = prior.sample(Streams.named(2, "law", runs=3), 11, J, D)
-    alone = prior.sample(Streams.named(2, "law"), 11, J, D)
+    batch = prior.sample(Streams.named(2, "law", runs=3), 11, J)
+    alone = prior.sample(Streams.named(2, "law"), 11, J)
     assert torch.equal(batch[:1], alone)
     assert not bool((batch[0] == batch[1]).any())
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_no_count_of_draws_is_no_draw() -> None:
-    assert prior_of("gpytorch Gamma").sample(Streams.named(0, "none"), 0, J, D).shape == (1, 0, J)
+    assert prior_of("gpytorch Gamma").sample(Streams.named(0, "none"), 0, J).shape == (1, 0, J)
 
 
 def test_a_prior_cut_off_to_nothing_cannot_be_drawn_from() -> None:
     prior = FromDistribution(gp.NormalPrior(-5.0, 0.1), positive=True)
     with pytest.raises(InvalidOption, match=r"NormalPrior.*hardly any of its draws"):
-        prior.sample(Streams.named(0, "nothing"), 11, J, D)
+        prior.sample(Streams.named(0, "nothing"), 11, J)
 
 
 @pytest.mark.parametrize(
@@ -269,15 +269,15 @@ def test_a_prior_follows_the_numbers_to_their_device(
     monkeypatch.setattr(td.Distribution, "_validate_sample", lambda self, value: None)
     prior = FromDistribution(distribution, positive=True)
     u = torch.linspace(-1.0, 1.0, 6, dtype=DTYPE).view(3, 2)
-    value, gradient = prior.log_density(u.to("meta"), 2)
+    value, gradient = prior.log_density(u.to("meta"))
     assert value.device.type == gradient.device.type == "meta"
-    assert prior.constrain(u.to("meta"), 2).device.type == "meta"
-    assert prior.log_density(u, 2)[0].isfinite().all()
+    assert prior.constrain(u.to("meta")).device.type == "meta"
+    assert prior.log_density(u)[0].isfinite().all()
 
 
 def test_drawing_leaves_the_generators_of_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     seeded: list[int] = []
     monkeypatch.setattr(torch, "manual_seed", seeded.append)
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
-    FromDistribution(gp.GammaPrior(3.0, 6.0), positive=True).sample(Streams([0, 1]), 5, 2, 3)
+    FromDistribution(gp.GammaPrior(3.0, 6.0), positive=True).sample(Streams([0, 1]), 5, 2)
     assert seeded == []

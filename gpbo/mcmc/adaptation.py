@@ -16,6 +16,8 @@ _GAMMA, _OFFSET = 0.1, 10.0
 #: The average of the log step sizes gives the update number ``n`` the weight ``n^3``: pooled
 #: updates have little noise, and in a short warm-up the first ones are far off.
 _AVERAGING = 4.0
+#: Updates per transition of all chains of a run.
+_PACE = 2.0
 #: How much larger than the present step size the centre is, in logarithms.
 _LEAN = math.log(2)
 #: What stands in for the variance of draws or gradients that do not vary.
@@ -31,7 +33,7 @@ class DualAveraging:
 
     Nesterov's dual averaging, Hoffman and Gelman (2014), equation 6, on the acceptance of all
     chains of a run: every one of the ``c`` chains that finishes a transition counts as
-    ``pace / c`` of an update. Chains finish at different times, so the updates trickle in.
+    ``_PACE / c`` of an update. Chains finish at different times, so the updates trickle in.
 
     Attributes:
         log_step: Log step size in use.
@@ -40,7 +42,6 @@ class DualAveraging:
         center: Log step size that the iterates shrink towards.
         count: Updates so far.
         target: Acceptance probability to reach.
-        pace: Updates per transition of all the chains.
     """
 
     log_step: Float[Tensor, "r"]
@@ -49,7 +50,6 @@ class DualAveraging:
     center: Float[Tensor, "r"]
     count: Float[Tensor, "r"]
     target: float = 0.8
-    pace: float = 2.0
 
     @classmethod
     def start(cls, step_size: Float[Tensor, "r"], target: float = 0.8) -> "DualAveraging":
@@ -61,7 +61,7 @@ class DualAveraging:
     def update(self, done: Bool[Tensor, "k"], acceptance: Float[Tensor, "k"]) -> "DualAveraging":
         """Take in the acceptance probability of the chains that finished a transition."""
         finished = done.reshape(len(self.count), -1)
-        share = self.pace / finished.shape[1]
+        share = _PACE / finished.shape[1]
         amount = share * finished.sum(-1)
         excess = torch.where(done, self.target - acceptance, 0.0)
         pull = share * excess.reshape(finished.shape).sum(-1)

@@ -20,7 +20,7 @@ from gpbo.backend import Streams
 from gpbo.graphs import replayed
 from gpbo.mcmc.adaptation import fisher_scale
 from gpbo.mcmc.hmc import LENGTHS, transition
-from gpbo.mcmc.nuts import Point
+from gpbo.mcmc.nuts import ACCEPTANCE, Point
 from gpbo.mcmc.sampling import Warmth
 
 #: What share of the particles the weighted ones must be worth after a step.
@@ -177,7 +177,7 @@ def _move(
     count = len(momentum) // len(step_size)
     step = step_size.repeat_interleave(count)
     point, record = transition(density, point, step, scale, momentum, log_uniform, length)
-    acceptance = record[:, -4].reshape(-1, count).mean(-1)
+    acceptance = record[:, ACCEPTANCE].reshape(-1, count).mean(-1)
     return (point, step_size * (_PACE * (acceptance - _TARGET)).exp()), None
 
 

@@ -17,6 +17,8 @@ from gpbo.mcmc.leapfrog import LogDensity, leapfrog
 
 #: A leaf whose log-weight relative to the start is below this ends its trajectory.
 DIVERGENCE = -1000.0
+#: Columns of a transition's record, from its end; what comes before these is for `unpack`.
+ACCEPTANCE, STEPS = -4, -3
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,6 @@ def _renew(
 def unpack(
     packed: Float[Tensor, "*b packed"],
 ) -> tuple[Float[Tensor, "*b p"], Float[Tensor, "*b p"], Float[Tensor, "*b"]]:
-    """Position, gradient and value from a packed proposal."""
+    """Position, gradient and value from a packed proposal, or what a record begins with."""
     dim = packed.shape[-1] // 2
     return packed[..., :dim], packed[..., dim : 2 * dim], packed[..., 2 * dim]

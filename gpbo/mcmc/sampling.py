@@ -15,7 +15,7 @@ from gpbo.graphs import replayed
 from gpbo.mcmc.adaptation import DualAveraging, fisher_scale, refreshed_scale
 from gpbo.mcmc.hmc import LENGTHS, transition
 from gpbo.mcmc.leapfrog import LogDensity
-from gpbo.mcmc.nuts import Noise, Point, Trajectory, begin, tick, unpack
+from gpbo.mcmc.nuts import ACCEPTANCE, STEPS, Noise, Point, Trajectory, begin, tick, unpack
 
 #: Ticks between two looks at whether all chains are done: rarely where looking makes the host
 #: wait for the device, often where it costs nothing. On a GPU a CUDA graph has so many.
@@ -73,9 +73,10 @@ class Schedule:
     """How many transitions each phase has.
 
     Attributes:
-        windows: Cold warm-up: transitions of the windows that end with a new mass matrix, the
-            covariance over the second half of the window and all chains of the run. A warm
-            start has none and keeps the mass matrix.
+        windows: Cold warm-up: transitions of the windows that end with a new mass matrix, that of
+            `fisher_scale` (Seyboldt, Carlson and Carpenter 2026) from the draws and gradients in
+            the second half of the window, of all chains of the run. A warm start has none and
+            keeps the mass matrix.
         settle: Transitions after that which only settle the step size. Without any, the step
             size stays as it is and follows the acceptance from one sampling to the next.
         draws: Transitions kept.
@@ -85,10 +86,10 @@ class Schedule:
         target: Acceptance probability that the step size aims at.
     """
 
-    windows: tuple[int, ...] = (10, 14, 16)
-    settle: int = 8
-    draws: int = 24
-    kernel: Kernel = "nuts"
+    windows: tuple[int, ...]
+    settle: int
+    draws: int
+    kernel: Kernel
     max_depth: int = 7
     target: float = 0.8
 
@@ -132,20 +133,21 @@ def sample(
             if length == 0:
                 continue
             driver = _Driver(log_density, schedule, streams, chains, scale)
-            records, step_size = driver.adapt(position, step_size, length)
+            averaging = DualAveraging.start(step_size, schedule.target)
+            records, step_size = driver.run(position, step_size, length, averaging)
             position = records[:, -1, :dim]
-            warmup_steps += _by_run(records, runs)[..., -3].sum(-1).mean(-1)
+            warmup_steps += _by_run(records, runs)[..., STEPS].sum(-1).mean(-1)
             if phase < len(schedule.windows):
                 second_half = _by_run(records, runs)[:, :, length // 2 :]
                 scale = fisher_scale(*_draws_and_gradients(second_half, scale))
         driver = _Driver(log_density, schedule, streams, chains, scale)
-        records = driver.draw(position, step_size, schedule.draws)
+        records, _ = driver.run(position, step_size, schedule.draws)
         scale = refreshed_scale(scale, *_draws_and_gradients(_by_run(records, runs), scale))
-        excess = _by_run(records, runs)[..., -4].mean((1, 2)) - schedule.target
+        excess = _by_run(records, runs)[..., ACCEPTANCE].mean((1, 2)) - schedule.target
         step_size = step_size * excess.exp()
     by_run = _by_run(records.clone(), runs)
-    position, _, value = unpack(by_run[..., :-4])
-    acceptance, steps, diverged, saturated = by_run[..., -4:].unbind(-1)
+    position, _, value = unpack(by_run[..., :ACCEPTANCE])
+    acceptance, steps, diverged, saturated = by_run[..., ACCEPTANCE:].unbind(-1)
     return Draws(
         position=position,
         value=value,
@@ -171,31 +173,30 @@ class _Driver:
     ) -> None:
         self._log_density = log_density
         self._schedule = schedule
-        self._run = self._run_nuts if schedule.kernel == "nuts" else self._run_hmc
         self._streams = streams
         self._chains = chains
         self._scale = scale
 
-    def draw(
-        self, position: Float[Tensor, "k p"], step_size: Float[Tensor, "r"], transitions: int
-    ) -> Float[Tensor, "k t packed"]:
-        """``transitions`` records of every chain at a fixed step size per run."""
-        return self._run(position, step_size, None, transitions)[0]
-
-    def adapt(
-        self, position: Float[Tensor, "k p"], step_size: Float[Tensor, "r"], transitions: int
+    def run(
+        self,
+        position: Float[Tensor, "k p"],
+        step_size: Float[Tensor, "r"],
+        transitions: int,
+        averaging: DualAveraging | None = None,
     ) -> tuple[Float[Tensor, "k t packed"], Float[Tensor, "r"]]:
-        """The same with dual averaging; also the step size per run, pooled over its chains."""
-        averaging = DualAveraging.start(step_size, self._schedule.target)
-        records, step_size = self._run(position, step_size, averaging, transitions)
-        return records, step_size
+        """``transitions`` records of every chain, and the step size per run to go on with.
+
+        It is fixed, or with dual averaging follows the acceptance, pooled over a run's chains.
+        """
+        run = self._run_nuts if self._schedule.kernel == "nuts" else self._run_hmc
+        return run(position, step_size, transitions, averaging)
 
     def _run_nuts(
         self,
         position: Float[Tensor, "k p"],
         step_size: Float[Tensor, "r"],
-        averaging: DualAveraging | None,
         transitions: int,
+        averaging: DualAveraging | None,
     ) -> tuple[Float[Tensor, "k t packed"], Float[Tensor, "r"]]:
         chains, dim = position.shape
         device = position.device
@@ -225,8 +226,8 @@ class _Driver:
         self,
         position: Float[Tensor, "k p"],
         step_size: Float[Tensor, "r"],
-        averaging: DualAveraging | None,
         transitions: int,
+        averaging: DualAveraging | None,
     ) -> tuple[Float[Tensor, "k t packed"], Float[Tensor, "r"]]:
         streams = self._streams.spawn()
         point, records = self._point(position), []
@@ -248,7 +249,7 @@ class _Driver:
                 records.append(record.clone())
                 if averaging is not None:
                     done = torch.ones_like(log_uniform, dtype=torch.bool)
-                    averaging = averaging.update(done, records[-1][:, -4])
+                    averaging = averaging.update(done, records[-1][:, ACCEPTANCE])
         if averaging is not None:
             step_size = averaging.log_average.exp()
         return torch.stack(records, 1), step_size
@@ -289,16 +290,16 @@ def _advance(
     state, step, finished, averaging = walk.state, walk.step, walk.finished, walk.averaging
     slots, records = [], []
     for own in noise:
-        state, transition = tick(log_density, state, step, scale, own)
-        counted = transition.done & (finished < walk.wanted)
+        state, ended = tick(log_density, state, step, scale, own)
+        counted = ended.done & (finished < walk.wanted)
         slots.append(torch.where(counted, finished, walk.wanted))
-        records.append(transition.record)
+        records.append(ended.record)
         finished = finished + counted
         if averaging is not None:
-            averaging = averaging.update(counted, transition.record[:, -4])
+            averaging = averaging.update(counted, ended.record[:, ACCEPTANCE])
             # A step size must not change within a trajectory.
             proposed = averaging.log_step.exp().repeat_interleave(len(step) // len(scale))
-            step = torch.where(transition.done, proposed, step)
+            step = torch.where(ended.done, proposed, step)
     advanced = _Walk(state, step, finished, walk.wanted, averaging)
     return advanced, (torch.stack(slots), torch.stack(records))
 
@@ -324,7 +325,7 @@ def _draws_and_gradients(
     records: Float[Tensor, "r c t packed"], scale: Float[Tensor, "r p p"]
 ) -> tuple[Float[Tensor, "r c t p"], Float[Tensor, "r c t p"]]:
     """Positions and gradients of recorded transitions, the latter no longer whitened."""
-    position, whitened, _ = unpack(records[..., :-4])
+    position, whitened, _ = unpack(records[..., :ACCEPTANCE])
     gradient = torch.linalg.solve_triangular(
         scale.mT, whitened.flatten(1, 2).mT, upper=True
     ).mT.reshape(position.shape)

@@ -18,6 +18,7 @@ from gpbo.mcmc.leapfrog import LogDensity
 from gpbo.mcmc.nuts import Noise, Trajectory, Transition, tick
 from gpbo.mcmc.sampling import Draws, Kernel, Schedule, Warmth, sample
 from tests.monte_carlo import (
+    COLD_NUTS,
     chain_means,
     covariance_with_condition,
     elliptical,
@@ -27,7 +28,7 @@ from tests.monte_carlo import (
 )
 
 RUNS, CHAINS, DIM = 3, 7, 5
-FIXED = Schedule(windows=(), settle=0, draws=9, max_depth=6)
+FIXED = Schedule(windows=(), settle=0, draws=9, kernel="nuts", max_depth=6)
 FULL_SIZE = pytest.mark.long
 
 
@@ -88,7 +89,10 @@ def test_a_correlated_gaussian_has_its_moments_and_quantiles_from_a_cold_start(
     location, covariance = _targets()
     start = _warmth(3, chains=64)
     found = sample(
-        elliptical(location, covariance), start, Schedule(draws=draws, kernel=kernel), _streams()
+        elliptical(location, covariance),
+        start,
+        replace(COLD_NUTS, draws=draws, kernel=kernel),
+        _streams(),
     )
     deviation, error = _moment_errors(found, location, covariance, math.inf)
     assert (deviation / error).abs().max() < 4
@@ -108,7 +112,10 @@ def test_student_t_with_five_degrees_of_freedom_has_its_moments_and_quantiles(
     location, scale = _targets(2, 3, condition=10.0)
     start = _warmth(4, runs=2, chains=64, dim=3)
     found = sample(
-        elliptical(location, scale, 5.0), start, Schedule(draws=draws, kernel=kernel), _streams(2)
+        elliptical(location, scale, 5.0),
+        start,
+        replace(COLD_NUTS, draws=draws, kernel=kernel),
+        _streams(2),
     )
     deviation, error = _moment_errors(found, location, scale, 5.0)
     assert (deviation / error).abs().max() < 4
@@ -119,7 +126,7 @@ def test_student_t_with_five_degrees_of_freedom_has_its_moments_and_quantiles(
 def test_the_moments_test_notices_a_density_that_is_a_little_off() -> None:
     """The covariance 15 % too large: this test can fail."""
     location, covariance = _targets()
-    start, schedule = _warmth(5, chains=64), Schedule(draws=40)
+    start, schedule = _warmth(5, chains=64), replace(COLD_NUTS, draws=40)
     found = sample(elliptical(location, 1.15 * covariance), start, schedule, _streams())
     deviation, error = _moment_errors(found, location, covariance, math.inf)
     assert (deviation / error).abs().max() > 4
@@ -128,7 +135,7 @@ def test_the_moments_test_notices_a_density_that_is_a_little_off() -> None:
 @unchecked_shapes()
 def test_warm_up_finds_the_covariance_and_the_acceptance_asked_for() -> None:
     location, covariance = _targets()
-    start, schedule = _warmth(6, chains=32), Schedule(draws=20, target=0.8)
+    start, schedule = _warmth(6, chains=32), replace(COLD_NUTS, draws=20, target=0.8)
     found = sample(elliptical(location, covariance), start, schedule, _streams())
     learned = torch.linalg.solve(torch.linalg.cholesky(covariance), found.warmth.scale)
     singular = torch.linalg.svdvals(learned)
@@ -210,7 +217,7 @@ def test_a_normal_cut_off_by_a_wall_has_the_mean_of_a_truncated_normal() -> None
 
     start = _warmth(16, chains=64, dim=2)
     start.position[..., 0] = -start.position[..., 0].abs()
-    schedule = Schedule(windows=(), settle=0, draws=40)
+    schedule = Schedule(windows=(), settle=0, draws=40, kernel="nuts")
     found = sample(walled, start, schedule, _streams())
     mean, error = chain_means(found.position[:, :, 10:, 0])
     expected = -stats.norm.pdf(0.7) / stats.norm.cdf(0.7)
@@ -259,7 +266,7 @@ def test_every_chain_keeps_its_first_transitions_however_long_others_take() -> N
 
 @unchecked_shapes()
 def test_what_is_recorded_belongs_to_the_draws() -> None:
-    schedule = Schedule(windows=(4, 6), settle=3, draws=9, max_depth=4)
+    schedule = Schedule(windows=(4, 6), settle=3, draws=9, kernel="nuts", max_depth=4)
     found = sample(quartic, _warmth(11), schedule, _streams())
     value, _ = quartic(found.position.reshape(-1, DIM))
     torch.testing.assert_close(found.value.flatten(), value, rtol=1e-12, atol=1e-12)
@@ -302,7 +309,7 @@ def test_the_step_size_never_changes_within_a_trajectory(monkeypatch: pytest.Mon
     monkeypatch.setattr(sampling, "tick", recording)
     location, covariance = _targets()
     density = elliptical(location, covariance)
-    sample(density, _warmth(13), Schedule(windows=(6,), settle=4, draws=5), _streams())
+    sample(density, _warmth(13), Schedule((6,), settle=4, draws=5, kernel="nuts"), _streams())
     changed = torch.stack(steps)[1:] != torch.stack(steps)[:-1]
     assert not changed[~torch.stack(begun)[1:]].any()
     assert changed.sum() > 5 * RUNS * CHAINS
@@ -311,7 +318,7 @@ def test_the_step_size_never_changes_within_a_trajectory(monkeypatch: pytest.Mon
 @unchecked_shapes()
 def test_the_same_streams_give_the_same_draws_and_others_do_not() -> None:
     state = torch.get_rng_state()
-    schedule = Schedule(windows=(4,), settle=2, draws=3)
+    schedule = Schedule(windows=(4,), settle=2, draws=3, kernel="nuts")
     first, again, other = (
         sample(quartic, _warmth(14), schedule, _streams(seed=seed)).position for seed in (0, 0, 1)
     )
@@ -334,4 +341,4 @@ def test_the_same_streams_give_the_same_draws_and_others_do_not() -> None:
 )
 def test_a_schedule_that_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOption, match=message):
-        replace(Schedule(), **options)
+        replace(COLD_NUTS, **options)
