@@ -26,9 +26,8 @@ from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Search, propose
 from gpbo.data import Observations, standardised
 from gpbo.inference import HyperparameterDraws, sample_hyperparameters
-from gpbo.space import Real, Space
 from gpbo.surrogate import Surrogate
-from gpbo_benchmarks.inputs import observed
+from gpbo_benchmarks.inputs import cube, observed
 
 #: The module that samples with NumPyro, where it is installed.
 NUMPYRO = "gpbo_benchmarks.peers.numpyro_sampler"
@@ -136,7 +135,7 @@ def ascent(
     """The maximum of log EI over 16 draws from 20 restarts, all runs at once or one by one."""
     surrogate = posterior(runs, n, dim, 16, device)
     utility = LogExpectedImprovement(surrogate, surrogate.incumbent)
-    space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(dim)])
+    space = cube(dim)
     best = surrogate.x[:, :5]
     search = Search(raw=512, restarts=20)
 

@@ -43,9 +43,14 @@ def sobol(count: int, dim: int, streams: Streams, skip: int = 0) -> Float[Tensor
     designs = []
     for seed in seeds:
         engine = SobolEngine(dim, scramble=True, seed=seed)
+        # torch gives the first point in its default precision, which is the user's business.
+        first = engine.quasi.to(DTYPE) / 2**SobolEngine.MAXBIT
         if skip:
             engine.fast_forward(skip)
-        designs.append(engine.draw(count, dtype=DTYPE))
+        points = engine.draw(count, dtype=DTYPE)
+        if skip == 0:
+            points[0] = first
+        designs.append(points)
     return torch.stack(designs).to(streams.device)
 
 

@@ -229,7 +229,7 @@ def _fit(
 
         draws = draw_with_pyro(log_posterior, streams)
         draws = diagnosed(draws, by_chain(draws))
-        status = _statuses(draws, torch.zeros(data.runs, dtype=torch.bool))
+        status = _statuses(draws, torch.zeros(data.runs, dtype=torch.bool, device="cpu"))
         state = None
     broken = [run for run, outcome in enumerate(status) if outcome == "fallback-map"]
     natural = draws.last(sampling.kept)

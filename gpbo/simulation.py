@@ -459,8 +459,8 @@ class _Engine:
         points = state.done.x.new_zeros(len(self.seeds), count, self.problem.dim)
         keys = list(zip(known.tolist(), design.tolist(), strict=True))
         for key in sorted({*keys}):
-            rows = torch.tensor([run for run, own in enumerate(keys) if own == key])
-            rows = rows.to(points.device)
+            group = [run for run, own in enumerate(keys) if own == key]
+            rows = torch.tensor(group, device=points.device)
             own, state = self._chosen(state, rows, *key, count)
             points = points[:, : own.shape[1]].index_copy(0, rows, own[:, : points.shape[1]])
         return points, state

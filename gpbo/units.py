@@ -175,7 +175,7 @@ def _without_penalties(
     above = ordered / 2 - ordered[:, :1] / 2  # the difference may leave a double's range
     following = torch.nn.functional.pad(above[:, 1:], (0, 1), value=torch.inf)
     counted = torch.arange(1, values.shape[1] + 1, device=values.device)
-    least = (_LEAST_SHARE * mask.sum(-1, keepdim=True)).clamp(min=_LEAST_REST)
+    least = (_LEAST_SHARE * mask.sum(-1, keepdim=True).to(values)).clamp(min=_LEAST_REST)
     size = ordered.abs().maximum(ordered[:, :1].abs()) / 2
     differ = above >= _LEAST_SPREAD * size
     last = (counted >= least) & differ & _is_penalty(following, above)
@@ -185,7 +185,7 @@ def _without_penalties(
 
 def _bent_from(above: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]) -> Float[Tensor, " r"]:
     """From where on values are bent; 1 where all are the same."""
-    place = ((mask.sum(-1) - 1).clamp(min=0) * _BENT_FROM).round().long()
+    place = ((mask.sum(-1) - 1).clamp(min=0).to(above) * _BENT_FROM).round().long()
     ordered = torch.where(mask, above, torch.inf).sort(-1).values
     quantile = ordered.gather(-1, place[:, None])[:, 0]
     _, _, deviation = centred(above, mask)

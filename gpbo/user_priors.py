@@ -41,7 +41,7 @@ class FromDistribution(Prior):
         self.positive = positive
         self._copies: dict[torch.device, _Copy] = {}
         support, transform = _support_of(self.distribution)
-        probe = transform(torch.linspace(-20.0, 20.0, 41, dtype=DTYPE))
+        probe = transform(torch.linspace(-20.0, 20.0, 41, dtype=DTYPE, device="cpu"))
         self._cut_off = positive and not bool((probe >= 0).all())
         if self._cut_off and support is not constraints.real:
             raise InvalidOption(f"{distribution!r}: expected a prior on positive numbers")
@@ -111,7 +111,7 @@ class FromDistribution(Prior):
     def _draw(self, number: int) -> Float[Tensor, "number"]:
         """Draws of ``u``; what is outside the support, or rounded to its edge, is rejected."""
         distribution, support, transform = self._on(torch.device("cpu"))
-        draws = torch.empty(0, dtype=DTYPE)
+        draws = torch.empty(0, dtype=DTYPE, device="cpu")
         for _ in range(_REJECTION_ROUNDS):
             natural = distribution.sample(torch.Size((max(number, 16),))).reshape(-1)
             natural = natural.to(DTYPE)

@@ -137,12 +137,21 @@ def test_ray_is_waited_for_while_tasks_end(monkeypatch: pytest.MonkeyPatch) -> N
     assert waited == [(["one", "two", "three"], 3)]
 
 
+@pytest.mark.parametrize(
+    ("tool", "needed"),
+    [("mlflow", "mlflow"), ("ray", "ray"), ("tensorboard", "torch.utils.tensorboard")],
+)
 def test_a_tool_that_is_not_installed_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tool: str, needed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "gpbo.integrations.mlflow", None)
-    with pytest.raises(InvalidOption, match=r"mlflow.*; expected pip install 'gpbo\[mlflow\]'"):
-        cli._integrations(None, "somewhere")
+    monkeypatch.delitem(sys.modules, f"gpbo.integrations.{tool}", raising=False)
+    monkeypatch.setitem(sys.modules, needed, None)
+    needs_extra = rf"expected pip install 'gpbo\[{tool}\]'"
+    with pytest.raises(ModuleNotFoundError, match=needs_extra):
+        import_module(f"gpbo.integrations.{tool}")
+    if tool != "ray":
+        with pytest.raises(InvalidOption, match=needs_extra):
+            cli._integrations(tmp_path if tool == "tensorboard" else None, tool)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -62,7 +62,7 @@ class DualAveraging:
         """Take in the acceptance probability of the chains that finished a transition."""
         finished = done.reshape(len(self.count), -1)
         share = _PACE / finished.shape[1]
-        amount = share * finished.sum(-1)
+        amount = share * finished.sum(-1).to(acceptance)
         excess = torch.where(done, self.target - acceptance, 0.0)
         pull = share * excess.reshape(finished.shape).sum(-1)
         count = self.count + amount
@@ -106,7 +106,8 @@ def fisher_scale(
     mean, succeeded = _geometric_mean(covariance, _inverse(information))
     factor, factorised = cholesky(mean)
     usable = succeeded & factorised
-    factor = torch.where(usable[:, None, None], factor, torch.eye(dim).to(factor))
+    none = torch.eye(dim, dtype=factor.dtype, device=factor.device)
+    factor = torch.where(usable[:, None, None], factor, none)
     return width[:, :, None] * factor
 
 

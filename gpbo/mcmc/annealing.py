@@ -186,7 +186,7 @@ def _rise(
 ) -> Float[Tensor, "r"]:
     """How much hotter: as much as leaves the usable particles their worth, by bisection."""
     height = torch.where(usable, likelihood, -torch.inf)
-    least = _LEAST_WORTH * usable.sum(-1)
+    least = _LEAST_WORTH * usable.sum(-1).to(likelihood)
     high = 1 - temperature
     low, whole = torch.zeros_like(high), high
     for _ in range(_BISECTIONS):

@@ -105,7 +105,7 @@ def checkpoint_table(max_depth: int, device: torch.device) -> Bool[Tensor, "leav
     An even leaf begins subtrees and is stored at slot ``popcount(i >> 1)``; an odd leaf ends as
     many subtrees as it has trailing ones, whose first leaves are in the slots up to that one.
     """
-    table = torch.zeros(2 ** (max_depth - 1), 2, max_depth, dtype=torch.bool)
+    table = torch.zeros(2 ** (max_depth - 1), 2, max_depth, dtype=torch.bool, device="cpu")
     for leaf in range(len(table)):
         top = (leaf >> 1).bit_count()
         ended = (~leaf & (leaf + 1)).bit_length() - 1

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from gpbo.checks import whole_number
 from gpbo.errors import InvalidOption
@@ -49,7 +50,8 @@ def get(
     dim = family.usual_dim if dim is None else whole_number("dim", dim, least=0)
     if dim not in family.dims:
         raise InvalidOption(f"dim={dim!r}: expected {family.dims_in_words()} for {name!r}")
-    problem = replace(family.build(dim), noise=noise)
+    with torch.device("cpu"):  # where BoTorch would take the default device
+        problem = replace(family.build(dim), noise=noise)
     if shift_seed is None:
         return problem
     # As objects: an array of numbers and texts would be one of texts.

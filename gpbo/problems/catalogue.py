@@ -73,9 +73,9 @@ def _problem(
     return Problem(
         name=name,
         dim=len(bounds),
-        bounds=torch.tensor(bounds, dtype=DTYPE, device="cpu").T,
+        bounds=torch.tensor(bounds, dtype=DTYPE).T,
         optimum=optimum,
-        unshifted_minimizers=torch.tensor(minimizers, dtype=DTYPE, device="cpu"),
+        unshifted_minimizers=torch.tensor(minimizers, dtype=DTYPE),
         citation=citation,
         function=function,
     )

@@ -54,6 +54,17 @@ def test_mistakes_end_with_a_message(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("arguments", [["keep", "x"], ["check", "--update"]])
+def test_nothing_is_kept_in_an_installed_package(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gpbo_benchmarks.record.is_checkout", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpbo", "bench", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert "gpbo: --stored: expected a folder" in capsys.readouterr().err
+
+
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(commands, "find_spec", lambda name: None if name == "pandas" else object())
     monkeypatch.setattr(sys, "argv", ["gpbo", "bench", "smoke"])
