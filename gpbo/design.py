@@ -43,8 +43,8 @@ def sobol(count: int, dim: int, streams: Streams, skip: int = 0) -> Float[Tensor
     designs = []
     for seed in seeds:
         engine = SobolEngine(dim, scramble=True, seed=seed)
-        # torch gives the first point in its default precision, which is the user's business.
-        first = engine.quasi.to(DTYPE) / 2**SobolEngine.MAXBIT
+        # torch rounds the first point to its default precision, which is the user's to choose.
+        first = engine.quasi.to(torch.float32) / 2**SobolEngine.MAXBIT
         if skip:
             engine.fast_forward(skip)
         points = engine.draw(count, dtype=DTYPE)
