@@ -269,9 +269,12 @@ class SqliteStorage:
                 isolation_level=None,
                 check_same_thread=False,
             )
-            connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
+            with ExitStack() as unless_it_works:
+                unless_it_works.callback(connection.close)
+                connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA foreign_keys = ON")
+                unless_it_works.pop_all()
         except sqlite3.DatabaseError as error:
             raise StorageError(f"storage={str(self.path)!r}: {error}") from error
         return connection

@@ -194,11 +194,12 @@ def test_where_nothing_can_be_written_jobs_are_read_all_the_same(
 
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(store: SqliteStorage) -> None:
     store.create("job", SPEC).close()
-    with sqlite3.connect(store.path) as connection:
+    with closing(sqlite3.connect(store.path)) as connection:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(StorageError, match=f"version 99: expected at most {len(MIGRATIONS)}"):
         SqliteStorage(store.path)
-    assert sqlite3.connect(store.path).execute("PRAGMA user_version").fetchone() == (99,)
+    with closing(sqlite3.connect(store.path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (99,)
 
 
 def test_an_older_file_is_brought_up_to_date(
@@ -211,7 +212,7 @@ def test_an_older_file_is_brought_up_to_date(
         again = SqliteStorage(store.path)
         assert again.read("job").spec == SPEC
         again.open("job").close()
-    with sqlite3.connect(store.path) as connection:
+    with closing(sqlite3.connect(store.path)) as connection:
         assert connection.execute("SELECT note FROM job").fetchall() == [("new",)]
 
 
