@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,7 @@ def test_botorch_beside_gpbo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert environments.interpreter(peer) == Path(sys.executable)
     versions = installed(peer)
     assert versions is not None
-    assert versions["torch"] == __import__("torch").__version__
+    assert versions["torch"] == version("torch")
     assert why_not(peer) is None
 
 
