@@ -101,3 +101,18 @@ def test_a_fit_in_a_process_is_the_fit() -> None:
     for name in ("lengthscale", "outputscale", "noise_variance", "mean"):
         torch.testing.assert_close(getattr(found.kept, name), getattr(expected.kept, name))
     torch.testing.assert_close(found.fit.surrogate.weights, expected.fit.surrogate.weights)
+
+
+def test_fits_go_on_in_a_thread_where_no_process_can_be_started(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*ignored: Any) -> Any:
+        raise OSError("Too many open files")
+
+    with Engine(apart=True) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr("loky.ProcessPoolExecutor.submit", refused)
+            assert engine.fit(os.getpid).result() == os.getpid()
+        assert engine.fit(os.getpid).result() == os.getpid()
+    assert "fits go on in a thread" in caplog.text
+    assert "no process could be started: OSError: Too many open files" in caplog.text
