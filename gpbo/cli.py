@@ -257,17 +257,20 @@ def _at_present(store: "SqliteStorage", job: str) -> "Record":
 
 def _integrations(tensorboard: Path | None, mlflow: str | None) -> "list[Callback]":
     found: list[Callback] = []
+    option = ""
     try:
         if tensorboard is not None:
+            option = "--tensorboard"
             from gpbo.integrations.tensorboard import TensorBoard
 
             found.append(TensorBoard(tensorboard))
         if mlflow is not None:
+            option = "--mlflow"
             from gpbo.integrations.mlflow import MLflow
 
             found.append(MLflow(mlflow))
     except ModuleNotFoundError as error:
-        raise InvalidOption(str(error)) from error
+        raise InvalidOption(f"{option}: {error}") from error
     return found
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gpbo.errors import InvalidOption
+from gpbo.checks import one_of
 
 #: Smoothness of the Matern family: the functions are differentiable ``ceil(nu) - 1`` times.
 NUS = (0.5, 1.5, 2.5)
@@ -19,8 +19,7 @@ _ROUNDING = 1e-14
 
 def check_nu(nu: float) -> None:
     """Raises InvalidOption where ``nu`` is none of the closed-form cases."""
-    if nu not in NUS:
-        raise InvalidOption(f"nu={nu!r}: expected one of {NUS}")
+    one_of("nu", nu, NUS)
 
 
 def squared_distances(

@@ -81,9 +81,8 @@ def shown(
         with Live(
             get_renderable=lambda: panel(snapshot()),
             console=console,
-            redirect_stdout=is_terminal(
-                sys.stdout
-            ),  # what goes to a file stays out of the terminal
+            # What goes to a file stays out of the terminal.
+            redirect_stdout=is_terminal(sys.stdout),
         ):
             yield lambda trial: None
         return

@@ -455,24 +455,30 @@ class _Engine:
         Raises:
             SpaceExhausted: some run has nothing left to try.
         """
-        design = self._design_left(state.trials, known, count)
+        trials = state.trials
+        design = self._design_left(trials, known, count)
         points = state.done.x.new_zeros(len(self.seeds), count, self.problem.dim)
         keys = list(zip(known.tolist(), design.tolist(), strict=True))
         for key in sorted({*keys}):
             group = [run for run, own in enumerate(keys) if own == key]
             rows = torch.tensor(group, device=points.device)
-            own, state = self._chosen(state, rows, *key, count)
+            own, state = self._chosen(state, selected(trials, rows), rows, *key, count)
             points = points[:, : own.shape[1]].index_copy(0, rows, own[:, : points.shape[1]])
         return points, state
 
     def _chosen(
-        self, state: _State, rows: Int[Tensor, " j"], known: int, design: int, count: int
+        self,
+        state: _State,
+        trials: _Trials,
+        rows: Int[Tensor, " j"],
+        known: int,
+        design: int,
+        count: int,
     ) -> tuple[Float[Tensor, "j q d"], _State]:
-        """The next points of these runs, each of which knows of so many trials.
+        """The next points of these runs, each of which knows of the first of its trials.
 
         The first ``design`` points are of the initial design.
         """
-        trials = selected(state.trials, rows)
         x, values = trials.x[:, :known], trials.values[:, :known]
         succeeded = values.isfinite()
         some = ~succeeded.all(0)

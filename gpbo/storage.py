@@ -227,16 +227,14 @@ class SqliteStorage:
     def _to_read(self) -> sqlite3.Connection:
         """The file; where it is missing, empty or of an older version, what it would be now."""
         connection = self._connect() if self.path.exists() else sqlite3.connect(":memory:")
-        try:
+        with _closed_if_it_fails(connection):
             version = self._version(connection)
             if version == len(MIGRATIONS):
                 return connection
             copy = sqlite3.connect(":memory:", isolation_level=None)
-            connection.backup(copy)
-            _migrate(copy, version)
-        except BaseException:
-            connection.close()
-            raise
+            with _closed_if_it_fails(copy):
+                connection.backup(copy)
+                _migrate(copy, version)
         connection.close()
         return copy
 
@@ -244,16 +242,13 @@ class SqliteStorage:
         """The file, made if it is missing, and brought up to date."""
         connection = self._connect(create=True)
         try:
-            self._version(connection)
-            self._set_journal_mode(connection)
-            with _transaction(connection, "IMMEDIATE"):
-                _migrate(connection, self._version(connection))
+            with _closed_if_it_fails(connection):
+                self._version(connection)
+                self._set_journal_mode(connection)
+                with _transaction(connection, "IMMEDIATE"):
+                    _migrate(connection, self._version(connection))
         except sqlite3.DatabaseError as error:
-            connection.close()
             raise StorageError(f"storage={str(self.path)!r}: {error}") from error
-        except BaseException:
-            connection.close()
-            raise
         return connection
 
     def _connect(self, *, create: bool = False) -> sqlite3.Connection:
@@ -269,12 +264,10 @@ class SqliteStorage:
                 isolation_level=None,
                 check_same_thread=False,
             )
-            with ExitStack() as unless_it_works:
-                unless_it_works.callback(connection.close)
+            with _closed_if_it_fails(connection):
                 connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA foreign_keys = ON")
-                unless_it_works.pop_all()
         except sqlite3.DatabaseError as error:
             raise StorageError(f"storage={str(self.path)!r}: {error}") from error
         return connection
@@ -403,6 +396,15 @@ class SqliteJournal:
         """Let go of the job, so that another process may drive it."""
         self._connection.close()
         self._lock.release()
+
+
+@contextmanager
+def _closed_if_it_fails(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _forget(connection: sqlite3.Connection, process: int) -> None:

@@ -397,8 +397,7 @@ class _Reader:
 
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:
-    """End a command and what it started, whether or not the command itself has ended: politely,
-    then not."""
+    """End a command, if it has not ended, and what it started: politely, then not."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # none of them is left
         os.killpg(process.pid, signal.SIGTERM)
         until = time.monotonic() + _GRACE_S

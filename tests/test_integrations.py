@@ -150,7 +150,7 @@ def test_a_tool_that_is_not_installed_is_named(
     with pytest.raises(ModuleNotFoundError, match=needs_extra):
         import_module(f"gpbo.integrations.{tool}")
     if tool != "ray":
-        with pytest.raises(InvalidOption, match=needs_extra):
+        with pytest.raises(InvalidOption, match=f"--{tool}: .*; {needs_extra}"):
             cli._integrations(tmp_path if tool == "tensorboard" else None, tool)
 
 

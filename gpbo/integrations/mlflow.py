@@ -3,17 +3,14 @@
 from typing import Any
 
 from gpbo.callbacks import Callback
+from gpbo.integrations import needs_extra
 from gpbo.optimizer import Optimizer
 from gpbo.result import Result
 from gpbo.trial import Trial
 
-try:
+with needs_extra("mlflow"):
     from mlflow import MlflowClient
     from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"{error}; expected pip install 'gpbo[mlflow]'", name=error.name
-    ) from error
 
 
 class MLflow(Callback):

@@ -4,12 +4,10 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
-try:
+from gpbo.integrations import needs_extra
+
+with needs_extra("ray"):
     import ray
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"{error}; expected pip install 'gpbo[ray]'", name=error.name
-    ) from error
 
 
 class RayExecutor(Executor):

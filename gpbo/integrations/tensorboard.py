@@ -4,16 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from gpbo.callbacks import Callback
+from gpbo.integrations import needs_extra
 from gpbo.optimizer import Optimizer
 from gpbo.result import Result
 from gpbo.trial import Trial
 
-try:
+with needs_extra("tensorboard"):
     from torch.utils.tensorboard import SummaryWriter
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"{error}; expected pip install 'gpbo[tensorboard]'", name=error.name
-    ) from error
 
 
 class TensorBoard(Callback):
