@@ -285,7 +285,7 @@ TABLES = {
     ),
     "storage": Table(
         "storage",
-        "storage.py --trials 200",
+        "storage.py",
         ("strategy", "ms of a trial", "kB of a trial"),
         _storage,
     ),
