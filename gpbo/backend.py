@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from jaxtyping import Float, Int
@@ -65,9 +65,11 @@ def resolve_device(
     return resolved
 
 
-def settings_for(size: int, device: torch.device) -> AbstractContextManager[None]:
+@contextmanager
+def settings_for(size: int, device: torch.device) -> Iterator[None]:
     """Run under the settings of the process that make batches of matrices of this size fast.
 
+    In the precision that the code says, whatever a caller's ``torch.autocast`` would make of it.
     On a CPU, memory that is freed is kept from then on (`gpbo.allocator`). And there is one thread
     where matrices gain nothing from more: LAPACK on batches of 50 x 50 matrices takes twice as
     long with two threads as with one, and more threads make it worse; at 100 x 100 the two are
@@ -76,7 +78,14 @@ def settings_for(size: int, device: torch.device) -> AbstractContextManager[None
     if device.type == "cpu":
         keep_freed_memory()
     small = device.type == "cpu" and size < _LEAST_PARALLEL_SIZE
-    return _threads(1 if small else torch.get_num_threads())
+    with _threads(1 if small else torch.get_num_threads()), _as_written(device):
+        yield
+
+
+def _as_written(device: torch.device) -> AbstractContextManager[object]:
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def threads_beside(workers: int) -> AbstractContextManager[None]:

@@ -52,10 +52,10 @@ class InferenceName(StrEnum):
 
 
 def main() -> None:
-    """Run the command line; what gpbo raises on purpose is printed as one line."""
+    """Run the command line; what gpbo raises on purpose, or the system, is printed as one line."""
     try:
         app()
-    except GpboError as error:
+    except (GpboError, OSError) as error:
         print(f"gpbo: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -247,7 +247,7 @@ class _Loop:
             self._running += (trial,)
             try:
                 future = self._executor.submit(_evaluate, self._objective, trial.params)
-            except RuntimeError as error:  # it broke, or was shut down
+            except Exception as error:  # noqa: BLE001  it broke, was shut down, or is a user's own
                 self._ended = "broken"
                 future = Future()
                 future.set_exception(error)

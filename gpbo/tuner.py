@@ -8,13 +8,7 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    Executor,
-    Future,
-    wait,
-)
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -419,14 +413,14 @@ class Tuner:
             )
             try:
                 self._running[workers.submit(evaluate, task)] = run
-            except BrokenExecutor as error:
-                self._not_run(attempt, error)
+            except Exception as error:  # noqa: BLE001  it broke, was shut down, or is a user's own
+                self._not_run(attempt, f"{type(error).__name__}: {error}")
                 return
 
-    def _not_run(self, attempt: Attempt, error: BaseException) -> None:
+    def _not_run(self, attempt: Attempt, why: str) -> None:
         """The executor takes no trials: this one stays pending, and the job ends."""
-        logger.error("trial %d was not run: %s", attempt.trial, error)
-        reason = legible(f"{NOT_RUN}{error}")
+        logger.error("trial %d was not run: %s", attempt.trial, why)
+        reason = legible(f"{NOT_RUN}{why}")
         self._write(attempts=[replace(attempt, ended_at=time.time(), reason=reason)])
         self._broken = True
 
@@ -436,7 +430,7 @@ class Tuner:
             run = self._running.pop(future)
             error = None if future.cancelled() else future.exception()
             if isinstance(error, NotStarted):
-                self._not_run(run.attempt, error)
+                self._not_run(run.attempt, str(error))
                 continue
             self._read_metrics(run)
             self._finish(run, _outcome(future))

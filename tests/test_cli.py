@@ -93,6 +93,21 @@ def test_mistakes_end_with_a_message_and_no_traceback(
     assert "Traceback" not in err
 
 
+def test_what_the_system_refuses_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(self: Path, *args: Any, **kwargs: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    arguments = ["bench", "smoke", "--method", "random", "--seeds", "1", "--problem", "branin"]
+    monkeypatch.setattr(sys, "argv", ["gpbo", *arguments, "--output", str(tmp_path / "new")])
+    with pytest.raises(SystemExit) as exit_status:
+        main()
+    assert exit_status.value.code == 2
+    assert capsys.readouterr().err.startswith("gpbo: [Errno 13] Permission denied: ")
+
+
 # --- tuning jobs
 
 JOB = """

@@ -65,3 +65,5 @@ def test_the_users_defaults_change_nothing(what: str) -> None:
         assert WORK[what]() == expected
     with torch.device("meta"):
         assert WORK[what]() == expected
+    with torch.autocast("cpu", torch.bfloat16):
+        assert WORK[what]() == expected

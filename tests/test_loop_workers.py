@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
@@ -163,6 +163,18 @@ def test_processes_evaluate_too_and_a_pool_that_breaks_ends_the_loop_with_its_re
     assert all("BrokenProcessPool" in str(trial.reason) for trial in failed)
     assert len(broken.trials) < 60
     assert broken.optimizer.pending == []
+
+
+def test_an_executor_that_takes_no_trials_ends_the_loop_whatever_it_raises() -> None:
+    class Closed(Executor):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            raise ConnectionError("the scheduler is gone")
+
+    result = quietly(bowl, budget=9, workers=2, executor=Closed())
+    assert result.stopped == "broken"
+    assert {str(trial.reason) for trial in result.trials} == {
+        "ConnectionError: the scheduler is gone"
+    }
 
 
 def test_an_executor_that_is_shut_down_meanwhile_ends_the_loop_with_its_results() -> None:

@@ -613,13 +613,17 @@ def test_an_executor_that_breaks_fails_its_trial(tmp_path: Path) -> None:
     assert [trial.reason for trial in result.trials] == ["RuntimeError: worker lost"] * 2
 
 
-def test_a_job_whose_executor_takes_no_more_trials_ends_and_keeps_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [BrokenExecutor("gone"), OSError("gone")])
+def test_a_job_whose_executor_takes_no_more_trials_ends_and_keeps_them(
+    error: Exception, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     class Closed(Executor):
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-            raise BrokenExecutor("gone")
+            raise error
 
     optimizer = stored(tmp_path)
     assert tuned(optimizer, budget=2, executor=Closed()).run().stopped == "broken"
+    assert f"trial 0 was not run: {type(error).__name__}: gone" in caplog.text
     optimizer.close()
     resumed = Optimizer.resume(tmp_path / "runs.db", "job")
     assert len(tuned(resumed, budget=2).run().trials) == 2
