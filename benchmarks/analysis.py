@@ -281,10 +281,14 @@ def data_profile(rows: pd.DataFrame, share: float, steps: np.ndarray) -> pd.Data
 def overhead(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean seconds of one proposal, and of its parts; a row per method and problem.
 
-    ``other`` is what is neither fit nor acquisition; where the parts are not known they are NaN.
-    Of ``together`` runs in one batch, each has its share of the seconds.
+    ``other`` is what is neither fit nor acquisition; of a method whose parts are not known they are
+    NaN. Of ``together`` runs in one batch, each has its share of the seconds.
     """
-    asked = rows[(rows["status"] != "missing") & (rows["ask_s"] > 0)]
+    asked = rows[(rows["status"] != "missing") & (rows["ask_s"] > 0)].copy()
+    # A proposal that was made without a model, as where a search starts again, has neither part.
+    for part in ("fit_s", "acquisition_s"):
+        split = asked[part].notna().groupby(asked["method"]).transform("any")
+        asked[part] = asked[part].mask(split & asked[part].isna(), 0.0)
     asked = asked.assign(other_s=asked["ask_s"] - asked["fit_s"] - asked["acquisition_s"])
     columns = {"ask_s": "ask", "fit_s": "fit", "acquisition_s": "acquisition", "other_s": "other"}
     groups = asked.groupby(["method", "problem"])

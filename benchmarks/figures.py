@@ -1,5 +1,6 @@
 """The plots of a report: each takes rows that `analysis.regrets` made, and returns a figure."""
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,12 +15,18 @@ from matplotlib.ticker import NullFormatter
 
 from . import analysis
 from .methods import METHODS
+from .suites import SEQUENTIAL
 
 #: How many plots of problems stand side by side.
 _COLUMNS = 4
 _TAB = matplotlib.colormaps["tab20"]
-#: Searches without a model are the background of every plot.
+#: Searches without a model are the background of every plot, and nothing else is grey.
 _GREYS = {"random": "0.55", "sobol": "0.75"}
+_COLOURS = [_TAB(place) for place in (*range(0, 20, 2), *range(1, 20, 2)) if place not in (14, 15)]
+#: gpbo's own look the same in every figure.
+_OWN = dict(zip((name for name in SEQUENTIAL if name not in _GREYS), _COLOURS, strict=False))
+#: What `_band` draws.
+_BAND = "median and quartiles"
 #: Workers that wait for each other.
 _SYNC = re.compile(r"-sync\d|^syn")
 
@@ -27,12 +34,13 @@ _SYNC = re.compile(r"-sync\d|^syn")
 def style(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour and dashes of every method: gpbo's solid, in step dashed, peers dashed and dotted."""
     found: dict[str, dict[str, Any]] = {}
-    coloured = [method for method in methods if method not in _GREYS]
-    order = [*range(0, 20, 2), *range(1, 20, 2)]
-    for number, method in enumerate(coloured):
+    left = itertools.cycle(c for c in _COLOURS if c not in [_OWN.get(name) for name in methods])
+    for method in methods:
+        if method in _GREYS:
+            continue
         own = method in METHODS
         found[method] = {
-            "color": _TAB(order[number % 20]),
+            "color": _OWN.get(method) or next(left),
             "ls": "-." if not own else "--" if _SYNC.search(method) else "-",
             "lw": 1.8 if own else 1.2,
         }
@@ -51,7 +59,7 @@ def against_evaluations(rows: pd.DataFrame, measure: str = "simple") -> Figure:
         table = own.pivot(index="evaluation", columns="seed", values=measure)
         _band(axes, table.index.to_numpy(), table.to_numpy(), look)
 
-    return _grid(rows, paint, "evaluations", f"{measure} regret")
+    return _grid(rows, paint, "evaluations", f"{measure} regret, {_BAND}")
 
 
 def against_seconds(rows: pd.DataFrame, clock: str = "overhead_s") -> Figure:
@@ -71,7 +79,7 @@ def against_seconds(rows: pd.DataFrame, clock: str = "overhead_s") -> Figure:
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter(NullFormatter())
 
-    return _grid(rows, paint, what, "simple regret")
+    return _grid(rows, paint, what, f"simple regret, {_BAND}")
 
 
 def against_clock(rows: pd.DataFrame) -> Figure:
@@ -84,7 +92,8 @@ def against_clock(rows: pd.DataFrame) -> Figure:
         times = np.linspace(0, end, 120)
         _band(axes, times, analysis.at_time(own, times, "clock").to_numpy().T, look)
 
-    return _grid(rows, paint, "simulated time, in evaluations of mean length", "simple regret")
+    time = "simulated time, in evaluations of mean length"
+    return _grid(rows, paint, time, f"simple regret, {_BAND}")
 
 
 def _band(axes: Axes, x: np.ndarray, runs: np.ndarray, look: dict[str, Any]) -> None:

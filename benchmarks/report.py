@@ -129,7 +129,7 @@ def measured_where(findings: Findings) -> Section:
         where(header),
         f"{counted(len(header['seeds']), 'seed')}, {header['processes']} at a time, a thread each. "
         "Of each seed all methods have the same problem, noise and initial design. Seconds of "
-        "gpbo's own methods are those of a batch of all seeds, divided by the seeds; every run of "
+        "gpbo's own methods are those of a batch of runs, divided by their number; every run of "
         "a peer is a process of its own.",
         " ".join(elsewhere),
     ]
@@ -176,7 +176,7 @@ def rank_section(findings: Findings) -> Section:
     """Average ranks with Friedman's and Nemenyi's tests."""
     table = findings.ranks
     relative = analysis.relative(findings.sequential, findings.measure)
-    typical = np.exp(np.log(relative).groupby(level="problem").median().mean())
+    typical = np.exp(np.log(relative.groupby(level="problem").median()).mean())
     lines = [
         [f"`{method}`", f"{rank:.2f}", number(typical[method])]
         for method, rank in table.mean().sort_values().items()
@@ -188,11 +188,12 @@ def rank_section(findings: Findings) -> Section:
     ]
     text = pipes(["method", "average rank", "regret / design's regret"], lines)
     note = (
-        f"Ranks by {findings.measure} regret at the end, for every seed, averaged over the seeds "
-        f"and then over {counted(len(table), 'problem')}. "
+        f"Ranks by {findings.measure} regret at the end, 1 the least, for every seed, averaged "
+        f"over {counted(len(findings.header['seeds']), 'seed')} and then over "
+        f"{counted(len(table), 'problem')}. "
         + "".join(said for figure, said in tests if not np.isnan(figure))
-        + "The last column is the geometric mean over the problems of the median; regret below "
-        f"{analysis.NEGLIGIBLE:g} of the design's is a tie."
+        + "The last column is the geometric mean over the problems of the median over the seeds; "
+        f"regret below {analysis.NEGLIGIBLE:g} of the design's is a tie."
     )
     drawn = {"ranks": figures.critical_difference(table)} if _tests(table) else {}
     return f"{text}\n\n{note}", drawn
@@ -205,6 +206,7 @@ def _tests(table: pd.DataFrame) -> bool:
 def regret_section(findings: Findings) -> Section:
     """Medians and quartiles at the end, the least of each problem in bold."""
     parts = []
+    seeds = counted(len(findings.header["seeds"]), "seed")
     for measure in ["simple", "inference"] if findings.noisy else ["simple"]:
         found = analysis.summary(findings.sequential, measure)
         methods = list(findings.sequential["method"].unique())
@@ -215,7 +217,8 @@ def regret_section(findings: Findings) -> Section:
             cells = [_cell(own.loc[method], least) for method in methods]
             lines.append([problem, *cells])
         header = ["problem", *[f"`{method}`" for method in methods]]
-        parts.append(f"Median {measure} regret (quartiles):\n\n{pipes(header, lines)}")
+        caption = f"Median {measure} regret at the end of {seeds} (quartiles), the least in bold:"
+        parts.append(f"{caption}\n\n{pipes(header, lines)}")
     drawn = {"regret": figures.against_evaluations(findings.sequential, findings.measure)}
     drawn["seconds"] = figures.against_seconds(findings.sequential)
     if not findings.sequential["optimum"].notna().all():  # real objectives, which take their time

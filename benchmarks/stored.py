@@ -95,10 +95,15 @@ def _replications(figures: Any) -> Iterable[Sequence[str]]:
     of = f"{case['problem']}, {case['budget']} evaluations"
     for row in figures["gpbo"]:
         seconds = peer["seconds"] / peer["runs"] * row["runs"]
+        # The median of many runs is not to be compared with a single one.
+        comparable = row["runs"] == peer["runs"]
+        regrets = (
+            f", median regret {number(side['regret'])}" if comparable else ""
+            for side in (row, peer)
+        )
         yield (
             f"{of}, runs: {row['runs']}, {row['method'].removeprefix('gpbo, ')}",
-            _seconds(row["seconds"], f", regret {number(row['regret'])}"),
-            _seconds(seconds, f", regret {number(peer['regret'])}"),
+            *map(_seconds, (row["seconds"], seconds), regrets),
             number(row["ratio"]),
         )
 

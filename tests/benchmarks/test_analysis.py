@@ -1,5 +1,6 @@
 """Regret, ranks and tests against numbers worked out by hand and by other packages."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -200,3 +201,13 @@ def test_overhead_is_split_into_parts_that_add_up() -> None:
     found = analysis.overhead(analysis.regrets(rows(trace("a", 0, [5.0, 3.0, 2.0]))))
     row = found.iloc[0]
     assert (row["ask"], row["fit"], row["acquisition"], row["other"]) == (0.5, 0.25, 0.125, 0.125)
+
+
+def test_a_proposal_without_a_model_has_neither_of_the_parts_that_the_others_have() -> None:
+    split = trace("a", 0, [5.0, 3.0, 2.0], seconds=[0.5, 0.1, 0.5])
+    split = replace(split, fit_s=(0.25, None, 0.25), acquisition_s=(0.125, None, 0.125))
+    unknown = replace(trace("b", 0, [5.0, 3.0, 2.0]), fit_s=(), acquisition_s=())
+    found = analysis.overhead(analysis.regrets(rows(split, unknown))).set_index("method")
+    parts = found[["fit", "acquisition", "other"]]
+    assert parts.loc["a"].sum() == pytest.approx(found.loc["a", "ask"])
+    assert parts.loc["b"].isna().all()

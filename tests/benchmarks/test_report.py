@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from matplotlib.colors import to_rgb
 from typer.testing import CliRunner
 
 from gpbo.cli import app
 from gpbo.errors import InvalidData
-from gpbo_benchmarks import readme, report, speed_suite, suites, table
+from gpbo_benchmarks import figures, readme, report, speed_suite, suites, table
+from gpbo_benchmarks.peers import PEERS
 from gpbo_benchmarks.trace import Trace
 from tests.benchmarks.results import case, header, trace
 
@@ -54,6 +56,28 @@ def test_a_report_has_all_its_parts_in_markdown_and_in_one_page(results: Path) -
     assert html.count('src="data:image/png;base64,') == len(pictures)
     assert 'src="figures' not in html
     assert "<table>" in html
+
+
+def test_the_typical_regret_is_made_of_the_medians_that_are_shown() -> None:
+    runs = [trace("ei-hmc", seed, [11.0, 11.0, end]) for seed, end in enumerate((1.02, 5.0))]
+    rows = table.rows("smoke", case(), runs).to_pandas()
+    findings = report.Findings.of(rows, header(2), (0.1,))
+    median = (0.02 + 4) / 2
+    assert (
+        "regret at the end of 2 seeds (quartiles), the least in bold:"
+        in report.regret_section(findings)[0]
+    )
+    assert f"| **{median:.3g}** (" in report.regret_section(findings)[0]
+    assert f"| `ei-hmc` | 1.00 | {median / 10:.3g} |" in report.rank_section(findings)[0]
+
+
+def test_gpbos_own_methods_look_the_same_in_every_figure_and_only_random_ones_are_grey() -> None:
+    own = ["ei-hmc", "ei-map"]
+    few, many = figures.style([*own, "cmaes"]), figures.style([*PEERS, "random", *own])
+    assert [few[name] for name in own] == [many[name] for name in own]
+    colours = [to_rgb(look["color"]) for name, look in many.items() if name != "random"]
+    assert len(set(colours)) == len(colours)
+    assert all(max(colour) - min(colour) > 0.1 for colour in colours)
 
 
 def test_a_report_without_parallel_methods_or_with_nothing_else(results: Path) -> None:

@@ -2,8 +2,10 @@
 
 import sys
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 COUNT = "expected a whole number, 1 or more"
 
@@ -52,3 +54,15 @@ def test_what_the_peer_lacks_is_said_before_anything_is_measured(
     with pytest.raises(SystemExit, match="2"):
         speed.main()
     assert "numpyro is not installed" in capsys.readouterr().err
+
+
+def test_the_loading_of_a_peer_is_not_in_its_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpbo_benchmarks import botorch_loop, throughput
+
+    seconds = iter([20.0, 6.0])
+    data = throughput.data_of(2, 5, 2, torch.device("cpu"))
+    fit = SimpleNamespace(report=SimpleNamespace(leapfrog_steps=torch.ones(2), status=["ok"] * 2))
+    monkeypatch.setattr(throughput, "find_spec", lambda name: name)
+    monkeypatch.setattr(throughput, "updating", lambda *case: (data, 1.0, lambda index: fit))
+    monkeypatch.setattr(botorch_loop, "fully_bayesian_fit", lambda x, y: (next(seconds), x))
+    assert throughput.updates(2, 5, 2, 1, torch.device("cpu"))["botorch_s"] == 6.0

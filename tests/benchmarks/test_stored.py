@@ -57,6 +57,20 @@ def test_the_repositorys_tables_are_those_of_the_files(file: str) -> None:
             assert place[0] == f"{place['begin']}{body}\n{place['end']}"
 
 
+def test_the_regret_of_one_run_is_not_put_beside_the_median_of_many(tmp_path: Path) -> None:
+    runs = [
+        {"method": "gpbo, map", "runs": count, "seconds": 2.0, "regret": 0.5, "ratio": 4.0}
+        for count in (4, 1)
+    ]
+    peer = {"method": "BoTorch, MAP", "runs": 4, "seconds": 8.0, "regret": 0.75}
+    figures = {"case": {"problem": "branin", "budget": 30}, "gpbo": runs, "botorch": peer}
+    kept = {"machine": machine(), "figures": figures}
+    (tmp_path / "replications_branin.json").write_text(json.dumps(kept))
+    many, one = stored.markdown(["replications"], tmp_path).splitlines()[-2:]
+    assert "| 2 s, median regret 0.5 | 8 s, median regret 0.75 |" in many
+    assert "| 2 s | 2 s |" in one
+
+
 def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match="'bogus' of what is stored: expected one of suggestions"):
         stored.markdown(["bogus"], tmp_path)
