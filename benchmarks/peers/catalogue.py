@@ -11,6 +11,10 @@ _BOTORCH_PAPER = (
     "Balandat et al., BoTorch: A Framework for Efficient Monte-Carlo Bayesian Optimization, "
     "NeurIPS 2020"
 )
+_LOG_EI_PAPERS = (
+    f"{_BOTORCH_PAPER}; Ament et al., Unexpected Improvements to Expected Improvement for Bayesian "
+    "Optimization, NeurIPS 2023"
+)
 _SAAS_PAPER = (
     "Eriksson, Jankowiak, High-Dimensional Bayesian Optimization with Sparse Axis-Aligned "
     "Subspaces, UAI 2021"
@@ -33,11 +37,22 @@ _ALL = (
         environment="botorch",
         distributions=_BOTORCH,
         extra="peer-botorch",
-        citation=f"{_BOTORCH_PAPER}; Ament et al., Unexpected Improvements to Expected "
-        "Improvement for Bayesian Optimization, NeurIPS 2023",
+        citation=_LOG_EI_PAPERS,
         licence=_MIT,
         settings="SingleTaskGP, fit_gpytorch_mll, LogExpectedImprovement, 10 restarts of 512 raw "
         "samples; MixedSingleTaskGP and optimize_acqf_mixed_alternating where not all is real",
+    ),
+    Peer(
+        name="botorch-nei",
+        title="BoTorch log noisy EI, MAP",
+        adapter="botorch.py:LogNei",
+        environment="botorch",
+        distributions=_BOTORCH,
+        extra="peer-botorch",
+        citation=_LOG_EI_PAPERS,
+        licence=_MIT,
+        settings="qLogNoisyExpectedImprovement at its defaults, over all evaluated points; the "
+        "rest as botorch-ei",
     ),
     Peer(
         name="botorch-nuts",

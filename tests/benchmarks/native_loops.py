@@ -48,6 +48,30 @@ def _optuna(sampler: Any, design: Design, budget: int) -> list[float]:
     return [trial.value for trial in study.trials]
 
 
+def botorch_nei(design: Design, seed: int, budget: int) -> list[float]:
+    import torch
+    from botorch import fit_gpytorch_mll
+    from botorch.acquisition import qLogNoisyExpectedImprovement
+    from botorch.models import SingleTaskGP
+    from botorch.optim import optimize_acqf
+    from gpytorch.mlls import ExactMarginalLogLikelihood
+
+    torch.manual_seed(seed)
+    low, high = torch.tensor([LOW, HIGH]).double()
+    points = torch.tensor(design).double()
+    values = [branin(*point) for point in points.tolist()]
+    while len(values) < budget:
+        x, y = (points - low) / (high - low), -torch.tensor(values).double()[:, None]
+        model = SingleTaskGP(x, y)  # which standardises
+        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+        acquisition = qLogNoisyExpectedImprovement(model, x)
+        cube = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double()
+        found, _ = optimize_acqf(acquisition, cube, q=1, num_restarts=10, raw_samples=512)
+        points = torch.cat([points, low + found * (high - low)])
+        values.append(branin(*points[-1].tolist()))
+    return values
+
+
 def optuna_gp(design: Design, seed: int, budget: int) -> list[float]:
     import optuna
 
@@ -199,6 +223,7 @@ def cmaes(design: Design, seed: int, budget: int) -> list[float]:
 
 
 LOOPS: dict[str, Callable[[Design, int, int], list[float]]] = {
+    "botorch-nei": botorch_nei,
     "optuna-gp": optuna_gp,
     "optuna-tpe": optuna_tpe,
     "skopt": skopt,

@@ -12,7 +12,11 @@ from typing import Any
 
 import torch
 from botorch import fit_gpytorch_mll
-from botorch.acquisition import LogExpectedImprovement, qLogExpectedImprovement
+from botorch.acquisition import (
+    LogExpectedImprovement,
+    qLogExpectedImprovement,
+    qLogNoisyExpectedImprovement,
+)
 from botorch.exceptions import BotorchWarning
 from botorch.fit import fit_fully_bayesian_model_nuts
 from botorch.models import MixedSingleTaskGP, SingleTaskGP
@@ -152,6 +156,13 @@ class LogEi(_BayesianOptimization):
 
     def _mean(self, posterior: Any) -> Tensor:
         return posterior.mean[:, 0]
+
+
+class LogNei(LogEi):
+    """The same model, and log noisy expected improvement over the points that were evaluated."""
+
+    def _acquisition(self, model: Any, best: Tensor) -> Any:
+        return qLogNoisyExpectedImprovement(model, X_baseline=self._x())
 
 
 class Matern(_BayesianOptimization):
