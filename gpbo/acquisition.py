@@ -125,8 +125,9 @@ def log_h(u: Float[Tensor, "*n"]) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*
     ``m = Phi / phi`` it is ``phi (1 + u m)``, and the derivative ``m / (1 + u m)``, in three
     ranges: far below 0, where ``1 + u m`` cancels, its asymptotic series in ``1 / u^2``; far
     above, where ``m`` overflows, ``h = u``. Ament et al. (2023), appendix A.1, has the same
-    ranges with other limits. Relative errors of ``h`` and the derivative are below 1e-10
-    everywhere in float64, and the branches not taken yield no NaN under autograd.
+    ranges with other limits. Relative errors of ``h`` and the derivative are below 1e-10 in
+    float64, where ``h`` underflows that of its logarithm, and the branches not taken yield no NaN
+    under autograd.
     """
     low = u.clamp(max=_FAR_ABOVE)
     mills = _mills_ratio(low)

@@ -83,8 +83,9 @@ def log_chance_of_success(
     """The log of the chance that a point of the cube gives a value, from those that did or not.
 
     A Gaussian process on labels, 1 for a failed trial and -1 for one with a value, is -1 where
-    nothing is known; the chance is that of a label below 0, and 1 in a run without failures. Its
-    hyperparameters are fixed: a run has too few failures to infer them from.
+    nothing is known; the chance is that of the process, without the noise of the labels, below 0,
+    and 1 in a run without failures. Its hyperparameters are fixed: a run has too few failures to
+    infer them from.
     """
     runs, dim = data.runs, data.dim
     ones = data.x.new_ones(runs, 1)

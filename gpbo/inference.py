@@ -89,7 +89,7 @@ class HyperparameterDraws:
     warmth: Warmth
 
     def last(self, count: int) -> "HyperparameterDraws":
-        """``count`` draws in all: the latest of every chain, evenly from all chains.
+        """``count`` draws in all, or as many as there are: the latest of every chain, evenly.
 
         Raises:
             InvalidOption: ``count`` is no whole number, 1 or more.

@@ -83,8 +83,9 @@ class Slice:
         whole: Whether they are whole numbers.
         labels: The listed values; empty for numbers.
         positions: Where the surrogate was evaluated.
-        median: Its median over the hyperparameter draws there, in the user's units.
-        low, high: A 95 % band of the function, observation noise not included.
+        median: Its median there, in the user's units: that of a normal distribution, on the scale
+            of the model, with the mean and the variance over the hyperparameter draws.
+        low, high: A 95 % band of the function, likewise; observation noise is not included.
         best: Where the best trial is, and its value.
         observed: Where the completed trials are, and their values.
         closeness: Per trial, 1 for the best one itself down to 0 for one at the opposite corner.

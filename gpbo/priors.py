@@ -1,6 +1,7 @@
 """Prior densities of one kind of hyperparameter, elementwise in an unconstrained coordinate ``u``.
 
-Positive hyperparameters are ``exp(u)``, real ones ``u`` itself; densities include the Jacobian.
+Positive hyperparameters are ``exp(u)`` where their prior says nothing else, real ones ``u`` itself;
+densities include the Jacobian.
 Gradients are in closed form, so sampling needs no autograd tape.
 """
 

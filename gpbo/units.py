@@ -30,7 +30,8 @@ _POWERS = (1.0, 0.5, 0.0)
 #: likelihood, and the root half as much: bent values have their noise in other places.
 _RELUCTANCE = 6.0
 #: Logarithms of the lengthscales, in units of the cube's diagonal, and of the ratios of noise
-#: variance to outputscale that a likelihood is averaged over; the first two moments of their prior.
+#: variance to outputscale that a likelihood is averaged over; mean and standard deviation of their
+#: priors, those of the default model with an outputscale of 1.
 _LENGTHSCALES, _LENGTHSCALE = (-2.5, -1.75, -1.0, -0.25, 0.5), (-1.0, 1.0)
 _NOISES, _NOISE = (-11.0, -8.0, -5.0, -3.0, -1.0), (-8.0, 2.0)
 #: Values are bent from this quantile of their distances to the best on, or from so many of their

@@ -5,7 +5,8 @@ mode's mass, and rarely leaves it. A sequential Monte Carlo sampler (Del Moral, 
 2006, section 3.3) brings in the likelihood by degrees, ``prior * likelihood^temperature``: at each
 the particles are weighted by what the density has grown, drawn anew in proportion, and moved by
 Hamiltonian Monte Carlo. Temperatures are such that the weights stay even (Jasra, Stephens, Doucet
-and Tsagaris 2011), for every run by itself.
+and Tsagaris 2011), for every run by itself. The proportion is that of many particles: of few, too
+few find a mode that is much narrower than another.
 """
 
 from dataclasses import dataclass

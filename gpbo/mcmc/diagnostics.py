@@ -29,7 +29,10 @@ def rank_rhat(draws: Float[Tensor, "*b c t"]) -> Float[Tensor, "*b"]:
 
 
 def bulk_ess(draws: Float[Tensor, "*b c t"]) -> Float[Tensor, "*b"]:
-    """Effective sample size of the rank-normalised draws: for means and medians."""
+    """Effective sample size of the rank-normalised draws: for means and medians.
+
+    NaN, as `tail_ess` is, where half a chain is too short for it (``t < 6``).
+    """
     return _ess(_normal_scores(_split(draws)))
 
 

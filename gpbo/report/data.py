@@ -121,7 +121,7 @@ def coordinates_data(optimizer: Optimizer) -> Coordinates:
 
 @dataclass(frozen=True)
 class Curve:
-    """The surrogate along a parameter: its median and a 95 % band of the function."""
+    """The surrogate along a parameter: its median and a 95 % band, as in `gpbo.plots.Slice`."""
 
     positions: tuple[float, ...]
     median: tuple[float, ...]

@@ -136,8 +136,8 @@ def _sections(record: Record, optimizer: Optimizer, now: float) -> Iterator[Sect
         "Parameters",
         "The trials over each parameter, the darker the nearer to the best one. "
         + (
-            "The line is the median of the surrogate, the band holds 95 % of it over the draws of "
-            "the hyperparameters; both go through the best trial, along one parameter."
+            "The line is the median of the surrogate, the band holds about 95 % of it over the "
+            "draws of the hyperparameters; both go through the best trial, along one parameter."
             if has_model
             else _why_no_model(record, optimizer)
         ),
