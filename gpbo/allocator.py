@@ -32,5 +32,7 @@ def keep_freed_memory() -> bool:
 
 
 def _is_glibc() -> bool:
-    known = getattr(os, "confstr_names", {})
-    return "CS_GNU_LIBC_VERSION" in known and bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    try:
+        return bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    except (AttributeError, ValueError, OSError):  # Windows, macOS, and musl, which has the name
+        return False

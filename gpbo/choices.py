@@ -34,7 +34,7 @@ class _Listed(Discrete):
         Raises:
             InvalidParams: no listed value equals it.
         """
-        index = self._numbers.get(value) if _is_hashable(value) else None
+        index = self._numbers.get(value) if _can_be_key(value) else None
         if index is None or is_bool(value) != is_bool(self.listed[index]):
             raise self._refused(value, f"one of {', '.join(map(repr, self.listed))}")
         return self.listed[index]
@@ -60,8 +60,10 @@ class _Listed(Discrete):
             raise self._undefined(f"{field}={values!r}: expected at least one value")
         seen: dict[Any, Any] = {}
         for value in plain:
-            if not _is_hashable(value):
-                raise self._undefined(f"{field} has {value!r}: expected hashable values")
+            if not _can_be_key(value):
+                raise self._undefined(
+                    f"{field} has {value!r}: expected hashable values that are equal or are not"
+                )
             if value != value:
                 raise self._undefined(f"{field} has {value!r}, which equals nothing, not itself")
             if value in seen:
@@ -140,9 +142,9 @@ class Ordinal(_Listed):
         return equal_cell_centre(index, self.size).unsqueeze(-1)
 
 
-def _is_hashable(value: Any) -> bool:
+def _can_be_key(value: Any) -> bool:
     try:
-        hash(value)
-    except TypeError:
+        hash(value), bool(value == value)
+    except (TypeError, ValueError, RuntimeError):  # a tensor's answer has an element for each of it
         return False
     return True

@@ -53,7 +53,7 @@ def check_is_here(objective: object, env: Mapping[str, str]) -> None:
         env: Variables that the workers have beside those of this process.
 
     Raises:
-        InvalidOption: it cannot be found.
+        InvalidOption: it cannot be found, or no command can be ended here.
     """
     if isinstance(objective, Command):
         _check_program(objective, env)
@@ -62,6 +62,11 @@ def check_is_here(objective: object, env: Mapping[str, str]) -> None:
 
 
 def _check_program(command: Command, env: Mapping[str, str]) -> None:
+    if not hasattr(os, "killpg"):  # Windows, where what a command started would outlive it
+        raise InvalidOption(
+            f"command={command.template!r}: expected a system with groups of processes, such as "
+            "Linux or macOS, to run commands on; a Python function needs none"
+        )
     program = shlex.split(command.template)[0]
     if "{" in program:
         return

@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator, NullFormatter
 
-from gpbo.checks import path_to_write
+from gpbo.checks import legible, path_to_write
 from gpbo.choices import Categorical, Ordinal
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.optimizer import Optimizer
@@ -403,7 +403,7 @@ def _whole_numbers() -> MaxNLocator:
 
 def _plain(text: str) -> str:
     """A user's text as it is: dollars are no formula."""
-    return text.replace("$", r"\$")
+    return legible(text).replace("$", r"\$")
 
 
 def _legend(figure: Figure, columns: int) -> None:

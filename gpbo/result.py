@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gpbo.checks import whole_number
+from gpbo.checks import legible, whole_number
 from gpbo.fitting import FitReport
 from gpbo.optimizer import Optimizer
 from gpbo.trial import Direction, Trial, TrialStatus, best_of
@@ -182,8 +182,8 @@ def literally(*cells: str) -> "list[Text]":
 
 
 def short(value: object) -> str:
-    """A value for people: floats with four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """A value for people: floats with four digits, and of names of files what can be printed."""
+    return f"{value:.4g}" if isinstance(value, float) else legible(str(value))
 
 
 def short_params(params: Mapping[str, Any]) -> str:

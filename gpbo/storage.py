@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 from filelock import FileLock, Timeout
@@ -134,14 +134,14 @@ class SqliteStorage:
             undo.callback(lock.release)
             connection = self._to_write()
             undo.callback(connection.close)
-            with _transaction(connection, "IMMEDIATE") as run:
+            with _transaction(connection, "IMMEDIATE", self.path) as run:
                 run.execute(begin, values)
             undo.pop_all()
         return SqliteJournal(self, connection, name, lock)
 
     def read(self, name: str) -> Record:
         """A job as it is at this moment: see `Storage`."""
-        with closing(self._to_read()) as connection, _transaction(connection, "DEFERRED"):
+        with self._reading() as connection:
             job, spec, created_at, ended, engine = self._job(connection, name)
 
             def rows(query: str) -> list[Any]:
@@ -190,13 +190,16 @@ class SqliteStorage:
 
     def names(self) -> list[str]:
         """The jobs there are, the oldest first."""
-        with closing(self._to_read()) as connection:
+        with self._reading() as connection:
             return [name for (name,) in connection.execute("SELECT name FROM job ORDER BY id")]
 
     def request_stop(self, name: str) -> None:
         """Ask whoever drives the job to stop it: see `Storage`."""
         self._check_known(name)
-        with closing(self._to_write()) as connection, _transaction(connection, "IMMEDIATE") as run:
+        with (
+            closing(self._to_write()) as connection,
+            _transaction(connection, "IMMEDIATE", self.path) as run,
+        ):
             run.execute("UPDATE job SET stop_requested = 1 WHERE name = ?", (name,))
 
     def is_driven(self, name: str) -> bool:
@@ -212,7 +215,7 @@ class SqliteStorage:
         return FileLock(f"{self.path}-{name}.lock", thread_local=False)
 
     def _check_known(self, name: str) -> None:
-        with closing(self._to_read()) as connection:
+        with self._reading() as connection:
             self._job(connection, name)
 
     def _job(self, connection: sqlite3.Connection, name: str) -> tuple[Any, ...]:
@@ -224,10 +227,19 @@ class SqliteStorage:
             raise UnknownJob(f"name={name!r}: {self.path} has no such job; it has {have}")
         return row
 
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """The file as it is at this moment."""
+        with (
+            closing(self._to_read()) as connection,
+            _transaction(connection, "DEFERRED", self.path),
+        ):
+            yield connection
+
     def _to_read(self) -> sqlite3.Connection:
         """The file; where it is missing, empty or of an older version, what it would be now."""
         connection = self._connect() if self.path.exists() else sqlite3.connect(":memory:")
-        with _closed_if_it_fails(connection):
+        with _told(self.path), _closed_if_it_fails(connection):
             version = self._version(connection)
             if version == len(MIGRATIONS):
                 return connection
@@ -241,14 +253,11 @@ class SqliteStorage:
     def _to_write(self) -> sqlite3.Connection:
         """The file, made if it is missing, and brought up to date."""
         connection = self._connect(create=True)
-        try:
-            with _closed_if_it_fails(connection):
-                self._version(connection)
-                self._set_journal_mode(connection)
-                with _transaction(connection, "IMMEDIATE"):
-                    _migrate(connection, self._version(connection))
-        except sqlite3.DatabaseError as error:
-            raise StorageError(f"storage={str(self.path)!r}: {error}") from error
+        with _told(self.path), _closed_if_it_fails(connection):
+            self._version(connection)
+            self._set_journal_mode(connection)
+            with _transaction(connection, "IMMEDIATE", self.path):
+                _migrate(connection, self._version(connection))
         return connection
 
     def _connect(self, *, create: bool = False) -> sqlite3.Connection:
@@ -256,7 +265,7 @@ class SqliteStorage:
         if not (os.access(self.path.parent, os.W_OK) or self._log.exists()):
             # SQLite would make a log to share with writers, of whom there are none.
             mode = "ro&immutable=1"
-        try:
+        with _told(self.path):
             # Whoever has the journal may hand it from thread to thread; SQLite itself serialises.
             connection = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?mode={mode}",
@@ -268,8 +277,6 @@ class SqliteStorage:
                 connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA foreign_keys = ON")
-        except sqlite3.DatabaseError as error:
-            raise StorageError(f"storage={str(self.path)!r}: {error}") from error
         return connection
 
     @property
@@ -362,7 +369,7 @@ class SqliteJournal:
                 f"name={self._name!r}: expected an open job, and this one was closed; "
                 "Optimizer.resume goes on with it"
             )
-        with _transaction(self._connection, "IMMEDIATE") as run:
+        with _transaction(self._connection, "IMMEDIATE", self._storage.path) as run:
             for trial in trials:
                 run.execute(_PUT_TRIAL, {"job": self._job, **_trial_row(trial)})
             for attempt in attempts:
@@ -389,7 +396,8 @@ class SqliteJournal:
     def stop_requested(self) -> bool:
         """Whether someone asked the job to stop since its journal was opened."""
         query = "SELECT stop_requested FROM job WHERE id = ?"
-        (wanted,) = self._connection.execute(query, (self._job,)).fetchone()
+        with _told(self._storage.path):
+            (wanted,) = self._connection.execute(query, (self._job,)).fetchone()
         return bool(wanted)
 
     def close(self) -> None:
@@ -458,22 +466,40 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[sqlite3.Connection]:
+def _transaction(
+    connection: sqlite3.Connection, kind: Literal["DEFERRED", "IMMEDIATE"], path: Path
+) -> Iterator[sqlite3.Connection]:
     """All of what is inside, or nothing of it.
 
     Raises:
-        StorageError: the disk is full, or another process holds the database for too long.
+        StorageError: the disk is full, another process holds the database for too long, or the
+            file is damaged.
+    """
+    with _told(path, "; nothing was written" if kind == "IMMEDIATE" else ""):
+        try:
+            connection.execute(f"BEGIN {kind}")
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+@contextmanager
+def _told(path: Path, more: str = "") -> Iterator[None]:
+    """What SQLite cannot do is an error that names the file.
+
+    Raises:
+        IntegrityError: of SQLite, as it is; whoever gave a name twice tells it better.
+        StorageError: whatever else went wrong.
     """
     try:
-        connection.execute(f"BEGIN {kind}")
-        yield connection
-        connection.execute("COMMIT")
-    except BaseException as error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        if isinstance(error, sqlite3.OperationalError):
-            raise StorageError(f"storage: {error}; nothing was written") from error
+        yield
+    except sqlite3.IntegrityError:
         raise
+    except sqlite3.DatabaseError as error:
+        raise StorageError(f"storage={str(path)!r}: {error}{more}") from error
 
 
 def _trial_row(trial: Trial) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from gpbo.allocator import _is_glibc
+from gpbo.allocator import _is_glibc, keep_freed_memory
 
 #: Page faults of one evaluation of many log densities, after ten of them.
 FAULTS = """
@@ -52,6 +52,19 @@ def test_an_evaluation_maps_no_memory_anew() -> None:
         float(printed(FAULTS, **how)) for how in ({}, {"MALLOC_TRIM_THRESHOLD_": "131072"})
     )
     assert kept < 0.1 * given_back
+
+
+@pytest.mark.parametrize("error", [AttributeError, ValueError, OSError])
+def test_another_c_library_is_left_alone(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """musl knows the name of what it is asked for, and refuses to tell."""
+
+    def refuse(name: str) -> str:
+        raise error(name)
+
+    monkeypatch.setattr(os, "confstr", refuse)
+    assert not keep_freed_memory.__wrapped__()
 
 
 @pytest.mark.parametrize(

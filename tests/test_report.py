@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -386,6 +387,15 @@ def test_what_a_trial_said_is_no_markup(tmp_path: Path) -> None:
     page = html(read(tmp_path), 0.0)
     assert "&lt;class" in page
     assert "<class" not in page
+
+
+def test_a_choice_that_is_a_name_of_a_file_and_no_text_is_written_all_the_same(
+    tmp_path: Path,
+) -> None:
+    space = Space(Categorical("data", [os.fsdecode(b"caf\xe9"), "tea"]), Real("x", 0, 1))
+    job(tmp_path, 4, space=space, objective=lambda params: params["x"])
+    write(read(tmp_path), tmp_path / "report.html")
+    assert r"caf\udce9" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 # --- in a browser

@@ -94,12 +94,13 @@ def test_the_convergence_plot_is_written(tmp_path: Path) -> None:
 
 
 def test_values_and_configurations_are_short_for_people() -> None:
-    assert [short(value) for value in (1 / 3, 12345678.9, 3, "a", True)] == [
+    assert [short(value) for value in (1 / 3, 12345678.9, 3, "a", True, "\udce9")] == [
         "0.3333",
         "1.235e+07",
         "3",
         "a",
         "True",
+        r"\udce9",  # of a name of a file that is no text, which can be printed
     ]
     assert short_params({"rate": 1 / 3, "kind": "a"}) == "rate=0.3333  kind=a"
 

@@ -376,6 +376,7 @@ def test_a_grid_needs_two_points_per_real() -> None:
         (lambda: Categorical("c", [1, True]), "has 1 and True, which are equal"),
         (lambda: Categorical("c", [1, 1.0]), "has 1 and 1.0, which are equal"),
         (lambda: Categorical("c", [[1], [2]]), r"has \[1\]: expected hashable values"),
+        (lambda: Categorical("c", [torch.ones(2)]), r"has tensor\(\[1., 1.\]\): expected hashable"),
         (lambda: Ordinal("o", [math.nan]), "has nan, which equals nothing"),
         (lambda: Space(), "at least one parameter"),
         (lambda: Space([]), "at least one parameter"),

@@ -428,7 +428,10 @@ def test_a_transaction_that_was_interrupted_as_it_began_is_none(tmp_path: Path) 
         sqlite3.connect(tmp_path / "a.db", isolation_level=None, factory=Interrupted)
     ) as c:
         for _ in range(2):
-            with pytest.raises(KeyboardInterrupt), storage_module._transaction(c, "IMMEDIATE"):
+            with (
+                pytest.raises(KeyboardInterrupt),
+                storage_module._transaction(c, "IMMEDIATE", tmp_path),
+            ):
                 pass
             assert not c.in_transaction
 
@@ -439,11 +442,34 @@ def test_a_full_disk_is_told_and_what_was_not_written_may_be_told_again(tmp_path
     connection = optimizer.journal._connection  # type: ignore[union-attr]
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(StorageError, match="full"):
+    with pytest.raises(StorageError, match=r"runs\.db': database or disk is full; nothing was"):
         optimizer.learn([({"x": 0.5}, float(number)) for number in range(2000)])
     assert len(optimizer.trials) == 1
     connection.execute(f"PRAGMA max_page_count = {pages + 100}")
     assert optimizer.tell(trial, 0.25).value == 0.25
+
+
+def test_a_damaged_file_is_told_by_whatever_meets_the_damage(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    journal = SqliteStorage(path).create("job", {})
+    journal.write(trials=[Trial(number, {"x": 0.5}) for number in range(500)])
+    connection = journal._connection
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+    query = "SELECT rootpage FROM sqlite_master WHERE name = 'trial'"
+    (root,) = connection.execute(query).fetchone()
+    journal.close()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * page_size)
+        file.write(bytes(range(1, 101)))
+    again = SqliteStorage(path).open("job")
+    later = [Trial(500, {"x": 0.5})]
+    for call, end in ((again.read, "$"), (lambda: again.write(trials=later), "; nothing was")):
+        with pytest.raises(StorageError, match=rf"runs\.db': database disk image .*{end}"):
+            call()
+    again.close()
+    with pytest.raises(StorageError, match=r"runs\.db': .* closed"):
+        again.stop_requested()
 
 
 def test_what_nobody_closed_is_closed_when_it_goes(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from gpbo.errors import InvalidOption
 from gpbo.executors import LocalWorkers
+from gpbo.objectives import check_is_here
 from gpbo.worker import (
     LOG,
     METRICS,
@@ -83,6 +84,13 @@ def test_a_line_of_output_is_read(metric: str | None, line: str, reading: Any) -
 def test_a_command_that_cannot_work_is_refused(template: Any, metric: Any, message: str) -> None:
     with unchecked_shapes(), pytest.raises(InvalidOption, match=message):
         Command(template, metric)
+
+
+def test_where_no_command_can_be_ended_none_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_is_here(Command("true"), {})
+    monkeypatch.delattr("os.killpg")
+    with pytest.raises(InvalidOption, match="command='true': expected a system with groups"):
+        check_is_here(Command("true"), {})
 
 
 def test_parameters_are_filled_in_and_never_seen_by_a_shell() -> None:

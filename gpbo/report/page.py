@@ -56,7 +56,7 @@ def write(record: Record, path: str | Path, *, now: float | None = None) -> None
     """
     target = path_to_write("html", path)
     text = html(record, time.time() if now is None else now)
-    target.write_text(text, encoding="utf-8")
+    target.write_text(text, encoding="utf-8", errors="backslashreplace")  # as `legible` does
 
 
 def html(record: Record, now: float) -> str:
