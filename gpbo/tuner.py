@@ -105,7 +105,9 @@ class _Run:
     trial: Trial
     attempt: Attempt
     folder: Path
-    began_at: float | None = None  # seen since, on the monotonic clock
+    # On the monotonic clock, since that of the machine may be set meanwhile.
+    submitted_at: float = field(default_factory=time.monotonic)
+    began_at: float | None = None
     metrics_read: int = 0
     stopping: str | None = None
 
@@ -202,7 +204,7 @@ class Tuner:
         self._overlaps = self.execution.mode == "async" and self.execution.workers > 1
         self._pace = Pace(self.execution.workers)
         self._exhausted = self._broken = False
-        self._created_at = time.time()
+        self._created_at = time.monotonic()
         self._busy_s = self._engine_s = 0.0
 
     def run(self) -> Result:
@@ -258,7 +260,7 @@ class Tuner:
             self._ready.extend(self.optimizer.pending)
             return
         record = self._journal.read()
-        self._created_at = record.created_at
+        self._created_at = time.monotonic() - max(0.0, time.time() - record.created_at)
         self._attempts = {attempt.trial: attempt for attempt in record.attempts}
         self._deaths = Counter(attempt.trial for attempt in record.attempts if _has_died(attempt))
         for metric in record.metrics:
@@ -296,7 +298,7 @@ class Tuner:
             return "broken"
         if self._journal is not None and self._journal.stop_requested():
             return "interrupted"
-        elapsed = time.time() - self._created_at
+        elapsed = time.monotonic() - self._created_at
         finished, failed = self.optimizer.finished, self._failed_in_vain()
         reached = self.completion.reached(finished, self._sign, elapsed, failed)
         if reached is not None:
@@ -309,7 +311,7 @@ class Tuner:
 
     def _failed_in_vain(self) -> int:
         """How many trials failed in a row, once no earlier one is left that may have a value."""
-        earlier = (run.attempt.started_at < self._failing_since for run in self._running.values())
+        earlier = (run.submitted_at < self._failing_since for run in self._running.values())
         return 0 if self._asked() >= self.budget or any(earlier) else self._failed
 
     def _leave(self, stopped: Stopped) -> None:
@@ -458,13 +460,13 @@ class Tuner:
         self._write(attempts=[late])
 
     def _finish(self, run: _Run, outcome: Outcome) -> None:
-        now = time.time()
-        self._busy_s += now - run.attempt.started_at
-        self._pace.trial_took(now - run.attempt.started_at)
+        now = time.monotonic()
+        self._busy_s += now - run.submitted_at
+        self._pace.trial_took(now - run.submitted_at)
         if outcome.stopped and run.stopping is not None:
             outcome = replace(outcome, reason=run.stopping)
         value, reason = _judged(run.trial, outcome)
-        attempt = replace(run.attempt, ended_at=now, value=value, reason=reason)
+        attempt = replace(run.attempt, ended_at=time.time(), value=value, reason=reason)
         self._attempts[run.trial.id] = attempt
         self._write(attempts=[attempt])
         if value is not None:

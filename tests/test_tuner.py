@@ -1,5 +1,6 @@
 """A tuning job: whatever trials do, in whatever order they end, it ends well and can go on."""
 
+import itertools
 import math
 import os
 import signal
@@ -230,6 +231,17 @@ def test_interruptions_use_no_retries_up(tmp_path: Path) -> None:
     tuned(resumed, budget=1, executor=Broken(), execution=Execution(retries=2)).run()
     # Two retries after the first attempt that died of its own accord, the fourth.
     assert [a.number for a in read(tmp_path).attempts] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_clock_that_is_set_meanwhile_changes_no_duration_and_ends_no_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, set_by = time.time, itertools.cycle((0.0, -3600.0, 10800.0))
+    monkeypatch.setattr(time, "time", lambda: real() + next(set_by))
+    job = tuned(Optimizer(LINE, "sobol"), budget=7, completion=Completion(runtime_s=1800.0))
+    result = job.run()
+    assert result.stopped == "budget"
+    assert 0 < result.objective_s < 600
 
 
 def test_what_an_objective_raises_or_returns_fails_its_trial_only(tmp_path: Path) -> None:
