@@ -20,7 +20,7 @@ from gpbo.evidence import Model
 from gpbo.hyperparameters import PRIORS
 from gpbo.optimizer import Optimizer
 from gpbo.record import Attempt, Metric, Record
-from gpbo.report import data
+from gpbo.report import data, figures
 from gpbo.report.axes import axis, position, value_axis
 from gpbo.report.page import html, write
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
@@ -272,6 +272,23 @@ def test_intermediate_values_are_those_of_the_last_attempt(tmp_path: Path) -> No
     assert (first.trial, first.steps, first.values) == (0, (0, 1, 2), (1.5, 0.75, 0.5))
     assert second.steps == (0, 4)
     assert first.completed
+
+
+def test_the_curves_of_many_trials_are_two_lines_with_gaps() -> None:
+    curves = [
+        data.LearningCurve(trial, (0, 1, 2), (3.0, math.inf, 1.0 + trial), trial % 3 > 0)
+        for trial in range(7)
+    ]
+    single = data.LearningCurve(7, (0,), (2.0,), True)
+    completed, others = figures.learning([*curves, single]).data
+    assert (completed.name, others.name) == ("completed", "did not complete")
+    assert others.x == (None, 0, 1, 2, None, 0, 1, 2, None, 0, 1, 2, None)
+    assert others.y[1:4] == (3.0, math.inf, 1.0)
+    assert others.customdata[1:9] == (0, 0, 0, 0, 3, 3, 3, 3)
+    # A line of one point would not be seen without a marker.
+    assert [size for size in completed.marker.size if size] == [completed.marker.size[-2]]
+    assert completed.customdata[-2] == 7
+    assert len(figures.learning([]).data) == 2
 
 
 def test_diagnostics_are_the_reports_of_all_fits(tmp_path: Path) -> None:

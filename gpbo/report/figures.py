@@ -77,23 +77,38 @@ def progress(data: Progress, direction: str) -> go.Figure:
 def learning(curves: Sequence[LearningCurve]) -> go.Figure:
     """Reported values over the steps; of trials that did not complete in pink."""
     figure = _figure(_HEIGHT)
-    for curve in curves:
-        figure.add_scatter(
-            x=curve.steps,
-            y=curve.values,
-            mode="lines+markers" if len(curve.steps) < 3 else "lines",
-            line={"color": _BLUE if curve.completed else _PINK, "width": 1.3},
-            opacity=0.7,
-            showlegend=False,
-            hovertemplate=f"trial {curve.trial}, step %{{x}}: %{{y}}<extra></extra>",
-        )
-    for name, colour in (("completed", _BLUE), ("did not complete", _PINK)):
-        figure.add_scatter(x=[None], y=[None], mode="lines", line_color=colour, name=name)
+    for name, colour, completed in (("completed", _BLUE, True), ("did not complete", _PINK, False)):
+        _curves(figure, [one for one in curves if one.completed is completed], name, colour)
     values = [value for curve in curves for value in curve.values]
     _set_value_axis(figure, [value for value in values if math.isfinite(value)], [])
     figure.update_yaxes(title="reported value")
     figure.update_xaxes(title="step")
     return figure
+
+
+def _curves(figure: go.Figure, curves: Sequence[LearningCurve], name: str, colour: str) -> None:
+    """One line with gaps: thousands of lines are slow to write and to draw."""
+    points: list[tuple[int | None, float | None, int, int]] = [(None, None, 0, 0)]
+    for curve in curves:
+        # Of a point or two there is hardly a line to be seen.
+        size = 6 if len(curve.steps) < 3 else 0
+        points += [
+            (step, value, curve.trial, size)
+            for step, value in zip(curve.steps, curve.values, strict=True)
+        ]
+        points.append((None, None, curve.trial, 0))
+    steps, values, trials, sizes = zip(*points, strict=True)
+    figure.add_scatter(
+        x=steps,
+        y=values,
+        customdata=trials,
+        mode="lines+markers",
+        line={"color": colour, "width": 1.3},
+        marker={"size": sizes},
+        opacity=0.7,
+        name=name,
+        hovertemplate="trial %{customdata}, step %{x}: %{y}<extra></extra>",
+    )
 
 
 def coordinates(data: Coordinates, direction: str) -> go.Figure:
