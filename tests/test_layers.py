@@ -23,8 +23,10 @@ def imported(tree: ast.AST) -> Iterator[str]:
             continue
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gpbo."):
-            yield str(node.module).split(".")[1]
+        if isinstance(node, ast.ImportFrom):
+            package, _, module = str(node.module).partition(".")
+            if package == "gpbo":
+                yield from [module.split(".")[0]] if module else [name.name for name in node.names]
         yield from imported(node)
 
 
