@@ -228,6 +228,7 @@ def run_all(
 
 def interval(values: Tensor) -> tuple[float, float, float]:
     """Mean, and the ends of its 95 % interval by bootstrap over the runs."""
+    values = values.cpu()
     draws = torch.randint(
         len(values), (4000, len(values)), generator=torch.Generator().manual_seed(0)
     )
@@ -325,6 +326,7 @@ def paint(curves: dict[str, dict[str, Simulation]], horizons: dict[str, float], 
 
 def draw(axes: Any, method: str, steps: Tensor, regret: Tensor) -> None:
     """The mean of the runs and its standard error, from where on all of them have a regret."""
+    regret = regret.cpu()
     shown = regret.isfinite().all(0)
     steps, regret = steps[shown], regret[:, shown]
     mean, error = regret.mean(0), regret.std(0) / len(regret) ** 0.5

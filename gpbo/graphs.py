@@ -14,7 +14,7 @@ the host, no shape that depends on values; memory from a pool of its own, which 
 import logging
 import threading
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import is_dataclass
 from types import NoneType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
@@ -68,11 +68,19 @@ def record_on_cuda(work: Work, buffers: list[Tensor]) -> tuple[Graph, list[Tenso
         with torch.cuda.stream(stream):
             work(buffers)
         current.wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         try:
             # Other threads may go on: what they do on their streams is no part of the capture.
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
                 output = work(buffers)
+        except BaseException as error:
+            # Where the end of a capture fails too, older versions of torch count it as under way
+            # for good, and no memory is given back (https://github.com/pytorch/pytorch/pull/180395).
+            with suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(device.index, pool)
+            if error.__context__ is not None:  # the end does not say what was wrong
+                raise error.__context__ from None
+            raise
         finally:
             torch.cuda.set_stream(current)  # torch does not where the end of a capture fails
         return graph, output

@@ -116,7 +116,7 @@ class Simulation:
 
     def regret_at(self, times: Float[Tensor, " k"]) -> Float[Tensor, "r k"]:
         """The regret of what had ended at these times; infinite before the first trial has."""
-        late = self.ended.unsqueeze(-1) > times
+        late = self.ended.unsqueeze(-1) > times.to(self.ended.device)
         best = self._reached.unsqueeze(-1).masked_fill(late, torch.inf).amin(1)
         return best - self.optimum
 

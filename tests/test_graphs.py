@@ -296,6 +296,26 @@ def test_where_there_is_no_memory_for_a_recording_the_step_is_called_as_it_is(
         assert len(made) == 1
 
 
+@pytest.mark.parametrize("fault", [RuntimeError("not permitted"), KeyboardInterrupt()])
+@pytest.mark.parametrize("older", [True, False], ids=["older torch", "newer torch"])
+def test_a_capture_that_fails_is_over_for_the_allocator_and_says_what_was_wrong(
+    monkeypatch: pytest.MonkeyPatch, fault: BaseException, older: bool
+) -> None:
+    """On a stand-in for CUDA, where the end of a capture that went wrong fails too."""
+    cuda = mock.MagicMock()
+    cuda.graph.return_value.__exit__.side_effect = RuntimeError("due to a previous error")
+    ended = mock.Mock(side_effect=None if older else RuntimeError("not currently recording"))
+    monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", ended, raising=False)
+    monkeypatch.setattr(graphs, "_capture_streams", {})
+    work = mock.Mock(side_effect=[[], fault])  # warms up, and then cannot be captured
+    with pytest.raises(type(fault)) as raised:
+        graphs.record_on_cuda(work, [mock.Mock(device=torch.device("cuda", 3))])
+    assert raised.value is fault
+    ended.assert_called_once_with(3, cuda.graph_pool_handle.return_value)
+    cuda.set_stream.assert_called_once_with(cuda.current_stream.return_value)
+
+
 def test_a_state_that_changes_its_shape_is_a_mistake() -> None:
     def growing(state: Tensor, by: float) -> tuple[Tensor, None]:
         return torch.cat([state, state]) + by, None
