@@ -69,18 +69,21 @@ def record_on_cuda(work: Work, buffers: list[Tensor]) -> tuple[Graph, list[Tenso
             work(buffers)
         current.wait_stream(stream)
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        reason: BaseException | None = None
         try:
             # Other threads may go on: what they do on their streams is no part of the capture.
             with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
-                output = work(buffers)
+                try:
+                    output = work(buffers)
+                except BaseException as error:
+                    reason = error  # the end of the capture may fail too, and does not tell it
+                    raise
         except BaseException as error:
             # Where the end of a capture fails too, older versions of torch count it as under way
             # for good, and no memory is given back (https://github.com/pytorch/pytorch/pull/180395).
             with suppress(RuntimeError):
                 torch._C._cuda_endAllocateToPool(device.index, pool)
-            if error.__context__ is not None:  # the end does not say what was wrong
-                raise error.__context__ from None
-            raise
+            raise reason or error from None
         finally:
             torch.cuda.set_stream(current)  # torch does not where the end of a capture fails
         return graph, output
