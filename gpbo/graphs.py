@@ -78,12 +78,14 @@ def record_on_cuda(work: Work, buffers: list[Tensor]) -> tuple[Graph, list[Tenso
                 except BaseException as error:
                     reason = error  # the end of the capture may fail too, and does not tell it
                     raise
-        except BaseException as error:
+        except BaseException:
             # Where the end of a capture fails too, older versions of torch count it as under way
             # for good, and no memory is given back (https://github.com/pytorch/pytorch/pull/180395).
             with suppress(RuntimeError):
                 torch._C._cuda_endAllocateToPool(device.index, pool)
-            raise reason or error from None
+            if reason is not None:
+                raise reason from None
+            raise
         finally:
             torch.cuda.set_stream(current)  # torch does not where the end of a capture fails
         return graph, output
