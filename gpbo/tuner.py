@@ -107,7 +107,7 @@ class _Run:
     folder: Path
     # On the monotonic clock, since that of the machine may be set meanwhile.
     submitted_at: float = field(default_factory=time.monotonic)
-    began_at: float | None = None
+    seen_since: float | None = None  # its folder, which the worker makes when it begins
     metrics_read: int = 0
     stopping: str | None = None
 
@@ -204,7 +204,7 @@ class Tuner:
         self._overlaps = self.execution.mode == "async" and self.execution.workers > 1
         self._pace = Pace(self.execution.workers)
         self._exhausted = self._broken = False
-        self._created_at = time.monotonic()
+        self._began_at = time.monotonic()
         self._busy_s = self._engine_s = 0.0
 
     def run(self) -> Result:
@@ -260,7 +260,7 @@ class Tuner:
             self._ready.extend(self.optimizer.pending)
             return
         record = self._journal.read()
-        self._created_at = time.monotonic() - max(0.0, time.time() - record.created_at)
+        self._began_at = time.monotonic() - max(0.0, time.time() - record.created_at)
         self._attempts = {attempt.trial: attempt for attempt in record.attempts}
         self._deaths = Counter(attempt.trial for attempt in record.attempts if _has_died(attempt))
         for metric in record.metrics:
@@ -298,7 +298,7 @@ class Tuner:
             return "broken"
         if self._journal is not None and self._journal.stop_requested():
             return "interrupted"
-        elapsed = time.monotonic() - self._created_at
+        elapsed = time.monotonic() - self._began_at
         finished, failed = self.optimizer.finished, self._failed_in_vain()
         reached = self.completion.reached(finished, self._sign, elapsed, failed)
         if reached is not None:
@@ -445,9 +445,9 @@ class Tuner:
     def _give_up(self, limit: float, now: float) -> None:
         """Fail the trials that began so long ago; their executor cannot end them."""
         for future, run in list(self._running.items()):
-            if run.began_at is None and run.folder.exists():
-                run.began_at = now
-            if run.began_at is not None and now - run.began_at > limit + _GRACE_S:
+            if run.seen_since is None and run.folder.exists():
+                run.seen_since = now
+            if run.seen_since is not None and now - run.seen_since > limit + _GRACE_S:
                 del self._running[future]
                 if not future.cancel():
                     self._late[future] = run

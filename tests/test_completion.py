@@ -30,6 +30,8 @@ def ended(*values: float | None) -> list[Trial]:
         ({"target": 0.5}, [None], 1, None),
         ({"runtime_s": 9.0}, [], 1, None),
         ({"runtime_s": 7.0}, [], 1, "runtime"),
+        ({"runtime_s": 8.0}, [], 1, "runtime"),
+        ({"patience": 1}, [1.0, 2.0], 1, "no improvement"),
         ({"patience": 2}, [1.0, 2.0], 1, None),
         ({"patience": 2}, [1.0, 2.0, 1.0], 1, "no improvement"),
         ({"patience": 2}, [1.0, None, None], 1, "no improvement"),

@@ -98,6 +98,16 @@ def test_the_sides_go_with_the_lengthscales_and_end_at_the_cube() -> None:
     assert wide.upper.max() <= 1
 
 
+def test_a_dimension_that_says_nothing_takes_no_room_from_the_others() -> None:
+    data = history([7.0])
+    sides = []
+    for flat in (2.0, 1e9):
+        surrogate = model(data, torch.tensor([flat, 0.1], dtype=DTYPE))
+        box = TrustRegion(length=0.05, shortest=0.01).boxes(data, surrogate, CUBE)
+        sides.append((box.upper - box.lower)[0, 0].tolist())
+    assert sides[0] == sides[1]
+
+
 def test_choices_without_an_order_are_not_confined() -> None:
     space = Space(Real("a", 0, 1), Categorical("kind", ("x", "y", "z")))
     x = space.snap(random_uniform(1, 1, 9, 4))
@@ -156,6 +166,14 @@ def test_nested_boxes_lie_around_the_point_of_least_mean_and_in_each_other() -> 
     torch.testing.assert_close(sides, torch.tensor([[1.0, 0.2, 0.1]] * 2, dtype=DTYPE))
     assert (boxes.lower.diff(dim=1) >= 0).all()
     assert (boxes.upper.diff(dim=1) <= 0).all()
+
+
+def test_boxes_may_lie_around_the_best_point_only() -> None:
+    data = history([1.0])
+    around = [NestedBoxes(others=others).boxes(data, model(data), CUBE) for others in (0, 1)]
+    assert torch.equal(around[0].lower, around[1].lower)
+    assert around[0].elsewhere is None
+    assert around[1].elsewhere is not None
 
 
 def test_a_lucky_value_is_not_the_centre() -> None:

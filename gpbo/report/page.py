@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpbo.checks import path_to_write
+from gpbo.checks import legible, path_to_write
 from gpbo.optimizer import Optimizer
 from gpbo.record import Record
 from gpbo.report import data
@@ -56,7 +56,7 @@ def write(record: Record, path: str | Path, *, now: float | None = None) -> None
     """
     target = path_to_write("html", path)
     text = html(record, time.time() if now is None else now)
-    target.write_text(text, encoding="utf-8", errors="backslashreplace")  # as `legible` does
+    target.write_text(legible(text), encoding="utf-8")
 
 
 def html(record: Record, now: float) -> str:
