@@ -6,7 +6,7 @@ Notation of every docstring and shape annotation, leading axes first:
     c  chains of a run               m  pending points
     k  = r * c, all chains           d  dimensions of the unit cube
     s  hyperparameter draws kept     p  unconstrained hyperparameters
-    t  transitions or trials         b  restarts of an ascent
+    t  transitions or trials         b  points judged, restarts of an ascent
     q  points per ask                f  random features
 
 so that ``x[r,n,d]``, ``y[r,n]``, ``theta[r,s,p]`` and ``candidates[r,q,d]``.

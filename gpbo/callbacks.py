@@ -11,22 +11,22 @@ logger = logging.getLogger("gpbo")
 
 
 class Callback:
-    """Is called by a `gpbo.Tuner`, in the thread of the job; override what you want to know.
+    """Is called by a `gpbo.Tuner`, in the thread of `Tuner.run`; override what you want to know.
 
-    The job waits for it. An exception of it is logged as a warning and changes nothing.
+    The job waits for it. An exception that it raises is logged as a warning and changes nothing.
     """
 
     def started(self, optimizer: Optimizer) -> None:
-        """The job begins, or goes on: nothing was asked yet since."""
+        """The job begins, or goes on after an interruption."""
 
     def reported(self, trial: Trial, step: int, value: float) -> None:
         """A running trial reported an intermediate value."""
 
     def ended(self, trial: Trial) -> None:
-        """A trial was completed or failed."""
+        """A trial was completed or failed; one that is to be tried again has not ended."""
 
     def finished(self, result: Result) -> None:
-        """The job ended, for whatever reason."""
+        """The job ended; `gpbo.Result.stopped` says why."""
 
 
 def tell(callbacks: Sequence[Callback], what: Callable[[Callback], None]) -> None:

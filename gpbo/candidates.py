@@ -65,15 +65,16 @@ class Search:
 
     Args:
         raw: Sobol points to screen.
-        perturbed: perturbations of the best points to screen too.
-        restarts: screened points from which an ascent starts.
-        iterations: at most so many per ascent; each is one evaluation of all restarts.
-        scouts: screened points from which rough ascents are made first, to find the restarts; the
-            best quarter after a few iterations goes on. None if there are no more than restarts.
+        perturbed: Perturbations of the best points to screen too.
+        restarts: Screened points from which an ascent starts.
+        iterations: The most iterations of an ascent; each is one evaluation of all restarts.
+        scouts: Screened points from which rough ascents are made first, to find the restarts; the
+            best quarter after a few iterations goes on. There are no scouts unless they are more
+            than the restarts.
 
     Raises:
-        InvalidOption: fewer restarts than 1, more restarts or scouts than raw points, or what is
-            no whole number, or negative.
+        InvalidOption: one is no whole number or negative, ``restarts`` is 0, or ``restarts`` or
+            ``scouts`` exceeds ``raw``.
     """
 
     raw: int = 512

@@ -19,19 +19,19 @@ class Completion:
 
     Args:
         runtime_s: Seconds since the job was first started, pauses included.
-        target: A value that is good enough, once a trial of the job itself has it.
-        patience: So many trials in a row, failed ones included, without an improvement. Results
-            that were added, by a warm start say, are no such trials, but may be what has to be
-            improved on.
-        tolerance: Improvements by less than this share of the distance from the median value to
-            the best one do not count, so that with 0.01 say the job ends when it has converged.
-        failures: So many trials that fail in a row, from when the job was started or resumed on,
-            while none that started before them is left: then something is wrong that the rest of
-            the budget would be lost to, such as a mistake in the objective or a full disk. Trials
-            that were stopped early are none. None for no end.
+        target: A value that is good enough: a trial of the job, not an added result, has it or a
+            better one.
+        patience: So many trials in a row, failed ones included, without an improvement. Added
+            results, such as a warm start's, do not count as trials, but are to be improved on.
+        tolerance: Improvements by no more than this share of the distance from the median value
+            to the best one do not count: with 0.01, say, the job ends when it has converged.
+        failures: So many trials that fail in a row since the job was started or resumed, once no
+            trial that started before them still runs. Then something is wrong that would cost the
+            rest of the budget, such as a mistake in the objective or a full disk. Trials that were
+            stopped early do not count. None for no limit.
 
     Raises:
-        InvalidOption: one of them is out of range, or a tolerance comes without a patience.
+        InvalidOption: one of them is out of range, or ``tolerance`` comes without ``patience``.
     """
 
     runtime_s: float | None = None
@@ -97,8 +97,9 @@ def _values(trials: Sequence[Trial], sign: float) -> list[float]:
 class MedianRule:
     """Stop a trial whose best value so far is worse than the median of the others' averages.
 
-    The average is that of the values that another trial reported up to the same step, of trials
-    that ran to their end (Golovin et al. 2017, Google Vizier, section 3.2.2).
+    The others are trials that ran to their end, and each one's average is over the values that it
+    reported up to the same step (Golovin et al. 2017, "Google Vizier", KDD, section 3.2.2). Values
+    that are NaN or infinite do not count.
 
     Args:
         trials: So many others must have got that far.

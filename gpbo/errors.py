@@ -7,9 +7,9 @@
     ├── InvalidData           observations of a wrong shape, or not finite (also ValueError)
     ├── InvalidResult         a value that cannot be told: not a number (also ValueError)
     ├── UnknownTrial          no trial has this id (also KeyError)
-    ├── TrialAlreadyFinished  the trial was told or failed before
-    ├── SpaceExhausted        every point of a finite space was tried or is pending
-    ├── StorageError          a storage that cannot be used so
+    ├── TrialAlreadyFinished  the trial has another result already
+    ├── SpaceExhausted        every point of a finite space, or grid, was tried or is pending
+    ├── StorageError          a storage that cannot be used, or not like that
     ├── UnknownJob            no job has this name (also KeyError)
     ├── JobInUse              another process drives this job
     └── InvalidJob            a job file with mistakes (also ValueError)
@@ -51,15 +51,15 @@ class UnknownTrial(GpboError, KeyError):
 
 
 class TrialAlreadyFinished(GpboError):
-    """The trial was told or failed before; a result is recorded once."""
+    """The trial has another result already."""
 
 
 class SpaceExhausted(GpboError):
-    """Every point of a finite space was tried or is pending."""
+    """Every point of a finite space, or of a grid, was tried or is pending."""
 
 
 class StorageError(GpboError):
-    """A storage cannot be used so: not a database of gpbo, a newer one, a name that is taken."""
+    """A storage cannot be used: no database of gpbo, a newer one, a name taken, a closed job."""
 
 
 class UnknownJob(GpboError, KeyError):

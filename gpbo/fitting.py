@@ -100,18 +100,22 @@ class FitReport:
     """How a fit went, per run; numbers are the worst over the hyperparameters.
 
     Attributes:
-        inference: What was asked for.
-        status: What became of every run.
-        rhat: Rank-normalised split R-hat of the latest draws, those of the fits before a warm one
-            included up to as many as a cold one keeps; NaN for a point estimate.
+        inference: How the hyperparameters were treated.
+        status: What became of every run. ``"ok"``: its chains agree; ``"extended"``: they do after
+            sampling on; ``"unconverged"``: they do not, and their draws serve all the same;
+            ``"fallback-map"``: the sampler failed, and the posterior's mode stands in; ``"map"``: a
+            point estimate, as asked.
+        rhat: Rank-normalised split R-hat (Vehtari et al. 2021) of the latest draws: after a warm
+            start those of earlier fits, too, up to as many as a cold start keeps. NaN for a point
+            estimate, as are the two below.
         ess_bulk: Effective sample size of the same draws for means.
-        ess_tail: Likewise for the 5 % and 95 % quantiles.
+        ess_tail: Effective sample size for the 5 % and 95 % quantiles.
         divergences: Transitions that ended in a divergence.
-        depth_saturation: Fraction of the transitions cut off at the maximal depth.
+        depth_saturation: Fraction of the transitions cut off at the maximal depth of NUTS.
         leapfrog_steps: Leapfrog steps per chain, warm-up included.
         transitions: Transitions kept per chain.
         warm: Whether the chains went on from the last fit.
-        seconds: Wall time of the fit, all runs together.
+        seconds: Wall time of the fit in seconds, all runs together.
     """
 
     inference: Inference

@@ -45,18 +45,19 @@ class HyperparameterPrior:
     """Independent priors of the four kinds of hyperparameters of a GP with ARD.
 
     The inputs are in the unit cube and the values are standardised, so the scales are relative.
-    A distribution is made a ``Prior``, so that all four are one from then on. Those that are not
-    given are those of ``"dimension-scaled"``.
+    Each is a prior of `gpbo.priors`, a gpytorch prior or a torch or pyro distribution; by default
+    those of ``"dimension-scaled"`` (`PRIORS`).
 
     Attributes:
-        lengthscale: Prior of every lengthscale.
+        lengthscale: Prior of every lengthscale, in units of the cube.
         outputscale: Prior of the kernel's variance.
         noise_variance: Prior of the noise variance above ``noise_floor``.
         mean: Prior of the constant mean.
-        noise_floor: Least noise variance; it bounds the condition number of the covariance.
+        noise_floor: The least noise variance; it bounds the condition number of the covariance.
 
     Raises:
-        InvalidOption: One is no prior, or not one of that hyperparameter.
+        InvalidOption: one is no prior, not over one number, or not on positive numbers (on all
+            real ones for ``mean``); or ``noise_floor`` is not positive.
     """
 
     # The density of Hvarfner et al.'s lengthscale has its mode, to which it draws a point estimate,

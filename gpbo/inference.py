@@ -75,8 +75,8 @@ class HyperparameterDraws:
         mean: Constant mean of the process.
         unconstrained: The same in the coordinates that were sampled; see `gpbo.hyperparameters`.
         chains: Chains of a run; the draws of a chain are adjacent.
-        info: Diagnostics.
-        warmth: What the next sampling can start from, with one more observation say.
+        info: Diagnostics of the sampling.
+        warmth: What the next sampling can start from.
     """
 
     lengthscale: Float[Tensor, "r s d"]
@@ -89,7 +89,7 @@ class HyperparameterDraws:
     warmth: Warmth
 
     def last(self, count: int) -> "HyperparameterDraws":
-        """``count`` draws in all, or as many as there are: the latest of every chain, evenly.
+        """``count`` draws per run, or as many as there are: the latest of every chain, evenly.
 
         Raises:
             InvalidOption: ``count`` is no whole number, 1 or more.
@@ -124,22 +124,22 @@ def sample_hyperparameters(
 
     Chains start cold from a sequential Monte Carlo sampler (`gpbo.mcmc.annealing`), so that
     those of a posterior with several modes begin in each in proportion to its mass, and go on by
-    Hamiltonian Monte Carlo. Chains that sit in different modes have an R-hat that says so.
+    Hamiltonian Monte Carlo. Chains that stay in different modes show in a large R-hat.
 
     Args:
         x: Points in the unit cube, ``[n,d]`` or ``[r,n,d]``.
-        y: Values, about zero mean and unit variance, ``[n]`` or ``[r,n]``; a warning tells of
-            others, which the priors are not for.
-        mask: Which of the points are there; all, by default.
+        y: Values, standardised to mean 0 and variance 1, ``[n]`` or ``[r,n]``; values far from
+            that, for which the priors are not meant, give a warning.
+        mask: Which of the points are there; by default all.
         chains: Chains of a run; by default 16, or as many as ``start`` has.
         draws: Transitions kept per chain, so that ``s = chains * draws``.
-        warmup: Transitions of a chain before those, which settle the step size; by default 8. A
-            third of more than 23 after a cold start are for a mass matrix from the chains.
+        warmup: Transitions of a chain before those, to settle the step size; by default 8. After a
+            cold start, the first third of 24 or more adapts the mass matrix, too.
         start: Draws for similar data, such as the same with one observation less: their chains
             go on, with their step size and mass matrix, and hardly need a warm-up.
-        kernel: ``"hmc"``, trajectories of four to six leapfrog steps, or ``"nuts"``, which finds
-            out for every one how far it should go: slower here, and never too short.
-        seed: Of the random streams; what run ``i`` of a batch draws does not depend on the others.
+        kernel: ``"hmc"``, trajectories of four to six leapfrog steps, or ``"nuts"``, trajectories
+            that find their length: slower here, and never too short.
+        seed: The seed of all runs, 0 or more; what a run draws does not depend on the others.
         model: Kernel and priors; by default Matern-5/2 with dimension-scaled priors.
 
     Returns:

@@ -58,22 +58,27 @@ class Job(BaseModel):
     """What a job file says.
 
     Attributes:
-        name: Of the job in its storage.
-        space: Parameters by name, each with a ``type`` and what its class takes.
-        objective: ``"module:function"``; or ``command`` is given.
-        command: A command line with ``{name}`` for each parameter that it wants.
-        metric: A regular expression for the value in what the command prints; by default the last
-            line of JSON with a ``"value"`` has it.
-        budget: How many trials.
-        storage: The file with the database; relative to the job file, as all paths in it.
-        strategy: Its name, or a table with ``name`` and the options of its class.
-        model: ``nu`` and ``prior`` of the model: a named prior, or a table of hyperparameters, each
-            with a prior's ``name`` and what its class takes. To resume, by default the stored one.
+        name: The job's name in its storage.
+        space: Parameters by name, each a table of its ``type`` (``"real"``, ``"integer"``,
+            ``"categorical"`` or ``"ordinal"``) and what its class takes.
+        objective: ``"module:function"``, looked for first in the folder of the job file; or
+            ``command`` is given.
+        command: A command line with ``{name}`` for a parameter; see `gpbo.worker.Command`.
+        metric: A regular expression for the value in what the command prints; likewise.
+        budget: How many trials there are, failed ones included.
+        storage: The file of the database, relative to the job file, as all paths in it.
+        strategy: Its name, or a table of its ``name`` and the options of its class.
+        model: A table of ``nu`` and ``prior`` of the model: a named prior, or a table of
+            hyperparameters, each with a prior's ``name`` and what its class takes. To resume, by
+            default the stored one.
         execution: See `gpbo.tuner.Execution`.
         completion: See `gpbo.completion.Completion`.
-        warm_start: Up to five finished jobs to learn from.
+        warm_start: Up to five stored jobs to learn from, each a table of ``job``, its name;
+            ``storage``, where it is another one; and ``kind``, ``"same"`` (the default) or
+            ``"transfer"``: see `gpbo.transfer.warm_start`.
 
-    The others are those of `gpbo.Optimizer`; the initial design takes at most half of the budget.
+    The others are those of `gpbo.Optimizer`; by default the initial design takes at most half of
+    the budget.
     """
 
     model_config = _STRICT
@@ -142,18 +147,20 @@ class Job(BaseModel):
         """The job, to be run.
 
         Args:
-            folder: Of the job file.
+            folder: The folder of the job file, where commands run.
             resume: Whether to go on with the stored job of this name, or to begin one.
-            options: Further ones for the `Tuner`.
+            options: Further options of the `Tuner`, such as ``callbacks``.
 
         Raises:
-            StorageError: to begin, a job of this name is stored already.
-            UnknownJob: to resume, there is none; or there is no such job to start from (a job that
-                has started from it needs it no more).
-            JobInUse: another process drives it.
+            StorageError: a job of this name is stored already and ``resume`` is False, or the
+                storage cannot be used.
+            UnknownJob: ``resume`` is True and there is none; or there is no job to start from of
+                the name in ``warm_start`` (a job that has begun does not need it any more).
+            JobInUse: a process drives it.
             InvalidJob: the stored job has another space, direction, seed, inference or initial
                 design, or did not start from one of the jobs that this one starts from.
-            InvalidOption: the program of the command, or the function's module, cannot be found.
+            InvalidOption: the program of the command, or the function's module, cannot be found;
+                or ``name`` or ``device`` is not allowed.
             InvalidData: a job to start from has no result in this space.
         """
         target = self.target(folder.resolve())
@@ -234,7 +241,7 @@ def read_job(path: str | Path) -> Job:
     """The job in a TOML file.
 
     Raises:
-        InvalidJob: no such file, not TOML, or any number of mistakes in it, all of which are named.
+        InvalidJob: no such file, not TOML, or mistakes in it, with a line for each of them.
     """
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))

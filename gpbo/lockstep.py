@@ -54,8 +54,8 @@ def replicate(
     trial fails, `minimize` keeps its last fit and this function fits anew with all runs.)
 
     A value that is NaN or infinite is a failed trial: that run's initial design gets one trial
-    more, its model one observation less. Ctrl-C ends all runs and returns what there is; what the
-    problem's function raises ends them, too, and is raised.
+    more, its model one observation less. Ctrl-C ends all runs and returns what there is. An
+    exception of the problem's function ends all runs and is passed on.
 
     Args:
         problem: A name that `gpbo.problems.get` knows, or a problem. One with shifts has one for
@@ -63,19 +63,19 @@ def replicate(
         strategy: As in `gpbo.Optimizer`.
         runs: How many.
         budget: Trials of each run, failed ones included.
-        batch: Points that a run asks for before it hears of the values.
-        seed: Of the first run; the others follow.
+        batch: How many points a run asks for at a time, ``q``.
+        seed: The seed of the first run, 0 or more.
         inference: As in `gpbo.Optimizer`.
         model: Likewise.
-        initial: Results that a strategy with a model starts from, asked at once; by default as in
-            `minimize`: two per parameter, 5 to 20, at most half of the budget.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:<index>"``, or ``"auto"``: a GPU where so many runs
-            are faster on it.
-        progress: Whether to show what is going on, on the standard error stream.
+        initial: Size of the initial design of a strategy with a model, asked at once; by default
+            as in `minimize`: two per parameter, 5 to 20, at most half of the budget.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:<index>"``, or ``"auto"``: a GPU, if there is one,
+            where so many runs are expected to be faster on it.
+        progress: Whether to report progress on the standard error stream.
 
     Raises:
-        InvalidOption: an option is not one of those allowed, or a strategy of your own proposed
-            something else than points; see `gpbo.strategies.Strategy`.
+        InvalidOption: an option has a value that is not allowed, or a strategy of your own
+            proposed something other than points; see `gpbo.strategies.Strategy`.
     """
     budget = whole_number("budget", budget, least=1)
     runs = whole_number("runs", runs, least=1)

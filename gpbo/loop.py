@@ -58,11 +58,11 @@ def minimize(
 
     A trial whose objective raises an `Exception` or `SystemExit`, or returns NaN, an infinity or
     anything that is not one real number, is a failed trial with its reason, and the loop goes on.
-    Ctrl-C ends the loop and returns what there is; the trials that it met are failed ones. (A
-    thread cannot be ended: the program itself ends when the objective returns there.)
+    Ctrl-C ends the loop and returns what there is; the trials that were running have failed. (A
+    thread cannot be killed: the program exits only when the objective that runs there returns.)
 
-    With one worker, or in mode ``"sync"``, the same seed gives the same trials. In mode
-    ``"async"`` they depend on when results come.
+    With one worker, or in mode ``"sync"``, the same seed gives the same trials. With several in
+    mode ``"async"`` they depend on the order in which results come.
 
     Args:
         objective: Gets a configuration as a dict, returns one real number. With several workers
@@ -71,17 +71,17 @@ def minimize(
         space: Where to search.
         budget: How many trials there are, failed ones included.
         workers: How many trials run at a time.
-        mode: ``"async"``: a worker that is free is given a trial at once; ``"sync"``: when all
-            are, a batch.
-        executor: Where trials run, any `concurrent.futures.Executor`, which stays open; by
+        mode: ``"async"``: a worker gets its next trial as soon as it is free; ``"sync"``: when all
+            workers are free, they get a batch.
+        executor: Where trials run, any `concurrent.futures.Executor`; it is not shut down. By
             default this thread for one worker, and threads of this process for several.
         initial: As in `Optimizer`, but by default at most half of the budget.
-        progress: Whether to show what is going on, on the standard error stream.
+        progress: Whether to report progress on the standard error stream.
 
     The other arguments are those of `Optimizer`.
 
     Raises:
-        InvalidOption: an option is not one of those allowed.
+        InvalidOption: as in `Optimizer` and `Optimizer.ask`.
     """
     if not callable(objective):
         raise InvalidOption(f"objective={objective!r}: expected a function of a dict")

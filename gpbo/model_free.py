@@ -71,15 +71,16 @@ class GridSearch:
     """A full-factorial grid over all parameters.
 
     Args:
-        points_per_real: Values of each real parameter, both bounds among them. Integers have all
-            their values or as many; ordinals and categoricals always have all.
+        points_per_real: How many values each real parameter has, both bounds among them. Integers
+            have as many, or all their values if these are fewer; ordinals and categoricals have
+            all.
         shuffle: Go through the grid in random order, each run in its own, so that a search that
-            ends early has seen all of the space thinly and not one corner of it; otherwise in
-            order, the last parameter running fastest.
+            ends early has covered the whole space thinly instead of one corner; at most a million
+            points. Otherwise in order, the last parameter running fastest.
 
     Raises:
         InvalidOption: ``points_per_real`` is no whole number, or below 2; ``shuffle`` is neither
-            True nor False.
+            True nor False. On the first `Optimizer.ask`: the grid is too large to shuffle.
     """
 
     points_per_real: int = 5

@@ -55,36 +55,39 @@ class Optimizer:
 
     Any number of trials may be pending and results may come in any order: they are matched by
     trial id. `tell` only records; the model is fitted by the next `ask`, and only if results came
-    since the last fit. The same seed and the same order of calls give the same proposals. Any
-    thread may call; one that comes while another asks waits for it (`plan` is for those who
-    cannot). A copy, or what comes of pickling it, knows the same and is not stored.
+    since the last fit. The same seed and the same order of calls give the same proposals. Threads
+    may share an optimizer: calls that change it run one at a time, so they wait while another
+    thread asks (but not while it runs a `plan`). A copy, pickled or not, knows the same and is not
+    stored.
 
     Args:
         space: Where to search.
         strategy: ``"ei"``, ``"pi"``, ``"ts"``, ``"random"``, ``"grid"``, ``"sobol"``,
             or a strategy object.
         direction: ``"minimize"`` or ``"maximize"`` the told values.
-        seed: Of everything random.
-        initial: How many results a strategy with a model starts from: until so many trials
-            were asked or added, failed ones not counted, `ask` gives scrambled Sobol points.
-            By default two per parameter, at least 5 and at most 20.
+        seed: The seed of everything random, 0 or more.
+        initial: Size of the initial design of a strategy with a model, 1 or more: `ask` gives
+            scrambled Sobol points until so many trials were asked or added, failed ones not
+            counted, and one has a value. By default two per parameter, at least 5, at most 20.
         inference: How the hyperparameters are treated: ``"hmc"`` integrates them out by short
             trajectories of Hamiltonian Monte Carlo, ``"nuts"`` by trajectories that find their
-            length, ``"map"`` takes their most probable values, ``"pyro"`` is the slow check.
+            length, ``"map"`` takes their most probable values, ``"pyro"`` is Pyro's NUTS, slow,
+            as a check.
         model: Kernel and priors; by default `gpbo.Model()`.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:<index>"``, or ``"auto"``: for a single run the CPU.
         storage: Where to write down every trial and result as they come: the path of a SQLite
             file, or a `gpbo.storage.Storage`. `Optimizer.resume` goes on from there, and
             proposes exactly what this optimizer would have proposed.
-        name: Of the job in the storage.
+        name: The job's name in the storage; in a SQLite file, up to 100 letters, digits, ``.``,
+            ``_`` and ``-``.
         exist_ok: Whether to go on with the stored job of this name, if there is one, as `resume`
             does: a script that is run again goes on where it ended.
 
     Raises:
-        InvalidOption: an option is not one of the above, or the stored job has another space,
-            direction, seed, inference or initial design.
+        InvalidOption: an option has a value that is not allowed, or the stored job has another
+            space, direction, seed, inference or initial design.
         SpaceError: the space has listed values that cannot be stored.
-        StorageError: the storage has a job of this name, or cannot be used.
+        StorageError: the storage has a job of this name (without ``exist_ok``), or cannot be used.
         JobInUse: a process drives the stored job already.
     """
 
@@ -134,18 +137,19 @@ class Optimizer:
         model: fitting.Model | None = None,
         device: str = "auto",
     ) -> "Optimizer":
-        """Go on with a stored optimization, in its state after the last call that it returned from.
+        """Go on with a stored optimization, in the state after its last complete call.
 
         Args:
             strategy: By default the stored one; one of your own is not stored and must be given
-                again. Another strategy goes on with the same trials, and is the stored one then.
-            model: Likewise; one is your own that has a prior not of `gpbo.priors`. With another
-                model what was kept of the last fit is forgotten.
+                again. Another strategy goes on with the same trials, and is stored from then on.
+            model: Likewise; a model whose prior is not from `gpbo.priors` is one of your own. With
+                another model the last fit is forgotten.
 
         Raises:
             UnknownJob: the storage has none of this name.
             JobInUse: a process drives it already.
-            InvalidOption: a strategy or model is not stored and not given.
+            StorageError: the storage cannot be used.
+            InvalidOption: a strategy or model is neither stored nor given.
         """
         from gpbo.storage import resolve_storage
 
@@ -186,7 +190,10 @@ class Optimizer:
         self.close()
 
     def close(self) -> None:
-        """Let go of the stored job, if there is one; nothing can be asked or told any more."""
+        """Let go of the stored job, if there is one, so that another process may drive it.
+
+        Calls that would change this optimizer raise a `StorageError` from then on.
+        """
         if self._journal is not None:
             self._journal.close()
 
@@ -233,7 +240,7 @@ class Optimizer:
 
     @property
     def fitted_size(self) -> int:
-        """How many results, the first ones that came, that fit was made to; 0 before any."""
+        """How many results that fit was made to, the first ones that came; 0 before any."""
         return 0 if self._fitted is None else self._fitted.kept.size
 
     @overload
@@ -243,17 +250,18 @@ class Optimizer:
     def ask(self, n: Any = None, *, refit: bool = True) -> Trial | list[Trial]:
         """The next trial to run; with ``n``, a list of ``n`` of them.
 
-        Enqueued configurations come first. A batch is chosen one after the other, each knowing
-        that those before it are pending; it has fewer than ``n`` trials where the space has no
-        more left.
+        Enqueued configurations come first. The points of a batch are chosen one after another,
+        each knowing that those before it are pending. Where the space, or a grid, has fewer than
+        ``n`` left, the list is shorter.
 
         Args:
             n: How many; None for one that is not in a list.
             refit: As in `plan`.
 
         Raises:
-            SpaceExhausted: every configuration was asked or added before.
-            InvalidOption: ``n`` is not a positive whole number.
+            SpaceExhausted: every configuration, or every point of a grid, was asked or added.
+            InvalidOption: ``n`` is not a positive whole number, a grid is too large to shuffle, or
+                a strategy of your own proposed something other than points.
         """
         count = 1 if n is None else whole_number("n", n, least=1)
         with self._lock:
@@ -269,11 +277,10 @@ class Optimizer:
         Args:
             refit: Whether to fit the model if results came since the last fit. Otherwise the
                 draws of the last fit serve, conditioned on all results; without any, it is fitted.
-            thin: In a hurry, average over every so-many-th of these draws; which ones they are
-                changes from trial to trial.
+            thin: To save time, average over every ``thin``-th of these draws only; which ones they
+                are changes from trial to trial.
 
-        The function raises:
-            SpaceExhausted: every configuration was asked or added before.
+        The function raises what `ask` does.
         """
         fitted = cache(self._plan_model(refit, thin))
         history = self._history
@@ -355,10 +362,10 @@ class Optimizer:
     def tell(self, trial: object, value: object) -> Trial:
         """Record a trial's value; returns the trial as it is now.
 
-        A value that is NaN or infinite makes the trial a failed one: nothing is lost, and its
-        configuration is not proposed again. Told once more, the same value changes nothing, so
-        that who does not know whether it was recorded may tell it again. A result that comes after
-        its trial was given up can be kept with `add`.
+        A value that is NaN or infinite makes the trial a failed one, whose configuration is not
+        proposed again. Telling the same value twice changes nothing, so whoever does not know
+        whether it was recorded may tell it again. A result that comes after its trial has failed
+        can be kept with `add`.
 
         Args:
             trial: A trial of this optimizer, or its id.
@@ -384,6 +391,8 @@ class Optimizer:
 
     def add(self, params: Mapping[str, Any], value: object) -> Trial:
         """Record a result that was not asked for; its configuration may be known already.
+
+        A value that is NaN or infinite is recorded as a failed trial.
 
         Raises:
             InvalidParams: not a configuration of the space; nothing is recorded.

@@ -1,8 +1,8 @@
 """Strategies and models with their options, as plain values that a file or a database can hold.
 
-A strategy is its name, or a table of the ``name`` and the options that are not its defaults; so
-are a region and a prior. A search is a table without a name; what it leaves out is `Search`'s
-default, whatever a strategy without a search does.
+A strategy is its name, or a table of its ``name`` and of the options that differ from its defaults;
+a region and a prior likewise. A search is a table without a name; what it leaves out is as in
+`Search()`, whatever search the strategy has by default.
 """
 
 import math

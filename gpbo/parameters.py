@@ -153,6 +153,8 @@ class Real(Parameter):
     """A real number in [low, high].
 
     Args:
+        name: Its key in a configuration.
+        low, high: The bounds, in user units.
         scale: ``"linear"``; ``"log"`` (low > 0): equal steps in log(value); ``"reverse_log"``
             (0 <= low, high < 1): equal steps in log(1 - value), fine close to 1.
 
@@ -254,7 +256,7 @@ class Integer(Discrete):
 
     On the linear scale integer ``v`` stands at the centre of its cell, one of ``high - low + 1``
     equally wide ones. On the log scale (low >= 1) its cell is [log(v - 1/2), log(v + 1/2)] and
-    it stands at log(v).
+    it stands at log(v). Bounds beyond 2**40 in size are refused.
 
     Raises:
         SpaceError: the definition is not a range of integers that the scale allows.

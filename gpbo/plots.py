@@ -83,12 +83,13 @@ class Slice:
         whole: Whether they are whole numbers.
         labels: The listed values; empty for numbers.
         positions: Where the surrogate was evaluated.
-        median: Its median there, in the user's units: that of a normal distribution, on the scale
-            of the model, with the mean and the variance over the hyperparameter draws.
+        median: Its median there, in the user's units: that of the normal distribution on the
+            model's scale that has the mean and the variance over the hyperparameter draws.
         low, high: A 95 % band of the function, likewise; observation noise is not included.
         best: Where the best trial is, and its value.
         observed: Where the completed trials are, and their values.
-        closeness: Per trial, 1 for the best one itself down to 0 for one at the opposite corner.
+        closeness: Of each completed trial, from 1 for the best down to 0 for the farthest from it
+            in the cube.
     """
 
     name: str
@@ -122,11 +123,12 @@ def convergence(results: Result | Mapping[str, Result], path: str | Path | None 
     so far from the end of the design on, and for the better half of the trials.
 
     Args:
-        results: By the label that each has in the plot; or one.
+        results: One result, or several by the label that each has in the plot.
         path: Where to write it, if anywhere.
 
     Raises:
-        InvalidOption: no results, something else, or some minimised and some maximised.
+        InvalidOption: no results, something else, or some minimised and some maximised; or the path
+            is in no folder that exists, or has another ending.
     """
     if isinstance(results, Result):
         results = {results.optimizer.strategy.name: results}
@@ -175,7 +177,8 @@ def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure
         path: Where to write it, if anywhere.
 
     Raises:
-        InvalidOption: ``source`` is neither a result nor an optimizer.
+        InvalidOption: ``source`` is neither a result nor an optimizer, or ``path`` as in
+            `convergence`.
         InvalidData: no trial has a value yet.
     """
     data = slices_data(source)
@@ -204,11 +207,12 @@ def regret(
     """Simple regret over the trials: median and quartiles, mean and its 95 % interval.
 
     Args:
-        runs: By the label that each set of runs has in the plot; or one set.
+        runs: One set of runs, or several by the label that each has in the plot.
         path: Where to write it, if anywhere.
 
     Raises:
-        InvalidOption: no runs, something else, or runs of different problems.
+        InvalidOption: no runs, something else, or runs of different problems; ``path`` as in
+            `convergence`.
     """
     if isinstance(runs, Replications):
         runs = {runs.strategy: runs}

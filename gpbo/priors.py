@@ -1,8 +1,9 @@
 """Prior densities of one kind of hyperparameter, elementwise in an unconstrained coordinate ``u``.
 
-Positive hyperparameters are ``exp(u)`` where their prior says nothing else, real ones ``u`` itself;
-densities include the Jacobian.
-Gradients are in closed form, so sampling needs no autograd tape.
+Positive hyperparameters are ``exp(u)`` unless their prior says otherwise, real ones ``u`` itself;
+densities include the Jacobian. Gradients are in closed form, so sampling needs no autograd tape.
+Parameters of priors are finite numbers; scales, shapes and rates are positive, and anything else
+is an `InvalidOption`.
 """
 
 import math
@@ -174,7 +175,7 @@ class HalfCauchy(Prior):
 
 @dataclass(frozen=True)
 class Horseshoe(Prior):
-    """Density ``log(1 + (scale/v)^2) / (pi scale)`` of Spearmint's noise variance."""
+    """Density ``log(1 + (scale/v)^2) / (pi scale)`` of ``v > 0``: Spearmint's noise variance."""
 
     scale: float
 
@@ -238,7 +239,7 @@ class Uniform(Prior):
 
 @dataclass(frozen=True)
 class Fixed(Prior):
-    """A known value: it has no coordinate. A fixed noise variance is on top of the floor."""
+    """A known value: it has no coordinate. ``noise_floor`` is added to a fixed noise variance."""
 
     value: float
     positive = None

@@ -26,9 +26,9 @@ class Attempt:
         worker: Which worker ran it, from 0.
         started_at: Seconds since the epoch.
         ended_at: The same; None while it runs.
-        value: What it returned, if it did.
+        value: What it returned; None if it did not.
         reason: Why it did not.
-        late: Whether its end was heard of after the trial had been given up.
+        late: Whether it ended after its trial had been given up.
     """
 
     trial: int
@@ -61,7 +61,7 @@ class FitSummary:
     """How a fit of the model went.
 
     Attributes:
-        size: How many results, the first ones that came, it was made to.
+        size: How many results it was made to, the first ones that came.
         at: When it was written down, in seconds since the epoch.
         report: The `gpbo.FitReport` as plain values: a number for each diagnostic, None for NaN.
     """
@@ -76,7 +76,9 @@ class Record:
     """All that a storage knows of a job.
 
     Attributes:
+        name: The job's name.
         spec: How the job was made, as plain values.
+        created_at: When, in seconds since the epoch.
         trials: By id.
         finished: Ids of those that ended, in the order in which they did.
         queue: Configurations that are to be asked next.
@@ -84,7 +86,7 @@ class Record:
         attempts: By trial and number.
         metrics: By trial, attempt and step.
         fits: By size; none of those made before gpbo wrote them down.
-        ended: Why the job ended; None if it did not.
+        ended: Why the job ended, as in `gpbo.Result.stopped`; None if it did not.
     """
 
     name: str
@@ -139,8 +141,8 @@ class Journal(Protocol):
             queue: All that is enqueued now; None leaves it as it is.
             engine: Likewise; no bytes take it back.
             spec: Likewise.
-            ended: Likewise; an empty string takes an end back. An end is what a request to stop
-                wanted, which is forgotten then.
+            ended: Likewise; an empty string takes an end back. An end also settles a request to
+                stop.
         """
         ...
 
@@ -162,6 +164,7 @@ class Storage(Protocol):
 
         Raises:
             StorageError: there is a job of this name.
+            JobInUse: a process drives it.
         """
         ...
 

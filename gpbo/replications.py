@@ -22,7 +22,7 @@ _PREFIX = "diagnostics."
 
 @dataclass(frozen=True, eq=False)
 class Diagnostics:
-    """How the fit went that each trial was proposed from; see `gpbo.FitReport`.
+    """How the fit behind each trial went; see `gpbo.FitReport`.
 
     Numbers are NaN, and the status is empty, where there was no fit: in the initial design, and
     throughout for a strategy without a model.
@@ -115,7 +115,7 @@ class Replications:
         ``numpy.load`` reads it too. The file appears when it is complete.
 
         Raises:
-            InvalidOption: the path is in no folder that exists.
+            InvalidOption: no file may be written at the path, or its folder does not exist.
         """
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         parts = vars(values.pop("diagnostics"))
@@ -127,7 +127,7 @@ class Replications:
         """What `save` wrote.
 
         Raises:
-            InvalidData: no such file, another one, or one of a later version of gpbo.
+            InvalidData: no such file, one that `save` did not write, or one of a later gpbo.
         """
         own = [one.name for one in fields(cls) if one.name != "diagnostics"]
         parts = [one.name for one in fields(Diagnostics)]
@@ -138,7 +138,7 @@ class Replications:
         return cls(**{**values, "seeds": tuple(values["seeds"])}, diagnostics=diagnostics)
 
     def curve(self) -> RegretCurve:
-        """What the runs together say of the regret after every trial."""
+        """The regret after every trial, over all runs."""
         lacking = np.isnan(self.regret)
         complete = ~lacking.any(axis=0)
         regret = self.regret[:, complete]

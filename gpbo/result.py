@@ -47,16 +47,16 @@ class Result:
 
     Attributes:
         trials: Completed and failed ones.
-        direction: Which values are good ones.
+        direction: ``"minimize"`` or ``"maximize"``.
         stopped: ``"budget"``: all trials were done; ``"exhausted"``: the space has no
             configuration left; ``"interrupted"``: by Ctrl-C, and what was done is here;
-            ``"broken"``: the executor takes no more trials. `gpbo.Tuner` has further reasons.
-        objective_s: Seconds spent in the objective; with several workers, in waiting for them, or
-            in a `gpbo.Tuner` the sum over them.
-        engine_s: Seconds spent in choosing what to try; in a `gpbo.Tuner`, beside the
-            trials for the most part.
-        optimizer: To go on with by `Optimizer.ask`, or to look at the model with
-            `Optimizer.fit`.
+            ``"broken"``: the executor takes no more trials. A `gpbo.Tuner` may also stop for a
+            reason of its `gpbo.completion.Completion`: ``"runtime"``, ``"target"``,
+            ``"failures"`` or ``"no improvement"``.
+        objective_s: Seconds spent in the objective; with several workers, spent waiting for them.
+            In a `gpbo.Tuner` the sum over the trials.
+        engine_s: Seconds spent choosing what to try; in a `gpbo.Tuner` mostly while trials run.
+        optimizer: Can be asked for more, and has the model: `Optimizer.fit`.
     """
 
     trials: tuple[Trial, ...]
@@ -73,7 +73,7 @@ class Result:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the user stopped it."""
+        """Whether it was stopped: by Ctrl-C, a signal to terminate or `gpbo stop`."""
         return self.stopped == "interrupted"
 
     @property
@@ -92,7 +92,7 @@ class Result:
         return self.optimizer.fit_report
 
     def records(self) -> list[dict[str, Any]]:
-        """All trials as plain values, a row each, such as `pandas.DataFrame` takes.
+        """All trials as plain values, a dict for each, as `pandas.DataFrame` takes them.
 
         The columns are those of a `Trial`, its configuration in columns ``params.<name>``.
         """
@@ -135,7 +135,11 @@ class Result:
         return table
 
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """The convergence plot, written if there is a path, whose ending decides the format."""
+        """The convergence plot, written if there is a path, whose ending decides the format.
+
+        Raises:
+            InvalidOption: the path is in no folder that exists, or has another ending.
+        """
         from gpbo import plots
 
         return plots.convergence(self, path)

@@ -33,12 +33,16 @@ from gpbo.situation import Situation, Strategy, points_and_keys, proposed
 from gpbo.strategies import SobolSearch, resolve_strategy
 from gpbo.trial import Mode
 
-#: How long each of some points takes to evaluate, from the points and the streams of the runs.
+#: How long points take to evaluate, 0 or more each, from the points in the unit cube and the
+#: streams of the runs.
 Times = Callable[[Float[Tensor, "r q d"], Streams], Float[Tensor, "r q"]]
 
 
 def pareto(shape: float) -> Times:
     """Pareto times of mean 1: most are a little shorter, a few very long.
+
+    Args:
+        shape: The tail index, above 1.
 
     Raises:
         InvalidOption: ``shape`` is no finite number, or at most 1, where there is no mean.
@@ -69,20 +73,21 @@ class Simulation:
     Attributes:
         trial: Their numbers, from 0 in the order in which they were asked for.
         started, ended: When, on the simulated clock, which starts at 0.
-        told: When the optimizer heard of it: in step, when the last trial of its batch ended.
-        known: How many trials it had heard of when it began to choose this one.
-        points: In the unit cube.
+        told: When the optimizer heard of a trial: in mode ``"sync"``, when the last one of its
+            batch ended.
+        known: How many trials the optimizer had heard of when it began to choose this one.
+        points: Where the problem was evaluated, in the unit cube.
         values: What was observed, to be minimised; NaN for a trial that failed.
-        truth: The same without noise.
-        unfinished: The numbers of the trials that were under way when the simulation ended.
+        truth: The values without noise.
+        unfinished: The numbers of the ``w`` trials that were running when the simulation ended.
         unfinished_started: When they had started.
         unfinished_known: As ``known``; an ask that waited beyond the end counts some of these, too.
         optimum: The least value of the problem.
-        horizon: When the clock stops; trials that ended later are there, too.
-        seeds: Of the runs.
-        stopped: ``"runtime"``: all clocks ran out; ``"budget"``, ``"exhausted"`` (some run had
-            nothing left to try, and all trials ended) or ``"interrupted"`` (Ctrl-C, after which
-            there is what had ended), as in `gpbo.Result`.
+        horizon: When the clocks stop; trials that ended later are there, too.
+        seeds: The seed of every run.
+        stopped: ``"runtime"``: all clocks reached the horizon; ``"budget"``; ``"exhausted"``: some
+            run had nothing left to try, and all trials ended; ``"interrupted"``: by Ctrl-C, and
+            what had ended is here.
     """
 
     trial: Int[Tensor, "r t"]
@@ -103,7 +108,7 @@ class Simulation:
 
     @property
     def evaluations(self) -> Int[Tensor, " r"]:
-        """How many trials the optimizer heard of in time."""
+        """How many trials the optimizer heard of by the horizon."""
         return (self.told <= self.horizon).sum(-1)
 
     @property
@@ -128,9 +133,9 @@ class Simulation:
     def events(self, run: int = 0) -> Iterator[tuple[Literal["ask", "tell"], int]]:
         """The log of a run: its trials' numbers, as they were asked for and told.
 
-        Whoever asks and tells a `gpbo.Optimizer` of that run's seed in this order, with ``ask(n)``
-        for ``n`` of them in a row and ``refit_every=1``, gets the same trials: a value that is NaN
-        is told, too, and is a failure there.
+        A simulation of one run with ``refit_every=1`` makes the trials of a `gpbo.Optimizer` with
+        its seed that is asked and told in this order, with ``ask(n)`` for ``n`` asks in a row; a
+        value that is NaN is told, too, as a failure. (In a batch of runs, up to rounding.)
         """
         ended = self.trial[run].tolist()
         numbers = [*ended, *self.unfinished[run].tolist()]
@@ -150,7 +155,7 @@ class Simulation:
         The file appears when it is complete.
 
         Raises:
-            InvalidOption: the path is in no folder that exists.
+            InvalidOption: no file may be written at the path, or its folder does not exist.
         """
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         for name, one in values.items():
@@ -163,7 +168,7 @@ class Simulation:
         """What `save` wrote, on the CPU.
 
         Raises:
-            InvalidData: no such file, another one, or one of a later version of gpbo.
+            InvalidData: no such file, one that `save` did not write, or one of a later gpbo.
         """
         names = [one.name for one in fields(cls)]
         values = archive.read(path, names, writer="Simulation.save")
@@ -194,8 +199,9 @@ def simulate(
 ) -> Simulation:
     """Run a strategy with several workers until every run's clock, or its budget, has run out.
 
-    Run ``i`` has the seed ``seed + i``. Its ``j``-th trial takes the same time, and has the same
-    noise, whatever the strategy and the mode. Ctrl-C ends them with what has ended so far.
+    Run ``i`` has the seed ``seed + i``. Under a law of `LAWS` its ``j``-th trial takes the same
+    time, and has the same noise, whatever the strategy and the mode. Ctrl-C ends all runs and
+    returns what has ended so far.
 
     A value that is NaN or infinite is a failed trial, heard of when it ends: that run's initial
     design gets one trial more, its model one observation less.
@@ -203,29 +209,31 @@ def simulate(
     Args:
         problem: What to minimise, or its name.
         workers: How many trials run at a time.
-        horizon: When the clocks stop.
-        budget: How many trials of a run end, if its clock does not stop before; in step, the
-            batch in which the last of them ends is there as a whole.
+        horizon: When the clocks stop, in simulated time; a ``budget`` may take its place.
+        budget: How many trials of a run end, if its clock does not stop before; in mode
+            ``"sync"`` rounded up to whole batches.
         strategy: As in `gpbo.Optimizer`.
-        mode: ``"async"``: a worker that ends is asked for again at once; ``"sync"``: when all have.
+        mode: ``"async"``: a worker gets its next trial as soon as its last one ends; ``"sync"``:
+            when those of all workers have.
         times: A name in `LAWS`, all of mean 1, or a function of the points.
         latency: How long one ask takes on the simulated clock, during which no other worker is
-            asked for; ``"measured"`` for the seconds that it really took, per run. An ask that had
-            to wait sees what was told meanwhile.
-        refit_every: Results after which the hyperparameters are fitted anew; the posterior always
-            knows all results.
+            asked for; ``"measured"`` for the seconds that it really took, divided by ``runs``. An
+            ask that had to wait sees what was told meanwhile.
+        refit_every: After how many results the hyperparameters are fitted anew; the posterior
+            always knows all results.
         runs: How many.
-        seed: Of the first run.
-        initial: Trials of the initial design; by default as in `gpbo.Optimizer`.
-        inference: As in `gpbo.Optimizer`.
-        model: Likewise.
-        device: Likewise.
-        progress: Whether to show what is going on, on the standard error stream: what share of the
-            slowest clock, or of the budget, is spent.
+        seed: The seed of the first run.
+        initial: Size of the initial design; by default as in `gpbo.Optimizer`.
+        inference: As in `gpbo.Optimizer`, but by default ``"map"``.
+        model: As in `gpbo.Optimizer`.
+        device: As in `gpbo.Optimizer`.
+        progress: Whether to report progress on the standard error stream, as the share of the
+            horizon, or of the budget, that is spent.
 
     Raises:
-        InvalidOption: an option is not one of those allowed, or a strategy of your own proposed
-            something else than points; see `gpbo.strategies.Strategy`.
+        InvalidOption: an option has a value that is not allowed, ``times`` returned something
+            other than times, or a strategy of your own something other than points; see
+            `gpbo.strategies.Strategy`.
     """
     runs = whole_number("runs", runs, least=1)
     problem = problems.resolve(problem, runs=runs)

@@ -22,7 +22,8 @@ class Situation:
     Attributes:
         space: Where the runs search.
         data: Results so far, and the points that are pending.
-        failed: Points that were tried and gave no value; ``failed_mask`` is false for padding.
+        failed: The ``f`` points that were tried and gave no value; ``failed_mask`` is false for
+            padding.
         taken: Per run, the `Space.key` of every configuration that was ever asked or added.
         seeds: The seed of every run.
         index: The number of the trial that is asked for: it names the random streams.
@@ -75,7 +76,7 @@ class Strategy(Protocol):
 
     @property
     def name(self) -> str:
-        """Names the origin of a trial."""
+        """What the origin of its trials says."""
         ...
 
     @property
@@ -87,8 +88,8 @@ class Strategy(Protocol):
         """Up to ``count`` snapped points per run, none of them taken, no two of a run the same.
 
         Fewer only where no more are left, at least one. Row ``i`` depends on run ``i`` only, and
-        a batch of points is what as many single calls would have proposed, up to roundings. (Those
-        of Thompson sampling are of single precision, and may move a point by 1e-4 of the cube.)
+        a batch of points is what as many single calls would have proposed, up to rounding errors
+        (in Thompson sampling of single precision, which may move a point by 1e-4 of the cube).
 
         Raises:
             SpaceExhausted: some run has nothing left to try.

@@ -81,10 +81,11 @@ class SqliteStorage:
     The file has a write-ahead log. Over a network file system SQLite's log would not be safe: there
     a rollback journal serves, which is slower and makes readers and the writer wait for each other;
     a warning says so. A job is driven by one process at a time, which holds a lock file beside the
-    database; the lock goes with the process, however it ends.
+    database; the lock goes with the process, however it ends. Threads may share a storage.
 
     Raises:
-        StorageError: not a database that this version of gpbo can read.
+        StorageError: not the path of a file in a folder that exists, or not a database that this
+            version of gpbo can read.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -96,7 +97,14 @@ class SqliteStorage:
         self._to_read().close()
 
     def create(self, name: str, spec: Mapping[str, Any]) -> "SqliteJournal":
-        """A new job: see `Storage`."""
+        """A new job: see `Storage`.
+
+        Raises:
+            InvalidOption: the name is not up to 100 letters, digits, ``.``, ``_`` and ``-``, the
+                first a letter or digit.
+            JobInUse: a process drives a job of this name.
+            StorageError: there is a job of this name, or the file cannot be written.
+        """
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidOption(
                 f"name={name!r}: expected up to 100 letters of A to Z, digits, '.', '_' and "
@@ -203,7 +211,7 @@ class SqliteStorage:
             run.execute("UPDATE job SET stop_requested = 1 WHERE name = ?", (name,))
 
     def is_driven(self, name: str) -> bool:
-        """Whether a process drives the job now, or we may not know."""
+        """Whether a process drives the job now; True, too, if that cannot be found out."""
         try:
             with self._lock(name).acquire(timeout=0):
                 return False

@@ -100,9 +100,9 @@ class ExpectedImprovement(_Improvement):
 
     Args:
         search: How hard to search the acquisition's maximum.
-        margin: Less than this is no improvement, in standard deviations of the values (as
-            `gpbo.units` has them). Without a margin the best point is evaluated again and again,
-            once its neighbourhood has nothing more to give.
+        margin: The least improvement that counts, in standard deviations of the values on the
+            model's scale (`gpbo.units`). Without a margin the best point is evaluated again and
+            again, once its neighbourhood has nothing more to give.
 
     Raises:
         InvalidOption: ``margin`` is negative or not finite, or ``search`` no `Search`.
@@ -119,9 +119,9 @@ class ProbabilityOfImprovement(_Improvement):
 
     Args:
         search: How hard to search the acquisition's maximum.
-        margin: As in `ExpectedImprovement`; more is needed here, where any improvement counts as
-            much as any other (Jones 2001, "A taxonomy of global optimization methods based on
-            response surfaces", section 4).
+        margin: As in `ExpectedImprovement`; more is needed here, where a small improvement counts
+            as much as a large one (Jones 2001, "A taxonomy of global optimization methods based
+            on response surfaces", J. Glob. Optim. 21).
 
     Raises:
         InvalidOption: ``margin`` is negative or not finite, or ``search`` no `Search`.
@@ -134,23 +134,22 @@ class ProbabilityOfImprovement(_Improvement):
 
 @dataclass(frozen=True)
 class ThompsonSampling:
-    """The minimum of a function drawn from the posterior: each point that of a function of its own.
+    """The minimum of a function drawn from the posterior, another function for each point.
 
     Thompson (1933, Biometrika 25); in parallel, synchronous or not, Kandasamy et al. (2018,
     "Parallelised Bayesian optimisation via Thompson sampling", AISTATS). Each function has its
-    own draw of the hyperparameters. Pending points are not proposed again, and nothing else is
-    made of where they are: the spread of the functions keeps the points of a batch apart.
+    draw of the hyperparameters, in turn. Pending points are not proposed again, but are otherwise
+    ignored: the spread of the functions keeps the points of a batch apart.
 
-    By default most functions are searched in boxes around the best point, and one in four in the
-    whole cube (`NestedBoxes`). Away from the data functions differ so much that their minima over
-    the cube are nearly random: in 20 dimensions wherever there are few data, and in 2 to 6 in short
-    runs. A function that finds nothing new there is searched around the best points of other
-    basins.
+    By default three functions in four are searched in boxes around the best point, and one in the
+    whole cube (`NestedBoxes`): with few results, away from the data, functions differ so much that
+    their minima over the cube are nearly random. A function that finds nothing new in its box is
+    searched around the best points of other basins.
 
     Args:
-        search: How hard to search every function's minimum; by default as hard as it takes to find
-            nearly all of them, which in the whole cube grows with its dimension.
-        features: Cosines and sines, half of each, that a function of the prior is made of; see
+        search: How hard to search every function's minimum; by default hard enough to find nearly
+            all of them, which in the whole cube takes more the more dimensions there are.
+        features: How many cosines and sines, half of each, a function of the prior is made of; see
             `gpbo.paths`.
         hallucinate: Condition the functions on pending points, as if these had returned what was
             expected of them. Points of a batch are then chosen one after another.
@@ -158,8 +157,8 @@ class ThompsonSampling:
             the papers.
 
     Raises:
-        InvalidOption: ``region`` is none of these, ``features`` odd or none, or ``search`` no
-            `Search`.
+        InvalidOption: ``region`` is none of these, ``features`` is no even number of 2 or more,
+            ``hallucinate`` neither True nor False, or ``search`` no `Search`.
     """
 
     search: Search | None = None

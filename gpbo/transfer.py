@@ -21,17 +21,17 @@ def warm_start(optimizer: Optimizer, parents: Sequence[tuple[Record, Kind]]) -> 
     """Let an optimizer that has asked nothing yet learn from finished jobs, from all or from none.
 
     Args:
-        parents: Up to five stored jobs, each with what it is: ``"same"``: it measured the same, so
-            its results are results; ``"transfer"``: it measured something related, so its values
-            say nothing, but its best configuration is among the first that are asked. What is not
-            in the optimizer's space is left out.
+        parents: Up to five stored jobs, each with its kind. ``"same"``: it measured the same, so
+            its results are added as they are. ``"transfer"``: it measured something related, so
+            its values are not used, but its best configuration is asked first. Trials that are not
+            in the optimizer's space, or have no value, are left out.
 
     Returns:
         How many of their configurations are used.
 
     Raises:
-        InvalidOption: another kind, or more than five jobs.
-        InvalidData: a job has no result, or none in this space.
+        InvalidOption: a kind is neither of these, or there are more than five jobs.
+        InvalidData: a job has no result in this space.
     """
     if len(parents) > LARGEST_START:
         raise InvalidOption(f"{len(parents)} jobs to start from: expected {LARGEST_START} or fewer")

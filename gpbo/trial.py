@@ -33,6 +33,7 @@ class Trial:
     Args:
         id: Its number within the run, from 0.
         params: The configuration in user units.
+        status: Whether it is pending, completed or failed.
         value: The objective's value with the user's sign; None unless completed.
         reason: Why it failed; None unless failed.
         origin: What proposed it: ``"design"``, ``"model:ei"``, ``"random"``, ``"enqueued"``,

@@ -114,19 +114,20 @@ class NestedBoxes:
     Which length pays changes from one batch to the next: in a long box the functions differ nearly
     everywhere, and with few data or many dimensions their minima are far worse than the best point;
     in a short one all of them are a little better. So each function takes the next length in turn,
-    and one in four the whole cube. It makes no difference whether points are asked for together or
-    one after another, or in which order the results come.
+    and by default one in four has the whole cube. It makes no difference whether points are asked
+    for together or one after another, or in which order the results come.
 
     A function that finds nothing new is searched again, around the lowest points of other basins,
-    those that a hill of the posterior mean separates from the best point. That is where it gains
-    next to nothing on the best point, or where its minimum lies in the next shorter box, in which
-    others are searched (once as many trials are under way as there are boxes). Otherwise
-    whole batches would go on to refine the basin that was found first.
+    which a hill of the posterior mean separates from the best point. It finds nothing new if it
+    gains next to nothing on the best point, or if its minimum lies in the next shorter box, in
+    which others are searched (once as many trials are pending as there are boxes). Otherwise whole
+    batches would go on refining the basin that was found first.
 
     Args:
-        lengths: In units of the cube, of the geometric mean of the sides, which go with the
-            lengthscales; from the longest to the shortest. Infinity is the whole cube.
-        others: Other basins, at most; 0 to search around the best point only.
+        lengths: Lengths of the boxes, the longest first: the geometric mean of a box's sides, in
+            units of the cube. The sides are in proportion to the lengthscales. Infinity is the
+            whole cube.
+        others: How many other basins to search at most; 0 for the best point's only.
 
     Raises:
         InvalidOption: no length, one that is not positive, or a shorter one before a longer one;
@@ -212,18 +213,20 @@ class TrustRegion:
     """A box that grows with success and shrinks with failure.
 
     After Eriksson et al. (2019), "Scalable global optimization via local Bayesian optimization",
-    NeurIPS. Lengths are in units of the cube, of the geometric mean of the sides.
+    NeurIPS. A box's length is the geometric mean of its sides, in units of the cube; the sides are
+    in proportion to the lengthscales.
 
-    When it has become too short the search starts anew: until it has two results per dimension
-    the box is the cube, and the best point is one of these or later.
+    When the box has become too short the search starts anew: earlier results no longer count for
+    its centre, and until there are two new ones per dimension the box is the cube.
 
     Args:
-        batch: Results that are judged together: as many as are asked for at once.
-        length: Of a new box.
-        shortest: Of a box that is given up.
-        longest: Of any box.
+        batch: How many results are judged together: as many as are asked for at once. They are a
+            success if the best of them improves on the best so far by a thousandth of its size.
+        length: The length at the start.
+        shortest: A box that is shorter is given up.
+        longest: The greatest length.
         successes: So many in a row double the length.
-        failures: So many in a row halve it; by default ``max(4, d) / batch``, at least 1.
+        failures: So many in a row halve it; by default ``max(4, d) / batch``, rounded up.
 
     Raises:
         InvalidOption: a count that is no whole number above 0, or lengths that are not positive or

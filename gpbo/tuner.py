@@ -56,20 +56,22 @@ class Execution:
     """How the trials of a job run.
 
     Args:
-        workers: How many at a time.
-        mode: ``"async"``: a worker that is free gets the next trial at once; ``"sync"``: all
-            workers wait for the last one, and are asked for together.
-        time_limit_s: Seconds that a trial may take. The start of its process is not counted; the
-            import of what the objective needs is, in the first trial of each process.
-        retries: How often a trial is tried again whose process or command was killed, that ran out
-            of time or whose executor lost it; one that raised an exception, or a command that ended
-            with an error, would do so again. A job that is interrupted uses none of them up.
+        workers: How many trials run at a time.
+        mode: ``"async"``: a worker gets its next trial as soon as it is free; ``"sync"``: all
+            workers wait for the last one, and get their trials together.
+        time_limit_s: Seconds that a trial may take; one that takes longer is killed and fails. The
+            start of its process does not count; the import of what the objective needs does, in
+            the first trial of each process.
+        retries: How often a trial is tried again if its process or command was killed, it ran out
+            of time, or its executor lost it. One that raised an exception, or whose command ended
+            with an error, is not. Interrupting the job uses up none.
         early_stopping: Which trials end early; None lets all run.
         gpus: Devices that the workers get in turn, as ``CUDA_VISIBLE_DEVICES``.
-        env: Variables of the environment of the workers, by name.
+        env: Environment variables of the workers, beside those of this process. By default
+            numerical libraries use one thread in each worker (``OMP_NUM_THREADS=1`` and its like).
 
     Raises:
-        InvalidOption: one of them is not allowed.
+        InvalidOption: one of them has a value that is not allowed.
     """
 
     workers: int = 1
@@ -117,34 +119,36 @@ class Tuner:
 
     A worker's process goes on to its next trial, with what the last one left in it, and is replaced
     when it ends. A trial whose process crashes, is killed, hangs beyond its time or returns no
-    number is a failed one, and the job goes on. If the optimizer has a storage, everything is in
-    there before anything follows from it: a job that is killed goes on with
+    number has failed, and the job goes on. If the optimizer has a storage, everything is stored
+    before anything follows from it: a job that is killed goes on with
     ``Tuner(Optimizer.resume(...), ...).run()``, and runs again only what was running.
 
-    In mode ``"async"`` with several workers a fit that takes long runs beside the trials, on the
-    CPU in a process of its own, and what is asked meanwhile comes from the last draws, conditioned
-    on all results. Trials are chosen ahead if workers would have to wait, and if they would still,
-    by some of the draws in turn. The order of results then decides what is proposed; with one
-    worker, or in mode ``"sync"``, the seed does.
+    In mode ``"async"`` with several workers, fits that take long run beside the trials (on a CPU in
+    a process of their own), and what is asked meanwhile comes from the last draws, conditioned
+    on all results. Where workers would have to wait, trials are chosen ahead, and where they would
+    wait even then, by some of the draws in turn. What is proposed then depends on the order of the
+    results; with one worker, or in mode ``"sync"``, it does not.
 
     Args:
         optimizer: What proposes; nobody else may ask or tell it while the job runs.
         objective: A function of a configuration, or of a configuration and a
-            `gpbo.worker.RunningTrial` to report to; ``"module:function"``; or a
-            `gpbo.worker.Command`.
-        budget: How many trials there are, failed ones and those before a resume included.
-        execution: Workers, mode, time limit, retries, early stopping, GPUs.
-        completion: What ends the job earlier.
+            `gpbo.worker.RunningTrial` to report to, that returns one real number;
+            ``"module:function"``; or a `gpbo.worker.Command`.
+        budget: How many trials there are, failed ones and those before a resume included, added
+            results not.
+        execution: Workers, mode, time limit, retries, early stopping, GPUs, environment.
+        completion: What ends the job earlier; by default twenty trials in a row that fail.
         executor: Where to run trials instead of processes of this machine: any
-            `concurrent.futures.Executor`, with Dask ``Client.get_executor(pure=False)``. There a
-            time limit ends a command; a function that exceeds it is given up, not ended. Its time
-            begins when its worker makes its folder, which must be one that this process sees.
-        folder: Logs and metrics, a folder per attempt, each of which is emptied when its attempt
-            starts; by default beside the storage, else a temporary one that goes with the job.
+            `concurrent.futures.Executor`, such as Dask's ``Client.get_executor(pure=False)``. There
+            a time limit kills a command, but a function that exceeds it is only given up. The time
+            begins when the worker makes the trial's folder, which this process must see.
+        folder: Where logs and metrics go, in a folder for each attempt that is emptied first; by
+            default beside the storage, or without one a temporary folder that is removed.
         callbacks: Who is told what happens.
 
     Raises:
-        InvalidOption: an option is not one of those allowed; `run`: the folder cannot be made.
+        InvalidOption: an option has a value that is not allowed, or the command's program or the
+            function's module cannot be found.
     """
 
     def __init__(
@@ -212,6 +216,10 @@ class Tuner:
 
         Trials that run when the job ends early are killed and stay pending: if it is resumed, or
         `run` again, they run again.
+
+        Raises:
+            InvalidOption: the folder cannot be made, or as `gpbo.Optimizer.ask`.
+            StorageError: the storage cannot be used any more.
         """
         tell(self._callbacks, lambda callback: callback.started(self.optimizer))
         with ExitStack() as stack:

@@ -45,7 +45,7 @@ _running: set["subprocess.Popen[bytes]"] = set()
 
 
 class TrialStopped(Exception):
-    """Raised by `RunningTrial.report` in a trial that is to end early; let it pass."""
+    """Raised by `RunningTrial.report` in a trial that is to end early; do not catch it."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class RunningTrial:
     Attributes:
         id: Its number within the job.
         params: The configuration.
-        attempt: From 1.
-        folder: For whatever the objective wants to keep.
+        attempt: Which attempt at the trial this is, from 1.
+        folder: For whatever the objective wants to keep; its log is there, too.
     """
 
     id: int
@@ -66,6 +66,10 @@ class RunningTrial:
 
     def report(self, step: int, value: float) -> None:
         """Tell an intermediate value of what is optimized, such as the loss after an epoch.
+
+        Args:
+            step: How far the trial has come; a step reported again replaces the value.
+            value: With the sign of the objective's.
 
         Raises:
             TrialStopped: the job decided to stop this trial early.
@@ -108,16 +112,19 @@ class Imported:
 
 @dataclass(frozen=True)
 class Command:
-    """A command line; its output tells the value, the last one counts.
+    """A command line, which prints the value; the last one counts.
+
+    The trial fails if the command ends with a status other than 0 or prints no value.
 
     Args:
         template: Such as ``"python train.py --lr {lr}"``; ``{name}`` stands for a parameter. It is
             split into arguments as a shell does, but no shell runs it.
-        metric: A regular expression that finds the value in a line, in its group ``value`` or its
-            first other one than ``step``, in which may be a step. Without it, the value is that of
-            ``"value"`` in a line of JSON, which may have a ``"step"``. A value with a step is an
-            intermediate one, and the last of them is the result if no other line has one.
-        folder: Where it runs; by default the current one.
+        metric: A regular expression that finds the value in a line: in its group ``value``, or the
+            first group that is not ``step``; a group ``step`` has the step. By default the value
+            is ``"value"`` in a line that is a JSON object, and the step its ``"step"``. Values with
+            a step are intermediate ones; the last of them is the result if no line has a value
+            without one.
+        folder: Where it runs; by default the current folder.
 
     Raises:
         InvalidOption: the template cannot be split, or the expression has no group for the value.

@@ -16,7 +16,7 @@ with needs_extra("mlflow"):
 class MLflow(Callback):
     """Logs the job as a run, and every trial as a run within it: parameters, metrics, status.
 
-    A job that is resumed is a further run, of the trials that ran since.
+    A job that is resumed is another run, of the trials that ran since then.
 
     Args:
         uri: Where MLflow keeps its runs; by default as MLflow is set up.

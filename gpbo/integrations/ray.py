@@ -13,11 +13,11 @@ with needs_extra("ray"):
 class RayExecutor(Executor):
     """Runs every trial as a Ray task: ``Tuner(..., executor=RayExecutor(num_gpus=0.5))``.
 
-    Ray itself does not try again: the job counts attempts. The folder of the trials must be one
-    that all machines of the cluster see.
+    Starts Ray if it does not run. Ray does not retry tasks: that is what `Execution.retries` is
+    for. All machines of the cluster must see the folder of the trials.
 
     Args:
-        options: Of a Ray task, such as ``num_cpus``, ``num_gpus`` or ``runtime_env``.
+        options: Options of a Ray task, such as ``num_cpus``, ``num_gpus`` or ``runtime_env``.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -36,13 +36,14 @@ def get(
     """The problem with this name.
 
     Args:
-        dim: Its dimension; None for the one that it is usually run in.
-        shift_seed: Moves the optimum (see `Problem.shifted`): a seed, or one per run.
+        name: One of `names`.
+        dim: Its dimension; None for the usual one.
+        shift_seed: Moves the optimum (see `Problem.shifted`): a seed for all runs, or one per run.
         noise: Standard deviation of the Gaussian noise that `Problem.observe` adds.
 
     Raises:
         InvalidOption: an unknown name, a dimension that the problem does not have, a seed that is
-            no whole number, or a noise that is no standard deviation.
+            no whole number of 0 or more, or noise that is negative or not finite.
     """
     if not isinstance(name, str) or name not in CATALOGUE:
         raise InvalidOption(f"name={name!r}: expected one of {', '.join(names())}")

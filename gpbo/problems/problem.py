@@ -27,20 +27,21 @@ class Problem:
 
     Args:
         name: What it is called.
-        dim: ``d``.
+        dim: The dimension, ``d``.
         bounds: Lower and upper end of every coordinate, in user units.
         optimum: The smallest value in the box, to double precision; regret is the distance from
-            it. NaN if nobody knows it, and then there is none.
+            it. NaN if it is not known: then regret is NaN.
         unshifted_minimizers: Where it is attained without a shift, in user units: all points,
             or, if they are a continuum, one of them.
         citation: Where the function comes from.
         function: From points ``[*batch, d]`` in user units, a tensor of doubles, to their values
             ``[*batch]``, a tensor too; NaN or infinity for a trial that fails.
         noise: Standard deviation of the noise of `observe`.
-        shift: Of every run, or one for all, in log-odds of the cube's coordinates.
+        shift: How far every run, or all of them, are shifted, in log-odds of the cube's
+            coordinates; see `shifted`.
 
     Raises:
-        InvalidOption: ``dim`` is no whole number, 1 or more, or ``noise`` no standard deviation.
+        InvalidOption: ``dim`` is no whole number of 1 or more, or ``noise`` negative or not finite.
         InvalidData: the bounds are no tensor ``[2, d]``, or the minimizers none ``[j, d]``.
     """
 
