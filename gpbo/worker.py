@@ -117,8 +117,9 @@ class Command:
     The trial fails if the command ends with a status other than 0 or prints no value.
 
     Args:
-        template: Such as ``"python train.py --lr {lr}"``; ``{name}`` stands for a parameter. It is
-            split into arguments as a shell does, but no shell runs it.
+        template: Such as ``"python train.py --lr {lr}"``; ``{name}`` stands for a parameter, and
+            ``{{`` and ``}}`` for braces. It is split into arguments as a shell does, but no shell
+            runs it.
         metric: A regular expression that finds the value in a line: in its group ``value``, or the
             first group that is not ``step``; a group ``step`` has the step. By default the value
             is ``"value"`` in a line that is a JSON object, and the step its ``"step"``. Values with
