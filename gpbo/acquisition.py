@@ -2,8 +2,8 @@
 
 Both are averaged over the hyperparameter draws, so that the average is of the improvements and
 not of their logarithms: ``log mean_s exp(log EI_s(x))``. The engine minimises, so an improvement
-is a value below the incumbent; a utility is maximised. Pending points are no matter of this
-module: a surrogate that has fantasised them (`Surrogate.fantasize`) carries them along.
+is a value below the incumbent; a utility is maximised. Pending points are the surrogate's matter
+(`Surrogate.fantasize`).
 """
 
 import math

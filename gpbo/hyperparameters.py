@@ -56,8 +56,8 @@ class HyperparameterPrior:
         noise_floor: The least noise variance; it bounds the condition number of the covariance.
 
     Raises:
-        InvalidOption: one is no prior, not over one number, or not on positive numbers (on all
-            real ones for ``mean``); or ``noise_floor`` is not positive.
+        InvalidOption: one is no prior of one number, or not one of that hyperparameter (all but
+            ``mean`` are positive); or ``noise_floor`` is not positive.
     """
 
     # The density of Hvarfner et al.'s lengthscale has its mode, to which it draws a point estimate,

@@ -33,7 +33,7 @@ class Prior(ABC):
     logarithmic: bool = True
 
     def at(self, dim: int) -> "Prior":
-        """The prior for ``dim`` dimensions; only of what this returns may the rest be asked."""
+        """The prior for ``dim`` dimensions; the other methods are for what this returns."""
         return self
 
     def size(self, count: int) -> int:

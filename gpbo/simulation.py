@@ -226,7 +226,7 @@ def simulate(
         initial: Size of the initial design; by default as in `gpbo.Optimizer`.
         inference: As in `gpbo.Optimizer`, but by default ``"map"``.
         model: As in `gpbo.Optimizer`.
-        device: As in `gpbo.Optimizer`.
+        device: As in `gpbo.Optimizer`; ``"auto"`` is the CPU for many runs, too.
         progress: Whether to report progress on the standard error stream, as the share of the
             horizon, or of the budget, that is spent.
 

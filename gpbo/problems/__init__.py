@@ -61,7 +61,7 @@ def get(
 
 
 def resolve(problem: object, *, runs: int) -> Problem:
-    """The problem of this name, or the problem itself, for so many runs.
+    """The problem of this name, or the problem itself, for this many runs.
 
     Raises:
         InvalidOption: it is neither, or has shifts for another number of runs.
