@@ -58,8 +58,9 @@ $(VENV)/.docs-installed: $(VENV)/.installed
 	@touch $@
 
 # Besides what `import gpbo` names: what jobs are made of, and what strategies of one's own need.
-DOCUMENTED := gpbo $(addprefix gpbo.,acquisition callbacks completion integrations.tensorboard job \
-	options priors simulation situation storage transfer tuner worker)
+DOCUMENTED := gpbo $(addprefix gpbo.,acquisition callbacks candidates completion hyperparameters \
+	integrations.tensorboard job options priors record simulation situation storage transfer tuner \
+	units worker)
 docs: $(VENV)/.docs-installed
 	$(BIN)/python -m pdoc --docformat google --output-directory docs-output $(DOCUMENTED)
 

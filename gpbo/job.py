@@ -110,7 +110,7 @@ class Job(BaseModel):
             except SpaceError as error:
                 mistakes.append(str(error))
         if mistakes or not space:
-            raise ValueError("; ".join(mistakes) or "expected at least one parameter")
+            raise ValueError("; ".join(mistakes) or "space = {}: expected one parameter or more")
         return space
 
     @field_validator("strategy")

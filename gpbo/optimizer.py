@@ -280,8 +280,13 @@ class Optimizer:
             thin: To save time, average over every ``thin``-th of these draws only; which ones they
                 are changes from trial to trial.
 
-        The function raises what `ask` does.
+        Raises:
+            InvalidOption: ``count`` or ``thin`` is no whole number, 1 or more, or ``refit`` neither
+                True nor False. The function raises what `ask` does.
         """
+        whole_number("count", count, least=1)
+        whole_number("thin", thin, least=1)
+        truth_value("refit", refit)
         fitted = cache(self._plan_model(refit, thin))
         history = self._history
         failed = history.points(history.failed).unsqueeze(0)

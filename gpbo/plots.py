@@ -9,6 +9,7 @@ format (``.png``, ``.svg``, ``.pdf``, ...).
 """
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,7 @@ def convergence(results: Result | Mapping[str, Result], path: str | Path | None 
     _check_labelled("results", results, Result)
     directions = sorted({result.direction for result in results.values()})
     if len(directions) != 1:
-        raise InvalidOption(f"results have directions {directions}: expected one or more of one")
+        raise InvalidOption(f"results have directions {directions}: expected the same of all")
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     _paint_convergence(figure.subplots(), convergence_data(results))
     return _written(figure, path)
@@ -181,6 +182,8 @@ def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure
             `convergence`.
         InvalidData: no trial has a value yet.
     """
+    if path is not None:
+        check_path("path", path)  # before a fit that may take long
     data = slices_data(source)
     rows = -(-len(data) // 3)
     columns = -(-len(data) // rows)
@@ -219,7 +222,7 @@ def regret(
     _check_labelled("runs", runs, Replications)
     problems = sorted({replications.problem for replications in runs.values()})
     if len(problems) != 1:
-        raise InvalidOption(f"runs are of problems {problems}: expected one or more of one")
+        raise InvalidOption(f"runs are of problems {problems}: expected the same of all")
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     panels = list(figure.subplots(1, 2, sharex=True, sharey=True))
     _paint_regret(panels, {label: one.curve() for label, one in runs.items()})
@@ -502,11 +505,15 @@ def _set_value_axis(axes: Axes, values: Sequence[float], keep: Sequence[float]) 
 
 
 def _check_labelled(name: str, given: object, kind: type) -> None:
-    if not isinstance(given, Mapping) or any(not isinstance(one, kind) for one in given.values()):
+    if not isinstance(given, Mapping) or any(
+        not (isinstance(label, str) and isinstance(one, kind)) for label, one in given.items()
+    ):
         raise InvalidOption(
-            f"{name} has type {type(given).__name__}: expected a gpbo.{kind.__name__}, or a "
-            "mapping from labels to several"
+            f"{name}={reprlib.repr(given)}: expected a gpbo.{kind.__name__}, or a mapping from "
+            "labels, which are strings, to several"
         )
+    if not given:
+        raise InvalidOption(f"{name}={given!r}: expected one or more")
 
 
 def _clean(axes: Axes) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gpbo import archive, fitting, problems
 from gpbo.backend import DTYPE, Streams, resolve_device
-from gpbo.checks import one_of, positive_number, real_number, whole_number
+from gpbo.checks import finite, one_of, positive_number, real_number, whole_number
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
 from gpbo.errors import InvalidOption, SpaceExhausted
@@ -244,8 +244,9 @@ def simulate(
     if budget is None and horizon == float("inf"):
         raise InvalidOption("horizon=inf, budget=None: expected a positive number for one of them")
     most = float("inf") if budget is None else whole_number("budget", budget, least=1)
-    if latency != "measured":
-        latency = real_number("latency, if it is not 'measured'", latency, least=0.0)
+    seconds = 0.0 if latency == "measured" else finite(latency)
+    if seconds is None or seconds < 0:
+        raise InvalidOption(f"latency={latency!r}: expected 'measured' or a number, 0 or more")
     workers = whole_number("workers", workers, least=1)
     seed = whole_number("seed", seed, least=0)
     if initial is None:
@@ -256,7 +257,7 @@ def simulate(
         workers=workers,
         width=workers if mode == "sync" else 1,
         times=LAWS[times] if isinstance(times, str) else times,
-        latency=latency,
+        latency="measured" if latency == "measured" else seconds,
         refit_every=whole_number("refit_every", refit_every, least=1),
         initial=whole_number("initial", initial, least=1),
         inference=check_inference(inference),

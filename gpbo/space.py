@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gpbo.backend import DTYPE
-from gpbo.checks import check_tensor
+from gpbo.checks import check_tensor, whole_number
 from gpbo.choices import Categorical, Ordinal
-from gpbo.errors import InvalidData, InvalidOption, InvalidParams, SpaceError
+from gpbo.errors import InvalidData, InvalidParams, SpaceError
 from gpbo.parameters import Discrete, Integer, Kind, Parameter, Real
 
 __all__ = ["Categorical", "Integer", "Kind", "Ordinal", "Parameter", "Real", "Space"]
@@ -187,7 +187,13 @@ class Space:
 
         Snapping twice is snapping once. A NaN stays within its parameter: there a `Real` keeps
         it, and a discrete parameter has a legal value.
+
+        Raises:
+            InvalidData: no tensor, or there are more or fewer coordinates than ``d``.
         """
+        check_tensor("x", x)
+        if x.shape[-1:] != (self.dim,):
+            raise InvalidData(f"x has shape {tuple(x.shape)}: expected (..., {self.dim})")
         snapped = x.clamp(0, 1)
         for parameter, columns in self._discrete:
             snapped[..., columns] = parameter.place(parameter.index(snapped[..., columns]))
@@ -218,10 +224,9 @@ class Space:
         same way; an `Ordinal` and a `Categorical` have all.
 
         Raises:
-            InvalidOption: fewer than 2 points.
+            InvalidOption: no whole number of points, 2 or more.
         """
-        if points_per_real < 2:
-            raise InvalidOption(f"points_per_real={points_per_real!r}: expected 2 or more")
+        points_per_real = whole_number("points_per_real", points_per_real, least=2)
         values = [parameter.grid(points_per_real) for parameter in self.parameters]
         return (dict(zip(self.names, row, strict=True)) for row in itertools.product(*values))
 

@@ -89,6 +89,8 @@ class SqliteStorage:
     """
 
     def __init__(self, path: str | Path) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise StorageError(f"storage={path!r}: expected the path of a file")
         self.path = Path(path).absolute()  # whatever the folder will be by then
         if str(path) == ":memory:":
             raise StorageError(f"storage={path!r}: expected the path of a file, which outlives us")

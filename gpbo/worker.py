@@ -181,7 +181,8 @@ class Command:
                 found = pattern.search(line)
                 if found is None:
                     return None
-                step, value = found.groupdict().get("step"), found[_value_group(pattern) or 0]
+                number, value = found.groupdict().get("step"), found[_value_group(pattern) or 0]
+                step = None if number is None else int(number)
             if isinstance(value, bool):
                 return None
             return None if step is None else _step(step), float(value)
@@ -213,9 +214,10 @@ def _step(given: Any) -> int:
     """
     try:
         step = int(given)
+        whole = step == given and not isinstance(given, bool)
     except (TypeError, ValueError, OverflowError):
-        step = _LARGEST_STEP + 1
-    if not -_LARGEST_STEP <= step <= _LARGEST_STEP:
+        whole = False
+    if not whole or not -_LARGEST_STEP <= step <= _LARGEST_STEP:
         raise InvalidOption(f"step={given!r}: expected a whole number of 64 bits")
     return step
 

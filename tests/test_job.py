@@ -127,7 +127,7 @@ def test_what_is_left_out_has_its_default() -> None:
         ({"strategy": {"name": "ei", "margin": -1.0}}, "job: strategy 'ei': margin=-1.0: expected"),
         ({"model": {"nu": 1.0}}, "job: model: nu=1.0: expected one of (0.5, 1.5, 2.5)"),
         ({"direction": "up"}, "job: direction = 'up': input should be 'minimize' or 'maximize'"),
-        ({"space": {}}, "job: expected at least one parameter"),
+        ({"space": {}}, "space = {}: expected one parameter or more"),
         ({"space": {"x": {**X, "high": -1}}}, "low=0.0, high=-1.0"),
         ({"space": {"x": {**X, "step": 1}}}, "x: unknown 'step': expected one of low, high, scale"),
         ({"space": {"x": 3}}, "job: space.x = 3: input should be"),

@@ -289,7 +289,10 @@ print(gpbo.replicate("hartmann3", runs=2, budget=10_000, inference="map", strate
         ({"initial": 0}, "initial=0: expected"),
         ({"device": "tpu"}, "device='tpu': expected"),
         ({"problem": "bogus"}, "name='bogus': expected one of"),
-        ({"problem": BRANIN.shifted(1, 2, 3)}, "runs=2: the problem has shifts for 3 runs"),
+        (
+            {"problem": BRANIN.shifted(1, 2, 3)},
+            "runs=2: expected 3, for which",
+        ),
     ],
 )
 def test_mistakes_are_refused(options: dict[str, Any], message: str) -> None:

@@ -140,6 +140,13 @@ def test_a_batch_size_that_counts_nothing_is_refused(bad: Any) -> None:
     assert optimizer.trials == []
 
 
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"thin": 0}, {"thin": 1.5}, {"refit": "no"}])
+def test_a_plan_that_means_nothing_is_refused(wrong: dict[str, Any]) -> None:
+    (name, value), *_ = wrong.items()
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=f"{name}={value!r}: expected"):
+        by_map().plan(**{"count": 1, **wrong})
+
+
 def test_a_finite_space_is_used_up_without_a_duplicate_and_then_says_so() -> None:
     for strategy in ALL:
         optimizer = by_map(FINITE, strategy)

@@ -172,7 +172,7 @@ def test_results_of_two_directions_are_not_compared() -> None:
     }
     with pytest.raises(InvalidOption, match=r"\['maximize', 'minimize'\]"):
         plots.convergence(results)
-    with pytest.raises(InvalidOption, match=r"\[\]"):
+    with pytest.raises(InvalidOption, match=r"results=\{\}: expected one or more"):
         plots.convergence({})
 
 

@@ -411,6 +411,8 @@ def test_points_that_do_not_fit_the_problem_are_refused() -> None:
         many.observe(torch.zeros(2, 5, 3, dtype=DTYPE), Streams.named(0, "noise", runs=3))
     with pytest.raises(InvalidOption, match="seeds"):
         many.shifted()
+    with pytest.raises(InvalidOption, match=r"shift_seed=\[\]: expected a seed"):
+        problems.get("levy", 3, shift_seed=[])
     with pytest.raises(InvalidParams, match="missing 'x3'"):
         problems.get("levy", 3).evaluate({"x1": 0.0, "x2": 0.0})
 

@@ -12,6 +12,7 @@ import pytest
 from gpbo import plots
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.replications import Diagnostics, Replications
+from tests.monte_carlo import unchecked_shapes
 
 NAN = math.nan
 
@@ -199,8 +200,10 @@ def test_runs_of_different_problems_make_no_plot() -> None:
     runs = record([[5.0]])
     with pytest.raises(InvalidOption, match=r"problems \['branin', 'levy'\]"):
         plots.regret({"a": runs, "b": replace(runs, problem="levy")})
-    with pytest.raises(InvalidOption, match="expected one or more of one"):
+    with pytest.raises(InvalidOption, match=r"runs=\{\}: expected one or more"):
         plots.regret({})
+    with unchecked_shapes(), pytest.raises(InvalidOption, match="labels, which are strings"):
+        plots.regret({1: runs})  # type: ignore[dict-item]
 
 
 def test_a_place_where_nothing_may_be_written_is_refused(

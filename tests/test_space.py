@@ -341,8 +341,13 @@ def test_many_integers_are_thinned_to_distinct_ones_on_their_scale() -> None:
 
 
 def test_a_grid_needs_two_points_per_real() -> None:
-    with pytest.raises(InvalidOption, match="points_per_real=1: expected 2 or more"):
+    with pytest.raises(InvalidOption, match="points_per_real=1: expected a whole number, 2"):
         MIXED.grid(1)
+
+
+def test_points_of_another_space_are_not_snapped() -> None:
+    with pytest.raises(InvalidData, match=rf"x has shape \(5, 1\): expected \(..., {MIXED.dim}\)"):
+        MIXED.snap(torch.zeros(5, 1, dtype=DTYPE))
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,9 @@ def reported(folder: Path) -> list[tuple[int, float]]:
         (r"epoch (?P<step>\d+) loss (\S+)", "epoch 3 loss 0.25", (3, 0.25)),
         (None, '{"step": 1e30, "value": 1}', None),
         (None, '{"step": Infinity, "value": 1}', None),
+        (None, '{"step": 3.0, "value": 1}', (3, 1.0)),
+        (None, '{"step": 1.5, "value": 1}', None),
+        (None, '{"step": "3", "value": 1}', None),
         (None, '{"step": -9223372036854775807, "value": 1}', (-(2**63) + 1, 1.0)),
         (None, f'{{"value": 1{"0" * 400}}}', None),
     ],
@@ -210,7 +213,7 @@ def test_a_function_reports_and_is_stopped_at_its_next_report(tmp_path: Path) ->
     assert reported(tmp_path) == [(0, 1.5)]
 
 
-@pytest.mark.parametrize("step", [2**70, -(2**70), math.inf, math.nan])
+@pytest.mark.parametrize("step", [2**70, -(2**70), math.inf, math.nan, 1.7, True, "3"])
 def test_a_step_that_no_storage_holds_is_refused(step: Any, tmp_path: Path) -> None:
     def objective(params: dict[str, Any], trial: Any) -> float:
         inspect.unwrap(type(trial).report)(trial, step, 1.0)

@@ -57,6 +57,8 @@ def get(
         return problem
     # As objects: an array of numbers and texts would be one of texts.
     seeds = np.atleast_1d(np.asarray(shift_seed, dtype=object)).tolist()
+    if not seeds:
+        raise InvalidOption(f"shift_seed={shift_seed!r}: expected a seed, or one per run")
     return problem.shifted(*(whole_number("shift_seed", seed, least=0) for seed in seeds))
 
 
@@ -71,6 +73,6 @@ def resolve(problem: object, *, runs: int) -> Problem:
         raise InvalidOption(f"problem={problem!r}: expected a gpbo.problems.Problem or its name")
     if problem.shift is not None and problem.shift.shape[0] not in (1, runs):
         raise InvalidOption(
-            f"runs={runs}: the problem has shifts for {problem.shift.shape[0]} runs"
+            f"runs={runs}: expected {problem.shift.shape[0]}, for which the problem has shifts"
         )
     return problem
