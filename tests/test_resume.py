@@ -149,7 +149,8 @@ def test_another_model_begins_anew_and_is_the_stored_one_then(
     first.close()
     usual = resolve_prior("dimension-scaled")
     known = Model(1.5, replace(usual, lengthscale=Fixed(0.25), noise_variance=Fixed(1e-4)))
-    again = Optimizer.resume(**stored, strategy="ts", model=known)
+    Optimizer.resume(**stored, strategy="ts", model=known).close()
+    again = Optimizer.resume(**stored)
     assert again.fit_report is None
     assert again.fit().surrogate.lengthscale.unique().tolist() == [0.25]
     again.ask()
@@ -304,6 +305,15 @@ def test_without_refit_the_last_draws_serve_on_all_results() -> None:
     assert optimizer.fit_report is before
     optimizer.adopt(optimizer.plan_fit()())
     assert optimizer.fit_report is not before
+
+
+def test_a_fit_that_was_adopted_is_there_after_resuming(tmp_path: Path) -> None:
+    stored: dict[str, Any] = {"storage": tmp_path / "runs.db", "name": "job"}
+    with Optimizer(LINE, QUICK["ei"], inference="map", **stored) as optimizer:
+        for x in (0.1, 0.4, 0.5, 0.7, 0.9):
+            optimizer.add({"x": x}, x**2)
+        optimizer.adopt(optimizer.plan_fit()())
+    assert Optimizer.resume(**stored).fitted_size == 5
 
 
 def test_draws_carried_to_other_results_predict_the_same_in_the_users_units() -> None:
