@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from gpbo.candidates import Search
 from gpbo.completion import Completion, MedianRule
 from gpbo.errors import InvalidOption
 from gpbo.optimizer import Optimizer
-from gpbo.record import Attempt, Record
+from gpbo.record import Attempt, Metric, Record
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.storage import SqliteStorage
 from gpbo.strategies import (
@@ -341,6 +342,64 @@ def test_unpromising_trials_are_stopped_and_their_curves_kept(tmp_path: Path) ->
     assert 1 <= sum(m.trial == 3 for m in metrics) < 20
 
 
+class Lost(BaseException):
+    """What an executor raises that lost a worker."""
+
+
+def test_trials_are_stopped_by_the_curves_of_last_attempts_after_resuming_too(
+    tmp_path: Path,
+) -> None:
+    """By what attempts that died had reported, nothing would be stopped."""
+    optimizer = stored(tmp_path)
+    assert optimizer.journal is not None
+    for trial in optimizer.ask(3):
+        died, ended = Attempt(trial.id, 1, 0, 1.0, 2.0), Attempt(trial.id, 2, 0, 2.0, 3.0, 1.0)
+        reports = [Metric(trial.id, 1, 0, 1e9), *(Metric(trial.id, 2, n, 1.0) for n in (1, 500))]
+        optimizer.journal.write(attempts=[replace(died, reason="killed"), ended], metrics=reports)
+        optimizer.tell(trial, 1.0)
+    optimizer.close()
+
+    def objective(params: dict[str, Any], trial: Any) -> float:
+        if trial.attempt == 1:
+            trial.report(0, 0.0)
+            raise Lost
+        for step in range(1, 200):
+            trial.report(step, 9.0)
+            time.sleep(0.05)
+        return 9.0
+
+    rule = MedianRule(trials=3)
+    with ThreadPoolExecutor(1) as threads:
+        result = tuned(
+            Optimizer.resume(tmp_path / "runs.db", "job"),
+            objective,
+            budget=4,
+            executor=threads,
+            execution=Execution(retries=1, early_stopping=rule),
+        ).run()
+    assert str(result.trials[3].reason).startswith("stopped early at step ")
+
+
+def test_a_line_of_metrics_that_is_half_written_is_read_when_it_is_whole(tmp_path: Path) -> None:
+    first_is_read = threading.Event()
+
+    class Heard(Callback):
+        def reported(self, trial: Trial, step: int, value: float) -> None:
+            first_is_read.set()
+
+    def objective(params: dict[str, Any], trial: Any) -> float:
+        with (trial.folder / METRICS).open("a", buffering=1) as file:
+            file.write('{"step": 0, "value": 2}\n{"step": 1, ')
+            file.flush()
+            assert first_is_read.wait(30)
+            file.write('"value": 3}\n')
+        return 0.5
+
+    with ThreadPoolExecutor(1) as threads:
+        tuned(stored(tmp_path), objective, budget=1, executor=threads, callbacks=[Heard()]).run()
+    assert [(metric.step, metric.value) for metric in read(tmp_path).metrics] == [(0, 2), (1, 3)]
+
+
 @pytest.mark.parametrize(
     ("completion", "budget", "stopped"),
     [
@@ -377,6 +436,29 @@ def test_a_job_of_which_all_trials_fail_ends_and_goes_on_when_that_is_mended(
     again = tuned(Optimizer.resume(tmp_path / "runs.db", "job"), objective, **options).run()
     assert again.stopped == "budget"
     assert len(again.trials) == 9
+
+
+def test_a_job_that_failures_ended_is_run_again() -> None:
+    works = iter([False, False, False])
+
+    def objective(params: dict[str, Any]) -> float:
+        if not next(works, True):
+            raise OSError("no space left on device")
+        return 1.0
+
+    tuner = tuned(Optimizer(LINE, "sobol"), objective, budget=5, completion=Completion(failures=3))
+    assert [tuner.run().stopped for _ in range(2)] == ["failures", "budget"]
+
+
+def test_the_time_of_a_job_is_counted_from_its_first_start_pauses_included(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(tmp_path).close()
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 3600)
+    resumed = Optimizer.resume(tmp_path / "runs.db", "job")
+    result = tuned(resumed, budget=3, completion=Completion(runtime_s=1800.0)).run()
+    assert (result.stopped, result.trials) == ("runtime", ())
 
 
 def test_failures_that_end_before_an_earlier_trial_does_end_no_job() -> None:
@@ -439,7 +521,14 @@ def test_a_request_to_stop_ends_the_job_and_it_goes_on_later(tmp_path: Path) -> 
     assert read(tmp_path).ended == "interrupted"
     assert len(result.trials) == 2
     optimizer.close()
-    again = tuned(Optimizer.resume(store, "job"), budget=6).run()
+    meanwhile: list[str | None] = []
+
+    class Looking(Callback):
+        def ended(self, trial: Trial) -> None:
+            meanwhile.append(read(tmp_path).ended)
+
+    again = tuned(Optimizer.resume(store, "job"), budget=6, callbacks=[Looking()]).run()
+    assert meanwhile == [None] * 4
     assert again.stopped == read(tmp_path).ended == "budget"
     whole = tuned(Optimizer(LINE, "sobol", inference="map"), budget=6).run()
     assert [t.params for t in again.trials] == [t.params for t in whole.trials]
@@ -468,12 +557,43 @@ def test_a_job_that_was_interrupted_is_run_again(storage: bool, tmp_path: Path) 
         execution = Execution(workers=2)
         tuner = tuned(optimizer, objective, budget=6, executor=threads, execution=execution)
         assert tuner.run().stopped == "interrupted"
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if storage:
+            assert [a.reason for a in read(tmp_path).attempts] == ["the job ended"] * 2
         go_on.set()
         result = tuner.run()
     assert result.stopped == "budget"
     assert all(trial.value == trial.params["x"] + 1 for trial in result.trials)
     whole = tuned(Optimizer(LINE, "sobol", inference="map"), budget=6).run()
     assert {t.params["x"] for t in result.trials} == {t.params["x"] for t in whole.trials}
+
+
+def test_a_way_of_the_program_s_own_with_a_signal_to_terminate_stays_its_own() -> None:
+    heard: list[int] = []
+
+    def objective(params: dict[str, Any]) -> float:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 1.0
+
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        result = tuned(Optimizer(LINE, "sobol"), objective, budget=3).run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert result.stopped == "budget"
+    assert heard == [signal.SIGTERM] * 3
+
+
+def test_the_folder_of_a_job_that_is_not_stored_goes_with_it() -> None:
+    folders: list[Path] = []
+
+    def objective(params: dict[str, Any], trial: Any) -> float:
+        folders.append(trial.folder)
+        return float(trial.folder.is_dir())
+
+    result = tuned(Optimizer(LINE, "sobol"), objective, budget=2).run()
+    assert [trial.value for trial in result.trials] == [1.0, 1.0]
+    assert not folders[0].parent.exists()
 
 
 def test_a_job_that_was_asked_to_stop_is_run_again(tmp_path: Path) -> None:
