@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -167,6 +168,43 @@ def test_a_command_without_a_result_says_why(script: str, reason: str, tmp_path:
     assert outcome.died == ("-9" in reason)
 
 
+def python(script: str, metric: str | None = None) -> Command:
+    return Command(f"{sys.executable} -c '{script}'", metric)
+
+
+def test_of_an_endless_last_line_the_end_is_the_reason(tmp_path: Path) -> None:
+    command = python('print("x" * 10**6 + "no"); raise SystemExit(4)')
+    reason = str(evaluate(task(command, tmp_path)).reason)
+    assert reason.startswith("the command ended with 4: xxx")
+    assert reason.endswith("xxno")
+    assert len(reason) < 1100
+
+
+def test_what_a_command_in_python_printed_is_there_even_if_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    script = 'import os; print("step 1 loss 0.5"); os.kill(os.getpid(), 9)'
+    outcome = evaluate(task(python(script, r"step (?P<step>\d+) loss (\S+)"), tmp_path))
+    assert outcome.died
+    assert reported(tmp_path) == [(1, 0.5)]
+
+
+def test_a_command_has_no_input(tmp_path: Path) -> None:
+    """Or it would wait for what nobody writes."""
+    reader, writer = os.pipe()
+    os.write(writer, b'{"value": 7}\n')
+    saved = os.dup(0)
+    os.dup2(reader, 0)
+    try:
+        outcome = evaluate(task(Command("head -n 1"), tmp_path))
+    finally:
+        os.dup2(saved, 0)
+        for number in (reader, writer, saved):
+            os.close(number)
+    assert outcome.reason == "the command printed no value"
+
+
 def test_a_program_that_is_not_there_is_a_failed_trial(tmp_path: Path) -> None:
     outcome = evaluate(task(Command("/no/such/program {x}"), tmp_path))
     assert str(outcome.reason).startswith("the command did not start: ")
@@ -211,6 +249,21 @@ def test_a_function_reports_and_is_stopped_at_its_next_report(tmp_path: Path) ->
     outcome = evaluate(task(objectives.curve, tmp_path))
     assert outcome.stopped
     assert reported(tmp_path) == [(0, 1.5)]
+
+
+@pytest.mark.parametrize(
+    ("objective", "value"),
+    [
+        (lambda params, by=3.0: by * params["x"], 1.5),
+        (lambda params, *rest, by=3.0: len(rest), 0),
+        (lambda params, trial: trial.attempt, 1),
+        (lambda params, trial, by=3.0: trial.attempt * by, 3.0),
+    ],
+)
+def test_a_function_gets_the_running_trial_if_it_needs_a_second_argument(
+    objective: Any, value: float, tmp_path: Path
+) -> None:
+    assert evaluate(task(objective, tmp_path)).value == value
 
 
 @pytest.mark.parametrize("step", [2**70, -(2**70), math.inf, math.nan, 1.7, True, "3"])
