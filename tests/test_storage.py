@@ -100,6 +100,40 @@ def test_a_write_that_fails_leaves_nothing_of_it(store: SqliteStorage) -> None:
     assert len(store.read("job").trials) == 2
 
 
+def test_a_writer_waits_for_another_one(store: SqliteStorage) -> None:
+    journal = store.create("job", SPEC)
+    with closing(
+        sqlite3.connect(store.path, isolation_level=None, check_same_thread=False)
+    ) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ends = threading.Timer(0.2, other.rollback)
+        ends.start()
+        try:
+            journal.write(trials=[Trial(0, {"x": 0})])
+        finally:
+            ends.join()
+    assert len(store.read("job").trials) == 1
+
+
+def test_a_record_is_of_one_moment_whatever_is_written_meanwhile(
+    store: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = store.create("job", SPEC)
+    journal.write(queue=[{"x": 1}])
+
+    class Meddled(sqlite3.Connection):
+        def execute(self, query: str, *parameters: Any) -> sqlite3.Cursor:
+            if "FROM queue" in query:  # the trials have been read
+                journal.write(trials=[Trial(0, {"x": 1})], queue=[])
+            return super().execute(query, *parameters)
+
+    monkeypatch.setattr(sqlite3, "connect", Meddled)
+    record = store.read("job")
+    assert (record.trials, record.queue) == ((), ({"x": 1},))
+    monkeypatch.undo()
+    assert (len(store.read("job").trials), store.read("job").queue) == (1, ())
+
+
 def test_jobs_of_one_file_do_not_see_each_other(store: SqliteStorage) -> None:
     one, other = store.create("one", SPEC), store.create("other", {"space": {"y": 1}})
     one.write(trials=[Trial(0, {"x": 0}).completed(1.0, None)], queue=[{"x": 5}])
