@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.collections import PathCollection
 
 from gpbo import plots
 from gpbo.errors import InvalidData, InvalidOption
@@ -110,8 +111,10 @@ def test_a_slice_holds_the_surrogate_along_the_parameter_in_user_units(result: R
         assert len(part.observed) == len(part.closeness) == len(result.optimizer.completed)
         assert (np.array(part.low) <= part.median).all()
         assert (np.array(part.high) >= part.median).all()
-        assert max(part.closeness) == 1.0
-        assert min(part.closeness) == 0.0
+        points = SPACE.encode([trial.params for trial in result.optimizer.completed])
+        far = (points - SPACE.encode([best.params])).norm(dim=-1)
+        assert np.argsort(part.closeness).tolist() == far.argsort(descending=True).tolist()
+        assert (max(part.closeness), min(part.closeness)) == (1.0, 0.0)
 
 
 def test_the_slices_meet_at_the_best_trial_where_the_surrogate_knows_the_value() -> None:
@@ -151,6 +154,31 @@ def test_the_band_holds_the_disagreement_of_the_draws(monkeypatch: pytest.Monkey
     assert part.median[-1] == pytest.approx(5.0)
     assert part.high[-1] == pytest.approx(5.0 + 1.96 * 2.0, abs=1e-3)
     assert part.low[-1] == pytest.approx(5.0 - 1.96 * 2.0, abs=1e-3)
+
+
+def test_a_slice_is_painted_with_its_trials_and_the_best_one_is_a_star(result: Result) -> None:
+    part, axes = plots.slices_data(result)[0], plots.slices(result).axes[0]
+    curve, star = axes.lines
+    np.testing.assert_array_equal(curve.get_xydata(), np.transpose([part.positions, part.median]))
+    np.testing.assert_array_equal(star.get_xydata(), [part.best])
+    band, dots = axes.collections
+    assert isinstance(dots, PathCollection)
+    np.testing.assert_array_equal(dots.get_offsets(), part.observed)
+    shades = np.asarray(dots.get_facecolor())[:, 3]
+    assert shades.argsort().tolist() == np.argsort(part.closeness).tolist()
+    (outline,) = band.get_paths()
+    assert outline.get_extents().ymin == pytest.approx(min(part.low))
+    assert outline.get_extents().ymax == pytest.approx(max(part.high))
+
+
+def test_a_convergence_plot_has_every_trial_and_a_cross_where_one_failed(result: Result) -> None:
+    (curve,), (axes,) = plots.convergence_data({"": result}), plots.convergence(result).axes
+    dots, crosses, best = axes.lines
+    np.testing.assert_array_equal(dots.get_xydata(), [*enumerate(curve.values, start=1)])
+    failed = [number for number, trial in enumerate(result.trials, 1) if trial.value is None]
+    np.testing.assert_array_equal(crosses.get_xdata(), failed)
+    assert crosses.get_marker() == "x"
+    np.testing.assert_array_equal(best.get_ydata(), curve.best)
 
 
 def test_a_maximised_result_is_drawn_with_its_own_sign() -> None:

@@ -186,6 +186,13 @@ def test_the_plot_has_a_line_and_a_band_for_every_set_of_runs(tmp_path: Path) ->
         np.testing.assert_array_equal(axes.get_lines()[0].get_ydata(), expected)
         assert len(axes.collections) == 2
         assert axes.get_yscale() == "log"
+    quartiles, interval = (
+        panel.collections[0].get_paths()[0].get_extents() for panel in (median, mean)
+    )
+    assert (quartiles.ymin, quartiles.ymax) == (curve.low.min(), curve.high.max())
+    spread = 1.96 * curve.error
+    assert interval.ymax == pytest.approx((curve.mean + spread).max(), rel=1e-3)
+    assert interval.ymin == pytest.approx((curve.mean - spread).clip(1e-12).min(), rel=1e-3)
     low, high = median.get_ylim()
     assert 0 < low < curve.low.min() < curve.high.max() < high
 
