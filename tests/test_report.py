@@ -265,13 +265,14 @@ def test_the_timeline_knows_what_became_of_each_attempt(tmp_path: Path) -> None:
 
 
 def test_intermediate_values_are_those_of_the_last_attempt(tmp_path: Path) -> None:
-    optimizer = job(tmp_path, 2, strategy="sobol")
+    values = iter([0.5, math.nan])
+    optimizer = job(tmp_path, 2, strategy="sobol", objective=lambda params: next(values))
     assert optimizer.journal is not None
     optimizer.journal.write(metrics=[Metric(1, 2, 0, 9.0), Metric(1, 2, 4, math.nan)])
     first, second = data.learning_data(read(tmp_path))
     assert (first.trial, first.steps, first.values) == (0, (0, 1, 2), (1.5, 0.75, 0.5))
     assert second.steps == (0, 4)
-    assert first.completed
+    assert (first.completed, second.completed) == (True, False)
 
 
 def test_the_curves_of_many_trials_are_two_lines_with_gaps() -> None:
@@ -314,6 +315,17 @@ def test_the_table_has_every_trial_and_marks_the_best(nine: tuple[Optimizer, Rec
     assert [row.trial for row in rows if row.best] == [optimizer.best.id]
     assert [round(row.seconds or 0.0, 6) for row in rows][:9] == [1.0] * 9
     assert rows[0].params == tuple(optimizer.trials[0].params[name] for name in SPACE.names)
+
+
+def test_the_table_counts_the_attempts_and_has_the_seconds_of_the_last(tmp_path: Path) -> None:
+    optimizer = job(tmp_path, 3, strategy="sobol")
+    assert optimizer.journal is not None
+    optimizer.journal.write(
+        attempts=[Attempt(1, 2, 0, 100.0, 107.0, value=0.5), Attempt(2, 2, 0, 100.0)]
+    )
+    rows = data.table_data(read(tmp_path), optimizer)
+    assert [row.attempts for row in rows] == [1, 2, 2, 0, 0]
+    assert [row.seconds for row in rows] == [pytest.approx(1.0), 7.0, None, None, None]
 
 
 # --- jobs of every kind

@@ -46,6 +46,7 @@ def test_the_best_trial_is_the_first_of_the_best() -> None:
 
 def test_the_table_has_a_row_per_trial_and_can_be_cut() -> None:
     table = result([2.0, None, 0.123456789]).table()
+    assert [row.style for row in table.rows] == [None, "dim", "bold"]
     console = Console(width=100)
     with console.capture() as capture:
         console.print(table)

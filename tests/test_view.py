@@ -56,6 +56,14 @@ def test_a_job_that_ended_has_no_workers(tmp_path: Path) -> None:
     assert "nan" not in shown
 
 
+def test_of_many_trials_the_latest_are_shown(tmp_path: Path) -> None:
+    journal = SqliteStorage(tmp_path / "runs.db").create("long", SPEC)
+    trials = [Trial(number, {"rate": 0.5, "kind": "a"}, origin="sobol") for number in range(17)]
+    journal.write(trials=[trial.completed(1.0, 2.0) for trial in trials])
+    rows = [line.strip("│ ").split() for line in text(journal.read()).splitlines()]
+    assert [row[0] for row in rows if row[-1:] == ["sobol"]] == [str(n) for n in range(5, 17)]
+
+
 def test_all_is_there_as_json(tmp_path: Path) -> None:
     record = recorded(tmp_path)
     told = json.loads(json.dumps(plain(record), allow_nan=False))
