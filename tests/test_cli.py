@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,7 +43,11 @@ def test_a_problem_is_optimized_and_plotted(tmp_path: Path) -> None:
     result = runner.invoke(app, ["run", "branin", *options, *files])
     assert result.exit_code == 0, result.output
     assert "7 trials (0 failed), the budget was used" in result.output
-    assert "above the optimum 0.3978873577 by " in result.output
+    best, above = (
+        float(re.findall(rf"{words} (\S+)", result.output)[0])
+        for words in ("best value", "above the optimum 0.3978873577 by")
+    )
+    assert above == pytest.approx(best - 0.3978873577, rel=1e-2)
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert slices.read_bytes().startswith(b"\x89PNG")
 
@@ -164,6 +169,17 @@ def test_a_job_is_tuned_shown_and_resumed(
     code, out, err = called(monkeypatch, capsys, "resume", job)
     assert "6 trials (0 failed)" in out
     assert err.count("trial ") == 2
+
+
+def test_the_latest_job_of_a_storage_is_shown_unless_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = tmp_path / "runs.db"
+    for name in ("zebra", "yak", "ant"):
+        gpbo.Optimizer(gpbo.Space(gpbo.Real("x", 0, 1)), storage=storage, name=name).close()
+    for arguments, name in (([], "ant"), (["yak"], "yak")):
+        _, out, _ = called(monkeypatch, capsys, "show", storage, *arguments, "--json")
+        assert json.loads(out)["name"] == name
 
 
 def make_long(job: Path) -> None:

@@ -383,5 +383,16 @@ def test_a_warm_start_takes_what_fits_the_space(tmp_path: Path) -> None:
         warm_start(Optimizer(Space(Real("n", 0.25, 0.75))), [(store.read("parent"), "same")])
 
 
+def test_the_best_of_a_related_job_is_that_of_its_own_direction(tmp_path: Path) -> None:
+    store = SqliteStorage(tmp_path / "runs.db")
+    space = Space(Integer("n", 0, 9))
+    parent = Optimizer(space, "sobol", direction="maximize", storage=store, name="parent")
+    for number in (2, 8, 5):
+        parent.add({"n": number}, float(number))
+    child = Optimizer(space)
+    assert warm_start(child, [(store.read("parent"), "transfer")]) == 1
+    assert (child.queue, child.trials) == ([{"n": 8}], [])
+
+
 def test_json_is_what_toml_is() -> None:
     assert check_job(json.loads(json.dumps(SMALL))) == check_job(SMALL)
