@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from arviz_stats.base import array_stats
+from pyro.infer.mcmc import MCMC
 from scipy.optimize import minimize as scipy_minimize
 from torch import Tensor
 
-from gpbo import sample_hyperparameters
+from gpbo import pyro_nuts, sample_hyperparameters
 from gpbo.backend import DTYPE, Streams
 from gpbo.errors import GpboError, InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
@@ -132,6 +133,17 @@ def test_pyro_leaves_the_random_numbers_of_the_user_alone() -> None:
     before = random.getstate(), repr(np.random.get_state())  # noqa: NPY002
     draw_with_pyro(_posterior(23, 1, 3, 1), Streams([0]), warmup=2, draws=4)
     assert (random.getstate(), repr(np.random.get_state())) == before  # noqa: NPY002
+
+
+def test_divergences_of_pyro_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Diverging(MCMC):
+        def diagnostics(self) -> Any:
+            return {"divergences": {"chain 0": [0, 3]}}
+
+    monkeypatch.setattr(pyro_nuts, "MCMC", Diverging)
+    with unchecked_shapes():
+        found = draw_with_pyro(_posterior(23, 2, 3, 1), Streams([0, 1]), warmup=2, draws=5)
+    assert found.info.divergences.tolist() == [2, 2]
 
 
 @pytest.fixture(scope="module")
@@ -306,9 +318,9 @@ def test_every_split_run_is_the_density_of_that_run() -> None:
 def test_diagnostics_are_the_worst_over_the_coordinates() -> None:
     posterior = _posterior(12, RUNS, 7, DIM)
     start, _ = cold_start(posterior, Streams.named(2, "start", runs=RUNS), 5)
-    raw = sample(
-        posterior, start, Schedule((4,), 2, 8, "nuts"), Streams.named(2, "nuts", runs=RUNS)
-    )
+    schedule = Schedule((4,), 2, 8, "nuts", max_depth=2)
+    raw = sample(posterior, start, schedule, Streams.named(2, "nuts", runs=RUNS))
+    assert 0 < raw.saturated.mean() < 1
     found, position = constrained(posterior, raw), raw.position
     assert found.info.rhat.isnan().all()
     assert torch.equal(by_chain(found), position)
@@ -319,6 +331,8 @@ def test_diagnostics_are_the_worst_over_the_coordinates() -> None:
         assert float(info.ess_bulk[run]) == pytest.approx(min(float(bulk_ess(c)) for c in columns))
         assert float(info.ess_tail[run]) == pytest.approx(min(float(tail_ess(c)) for c in columns))
         assert float(info.divergences[run]) == float(raw.diverged[run].sum())
+        assert float(info.depth_saturation[run]) == pytest.approx(float(raw.saturated[run].mean()))
+        assert float(info.acceptance[run]) == pytest.approx(float(raw.acceptance[run].mean()))
     steps = raw.warmup_steps + raw.steps.sum(-1).mean(-1)
     torch.testing.assert_close(info.leapfrog_steps, steps)
     assert info.transitions == 8
@@ -470,7 +484,7 @@ def test_rescaling_leaves_what_has_no_scale_or_is_known() -> None:
 def test_the_phases_of_a_warm_up_add_up(warmup: int) -> None:
     cold = schedule_for(warmup, 5, cold=True)
     assert sum(cold.windows) + cold.settle == warmup
-    assert len(cold.windows) == (warmup >= 24)
+    assert cold.windows == ((warmup // 3,) if warmup >= 24 else ())
     assert cold.settle >= 1
     assert cold.draws == 5
     warm = schedule_for(warmup, 5, cold=False)
