@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from gpbo.backend import DTYPE, Streams
+from gpbo.design import sobol
 from gpbo.simulation import Simulation
 from gpbo.strategies import RandomSearch
 from gpbo_benchmarks import kandasamy
@@ -90,8 +92,26 @@ def test_methods_are_compared_in_time_and_at_as_many_evaluations() -> None:
         assert rows[method]["regret_in_time"] == kandasamy.written(end)
         equal = kandasamy.written(runs.regret[:, fewest - 1])
         assert rows[method][f"regret_after_{fewest}"] == equal
-    assert rows["asyRAND"]["asy-syn_in_time"]
+    free, in_step = (done[name] for name in ("asyRAND", "synRAND"))
+    gain = free.regret[:, fewest - 1] - in_step.regret[:, fewest - 1]
+    assert rows["asyRAND"][f"asy-syn_after_{fewest}"] == kandasamy.written(gain)
+    end = torch.tensor([7.0]).double()
+    gain = (free.regret_at(end) - in_step.regret_at(end))[:, 0]
+    assert rows["asyRAND"]["asy-syn_in_time"] == kandasamy.written(gain)
     assert not rows["synRAND"]["asy-syn_in_time"]
+    counted = kandasamy.counts("branin", done, CASES["branin"])
+    made = [float(runs.evaluations.double().mean()) for runs in (free, in_step)]
+    assert [counted["asy"], counted["syn"]] == made
+    assert counted["ratio"] == pytest.approx(made[0] / made[1])
+
+
+def test_the_interval_of_a_mean_is_that_of_a_normal_distribution() -> None:
+    """Its ends, quantiles of 4000 draws, have a standard error of 2 % of the half width."""
+    values = 3 + torch.randn(1009, generator=torch.Generator().manual_seed(1)).double()
+    mean, low, high = kandasamy.interval(values)
+    assert mean == pytest.approx(float(values.mean()))
+    half = 1.96 * float(values.std()) / 1009**0.5
+    assert [low - mean, high - mean] == pytest.approx([-half, half], rel=0.08)
 
 
 def test_the_longest_of_a_batch_is_what_the_law_says() -> None:
@@ -99,6 +119,24 @@ def test_the_longest_of_a_batch_is_what_the_law_says() -> None:
     expected = sum(1 / number for number in range(1, 5))
     assert math.isclose(kandasamy.longest("exponential", 4), expected, rel_tol=0.03)
     assert kandasamy.longest("constant", 4) == 1.0
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_optimum_of_a_case_is_attained_and_nothing_is_below(name: str) -> None:
+    problem = CASES[name].build()
+    at, points = problem.minimizers[0], sobol(1009, problem.dim, Streams([0]))
+    torch.testing.assert_close(
+        problem(at), torch.full((len(at),), problem.optimum, dtype=DTYPE), rtol=1e-12, atol=0
+    )
+    assert bool((problem(points) >= problem.optimum).all())
+
+
+def test_the_second_function_of_park_is_as_published_with_the_sign_turned() -> None:
+    x1, x2, x3, x4 = values = 0.3, 0.7, 0.2, 0.9
+    published = 2 / 3 * math.exp(x1 + x2) - x4 * math.sin(x3) + x3
+    problem = kandasamy.park2()
+    found = problem.evaluate(dict(zip(problem.space.names, values, strict=True)))
+    assert found == pytest.approx(-published, rel=1e-14)
 
 
 def test_a_sum_over_blocks_has_the_minimum_of_each() -> None:

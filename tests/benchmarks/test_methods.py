@@ -1,12 +1,14 @@
 """gpbo's methods as the suites run them: paired, timed, recommending."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 import gpbo
-from gpbo.strategies import RandomSearch
+from gpbo.candidates import Search
+from gpbo.strategies import ExpectedImprovement, RandomSearch
 from gpbo_benchmarks import suites
 from gpbo_benchmarks.methods import METHODS
 from gpbo_benchmarks.suites import Case, noisy
@@ -96,6 +98,20 @@ def test_what_is_recommended_is_counted_in_results_and_told_as_a_trial() -> None
     (trace,) = done.traces("random", case, case.problem, strategy, 1.0)
     assert trace.recommended_truth == (5.0, 5.0, 3.0, 3.0)
     assert trace.recommended[2] == trace.params[2]
+
+
+def test_all_seconds_are_of_some_trial_and_runs_of_a_batch_share_them() -> None:
+    strategy = TimedStrategy(ExpectedImprovement(Search(32, 8, 2, 8)))
+    options: dict[str, Any] = {"runs": 3, "budget": 7, "batch": 2, "initial": 3}
+    runs = gpbo.replicate(
+        BRANIN.problem, strategy=strategy, inference="map", progress=False, **options
+    )
+    assert sorted(strategy.steps) == [(seed, n) for seed in range(3) for n in range(3, 7)]
+    assert sum(map(sum, strategy.steps.values())) == pytest.approx(strategy.seconds)
+    seconds, case = strategy.seconds + 6.0, replace(BRANIN, budget=7)
+    traces = Done.replicated(runs).traces("ei", case, case.problem, strategy, seconds)
+    assert sum(sum(trace.ask_s) for trace in traces) == pytest.approx(seconds)
+    assert [trace.ask_s for trace in traces] == [traces[0].ask_s] * 3
 
 
 def test_peers_see_the_noise_that_gpbo_sees() -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -19,6 +20,7 @@ import pytest
 
 import gpbo
 from gpbo_benchmarks.peers import Limits, Peer, PeerFailure, run_peer
+from gpbo_benchmarks.peers.adapters import serve
 from gpbo_benchmarks.peers.conversation import Conversation
 from gpbo_benchmarks.trace import Evaluation, Trace
 from gpbo_benchmarks.units import OUT_OF_TIME
@@ -302,6 +304,33 @@ def test_what_the_objective_raises_is_raised_and_the_process_ended(false_peer: F
     with pytest.raises(LookupError, match="own"):
         run(false_peer(), evaluate=raises)
     assert set(psutil.Process(os.getpid()).children(recursive=True)) <= before
+
+
+def test_the_seconds_of_an_ask_are_all_since_the_last_one_but_of_recommending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(serve, "time", SimpleNamespace(perf_counter=lambda: now))
+
+    def takes(seconds: float, answer: Any = None) -> Callable[..., Any]:
+        def work(*_: Any) -> Any:
+            nonlocal now
+            now += seconds
+            return answer
+
+        return work
+
+    session, point = serve.Session(), {"p0": 0.5}
+    session._adapter = SimpleNamespace(
+        add=takes(1.0), tell=takes(2.0), ask=takes(4.0, point), recommend=takes(8.0, point)
+    )
+    added, told = {"do": "add", "point": point, "value": 1.0}, {"do": "tell", "value": 1.0}
+    seconds = []
+    for before in ([added, added], [told], [told, {"do": "recommend"}]):
+        for question in before:
+            session.answer(question)
+        seconds.append(session.answer({"do": "ask"})["seconds"])
+    assert seconds == [6.0, 6.0, 6.0]
 
 
 @pytest.mark.parametrize("field", ["start_s", "ask_s", "total_s"])

@@ -71,6 +71,27 @@ def test_the_typical_regret_is_made_of_the_medians_that_are_shown() -> None:
     assert f"| `ei-hmc` | 1.00 | {median / 10:.3g} |" in report.rank_section(findings)[0]
 
 
+@pytest.mark.parametrize(("end", "verdict"), [(5.0, "better"), (1.25, "worse")])
+def test_tables_tell_who_won_and_when_targets_were_reached(end: float, verdict: str) -> None:
+    """The reference wins all of six pairs of runs, or none; the optimum is 1."""
+    ends = {"ei-hmc": 1.5, "random": end}
+    runs = [
+        trace(method, seed, [11.0, 11.0, 6.0, last])
+        for method, last in ends.items()
+        for seed in range(6)
+    ]
+    rows = table.rows("smoke", case(), runs).to_pandas()
+    parts = report.sections(report.Findings.of(rows, header(6), (0.05,)))
+    won = {"better": "6 : 0 | 1", "worse": "0 : 6 | -1"}[verdict]
+    assert f"| branin | `random` | {won} | 0.0312 | 0.0312 | {verdict} |" in parts["Tests"][0]
+    reached = {"better": "0% | ∞ | ∞", "worse": "100% | 4 | 2"}[verdict]
+    assert "| `ei-hmc` | 100% | 4 | 2 |" in parts["Time to target"][0]
+    assert f"| `random` | {reached} |" in parts["Time to target"][0]
+    assert "| branin | `ei-hmc` | 6 | 0.5 | 0.5 | 0.5 |" in parts["Intervals"][0]
+    assert "| `random` | 0.5 | 0.25 | 0.125 | 0.125 | 1 |" in parts["Overhead"][0]
+    assert "| `ei-hmc` | gpbo 9 |" in parts["Versions"][0]
+
+
 def test_gpbos_own_methods_look_the_same_in_every_figure_and_only_random_ones_are_grey() -> None:
     own = ["ei-hmc", "ei-map"]
     few, many = figures.style([*own, "cmaes"]), figures.style([*PEERS, "random", *own])

@@ -160,6 +160,13 @@ def test_peers_have_a_unit_for_every_seed_and_gpbo_one_for_all() -> None:
     assert [unit.method for unit in found[:5]] == ["cmaes"] * 3 + ["ei-hmc", "sobol"]
 
 
+def test_what_another_version_of_a_peer_did_is_kept_apart(peers: FakePeers) -> None:
+    unit = units.Unit("smoke", "branin", "cmaes", (0,), 7, "kept")
+    before, peers.version = unit.file, "1.1"
+    assert before == "branin--cmaes-1.0--7--0.parquet"
+    assert unit.file == "branin--cmaes-1.1--7--0.parquet"
+
+
 def test_a_unit_that_failed_says_so_for_every_seed() -> None:
     unit = units.Unit("smoke", "branin", "ei-hmc", (0, 1), 7, "kept")
     traces = unit.failed("out of memory")
