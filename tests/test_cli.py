@@ -1,5 +1,6 @@
 """The command line, called as a user calls it."""
 
+import io
 import json
 import os
 import re
@@ -8,11 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 import gpbo
@@ -61,6 +65,25 @@ def test_many_runs_of_a_problem_are_summed_up_plotted_and_saved(tmp_path: Path) 
     assert "3 runs of sobol on branin, 21 trials on cpu, the budget was used" in result.output
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert gpbo.Replications.load(save).seeds == (5, 6, 7)
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_an_interrupted_problem_tells_what_there_is_and_ends_with_130(
+    runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, function = iter(range(3)), gpbo.problems.get("branin").function
+
+    def interrupted(x: Any) -> Any:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return function(x)
+
+    cut = replace(gpbo.problems.get("branin"), function=interrupted)
+    monkeypatch.setattr(gpbo.problems, "get", lambda *_: cut)
+    options = ["--strategy", "sobol", "--budget", "7", "--runs", str(runs)]
+    result = runner.invoke(app, ["run", "branin", *options])
+    assert result.exit_code == 130
+    assert "interrupted" in result.output
 
 
 def test_every_named_strategy_can_be_asked_for() -> None:
@@ -180,6 +203,39 @@ def test_the_latest_job_of_a_storage_is_shown_unless_one_is_named(
     for arguments, name in (([], "ant"), (["yak"], "yak")):
         _, out, _ = called(monkeypatch, capsys, "show", storage, *arguments, "--json")
         assert json.loads(out)["name"] == name
+
+
+def test_a_job_is_watched_until_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage, looks = tmp_path / "runs.db", iter(range(3))
+    with gpbo.Optimizer(gpbo.Space(gpbo.Real("x", 0, 1)), storage=storage, name="job") as optimizer:
+        assert optimizer.journal is not None
+        write = optimizer.journal.write
+
+        def sleep(seconds: float) -> None:
+            if next(looks) == 2:
+                write(ended="budget")
+
+        monkeypatch.setattr("gpbo.cli.time", SimpleNamespace(sleep=sleep))
+        _, out, _ = called(monkeypatch, capsys, "show", storage)
+        assert "not ended" in out
+        _, out, _ = called(monkeypatch, capsys, "show", storage, "--watch")
+    assert "ended: the budget was used" in out
+    assert next(looks, None) is None
+
+
+def test_on_a_terminal_a_job_is_a_panel_and_no_lines(
+    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = Console(file=io.StringIO(), force_terminal=True, width=90)
+    monkeypatch.setattr("gpbo.terminal.console", lambda: shown)
+    code, out, _ = called(monkeypatch, capsys, "tune", job)
+    assert (code, "4 trials (0 failed)" in out) == (0, True)
+    assert isinstance(shown.file, io.StringIO)
+    assert "gpbo minimize bowl" in shown.file.getvalue()
+    assert "4 trials ended, 0 of them failed; ended: the budget" in shown.file.getvalue()
+    assert "trial 0: " not in shown.file.getvalue()
 
 
 def make_long(job: Path) -> None:
