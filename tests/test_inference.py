@@ -28,6 +28,7 @@ from gpbo.inference import (
     diagnosed,
     draw,
     mode,
+    promising_starts,
     schedule_for,
     split_runs,
 )
@@ -416,6 +417,16 @@ def test_a_cold_start_is_dispersed_and_likelier_than_the_prior() -> None:
         value.reshape(RUNS, 40).median(1).values > expected.reshape(RUNS, 40).median(1).values
     ).all()
     assert (start.position.std(1) > 0.2 * prior.std(1)).all()
+
+
+@unchecked_shapes()
+def test_promising_starts_are_each_the_likeliest_of_a_few_of_the_prior() -> None:
+    posterior = _posterior(14, RUNS, 9, DIM)
+    starts = promising_starts(posterior, Streams.named(3, "start", runs=RUNS), 5)
+    prior = posterior.parametrization.sample(Streams.named(3, "start", runs=RUNS), 5 * 8)
+    value, _ = posterior(prior.flatten(0, 1))
+    found, _ = posterior(starts.flatten(0, 1))
+    torch.testing.assert_close(found.view(RUNS, 5), value.view(RUNS, 5, 8).amax(-1))
 
 
 @pytest.mark.parametrize("prior", ["dimension-scaled", "saas"])
