@@ -9,7 +9,7 @@ from gpbo.backend import DTYPE
 from gpbo.data import Observations, standardised
 from gpbo.feasibility import log_chance_of_success, weighted
 
-RUNS, RESULTS, FAILURES, POINTS, DIM = 2, 5, 3, 7, 2
+RUNS, RESULTS, FAILURES, POINTS, DIM = 2, 5, 3, 7, 11
 
 
 def scene() -> tuple[Observations, Tensor, Tensor]:
@@ -31,7 +31,9 @@ class Linear:
         return 3 * x[..., 0] - x[..., 1]
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self(x), torch.tensor([3.0, -1.0], dtype=DTYPE).expand_as(x).clone()
+        slope = torch.zeros_like(x)
+        slope[..., 0], slope[..., 1] = 3.0, -1.0
+        return self(x), slope
 
 
 def test_the_chance_is_low_at_failures_high_at_results_and_fair_where_nothing_is_known() -> None:
@@ -46,6 +48,16 @@ def test_the_chance_is_low_at_failures_high_at_results_and_fair_where_nothing_is
     torch.testing.assert_close(
         alone(one).exp(), torch.full((1, 1), normal_at_one, dtype=DTYPE), rtol=0, atol=0.01
     )
+
+
+def test_a_failure_reaches_as_far_along_the_diagonal_in_any_dimension() -> None:
+    def chance(dim: int) -> Tensor:
+        diagonal = torch.ones(1, 1, dim, dtype=DTYPE)
+        data = standardised(0.1 * diagonal, torch.zeros(1, 1, dtype=DTYPE))
+        mask = torch.ones(1, 1, dtype=torch.bool)
+        return log_chance_of_success(data, 0.5 * diagonal, mask)(0.6 * diagonal)
+
+    torch.testing.assert_close(chance(13), chance(1), rtol=1e-9, atol=0)
 
 
 def test_more_failures_at_a_place_make_the_chance_fall_on() -> None:
