@@ -217,11 +217,14 @@ def test_a_used_up_space_ends_the_loop_when_the_last_worker_has(mode: Any) -> No
 def test_an_interrupt_keeps_what_has_ended_and_gives_up_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    release = threading.Event()
+    first = quietly(bowl, budget=1).trials[0].params
+    both_run, release, ended = threading.Barrier(2), threading.Event(), threading.Event()
 
     def objective(params: dict[str, Any]) -> float:
-        if threading.current_thread().name.endswith("_1"):
+        both_run.wait(20)
+        if params != first:
             release.wait(20)
+            ended.set()
         return params["x"]
 
     def interrupted(futures: dict[Future[Any], Any], *_: Any) -> Any:
@@ -230,6 +233,7 @@ def test_an_interrupt_keeps_what_has_ended_and_gives_up_the_rest(
 
     monkeypatch.setattr(loop, "wait", interrupted)
     result = quietly(objective, workers=2)
+    assert not ended.is_set()  # nobody waited for it
     release.set()
     assert result.interrupted
     assert [trial.reason for trial in result.trials] == [None, "interrupted"]
