@@ -257,6 +257,26 @@ def test_a_run_of_a_batch_is_the_run_alone(latency: float) -> None:
     torch.testing.assert_close(together.points[1, :size], alone.points[0, :size], rtol=0, atol=1e-4)
 
 
+def test_a_trial_takes_as_long_and_has_the_same_noise_whatever_the_strategy_and_the_mode() -> None:
+    def drawn(**options: Any) -> dict[tuple[int, int], Tensor]:
+        noisy = problems.get("branin", noise=0.5)
+        result = clock(problem=noisy, runs=2, budget=13, horizon=float("inf"), **options)
+        told = torch.stack([result.ended - result.started, result.values - result.truth], -1)
+        numbers = result.trial.tolist()
+        return {
+            (run, number): told[run, place]
+            for run in range(2)
+            for place, number in enumerate(numbers[run])
+        }
+
+    free = drawn(strategy="random", mode="async")
+    in_step = drawn(strategy="sobol", mode="sync", workers=5)
+    common = sorted(free.keys() & in_step.keys())
+    assert len(common) > 17
+    one, other = (torch.stack([of[key] for key in common]) for of in (free, in_step))
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
 def test_times_may_come_from_what_is_evaluated() -> None:
     def left_is_slow(x: Tensor, streams: Streams) -> Tensor:
         return torch.where(x[..., 0] < 0.5, 3.0, 1.0)
