@@ -92,6 +92,27 @@ def test_tables_tell_who_won_and_when_targets_were_reached(end: float, verdict: 
     assert "| `ei-hmc` | gpbo 9 |" in parts["Versions"][0]
 
 
+def test_a_figure_has_the_medians_and_quartiles_of_its_methods() -> None:
+    """Of five seeds, from the end of the design on; an ask takes half a second."""
+    runs = [
+        trace(method, seed, [11.0, 9.0, 5.0 + seed, 1.0 + least * seed])
+        for method, least in (("ei-hmc", 1.0), ("ei-map-sync4", 2.0))
+        for seed in range(5)
+    ]
+    rows = report.Findings.of(
+        table.rows("smoke", case(), runs).to_pandas(), header(5), ()
+    ).sequential
+    (axes,) = figures.against_evaluations(rows).axes
+    (line,), (band,) = axes.lines, axes.collections
+    assert line.get_xydata() == pytest.approx(np.array([[2, 8], [3, 6], [4, 2]]))
+    (outline,) = band.get_paths()
+    assert (outline.get_extents().ymin, outline.get_extents().ymax) == (1.0, 8.0)
+    (axes,) = figures.against_seconds(rows).axes
+    when, regret = axes.lines[0].get_xydata().T
+    assert when.max() == pytest.approx(2.0)
+    assert [regret[when < 1.0].max(), regret[-1]] == pytest.approx([10.0, 2.0])
+
+
 def test_gpbos_own_methods_look_the_same_in_every_figure_and_only_random_ones_are_grey() -> None:
     own = ["ei-hmc", "ei-map"]
     few, many = figures.style([*own, "cmaes"]), figures.style([*PEERS, "random", *own])

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from gpbo_benchmarks import crossover, utilisation
+
 COUNT = "expected a whole number, 1 or more"
 
 
@@ -54,6 +56,30 @@ def test_what_the_peer_lacks_is_said_before_anything_is_measured(
     with pytest.raises(SystemExit, match="2"):
         speed.main()
     assert "numpyro is not installed" in capsys.readouterr().err
+
+
+def test_shares_are_of_the_time_of_all_workers() -> None:
+    """Two workers; both have a trial from 1 on, and the last trial begins at 4."""
+    steady, whole = utilisation.shares([[3.5, 6.0], [0.0, 4.0], [4.0, 5.0], [1.0, 3.0]], 2)
+    assert steady == pytest.approx((3.0 + 2.0 + 0.5) / (2 * 3))
+    assert whole == pytest.approx((4.0 + 2.0 + 2.5 + 1.0) / (2 * 6))
+
+
+def test_a_crossover_has_the_fewest_runs_at_which_the_gpu_was_faster() -> None:
+    """With 128 results no fewer than with 64, which the table says already; with 512 never."""
+    faster = {(32, 16), (32, 32), (64, 8), (64, 16), (128, 8), (256, 2)}
+    rows = [
+        {
+            "results": results,
+            "runs": runs,
+            "cpu_s": 2.0,
+            "gpu_s": 3.0 - 2 * ((results, runs) in faster),
+        }
+        for results in (32, 64, 128, 256, 512)
+        for runs in (1, 2, 4, 8, 16, 32)
+    ]
+    assert crossover.table(rows) == ((32, 16), (64, 8), (256, 2))
+    assert crossover.table(rows[-6:]) == ()
 
 
 def test_the_loading_of_a_peer_is_not_in_its_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
