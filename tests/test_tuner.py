@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from gpbo.candidates import Search
 from gpbo.completion import Completion, MedianRule
 from gpbo.errors import InvalidOption
 from gpbo.optimizer import Optimizer
+from gpbo.pace import Pace
 from gpbo.record import Attempt, Metric, Record
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.storage import SqliteStorage
@@ -167,6 +169,68 @@ def test_as_many_trials_run_at_a_time_as_there_are_workers(mode: Any) -> None:
     assert {trial.origin for trial in result.trials} == {"design", "model:ei"}
     # In step every choice waits for its fit; otherwise how many fits there are is a matter of time.
     assert result.optimizer.fitted_size > 4 or mode == "async"
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """How every choice of an optimizer is asked for."""
+    asked, plan = [], Optimizer.plan
+
+    def noting(self: Optimizer, count: int, **how: Any) -> Any:
+        asked.append(SimpleNamespace(**how))
+        return plan(self, count, **how)
+
+    monkeypatch.setattr(Optimizer, "plan", noting)
+    return asked
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    """Up to half a minute."""
+    for _ in range(600):
+        if done():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen")
+
+
+def test_trials_are_chosen_ahead_and_by_as_few_draws_as_the_pace_says(
+    plans: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While two run three more are chosen, if they are chosen as slowly as this."""
+    monkeypatch.setattr(Pace, "ahead", property(lambda pace: 3))
+    monkeypatch.setattr(Pace, "choice_took", lambda pace, *_: setattr(pace, "thin", 5))
+    optimizer = Optimizer(LINE, "random")
+
+    def objective(params: dict[str, Any], trial: Any) -> float:
+        if trial.id < 2:
+            wait_until(lambda: len(optimizer.trials) == 5)
+        return 1.0
+
+    with ThreadPoolExecutor(2) as threads:
+        execution = Execution(workers=2)
+        job = tuned(optimizer, objective, budget=7, executor=threads, execution=execution)
+        assert [trial.value for trial in job.run().trials] == [1.0] * 7
+    assert [how.thin for how in plans] == [1, *[5] * (len(plans) - 1)]
+
+
+def test_a_fit_that_takes_long_runs_beside_the_trials_and_serves_the_next_ones(
+    plans: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pace, "is_long", lambda pace, seconds: True)
+    optimizer = Optimizer(LINE, EI, inference="map", initial=3)
+
+    def objective(params: dict[str, Any], trial: Any) -> float:
+        if trial.id == 6:
+            wait_until(lambda: optimizer.fitted_size > 5)
+        return objectives.bowl(params)
+
+    with ThreadPoolExecutor(2) as threads:
+        execution = Execution(workers=2)
+        job = tuned(optimizer, objective, budget=13, executor=threads, execution=execution)
+        assert all(trial.value is not None for trial in job.run().trials)
+    waits = [how.refit for how in plans]
+    assert waits == sorted(waits, reverse=True)  # at first, and never again
+    assert 1 <= waits.count(True) < len(waits)
 
 
 def test_trials_that_fail_are_trials_and_the_job_goes_on(tmp_path: Path) -> None:
