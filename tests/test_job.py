@@ -24,6 +24,7 @@ from gpbo.strategies import NestedBoxes, ThompsonSampling
 from gpbo.transfer import warm_start
 from gpbo.tuner import Execution
 from gpbo.worker import Command, Imported
+from tests.monte_carlo import unchecked_shapes
 
 X = {"type": "real", "low": 0, "high": 1}
 SMALL: dict[str, Any] = {"name": "job", "objective": "train:loss", "budget": 3, "space": {"x": X}}
@@ -368,6 +369,21 @@ def test_a_warm_start_from_more_jobs_than_five_is_refused(tmp_path: Path) -> Non
     store.create("parent", {}).close()
     with pytest.raises(InvalidOption, match="6 jobs to start from: expected 5 or fewer"):
         warm_start(Optimizer(Space(Integer("n", 0, 9))), [(store.read("parent"), "same")] * 6)
+
+
+def test_a_warm_start_is_from_all_jobs_or_from_none(tmp_path: Path) -> None:
+    store, space = SqliteStorage(tmp_path / "runs.db"), Space(Integer("n", 0, 9))
+    Optimizer(space, storage=store, name="parent").add({"n": 2}, 1.0)
+    Optimizer(space, storage=store, name="empty").close()
+    child, parent = Optimizer(space), store.read("parent")
+    parents: list[Any] = [(parent, "same"), (parent, "transfer")]
+    unlike: Any = "likely"
+    with unchecked_shapes(), pytest.raises(InvalidOption, match="kind='likely': expected 'same'"):
+        warm_start(child, [*parents, (parent, unlike)])
+    with pytest.raises(InvalidData, match="job 'empty' has no result in this space"):
+        warm_start(child, [*parents, (store.read("empty"), "same")])
+    assert (child.trials, child.queue) == ([], [])
+    assert warm_start(child, parents) == 2
 
 
 def test_a_warm_start_takes_what_fits_the_space(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from gpbo.errors import InvalidOption
 from gpbo.loop import minimize
 from gpbo.result import Result, outcome, short, short_params
 from gpbo.space import Categorical, Real, Space
@@ -55,6 +57,8 @@ def test_the_table_has_a_row_per_trial_and_can_be_cut() -> None:
     assert [line[:2] for line in lines[2:]] == [["0", "2"], ["1", "failed"], ["2", "0.1235"]]
     rows = [result([2.0, None, 1.0]).table(last=last).row_count for last in (0, 2, 5)]
     assert rows == [0, 2, 3]
+    with pytest.raises(InvalidOption, match="last=-1: expected a whole number, 0 or more"):
+        result([2.0]).table(last=-1)
 
 
 def test_a_result_prints_what_a_person_wants_to_know() -> None:
