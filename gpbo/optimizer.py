@@ -27,7 +27,7 @@ from gpbo.situation import Situation, proposed
 from gpbo.space import Space
 from gpbo.spec import read_space, write_space
 from gpbo.strategies import SobolSearch, Strategy, resolve_strategy
-from gpbo.trial import Direction, Trial, TrialStatus, best_of, judged
+from gpbo.trial import Direction, Trial, TrialStatus, best_of, judged, sign_of
 
 if TYPE_CHECKING:
     from gpbo.record import Journal, Record, Storage
@@ -116,7 +116,7 @@ class Optimizer:
         self.inference = fitting.check_inference(inference)
         self.model = fitting.resolve_model(model)
         self.device = resolve_device(device)
-        self._sign = 1.0 if direction == "minimize" else -1.0
+        self._sign = sign_of(direction)
         self._lock = RLock()  # of what changes; who reads copies in one step, and does not wait
         self._history = History(space, self.device)
         self._fitted: Fitted | None = None

@@ -33,7 +33,7 @@ from gpbo.parameters import Integer, Parameter, Real
 from gpbo.replications import RegretCurve, Replications
 from gpbo.result import Result, cut, design_end
 from gpbo.space import Space
-from gpbo.trial import Trial, best_of
+from gpbo.trial import Trial, best_of, sign_of
 
 #: Okabe and Ito's colours, which colour-blind people can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -110,11 +110,13 @@ def convergence_data(results: Mapping[str, Result]) -> tuple[Convergence, ...]:
     """The curves of a convergence plot: one for each labelled result."""
     curves = []
     for label, result in results.items():
-        incumbents = [math.nan if best is None else best.value for best in result.incumbents]
-        values = [math.nan if trial.value is None else trial.value for trial in result.trials]
-        best = tuple(math.nan if value is None else value for value in incumbents)
-        curves.append(Convergence(label, tuple(values), best, design_end(result.trials)))
+        values, best = (tuple(map(_value, row)) for row in (result.trials, result.incumbents))
+        curves.append(Convergence(label, values, best, design_end(result.trials)))
     return tuple(curves)
+
+
+def _value(trial: Trial | None) -> float:
+    return math.nan if trial is None or trial.value is None else trial.value
 
 
 def convergence(results: Result | Mapping[str, Result], path: str | Path | None = None) -> Figure:
@@ -237,7 +239,7 @@ class _Posterior:
         self._surrogate = optimizer.fit(refit=refit).surrogate
         self._data = optimizer.observations()
         self._space = optimizer.space
-        self._sign = 1.0 if optimizer.direction == "minimize" else -1.0
+        self._sign = sign_of(optimizer.direction)
 
     def at(self, rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The median, the lower and the upper end of the band, ``[q]`` each.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gpbo.checks import legible, whole_number
 from gpbo.fitting import FitReport
 from gpbo.optimizer import Optimizer
-from gpbo.trial import Direction, Trial, TrialStatus, best_of
+from gpbo.trial import Direction, Trial, TrialStatus, best_of, incumbents
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,12 +79,7 @@ class Result:
     @property
     def incumbents(self) -> tuple[Trial | None, ...]:
         """The best trial so far after each of the trials; None before the first success."""
-        incumbents: list[Trial | None] = []
-        best: Trial | None = None
-        for trial in self.trials:
-            best = best_of([trial] if best is None else [best, trial], self.direction)
-            incumbents.append(best)
-        return tuple(incumbents)
+        return tuple(incumbents(self.trials, self.direction))
 
     @property
     def fit_report(self) -> FitReport | None:

@@ -3,7 +3,7 @@
 import math
 import operator
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
@@ -92,11 +92,24 @@ class Trial:
             )
 
 
+def sign_of(direction: Direction) -> float:
+    """What a value is multiplied by to be minimised."""
+    return 1.0 if direction == "minimize" else -1.0
+
+
 def best_of(trials: Iterable[Trial], direction: Direction) -> Trial | None:
     """The trial with the best value, the first of several; None if none has a value."""
-    sign = 1.0 if direction == "minimize" else -1.0
+    sign = sign_of(direction)
     valued = [(sign * trial.value, trial) for trial in trials if trial.value is not None]
     return min(valued, key=operator.itemgetter(0))[1] if valued else None
+
+
+def incumbents(trials: Iterable[Trial], direction: Direction) -> Iterator[Trial | None]:
+    """The best trial so far after each of the trials; None before the first with a value."""
+    best: Trial | None = None
+    for trial in trials:
+        best = best_of([trial] if best is None else [best, trial], direction)
+        yield best
 
 
 def judged(number: float) -> tuple[float | None, str | None]:

@@ -28,7 +28,7 @@ from gpbo.pace import Pace
 from gpbo.plans import Chosen, Fitted
 from gpbo.record import JOB_ENDED, JOB_INTERRUPTED, NOT_RUN, Attempt, Metric
 from gpbo.result import Result, Stopped
-from gpbo.trial import Mode, Trial, judged
+from gpbo.trial import Mode, Trial, judged, sign_of
 from gpbo.worker import (
     METRICS,
     STOP,
@@ -194,7 +194,7 @@ class Tuner:
         self._folder = folder
         self._callbacks = tuple(callbacks)
         self._journal = optimizer.journal
-        self._sign = 1.0 if optimizer.direction == "minimize" else -1.0
+        self._sign = sign_of(optimizer.direction)
         self._attempts: dict[int, Attempt] = {}  # the last one of each trial
         self._deaths: Counter[int] = Counter()  # attempts that died, of each trial
         self._failed, self._failing_since = 0, 0.0  # trials in a row, and when the first one did

@@ -1,6 +1,5 @@
 """What each plot of a report shows: plain values from a stored job, in the user's units."""
 
-import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from gpbo.record import Attempt, Record
 from gpbo.report.axes import Axis, axis, position, value_axis
 from gpbo.result import design_end, outcome, short
 from gpbo.strategies import RandomSearch
-from gpbo.trial import Trial, TrialStatus, best_of
+from gpbo.trial import Trial, TrialStatus, best_of, incumbents
 
 #: The middle and the ends of the interval that an importance is given with.
 _QUANTILES = (0.05, 0.5, 0.95)
@@ -61,17 +60,11 @@ class Progress:
 def progress_data(optimizer: Optimizer) -> Progress:
     """How the best value came about."""
     finished = optimizer.finished
-    better = min if optimizer.direction == "minimize" else max
-
-    def best(sofar: float | None, value: float | None) -> float | None:
-        known = [number for number in (sofar, value) if number is not None]
-        return better(known, default=None)
-
-    values = tuple(trial.value for trial in finished)
+    best = incumbents(finished, optimizer.direction)
     return Progress(
         trials=tuple(trial.id for trial in finished),
-        values=values,
-        best=tuple(itertools.accumulate(values, best)),
+        values=tuple(trial.value for trial in finished),
+        best=tuple(None if trial is None else trial.value for trial in best),
         design=design_end(finished),
         about=tuple(map(about, finished)),
     )
