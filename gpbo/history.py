@@ -65,7 +65,7 @@ class History:
     def remember(self, trial: Trial) -> None:
         """A new trial, or what has become of one."""
         if trial.id not in self._trials:
-            self._points[trial.id] = self.encode(trial.params)[0]
+            self._points[trial.id] = self._space.encode([trial.params])[0].to(self._device)
             self.taken.add(self._space.key(trial.params))
         self._trials[trial.id] = replace(trial)
         if trial.status is not TrialStatus.PENDING:
@@ -100,10 +100,6 @@ class History:
                 f"trial={trial!r}: trial {known.id} of this optimizer has params={known.params!r}"
             )
         return known
-
-    def encode(self, params: Mapping[str, Any]) -> Float[Tensor, "1 d"]:
-        """The point of a configuration, on the device."""
-        return self._space.encode([params]).to(self._device)
 
     def points(self, trials: Sequence[Trial]) -> Float[Tensor, "n d"]:
         """Where these trials are."""

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
-from functools import cache
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from gpbo.fitting import Fit, FitReport, Inference, Model, WarmState, check_infe
 from gpbo.problems import Problem
 from gpbo.replications import Diagnostics, Replications
 from gpbo.result import Stopped
-from gpbo.situation import Situation, Strategy, points_and_keys, proposed
+from gpbo.situation import Lazy, Situation, Strategy, points_and_keys, proposed
 from gpbo.strategies import SobolSearch, resolve_strategy
 
 #: Called after every step with what is done so far, of all runs, and their median regret.
@@ -241,21 +240,21 @@ class _Engine:
         """The runs after ``count`` more trials, proposed by the strategy."""
         data = runs.observations()
 
-        @cache
-        def fit() -> Fit:
+        def fitted() -> Fit:
             with self.clock.on("fit"):
                 streams = Streams.per_seed(runs.seeds, "fit", runs.trials, device=self.device)
                 return fitting.fit(
                     data, self.model, inference=self.inference, warm=runs.warm, streams=streams
                 )
 
+        fit = Lazy(fitted)
         with self.clock.on("acquisition"):
             points = proposed(self.strategy, self._situation(runs, data, fit), count)
         searched = self._evaluated(runs, points)
-        if not fit.cache_info().currsize:
+        if fit.made is None:
             return searched
-        reports = (*runs.reports, (runs.trials, fit().report))
-        return replace(searched, reports=reports, warm=fit().warm)
+        reports = (*runs.reports, (runs.trials, fit.made.report))
+        return replace(searched, reports=reports, warm=fit.made.warm)
 
     def _situation(self, runs: _Runs, data: Observations, fit: Callable[[], Fit]) -> Situation:
         failed = ~runs.succeeded

@@ -4,29 +4,27 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache, wraps
+from functools import wraps
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, get_args, overload
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from gpbo import fitting
 from gpbo.backend import DTYPE, resolve_device
 from gpbo.checks import as_number, legible, one_of, truth_value, whole_number
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
-from gpbo.errors import GpboError, InvalidOption, InvalidResult, SpaceExhausted, StorageError
+from gpbo.errors import GpboError, InvalidOption, InvalidResult, StorageError
 from gpbo.history import History
 from gpbo.kept import Kept
 from gpbo.options import read_model, read_strategy, write_model, write_strategy
-from gpbo.plans import Chosen, FitPlan, Fitted
-from gpbo.situation import Situation, proposed
+from gpbo.plans import ChoicePlan, Chosen, FitPlan, Fitted
+from gpbo.situation import Lazy, Situation
 from gpbo.space import Space
 from gpbo.spec import read_space, write_space
-from gpbo.strategies import SobolSearch, Strategy, resolve_strategy
+from gpbo.strategies import Strategy, resolve_strategy
 from gpbo.trial import Direction, Trial, TrialStatus, best_of, judged, sign_of
 
 if TYPE_CHECKING:
@@ -287,7 +285,7 @@ class Optimizer:
         whole_number("count", count, least=1)
         whole_number("thin", thin, least=1)
         truth_value("refit", refit)
-        fitted = cache(self._plan_model(refit, thin))
+        fitted = Lazy(self._plan_model(refit, thin))
         history = self._history
         failed = history.points(history.failed).unsqueeze(0)
         situation = Situation(
@@ -302,14 +300,7 @@ class Optimizer:
         )
         queued = history.queue[:count]
         design = self._design_left(len(queued), count - len(queued))
-        index = situation.index
-
-        def choose() -> Chosen:
-            chosen = self._choose(situation, queued, design, count)
-            used = fitted() if fitted.cache_info().currsize else None
-            return Chosen(index, tuple(chosen), used)
-
-        return choose
+        return ChoicePlan(situation, self.strategy, queued, design, count, fitted)
 
     @_one_at_a_time
     def register(self, chosen: Chosen) -> list[Trial]:
@@ -481,29 +472,6 @@ class Optimizer:
         kept = last.kept.thinned(thin, len(self._history))
         return lambda: Fitted(kept.condition(data, nu), last.kept)
 
-    def _choose(
-        self, situation: Situation, queued: list[dict[str, Any]], design: int, count: int
-    ) -> list[tuple[dict[str, Any], str]]:
-        """What to ask next, and where it comes from."""
-        chosen = [(params, "enqueued") for params in queued]
-        for params in queued:
-            situation = situation.after(self._history.encode(params))
-        model = "model:" if self.strategy.uses_model else ""
-        for strategy, origin, wanted in (
-            (SobolSearch(), "design", design),
-            (self.strategy, model + self.strategy.name, count - len(queued) - design),
-        ):
-            try:
-                points = _propose(strategy, situation, wanted)
-            except SpaceExhausted:
-                if not chosen:
-                    raise
-                break
-            for point in points:
-                situation = situation.after(point.unsqueeze(0))
-            chosen += [(params, origin) for params in self.space.decode(points)]
-        return chosen
-
     def _design_left(self, queued: int, wanted: int) -> int:
         """How many of the ``wanted`` points belong to the initial design.
 
@@ -639,12 +607,3 @@ def _written(fitted: Fitted | None) -> dict[str, Any]:
         return {}
     kept = fitted.kept
     return {"engine": kept.to_bytes(), "fits": [kept.summary(time.time())]}
-
-
-def _propose(strategy: Strategy, situation: Situation, count: int) -> Float[Tensor, "q d"]:
-    if count == 0:
-        return situation.data.x[0, :0]
-    size = situation.space.size
-    if size is not None and len(situation.taken[0]) >= size:
-        raise SpaceExhausted(f"all {size} configurations of the space were tried or are pending")
-    return proposed(strategy, situation, count)[0]

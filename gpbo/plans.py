@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from gpbo import fitting
 from gpbo.backend import Streams
 from gpbo.data import Observations
-from gpbo.errors import InvalidData
+from gpbo.errors import InvalidData, SpaceExhausted
 from gpbo.kept import Kept
+from gpbo.situation import Lazy, Situation, Strategy, proposed
+from gpbo.strategies import SobolSearch
 
 
 @dataclass(frozen=True)
@@ -63,3 +67,60 @@ class FitPlan:
             streams=Streams.named(self.seed, "fit", self.size, device=self.device),
         )
         return Fitted(fitted, Kept.of(fitted, self.data, self.size))
+
+
+@dataclass(frozen=True)
+class ChoicePlan:
+    """Trials to be chosen.
+
+    Attributes:
+        situation: What is known.
+        strategy: What proposes them, but for the first ones.
+        queued: Configurations that are asked before all others.
+        design: How many points of the initial design come next.
+        count: How many trials in all.
+        fitted: The model, whose fit is that of the situation.
+    """
+
+    situation: Situation
+    strategy: Strategy
+    queued: list[dict[str, Any]]
+    design: int
+    count: int
+    fitted: Lazy[Fitted]
+
+    def __call__(self) -> Chosen:
+        """Choose them one after another, each knowing that those before it are pending.
+
+        Raises:
+            SpaceExhausted: every configuration was asked or added before.
+        """
+        situation, space = self.situation, self.situation.space
+        chosen = [(params, "enqueued") for params in self.queued]
+        for params in self.queued:
+            situation = situation.after(space.encode([params]).to(situation.data.x))
+        model = "model:" if self.strategy.uses_model else ""
+        rest = self.count - len(self.queued) - self.design
+        for strategy, origin, wanted in (
+            (SobolSearch(), "design", self.design),
+            (self.strategy, model + self.strategy.name, rest),
+        ):
+            try:
+                points = _propose(strategy, situation, wanted)
+            except SpaceExhausted:
+                if not chosen:
+                    raise
+                break
+            for point in points:
+                situation = situation.after(point.unsqueeze(0))
+            chosen += [(params, origin) for params in space.decode(points)]
+        return Chosen(self.situation.index, tuple(chosen), self.fitted.made)
+
+
+def _propose(strategy: Strategy, situation: Situation, count: int) -> Float[Tensor, "q d"]:
+    if count == 0:
+        return situation.data.x[0, :0]
+    size = situation.space.size
+    if size is not None and len(situation.taken[0]) >= size:
+        raise SpaceExhausted(f"all {size} configurations of the space were tried or are pending")
+    return proposed(strategy, situation, count)[0]

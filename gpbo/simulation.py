@@ -8,7 +8,6 @@ numbers of trials while each has a clock of its own, and every step is one batch
 import time
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -29,7 +28,7 @@ from gpbo.lockstep import display, median_regret
 from gpbo.problems import Problem
 from gpbo.result import Stopped
 from gpbo.rows import bucket, put, selected
-from gpbo.situation import Situation, Strategy, points_and_keys, proposed
+from gpbo.situation import Lazy, Situation, Strategy, points_and_keys, proposed
 from gpbo.strategies import SobolSearch, resolve_strategy
 from gpbo.trial import Mode
 
@@ -495,10 +494,7 @@ class _Engine:
         data = with_room(x, values, succeeded, trials.at(waiting).x)
         seeds = tuple(self.seeds[run] for run in rows.tolist())
 
-        @cache
-        def fitted() -> tuple[Fit, _Fits]:
-            return self._fit(data, seeds, rows, state.fits)
-
+        fitted = Lazy(lambda: self._fit(data, seeds, rows, state.fits))
         situation = Situation(
             space=self.problem.space,
             data=data,
@@ -519,7 +515,7 @@ class _Engine:
             except SpaceExhausted:
                 if not design:
                     raise
-        used = fitted()[1] if fitted.cache_info().currsize else state.fits
+        used = state.fits if fitted.made is None else fitted.made[1]
         return points, replace(state, fits=used)
 
     def _design_left(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,6 +13,26 @@ from gpbo.data import Observations
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.fitting import Fit
 from gpbo.space import Space
+
+_T = TypeVar("_T")
+
+
+class Lazy(Generic[_T]):
+    """A value that is made when it is first asked for.
+
+    Attributes:
+        made: The value; None as long as nobody has asked.
+    """
+
+    def __init__(self, make: Callable[[], _T]) -> None:
+        self._make = make
+        self.made: _T | None = None
+
+    def __call__(self) -> _T:
+        """The value."""
+        if self.made is None:
+            self.made = self._make()
+        return self.made
 
 
 @dataclass(frozen=True)
