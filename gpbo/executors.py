@@ -12,7 +12,9 @@ from typing import Any
 from loky import ProcessPoolExecutor
 from loky.process_executor import ShutdownExecutorError
 
-from gpbo.worker import Command, Outcome, Task, die_with, evaluate, evaluate_in_own_process
+from gpbo.attempt import Outcome
+from gpbo.command import Command
+from gpbo.worker import Task, die_with, evaluate, evaluate_in_own_process
 
 #: Trials share the cores; a library that starts a thread per core in each of them slows all down.
 ONE_THREAD = dict.fromkeys(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.dataclasses import dataclass as checked
 
+from gpbo.command import Command
 from gpbo.completion import Completion, MedianRule
 from gpbo.design import default_initial
 from gpbo.errors import InvalidJob, SpaceError, StorageError, UnknownJob
@@ -21,7 +22,7 @@ from gpbo.spec import read_space, write_space
 from gpbo.storage import SqliteStorage
 from gpbo.transfer import LARGEST_START, Kind, started_from, warm_start
 from gpbo.tuner import Execution, Tuner
-from gpbo.worker import Command, Imported
+from gpbo.worker import Imported
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 

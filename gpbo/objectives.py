@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
 
+from gpbo.command import Command
 from gpbo.errors import InvalidOption
 from gpbo.space import Space
-from gpbo.worker import Command, Imported
+from gpbo.worker import Imported
 
 logger = logging.getLogger("gpbo")
 

@@ -15,9 +15,11 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args
 
+from gpbo.attempt import STOP, Outcome, read_reports
 from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, tell
 from gpbo.checks import as_number, legible, one_of, positive_number, whole_number
+from gpbo.command import Command
 from gpbo.completion import Completion, MedianRule
 from gpbo.engine import LOST, Engine
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
@@ -29,17 +31,7 @@ from gpbo.plans import Chosen, Fitted
 from gpbo.record import JOB_ENDED, JOB_INTERRUPTED, NOT_RUN, Attempt, Metric
 from gpbo.result import Result, Stopped
 from gpbo.trial import Mode, Trial, judged, sign_of
-from gpbo.worker import (
-    METRICS,
-    STOP,
-    Command,
-    Imported,
-    Objective,
-    Outcome,
-    Task,
-    evaluate,
-    reported,
-)
+from gpbo.worker import Imported, Objective, Task, evaluate
 
 logger = logging.getLogger("gpbo")
 
@@ -521,15 +513,7 @@ class Tuner:
 
     def _read_metrics(self, run: _Run) -> bool:
         """Whether the attempt reported something new."""
-        path = run.folder / METRICS
-        if not path.exists():
-            return False
-        with path.open("rb") as file:
-            file.seek(run.metrics_read)
-            news = file.read()
-        complete = news[: news.rfind(b"\n") + 1]
-        run.metrics_read += len(complete)
-        told = filter(None, map(reported, complete.splitlines()))  # the objective may write there
+        told, run.metrics_read = read_reports(run.folder, run.metrics_read)
         metrics = [Metric(run.trial.id, run.attempt.number, *report) for report in told]
         if metrics:
             self._write(metrics=metrics)

@@ -137,7 +137,7 @@ def test_a_command_that_runs_again_in_its_folder_is_not_read_twice(tmp_path: Pat
 
 def test_a_long_log_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between which the time is looked at, and lines that lie across two of them are whole."""
-    monkeypatch.setattr("gpbo.worker._CHUNK_BYTES", 7)
+    monkeypatch.setattr("gpbo.command._CHUNK_BYTES", 7)
     script = r"for i in 1 2 3; do echo {{\"step\": $i, \"value\": $i.5}}; done; echo; echo end"
     assert evaluate(task(shell(script), tmp_path)).value == 3.5
     assert reported(tmp_path) == [(1, 1.5), (2, 2.5), (3, 3.5)]
@@ -224,7 +224,7 @@ def test_what_a_command_leaves_running_is_ended_politely_and_then_not(
     heeds: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not heeds:
-        monkeypatch.setattr("gpbo.worker._GRACE_S", 0.2)
+        monkeypatch.setattr("gpbo.command._GRACE_S", 0.2)
     saved, alive, ready = (tmp_path / name for name in ("saved", "alive", "ready"))
     on_term = f"sleep 0.3; touch {saved}; exit" if heeds else ""
     rest = f'trap "{on_term}" TERM; touch {ready}; sleep 1; sleep 1; touch {alive}'

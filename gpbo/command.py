@@ -1,0 +1,235 @@
+"""Commands as objectives: what they are given, how they run, what their output tells."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpbo.attempt import LOG, STOP, UNREADABLE, Outcome, as_step, write_report
+from gpbo.errors import InvalidOption
+
+#: Seconds between two looks at a running command.
+_LOOK_S = 0.1
+#: Seconds that a command has to end after it was told to.
+_GRACE_S = 2.0
+#: How much of a log is read before the next look at the command and the clock.
+_CHUNK_BYTES = 1 << 20
+#: How much of a command's last line is kept as the reason of a failed trial.
+_LINE_BYTES = 1000
+
+#: The commands that run now, to be ended if this process has to end.
+_running: set["subprocess.Popen[bytes]"] = set()
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line, which prints the value; the last one counts.
+
+    The trial fails if the command ends with a status other than 0 or prints no value.
+
+    Args:
+        template: Such as ``"python train.py --lr {lr}"``; ``{name}`` stands for a parameter, and
+            ``{{`` and ``}}`` for braces. It is split into arguments as a shell does, but no shell
+            runs it.
+        metric: A regular expression that finds the value in a line: in its group ``value``, or the
+            first group that is not ``step``; a group ``step`` has the step. By default the value
+            is ``"value"`` in a line that is a JSON object, and the step its ``"step"``. Values with
+            a step are intermediate ones; the last of them is the result if no line has a value
+            without one.
+        folder: Where it runs; by default the current folder.
+
+    Raises:
+        InvalidOption: the template cannot be split, or the expression has no group for the value.
+    """
+
+    template: str
+    metric: str | None = None
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, text in (("command", self.template), ("metric", self.metric)):
+            if not isinstance(text, str) and (name == "command" or text is not None):
+                raise InvalidOption(f"{name}={text!r}: expected text")
+        try:
+            words = shlex.split(self.template)
+        except ValueError as error:
+            raise InvalidOption(f"command={self.template!r}: {error}") from error
+        if not words:
+            raise InvalidOption(f"command={self.template!r}: expected a program and arguments")
+        if self.metric is not None:
+            try:
+                pattern = re.compile(self.metric)
+            except re.error as error:
+                raise InvalidOption(f"metric={self.metric!r}: {error}") from error
+            if _value_group(pattern) is None:
+                raise InvalidOption(
+                    f"metric={self.metric!r}: expected a group in parentheses for the value"
+                )
+
+    def arguments(self, params: Mapping[str, Any]) -> list[str]:
+        """The program and its arguments for a configuration.
+
+        Raises:
+            InvalidOption: the template names something that is no parameter, or formats a value as
+                it cannot be.
+        """
+        try:
+            return [word.format_map(params) for word in shlex.split(self.template)]
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            names = ", ".join(params)
+            raise InvalidOption(
+                f"command={self.template!r}: {error}: expected {{name}} with a name of: {names}"
+            ) from error
+
+    def reading(self, line: str) -> tuple[int | None, float] | None:
+        """The step, if it has one, and the value that a line of output tells; None if none."""
+        try:
+            if self.metric is None:
+                told = json.loads(line)
+                step, value = told.get("step"), told["value"]
+            else:
+                pattern = re.compile(self.metric)
+                found = pattern.search(line)
+                if found is None:
+                    return None
+                number, value = found.groupdict().get("step"), found[_value_group(pattern) or 0]
+                step = None if number is None else int(number)
+            if isinstance(value, bool):
+                return None
+            return None if step is None else as_step(step), float(value)
+        except UNREADABLE:
+            return None
+
+
+def run_command(
+    command: Command, params: Mapping[str, Any], folder: Path, time_limit_s: float | None
+) -> Outcome:
+    """One attempt with this configuration, in this folder; what the command prints goes to its log.
+
+    Raises:
+        InvalidOption: as `Command.arguments` does.
+    """
+    reader = _Reader(command, folder)
+    with (folder / LOG).open("ab") as output:
+        try:
+            process = subprocess.Popen(
+                command.arguments(params),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+                cwd=command.folder,
+            )
+        except OSError as error:
+            return Outcome(reason=f"the command did not start: {error}")
+    began, behind = time.monotonic(), False
+    _running.add(process)
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0 if behind else _LOOK_S)
+                break
+            behind = reader.read()
+            if (folder / STOP).exists():
+                return Outcome(reason="stopped by the job", stopped=True)
+            if time_limit_s is not None and time.monotonic() > began + time_limit_s:
+                return Outcome.out_of_time(time_limit_s)
+    finally:
+        _end_group(process)
+        _running.discard(process)
+    reader.finish()
+    if process.returncode:
+        reason = ": ".join([f"the command ended with {process.returncode}", *reader.last_line])
+        return Outcome(reason=reason, died=process.returncode < 0)
+    if reader.value is None:
+        return Outcome(reason="the command printed no value")
+    return Outcome(reader.value)
+
+
+def end_all() -> None:
+    """End the commands that this process runs."""
+    for command in list(_running):
+        _end_group(command)
+
+
+def _value_group(pattern: re.Pattern[str]) -> int | None:
+    """Which group has the value; None if none can."""
+    step = pattern.groupindex.get("step")
+    others = (group for group in range(1, pattern.groups + 1) if group != step)
+    return pattern.groupindex.get("value", next(others, None))
+
+
+class _Reader:
+    """Follows the log of a command: reports what has a step, remembers the last value."""
+
+    def __init__(self, command: Command, folder: Path) -> None:
+        self.value: float | None = None
+        self.last_line: list[str] = []
+        self._command = command
+        self._folder = folder
+        self._final = False
+        # An attempt may be run again, by an executor that lost its worker.
+        log = folder / LOG
+        self._offset = log.stat().st_size if log.exists() else 0
+        self._rest = b""
+        # To read JSON takes a hundred times as long as to see that a line has none.
+        self._needed = b'"value"' if command.metric is None else b""
+
+    def read(self) -> bool:
+        """Read on, so much at most that it takes no time; whether there may be more."""
+        with (self._folder / LOG).open("rb") as file:
+            file.seek(self._offset)
+            news = file.read(_CHUNK_BYTES)
+        self._offset += len(news)
+        text = self._rest + news
+        # The last line may not be complete yet.
+        end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+        self._rest = text[end:]
+        self._take(text[:end])
+        return len(news) == _CHUNK_BYTES
+
+    def finish(self) -> None:
+        """Read all that is left, to the end of a last line that has no end."""
+        while self.read():
+            pass
+        self._take(self._rest)
+
+    def _take(self, text: bytes) -> None:
+        if self._needed in text:
+            for line in text.splitlines():
+                if self._needed in line:
+                    self._note(self._command.reading(line.decode(errors="replace")))
+        last = text[-_LINE_BYTES:].decode(errors="replace").strip()
+        if last:
+            self.last_line = last.splitlines()[-1:]
+
+    def _note(self, reading: tuple[int | None, float] | None) -> None:
+        if reading is None:
+            return
+        step, value = reading
+        if step is None or not self._final:
+            self.value, self._final = value, step is None
+        if step is not None:
+            write_report(self._folder, step, value)
+
+
+def _end_group(process: "subprocess.Popen[bytes]") -> None:
+    """End a command, if it has not ended, and what it started: politely, then not."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # none of them is left
+        os.killpg(process.pid, signal.SIGTERM)
+        until = time.monotonic() + _GRACE_S
+        while time.monotonic() < until:
+            process.poll()  # or the ended command counts as left
+            os.killpg(process.pid, 0)
+            time.sleep(_GRACE_S / 100)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
