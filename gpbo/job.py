@@ -14,6 +14,7 @@ from gpbo.command import Command
 from gpbo.completion import Completion, MedianRule
 from gpbo.design import default_initial
 from gpbo.errors import InvalidJob, SpaceError, StorageError, UnknownJob
+from gpbo.execution import Execution
 from gpbo.objectives import check_command, check_is_here
 from gpbo.optimizer import Optimizer, check_same
 from gpbo.options import read_model, read_strategy
@@ -21,7 +22,7 @@ from gpbo.record import Record
 from gpbo.spec import read_space, write_space
 from gpbo.storage import SqliteStorage
 from gpbo.transfer import LARGEST_START, Kind, started_from, warm_start
-from gpbo.tuner import Execution, Tuner
+from gpbo.tuner import Tuner
 from gpbo.worker import Imported
 
 _STRICT = ConfigDict(extra="forbid", strict=True)

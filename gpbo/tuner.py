@@ -7,89 +7,40 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args
+from typing import get_args
 
 from gpbo.attempt import STOP, Outcome, read_reports
 from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, tell
-from gpbo.checks import as_number, legible, one_of, positive_number, whole_number
+from gpbo.checks import as_number, legible, whole_number
+from gpbo.chooser import Chooser
 from gpbo.command import Command
-from gpbo.completion import Completion, MedianRule
-from gpbo.engine import LOST, Engine
-from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
+from gpbo.completion import Completion
+from gpbo.engine import Engine
+from gpbo.errors import InvalidOption, InvalidResult
+from gpbo.execution import Execution
 from gpbo.executors import LocalWorkers, NotStarted
 from gpbo.objectives import check_command, check_is_here, warn_of_unused
 from gpbo.optimizer import Optimizer
-from gpbo.pace import Pace
-from gpbo.plans import Chosen, Fitted
 from gpbo.record import JOB_ENDED, JOB_INTERRUPTED, NOT_RUN, Attempt, Metric
 from gpbo.result import Result, Stopped
-from gpbo.trial import Mode, Trial, judged, sign_of
+from gpbo.trial import Trial, judged, sign_of
 from gpbo.worker import Imported, Objective, Task, evaluate
+
+__all__ = ["Execution", "Tuner"]
 
 logger = logging.getLogger("gpbo")
 
 #: Seconds between two looks at metrics, time limits and requests to stop.
 _LOOK_S = 0.2
-#: So many times as many results as at the last fit make the next one urgent.
-_MUCH_MORE = 1.5
 #: Seconds beyond its time limit after which a trial in somebody else's executor is given up.
 _GRACE_S = 5.0
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How the trials of a job run.
-
-    Args:
-        workers: How many trials run at a time.
-        mode: ``"async"``: a worker gets its next trial as soon as it is free; ``"sync"``: all
-            workers wait for the last one, and get their trials together.
-        time_limit_s: Seconds that a trial may take; one that takes longer is killed and fails. The
-            start of its process does not count; the import of what the objective needs does, in
-            the first trial of each process.
-        retries: How often a trial is tried again if its process or command was killed, it ran out
-            of time, or its executor lost it. One that raised an exception, or whose command ended
-            with an error, is not. Interrupting the job uses up none.
-        early_stopping: Which trials end early; None lets all run.
-        gpus: Devices that the workers get in turn, as ``CUDA_VISIBLE_DEVICES``.
-        env: Environment variables of the workers, beside those of this process. By default
-            numerical libraries use one thread in each worker (``OMP_NUM_THREADS=1`` and its like).
-
-    Raises:
-        InvalidOption: one of them has a value that is not allowed.
-    """
-
-    workers: int = 1
-    mode: Mode = "async"
-    time_limit_s: float | None = None
-    retries: int = 0
-    early_stopping: MedianRule | None = None
-    gpus: Sequence[str] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        whole_number("workers", self.workers, least=1)
-        whole_number("retries", self.retries, least=0)
-        one_of("mode", self.mode, get_args(Mode))
-        if self.time_limit_s is not None:
-            positive_number("time_limit_s", self.time_limit_s)
-        if not isinstance(self.early_stopping, MedianRule | None):
-            raise InvalidOption(
-                f"early_stopping={self.early_stopping!r}: expected a MedianRule, or None"
-            )
-        if isinstance(self.gpus, str) or not _are_texts(self.gpus):
-            raise InvalidOption(f"gpus={self.gpus!r}: expected a list of text, such as ['0', '1']")
-        if not (isinstance(self.env, Mapping) and _are_texts([*self.env, *self.env.values()])):
-            raise InvalidOption(
-                f"env={self.env!r}: expected a mapping from names to text, such as {{'SEED': '3'}}"
-            )
 
 
 @dataclass
@@ -194,14 +145,10 @@ class Tuner:
         self._ready: deque[Trial] = deque()
         self._running: dict[Future[Outcome], _Run] = {}
         self._late: dict[Future[Outcome], _Run] = {}
-        self._plan: Future[Chosen] | None = None
-        self._fit: Future[Fitted] | None = None
-        self._planned_at = self._fitted_at = 0.0
-        self._overlaps = self.execution.mode == "async" and self.execution.workers > 1
-        self._pace = Pace(self.execution.workers)
-        self._exhausted = self._broken = False
+        self._chooser = Chooser(optimizer, self.budget, self.execution)
+        self._broken = False
         self._began_at = time.monotonic()
-        self._busy_s = self._engine_s = 0.0
+        self._busy_s = 0.0
 
     def run(self) -> Result:
         """Run the job to its end, or until Ctrl-C, a signal to terminate or `gpbo stop`.
@@ -224,7 +171,7 @@ class Tuner:
                 workers = stack.enter_context(
                     LocalWorkers(self.execution.workers, self.execution.gpus, self.execution.env)
                 )
-            if self._overlaps:
+            if self._chooser.overlaps:
                 stack.enter_context(threads_beside(self.execution.workers))
             on_cpu = self.optimizer.device.type == "cpu"
             engine = stack.enter_context(Engine(apart=on_cpu))
@@ -238,7 +185,7 @@ class Tuner:
             direction=self.optimizer.direction,
             stopped=stopped,
             objective_s=self._busy_s,
-            engine_s=self._engine_s,
+            engine_s=self._chooser.seconds,
             optimizer=self.optimizer,
         )
         tell(self._callbacks, lambda callback: callback.finished(result))
@@ -253,8 +200,8 @@ class Tuner:
         """Take up what the last driver, or run, left: results that were not told, what it ran."""
         for left in (self._ready, self._running, self._late):
             left.clear()
-        self._plan = self._fit = None
-        self._exhausted = self._broken = False
+        self._chooser.begin()
+        self._broken = False
         self._failed = 0
         if self._journal is None:
             self._ready.extend(self.optimizer.pending)
@@ -286,11 +233,10 @@ class Tuner:
             ended = self._ended()
             if ended is not None:
                 return ended
-            self._think(engine)
+            running, ready = len(self._running), len(self._ready)
+            self._ready.extend(self._chooser.advance(engine, running, ready))
             self._start(workers)
-            waiting: list[Future[Any]] = [*self._running]
-            waiting += [future for future in (self._plan, self._fit) if future is not None]
-            wait(waiting, _LOOK_S, FIRST_COMPLETED)
+            wait([*self._running, *self._chooser.under_way], _LOOK_S, FIRST_COMPLETED)
 
     def _ended(self) -> Stopped | None:
         """Why the job ends now, if it does."""
@@ -303,16 +249,16 @@ class Tuner:
         reached = self.completion.reached(finished, self._sign, elapsed, failed)
         if reached is not None:
             return reached
-        if self._running or self._ready or self._plan is not None:
+        if self._running or self._ready or self._chooser.choosing:
             return None
-        if self._asked() >= self.budget:
+        if self._chooser.left <= 0:
             return "budget"
-        return "exhausted" if self._exhausted else None
+        return "exhausted" if self._chooser.exhausted else None
 
     def _failed_in_vain(self) -> int:
         """How many trials failed in a row, once no earlier one is left that may have a value."""
         earlier = (run.submitted_at < self._failing_since for run in self._running.values())
-        return 0 if self._asked() >= self.budget or any(earlier) else self._failed
+        return 0 if self._chooser.left <= 0 or any(earlier) else self._failed
 
     def _leave(self, stopped: Stopped) -> None:
         now = time.time()
@@ -322,67 +268,6 @@ class Tuner:
         for future in self._running:
             future.cancel()
         self._write(attempts=lost, ended=stopped)
-
-    # --- the engine
-
-    def _think(self, engine: Engine) -> None:
-        """Take what the engine has done, and give it what is to be done next."""
-        if self._fit is not None and self._fit.done():
-            fit, self._fit = self._fit, None
-            self._engine_s += time.monotonic() - self._fitted_at
-            try:
-                self.optimizer.adopt(fit.result())
-            except LOST as error:
-                engine.mend(error)
-        if self._plan is not None and self._plan.done():
-            plan, self._plan = self._plan, None
-            seconds = time.monotonic() - self._planned_at
-            self._engine_s += seconds
-            try:
-                chosen = self.optimizer.register(plan.result())
-            except SpaceExhausted:
-                self._exhausted = True
-            else:
-                self._ready.extend(chosen)
-                self._pace.choice_took(seconds, len(chosen))
-        wanted = self._wanted()
-        if wanted > 0 and self._plan is None and not self._exhausted:
-            beside = self._fits_beside()
-            self._planned_at = time.monotonic()
-            self._plan = engine.choose(
-                self.optimizer.plan(wanted, refit=not beside, thin=self._pace.thin)
-            )
-            if beside and self._fit is None and self._fit_is_due():
-                self._fitted_at = time.monotonic()
-                self._fit = engine.fit(self.optimizer.plan_fit())
-
-    def _wanted(self) -> int:
-        """How many trials to choose now."""
-        busy = len(self._running) + len(self._ready)
-        left = self.budget - self._asked()
-        workers = self.execution.workers
-        if self.execution.mode == "sync":
-            return min(workers, left) if busy == 0 else 0
-        # Not many at once: those that are ready start while the next ones are chosen.
-        return min(workers + self._pace.ahead - busy, workers, left)
-
-    def _asked(self) -> int:
-        """How many trials of the budget are used; results from elsewhere are none."""
-        return sum(trial.origin != "added" for trial in self.optimizer.trials)
-
-    def _fits_beside(self) -> bool:
-        """Whether the next fit runs beside the trials instead of being waited for."""
-        report = self.optimizer.fit_report
-        return self._overlaps and report is not None and self._pace.is_long(report.seconds)
-
-    def _fit_is_due(self) -> bool:
-        """Whether to fit beside the trials: a fit takes time from the choice of what is next.
-
-        So it waits while a worker does, but not until there is half as much again to learn from.
-        """
-        known, fitted = len(self.optimizer.completed), self.optimizer.fitted_size
-        waiting = len(self._running) + len(self._ready) < self.execution.workers
-        return known > fitted and (not waiting or known >= _MUCH_MORE * fitted)
 
     # --- the workers
 
@@ -462,7 +347,7 @@ class Tuner:
     def _finish(self, run: _Run, outcome: Outcome) -> None:
         now = time.monotonic()
         self._busy_s += now - run.submitted_at
-        self._pace.trial_took(now - run.submitted_at)
+        self._chooser.pace.trial_took(now - run.submitted_at)
         if outcome.stopped and run.stopping is not None:
             outcome = replace(outcome, reason=run.stopping)
         value, reason = _judged(run.trial, outcome)
@@ -524,10 +409,6 @@ class Tuner:
 
     def _notify_report(self, trial: Trial, metric: Metric) -> None:
         tell(self._callbacks, lambda one: one.reported(trial, metric.step, metric.value))
-
-
-def _are_texts(values: object) -> bool:
-    return isinstance(values, Sequence) and all(isinstance(value, str) for value in values)
 
 
 def _made(folder: Path) -> Path:

@@ -1,0 +1,142 @@
+"""When the trials of a job are chosen, and its model is fitted: while other trials run."""
+
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from gpbo.engine import LOST, Engine
+from gpbo.errors import SpaceExhausted
+from gpbo.execution import Execution
+from gpbo.optimizer import Optimizer
+from gpbo.pace import Pace
+from gpbo.plans import Chosen, Fitted
+from gpbo.trial import Trial
+
+#: So many times as many results as at the last fit make the next one urgent.
+_MUCH_MORE = 1.5
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class _UnderWay(Generic[_T]):
+    """What the engine is busy with."""
+
+    future: Future[_T]
+    since: float = field(default_factory=time.monotonic)
+
+
+class Chooser:
+    """Keeps an engine busy with choices for the workers of a job, and with fits beside them.
+
+    Args:
+        optimizer: What is asked.
+        budget: How many trials there are, results from elsewhere not counted.
+        execution: For how many workers, and whether they wait for each other.
+
+    Attributes:
+        overlaps: Whether trials are chosen while others run.
+        pace: Of the trials and the choices.
+        exhausted: Whether the space had nothing left.
+        seconds: That the engine was busy.
+    """
+
+    def __init__(self, optimizer: Optimizer, budget: int, execution: Execution) -> None:
+        self._optimizer = optimizer
+        self._budget = budget
+        self._workers = execution.workers
+        self._in_step = execution.mode == "sync"
+        self.overlaps = not self._in_step and self._workers > 1
+        self.pace = Pace(self._workers)
+        self.seconds = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what an engine, which is gone, was busy with."""
+        self._choice: _UnderWay[Chosen] | None = None
+        self._fit: _UnderWay[Fitted] | None = None
+        self.exhausted = False
+
+    @property
+    def choosing(self) -> bool:
+        """Whether the engine is busy with a choice."""
+        return self._choice is not None
+
+    @property
+    def under_way(self) -> list[Future[Any]]:
+        """What the engine is busy with."""
+        return [work.future for work in (self._choice, self._fit) if work is not None]
+
+    @property
+    def left(self) -> int:
+        """How many trials of the budget were not asked for."""
+        return self._budget - sum(trial.origin != "added" for trial in self._optimizer.trials)
+
+    def advance(self, engine: Engine, running: int, ready: int) -> list[Trial]:
+        """Take what the engine has done, and give it what is to be done next.
+
+        Args:
+            running: How many trials run.
+            ready: How many wait for a worker.
+
+        Returns:
+            The trials that were chosen.
+        """
+        self._take_fit(engine)
+        chosen = self._take_choice()
+        busy = running + ready + len(chosen)
+        wanted = self._wanted(busy)
+        if wanted > 0 and not self.choosing and not self.exhausted:
+            beside = self._fits_beside()
+            began = time.monotonic()
+            plan = self._optimizer.plan(wanted, refit=not beside, thin=self.pace.thin)
+            self._choice = _UnderWay(engine.choose(plan), began)
+            if beside and self._fit is None and self._fit_is_due(busy):
+                began = time.monotonic()
+                self._fit = _UnderWay(engine.fit(self._optimizer.plan_fit()), began)
+        return chosen
+
+    def _take_fit(self, engine: Engine) -> None:
+        if self._fit is None or not self._fit.future.done():
+            return
+        fit, self._fit = self._fit, None
+        self.seconds += time.monotonic() - fit.since
+        try:
+            self._optimizer.adopt(fit.future.result())
+        except LOST as error:
+            engine.mend(error)
+
+    def _take_choice(self) -> list[Trial]:
+        if self._choice is None or not self._choice.future.done():
+            return []
+        choice, self._choice = self._choice, None
+        seconds = time.monotonic() - choice.since
+        self.seconds += seconds
+        try:
+            chosen = self._optimizer.register(choice.future.result())
+        except SpaceExhausted:
+            self.exhausted = True
+            return []
+        self.pace.choice_took(seconds, len(chosen))
+        return chosen
+
+    def _wanted(self, busy: int) -> int:
+        """How many trials to choose now, where so many run or are ready."""
+        if self._in_step:
+            return min(self._workers, self.left) if busy == 0 else 0
+        # Not many at once: those that are ready start while the next ones are chosen.
+        return min(self._workers + self.pace.ahead - busy, self._workers, self.left)
+
+    def _fits_beside(self) -> bool:
+        """Whether the next fit runs beside the trials instead of being waited for."""
+        report = self._optimizer.fit_report
+        return self.overlaps and report is not None and self.pace.is_long(report.seconds)
+
+    def _fit_is_due(self, busy: int) -> bool:
+        """Whether to fit beside the trials: a fit takes time from the choice of what is next.
+
+        So it waits while a worker does, but not until there is half as much again to learn from.
+        """
+        known, fitted = len(self._optimizer.completed), self._optimizer.fitted_size
+        return known > fitted and (busy >= self._workers or known >= _MUCH_MORE * fitted)

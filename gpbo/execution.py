@@ -1,0 +1,63 @@
+"""How the trials of a tuning job run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import get_args
+
+from gpbo.checks import one_of, positive_number, whole_number
+from gpbo.completion import MedianRule
+from gpbo.errors import InvalidOption
+from gpbo.trial import Mode
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the trials of a job run.
+
+    Args:
+        workers: How many trials run at a time.
+        mode: ``"async"``: a worker gets its next trial as soon as it is free; ``"sync"``: all
+            workers wait for the last one, and get their trials together.
+        time_limit_s: Seconds that a trial may take; one that takes longer is killed and fails. The
+            start of its process does not count; the import of what the objective needs does, in
+            the first trial of each process.
+        retries: How often a trial is tried again if its process or command was killed, it ran out
+            of time, or its executor lost it. One that raised an exception, or whose command ended
+            with an error, is not. Interrupting the job uses up none.
+        early_stopping: Which trials end early; None lets all run.
+        gpus: Devices that the workers get in turn, as ``CUDA_VISIBLE_DEVICES``.
+        env: Environment variables of the workers, beside those of this process. By default
+            numerical libraries use one thread in each worker (``OMP_NUM_THREADS=1`` and its like).
+
+    Raises:
+        InvalidOption: one of them has a value that is not allowed.
+    """
+
+    workers: int = 1
+    mode: Mode = "async"
+    time_limit_s: float | None = None
+    retries: int = 0
+    early_stopping: MedianRule | None = None
+    gpus: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        whole_number("workers", self.workers, least=1)
+        whole_number("retries", self.retries, least=0)
+        one_of("mode", self.mode, get_args(Mode))
+        if self.time_limit_s is not None:
+            positive_number("time_limit_s", self.time_limit_s)
+        if not isinstance(self.early_stopping, MedianRule | None):
+            raise InvalidOption(
+                f"early_stopping={self.early_stopping!r}: expected a MedianRule, or None"
+            )
+        if isinstance(self.gpus, str) or not _are_texts(self.gpus):
+            raise InvalidOption(f"gpus={self.gpus!r}: expected a list of text, such as ['0', '1']")
+        if not (isinstance(self.env, Mapping) and _are_texts([*self.env, *self.env.values()])):
+            raise InvalidOption(
+                f"env={self.env!r}: expected a mapping from names to text, such as {{'SEED': '3'}}"
+            )
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, Sequence) and all(isinstance(value, str) for value in values)
