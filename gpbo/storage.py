@@ -5,74 +5,39 @@
 """
 
 import json
-import logging
 import math
 import os
 import re
 import sqlite3
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import psutil
 from filelock import FileLock, Timeout
 
+from gpbo.database import MIGRATIONS, Database, is_on_network
 from gpbo.errors import InvalidOption, JobInUse, StorageError, UnknownJob
 from gpbo.record import Attempt, FitSummary, Metric, Record, Storage
 from gpbo.trial import Trial, TrialStatus
 
-logger = logging.getLogger("gpbo")
+__all__ = [
+    "MIGRATIONS",
+    "SqliteJournal",
+    "SqliteStorage",
+    "Storage",
+    "is_on_network",
+    "resolve_storage",
+]
 
-#: Milliseconds that a reader or writer waits for another one.
-_PATIENCE_MS = 30_000
 #: Seconds that a lock may outlive its process, in a child that it had forked when it was killed and
 #: that has not begun its own program yet.
 _INHERITED_S = 1.0
 #: A job's name is part of the name of a file.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-#: File systems over a network, where the shared memory that a write-ahead log needs does not exist.
-_NETWORK = re.compile(
-    r"(nfs\d*|cifs|smb\w*|9p|afs\w*|ncpfs|lustre|beegfs|ceph|gpfs|pvfs2|glusterfs|webdav"
-    r"|fuse\.(sshfs|glusterfs|ceph|s3fs|gcsfuse|rclone|juicefs|moosefs))"
-)
-
-#: ``MIGRATIONS[v]`` takes a file from schema version ``v`` to ``v + 1``.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
-        """CREATE TABLE job (
-            id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, spec TEXT NOT NULL,
-            created_at REAL NOT NULL, ended TEXT, stop_requested INTEGER NOT NULL DEFAULT 0,
-            engine BLOB)""",
-        """CREATE TABLE trial (
-            job INTEGER NOT NULL REFERENCES job, number INTEGER NOT NULL, params TEXT NOT NULL,
-            status TEXT NOT NULL, value REAL, reason TEXT, origin TEXT NOT NULL, asked_at REAL,
-            finished_at REAL, place INTEGER, PRIMARY KEY (job, number)) WITHOUT ROWID""",
-        "CREATE UNIQUE INDEX trial_place ON trial (job, place)",
-        """CREATE TABLE queue (
-            job INTEGER NOT NULL REFERENCES job, place INTEGER NOT NULL, params TEXT NOT NULL,
-            PRIMARY KEY (job, place)) WITHOUT ROWID""",
-        """CREATE TABLE attempt (
-            job INTEGER NOT NULL REFERENCES job, trial INTEGER NOT NULL, number INTEGER NOT NULL,
-            worker INTEGER NOT NULL, started_at REAL NOT NULL, ended_at REAL, value REAL,
-            reason TEXT, late INTEGER NOT NULL, PRIMARY KEY (job, trial, number)) WITHOUT ROWID""",
-        """CREATE TABLE metric (
-            job INTEGER NOT NULL REFERENCES job, trial INTEGER NOT NULL, attempt INTEGER NOT NULL,
-            step INTEGER NOT NULL, value REAL, PRIMARY KEY (job, trial, attempt, step))
-            WITHOUT ROWID""",
-    ),
-    (
-        """CREATE TABLE fit (
-            job INTEGER NOT NULL REFERENCES job, size INTEGER NOT NULL, at REAL NOT NULL,
-            report TEXT NOT NULL, PRIMARY KEY (job, size)) WITHOUT ROWID""",
-    ),
-)
-
-#: What a database of gpbo of any version has.
-_TABLES = {"job", "trial", "queue", "attempt", "metric"}
 
 
 class SqliteStorage:
@@ -89,14 +54,8 @@ class SqliteStorage:
     """
 
     def __init__(self, path: str | Path) -> None:
-        if not isinstance(path, str | os.PathLike):
-            raise StorageError(f"storage={path!r}: expected the path of a file")
-        self.path = Path(path).absolute()  # whatever the folder will be by then
-        if str(path) == ":memory:":
-            raise StorageError(f"storage={path!r}: expected the path of a file, which outlives us")
-        if not self.path.parent.is_dir():
-            raise StorageError(f"storage={str(path)!r}: expected a path in a folder that exists")
-        self._to_read().close()
+        self._database = Database(path)
+        self.path = self._database.path
 
     def create(self, name: str, spec: Mapping[str, Any]) -> "SqliteJournal":
         """A new job: see `Storage`.
@@ -142,16 +101,16 @@ class SqliteStorage:
             except OSError as error:
                 raise StorageError(f"storage={str(self.path)!r}: {error}") from error
             undo.callback(lock.release)
-            connection = self._to_write()
+            connection = self._database.to_write()
             undo.callback(connection.close)
-            with _transaction(connection, "IMMEDIATE", self.path) as run:
+            with self._database.transaction(connection) as run:
                 run.execute(begin, values)
             undo.pop_all()
-        return SqliteJournal(self, connection, name, lock)
+        return SqliteJournal(self, self._database, connection, name, lock)
 
     def read(self, name: str) -> Record:
         """A job as it is at this moment: see `Storage`."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             job, spec, created_at, ended, engine = self._job(connection, name)
 
             def rows(query: str) -> list[Any]:
@@ -200,15 +159,15 @@ class SqliteStorage:
 
     def names(self) -> list[str]:
         """The jobs there are, the oldest first."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return [name for (name,) in connection.execute("SELECT name FROM job ORDER BY id")]
 
     def request_stop(self, name: str) -> None:
         """Ask whoever drives the job to stop it: see `Storage`."""
         self._check_known(name)
         with (
-            closing(self._to_write()) as connection,
-            _transaction(connection, "IMMEDIATE", self.path) as run,
+            closing(self._database.to_write()) as connection,
+            self._database.transaction(connection) as run,
         ):
             run.execute("UPDATE job SET stop_requested = 1 WHERE name = ?", (name,))
 
@@ -225,7 +184,7 @@ class SqliteStorage:
         return FileLock(f"{self.path}-{name}.lock", thread_local=False)
 
     def _check_known(self, name: str) -> None:
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             self._job(connection, name)
 
     def _job(self, connection: sqlite3.Connection, name: str) -> tuple[Any, ...]:
@@ -237,98 +196,6 @@ class SqliteStorage:
             raise UnknownJob(f"name={name!r}: {self.path} has no such job; it has {have}")
         return row
 
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        """The file as it is at this moment."""
-        with (
-            closing(self._to_read()) as connection,
-            _transaction(connection, "DEFERRED", self.path),
-        ):
-            yield connection
-
-    def _to_read(self) -> sqlite3.Connection:
-        """The file; where it is missing, empty or of an older version, what it would be now."""
-        connection = self._connect() if self.path.exists() else sqlite3.connect(":memory:")
-        with _told(self.path), _closed_if_it_fails(connection):
-            version = self._version(connection)
-            if version == len(MIGRATIONS):
-                return connection
-            copy = sqlite3.connect(":memory:", isolation_level=None)
-            with _closed_if_it_fails(copy):
-                connection.backup(copy)
-                _migrate(copy, version)
-        connection.close()
-        return copy
-
-    def _to_write(self) -> sqlite3.Connection:
-        """The file, made if it is missing, and brought up to date."""
-        connection = self._connect(create=True)
-        with _told(self.path), _closed_if_it_fails(connection):
-            self._version(connection)
-            self._set_journal_mode(connection)
-            with _transaction(connection, "IMMEDIATE", self.path):
-                _migrate(connection, self._version(connection))
-        return connection
-
-    def _connect(self, *, create: bool = False) -> sqlite3.Connection:
-        mode = "rwc" if create else "rw"
-        if not (os.access(self.path.parent, os.W_OK) or self._log.exists()):
-            # SQLite would make a log to share with writers, of whom there are none.
-            mode = "ro&immutable=1"
-        with _told(self.path):
-            # Whoever has the journal may hand it from thread to thread; SQLite itself serialises.
-            connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode={mode}",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            with _closed_if_it_fails(connection):
-                connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
-                connection.execute("PRAGMA synchronous = FULL")
-                connection.execute("PRAGMA foreign_keys = ON")
-        return connection
-
-    @property
-    def _log(self) -> Path:
-        return self.path.with_name(f"{self.path.name}-wal")
-
-    def _version(self, connection: sqlite3.Connection) -> int:
-        """Of the schema; 0 of an empty file.
-
-        Raises:
-            StorageError: not a database of gpbo, or one of a newer version.
-        """
-        try:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            tables = {name for (name,) in rows}
-        except sqlite3.DatabaseError as error:
-            raise StorageError(
-                f"storage={str(self.path)!r}: expected a database of gpbo, got: {error}"
-            ) from error
-        if (version, tables) != (0, set()) and not tables >= _TABLES:
-            raise StorageError(
-                f"storage={str(self.path)!r}: expected a database of gpbo, got one that something "
-                f"else wrote, with the tables {', '.join(sorted(tables)[:5]) or 'none'}"
-            )
-        if version > len(MIGRATIONS):
-            raise StorageError(
-                f"storage={str(self.path)!r} has schema version {version}: expected at "
-                f"most {len(MIGRATIONS)}; it was written by a newer gpbo"
-            )
-        return int(version)
-
-    def _set_journal_mode(self, connection: sqlite3.Connection) -> None:
-        wanted = "DELETE" if is_on_network(self.path) else "WAL"
-        (mode,) = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
-        if mode.upper() != "WAL":
-            logger.warning(
-                "storage %s: no write-ahead log here (a network file system?); a rollback journal "
-                "serves instead, and is slower",
-                self.path,
-            )
-
 
 class SqliteJournal:
     """The one writer of a job in a SQLite file: see `Journal`."""
@@ -336,11 +203,13 @@ class SqliteJournal:
     def __init__(
         self,
         storage: SqliteStorage,
+        database: Database,
         connection: sqlite3.Connection,
         name: str,
         lock: FileLock,
     ) -> None:
         self._storage = storage
+        self._database = database
         self._connection = connection
         self._name = name
         self._lock = lock
@@ -355,7 +224,8 @@ class SqliteJournal:
     @property
     def folder(self) -> Path:
         """Beside the database."""
-        return self._storage.path.with_name(f"{self._storage.path.name}-trials") / self._name
+        path = self._database.path
+        return path.with_name(f"{path.name}-trials") / self._name
 
     def read(self) -> Record:
         """The job as it is at this moment."""
@@ -379,7 +249,7 @@ class SqliteJournal:
                 f"name={self._name!r}: expected an open job, and this one was closed; "
                 "Optimizer.resume goes on with it"
             )
-        with _transaction(self._connection, "IMMEDIATE", self._storage.path) as run:
+        with self._database.transaction(self._connection) as run:
             for trial in trials:
                 run.execute(_PUT_TRIAL, {"job": self._job, **_trial_row(trial)})
             for attempt in attempts:
@@ -406,7 +276,7 @@ class SqliteJournal:
     def stop_requested(self) -> bool:
         """Whether someone asked the job to stop since its journal was opened."""
         query = "SELECT stop_requested FROM job WHERE id = ?"
-        with _told(self._storage.path):
+        with self._database.told():
             (wanted,) = self._connection.execute(query, (self._job,)).fetchone()
         return bool(wanted)
 
@@ -414,15 +284,6 @@ class SqliteJournal:
         """Let go of the job, so that another process may drive it."""
         self._connection.close()
         self._lock.release()
-
-
-@contextmanager
-def _closed_if_it_fails(connection: sqlite3.Connection) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        connection.close()
-        raise
 
 
 def _forget(connection: sqlite3.Connection, process: int) -> None:
@@ -459,57 +320,6 @@ def resolve_storage(storage: object) -> Storage:
     if isinstance(storage, Storage):
         return storage
     raise InvalidOption(f"storage={storage!r}: expected the path of a file, or a storage")
-
-
-def is_on_network(path: Path) -> bool:
-    """Whether the path lies on a file system that other machines share."""
-    place = path.resolve()
-    mounts = {Path(disk.mountpoint): disk.fstype for disk in psutil.disk_partitions(all=True)}
-    mounted = next((folder for folder in (place, *place.parents) if folder in mounts), None)
-    return mounted is not None and _NETWORK.fullmatch(mounts[mounted].lower()) is not None
-
-
-def _migrate(connection: sqlite3.Connection, version: int) -> None:
-    for statement in (s for step in MIGRATIONS[version:] for s in step):
-        connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-
-
-@contextmanager
-def _transaction(
-    connection: sqlite3.Connection, kind: Literal["DEFERRED", "IMMEDIATE"], path: Path
-) -> Iterator[sqlite3.Connection]:
-    """All of what is inside, or nothing of it.
-
-    Raises:
-        StorageError: the disk is full, another process holds the database for too long, or the
-            file is damaged.
-    """
-    with _told(path, "; nothing was written" if kind == "IMMEDIATE" else ""):
-        try:
-            connection.execute(f"BEGIN {kind}")
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-
-
-@contextmanager
-def _told(path: Path, more: str = "") -> Iterator[None]:
-    """What SQLite cannot do is an error that names the file.
-
-    Raises:
-        IntegrityError: of SQLite, as it is; whoever gave a name twice tells it better.
-        StorageError: whatever else went wrong.
-    """
-    try:
-        yield
-    except sqlite3.IntegrityError:
-        raise
-    except sqlite3.DatabaseError as error:
-        raise StorageError(f"storage={str(path)!r}: {error}{more}") from error
 
 
 def _trial_row(trial: Trial) -> dict[str, Any]:

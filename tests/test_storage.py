@@ -22,13 +22,14 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpbo import storage as storage_module
+from gpbo import database
+from gpbo.database import MIGRATIONS, Database, is_on_network
 from gpbo.errors import InvalidOption, JobInUse, SpaceError, StorageError, UnknownJob
 from gpbo.optimizer import Optimizer
 from gpbo.record import Attempt, FitSummary, Metric
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
 from gpbo.spec import read_space, write_space
-from gpbo.storage import MIGRATIONS, SqliteStorage, is_on_network, resolve_storage
+from gpbo.storage import SqliteStorage, resolve_storage
 from gpbo.trial import Trial
 
 LINE = Space(Real("x", 0, 1))
@@ -241,7 +242,7 @@ def test_an_older_file_is_brought_up_to_date(
 ) -> None:
     store.create("job", SPEC).close()
     later = (*MIGRATIONS, ("ALTER TABLE job ADD COLUMN note TEXT DEFAULT 'new'",))
-    monkeypatch.setattr(storage_module, "MIGRATIONS", later)
+    monkeypatch.setattr(database, "MIGRATIONS", later)
     for _ in range(2):
         again = SqliteStorage(store.path)
         assert again.read("job").spec == SPEC
@@ -464,7 +465,7 @@ def test_a_transaction_that_was_interrupted_as_it_began_is_none(tmp_path: Path) 
         for _ in range(2):
             with (
                 pytest.raises(KeyboardInterrupt),
-                storage_module._transaction(c, "IMMEDIATE", tmp_path),
+                Database(tmp_path / "a.db").transaction(c),
             ):
                 pass
             assert not c.in_transaction
