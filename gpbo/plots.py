@@ -13,10 +13,9 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
@@ -26,27 +25,29 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator, NullFormatter
 
 from gpbo.checks import legible, path_to_write
-from gpbo.choices import Categorical, Ordinal
-from gpbo.errors import InvalidData, InvalidOption
+from gpbo.errors import InvalidOption
 from gpbo.optimizer import Optimizer
-from gpbo.parameters import Integer, Parameter, Real
 from gpbo.replications import RegretCurve, Replications
 from gpbo.result import Result, cut, design_end
-from gpbo.space import Space
-from gpbo.trial import Trial, best_of, sign_of
+from gpbo.slices import BAND, Slice, slices_data
+from gpbo.ticks import MOST_LABELS, drawable, log_ticks, reverse_log_ticks, value_limits
+from gpbo.trial import Trial
+
+__all__ = [
+    "Convergence",
+    "Slice",
+    "check_path",
+    "convergence",
+    "convergence_data",
+    "regret",
+    "slices",
+    "slices_data",
+]
 
 #: Okabe and Ito's colours, which colour-blind people can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-#: Points of a curve along a real parameter, and the most along an integer one.
-_POINTS = 101
-#: Standard deviations of a normal distribution that hold 95 % of it.
-_BAND = 1.959963984540054
-#: A positive quantity that spans this factor is drawn on a log axis.
-_LOG_SPAN = 1e3
-#: Larger numbers are drawn as this one: the limits of an axis and its ticks would overflow.
-LARGEST_DRAWN = 1e300
-#: Listed values that have a tick, characters of a label, and of all of them side by side.
-_MOST_LABELS, _LONGEST_LABEL, _MOST_CHARACTERS = 8, 12, 30
+#: Characters of the label of a listed value, and of all of them side by side.
+_LONGEST_LABEL, _MOST_CHARACTERS = 12, 30
 #: Between these the ticks of a log axis are not written as powers of ten.
 _SMALLEST_PLAIN, _LARGEST_PLAIN = 1e-3, 1e4
 #: Decades up to which matplotlib writes out ticks that are no powers.
@@ -70,40 +71,6 @@ class Convergence:
     values: tuple[float, ...]
     best: tuple[float, ...]
     design: int
-
-
-@dataclass(frozen=True)
-class Slice:
-    """The surrogate along one parameter, the others as in the best trial.
-
-    Positions are the parameter's values, or for listed ones their number in the list.
-
-    Attributes:
-        name: The parameter.
-        axis: How to lay out the positions.
-        whole: Whether they are whole numbers.
-        labels: The listed values; empty for numbers.
-        positions: Where the surrogate was evaluated.
-        median: Its median there, in the user's units: that of the normal distribution on the
-            model's scale that has the mean and the variance over the hyperparameter draws.
-        low, high: A 95 % band of the function, likewise; observation noise is not included.
-        best: Where the best trial is, and its value.
-        observed: Where the completed trials are, and their values.
-        closeness: Of each completed trial, from 1 for the best down to 0 for the farthest from it
-            in the cube.
-    """
-
-    name: str
-    axis: Literal["linear", "log", "reverse_log", "listed"]
-    whole: bool
-    labels: tuple[str, ...]
-    positions: tuple[float, ...]
-    median: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    best: tuple[float, float]
-    observed: tuple[tuple[float, float], ...]
-    closeness: tuple[float, ...]
 
 
 def convergence_data(results: Mapping[str, Result]) -> tuple[Convergence, ...]:
@@ -142,32 +109,6 @@ def convergence(results: Result | Mapping[str, Result], path: str | Path | None 
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     _paint_convergence(figure.subplots(), convergence_data(results))
     return _written(figure, path)
-
-
-def slices_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Slice, ...]:
-    """The surrogate along each parameter, through the best trial.
-
-    Args:
-        refit: As in `Optimizer.fit`.
-
-    Raises:
-        InvalidOption: ``source`` is neither a result nor an optimizer.
-        InvalidData: no trial has a value yet.
-    """
-    optimizer = source.optimizer if isinstance(source, Result) else source
-    if not isinstance(optimizer, Optimizer):
-        raise InvalidOption(
-            f"source has type {type(source).__name__}: expected a gpbo.Result or gpbo.Optimizer"
-        )
-    posterior = _Posterior(optimizer, refit)
-    best = best_of(optimizer.completed, optimizer.direction)
-    if best is None:
-        raise InvalidData("no trial has a value yet: expected one or more to plot")
-    closeness = nearness(optimizer.space, optimizer.completed, best)
-    return tuple(
-        _slice(parameter, posterior, best, optimizer.completed, closeness)
-        for parameter in optimizer.space.parameters
-    )
 
 
 def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure:
@@ -232,75 +173,6 @@ def regret(
     return _written(figure, path)
 
 
-class _Posterior:
-    """The surrogate of an optimizer in the user's units."""
-
-    def __init__(self, optimizer: Optimizer, refit: bool) -> None:
-        self._surrogate = optimizer.fit(refit=refit).surrogate
-        self._data = optimizer.observations()
-        self._space = optimizer.space
-        self._sign = sign_of(optimizer.direction)
-
-    def at(self, rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The median, the lower and the upper end of the band, ``[q]`` each.
-
-        A bent scale maps quantiles to quantiles, and means to no means.
-        """
-        points = self._space.encode(rows).to(self._data.x.device).unsqueeze(0)
-        mean, variance = self._surrogate.moments(points)
-        spread = variance.mean(1) + mean.var(1, correction=0)
-        width = self._sign * _BAND * spread.sqrt()
-        median, low, high = (
-            self._sign * self._data.units.back(mean.mean(1) + shift)[0].cpu().numpy()
-            for shift in (torch.zeros_like(width), -width, width)
-        )
-        return median, low, high
-
-
-def _slice(
-    parameter: Parameter,
-    posterior: _Posterior,
-    best: Trial,
-    trials: Sequence[Trial],
-    closeness: tuple[float, ...],
-) -> Slice:
-    name = parameter.name
-    values = parameter.grid(_POINTS)
-    median, low, high = posterior.at([{**best.params, name: value} for value in values])
-    listed = isinstance(parameter, Categorical | Ordinal)
-
-    def place(trial: Trial) -> tuple[float, float]:
-        value = trial.params[name]
-        return float(parameter.key(value) if listed else value), float(trial.value or 0.0)
-
-    return Slice(
-        name=name,
-        axis=parameter.scale if isinstance(parameter, Real | Integer) else "listed",
-        whole=isinstance(parameter, Integer),
-        labels=tuple(map(str, values)) if listed else (),
-        positions=tuple(float(i if listed else value) for i, value in enumerate(values)),
-        median=tuple(median.tolist()),
-        low=_finite(low),
-        high=_finite(high),
-        best=place(best),
-        observed=tuple(map(place, trials)),
-        closeness=closeness,
-    )
-
-
-def _finite(values: np.ndarray) -> tuple[float, ...]:
-    """The values, those beyond the largest double as that."""
-    return tuple(np.nan_to_num(values).tolist())
-
-
-def nearness(space: Space, trials: Sequence[Trial], best: Trial) -> tuple[float, ...]:
-    """1 at the best trial, falling to 0 at the trial that is farthest from it in the cube."""
-    points = space.encode([trial.params for trial in trials])
-    distance = (points - space.encode([best.params])).square().sum(-1).sqrt()
-    farthest = distance.max().clamp(min=1e-12)
-    return tuple((1 - distance / farthest).tolist())
-
-
 def _paint_convergence(axes: Axes, curves: Sequence[Convergence]) -> None:
     design = max((curve.design for curve in curves), default=0)
     if design:
@@ -319,14 +191,14 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence]) -> None:
         colour = _COLOURS[number % len(_COLOURS)]
         trials = np.arange(1, len(curve.values) + 1)
         axes.plot(
-            trials, _drawable(curve.values), "o", color=colour, alpha=0.4, markersize=3.5, mew=0
+            trials, drawable(curve.values), "o", color=colour, alpha=0.4, markersize=3.5, mew=0
         )
         failed = trials[np.isnan(curve.values)]
         bottom = np.full(len(failed), 0.02 + 0.03 * number)
         axes.plot(
             failed, bottom, "x", color=colour, markersize=4, transform=axes.get_xaxis_transform()
         )
-        best = _drawable(curve.best)
+        best = drawable(curve.best)
         axes.step(trials, best, where="post", **_line_look(len(best), colour, curve.label))
     longest = max((len(curve.values) for curve in curves), default=1)
     axes.set_xlim(0.5, longest + 0.5)
@@ -345,7 +217,7 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence]) -> None:
 
 def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> None:
     for number, (label, curve) in enumerate(curves.items()):
-        spread = _BAND * np.nan_to_num(curve.error)
+        spread = BAND * np.nan_to_num(curve.error)
         parts = (
             (curve.median, curve.low, curve.high),
             (curve.mean, curve.mean - spread, curve.mean + spread),
@@ -371,13 +243,13 @@ def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> 
 
 
 def _paint_slice(axes: Axes, part: Slice) -> None:
-    positions, median = _drawable(part.positions), _drawable(part.median)
-    low, high = _drawable(part.low), _drawable(part.high)
+    positions, median = drawable(part.positions), drawable(part.median)
+    low, high = drawable(part.low), drawable(part.high)
     colour = _COLOURS[0]
     if part.axis == "listed":
         axes.bar(positions, high - low, 0.5, bottom=low, color=colour, alpha=0.2, linewidth=0)
         axes.hlines(median, positions - 0.25, positions + 0.25, color=colour, linewidth=2)
-        every = math.ceil(len(part.labels) / _MOST_LABELS)
+        every = math.ceil(len(part.labels) / MOST_LABELS)
         labels = [_plain(cut(label, _LONGEST_LABEL)) for label in part.labels]
         shown = labels[::every]
         crowded = max(map(len, shown)) * len(shown) > _MOST_CHARACTERS
@@ -388,12 +260,12 @@ def _paint_slice(axes: Axes, part: Slice) -> None:
         axes.fill_between(positions, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.plot(positions, median, color=colour, linewidth=2)
         _set_position_axis(axes, part, positions)
-    where, values = _drawable(part.observed).T
+    where, values = drawable(part.observed).T
     # A trial's shade says how near it lies to the slice; even the farthest stays visible.
     shades = [(0.0, 0.0, 0.0, 0.12 + 0.6 * close**2) for close in part.closeness]
     axes.scatter(where, values, s=12, c=shades, linewidths=0, zorder=3)
     axes.plot(
-        *_drawable(part.best), marker="*", color=_COLOURS[1], markersize=11, mec="white", mew=0.6
+        *drawable(part.best), marker="*", color=_COLOURS[1], markersize=11, mec="white", mew=0.6
     )
     axes.set_xlabel(_plain(part.name))
     _clean(axes)
@@ -429,10 +301,6 @@ def _legend(figure: Figure, columns: int) -> None:
     )
 
 
-def _drawable(values: Sequence[Any]) -> Float[np.ndarray, "..."]:
-    return np.clip(values, -LARGEST_DRAWN, LARGEST_DRAWN)
-
-
 def _set_position_axis(axes: Axes, part: Slice, positions: Float[np.ndarray, " q"]) -> None:
     low, high = float(positions[0]), float(positions[-1])
     if part.axis == "log":
@@ -461,40 +329,9 @@ def _set_position_axis(axes: Axes, part: Slice, positions: Float[np.ndarray, " q
         axes.margins(x=margin)
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten, with 2 and 5 times them where they are few, not more than are readable."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    powers = list(range(first, last + 1))
-    factors = (1, 2, 5) if last - first <= 2 else (1,)
-    step = -(-len(powers) // _MOST_LABELS)
-    candidates = [float(f"{factor}e{power}") for power in powers[::step] for factor in factors]
-    ticks = [tick for tick in candidates if low <= tick <= high]
-    return ticks if len(ticks) > 1 else sorted({low, high})
-
-
-def reverse_log_ticks(low: float, high: float) -> list[float]:
-    """The lower end, and 0.9, 0.99, ... as far as they lie above it."""
-    nines = [1 - 10.0**-power for power in range(1, 16)]
-    return [low, *(tick for tick in nines if low < tick <= high)]
-
-
 def _reverse_log(values: np.ndarray) -> np.ndarray:
     """What `Real` lays out evenly; matplotlib asks beyond its range too."""
     return -np.log1p(-np.minimum(values, 1 - 1e-16))
-
-
-def value_limits(values: Sequence[float], keep: Sequence[float]) -> tuple[float, float, bool]:
-    """Limits that show the bulk of the values and all of ``keep``, whatever the outliers; and
-    whether the axis is logarithmic."""
-    quantiles = np.quantile(_drawable(values), [0.05, 0.95])
-    shown = [*quantiles, *_drawable(keep)]
-    low, high = float(min(shown)), float(max(shown))
-    if low > 0 and high / low >= _LOG_SPAN:
-        return low / 1.5, high * 1.5, True
-    # Limits that differ by roundings only are one value to matplotlib.
-    flat = high - low <= 1e-9 * max(abs(low), abs(high))
-    margin = (0.05 * abs(high) or 0.5) if flat else 0.06 * (high - low)
-    return low - margin, high + margin, False
 
 
 def _set_value_axis(axes: Axes, values: Sequence[float], keep: Sequence[float]) -> None:

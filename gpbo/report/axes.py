@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from gpbo.choices import Categorical, Ordinal
 from gpbo.parameters import Integer, Parameter, Real
-from gpbo.plots import log_ticks, reverse_log_ticks, value_limits
 from gpbo.result import cut
+from gpbo.ticks import log_ticks, reverse_log_ticks, value_limits
 
 #: So many listed values, and so many steps between whole numbers, are enough for an axis.
 _VALUES, _WHOLE = 25, 6

@@ -13,10 +13,10 @@ from gpbo.choices import Categorical, Ordinal
 from gpbo.errors import InvalidOption
 from gpbo.optimizer import Optimizer
 from gpbo.parameters import Parameter
-from gpbo.plots import nearness, slices_data
 from gpbo.record import Attempt, Record
 from gpbo.report.axes import Axis, axis, position, value_axis
 from gpbo.result import design_end, outcome, short
+from gpbo.slices import nearness, slices_data
 from gpbo.strategies import RandomSearch
 from gpbo.trial import Trial, TrialStatus, best_of, incumbents
 

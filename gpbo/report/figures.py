@@ -11,7 +11,6 @@ from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
 from gpbo.fitting import RHAT_LIMIT
-from gpbo.plots import LARGEST_DRAWN
 from gpbo.report.axes import Axis, value_axis
 from gpbo.report.data import (
     Bar,
@@ -22,6 +21,7 @@ from gpbo.report.data import (
     Progress,
     Slice,
 )
+from gpbo.ticks import LARGEST_DRAWN
 
 #: Okabe and Ito's colours, which colour-blind people can tell apart.
 _BLUE, _ORANGE, _GREEN, _PINK, _SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"

@@ -1,0 +1,51 @@
+"""Limits and ticks of axes, whatever draws them."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+#: Labels that an axis has room for.
+MOST_LABELS = 8
+#: Larger numbers are drawn as this one: the limits of an axis and its ticks would overflow.
+LARGEST_DRAWN = 1e300
+#: A positive quantity that spans this factor is drawn on a log axis.
+_LOG_SPAN = 1e3
+
+
+def drawable(values: Sequence[Any]) -> Float[np.ndarray, "..."]:
+    """The values, no larger than can be drawn."""
+    return np.clip(values, -LARGEST_DRAWN, LARGEST_DRAWN)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten, with 2 and 5 times them where they are few, not more than are readable."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    powers = list(range(first, last + 1))
+    factors = (1, 2, 5) if last - first <= 2 else (1,)
+    step = -(-len(powers) // MOST_LABELS)
+    candidates = [float(f"{factor}e{power}") for power in powers[::step] for factor in factors]
+    ticks = [tick for tick in candidates if low <= tick <= high]
+    return ticks if len(ticks) > 1 else sorted({low, high})
+
+
+def reverse_log_ticks(low: float, high: float) -> list[float]:
+    """The lower end, and 0.9, 0.99, ... as far as they lie above it."""
+    nines = [1 - 10.0**-power for power in range(1, 16)]
+    return [low, *(tick for tick in nines if low < tick <= high)]
+
+
+def value_limits(values: Sequence[float], keep: Sequence[float]) -> tuple[float, float, bool]:
+    """Limits that show the bulk of the values and all of ``keep``, whatever the outliers; and
+    whether the axis is logarithmic."""
+    quantiles = np.quantile(drawable(values), [0.05, 0.95])
+    shown = [*quantiles, *drawable(keep)]
+    low, high = float(min(shown)), float(max(shown))
+    if low > 0 and high / low >= _LOG_SPAN:
+        return low / 1.5, high * 1.5, True
+    # Limits that differ by roundings only are one value to matplotlib.
+    flat = high - low <= 1e-9 * max(abs(low), abs(high))
+    margin = (0.05 * abs(high) or 0.5) if flat else 0.06 * (high - low)
+    return low - margin, high + margin, False
