@@ -463,13 +463,12 @@ class Optimizer:
         return fitted.kept.size > self._fitted.kept.size
 
     def _plan_model(self, refit: bool, thin: int = 1) -> Callable[[], Fitted]:
-        return self.plan_fit() if refit or self._fitted is None else self._conditioned(thin)
-
-    def _conditioned(self, thin: int = 1) -> Callable[[], Fitted]:
-        """The last fit with its draws, or some of them, as they are, on all results so far."""
-        last, data, nu = self._fitted, self.observations(), self.model.nu
-        assert last is not None
+        """A fit, or the draws of the last one, or some of them, on all results so far."""
+        last = self._fitted
+        if refit or last is None:
+            return self.plan_fit()
         kept = last.kept.thinned(thin, len(self._history))
+        data, nu = self.observations(), self.model.nu
         return lambda: Fitted(kept.condition(data, nu), last.kept)
 
     def _design_left(self, queued: int, wanted: int) -> int:

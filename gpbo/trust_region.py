@@ -241,9 +241,10 @@ class TrustRegion:
     failures: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch", "successes", "failures"):
-            if name != "failures" or self.failures is not None:
-                settle(self, name, whole_number, least=1)
+        for name in ("batch", "successes"):
+            settle(self, name, whole_number, least=1)
+        if self.failures is not None:
+            settle(self, "failures", whole_number, least=1)
         for name in ("length", "shortest", "longest"):
             settle(self, name, positive_number)
         if not self.shortest <= self.length <= self.longest:

@@ -70,8 +70,12 @@ def summary(record: Record) -> str:
 
 
 def _best(record: Record) -> Trial | None:
+    return best_of(_finished(record), record.spec["direction"])
+
+
+def _finished(record: Record) -> list[Trial]:
     by_id = {trial.id: trial for trial in record.trials}
-    return best_of((by_id[number] for number in record.finished), record.spec["direction"])
+    return [by_id[number] for number in record.finished]
 
 
 def _workers(record: Record, now: float) -> "RenderableType":
@@ -100,11 +104,9 @@ def _trials(record: Record) -> "RenderableType":
     names = list(record.spec["space"])
     table = new_table("trial", "result", *names, "origin")
     best = _best(record)
-    by_id = {trial.id: trial for trial in record.trials}
-    for number in record.finished[-_SHOWN:]:
-        trial = by_id[number]
+    for trial in _finished(record)[-_SHOWN:]:
         style = "bold" if trial is best else "dim" if trial.value is None else None
         cells = [short(trial.params[name]) for name in names]
-        row = str(number), outcome(trial), *cells, trial.origin
+        row = str(trial.id), outcome(trial), *cells, trial.origin
         table.add_row(*literally(*row), style=style)
     return table

@@ -267,7 +267,7 @@ def test_without_a_refit_the_posterior_still_knows_every_result(
     fits = counted(monkeypatch)
     made.ask(2, refit=False)
     assert fits() == 0
-    now, after = made._conditioned()().fit.surrogate, made.observations()
+    now, after = made.fit(refit=False).surrogate, made.observations()
     torch.testing.assert_close(now.lengthscale, last.lengthscale)
     point = PLANE.encode([far]).unsqueeze(0)
     (mean, variance), (then, less) = last.moments(point), now.moments(point)
