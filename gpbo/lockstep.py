@@ -289,24 +289,22 @@ class _Engine:
 
     def _collected(self, groups: Sequence[_Runs], stopped: Stopped) -> Replications:
         shape = len(self.seeds), max(group.trials for group in groups)
-        arrays = {name: np.full(shape, np.nan) for name in ("values", "truth", *_NUMBERS)}
-        arrays["points"] = np.full((*shape, self.problem.dim), np.nan)
-        arrays["status"] = np.full(shape, "", dtype="<U16")
+        points = np.full((*shape, self.problem.dim), np.nan)
+        values, truth = np.full((2, *shape), np.nan)
+        status = np.full(shape, "", dtype="<U16")
+        numbers = {name: np.full(shape, np.nan) for name in _NUMBERS}
         trials, design = np.zeros((2, shape[0]), dtype=int)
         for group in groups:
             rows = [seed - self.seeds[0] for seed in group.seeds]
             trials[rows], design[rows] = group.trials, group.design
-            for name, told in (
-                ("values", group.values),
-                ("truth", group.truth),
-                ("points", group.x),
-            ):
-                arrays[name][rows, : group.trials] = told.cpu().numpy()
+            points[rows, : group.trials] = group.x.cpu().numpy()
+            values[rows, : group.trials] = group.values.cpu().numpy()
+            truth[rows, : group.trials] = group.truth.cpu().numpy()
             ends = [first for first, _ in group.reports[1:]] + [group.trials]
             for (first, report), end in zip(group.reports, ends, strict=False):
-                arrays["status"][rows, first:end] = np.array(report.status)[:, None]
-                for name in _NUMBERS:
-                    arrays[name][rows, first:end] = getattr(report, name).cpu().numpy()[:, None]
+                status[rows, first:end] = np.array(report.status)[:, None]
+                for name, array in numbers.items():
+                    array[rows, first:end] = getattr(report, name).cpu().numpy()[:, None]
         return Replications(
             problem=self.problem.name,
             strategy=self.strategy.name,
@@ -316,8 +314,10 @@ class _Engine:
             seeds=self.seeds,
             trials=trials,
             design=design,
-            **{name: arrays.pop(name) for name in ("points", "values", "truth")},
-            diagnostics=Diagnostics(**arrays),
+            points=points,
+            values=values,
+            truth=truth,
+            diagnostics=Diagnostics(status=status, **numbers),
             seconds=dict(self.clock.seconds),
             stopped=stopped,
         )
