@@ -223,18 +223,16 @@ def _fit(
     log_posterior = model.log_posterior(data.x, data.y, data.mask)
     if inference == "map" or not log_posterior.parametrization.size:
         return _map_fit(data, model, log_posterior, streams, began)
-    if inference != "pyro":
-        moved = None if warm is None else carried_over(warm, data, log_posterior)
-        draws, state, extended = _sample(log_posterior, data, inference, sampling, moved, streams)
-        draws = diagnosed(draws, state.recent)
-        status = _statuses(draws, extended)
-    else:
+    if inference == "pyro":
         from gpbo.pyro_nuts import draw_with_pyro
 
-        draws = draw_with_pyro(log_posterior, streams)
-        draws = diagnosed(draws, by_chain(draws))
-        status = _statuses(draws, torch.zeros(data.runs, dtype=torch.bool, device="cpu"))
-        state = None
+        draws, state = draw_with_pyro(log_posterior, streams), None
+        extended = torch.zeros(data.runs, dtype=torch.bool, device="cpu")
+    else:
+        moved = None if warm is None else carried_over(warm, data, log_posterior)
+        draws, state, extended = _sample(log_posterior, data, inference, sampling, moved, streams)
+    draws = diagnosed(draws, by_chain(draws) if state is None else state.recent)
+    status = _statuses(draws, extended)
     broken = [run for run, outcome in enumerate(status) if outcome == "fallback-map"]
     natural = draws.last(sampling.kept)
     if broken:
@@ -242,7 +240,7 @@ def _fit(
     info = draws.info
     report = FitReport(
         inference,
-        tuple(status),
+        status,
         rhat=info.rhat,
         ess_bulk=info.ess_bulk,
         ess_tail=info.ess_tail,
@@ -321,13 +319,13 @@ def _with_steps(draws: HyperparameterDraws, steps: Float[Tensor, "r"]) -> Hyperp
     return replace(draws, info=replace(draws.info, leapfrog_steps=total))
 
 
-def _statuses(draws: HyperparameterDraws, extended: Bool[Tensor, "r"]) -> list[Status]:
+def _statuses(draws: HyperparameterDraws, extended: Bool[Tensor, "r"]) -> tuple[Status, ...]:
     converged = (~_in_trouble(draws)).tolist()
     usable = (~_is_broken(draws)).tolist()
-    return [
+    return tuple(
         ("extended" if more else "ok") if good else ("unconverged" if use else "fallback-map")
         for good, use, more in zip(converged, usable, extended.tolist(), strict=True)
-    ]
+    )
 
 
 def _in_trouble(draws: HyperparameterDraws) -> Bool[Tensor, "r"]:
