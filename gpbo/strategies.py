@@ -215,20 +215,8 @@ class ThompsonSampling:
                 raw = raw_points(space, screen, _best_points(surrogate, data), search)
             else:
                 boxes = self.region.boxes(data, surrogate, space, chance)
-                spread_out = sobol(search.raw, space.dim, screen)
-                lot = screen.uniform(search.raw, space.dim)
-
-                def placed(boxes: Boxes) -> Float[Tensor, "r b d"]:
-                    return space.snap(boxes.place(spread_out, lot))
-
-                raw = placed(boxes)
-                order = torch.arange(count, device=raw.device).expand(data.runs, -1)
-                confined = Confined(
-                    boxes,
-                    order + situation.index,
-                    order + data.pending_mask.sum(1, keepdim=True),
-                    placed,
-                )
+                confined = _confined(boxes, situation, screen, search.raw, count)
+                raw = confined.place(boxes)
             paths = draw_paths(
                 surrogate,
                 count,
@@ -247,6 +235,22 @@ class ThompsonSampling:
                 search=search,
                 confined=confined,
             )
+
+
+def _confined(
+    boxes: Boxes, situation: Situation, screen: Streams, points: int, count: int
+) -> Confined:
+    """The next ``count`` functions in these boxes, in which so many points are screened."""
+    data, space = situation.data, situation.space
+    spread_out = sobol(points, space.dim, screen)
+    lot = screen.uniform(points, space.dim)
+
+    def placed(boxes: Boxes) -> Float[Tensor, "r b d"]:
+        return space.snap(boxes.place(spread_out, lot))
+
+    order = torch.arange(count, device=data.x.device).expand(data.runs, -1)
+    pending = data.pending_mask.sum(1, keepdim=True)
+    return Confined(boxes, order + situation.index, order + pending, placed)
 
 
 def _check_search(search: object) -> None:
