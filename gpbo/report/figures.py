@@ -191,30 +191,31 @@ def _slice(
 def _surrogate(figure: go.Figure, part: Slice, place: dict[str, int], legend: bool) -> None:
     curve = part.curve
     assert curve is not None
+    median: dict[str, Any] = {
+        "x": curve.positions,
+        "y": curve.median,
+        "name": "median and 95 % band of the surrogate",
+        "legendgroup": "surrogate",
+        "showlegend": legend,
+        "hoverinfo": "y",
+        **place,
+    }
     if part.listed:
+        above = [high - middle for high, middle in zip(curve.high, curve.median, strict=True)]
+        below = [middle - low for middle, low in zip(curve.median, curve.low, strict=True)]
         figure.add_scatter(
-            x=curve.positions,
-            y=curve.median,
             mode="markers",
             marker={"symbol": "line-ew", "size": 22, "line": {"width": 3, "color": _BLUE}},
             error_y={
                 "type": "data",
                 "symmetric": False,
-                "array": [
-                    high - median for high, median in zip(curve.high, curve.median, strict=True)
-                ],
-                "arrayminus": [
-                    median - low for median, low in zip(curve.median, curve.low, strict=True)
-                ],
+                "array": above,
+                "arrayminus": below,
                 "color": _BAND,
                 "thickness": 16,
                 "width": 0,
             },
-            name="median and 95 % band of the surrogate",
-            legendgroup="surrogate",
-            showlegend=legend,
-            hoverinfo="y",
-            **place,
+            **median,
         )
         return
     figure.add_scatter(
@@ -229,17 +230,7 @@ def _surrogate(figure: go.Figure, part: Slice, place: dict[str, int], legend: bo
         hoverinfo="skip",
         **place,
     )
-    figure.add_scatter(
-        x=curve.positions,
-        y=curve.median,
-        mode="lines",
-        line={"color": _BLUE, "width": 2},
-        name="median and 95 % band of the surrogate",
-        legendgroup="surrogate",
-        showlegend=legend,
-        hoverinfo="y",
-        **place,
-    )
+    figure.add_scatter(mode="lines", line={"color": _BLUE, "width": 2}, **median)
 
 
 def importance(data: Sequence[Importance]) -> go.Figure:
