@@ -18,6 +18,7 @@ import argparse
 import statistics
 import time
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -139,7 +140,6 @@ def many_runs(options: argparse.Namespace) -> None:
     from gpbo_benchmarks import throughput
 
     device = resolve_device(options.device)
-    print(machine())
     rows = []
     for runs, n, dim in options.case or BATCHES[options.work][device.type]:
         if options.work == "ascent":
@@ -157,10 +157,41 @@ def profiled(options: argparse.Namespace) -> None:
     """Where the time of warm updates goes."""
     from gpbo_benchmarks.shares import shares
 
-    print(machine())
     rows = [shares(*case, options.repeats) for case in options.case or PROFILED]
     show("shares of the time of a warm update", rows)
     print(save("profile", {"profile": rows}))
+
+
+def functions_drawn(options: argparse.Namespace) -> None:
+    """Thompson sampling's parts."""
+    device = resolve_device(options.device)
+    rows = thompson.figures(options.repeats, device.type)
+    show("functions drawn (draw), and their minima found too (batch)", rows)
+    shares = [
+        thompson.optimality(name, dim, n, 32)
+        for name, dim, n in (("hartmann6", 6, 60), ("levy", 20, 100), ("styblinski_tang", 20, 300))
+    ]
+    show("share of functions whose own minimum was found", shares)
+    print(save(f"thompson-{device.type}", {"speed": rows, "optimality": shares}))
+
+
+def suggestions(options: argparse.Namespace) -> None:
+    """A suggestion, and draws of the hyperparameters."""
+    cases = options.case or [(50, 6), (100, 20)]
+    rows = [suggestion(n, dim, 3 * options.repeats) for n, dim in cases]
+    show("one suggestion, seconds", rows)
+    samplings = [sampling(n, dim, options.repeats) for n, dim in cases]
+    show("draws of the hyperparameters, seconds", samplings)
+    print(save("speed", {"suggestion": rows, "sampling": samplings}))
+
+
+#: What the subcommands measure, print and save.
+WORKS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "suggestion": suggestions,
+    "thompson": functions_drawn,
+    "profile": profiled,
+    **dict.fromkeys(BATCHES, many_runs),
+}
 
 
 def main() -> None:
@@ -168,8 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    works = ["suggestion", "thompson", "profile", *BATCHES]
-    parser.add_argument("work", nargs="?", choices=works, default="suggestion")
+    parser.add_argument("work", nargs="?", choices=list(WORKS), default="suggestion")
     parser.add_argument("--repeats", type=at_least(1), default=3)
     parser.add_argument(
         "--case",
@@ -189,36 +219,8 @@ def main() -> None:
         parser.error(
             "numpyro is not installed, which BoTorch samples with: pip install gpbo[bench]"
         )
-    if options.work in BATCHES:
-        many_runs(options)
-        return
-    if options.work == "profile":
-        profiled(options)
-        return
-    if options.work == "thompson":
-        print(machine())
-        device = resolve_device(options.device)
-        rows = thompson.figures(options.repeats, device.type)
-        show("functions drawn (draw), and their minima found too (batch)", rows)
-        shares = [
-            thompson.optimality(name, dim, n, 32)
-            for name, dim, n in (
-                ("hartmann6", 6, 60),
-                ("levy", 20, 100),
-                ("styblinski_tang", 20, 300),
-            )
-        ]
-        show("share of functions whose own minimum was found", shares)
-        name = f"thompson-{device.type}"
-        print(save(name, {"speed": rows, "optimality": shares}))
-        return
-    cases = options.case or [(50, 6), (100, 20)]
     print(machine())
-    suggestions = [suggestion(n, dim, 3 * options.repeats) for n, dim in cases]
-    show("one suggestion, seconds", suggestions)
-    samplings = [sampling(n, dim, options.repeats) for n, dim in cases]
-    show("draws of the hyperparameters, seconds", samplings)
-    print(save("speed", {"suggestion": suggestions, "sampling": samplings}))
+    WORKS[options.work](options)
 
 
 if __name__ == "__main__":
