@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpbo.graphs import replayed
+from gpbo.rows import selected
 
 #: Maps points ``[k, d]`` to the values ``[k]`` to maximise and their gradients ``[k, d]``, row by
 #: row. It is called without gradient tracking. A row that cannot be evaluated is NaN or -inf.
@@ -317,7 +318,7 @@ def _drop_ended(
     order = alive.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, :width]
     first = alive.shape[1] * torch.arange(runs, device=rows.device).unsqueeze(-1)
     kept = (order + first).flatten()
-    state = _State(**{name: tensor[kept] for name, tensor in vars(state).items()})
+    state = selected(state, kept)
     box = _Box(box.lower[kept], box.upper[kept], box.movable[kept], box.zero)
     return result, state, box, rows[kept]
 

@@ -2,7 +2,7 @@
 
 import io
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -92,19 +92,13 @@ class Kept:
             number = first.item() if isinstance(first, Tensor) else first
             return None if isinstance(number, float) and math.isnan(number) else number
 
-        report = {name: plain(value) for name, value in _shallow(self.report).items()}
+        report = {name: plain(value) for name, value in vars(self.report).items()}
         return FitSummary(self.size, at, report)
 
     def to_bytes(self) -> bytes:
         """Tensors, of whatever device, and plain values, as `torch.save` writes them."""
-        plain = _shallow(self) | {"report": _shallow(self.report), "units": _shallow(self.units)}
-        if self.warm is not None:
-            plain["warm"] = _shallow(self.warm) | {
-                "warmth": _shallow(self.warm.warmth),
-                "units": _shallow(self.warm.units),
-            }
         written = io.BytesIO()
-        torch.save(_on(plain, torch.device("cpu")), written)
+        torch.save(_plain(self), written)
         return written.getvalue()
 
     @classmethod
@@ -128,12 +122,15 @@ def _units(plain: dict[str, Any]) -> Units:
     return Units.affine(plain.pop("location"), plain.pop("scale"))
 
 
+def _plain(value: Any) -> Any:
+    """A record as a dictionary, however deep, its tensors on the CPU."""
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
 def _on(value: Any, device: torch.device) -> Any:
     """Plain values with their tensors on this device."""
     if isinstance(value, dict):
         return {name: _on(part, device) for name, part in value.items()}
     return value.to(device) if isinstance(value, Tensor) else value
-
-
-def _shallow(instance: Any) -> dict[str, Any]:
-    return {field.name: getattr(instance, field.name) for field in fields(instance)}

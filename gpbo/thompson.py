@@ -13,6 +13,7 @@ from gpbo.candidates import Ranked, Search, Utility, first_free, maxima
 from gpbo.errors import SpaceExhausted
 from gpbo.memory import budget
 from gpbo.paths import Paths
+from gpbo.rows import selected
 from gpbo.space import Space
 from gpbo.trust_region import Boxes
 
@@ -252,7 +253,7 @@ def _distinct(
         for j in range(complete):
             row = run * paths + j
             if keys[row] in used:
-                own = Ranked(ranked.x[row : row + 1], ranked.value[row : row + 1])
+                own = selected(ranked, slice(row, row + 1))
                 try:
                     winners[row] = first_free(own, space, streams.select([row]), [used])[0]
                 except SpaceExhausted:

@@ -211,9 +211,10 @@ def _joined(
 
 def _chosen(first: Bool[Tensor, "r"], one: _Particles, other: _Particles) -> _Particles:
     """``one`` for these runs, ``other`` for the rest."""
-    rows = {
-        name: (first.view(-1, *[1] * (part.ndim - 1)), part) for name, part in vars(one).items()
-    }
+
+    def chosen(part: Tensor, rest: Tensor) -> Tensor:
+        return torch.where(first.view(-1, *[1] * (part.ndim - 1)), part, rest)
+
     return _Particles(
-        **{name: torch.where(row, part, getattr(other, name)) for name, (row, part) in rows.items()}
+        **{name: chosen(part, getattr(other, name)) for name, part in vars(one).items()}
     )
