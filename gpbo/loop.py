@@ -109,7 +109,7 @@ def minimize(
             budget,
             workers,
             mode == "sync",
-            executor or stack.enter_context(_executor(workers)),
+            stack.enter_context(_executor(workers)) if executor is None else executor,
             stack.enter_context(ThreadPoolExecutor(1, "gpbo-fit")),
         )
         stopped = loop.run(stack.enter_context(_display(loop, progress)))

@@ -197,6 +197,22 @@ def test_an_executor_of_the_user_stays_open() -> None:
         assert pool.submit(bowl, {"x": 0.3}).result() == 0.0
 
 
+def test_an_executor_of_the_user_serves_though_its_length_is_zero() -> None:
+    class Idle(ThreadPoolExecutor):
+        def __len__(self) -> int:
+            return 0
+
+    threads = set()
+
+    def noted(params: dict[str, Any]) -> float:
+        threads.add(threading.current_thread().name)
+        return bowl(params)
+
+    with Idle(2, "users") as pool:
+        quietly(noted, workers=2, executor=pool)
+    assert threads <= {"users_0", "users_1"}
+
+
 def test_objectives_that_raise_in_a_thread_are_failed_trials() -> None:
     result = quietly(lambda params: 1 / 0, workers=3)
     assert len(result.trials) == 8
