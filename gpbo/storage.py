@@ -19,17 +19,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gpbo.database import MIGRATIONS, Database, is_on_network
+from gpbo.database import Database
 from gpbo.errors import InvalidOption, JobInUse, StorageError, UnknownJob
 from gpbo.record import Attempt, FitSummary, Metric, Record, Storage
 from gpbo.trial import Trial, TrialStatus
 
 __all__ = [
-    "MIGRATIONS",
     "SqliteJournal",
     "SqliteStorage",
     "Storage",
-    "is_on_network",
     "resolve_storage",
 ]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpbo.attempt import LOG, METRICS, STOP, Outcome, reported, write_report
+from gpbo.attempt import LOG, METRICS, STOP, Outcome, write_report
 from gpbo.command import Command, end_all, run_command
 from gpbo.errors import InvalidOption
 from gpbo.trial import reason_of
@@ -33,7 +33,6 @@ __all__ = [
     "die_with",
     "evaluate",
     "evaluate_in_own_process",
-    "reported",
 ]
 
 #: Seconds between two looks at whether the driver is alive.
