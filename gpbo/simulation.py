@@ -238,9 +238,11 @@ def simulate(
     if budget is None and horizon == float("inf"):
         raise InvalidOption("horizon=inf, budget=None: expected a positive number for one of them")
     most = float("inf") if budget is None else whole_number("budget", budget, least=1)
-    seconds = 0.0 if latency == "measured" else finite(latency)
-    if seconds is None or seconds < 0:
-        raise InvalidOption(f"latency={latency!r}: expected 'measured' or a number, 0 or more")
+    if latency != "measured":
+        seconds = finite(latency)
+        if seconds is None or seconds < 0:
+            raise InvalidOption(f"latency={latency!r}: expected 'measured' or a number, 0 or more")
+        latency = seconds
     workers = whole_number("workers", workers, least=1)
     seed = whole_number("seed", seed, least=0)
     if initial is None:
@@ -251,7 +253,7 @@ def simulate(
         workers=workers,
         width=workers if mode == "sync" else 1,
         times=LAWS[times] if isinstance(times, str) else times,
-        latency="measured" if latency == "measured" else seconds,
+        latency=latency,
         refit_every=whole_number("refit_every", refit_every, least=1),
         initial=whole_number("initial", initial, least=1),
         inference=check_inference(inference),
