@@ -14,15 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpbo.attempt import LOG, METRICS, STOP, Outcome, write_report
+from gpbo.attempt import LOG, STOP, Outcome, write_report
 from gpbo.command import Command, end_all, run_command
 from gpbo.errors import InvalidOption
 from gpbo.trial import reason_of
 
 __all__ = [
-    "LOG",
-    "METRICS",
-    "STOP",
     "Command",
     "Imported",
     "Objective",

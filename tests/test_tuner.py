@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import scipy.sparse
 
+from gpbo.attempt import METRICS
 from gpbo.callbacks import Callback
 from gpbo.candidates import Search
 from gpbo.completion import Completion, MedianRule
@@ -37,7 +38,7 @@ from gpbo.strategies import (
 from gpbo.trial import Trial, TrialStatus
 from gpbo.tuner import Execution, Tuner
 from gpbo.view import summary
-from gpbo.worker import METRICS, Command, Outcome
+from gpbo.worker import Command, Outcome
 from tests import objectives
 from tests.monte_carlo import unchecked_shapes
 

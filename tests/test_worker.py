@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
+from gpbo.attempt import LOG, METRICS
 from gpbo.errors import InvalidOption
 from gpbo.executors import LocalWorkers
 from gpbo.objectives import check_is_here
 from gpbo.worker import (
-    LOG,
-    METRICS,
     Command,
     Imported,
     Task,
