@@ -30,6 +30,8 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+from tests.delays import delay_threads  # noqa: E402
+
 # No test measures time, neither of an example nor of its making; seeds are fixed.
 settings.register_profile(
     "untimed", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -39,9 +41,12 @@ settings.load_profile("untimed")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="statistical tests at full size")
+    parser.addoption("--delays", type=int, metavar="SEED", help="threads begin late, by chance")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    if (seed := config.getoption("--delays")) is not None:
+        delay_threads(seed)
     # A shell has its background processes ignore Ctrl-C, and with them all that they start.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
