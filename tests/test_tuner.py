@@ -145,11 +145,15 @@ def test_where_the_seed_decides_a_job_proposes_what_ask_and_tell_propose(
 @pytest.mark.parametrize("mode", ["async", "sync"])
 def test_as_many_trials_run_at_a_time_as_there_are_workers(mode: Any) -> None:
     running, most, lock = [0], [0], threading.Lock()
+    three = threading.Event()
 
     def slow(params: dict[str, Any]) -> float:
         with lock:
             running[0] += 1
             most[0] = max(most[0], running[0])
+            if running[0] == 3:
+                three.set()
+        assert three.wait(10)
         time.sleep(0.02)
         with lock:
             running[0] -= 1
