@@ -134,6 +134,7 @@ def _own() -> dict[str, OwnMethod]:
         "ts": ThompsonSampling(),
     }
     region = ThompsonSampling(region=TrustRegion())
+    observed = ExpectedImprovement(incumbent="observed")
     methods: list[OwnMethod] = [Method("random", RandomSearch()), Method("sobol", SobolSearch())]
     inferences: tuple[Inference, ...] = ("hmc", "map")
     modes: tuple[Mode, ...] = ("sync", "async")
@@ -146,6 +147,8 @@ def _own() -> dict[str, OwnMethod]:
                 for mode in modes
             ]
     methods += [
+        Method("ei-hmc-observed", observed, "hmc"),
+        Method("ei-map-observed", observed, "map"),
         Method("ei-hmc-saas", plain["ei"], "hmc", Model(prior="saas")),
         Method("ei-nuts", plain["ei"], "nuts"),
         Method("ts-hmc-region", region, "hmc"),

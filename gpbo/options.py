@@ -98,6 +98,8 @@ def _write_options(value: object, kind: type) -> dict[str, Any]:
 
 
 def _write(name: str, value: Any) -> Any:
+    if name == "incumbent":
+        return value
     if name == "search":
         return _write_options(value, Search)
     if name == "region":

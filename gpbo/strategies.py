@@ -12,7 +12,7 @@ needs is in there, so one strategy serves `gpbo.Optimizer`, where ``r`` is 1, an
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -21,7 +21,7 @@ from torch import Tensor
 from gpbo.acquisition import LogExpectedImprovement, LogProbabilityOfImprovement
 from gpbo.backend import Streams, settings_for
 from gpbo.candidates import Search, propose, raw_points
-from gpbo.checks import real_number, settle, truth_value, whole_number
+from gpbo.checks import one_of, real_number, settle, truth_value, whole_number
 from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption
@@ -49,6 +49,10 @@ __all__ = [
     "resolve_strategy",
 ]
 
+#: What an improvement is measured from: the least posterior mean at the results, or the least of
+#: the results themselves.
+Incumbent = Literal["mean", "observed"]
+
 #: Observed points around which the maximum of an acquisition is searched too.
 _BEST = 5
 #: In so many dimensions at most, posterior functions are drawn exactly at some of the raw points:
@@ -62,11 +66,13 @@ class _Improvement:
 
     search: Search = field(default_factory=Search)
     margin: float = 0.0
+    incumbent: Incumbent = "mean"
     uses_model: ClassVar[bool] = True
     _acquisition: ClassVar[type[LogExpectedImprovement] | type[LogProbabilityOfImprovement]]
 
     def __post_init__(self) -> None:
         settle(self, "margin", real_number, least=0.0)
+        one_of("incumbent", self.incumbent, get_args(Incumbent))
         _check_search(self.search)
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
@@ -80,7 +86,9 @@ class _Improvement:
         with settings_for(data.x.shape[1] + data.pending.shape[1], data.x.device):
             streams = situation.streams("fantasy")
             surrogate = known.fantasize(data.pending, data.pending_mask, streams)
-            utility = self._acquisition(surrogate, best=surrogate.incumbent - self.margin)
+            observed = self.incumbent == "observed"
+            best = surrogate.least_observed if observed else surrogate.incumbent
+            utility = self._acquisition(surrogate, best=best - self.margin)
             return propose(
                 weighted(utility, data, situation.failed, situation.failed_mask),
                 situation.space,
@@ -103,9 +111,15 @@ class ExpectedImprovement(_Improvement):
         margin: The least improvement that counts, in standard deviations of the values on the
             model's scale (`gpbo.units`). Without a margin the best point is evaluated again and
             again, once its neighbourhood has nothing more to give.
+        incumbent: What is to be improved on, for each draw of the hyperparameters: ``"mean"``, the
+            least posterior mean at the results, or ``"observed"``, the least result. They differ by
+            what the draw takes for noise. Where that is not noise but ripples too fine for the
+            model, which a run without noise may hit again, ``"observed"`` asks for more and takes
+            longer steps.
 
     Raises:
-        InvalidOption: ``margin`` is negative or not finite, or ``search`` no `Search`.
+        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` neither of the two, or
+            ``search`` no `Search`.
     """
 
     margin: float = 3e-3
@@ -122,9 +136,11 @@ class ProbabilityOfImprovement(_Improvement):
         margin: As in `ExpectedImprovement`; more is needed here, where a small improvement counts
             as much as a large one (Jones 2001, "A taxonomy of global optimization methods based
             on response surfaces", J. Glob. Optim. 21).
+        incumbent: As in `ExpectedImprovement`.
 
     Raises:
-        InvalidOption: ``margin`` is negative or not finite, or ``search`` no `Search`.
+        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` neither of the two, or
+            ``search`` no `Search`.
     """
 
     margin: float = 0.03

@@ -120,7 +120,15 @@ class Surrogate:
     @property
     def incumbent(self) -> Float[Tensor, "r s"]:
         """The least posterior mean at the observed points, per draw; the mean if there are none."""
-        least = torch.where(self.mask[:, None], self.fitted, torch.inf).amin(-1)
+        return self._least(self.fitted)
+
+    @property
+    def least_observed(self) -> Float[Tensor, "r s"]:
+        """The least observed value, fantasies among them, per draw; the mean if there are none."""
+        return self._least(self.y)
+
+    def _least(self, values: Float[Tensor, "r s n"]) -> Float[Tensor, "r s"]:
+        least = torch.where(self.mask[:, None], values, torch.inf).amin(-1)
         return torch.where(torch.isfinite(least) & self.succeeded, least, self.mean)
 
     def moments(

@@ -35,6 +35,7 @@ ALL: list[tuple[Strategy, Any]] = [
     (RandomSearch(), "random"),
     (ExpectedImprovement(), "ei"),
     (ExpectedImprovement(margin=0.0), {"name": "ei", "margin": 0.0}),
+    (ExpectedImprovement(incumbent="observed"), {"name": "ei", "incumbent": "observed"}),
     (ProbabilityOfImprovement(Search(restarts=3)), {"name": "pi", "search": {"restarts": 3}}),
     (GridSearch(7, shuffle=False), {"name": "grid", "points_per_real": 7, "shuffle": False}),
     (ThompsonSampling(region=None), {"name": "ts", "region": "cube"}),
@@ -195,7 +196,21 @@ def test_what_is_wrong_with_a_model_is_said(given: Any, message: str) -> None:
 
 
 OPTIONS = ("name", "search", "raw", "region", "lengths", "margin", "prior", "nu", "mean", "value")
-NAMES = st.sampled_from([*OPTIONS, "ei", "ts", "boxes", "cube", "inf", "fixed", "gamma", "rate"])
+NAMES = st.sampled_from(
+    [
+        *OPTIONS,
+        "incumbent",
+        "observed",
+        "ei",
+        "ts",
+        "boxes",
+        "cube",
+        "inf",
+        "fixed",
+        "gamma",
+        "rate",
+    ]
+)
 TABLES = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | NAMES,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),

@@ -24,6 +24,7 @@ from gpbo.strategies import (
     STRATEGIES,
     ExpectedImprovement,
     GridSearch,
+    Incumbent,
     ProbabilityOfImprovement,
     RandomSearch,
     SobolSearch,
@@ -301,6 +302,41 @@ def test_less_than_the_margin_is_no_improvement(
     again = kind(margin=0.0).propose(flat_but_for_a_hole(), 1).item()
     assert abs(again - 0.5) < 0.05
     assert abs(kind().propose(flat_but_for_a_hole(), 1).item() - 0.5) > 0.1
+
+
+@pytest.mark.parametrize("incumbent", ["mean", "observed"])
+@pytest.mark.parametrize("kind", [ExpectedImprovement, ProbabilityOfImprovement])
+def test_an_improvement_is_on_the_mean_or_on_what_was_observed(
+    kind: type[ExpectedImprovement] | type[ProbabilityOfImprovement], incumbent: Incumbent
+) -> None:
+    """By noise, the least of these results lies far below the mean."""
+    now = flat_but_for_a_hole()
+    known = now.fit()
+    surrogate = known.surrogate
+    noisy = Surrogate.condition(
+        surrogate.x,
+        surrogate.y[:, 0] - 1.0 * (surrogate.x[..., 0] == surrogate.x[:, 50]),
+        surrogate.mask,
+        surrogate.lengthscale,
+        surrogate.outputscale,
+        torch.full_like(surrogate.noise_variance, 0.09),
+        surrogate.mean,
+    )
+    now = replace(now, fit=lambda: replace(known, surrogate=noisy))
+    least = noisy.least_observed if incumbent == "observed" else noisy.incumbent
+    grid = torch.linspace(0, 1, 20_001, dtype=DTYPE)[None, :, None]
+    utility = kind._acquisition(noisy, best=least - kind().margin)(grid)[0]
+    best = float(grid[0, int(utility.argmax()), 0])
+    proposed = kind(incumbent=incumbent).propose(now, 1).item()
+    assert abs(proposed - best) < 1e-3
+    assert (abs(best - 0.5) < 0.1) == (incumbent == "mean")
+
+
+def test_an_incumbent_is_one_of_two() -> None:
+    refused = "incumbent='best': expected 'mean' or 'observed'"
+    for kind in (ExpectedImprovement, ProbabilityOfImprovement):
+        with unchecked_shapes(), pytest.raises(InvalidOption, match=refused):
+            kind(incumbent="best")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("margin", [-0.5, math.inf, math.nan])

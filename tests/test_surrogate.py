@@ -167,6 +167,7 @@ def test_without_an_observation_the_posterior_is_the_prior() -> None:
     expected = given_.outputscale[..., None].expand(R, S, Q)
     torch.testing.assert_close(variance, expected, rtol=1e-14, atol=0)
     assert torch.equal(surrogate.incumbent, given_.mean)
+    assert torch.equal(surrogate.least_observed, given_.mean)
 
 
 @pytest.mark.parametrize("nu", NUS)
@@ -230,6 +231,8 @@ def test_the_incumbent_is_the_least_posterior_mean_where_there_are_observations(
     seen = given_.mask[:, None].expand_as(mean)
     torch.testing.assert_close(surrogate.fitted[seen], mean[seen], rtol=0, atol=1e-10)
     assert float((least - given_.y.amin(-1)[:, None]).abs().max()) > 1e-3
+    observed = torch.where(given_.mask, given_.y, torch.inf).amin(-1)
+    assert torch.equal(surrogate.least_observed, observed[:, None].expand_as(least))
 
 
 # --- rows, draws and padding
