@@ -196,20 +196,9 @@ def test_what_is_wrong_with_a_model_is_said(given: Any, message: str) -> None:
 
 
 OPTIONS = ("name", "search", "raw", "region", "lengths", "margin", "prior", "nu", "mean", "value")
+INCUMBENT = ("incumbent", "observed")
 NAMES = st.sampled_from(
-    [
-        *OPTIONS,
-        "incumbent",
-        "observed",
-        "ei",
-        "ts",
-        "boxes",
-        "cube",
-        "inf",
-        "fixed",
-        "gamma",
-        "rate",
-    ]
+    [*OPTIONS, *INCUMBENT, "ei", "ts", "boxes", "cube", "inf", "fixed", "gamma", "rate"]
 )
 TABLES = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | NAMES,
