@@ -98,14 +98,14 @@ def _write_options(value: object, kind: type) -> dict[str, Any]:
 
 
 def _write(name: str, value: Any) -> Any:
-    if name == "incumbent":
+    if isinstance(value, str):
         return value
     if name == "search":
         return _write_options(value, Search)
     if name == "region":
         return _write_named(value, _REGIONS)
     if name == "prior":
-        return value if isinstance(value, str) else _write_options(value, HyperparameterPrior)
+        return _write_options(value, HyperparameterPrior)
     if name in _HYPERPARAMETERS:
         return _write_named(value, _PRIORS)
     if isinstance(value, list | tuple):
