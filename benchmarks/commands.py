@@ -192,6 +192,7 @@ def _to_keep_in(stored: Path | None) -> Path:
 
 def _measure(run: "Run") -> None:
     from . import report, table
+    from .words import counted
 
     try:
         results = run.execute(
@@ -206,7 +207,7 @@ def _measure(run: "Run") -> None:
     markdown, page = report.write(results, run.suite)
     typer.echo(f"{results}\n{markdown}\n{page}")
     if run.others:
-        rest = report.counted(run.others, "unit")
+        rest = counted(run.others, "unit")
         typer.echo(f"not in these: {rest} of {run.folder}, not named here", err=True)
     if table.read_table(results)[0]["failure"].null_count == 0:
         typer.echo("every run failed: the report says why", err=True)
@@ -237,6 +238,7 @@ def report_command(
     from . import report, speed_suite, suites, table
     from .readme import rewrite
     from .record import RESULTS
+    from .words import counted
 
     if (results is None) == (not readme):
         raise InvalidOption("results, --readme: expected one of the two")
@@ -257,7 +259,7 @@ def report_command(
         if not file.is_file():
             raise InvalidOption(f"--readme={file}: expected a file that exists")
         kept = _folder("--stored", stored or RESULTS)
-        typer.echo(f"{file}: {report.counted(rewrite(file, kept), 'place')}")
+        typer.echo(f"{file}: {counted(rewrite(file, kept), 'place')}")
 
 
 @app.command()

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from gpbo.errors import InvalidData
 
-from . import report, speed_suite, stored, suites, table
-from .report import Findings, Section
+from . import speed_suite, stored, suites, table
+from .sections import Findings, Section, sections
 
 #: A pair of comments, and what is between them.
 PLACE = re.compile(
@@ -65,8 +65,7 @@ def _body(name: str, wanted: list[str], folder: Path, results: Path) -> str:
         made: dict[str, Section] = {"comparison": (speed_suite.comparison(rows, header), {})}
     else:
         findings = Findings.of(rows, header, suites.get(header["suite"]).targets)
-        sections = report.sections(findings).items()
-        made = {title.lower(): section for title, section in sections}
+        made = {title.lower(): section for title, section in sections(findings).items()}
     drawn = {title: figure for _, figures in made.values() for title, figure in figures.items()}
     parts = []
     for word in wanted:

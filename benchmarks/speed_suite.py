@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from . import report, table
 from .record import machine
+from .words import number, pipes, where
 
 Case = tuple[int, int]
 #: Results and dimensions.
@@ -71,9 +72,9 @@ def comparison(rows: pd.DataFrame, header: Mapping[str, Any]) -> str:
         own = rows[rows["work"] == work]
         for n, d in own[["n", "d"]].drop_duplicates().itertuples(index=False):
             a, b = figures[work, n, d, ours], figures[work, n, d, theirs]
-            lines.append([name, n, d, *map(report.number, (a, b, b / a))])
+            lines.append([name, n, d, *map(number, (a, b, b / a))])
     columns = ["work, seconds", "results", "d", "gpbo", "BoTorch", "BoTorch / gpbo"]
-    return f"{report.where(header)}\n\n{report.pipes(columns, lines)}"
+    return f"{where(header)}\n\n{pipes(columns, lines)}"
 
 
 def write_report(results: Path, folder: Path | None = None) -> tuple[Path, Path]:
@@ -83,9 +84,9 @@ def write_report(results: Path, folder: Path | None = None) -> tuple[Path, Path]
         InvalidData: no such file.
     """
     rows, header = table.read(results)
-    every = report.pipes(
+    every = pipes(
         ["work", "results", "d", "measure", "value"],
-        [[r.work, r.n, r.d, r.measure, report.number(r.value)] for r in rows.itertuples()],
+        [[r.work, r.n, r.d, r.measure, number(r.value)] for r in rows.itertuples()],
     )
     sides = comparison(rows, header)
     text = f"# Benchmark suite `speed`\n\n{sides}\n\n## All figures\n\n{every}\n"

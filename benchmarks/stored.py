@@ -14,7 +14,7 @@ from typing import Any
 
 from gpbo.errors import InvalidData
 
-from .report import number, pipes, where
+from .words import number, pipes, where
 
 _Row = Mapping[str, Any]
 

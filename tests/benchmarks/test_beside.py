@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from gpbo.cli import app
 from gpbo.errors import InvalidData
-from gpbo_benchmarks import report, table
+from gpbo_benchmarks import sections, table
 from gpbo_benchmarks.beside import elsewhere, joined, places
 from tests.benchmarks.results import case, header, trace
 
@@ -61,7 +61,7 @@ def test_all_runs_are_there_of_the_problems_and_seeds_that_both_have(tmp_path: P
         ("levy", method, seed) for method in ("ei-map", "cmaes", "hebo") for seed in (2, 3, 4)
     }
     assert (head["seeds"], head["methods"]) == ([2, 3, 4], ["ei-map", "cmaes", "hebo"])
-    text, _ = report.measured_where(report.Findings.of(rows, head, (0.1,)))
+    text, _ = sections.measured_where(sections.Findings.of(rows, head, (0.1,)))
     assert "Commit abc," in text
     assert "3 runs of cmaes, and their seconds, are from commit old, 2025; two, 3 cores." in text
     assert "3 runs of hebo, and their seconds, are from commit new, 2026-01-01; one," in text

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from gpbo.cli import app
 from gpbo.errors import InvalidData
-from gpbo_benchmarks import figures, readme, report, speed_suite, suites, table
+from gpbo_benchmarks import figures, readme, report, sections, speed_suite, suites, table, words
 from gpbo_benchmarks.peers import PEERS
 from gpbo_benchmarks.trace import Trace
 from tests.benchmarks.results import case, header, trace
@@ -61,14 +61,14 @@ def test_a_report_has_all_its_parts_in_markdown_and_in_one_page(results: Path) -
 def test_the_typical_regret_is_made_of_the_medians_that_are_shown() -> None:
     runs = [trace("ei-hmc", seed, [11.0, 11.0, end]) for seed, end in enumerate((1.02, 5.0))]
     rows = table.rows("smoke", case(), runs).to_pandas()
-    findings = report.Findings.of(rows, header(2), (0.1,))
+    findings = sections.Findings.of(rows, header(2), (0.1,))
     median = (0.02 + 4) / 2
     assert (
         "regret at the end of 2 seeds (quartiles), the least in bold:"
-        in report.regret_section(findings)[0]
+        in sections.regret_section(findings)[0]
     )
-    assert f"| **{median:.3g}** (" in report.regret_section(findings)[0]
-    assert f"| `ei-hmc` | 1.00 | {median / 10:.3g} |" in report.rank_section(findings)[0]
+    assert f"| **{median:.3g}** (" in sections.regret_section(findings)[0]
+    assert f"| `ei-hmc` | 1.00 | {median / 10:.3g} |" in sections.rank_section(findings)[0]
 
 
 @pytest.mark.parametrize(("end", "verdict"), [(5.0, "better"), (1.25, "worse")])
@@ -81,7 +81,7 @@ def test_tables_tell_who_won_and_when_targets_were_reached(end: float, verdict: 
         for seed in range(6)
     ]
     rows = table.rows("smoke", case(), runs).to_pandas()
-    parts = report.sections(report.Findings.of(rows, header(6), (0.05,)))
+    parts = sections.sections(sections.Findings.of(rows, header(6), (0.05,)))
     won = {"better": "6 : 0 | 1", "worse": "0 : 6 | -1"}[verdict]
     assert f"| branin | `random` | {won} | 0.0312 | 0.0312 | {verdict} |" in parts["Tests"][0]
     reached = {"better": "0% | ∞ | ∞", "worse": "100% | 4 | 2"}[verdict]
@@ -99,7 +99,7 @@ def test_a_figure_has_the_medians_and_quartiles_of_its_methods() -> None:
         for method, least in (("ei-hmc", 1.0), ("ei-map-sync4", 2.0))
         for seed in range(5)
     ]
-    rows = report.Findings.of(
+    rows = sections.Findings.of(
         table.rows("smoke", case(), runs).to_pandas(), header(5), ()
     ).sequential
     (axes,) = figures.against_evaluations(rows).axes
@@ -125,9 +125,9 @@ def test_gpbos_own_methods_look_the_same_in_every_figure_and_only_random_ones_ar
 def test_a_report_without_parallel_methods_or_with_nothing_else(results: Path) -> None:
     rows, head = table.read(results)
     several = rows["method"] == "ts-map-async4"
-    alone = report.Findings.of(rows[~several], head, (0.1,))
-    assert "Several workers" not in report.sections(alone)
-    together = report.sections(report.Findings.of(rows[several], head, (0.1,)))
+    alone = sections.Findings.of(rows[~several], head, (0.1,))
+    assert "Several workers" not in sections.sections(alone)
+    together = sections.sections(sections.Findings.of(rows[several], head, (0.1,)))
     assert "Ranks" not in together
     # Nobody waits: all six evaluations are there at time 3.5.
     assert "| branin | `ts-map-async4` | 3.5 | 6 |" in together["Several workers"][0]
@@ -136,7 +136,7 @@ def test_a_report_without_parallel_methods_or_with_nothing_else(results: Path) -
 def test_the_verdict_names_the_problems_that_were_lost(results: Path) -> None:
     rows, head = table.read(results)
     swapped = rows.assign(method=rows["method"].replace({"ei-hmc": "random", "random": "ei-hmc"}))
-    text, _ = report.verdict(report.Findings.of(swapped, head, (0.1,)))
+    text, _ = sections.verdict(sections.Findings.of(swapped, head, (0.1,)))
     assert "`ei-hmc` is first" not in text
     assert "branin (random " in text
 
@@ -153,14 +153,14 @@ def test_the_reference_has_values_and_else_is_the_first_by_rank(
         "fails": [failed.assign(method="ei-hmc", truth=np.nan), others],
         "is not there": [failed.assign(method="ax", truth=np.nan), others],
     }
-    findings = report.Findings.of(pd.concat(kept[default]), head, (0.1,))
-    text, _ = report.verdict(findings)
+    findings = sections.Findings.of(pd.concat(kept[default]), head, (0.1,))
+    text, _ = sections.verdict(findings)
     best = "ei-hmc" if default == "ei-hmc" else "ei-map"
     assert findings.reference == best
     assert text.startswith(f"`{best}` is first by average rank")
     ended = "ei-hmc" if default == "fails" else "ax"
     assert text.endswith(f"All runs ended early of `{ended}`.")
-    assert f"| `{best}` against |" in report.test_section(findings)[0]
+    assert f"| `{best}` against |" in sections.test_section(findings)[0]
 
 
 @pytest.mark.parametrize("methods", [["ei-hmc"], ["ei-hmc", "random"]])
@@ -168,8 +168,8 @@ def test_with_too_few_methods_for_a_test_nothing_is_said_of_it(
     methods: list[str], results: Path
 ) -> None:
     rows, head = table.read(results)
-    findings = report.Findings.of(rows[rows["method"].isin(methods)], head, (0.1,))
-    text = report.verdict(findings)[0] + report.rank_section(findings)[0]
+    findings = sections.Findings.of(rows[rows["method"].isin(methods)], head, (0.1,))
+    text = sections.verdict(findings)[0] + sections.rank_section(findings)[0]
     assert "Friedman" not in text
     assert "nan" not in text
     assert ("Critical difference" in text) == ("told apart" in text) == (len(methods) == 2)
@@ -203,7 +203,7 @@ def test_ranks_are_told_apart_only_where_that_many_can_be(
     third = rows[rows["problem"] == "branin"].assign(problem="third")
     rows = pd.concat([rows, third])
     kept = rows[rows["method"].isin(methods) & rows["problem"].isin(problems)]
-    assert said in report.verdict(report.Findings.of(kept, head, (0.1,)))[0]
+    assert said in sections.verdict(sections.Findings.of(kept, head, (0.1,)))[0]
 
 
 def test_one_seed_and_one_problem_are_named_as_one(results: Path) -> None:
@@ -211,8 +211,8 @@ def test_one_seed_and_one_problem_are_named_as_one(results: Path) -> None:
     kept = rows[(rows["seed"] == 0) & (rows["problem"] == "branin")]
     place = {"commit": "a", "date": "b", "processor": "c", "cores": 2}
     runs = [{**place, "runs": {"ax": {"branin": [0]}}}]
-    findings = report.Findings.of(kept, {**head, "seeds": [0], "peers_from": runs}, (0.1,))
-    text = "\n".join(text for text, _ in report.sections(findings).values())
+    findings = sections.Findings.of(kept, {**head, "seeds": [0], "peers_from": runs}, (0.1,))
+    text = "\n".join(text for text, _ in sections.sections(findings).values())
     assert "\n1 seed, " in text
     assert "\n1 run of ax, " in text
     assert "over 1 problem." in text
@@ -338,11 +338,11 @@ def test_a_place_without_an_end_is_named(place: str, stored: Path, tmp_path: Pat
     ("value", "text"), [(0.12345, "0.123"), (np.inf, "∞"), (np.nan, ""), (0.0, "0")]
 )
 def test_numbers_in_tables(value: float, text: str) -> None:
-    assert report.number(value) == text
+    assert words.number(value) == text
 
 
 def test_columns_of_figures_are_aligned_to_the_right() -> None:
-    text = report.pipes(["name", "value"], [["a", "**1.5** (1, 2)"], ["b", ""]])
+    text = words.pipes(["name", "value"], [["a", "**1.5** (1, 2)"], ["b", ""]])
     assert text.splitlines()[1] == "| :-- | --: |"
 
 
