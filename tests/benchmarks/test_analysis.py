@@ -45,6 +45,7 @@ def test_failures_and_missing_evaluations_are_rows_that_stay_where_they_were() -
     assert column(found, "inference") == [np.inf, 2.0, 2.0, 2.0]
     assert column(found, "simple", "b") == [np.inf] * 4
     assert column(found, "overhead_s") == [0.5, 1.0, 1.0, 1.0]
+    assert column(found, "overhead_s", "b") == column(found, "wall_s", "b") == [0.0] * 4
     assert analysis.summary(found).set_index("method")["failed"].to_dict() == {
         "a": 1,
         "b": 1,
@@ -166,6 +167,20 @@ def test_the_interval_covers_the_median_about_as_often_as_it_says() -> None:
     assert 0.90 <= hits / 200 <= 0.99
     assert all(np.isnan(analysis.interval(np.arange(4.0))))
     assert analysis.interval(np.full(5, 2.0)) == (2.0, 2.0)
+
+
+def test_a_summary_has_the_quartiles_and_the_interval_of_what_the_seeds_ended_with() -> None:
+    ends = np.array([2.0, 9.0, 4.0, 3.0, 6.0, 8.0, 5.0])
+    found = analysis.regrets(
+        rows(*(trace("a", seed, [9.5, e + 1.0]) for seed, e in enumerate(ends)))
+    )
+    summary = analysis.summary(found).iloc[0]
+    assert tuple(summary[["q1", "median", "q3"]]) == analysis.quartiles(ends) == (3.5, 5.0, 7.0)
+    low, high = summary["low"], summary["high"]
+    assert (low, high) == analysis.interval(ends)
+    assert low < 5.0 < high
+    assert (summary["runs"], summary["failed"]) == (7, 0)
+    assert (summary["overhead_s"], summary["evaluation_s"]) == (1.0, 2.0)
 
 
 def test_quartiles_with_infinite_values_are_values() -> None:
