@@ -106,7 +106,7 @@ def test_two_methods_without_any_value_are_equal() -> None:
     none = [trace(name, 0, [], budget=2, failure="x") for name in "ab"]
     found = analysis.regrets(rows(*none, trace("c", 0, [9.0, 2.0])))
     table = analysis.compared(found, "a").set_index("method")
-    assert table.loc["b", ["won", "lost", "p"]].tolist() == [0, 0, 1]
+    assert table.loc["b", ["won", "lost", "effect", "p"]].tolist() == [0, 0, 0, 1]
     assert table.loc["c", ["won", "lost"]].tolist() == [0, 1]
 
 
