@@ -129,6 +129,10 @@ def test_chains_too_short_to_be_split_have_no_rhat(length: int) -> None:
     assert bool(tail_ess(random_normal(14, 2, 3, length)).isnan().all())
 
 
+def test_four_draws_are_enough_for_an_rhat() -> None:
+    assert bool(rank_rhat(random_normal(14, 2, 3, 4)).isfinite().all())
+
+
 @pytest.mark.parametrize("diagnostic", [rank_rhat, bulk_ess, tail_ess])
 def test_every_row_of_a_batch_gets_its_own_number(diagnostic: Diagnostic) -> None:
     draws = _autoregressive(15, 0.6, 3, 2, 5, 37)
