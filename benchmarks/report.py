@@ -3,14 +3,12 @@
 import base64
 import html
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from . import table
-from .sections import Findings, sections
-from .suites import Case, Suite
-from .words import number, pipes
+from .sections import Findings, problem_section, sections
+from .suites import Suite
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1em }
@@ -19,16 +17,6 @@ table { display: block; overflow-x: auto }
 th, td { padding: .2rem .6rem; border-bottom: 1px solid #ddd; white-space: nowrap }
 th { border-bottom: 2px solid #888 } img { max-width: 100% }
 """
-
-
-def problem_section(cases: Sequence[Case]) -> str:
-    """The problems that were run, with the evaluations of each run."""
-    lines = [
-        [case.name, case.problem.dim, case.budget, number(case.problem.noise),
-         f"{case.problem.optimum:.15g}" if case.optimum_known else "unknown", case.problem.citation]
-        for case in cases
-    ]  # fmt: skip
-    return pipes(["problem", "d", "budget", "noise", "optimum", "from"], lines)
 
 
 def write(results: Path, suite: Suite, folder: Path | None = None) -> tuple[Path, Path]:

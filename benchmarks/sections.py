@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from . import analysis, figures
 from .methods import METHODS
-from .suites import DEFAULT
+from .suites import DEFAULT, Case
 from .words import counted, number, pipes, where
 
 
@@ -343,3 +343,13 @@ def sections(findings: Findings) -> dict[str, Section]:
         "Versions": version_section,
     }
     return {title: make(findings) for title, make in makers.items()}
+
+
+def problem_section(cases: Sequence[Case]) -> str:
+    """The problems that were run, with the evaluations of each run."""
+    lines = [
+        [case.name, case.problem.dim, case.budget, number(case.problem.noise),
+         f"{case.problem.optimum:.15g}" if case.optimum_known else "unknown", case.problem.citation]
+        for case in cases
+    ]  # fmt: skip
+    return pipes(["problem", "d", "budget", "noise", "optimum", "from"], lines)

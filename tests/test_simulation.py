@@ -148,8 +148,8 @@ def test_the_simulator_gains_as_much_as_the_law_says(law: str, workers: int) -> 
     options = {"workers": workers, "times": law, "horizon": horizon}
     drawn = LAWS[law](torch.zeros(1, 20_000 * workers, 1), Streams([3]))[0].view(-1, workers)
     for mode, lasting in (("async", drawn.flatten()), ("sync", drawn.amax(-1))):
-        runs = 20 if mode == "async" else 25 * min(workers, 16)
-        runs = 1 if law == "constant" else runs  # which are all alike
+        several = 20 if mode == "async" else 25 * min(workers, 16)
+        runs = 1 if law == "constant" else several  # all alike
         counts = clock(mode=mode, strategy=Still(), runs=runs, **options).evaluations.double()
         lost = float((lasting.var() / lasting.mean().square() - 1) / 2)
         mean = 1.0 if mode == "async" else GAINS[law][workers]
