@@ -42,6 +42,14 @@ def test_other_problems_than_those_stored_are_noticed() -> None:
     assert findings["regret of random (same problems)"]
 
 
+def test_one_unlucky_seed_is_no_loss() -> None:
+    stored = runs(1.0)
+    now = stored.copy()
+    last = (now["method"] == "ei-hmc") & (now["seed"] == 3) & (now["evaluation"] == 3)
+    now.loc[last, ["value", "truth"]] = 7.0
+    assert not any(finding.lost for finding in gate.compare_regret(now, stored))
+
+
 def _with_regret(stored: pd.DataFrame, seeds: list[int], worse: float) -> pd.DataFrame:
     """The same runs, but in these seeds the regret of ``ei-hmc`` is so many times what it was."""
     now = stored.copy()
@@ -50,12 +58,11 @@ def _with_regret(stored: pd.DataFrame, seeds: list[int], worse: float) -> pd.Dat
     return now
 
 
-@pytest.mark.parametrize("seeds", [[3], [3, 5]])
-def test_a_few_unlucky_seeds_are_no_loss(seeds: list[int]) -> None:
-    """However much worse it is on average: it may be chance."""
+def test_what_may_be_chance_is_no_loss_however_much_worse_it_is_on_average() -> None:
     stored = runs(1.0)
-    findings = gate.compare_regret(_with_regret(stored, seeds, 4.0), stored)
-    assert findings[-1].found == pytest.approx(4.0 ** (len(seeds) / 12))
+    findings = gate.compare_regret(_with_regret(stored, [3, 5], 4.0), stored)
+    assert findings[-1].found == pytest.approx(4.0 ** (2 / 12))
+    assert findings[-1].found > gate.WORSE
     assert not any(finding.lost for finding in findings)
 
 
