@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -56,14 +56,24 @@ class SobolSearch:
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
         """Trial ``i`` gets point ``i``, or the first later one that is not taken."""
-        return one_by_one(situation, count, self._one)
+        return one_by_one(situation, count, _next_of_sequence)
 
-    def _one(self, situation: Situation) -> Float[Tensor, "r d"]:
-        def sequence(skip: int, count: int) -> Float[Tensor, "r count d"]:
-            streams = situation.streams("sobol", index=0)
-            return design.sobol(count, situation.space.dim, streams, situation.index + skip)
 
-        return _first_new(situation, sequence)
+@dataclass(frozen=True)
+class RepeatingSobol:
+    """The initial design of a strategy that ``repeats``.
+
+    That is the same sequence; in a run that has used up a finite space, what did not fail is free
+    again.
+    """
+
+    name: ClassVar[str] = "sobol"
+    uses_model: ClassVar[bool] = False
+    repeats: ClassVar[bool] = True
+
+    def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
+        """As `SobolSearch`."""
+        return one_by_one(situation, count, lambda now: _next_of_sequence(_reopened(now)))
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,25 @@ class GridSearch:
                 f"at most {_LARGEST_GRID} to shuffle; lower points_per_real or set shuffle=False"
             )
         return situation.streams("grid", index=0).uniform(size).argsort(-1)
+
+
+def _reopened(situation: Situation) -> Situation:
+    """Where all configurations are taken, only those that failed are."""
+    size = situation.space.size
+    pairs = zip(situation.taken, situation.closed(repeats=True), strict=True)
+    used_up = [size is not None and len(taken) >= size for taken in situation.taken]
+    taken = (pair[again] for pair, again in zip(pairs, used_up, strict=True))
+    return replace(situation, taken=tuple(taken))
+
+
+def _next_of_sequence(situation: Situation) -> Float[Tensor, "r d"]:
+    """Each run's point of the number of the trial, or the first later one that is not taken."""
+
+    def sequence(skip: int, count: int) -> Float[Tensor, "r count d"]:
+        streams = situation.streams("sobol", index=0)
+        return design.sobol(count, situation.space.dim, streams, situation.index + skip)
+
+    return _first_new(situation, sequence)
 
 
 def _first_new(situation: Situation, sequence: Sequence) -> Float[Tensor, "r d"]:

@@ -257,7 +257,8 @@ class Optimizer:
             refit: As in `plan`.
 
         Raises:
-            SpaceExhausted: every configuration, or every point of a grid, was asked or added.
+            SpaceExhausted: every configuration, or every point of a grid, was asked or added (or
+                has failed, if the strategy ``repeats``).
             InvalidOption: ``n`` is not a positive whole number, a grid is too large to shuffle, or
                 a strategy of your own proposed something other than points.
         """

@@ -12,8 +12,8 @@ from gpbo.backend import Streams
 from gpbo.data import Observations
 from gpbo.errors import InvalidData, SpaceExhausted
 from gpbo.kept import Kept
+from gpbo.model_free import RepeatingSobol, SobolSearch
 from gpbo.situation import Lazy, Situation, Strategy, proposed
-from gpbo.strategies import SobolSearch
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,14 @@ class ChoicePlan:
             SpaceExhausted: every configuration was asked or added before.
         """
         situation, space = self.situation, self.situation.space
+        design = RepeatingSobol() if _may_repeat(self.strategy) else SobolSearch()
         chosen = [(params, "enqueued") for params in self.queued]
         for params in self.queued:
             situation = situation.after(space.encode([params]).to(situation.data.x))
         model = "model:" if self.strategy.uses_model else ""
         rest = self.count - len(self.queued) - self.design
         for strategy, origin, wanted in (
-            (SobolSearch(), "design", self.design),
+            (design, "design", self.design),
             (self.strategy, model + self.strategy.name, rest),
         ):
             try:
@@ -117,10 +118,14 @@ class ChoicePlan:
         return Chosen(self.situation.index, tuple(chosen), self.fitted.made)
 
 
+def _may_repeat(strategy: Strategy) -> bool:
+    return bool(getattr(strategy, "repeats", False))
+
+
 def _propose(strategy: Strategy, situation: Situation, count: int) -> Float[Tensor, "q d"]:
     if count == 0:
         return situation.data.x[0, :0]
     size = situation.space.size
-    if size is not None and len(situation.taken[0]) >= size:
+    if size is not None and len(situation.taken[0]) >= size and not _may_repeat(strategy):
         raise SpaceExhausted(f"all {size} configurations of the space were tried or are pending")
     return proposed(strategy, situation, count)[0]

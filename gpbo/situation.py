@@ -65,6 +65,13 @@ class Situation:
         number = self.index if index is None else index
         return Streams.per_seed(self.seeds, purpose, number, device=self.data.x.device)
 
+    def closed(self, repeats: bool) -> tuple[frozenset[Hashable], ...]:
+        """Per run, what not to propose: all that is taken, or with ``repeats`` only what failed."""
+        if not repeats:
+            return self.taken
+        failed = [x[tried] for x, tried in zip(self.failed, self.failed_mask, strict=True)]
+        return tuple(frozenset(map(self.space.key, self.space.decode(x))) for x in failed)
+
     def after(self, points: Float[Tensor, "r d"]) -> "Situation":
         """The situation once each run has asked for its point too: pending, and taken."""
         x, keys = points_and_keys(self.space, points.unsqueeze(1))
@@ -92,7 +99,11 @@ def points_and_keys(
 
 @runtime_checkable
 class Strategy(Protocol):
-    """What `gpbo.Optimizer` asks for points."""
+    """What `gpbo.Optimizer` asks for points.
+
+    One with a true attribute ``repeats`` may propose what is taken, and is asked for points also
+    when a finite space is used up.
+    """
 
     @property
     def name(self) -> str:
@@ -105,7 +116,8 @@ class Strategy(Protocol):
         ...
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
-        """Up to ``count`` snapped points per run, none of them taken, no two of a run the same.
+        """Up to ``count`` snapped points per run, none of them taken, no two of a run the same
+        (unless it ``repeats``).
 
         Fewer only where no more are left, at least one. Row ``i`` depends on run ``i`` only, and
         a batch of points is what as many single calls would have proposed, up to rounding errors

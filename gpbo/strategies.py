@@ -67,12 +67,14 @@ class _Improvement:
     search: Search = field(default_factory=Search)
     margin: float = 0.0
     incumbent: Incumbent = "mean"
+    repeats: bool = False
     uses_model: ClassVar[bool] = True
     _acquisition: ClassVar[type[LogExpectedImprovement] | type[LogProbabilityOfImprovement]]
 
     def __post_init__(self) -> None:
         settle(self, "margin", real_number, least=0.0)
         one_of("incumbent", self.incumbent, get_args(Incumbent))
+        truth_value("repeats", self.repeats)
         _check_search(self.search)
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
@@ -94,7 +96,7 @@ class _Improvement:
                 situation.space,
                 situation.streams("ascent"),
                 best_x=_best_points(known, data),
-                taken=situation.taken,
+                taken=situation.closed(self.repeats),
                 options=self.search,
             )
 
@@ -116,10 +118,12 @@ class ExpectedImprovement(_Improvement):
             what the draw takes for noise. Where that is not noise but ripples too fine for the
             model, which a run without noise may hit again, ``"observed"`` asks for more and takes
             longer steps.
+        repeats: Whether a configuration may be proposed again that was tried, unless it failed: for
+            a noisy objective on a finite space. A finite space is then never used up.
 
     Raises:
-        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` neither of the two, or
-            ``search`` no `Search`.
+        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` neither of the two,
+            ``repeats`` neither True nor False, or ``search`` no `Search`.
     """
 
     margin: float = 3e-3
@@ -137,10 +141,11 @@ class ProbabilityOfImprovement(_Improvement):
             as much as a large one (Jones 2001, "A taxonomy of global optimization methods based
             on response surfaces", J. Glob. Optim. 21).
         incumbent: As in `ExpectedImprovement`.
+        repeats: As in `ExpectedImprovement`.
 
     Raises:
-        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` neither of the two, or
-            ``search`` no `Search`.
+        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` neither of the two,
+            ``repeats`` neither True nor False, or ``search`` no `Search`.
     """
 
     margin: float = 0.03
@@ -171,16 +176,18 @@ class ThompsonSampling:
             expected of them. Points of a batch are then chosen one after another.
         region: Where to search, `NestedBoxes` or a `TrustRegion`; None for the whole cube, as in
             the papers.
+        repeats: As in `ExpectedImprovement`; functions of a batch may then have the same minimum.
 
     Raises:
         InvalidOption: ``region`` is none of these, ``features`` is no even number of 2 or more,
-            ``hallucinate`` neither True nor False, or ``search`` no `Search`.
+            ``hallucinate`` or ``repeats`` neither True nor False, or ``search`` no `Search`.
     """
 
     search: Search | None = None
     features: int = 4096
     hallucinate: bool = False
     region: Region | None = field(default_factory=NestedBoxes)
+    repeats: bool = False
     name: ClassVar[str] = "ts"
     uses_model: ClassVar[bool] = True
 
@@ -188,6 +195,7 @@ class ThompsonSampling:
         if self.search is not None:
             _check_search(self.search)
         truth_value("hallucinate", self.hallucinate)
+        truth_value("repeats", self.repeats)
         settle(self, "features", whole_number, least=2)
         if self.features % 2:
             raise InvalidOption(f"features={self.features!r}: expected an even number")
@@ -247,7 +255,8 @@ class ThompsonSampling:
                 space,
                 [situation.streams("ascent", situation.index + j) for j in range(count)],
                 raw=raw,
-                taken=situation.taken,
+                taken=situation.closed(self.repeats),
+                distinct=not self.repeats,
                 search=search,
                 confined=confined,
             )

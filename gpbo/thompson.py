@@ -102,17 +102,19 @@ def minima(
     taken: Sequence[AbstractSet[Hashable]],
     search: Search,
     confined: Confined | None = None,
+    distinct: bool = True,
 ) -> Float[Tensor, "r q d"]:
     """The minimum of every path among the legal points that are not taken, all of a run distinct.
 
-    Path ``j`` knows the points of those before it only as taken. There are fewer than ``q``
-    points where a run has no more left.
+    Path ``j`` knows the points of those before it only as taken, or if they need not be distinct
+    not at all. There are fewer than ``q`` points where a run has no more left.
 
     Args:
         streams: Of every path.
         raw: Points to screen, for all paths of a run.
         taken: Per run, the `Space.key` of every configuration not to propose.
         confined: Where each path is searched; the cube if None.
+        distinct: Whether no two minima of a run may be the same.
 
     Raises:
         SpaceExhausted: a run has nothing left to try.
@@ -129,7 +131,11 @@ def minima(
         found.append([tensor.unflatten(0, (runs, -1)) for tensor in (ranked.x, ranked.value)])
         first += paths.count
     x, value = (torch.cat(parts, 1).flatten(0, 1) for parts in zip(*found, strict=True))
-    return _distinct(Ranked(x, value), space, Streams.dealt(streams), taken)
+    ranked, of_rows = Ranked(x, value), Streams.dealt(streams)
+    if distinct:
+        return _distinct(ranked, space, of_rows, taken)
+    of_paths = [keys for keys in taken for _ in streams]
+    return first_free(ranked, space, of_rows, of_paths).unflatten(0, (runs, -1))
 
 
 def _most(device: torch.device) -> int:

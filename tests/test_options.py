@@ -36,6 +36,7 @@ ALL: list[tuple[Strategy, Any]] = [
     (ExpectedImprovement(), "ei"),
     (ExpectedImprovement(margin=0.0), {"name": "ei", "margin": 0.0}),
     (ExpectedImprovement(incumbent="observed"), {"name": "ei", "incumbent": "observed"}),
+    (ProbabilityOfImprovement(repeats=True), {"name": "pi", "repeats": True}),
     (ProbabilityOfImprovement(Search(restarts=3)), {"name": "pi", "search": {"restarts": 3}}),
     (GridSearch(7, shuffle=False), {"name": "grid", "points_per_real": 7, "shuffle": False}),
     (ThompsonSampling(region=None), {"name": "ts", "region": "cube"}),
