@@ -88,10 +88,7 @@ class TimedStrategy:
         return points
 
     def _recommend(self, situation: Situation, fit: Fit) -> None:
-        data = situation.data
-        mean = fit.surrogate.moments(data.x)[0].mean(1)
-        best = torch.where(data.mask, mean, torch.inf).argmin(-1)
-        counts = data.counts.tolist()
+        best, counts = fit.surrogate.recommended, situation.data.counts.tolist()
         for seed, results, place in zip(situation.seeds, counts, best.tolist(), strict=True):
             self.recommended[seed, results] = place
 

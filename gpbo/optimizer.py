@@ -21,6 +21,7 @@ from gpbo.history import History
 from gpbo.kept import Kept
 from gpbo.options import read_model, read_strategy, write_model, write_strategy
 from gpbo.plans import ChoicePlan, Chosen, FitPlan, Fitted
+from gpbo.posterior import Posterior, Recommendation
 from gpbo.situation import Lazy, Situation
 from gpbo.space import Space
 from gpbo.spec import read_space, write_space
@@ -457,6 +458,34 @@ class Optimizer:
             InvalidData: there is no result yet.
         """
         return self._plan_model(refit)().fit
+
+    def posterior(self, *, refit: bool = True) -> Posterior:
+        """What the model believes now, in the units of the told values.
+
+        Args:
+            refit: As in `fit`.
+
+        Raises:
+            InvalidData: there is no result yet.
+        """
+        surrogate = self.fit(refit=refit).surrogate
+        # Results may have come since: those that the fit knows are the first ones.
+        known = self.completed[: int(surrogate.mask.sum())]
+        units = self._observations(known).units
+        return Posterior(surrogate, units, self.space, self.direction, known)
+
+    def recommend(self, *, refit: bool = True) -> Recommendation:
+        """The tried configuration that the model expects to be the best, and what it expects.
+
+        With noisy values it is mostly better than that of `best`, whose value is a lucky one.
+
+        Args:
+            refit: As in `fit`.
+
+        Raises:
+            InvalidData: there is no result yet.
+        """
+        return self.posterior(refit=refit).recommend()
 
     def _is_newer(self, fitted: Fitted | None) -> bool:
         if fitted is None or self._fitted is None:

@@ -27,9 +27,10 @@ from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator, NullFormatte
 from gpbo.checks import legible, path_to_write
 from gpbo.errors import InvalidOption
 from gpbo.optimizer import Optimizer
+from gpbo.posterior import BAND
 from gpbo.replications import RegretCurve, Replications
 from gpbo.result import Result, cut, design_end
-from gpbo.slices import BAND, Slice, slices_data
+from gpbo.slices import Slice, slices_data
 from gpbo.ticks import MOST_LABELS, drawable, log_ticks, reverse_log_ticks, value_limits
 from gpbo.trial import Trial
 

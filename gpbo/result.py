@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gpbo.checks import legible, whole_number
 from gpbo.fitting import FitReport
 from gpbo.optimizer import Optimizer
+from gpbo.posterior import Recommendation
 from gpbo.trial import Direction, Trial, TrialStatus, best_of, incumbents
 
 if TYPE_CHECKING:
@@ -70,6 +71,14 @@ class Result:
     def best(self) -> Trial | None:
         """The completed trial with the best value, the first of several; None if all failed."""
         return best_of(self.trials, self.direction)
+
+    def recommend(self, *, refit: bool = True) -> Recommendation:
+        """The tried configuration that the model expects to be the best: `Optimizer.recommend`.
+
+        Raises:
+            InvalidData: no trial has a value.
+        """
+        return self.optimizer.recommend(refit=refit)
 
     @property
     def interrupted(self) -> bool:

@@ -1,24 +1,22 @@
 """The surrogate along each parameter, through the best trial, in the user's units."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
 
 from gpbo.choices import Categorical, Ordinal
-from gpbo.errors import InvalidData, InvalidOption
+from gpbo.errors import InvalidOption
 from gpbo.optimizer import Optimizer
 from gpbo.parameters import Integer, Parameter, Real
+from gpbo.posterior import Posterior
 from gpbo.result import Result
 from gpbo.space import Space
-from gpbo.trial import Trial, best_of, sign_of
+from gpbo.trial import Trial, best_of
 
 #: Points of a curve along a real parameter, and the most along an integer one.
 _POINTS = 101
-#: Standard deviations of a normal distribution that hold 95 % of it.
-BAND = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,7 @@ class Slice:
         whole: Whether they are whole numbers.
         labels: The listed values; empty for numbers.
         positions: Where the surrogate was evaluated.
-        median: Its median there, in the user's units: that of the normal distribution on the
-            model's scale that has the mean and the variance over the hyperparameter draws.
-        low, high: A 95 % band of the function, likewise; observation noise is not included.
+        median, low, high: What the surrogate expects there: see `gpbo.posterior.Prediction`.
         best: Where the best trial is, and its value.
         observed: Where the completed trials are, and their values.
         closeness: Of each completed trial, from 1 for the best down to 0 for the farthest from it
@@ -70,52 +66,27 @@ def slices_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Slic
         raise InvalidOption(
             f"source has type {type(source).__name__}: expected a gpbo.Result or gpbo.Optimizer"
         )
-    posterior = _Posterior(optimizer, refit)
-    best = best_of(optimizer.completed, optimizer.direction)
-    if best is None:
-        raise InvalidData("no trial has a value yet: expected one or more to plot")
-    closeness = nearness(optimizer.space, optimizer.completed, best)
+    posterior = optimizer.posterior(refit=refit)
+    completed = posterior.completed
+    best = best_of(completed, optimizer.direction)
+    assert best is not None, "there is no posterior without results"
+    closeness = nearness(optimizer.space, completed, best)
     return tuple(
-        _slice(parameter, posterior, best, optimizer.completed, closeness)
+        _slice(parameter, posterior, best, completed, closeness)
         for parameter in optimizer.space.parameters
     )
 
 
-class _Posterior:
-    """The surrogate of an optimizer in the user's units."""
-
-    def __init__(self, optimizer: Optimizer, refit: bool) -> None:
-        self._surrogate = optimizer.fit(refit=refit).surrogate
-        self._data = optimizer.observations()
-        self._space = optimizer.space
-        self._sign = sign_of(optimizer.direction)
-
-    def at(self, rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The median, the lower and the upper end of the band, ``[q]`` each.
-
-        A bent scale maps quantiles to quantiles, and means to no means.
-        """
-        points = self._space.encode(rows).to(self._data.x.device).unsqueeze(0)
-        mean, variance = self._surrogate.moments(points)
-        spread = variance.mean(1) + mean.var(1, correction=0)
-        width = self._sign * BAND * spread.sqrt()
-        median, low, high = (
-            self._sign * self._data.units.back(mean.mean(1) + shift)[0].cpu().numpy()
-            for shift in (torch.zeros_like(width), -width, width)
-        )
-        return median, low, high
-
-
 def _slice(
     parameter: Parameter,
-    posterior: _Posterior,
+    posterior: Posterior,
     best: Trial,
     trials: Sequence[Trial],
     closeness: tuple[float, ...],
 ) -> Slice:
     name = parameter.name
     values = parameter.grid(_POINTS)
-    median, low, high = posterior.at([{**best.params, name: value} for value in values])
+    expected = posterior.predict([{**best.params, name: value} for value in values])
     listed = isinstance(parameter, Categorical | Ordinal)
 
     def place(trial: Trial) -> tuple[float, float]:
@@ -128,9 +99,9 @@ def _slice(
         whole=isinstance(parameter, Integer),
         labels=tuple(map(str, values)) if listed else (),
         positions=tuple(float(i if listed else value) for i, value in enumerate(values)),
-        median=tuple(median.tolist()),
-        low=_finite(low),
-        high=_finite(high),
+        median=tuple(expected.median.tolist()),
+        low=_finite(expected.low),
+        high=_finite(expected.high),
         best=place(best),
         observed=tuple(map(place, trials)),
         closeness=closeness,

@@ -123,6 +123,11 @@ class Surrogate:
         return self._least(self.fitted)
 
     @property
+    def recommended(self) -> Int[Tensor, " r"]:
+        """The place of the observed point of least posterior mean, averaged over the draws."""
+        return torch.where(self.mask, self.fitted.mean(1), torch.inf).argmin(-1)
+
+    @property
     def least_observed(self) -> Float[Tensor, "r s"]:
         """The least observed value, fantasies among them, per draw; the mean if there are none."""
         return self._least(self.y)

@@ -395,6 +395,27 @@ def test_a_job_of_any_kind_has_a_report(kind: str, tmp_path: Path) -> None:
     assert body.count("<b>") == 0
 
 
+@pytest.mark.parametrize("kind", ["nothing yet", "one result", "a random search"])
+def test_without_a_model_nothing_is_recommended(kind: str, tmp_path: Path) -> None:
+    job(tmp_path, **JOBS[kind])
+    assert "recommended by the model" not in html(read(tmp_path), 0.0)
+
+
+def test_the_page_tells_what_the_model_recommends(tmp_path: Path) -> None:
+    space = Space(Categorical("kind", ("<a>", "<b>")))
+    strategy = ExpectedImprovement(SEARCH, repeats=True)
+    optimizer = job(
+        tmp_path, 9, space=space, strategy=strategy,
+        objective=lambda params: float(params["kind"] == "<a>"),
+    )  # fmt: skip
+    best = optimizer.recommend(refit=False)
+    assert best.params == {"kind": "<b>"}
+    page = html(read(tmp_path), 0.0)
+    first, more = best.trials[0], len(best.trials) - 1
+    assert f"trial {first} and {more} more of the same, expected {best.median:.4g} without" in page
+    assert f"({best.low:.4g} to {best.high:.4g}): kind=&lt;b&gt;</p>" in page
+
+
 def test_a_file_of_older_times_has_a_report_without_the_history_of_fits(
     nine: tuple[Optimizer, Record],
 ) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from gpbo.checks import legible, path_to_write
 from gpbo.optimizer import Optimizer
+from gpbo.posterior import Recommendation
 from gpbo.record import Record
 from gpbo.report import data
-from gpbo.result import short
+from gpbo.result import short, short_params
 from gpbo.view import summary
 
 if TYPE_CHECKING:
@@ -83,6 +84,16 @@ def html(record: Record, now: float) -> str:
     )
 
 
+def _recommendation(best: Recommendation) -> str:
+    first, more = best.trials[0], len(best.trials) - 1
+    which = f"trial {first}" + (f" and {more} more of the same" if more else "")
+    median, low, high = map(short, (best.median, best.low, best.high))
+    return (
+        f"recommended by the model: {which}, expected {median} without noise "
+        f"({low} to {high}): {short_params(best.params)}"
+    )
+
+
 def _head(record: Record, optimizer: Optimizer) -> str:
     """What a person wants to know first."""
     counts, best = summary(record).split("\n", 1)
@@ -92,6 +103,8 @@ def _head(record: Record, optimizer: Optimizer) -> str:
         f"{_strategy(record)}, to be {optimizer.direction}d, seed {optimizer.seed}, "
         f"{len(optimizer.space.parameters)} parameters",
     ]
+    if optimizer.fit_report is not None:
+        lines.insert(1, _recommendation(optimizer.recommend(refit=False)))
     return "".join(
         f'<p class="{"best" if i == 0 else "facts"}">{escape(line)}</p>'
         for i, line in enumerate(lines)
