@@ -337,9 +337,9 @@ class Integer(Discrete):
                 ideal = round(self.low + share * (self.high - self.low))
             else:
                 ideal = round(self.low * (self.high / self.low) ** share)
-            # Room is kept for the integers before and after, each of which is another one.
-            first = thinned[-1] + 1 if thinned else self.low
-            thinned.append(min(max(ideal, first), self.high - (points - 1 - step)))
+            # On a log scale the first are less than an integer apart. The distances grow and are
+            # more than 1 on average, so there is room for those that follow.
+            thinned.append(max(ideal, thinned[-1] + 1 if thinned else self.low))
         return thinned
 
     @property

@@ -207,8 +207,7 @@ def _power(
     bending = torch.where(mask, (above / unit[:, None]).log1p(), 0.0).sum(-1, keepdim=True)
     evidence = _log_evidence(x, bent, mask) + (powers - 1) * bending
     gain = (evidence - evidence[:, :1]).nan_to_num(nan=-torch.inf)
-    probable = (gain >= _RELUCTANCE * (1 - powers)) | (powers == 1)
-    return torch.where(probable, powers, 1.0).amin(-1)
+    return torch.where(gain >= _RELUCTANCE * (1 - powers), powers, 1.0).amin(-1)
 
 
 def _log_evidence(

@@ -3,6 +3,7 @@
 import itertools
 import math
 import pickle
+import random
 from typing import Any
 
 import numpy as np
@@ -338,6 +339,18 @@ def test_many_integers_are_thinned_to_distinct_ones_on_their_scale() -> None:
     assert axis(Integer("i", 0, 100), 5) == [0, 25, 50, 75, 100]
     assert axis(Integer("i", 1, 1000, "log"), 4) == [1, 10, 100, 1000]
     assert axis(Integer("i", 1, 10, "log"), 9) == [1, 2, 3, 4, 5, 6, 7, 8, 10]
+
+
+def test_the_thinned_integers_end_at_the_bounds_whatever_their_size() -> None:
+    lot = random.Random(0)
+    for trial in range(1000):
+        low = lot.randint(1, 10 ** lot.randint(1, 9))
+        high = low + lot.randint(5, 10 ** lot.randint(1, 12))
+        points = lot.randint(2, 7)
+        grid = Integer("i", low, high, "log" if trial % 2 else "linear").grid(points)
+        assert (grid[0], grid[-1]) == (low, high)
+        assert all(a < b for a, b in itertools.pairwise(grid))
+        assert len(grid) == min(points, high - low + 1)
 
 
 def test_a_grid_needs_two_points_per_real() -> None:

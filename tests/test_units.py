@@ -136,6 +136,40 @@ def test_a_power_has_to_be_as_much_more_probable_as_the_reluctance_says(
         assert all_of(values, x)[1].power.item() == expected
 
 
+def test_the_least_power_that_is_probable_enough_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The farther from 1, the more probable it has to be: by 3 for a root, by 6 for a logarithm."""
+    rows = [[0, 3.1, 5.9], [0, 2.9, 5.9], [0, 3.1, 6.1], [0, 2.9, 6.1], [0, math.nan, -9]]
+    evidence = 7.0 + torch.tensor(rows, dtype=DTYPE)
+    monkeypatch.setattr(units, "_log_evidence", lambda x, y, mask: evidence)
+    above, mask = torch.zeros(5, 3, dtype=DTYPE), torch.ones(5, 3, dtype=torch.bool)
+    power = units._power(random_uniform(3, 5, 3, 2), above, torch.ones(5, dtype=DTYPE), mask)
+    assert power.tolist() == [0.5, 1.0, 0.0, 0.0, 1.0]
+
+
+def test_values_too_noisy_for_logarithms_are_seen_as_their_roots() -> None:
+    smooth, x = bowl(1.0, runs=20, count=53)
+    noisy = smooth + 0.2 * smooth.std(-1, keepdim=True) * random_normal(1, 20, 53)
+    root = 1 + noisy - noisy.amin(-1, keepdim=True)
+    assert (all_of(root**2, x)[1].power == 0.5).sum() >= 10
+
+
+def test_values_are_bent_from_an_order_statistic_on() -> None:
+    values, counts = 10 * random_uniform(5, 4, 41), torch.tensor([41, 30, 7, 2])
+    mask = torch.arange(41) < counts[:, None]
+    found = units._bent_from(torch.where(mask, values, 0.0), mask)
+    for run, count in enumerate(counts.tolist()):
+        own = values[run, :count].numpy()
+        quantile = np.quantile(own, units._BENT_FROM, method="nearest")
+        assert found[run].item() == max(quantile, units._LEAST_UNIT * own.std())
+
+
+def test_a_power_of_one_bends_nothing_not_even_by_a_rounding() -> None:
+    above = 7 * random_uniform(5, 3, 41)
+    power, unit = torch.tensor([[1.0], [0.5], [1.0]], dtype=DTYPE), 0.3 * random_uniform(6, 3, 1)
+    bent = units._bent(above, power, unit)
+    assert (bent == above).all(-1).tolist() == [True, False, True]
+
+
 @pytest.mark.parametrize("power", [1.0, 0.5, 0.0])
 def test_values_map_to_y_and_back(power: float, monkeypatch: pytest.MonkeyPatch) -> None:
     bend(power, monkeypatch)
