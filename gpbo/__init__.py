@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gpbo.result import Result
     from gpbo.space import Categorical, Integer, Ordinal, Real, Space
     from gpbo.strategies import (
+        CustomAcquisition,
         ExpectedImprovement,
         GridSearch,
         ProbabilityOfImprovement,
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Categorical",
+    "CustomAcquisition",
     "ExpectedImprovement",
     "FitReport",
     "GridSearch",
@@ -87,6 +89,7 @@ _MODULES = {
     "gpbo.result": ("Result",),
     "gpbo.space": ("Categorical", "Integer", "Ordinal", "Real", "Space"),
     "gpbo.strategies": (
+        "CustomAcquisition",
         "ExpectedImprovement",
         "GridSearch",
         "ProbabilityOfImprovement",

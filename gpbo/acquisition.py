@@ -8,6 +8,7 @@ is a value below the incumbent; a utility is maximised. Pending points are the s
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -44,6 +45,27 @@ class Posterior(Protocol):
     ]:
         """Mean, variance, and the gradients of both."""
         ...
+
+
+@dataclass(frozen=True)
+class Differentiated:
+    """A function of points as a utility, whose gradient autograd works out."""
+
+    function: Callable[[Float[Tensor, "r b d"]], Float[Tensor, "r b"]]
+
+    def __call__(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r b"]:
+        """The function's values."""
+        return self.function(x)
+
+    def value_and_gradient(
+        self, x: Float[Tensor, "r b d"]
+    ) -> tuple[Float[Tensor, "r b"], Float[Tensor, "r b d"]]:
+        """The function's values and their gradients, each with respect to its own point."""
+        with torch.enable_grad():
+            points = x.detach().requires_grad_()
+            value = self.function(points)
+            (gradient,) = torch.autograd.grad(value.sum(), points)
+        return value.detach(), gradient
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,14 @@
     RandomSearch              "random"  uniform in the unit cube
     GridSearch                "grid"    a full-factorial grid
     SobolSearch               "sobol"   a scrambled Sobol sequence
+    CustomAcquisition                   the maximum of a function of your own
 
 A strategy sees a `Situation` (what ``r`` runs know) and answers with points; everything that it
 needs is in there, so one strategy serves `gpbo.Optimizer`, where ``r`` is 1, and many runs at once.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
@@ -18,9 +21,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gpbo.acquisition import LogExpectedImprovement, LogProbabilityOfImprovement
+from gpbo.acquisition import Differentiated, LogExpectedImprovement, LogProbabilityOfImprovement
 from gpbo.backend import Streams, settings_for
-from gpbo.candidates import Search, propose, raw_points
+from gpbo.candidates import Search, Utility, propose, raw_points
 from gpbo.checks import one_of, real_number, settle, truth_value, whole_number
 from gpbo.data import Observations
 from gpbo.design import sobol
@@ -36,6 +39,7 @@ from gpbo.trust_region import Boxes, NestedBoxes, Region, TrustRegion
 
 __all__ = [
     "STRATEGIES",
+    "CustomAcquisition",
     "ExpectedImprovement",
     "GridSearch",
     "NestedBoxes",
@@ -60,15 +64,46 @@ _BEST = 5
 _ANCHORED_DIM, _ANCHORS = 3, 384
 
 
+class _Maximiser(ABC):
+    """The maximisers of an acquisition function, one after another."""
+
+    search: Search
+    repeats: bool
+    uses_model: ClassVar[bool] = True
+
+    def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
+        """The maximisers, each of which is pending for the next."""
+        return one_by_one(situation, count, self._maximiser)
+
+    def _maximiser(self, situation: Situation) -> Float[Tensor, "r d"]:
+        """The maximiser of the acquisition, in log space, plus the log of the chance of a value."""
+        data = situation.data
+        known = situation.fit().surrogate
+        with settings_for(data.x.shape[1] + data.pending.shape[1], data.x.device):
+            streams = situation.streams("fantasy")
+            surrogate = known.fantasize(data.pending, data.pending_mask, streams)
+            return propose(
+                weighted(self._utility(surrogate), data, situation.failed, situation.failed_mask),
+                situation.space,
+                situation.streams("ascent"),
+                best_x=_best_points(known, data),
+                taken=situation.closed(self.repeats),
+                options=self.search,
+            )
+
+    @abstractmethod
+    def _utility(self, surrogate: Surrogate) -> Utility:
+        """The acquisition function."""
+
+
 @dataclass(frozen=True)
-class _Improvement:
+class _Improvement(_Maximiser):
     """The maximisers of an acquisition that looks for improvement."""
 
     search: Search = field(default_factory=Search)
     margin: float = 0.0
     incumbent: Incumbent = "mean"
     repeats: bool = False
-    uses_model: ClassVar[bool] = True
     _acquisition: ClassVar[type[LogExpectedImprovement] | type[LogProbabilityOfImprovement]]
 
     def __post_init__(self) -> None:
@@ -77,28 +112,10 @@ class _Improvement:
         truth_value("repeats", self.repeats)
         _check_search(self.search)
 
-    def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
-        """The maximisers, one after another."""
-        return one_by_one(situation, count, self._maximiser)
-
-    def _maximiser(self, situation: Situation) -> Float[Tensor, "r d"]:
-        """The maximiser of the acquisition times the chance of a value."""
-        data = situation.data
-        known = situation.fit().surrogate
-        with settings_for(data.x.shape[1] + data.pending.shape[1], data.x.device):
-            streams = situation.streams("fantasy")
-            surrogate = known.fantasize(data.pending, data.pending_mask, streams)
-            observed = self.incumbent == "observed"
-            best = surrogate.least_observed if observed else surrogate.incumbent
-            utility = self._acquisition(surrogate, best=best - self.margin)
-            return propose(
-                weighted(utility, data, situation.failed, situation.failed_mask),
-                situation.space,
-                situation.streams("ascent"),
-                best_x=_best_points(known, data),
-                taken=situation.closed(self.repeats),
-                options=self.search,
-            )
+    def _utility(self, surrogate: Surrogate) -> Utility:
+        observed = self.incumbent == "observed"
+        best = surrogate.least_observed if observed else surrogate.incumbent
+        return self._acquisition(surrogate, best=best - self.margin)
 
 
 @dataclass(frozen=True)
@@ -151,6 +168,70 @@ class ProbabilityOfImprovement(_Improvement):
     margin: float = 0.03
     name: ClassVar[str] = "pi"
     _acquisition = LogProbabilityOfImprovement
+
+
+@dataclass(frozen=True)
+class CustomAcquisition(_Maximiser):
+    """The point where an acquisition function of your own is greatest.
+
+    ``acquisition`` takes a `gpbo.surrogate.Surrogate`, of ``r`` runs with ``s`` draws of the
+    hyperparameters each, and gives a function of points ``[r,b,d]`` of the unit cube with a value
+    ``[r,b]`` for each. The value of a point must depend on that point and its run alone, by
+    operations that autograd differentiates; NaN is worse than any value. The surrogate has means
+    and variances (``surrogate.moments``, ``[r,s,b]`` each) on a scale on which results are
+    standardised and less is better; it knows pending points by one fantasy for each draw.
+
+    Where trials failed, the log of the chance that a point gives a value is added, as to the
+    logarithm of an improvement.
+
+    Args:
+        name: What the origin of its trials says.
+        acquisition: What is to be maximised.
+        search: How hard to search its maximum.
+        repeats: As in `ExpectedImprovement`.
+
+    Raises:
+        InvalidOption: ``name`` is no text or empty, ``acquisition`` cannot be called, ``search`` is
+            no `Search`, or ``repeats`` neither True nor False. When points are proposed: the values
+            are no floats ``[r,b]``, or do not depend on the points as autograd sees it.
+    """
+
+    name: str
+    acquisition: Callable[[Surrogate], Callable[[Float[Tensor, "r b d"]], Float[Tensor, "r b"]]]
+    search: Search = field(default_factory=Search)
+    repeats: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InvalidOption(f"name={self.name!r}: expected a text")
+        if not callable(self.acquisition):
+            raise InvalidOption(
+                f"acquisition={self.acquisition!r}: expected a function of a surrogate"
+            )
+        _check_search(self.search)
+        truth_value("repeats", self.repeats)
+
+    def _utility(self, surrogate: Surrogate) -> Utility:
+        function: object = self.acquisition(surrogate)
+        if not callable(function):
+            raise InvalidOption(
+                f"acquisition of {self.name!r} returned {function!r}: expected a function of points"
+            )
+
+        def checked(x: Float[Tensor, "r b d"]) -> Float[Tensor, "r b"]:
+            value: object = function(x)
+            given = type(value).__name__
+            if isinstance(value, Tensor):
+                given = f"{value.dtype} of shape {tuple(value.shape)}"
+                known = value.requires_grad or not x.requires_grad
+                if known and value.is_floating_point() and value.shape == x.shape[:2]:
+                    return value.to(x)
+            raise InvalidOption(
+                f"the acquisition function of {self.name!r} returned {given}: expected a float "
+                f"tensor of shape {tuple(x.shape[:2])} that depends on the points"
+            )
+
+        return Differentiated(checked)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import gpbo
 
 PUBLIC = [
     "Categorical",
+    "CustomAcquisition",
     "ExpectedImprovement",
     "FitReport",
     "GridSearch",
