@@ -22,10 +22,11 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator, NullFormatter, PercentFormatter
 
 from gpbo.checks import legible, path_to_write
 from gpbo.errors import InvalidOption
+from gpbo.importance import Importance, importance_data
 from gpbo.optimizer import Optimizer
 from gpbo.posterior import BAND
 from gpbo.replications import RegretCurve, Replications
@@ -36,15 +37,20 @@ from gpbo.trial import Trial
 
 __all__ = [
     "Convergence",
+    "Importance",
     "Slice",
     "check_path",
     "convergence",
     "convergence_data",
+    "importance",
+    "importance_data",
     "regret",
     "slices",
     "slices_data",
 ]
 
+#: The most parameters whose importance is drawn.
+_MOST_BARS = 30
 #: Okabe and Ito's colours, which colour-blind people can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 #: Characters of the label of a listed value, and of all of them side by side.
@@ -145,6 +151,45 @@ def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure
     shown = [*values, *np.quantile(bands, [0.05, 0.95])]
     _set_value_axis(grid[0, 0], shown, keep=[data[0].best[1], min(medians), max(medians)])
     _legend(figure, columns)
+    return _written(figure, path)
+
+
+def importance(source: Result | Optimizer, path: str | Path | None = None) -> Figure:
+    """How much of the variation that the model sees lies along each parameter.
+
+    Bars are the medians over the draws of the hyperparameters, lines hold 90 % of them. Of more
+    than thirty parameters the thirty most important ones are drawn.
+
+    Args:
+        source: A result, or an optimizer that has results; its model is fitted if it was not.
+        path: Where to write it, if anywhere.
+
+    Raises:
+        InvalidOption: ``source`` is neither a result nor an optimizer, or ``path`` as in
+            `convergence`.
+        InvalidData: no trial has a value yet.
+    """
+    if path is not None:
+        check_path("path", path)  # before a fit that may take long
+    shares = importance_data(source)
+    shown = shares[:_MOST_BARS]
+    figure = Figure(figsize=(6.0, 0.9 + 0.28 * max(3, len(shown))), layout="constrained")
+    axes = figure.subplots()
+    median, low, high = (
+        np.array([getattr(one, name) for one in shown]) for name in ("median", "low", "high")
+    )
+    labels = [_plain(cut(one.name, _MOST_CHARACTERS)) for one in shown]
+    axes.barh(range(len(shown)), median, color=_COLOURS[0], height=0.6)
+    axes.errorbar(
+        median, range(len(shown)), xerr=(median - low, high - median), fmt="none", color="0.2"
+    )
+    axes.set_yticks(range(len(shown)), labels)
+    axes.set_ylim(max(3, len(shown)) - 0.5, -0.5)  # the first one on top
+    axes.set_xlim(left=0.0)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    more = f" ({len(shown)} of {len(shares)} parameters)" if len(shown) < len(shares) else ""
+    axes.set_xlabel(f"share of relevance{more}")
+    _clean(axes)
     return _written(figure, path)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpbo.checks import legible, whole_number
+from gpbo.errors import InvalidOption
 from gpbo.fitting import FitReport
 from gpbo.optimizer import Optimizer
 from gpbo.posterior import Recommendation
@@ -169,6 +170,20 @@ class Result:
         if self.fit_report is not None:
             lines.append(f"last fit: {self.fit_report.summary()}")
         return "\n".join(lines)
+
+
+def optimizer_of(source: Result | Optimizer) -> Optimizer:
+    """The optimizer of a result, or the optimizer itself.
+
+    Raises:
+        InvalidOption: ``source`` is neither.
+    """
+    optimizer = source.optimizer if isinstance(source, Result) else source
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    raise InvalidOption(
+        f"source has type {type(source).__name__}: expected a gpbo.Result or gpbo.Optimizer"
+    )
 
 
 def new_table(*headings: str) -> "Table":

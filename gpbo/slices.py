@@ -7,11 +7,10 @@ from typing import Literal
 import numpy as np
 
 from gpbo.choices import Categorical, Ordinal
-from gpbo.errors import InvalidOption
 from gpbo.optimizer import Optimizer
 from gpbo.parameters import Integer, Parameter, Real
 from gpbo.posterior import Posterior
-from gpbo.result import Result
+from gpbo.result import Result, optimizer_of
 from gpbo.space import Space
 from gpbo.trial import Trial, best_of
 
@@ -61,11 +60,7 @@ def slices_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Slic
         InvalidOption: ``source`` is neither a result nor an optimizer.
         InvalidData: no trial has a value yet.
     """
-    optimizer = source.optimizer if isinstance(source, Result) else source
-    if not isinstance(optimizer, Optimizer):
-        raise InvalidOption(
-            f"source has type {type(source).__name__}: expected a gpbo.Result or gpbo.Optimizer"
-        )
+    optimizer = optimizer_of(source)
     posterior = optimizer.posterior(refit=refit)
     completed = posterior.completed
     best = best_of(completed, optimizer.direction)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from matplotlib.collections import PathCollection
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.patches import Rectangle
 
 from gpbo import plots
 from gpbo.errors import InvalidData, InvalidOption
@@ -18,6 +19,7 @@ from gpbo.optimizer import Optimizer
 from gpbo.result import Result
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
 from gpbo.surrogate import Surrogate
+from tests.monte_carlo import unchecked_shapes
 
 SPACE = Space(
     Real("rate", 1e-5, 1, "log"),
@@ -375,3 +377,40 @@ def test_many_or_long_choices_do_not_overprint(tmp_path: Path) -> None:
     box, page = legend.get_window_extent(), figure.bbox
     assert page.x0 <= box.x0
     assert box.x1 <= page.x1
+
+
+@pytest.mark.parametrize(("parameters", "shown"), [(1, 1), (7, 7), (41, 30)])
+def test_importance_is_painted_with_its_interval_the_largest_on_top(
+    parameters: int, shown: int
+) -> None:
+    names = [f"$x_{i}$" for i in range(parameters)]
+    optimizer = Optimizer(Space(Real(name, 0, 1) for name in names), "sobol")
+    for trial in optimizer.ask(11):
+        optimizer.tell(trial, math.sin(6 * trial.params[names[-1]]))
+    data = plots.importance_data(optimizer)
+    medians = [one.median for one in data]
+    assert medians == sorted(medians, reverse=True)
+    assert {one.name for one in data} == {*names}
+    assert data[0].name == names[-1] or parameters > 11
+    axes = plots.importance(optimizer).axes[0]
+    widths = [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)]
+    assert widths == [one.median for one in data[:shown]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        one.name.replace("$", r"\$") for one in data[:shown]
+    ]
+    (lines,) = axes.collections
+    assert isinstance(lines, LineCollection)
+    ends = [[float(x) for x, _ in segment] for segment in lines.get_segments()]
+    assert ends == [pytest.approx([one.low, one.high]) for one in data[:shown]]
+    bottom, top = axes.get_ylim()
+    assert bottom > top
+    assert ("of 41 parameters" in axes.get_xlabel()) == (shown < parameters)
+
+
+def test_importance_needs_results_and_a_place_to_be_written_to(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="no trial has a value"):
+        plots.importance(Optimizer(SPACE))
+    with unchecked_shapes(), pytest.raises(InvalidOption, match="source has type str"):
+        plots.importance("result")  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="path="):
+        plots.importance(Optimizer(SPACE), tmp_path / "none" / "importance.png")

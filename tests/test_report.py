@@ -203,7 +203,7 @@ def test_importance_is_the_shares_of_the_draws_lengthscales(tmp_path: Path) -> N
     """Worked out by hand: a real parameter has 1/l, one with two choices sqrt(1/l1^2 + 1/l2^2)."""
     space = Space(Real("x", 0, 1), Categorical("kind", ("a", "b")))
     optimizer = job(tmp_path, 6, space=space, objective=lambda p: p["x"], inference="nuts")
-    found = {one.name: one for one in data.importance_data(optimizer)}
+    found = {one.name: one for one in data.importance_of(optimizer)}
     inverse = 1 / optimizer.fit(refit=False).surrogate.lengthscale[0]
     of_x, of_kind = inverse[:, 0], inverse[:, 1:].square().sum(-1).sqrt()
     shares = (of_x / (of_x + of_kind)).numpy()
@@ -223,7 +223,7 @@ def test_importance_counts_the_values_that_a_parameter_can_have(tmp_path: Path) 
     """
     space = Space(Real("x", 0, 1), Integer("one", 3, 3), Integer("two", 1, 2), ONLY)
     optimizer = job(tmp_path, 6, space=space, objective=lambda p: p["x"] + p["two"])
-    found = {one.name: one.median for one in data.importance_data(optimizer)}
+    found = {one.name: one.median for one in data.importance_of(optimizer)}
     inverse = 1 / optimizer.fit(refit=False).surrogate.lengthscale[0, 0]
     assert found["one"] == found["only"] == 0
     assert found["two"] / found["x"] == pytest.approx(float(0.5 * inverse[2] / inverse[0]))
@@ -232,7 +232,7 @@ def test_importance_counts_the_values_that_a_parameter_can_have(tmp_path: Path) 
 def test_a_parameter_that_does_nothing_has_the_least_importance(tmp_path: Path) -> None:
     space = Space(Real("idle", 0, 1), Real("x", 0, 1))
     optimizer = job(tmp_path, 12, space=space, objective=lambda p: math.sin(6 * p["x"]), initial=12)
-    assert [one.name for one in data.importance_data(optimizer)] == ["x", "idle"]
+    assert [one.name for one in data.importance_of(optimizer)] == ["x", "idle"]
 
 
 def test_the_timeline_knows_what_became_of_each_attempt(tmp_path: Path) -> None:

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import torch
-
 from gpbo.choices import Categorical, Ordinal
 from gpbo.errors import InvalidOption
+from gpbo.importance import Importance, importance_data
 from gpbo.optimizer import Optimizer
 from gpbo.parameters import Parameter
 from gpbo.record import Attempt, Record
@@ -19,9 +17,6 @@ from gpbo.result import design_end, outcome, short
 from gpbo.slices import nearness, slices_data
 from gpbo.strategies import RandomSearch
 from gpbo.trial import Trial, TrialStatus, best_of, incumbents
-
-#: The middle and the ends of the interval that an importance is given with.
-_QUANTILES = (0.05, 0.5, 0.95)
 
 
 def optimizer_of(record: Record) -> Optimizer:
@@ -185,61 +180,9 @@ def _curves(optimizer: Optimizer) -> dict[str, Curve]:
     return curves
 
 
-@dataclass(frozen=True)
-class Importance:
-    """How much of the variation that the model sees is along one parameter.
-
-    Attributes:
-        name: The parameter.
-        low, median, high: The 5 %, 50 % and 95 % quantiles over the hyperparameter draws.
-    """
-
-    name: str
-    low: float
-    median: float
-    high: float
-
-
-def importance_data(optimizer: Optimizer) -> tuple[Importance, ...]:
-    """The parameters' shares of relevance, the largest first; none without a model.
-
-    The relevance of a parameter is how many lengthscales lie between the ends of its range; for a
-    categorical one, whose choices are corners of the cube, between two choices, as a root mean
-    square. For each draw of the hyperparameters it is divided by the sum over the parameters.
-    """
-    if optimizer.fit_report is None:
-        return ()
-    surrogate = optimizer.fit(refit=False).surrogate
-    inverse = 1.0 / surrogate.lengthscale[0, surrogate.succeeded[0]]
-    if not len(inverse):
-        return ()
-    relevance = torch.stack(
-        [
-            inverse[:, columns].square().mean(-1).sqrt() * _span(parameter)
-            for parameter, columns in zip(
-                optimizer.space.parameters, optimizer.space.slices, strict=True
-            )
-        ],
-        dim=-1,
-    )
-    shares = (relevance / relevance.sum(-1, keepdim=True)).cpu().numpy()
-    low, median, high = np.quantile(shares, _QUANTILES, axis=0)
-    found = [
-        Importance(name, float(low[i]), float(median[i]), float(high[i]))
-        for i, name in enumerate(optimizer.space.names)
-    ]
-    return tuple(sorted(found, key=lambda one: -one.median))
-
-
-def _span(parameter: Parameter) -> float:
-    """How far apart in the cube the ends of a range are, or two choices; 0 for a single value."""
-    if parameter.size == 1:
-        return 0.0
-    if parameter.kind == "categorical":
-        return 2**0.5
-    values = parameter.grid(2)
-    first, last = parameter.to_cube([values[0], values[-1]])
-    return float(last - first)
+def importance_of(optimizer: Optimizer) -> tuple[Importance, ...]:
+    """The parameters' shares of relevance by the last fit; none without a model."""
+    return () if optimizer.fit_report is None else importance_data(optimizer, refit=False)
 
 
 @dataclass(frozen=True)

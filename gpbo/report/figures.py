@@ -11,12 +11,12 @@ from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
 from gpbo.fitting import RHAT_LIMIT
+from gpbo.importance import Importance
 from gpbo.report.axes import Axis, value_axis
 from gpbo.report.data import (
     Bar,
     Coordinates,
     Diagnostics,
-    Importance,
     LearningCurve,
     Progress,
     Slice,

@@ -158,7 +158,7 @@ def _sections(record: Record, optimizer: Optimizer, now: float) -> Iterator[Sect
         if progress.trials
         else _nothing("No trial has ended yet."),
     )
-    shares = data.importance_data(optimizer)
+    shares = data.importance_of(optimizer)
     draws = optimizer.fit(refit=False).surrogate.draws if shares else 0
     yield Section(
         "importance",
