@@ -127,10 +127,9 @@ class GridSearch:
 def _reopened(situation: Situation) -> Situation:
     """Where all configurations are taken, only those that failed are."""
     size = situation.space.size
-    pairs = zip(situation.taken, situation.closed(repeats=True), strict=True)
-    used_up = [size is not None and len(taken) >= size for taken in situation.taken]
-    taken = (pair[again] for pair, again in zip(pairs, used_up, strict=True))
-    return replace(situation, taken=tuple(taken))
+    both = zip(situation.taken, situation.closed(repeats=True), strict=True)
+    left = (taken if size is None or len(taken) < size else failed for taken, failed in both)
+    return replace(situation, taken=tuple(left))
 
 
 def _next_of_sequence(situation: Situation) -> Float[Tensor, "r d"]:
