@@ -11,6 +11,7 @@ from gpbo.acquisition import Differentiated, LogExpectedImprovement, _log_mean_e
 from gpbo.backend import DTYPE
 from gpbo.candidates import Search
 from gpbo.errors import InvalidOption
+from gpbo.graphs import _flatten, _Opaque
 from gpbo.lockstep import replicate
 from gpbo.loop import minimize
 from gpbo.optimizer import Optimizer
@@ -163,3 +164,9 @@ def test_what_is_no_acquisition_function_is_said(acquisition: Any, message: str)
     strategy = CustomAcquisition("own", acquisition, SEARCH)
     with unchecked_shapes(), pytest.raises(InvalidOption, match=message):
         strategy.propose(situation(LINE, [5]), 1)
+
+
+def test_it_is_not_recorded_for_replay_on_a_gpu() -> None:
+    """A function may hold tensors that a recording would keep, of a surrogate of long ago."""
+    with pytest.raises(_Opaque):
+        _flatten(BOUND._utility(random_surrogate()), [])

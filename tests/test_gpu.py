@@ -6,8 +6,9 @@ Elsewhere pytest runs it with the other tests. The same tests run on the CPU too
 that they cannot rot.
 """
 
+import math
 import unittest
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from importlib.util import find_spec
@@ -34,7 +35,7 @@ from gpbo.optimizer import Optimizer
 from gpbo.simulation import simulate
 from gpbo.situation import Strategy
 from gpbo.space import Categorical, Integer, Real, Space
-from gpbo.strategies import ExpectedImprovement, ThompsonSampling
+from gpbo.strategies import CustomAcquisition, ExpectedImprovement, ThompsonSampling
 from gpbo.surrogate import Surrogate
 
 RUNS, RESULTS, DIM, DRAWS = 3, 11, 2, 5
@@ -214,6 +215,25 @@ class OnAnyDevice:
             if number == 2:
                 optimizer.fail(waiting, "broke")
         assert optimizer.fit().surrogate.x.device.type == self.device
+
+    def test_a_used_up_space_is_searched_on_there_and_a_configuration_recommended(self) -> None:
+        def mean(surrogate: Surrogate) -> Callable[[Tensor], Tensor]:
+            return lambda x: -surrogate.moments(x)[0].mean(1)
+
+        space = Space(Integer("n", 1, 4))
+        for strategy in (
+            CustomAcquisition("mean", mean, QUICK, repeats=True),
+            ThompsonSampling(QUICK, features=64, repeats=True),
+        ):
+            optimizer = Optimizer(space, strategy, initial=4, inference="map", device=self.device)
+            for trial in optimizer.ask(4):
+                optimizer.tell(trial, math.nan if trial.params["n"] == 1 else trial.params["n"])
+            for trial in optimizer.ask(3):
+                assert trial.params["n"] > 1
+                optimizer.tell(trial, trial.params["n"])
+            best = optimizer.recommend()
+            assert best.params == {"n": 2}
+            assert best.low <= best.median <= best.high
 
     def test_many_runs_integrate_their_hyperparameters_out_there(self) -> None:
         options: dict[str, Any] = {"budget": self.budget, "initial": 5, "device": self.device}
