@@ -57,10 +57,11 @@ $(VENV)/.docs-installed: $(VENV)/.installed
 	$(PIP) install --quiet -c constraints.txt -e '.[docs]'
 	@touch $@
 
-# Besides what `import gpbo` names: what jobs are made of, and what strategies of one's own need.
+# Besides what `import gpbo` names: what jobs are made of, and what strategies and acquisition
+# functions of one's own need.
 DOCUMENTED := gpbo $(addprefix gpbo.,acquisition callbacks candidates completion hyperparameters \
-	integrations.tensorboard job options priors record simulation situation storage transfer tuner \
-	units worker)
+	integrations.tensorboard job options posterior priors record simulation situation storage \
+	surrogate transfer tuner units worker)
 docs: $(VENV)/.docs-installed
 	$(BIN)/python -m pdoc --docformat google --output-directory docs-output $(DOCUMENTED)
 
