@@ -407,9 +407,8 @@ def resolve_strategy(strategy: object) -> Strategy:
 
 
 def _best_points(surrogate: Surrogate, data: Observations) -> Float[Tensor, "r j d"]:
-    """The observed points of least posterior mean (the values themselves may be lucky)."""
-    fitted = surrogate.fitted[..., : data.x.shape[1]].mean(1)  # pending points may follow
-    order = torch.where(data.mask, fitted, torch.inf).argsort(-1)
+    """The observed points of least posterior mean."""
+    order = surrogate.expected[:, : data.x.shape[1]].argsort(-1)  # pending points may follow
     # A run with fewer results repeats its best ones instead of offering padding.
     places = torch.arange(_BEST, device=order.device) % data.counts.clamp(min=1)[:, None]
     order = order.gather(1, places)

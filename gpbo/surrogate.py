@@ -123,9 +123,17 @@ class Surrogate:
         return self._least(self.fitted)
 
     @property
+    def expected(self) -> Float[Tensor, "r n"]:
+        """The posterior mean at the observed points over the draws, infinite where there is none.
+
+        Of values that are noisy, the observed ones may be lucky.
+        """
+        return torch.where(self.mask, self.fitted.mean(1), torch.inf)
+
+    @property
     def recommended(self) -> Int[Tensor, " r"]:
-        """The place of the observed point of least posterior mean, averaged over the draws."""
-        return torch.where(self.mask, self.fitted.mean(1), torch.inf).argmin(-1)
+        """The place of the observed point where the posterior mean over the draws is least."""
+        return self.expected.argmin(-1)
 
     @property
     def least_observed(self) -> Float[Tensor, "r s"]:

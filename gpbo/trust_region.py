@@ -155,8 +155,7 @@ class NestedBoxes:
         log_chance: Utility | None = None,
     ) -> Boxes:
         """Around the observed point of every run where the posterior mean is least."""
-        fitted = surrogate.fitted[..., : data.x.shape[1]].mean(1)
-        height = _possible(data.x, torch.where(data.mask, fitted, torch.inf), log_chance)
+        height = _possible(data.x, surrogate.expected[:, : data.x.shape[1]], log_chance)
         centre = lowest_point(data.x, height)
         lengths = data.x.new_tensor(self.lengths).expand(data.runs, -1)
         boxes = _around(centre[:, None], lengths, surrogate, space)

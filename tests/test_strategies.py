@@ -83,6 +83,14 @@ def quick(name: str) -> Strategy:
     return ProbabilityOfImprovement(search) if name == "pi" else resolve_strategy(name)
 
 
+def check_singles(strategy: Strategy, now: Situation, batch: torch.Tensor) -> None:
+    """What is proposed one after another, each pending for the next, is the batch."""
+    for expected in batch.unbind(1):
+        single = strategy.propose(now, 1)[:, 0]
+        torch.testing.assert_close(single, expected, rtol=0, atol=0)
+        now = now.after(single)
+
+
 def keys(space: Space, points: torch.Tensor) -> list[Hashable]:
     return [space.key(params) for params in space.decode(points)]
 
@@ -105,10 +113,8 @@ def test_a_batch_is_what_single_proposals_are(name: str) -> None:
     now = situation(MIXED, [5], pending=1)
     strategy = quick(name)
     batch = strategy.propose(now, 3)
-    for j in range(3):
-        single = strategy.propose(now, 1)[:, 0]
-        torch.testing.assert_close(single, batch[:, j], rtol=0, atol=0)
-        now = now.after(single)
+    assert batch.shape[1] == 3
+    check_singles(strategy, now, batch)
 
 
 @BY_NAME
