@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gpbo.hyperparameters import HyperparameterPrior
     from gpbo.inference import HyperparameterDraws, sample_hyperparameters
     from gpbo.lockstep import replicate
-    from gpbo.loop import minimize
+    from gpbo.loop import minimize, run
     from gpbo.optimizer import Optimizer
     from gpbo.replications import Replications
     from gpbo.result import Result
@@ -73,6 +73,7 @@ __all__ = [
     "plots",
     "problems",
     "replicate",
+    "run",
     "sample_hyperparameters",
 ]
 
@@ -83,7 +84,7 @@ _MODULES = {
     "gpbo.hyperparameters": ("HyperparameterPrior",),
     "gpbo.inference": ("HyperparameterDraws", "sample_hyperparameters"),
     "gpbo.lockstep": ("replicate",),
-    "gpbo.loop": ("minimize",),
+    "gpbo.loop": ("minimize", "run"),
     "gpbo.optimizer": ("Optimizer",),
     "gpbo.replications": ("Replications",),
     "gpbo.result": ("Result",),

@@ -1,8 +1,9 @@
-"""Who wants to know what a tuning job does: a protocol, with `gpbo.integrations` that speak it."""
+"""Who wants to know what a loop or job does: a protocol, with `gpbo.integrations` that speak it."""
 
 import logging
 from collections.abc import Callable, Sequence
 
+from gpbo.checks import instance_of
 from gpbo.optimizer import Optimizer
 from gpbo.result import Result
 from gpbo.trial import Trial
@@ -11,22 +12,34 @@ logger = logging.getLogger("gpbo")
 
 
 class Callback:
-    """Is called by a `gpbo.Tuner`, in the thread of `Tuner.run`; override what you want to know.
+    """Is called by `gpbo.minimize`, `gpbo.run` or a `gpbo.Tuner`; override what you want to know.
 
-    The job waits for it. An exception that it raises is logged as a warning and changes nothing.
+    It is called in the thread that called them, which waits for it. An exception that it raises is
+    logged as a warning and changes nothing.
     """
 
     def started(self, optimizer: Optimizer) -> None:
-        """The job begins, or goes on after an interruption."""
+        """The loop or the job begins, or goes on after an interruption."""
 
     def reported(self, trial: Trial, step: int, value: float) -> None:
-        """A running trial reported an intermediate value."""
+        """A running trial of a `gpbo.Tuner` reported an intermediate value."""
 
     def ended(self, trial: Trial) -> None:
         """A trial was completed or failed; one that is to be tried again has not ended."""
 
     def finished(self, result: Result) -> None:
-        """The job ended; `gpbo.Result.stopped` says why."""
+        """The loop or the job ended; `gpbo.Result.stopped` says why."""
+
+
+def check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Nothing, where it is a sequence of callbacks.
+
+    Raises:
+        InvalidOption: it is not.
+    """
+    instance_of("callbacks", callbacks, Sequence)
+    for callback in callbacks:
+        instance_of("callbacks", callback, Callback)
 
 
 def tell(callbacks: Sequence[Callback], what: Callable[[Callback], None]) -> None:

@@ -7,7 +7,8 @@ import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args
 
 import numpy as np
 
@@ -80,6 +81,17 @@ def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
         two = " or ".join(map(repr, allowed))
         expected = two if len(allowed) == 2 else f"one of {tuple(allowed)}"
         raise InvalidOption(f"{name}={value!r}: expected {expected}")
+
+
+def instance_of(name: str, value: object, kind: type | UnionType) -> None:
+    """Nothing, where the option is of a class, or is None and may be.
+
+    Raises:
+        InvalidOption: it is not.
+    """
+    if not isinstance(value, kind):
+        kinds = [each.__name__ for each in get_args(kind) or (kind,) if each is not NoneType]
+        raise InvalidOption(f"{name}={value!r}: expected an instance of {kinds[0]}")
 
 
 def misfit(kind: type, given: Mapping[str, object], *hidden: str) -> str | None:

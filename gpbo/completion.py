@@ -1,8 +1,8 @@
-"""When a tuning job is done, and when a trial is not worth going on with."""
+"""When a loop or a tuning job is done, and when a trial is not worth going on with."""
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,10 +15,10 @@ Reason = Literal["runtime", "target", "failures", "no improvement"]
 
 @dataclass(frozen=True)
 class Completion:
-    """What ends a job before its budget of trials is used.
+    """What ends a loop or a job before its budget of trials is used.
 
     Args:
-        runtime_s: Seconds since the job was first started, pauses included.
+        runtime_s: Seconds since the job was first started, pauses included, or since a loop began.
         target: A value that is good enough: a trial of the job, not an added result, has it or a
             better one.
         patience: So many trials in a row, failed ones included, without an improvement. Added
@@ -91,6 +91,37 @@ class Completion:
 
 def _values(trials: Sequence[Trial], sign: float) -> list[float]:
     return [sign * trial.value for trial in trials if trial.value is not None]
+
+
+@dataclass
+class Streak:
+    """Trials that fail in a row.
+
+    Attributes:
+        count: How many there are.
+        since: When the first one had failed, on any scale that grows.
+    """
+
+    count: int = 0
+    since: float = 0.0
+
+    def fail(self, now: float) -> None:
+        """One more has failed."""
+        if self.count == 0:
+            self.since = now
+        self.count += 1
+
+    def end(self) -> None:
+        """A trial did not fail."""
+        self.count = 0
+
+    def in_vain(self, running: Iterable[float]) -> int:
+        """How many there are, once no trial that began before them is left that may have a value.
+
+        Args:
+            running: When each of the trials that run began.
+        """
+        return 0 if any(began < self.since for began in running) else self.count
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The loop: ask, have workers evaluate, tell, until the budget is used.
+"""The loop: ask, have workers evaluate, tell, until the budget is used or there is enough.
 
 Synchronous or asynchronous is a matter of this loop and not of a strategy. In step, all workers
 wait for the last one, and are asked for together. Otherwise a worker that is free gets its next
@@ -7,7 +7,8 @@ hyperparameters may be those of an earlier fit, while the next fit runs in a thr
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import (
     ALL_COMPLETED,
     FIRST_COMPLETED,
@@ -21,7 +22,9 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, get_args
 
 from gpbo.backend import threads_beside
-from gpbo.checks import one_of, whole_number
+from gpbo.callbacks import Callback, check_callbacks, tell
+from gpbo.checks import instance_of, one_of, whole_number
+from gpbo.completion import Completion, Streak
 from gpbo.design import default_initial
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
 from gpbo.fitting import Inference, Model
@@ -30,7 +33,7 @@ from gpbo.plans import Fitted
 from gpbo.result import Result, Stopped
 from gpbo.situation import Strategy
 from gpbo.space import Space
-from gpbo.trial import Direction, Mode, Trial, TrialStatus, reason_of
+from gpbo.trial import Direction, Mode, Trial, TrialStatus, reason_of, sign_of
 
 Objective = Callable[[dict[str, Any]], Any]
 _P = ParamSpec("_P")
@@ -52,44 +55,27 @@ def minimize(
     inference: Inference = "hmc",
     model: Model | None = None,
     device: str = "auto",
+    completion: Completion | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Result:
     """Optimize a Python function over a space.
 
-    A trial whose objective raises an `Exception` or `SystemExit`, or returns NaN, an infinity or
-    anything that is not one real number, is a failed trial with its reason, and the loop goes on.
-    Ctrl-C ends the loop and returns what there is; the trials that were running have failed. (A
-    thread cannot be killed: the program exits only when the objective that runs there returns.)
-
-    With one worker, or in mode ``"sync"``, the same seed gives the same trials. With several in
-    mode ``"async"`` they depend on the order in which results come.
+    What `run` does with a new `Optimizer`, except that after Ctrl-C the trials that were running
+    have failed.
 
     Args:
-        objective: Gets a configuration as a dict, returns one real number. With several workers
-            it is called by several threads at once; an executor of processes must be able to
-            pickle it.
+        objective: Gets a configuration as a dict, returns one real number; as in `run`.
         space: Where to search.
         budget: How many trials there are, failed ones included.
-        workers: How many trials run at a time.
-        mode: ``"async"``: a worker gets its next trial as soon as it is free; ``"sync"``: when all
-            workers are free, they get a batch.
-        executor: Where trials run, any `concurrent.futures.Executor`; it is not shut down. By
-            default this thread for one worker, and threads of this process for several.
         initial: As in `Optimizer`, but by default at most half of the budget.
-        progress: Whether to report progress on the standard error stream.
 
-    The other arguments are those of `Optimizer`.
+    The other arguments are those of `Optimizer` and of `run`.
 
     Raises:
-        InvalidOption: as in `Optimizer` and `Optimizer.ask`.
+        InvalidOption: as in `Optimizer` and in `run`.
     """
-    if not callable(objective):
-        raise InvalidOption(f"objective={objective!r}: expected a function of a dict")
     budget = whole_number("budget", budget, least=1)
-    workers = whole_number("workers", workers, least=1)
-    one_of("mode", mode, get_args(Mode))
-    if executor is not None and not isinstance(executor, Executor):
-        raise InvalidOption(f"executor={executor!r}: expected a concurrent.futures.Executor")
     optimizer = Optimizer(
         space,
         strategy,
@@ -100,27 +86,61 @@ def minimize(
         model=model,
         device=device,
     )
-    with ExitStack() as stack:
-        if mode == "async" and workers > 1:
-            stack.enter_context(threads_beside(workers))
-        loop = _Loop(
-            objective,
-            optimizer,
-            budget,
-            workers,
-            mode == "sync",
-            stack.enter_context(_executor(workers)) if executor is None else executor,
-            stack.enter_context(ThreadPoolExecutor(1, "gpbo-fit")),
-        )
-        stopped = loop.run(stack.enter_context(_display(loop, progress)))
-    return Result(
-        trials=tuple(optimizer.finished),
-        direction=direction,
-        stopped=stopped,
-        objective_s=loop.spent("objective"),
-        engine_s=loop.spent("engine"),
-        optimizer=optimizer,
-    )
+    loop = _Loop(optimizer, objective, budget, workers, mode, completion, callbacks, gives_up=True)
+    return loop.run(executor, progress)
+
+
+def run(
+    optimizer: Optimizer,
+    objective: Objective,
+    *,
+    budget: int,
+    workers: int = 1,
+    mode: Mode = "async",
+    executor: Executor | None = None,
+    completion: Completion | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+) -> Result:
+    """Have an optimizer's proposals evaluated by a Python function.
+
+    The optimizer may have trials, results from elsewhere, a queue and a storage. Its pending trials
+    are evaluated first. So the loop goes on where an earlier one was ended by its budget, by Ctrl-C
+    or with the process.
+
+    A trial whose objective raises an `Exception` or `SystemExit`, or returns NaN, an infinity or
+    anything that is not one real number, is a failed trial with its reason, and the loop goes on.
+    Ctrl-C ends the loop and returns what there is; the trials that were running are pending. (A
+    thread cannot be killed: the program exits only when the objective that runs there returns.)
+
+    With one worker, or in mode ``"sync"``, the same seed gives the same trials. With several in
+    mode ``"async"`` they depend on the order in which results come.
+
+    Args:
+        optimizer: What proposes; nobody else may ask or tell it meanwhile.
+        objective: Gets a configuration as a dict, returns one real number. With several workers
+            it is called by several threads at once; an executor of processes must be able to
+            pickle it.
+        budget: How many trials there are, failed ones and those from before included, added results
+            not.
+        workers: How many trials run at a time.
+        mode: ``"async"``: a worker gets its next trial as soon as it is free; ``"sync"``: when all
+            workers are free, they get a batch.
+        executor: Where trials run, any `concurrent.futures.Executor`; it is not shut down. By
+            default this thread for one worker, and threads of this process for several.
+        completion: What ends the loop earlier; by default twenty trials in a row that fail. It is
+            looked at whenever a trial has ended; those that run then are waited for. Its
+            ``runtime_s`` begins with this call.
+        callbacks: Who is told what happens, in this thread.
+        progress: Whether to report progress on the standard error stream.
+
+    Raises:
+        InvalidOption: an option has a value that is not allowed, or as in `Optimizer.ask`.
+        StorageError: the optimizer's storage cannot be used any more.
+    """
+    instance_of("optimizer", optimizer, Optimizer)
+    loop = _Loop(optimizer, objective, budget, workers, mode, completion, callbacks, gives_up=False)
+    return loop.run(executor, progress)
 
 
 @dataclass(frozen=True)
@@ -165,55 +185,98 @@ class _Loop:
 
     def __init__(
         self,
-        objective: Objective,
         optimizer: Optimizer,
+        objective: Objective,
         budget: int,
         workers: int,
-        in_step: bool,
-        executor: Executor,
-        fitter: Executor,
+        mode: Mode,
+        completion: Completion | None,
+        callbacks: Sequence[Callback],
+        *,
+        gives_up: bool,
     ) -> None:
-        self._objective = objective
+        if not callable(objective):
+            raise InvalidOption(f"objective={objective!r}: expected a function of a dict")
+        one_of("mode", mode, get_args(Mode))
+        instance_of("completion", completion, Completion | None)
+        check_callbacks(callbacks)
         self._optimizer = optimizer
-        self._budget = budget
-        self._workers = workers
-        self._in_step = in_step
-        self._executor = executor
-        self._fitter = fitter
+        self._objective = objective
+        self._budget = whole_number("budget", budget, least=1)
+        self._workers = whole_number("workers", workers, least=1)
+        self._in_step = mode == "sync"
+        self._completion = Completion() if completion is None else completion
+        self._callbacks = tuple(callbacks)
+        self._gives_up = gives_up
+        self._waiting = deque(optimizer.pending)
         self._fitting: Future[Fitted] | None = None
         self._futures: dict[Future[tuple[object, str | None]], Trial] = {}
         self._running: tuple[Trial, ...] = ()
         self._ended: Stopped | None = None
-        self._done = 0
-        self._failed = 0
-        self._best: Trial | None = None
+        before = [trial for trial in optimizer.finished if trial.origin != "added"]
+        self._done = len(before)
+        self._failed = sum(trial.status is TrialStatus.FAILED for trial in before)
+        self._failures = Streak()
+        self._best = optimizer.best
         self._activity = "engine"
         self._spent = {"objective": 0.0, "engine": 0.0}
         self._since = time.perf_counter()
 
-    def run(self, show: Callable[[Trial], None]) -> Stopped:
-        """Until the budget is used, the space is exhausted or the user has had enough."""
-        try:
-            while self._done < self._budget:
-                if self._ended is None:
-                    self._start_trials()
-                if not self._running:
-                    break
-                self._end_trials(show)
-        except KeyboardInterrupt:
-            self._ended = "interrupted"
-            for future, trial in self._futures.items():
-                if _has_ended(future):
-                    self._end(self._tell(trial, future), show)
-            for trial in self._optimizer.pending:
-                self._end(self._optimizer.fail(trial, "interrupted"), show)
-        finally:
-            self._now("engine")
-        return self._ended or "budget"
+    def run(self, executor: Executor | None, progress: bool) -> Result:
+        """Until the budget is used, nothing is left to do or the user has had enough."""
+        instance_of("executor", executor, Executor | None)
+        tell(self._callbacks, lambda callback: callback.started(self._optimizer))
+        with ExitStack() as stack:
+            if not self._in_step and self._workers > 1:
+                stack.enter_context(threads_beside(self._workers))
+            if executor is None:
+                executor = stack.enter_context(_executor(self._workers))
+            fitter = stack.enter_context(ThreadPoolExecutor(1, "gpbo-fit"))
+            show = stack.enter_context(_display(self, progress))
+            try:
+                self._evaluate_all(executor, fitter, show)
+            except KeyboardInterrupt:
+                self._ended = "interrupted"
+                self._leave(show)
+            finally:
+                self._now("engine")
+        result = Result(
+            trials=tuple(self._optimizer.finished),
+            direction=self._optimizer.direction,
+            stopped=self._ended or "budget",
+            objective_s=self._spent["objective"],
+            engine_s=self._spent["engine"],
+            optimizer=self._optimizer,
+        )
+        tell(self._callbacks, lambda callback: callback.finished(result))
+        return result
 
-    def spent(self, activity: str) -> float:
-        """Seconds spent on ``"objective"`` or ``"engine"`` until the last change of activity."""
-        return self._spent[activity]
+    def _evaluate_all(
+        self, executor: Executor, fitter: Executor, show: Callable[[Trial], None]
+    ) -> None:
+        while True:
+            self._ended = self._ended or self._completed()
+            if self._ended is None:
+                self._start_trials(executor, fitter)
+            if not self._running:
+                return
+            self._end_trials(show)
+
+    def _completed(self) -> Stopped | None:
+        """Which criterion is met, if one is."""
+        all_asked = self._done + len(self._running) >= self._budget
+        running = (float(trial.id) for trial in self._running)
+        failed = 0 if all_asked else self._failures.in_vain(running)
+        finished, sign = self._optimizer.finished, sign_of(self._optimizer.direction)
+        return self._completion.reached(finished, sign, sum(self._spent.values()), failed)
+
+    def _leave(self, show: Callable[[Trial], None]) -> None:
+        """Record what has ended; what has not stays pending, or has failed."""
+        for future, trial in self._futures.items():
+            if _has_ended(future):
+                self._end(self._tell(trial, future), show)
+        for trial in self._optimizer.pending if self._gives_up else []:
+            self._end(self._optimizer.fail(trial, "interrupted"), show)
 
     def snapshot(self) -> State:
         """Where the loop stands now; any thread may ask."""
@@ -232,13 +295,13 @@ class _Loop:
             current_s=current,
         )
 
-    def _start_trials(self) -> None:
+    def _start_trials(self, executor: Executor, fitter: Executor) -> None:
         """Ask for the workers that are free, in step only if all are, and set them to work."""
         free = min(self._workers, self._budget - self._done) - len(self._running)
         if free <= 0 or (self._in_step and self._running):
             return
         try:
-            trials = self._asked(free)
+            trials = self._next(free, fitter)
         except SpaceExhausted:
             self._ended = "exhausted"
             return
@@ -246,14 +309,17 @@ class _Loop:
         for trial in trials:
             self._running += (trial,)
             try:
-                future = self._executor.submit(_evaluate, self._objective, trial.params)
+                future = executor.submit(_evaluate, self._objective, trial.params)
             except Exception as error:  # noqa: BLE001  it broke, was shut down, or is a user's own
                 self._ended = "broken"
                 future = Future()
                 future.set_exception(error)
             self._futures[future] = trial
 
-    def _asked(self, count: int) -> list[Trial]:
+    def _next(self, count: int, fitter: Executor) -> list[Trial]:
+        """Those that were pending before, then new ones."""
+        if self._waiting:
+            return [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
         if self._in_step or self._workers == 1:
             return self._optimizer.ask(count)
         if self._fitting is not None and self._fitting.done():
@@ -261,7 +327,7 @@ class _Loop:
             self._fitting = None
         trials = self._optimizer.ask(count, refit=False)
         if self._fitting is None and self._optimizer.fit_report is not None:
-            self._fitting = self._fitter.submit(self._optimizer.plan_fit())
+            self._fitting = fitter.submit(self._optimizer.plan_fit())
         return trials
 
     def _end_trials(self, show: Callable[[Trial], None]) -> None:
@@ -294,8 +360,13 @@ class _Loop:
     def _end(self, trial: Trial, show: Callable[[Trial], None]) -> None:
         self._done += 1
         self._failed += trial.status is TrialStatus.FAILED
+        if trial.status is TrialStatus.FAILED:
+            self._failures.fail(float(len(self._optimizer.trials)))
+        else:
+            self._failures.end()
         self._best = self._optimizer.best
         show(trial)
+        tell(self._callbacks, lambda callback: callback.ended(trial))
 
 
 class _InThisThread(Executor):

@@ -52,9 +52,9 @@ class Result:
         direction: ``"minimize"`` or ``"maximize"``.
         stopped: ``"budget"``: all trials were done; ``"exhausted"``: the space has no
             configuration left; ``"interrupted"``: by Ctrl-C, and what was done is here;
-            ``"broken"``: the executor takes no more trials. A `gpbo.Tuner` may also stop for a
-            reason of its `gpbo.completion.Completion`: ``"runtime"``, ``"target"``,
-            ``"failures"`` or ``"no improvement"``.
+            ``"broken"``: the executor takes no more trials; and the reasons of a
+            `gpbo.completion.Completion`: ``"runtime"``, ``"target"``, ``"failures"`` or
+            ``"no improvement"``.
         objective_s: Seconds spent in the objective; with several workers, spent waiting for them.
             In a `gpbo.Tuner` the sum over the trials.
         engine_s: Seconds spent choosing what to try; in a `gpbo.Tuner` mostly while trials run.

@@ -12,16 +12,14 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import UnionType
-from typing import get_args
 
 from gpbo.attempt import STOP, Outcome, read_reports
 from gpbo.backend import threads_beside
-from gpbo.callbacks import Callback, tell
-from gpbo.checks import as_number, legible, whole_number
+from gpbo.callbacks import Callback, check_callbacks, tell
+from gpbo.checks import as_number, instance_of, legible, whole_number
 from gpbo.chooser import Chooser
 from gpbo.command import Command
-from gpbo.completion import Completion
+from gpbo.completion import Completion, Streak
 from gpbo.engine import Engine
 from gpbo.errors import InvalidOption, InvalidResult
 from gpbo.execution import Execution
@@ -106,17 +104,15 @@ class Tuner:
         folder: str | Path | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        _check_class("optimizer", optimizer, Optimizer)
+        instance_of("optimizer", optimizer, Optimizer)
         if not isinstance(objective, str | Command | Imported) and not callable(objective):
             raise InvalidOption(
                 f"objective={objective!r}: expected a function, 'module:function' or a Command"
             )
-        _check_class("execution", execution, Execution | None)
-        _check_class("completion", completion, Completion | None)
-        _check_class("executor", executor, Executor | None)
-        _check_class("callbacks", callbacks, Sequence)
-        for callback in callbacks:
-            _check_class("callbacks", callback, Callback)
+        instance_of("execution", execution, Execution | None)
+        instance_of("completion", completion, Completion | None)
+        instance_of("executor", executor, Executor | None)
+        check_callbacks(callbacks)
         self.optimizer = optimizer
         self.objective = Imported(objective) if isinstance(objective, str) else objective
         self.budget = whole_number("budget", budget, least=1)
@@ -140,7 +136,7 @@ class Tuner:
         self._sign = sign_of(optimizer.direction)
         self._attempts: dict[int, Attempt] = {}  # the last one of each trial
         self._deaths: Counter[int] = Counter()  # attempts that died, of each trial
-        self._failed, self._failing_since = 0, 0.0  # trials in a row, and when the first one did
+        self._failures = Streak()
         self._curves: dict[int, dict[int, float]] = defaultdict(dict)
         self._ready: deque[Trial] = deque()
         self._running: dict[Future[Outcome], _Run] = {}
@@ -202,7 +198,7 @@ class Tuner:
             left.clear()
         self._chooser.begin()
         self._broken = False
-        self._failed = 0
+        self._failures.end()
         if self._journal is None:
             self._ready.extend(self.optimizer.pending)
             return
@@ -245,8 +241,9 @@ class Tuner:
         if self._journal is not None and self._journal.stop_requested():
             return "interrupted"
         elapsed = time.monotonic() - self._began_at
-        finished, failed = self.optimizer.finished, self._failed_in_vain()
-        reached = self.completion.reached(finished, self._sign, elapsed, failed)
+        running = (run.submitted_at for run in self._running.values())
+        failed = 0 if self._chooser.left <= 0 else self._failures.in_vain(running)
+        reached = self.completion.reached(self.optimizer.finished, self._sign, elapsed, failed)
         if reached is not None:
             return reached
         if self._running or self._ready or self._chooser.choosing:
@@ -254,11 +251,6 @@ class Tuner:
         if self._chooser.left <= 0:
             return "budget"
         return "exhausted" if self._chooser.exhausted else None
-
-    def _failed_in_vain(self) -> int:
-        """How many trials failed in a row, once no earlier one is left that may have a value."""
-        earlier = (run.submitted_at < self._failing_since for run in self._running.values())
-        return 0 if self._chooser.left <= 0 or any(earlier) else self._failed
 
     def _leave(self, stopped: Stopped) -> None:
         now = time.time()
@@ -360,13 +352,14 @@ class Tuner:
             self._deaths[run.trial.id] += 1
             self._ready.appendleft(run.trial)
         else:
-            if self._failed == 0:
-                self._failing_since = now
-            self._failed = 0 if outcome.stopped else self._failed + 1
+            if outcome.stopped:
+                self._failures.end()
+            else:
+                self._failures.fail(now)
             self._notify_end(self.optimizer.fail(run.trial.id, reason or "failed"))
 
     def _tell(self, trial: Trial, value: float) -> None:
-        self._failed = 0
+        self._failures.end()
         self._notify_end(self.optimizer.tell(trial.id, value))
 
     def _notify_end(self, trial: Trial) -> None:
@@ -422,12 +415,6 @@ def _made(folder: Path) -> Path:
     except OSError as error:
         raise InvalidOption(f"folder={str(folder)!r}: {error.strerror}") from error
     return folder
-
-
-def _check_class(option: str, value: object, kind: type | UnionType) -> None:
-    if not isinstance(value, kind):
-        kinds = [each.__name__ for each in get_args(kind) or (kind,) if each is not type(None)]
-        raise InvalidOption(f"{option}={value!r}: expected an instance of {kinds[0]}")
 
 
 @contextmanager

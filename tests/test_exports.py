@@ -37,6 +37,7 @@ PUBLIC = [
     "plots",
     "problems",
     "replicate",
+    "run",
     "sample_hyperparameters",
 ]
 
