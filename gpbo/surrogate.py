@@ -161,6 +161,20 @@ class Surrogate:
         cross = self._cross(matern(squared_distances(z, self._z()), self.nu))
         return self._moments(cross)[:2]
 
+    def joint(
+        self, candidates: Float[Tensor, "r q d"]
+    ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r s q q"]]:
+        """Mean and covariance of the latent function at all candidates together.
+
+        Rasmussen and Williams (2006), equations 2.23 and 2.24. Up to rounding the covariance is
+        positive semidefinite.
+        """
+        z = _scaled(candidates, self.lengthscale)
+        cross = self._cross(matern(squared_distances(z, self._z()), self.nu))
+        mean, _, whitened = self._moments(cross)
+        prior = self.outputscale[..., None, None] * matern(squared_distances(z, z), self.nu)
+        return mean, prior - whitened @ whitened.mT
+
     def mean_of_draw(
         self, draw: Int[Tensor, " r"], candidates: Float[Tensor, "r q d"]
     ) -> Float[Tensor, "r q"]:

@@ -2,20 +2,24 @@
 
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from gpbo import fitting
 from gpbo.backend import DTYPE
-from gpbo.errors import InvalidData, InvalidParams
+from gpbo.errors import InvalidData, InvalidOption, InvalidParams
 from gpbo.loop import minimize
 from gpbo.optimizer import Optimizer
+from gpbo.posterior import Posterior
 from gpbo.space import Categorical, Real, Space
 from gpbo.surrogate import Surrogate
 from gpbo.trial import Direction
-from tests.monte_carlo import random_normal
+from gpbo.units import Units
+from tests.monte_carlo import random_normal, unchecked_shapes
 
 LINE = Space(Real("x", 1e-3, 1e3, "log"))
 ARMS = Space(Categorical("arm", ("a", "b", "c")))
@@ -55,6 +59,80 @@ def test_the_band_holds_the_function_and_not_the_noise() -> None:
     ]
     assert sum(held) >= 16  # of 19 points, which are not independent
     assert (expected.high - expected.low).mean() < 2.0 * 1.96 * 2.0
+
+
+def sampled(optimizer: Optimizer, count: int = 4001) -> tuple[Posterior, list[Any], Any]:
+    """The posterior, configurations of which two come twice, and values of functions there."""
+    posterior = optimizer.posterior()
+    configurations = [*between(7), *between(7)[:2]]
+    return posterior, configurations, posterior.sample(configurations, count, seed=3)
+
+
+def test_sampled_functions_have_the_joint_distribution_of_the_posterior() -> None:
+    posterior, configurations, rows = sampled(told(noise=2.0))
+    assert rows.shape == (4001, 9)
+    points = LINE.encode(configurations)[None]
+    mean, covariance = posterior.surrogate.joint(points)
+    given = posterior.units(torch.from_numpy(rows)[None])[0]
+    error = 4.5 / math.sqrt(len(rows))  # of the mean of so many normals, in standard deviations
+    spread = covariance[0, 0].diagonal().sqrt()
+    assert ((given.mean(0) - mean[0, 0]).abs() < error * spread).all()
+    scaled = given.T.cov() / spread / spread[:, None]
+    expected = covariance[0, 0] / spread / spread[:, None]
+    assert (scaled - expected).abs().max() < error * math.sqrt(2)
+    assert np.allclose(rows[:, :2], rows[:, 7:], rtol=1e-5)  # the same configurations
+
+
+def test_sampled_functions_keep_to_the_band() -> None:
+    posterior, configurations, rows = sampled(told(noise=2.0))
+    expected = posterior.predict(configurations)
+    below, above = (rows < expected.low).mean(0), (rows > expected.high).mean(0)
+    error = 4.5 * math.sqrt(0.025 * 0.975 / len(rows))
+    assert (np.abs(np.stack([below, above]) - 0.025) < error).all()
+
+
+def test_sampled_functions_take_the_draws_of_the_hyperparameters_in_turn() -> None:
+    """One of three draws has a mean far from the others, and no data near the configuration."""
+    surrogate = Surrogate.condition(
+        torch.full((1, 2, 1), 0.1, dtype=DTYPE),
+        torch.zeros(1, 2, dtype=DTYPE),
+        torch.ones(1, 2, dtype=torch.bool),
+        lengthscale=torch.full((1, 3, 1), 1e-3, dtype=DTYPE),
+        outputscale=torch.full((1, 3), 1e-6, dtype=DTYPE),
+        noise_variance=torch.ones(1, 3, dtype=DTYPE),
+        mean=torch.tensor([[0.0, 1.0, 2.0]], dtype=DTYPE),
+    )
+    posterior = told().posterior()
+    plain = Units.affine(torch.zeros(1, dtype=DTYPE), torch.ones(1, dtype=DTYPE))
+    posterior = replace(posterior, surrogate=surrogate, units=plain)
+    rows = posterior.sample([{"x": 1e3}], 7)
+    order = np.argsort(np.argsort(rows[:3, 0])).tolist()
+    assert order == [0, 1, 2]
+    assert rows[:, 0] == pytest.approx(np.resize(rows[:3, 0], 7), abs=0.02 * np.ptp(rows))
+
+
+def test_sampled_functions_go_by_their_seed_and_mirror_what_is_maximised() -> None:
+    (_, _, down), (_, _, up) = (sampled(told(way), 5) for way in ("minimize", "maximize"))
+    assert up == pytest.approx(-down, rel=1e-12)
+    posterior, configurations, rows = sampled(told(), 5)
+    assert (posterior.sample(configurations, 5, seed=3) == rows).all()
+    assert (posterior.sample(configurations, 5, seed=4) != rows).any(1).all()
+
+
+def test_where_the_results_are_exact_so_are_sampled_functions() -> None:
+    optimizer = told()
+    known = [dict(trial.params) for trial in optimizer.finished]
+    rows = optimizer.posterior().sample(known, 11)
+    assert np.isfinite(rows).all()
+    truth = np.array([wave(params) for params in known])
+    assert np.abs(rows - truth).max() < 0.2
+
+
+@pytest.mark.parametrize(("option", "wrong"), [("count", 0), ("count", 1.5), ("seed", -1)])
+def test_no_function_can_be_sampled_so(option: str, wrong: Any) -> None:
+    options = {"count": 3, "seed": 0, option: wrong}
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=f"{option}={wrong!r}: expected"):
+        told().posterior().sample(between(), **options)
 
 
 def test_what_is_maximised_is_the_mirror_image() -> None:

@@ -555,6 +555,22 @@ def test_the_botorch_model_has_the_same_posterior(nu: float, run: int) -> None:
             torch.testing.assert_close(theirs, ours[run], rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize("nu", NUS)
+def test_the_joint_covariance_is_that_of_the_botorch_model(nu: float) -> None:
+    surrogate, candidates = problem().condition(nu), points()
+    mean, covariance = surrogate.joint(candidates)
+    for run in range(R):
+        posterior = surrogate.to_botorch(run).posterior(candidates[run])
+        torch.testing.assert_close(mean[run], posterior.mean[..., 0], rtol=0, atol=1e-8)
+        expected = posterior.distribution.covariance_matrix
+        # There a point is 1e-8 away from itself, which the kernel of nu = 1/2 tells.
+        torch.testing.assert_close(covariance[run], expected, rtol=0, atol=1e-7)
+    alone, variance = surrogate.moments(candidates)
+    assert torch.equal(mean, alone)
+    own = covariance.diagonal(dim1=-2, dim2=-1)
+    torch.testing.assert_close(own, variance, rtol=1e-10, atol=1e-12)
+
+
 def test_a_botorch_acquisition_works_on_the_model() -> None:
     surrogate, candidates = problem().condition(), points()
     acquisition = PosteriorMean(surrogate.to_botorch(), maximize=False)
