@@ -3,10 +3,12 @@
 import io
 import os
 import re
+import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from loky import ProcessPoolExecutor
@@ -97,7 +99,9 @@ class LocalWorkers(Executor):
             for i in range(workers)
         ]
         self._pools: list[ProcessPoolExecutor | None] = [None] * workers
+        self._commands: dict[int, int] = {}  # the processes, by worker, that run a command
         self._lock = threading.Lock()
+        self._command_ended = threading.Condition(self._lock)
         self._closed = False
         # A thread that waits for each process: it notices the end of its time.
         self._threads = [ThreadPoolExecutor(1, f"gpbo-worker-{i}") for i in range(workers)]
@@ -111,29 +115,41 @@ class LocalWorkers(Executor):
         return self._threads[task.worker].submit(self._run, fn, task)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the workers; trials that run are killed."""
+        """End the workers; trials that run are killed, a command as at its time limit."""
+        for thread in self._threads:
+            thread.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self._closed = True
             pools, self._pools = self._pools, [None] * len(self._pools)
-        for thread in self._threads:
-            thread.shutdown(wait=False, cancel_futures=True)
-        for pool in pools:
-            if pool is not None:
-                pool.shutdown(kill_workers=True)
+        try:
+            self._end_commands()
+        finally:  # whoever interrupts this is in a hurry
+            for pool in pools:
+                if pool is not None:
+                    pool.shutdown(kill_workers=True)
         for thread in self._threads:
             thread.shutdown(wait=wait)
+
+    def _end_commands(self) -> None:
+        """Have the processes that run a command end it, with all that it started."""
+        with self._lock:
+            for process in self._commands.values():
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGTERM)
+            self._command_ended.wait_for(lambda: not self._commands, _GRACE_S)
 
     def _run(self, fn: Callable[..., Any], task: Task) -> Outcome:
         if fn is evaluate:
             fn = evaluate_in_own_process
-        pool = self._pool(task.worker)
+        is_command = isinstance(task.objective, Command)
         limit = task.time_limit_s
         if limit is not None:
-            limit += _GRACE_S if isinstance(task.objective, Command) else 0.0
+            limit += _GRACE_S if is_command else 0.0
             limit = min(limit, threading.TIMEOUT_MAX)  # a longer one cannot be waited for
         try:
-            start(pool).result()  # which is not of the trial's time
-            outcome: Outcome = pool.submit(fn, task).result(limit)
+            pool, process = self._started(task.worker)  # which is not of the trial's time
+            with self._noted(task.worker, process) if is_command else nullcontext():
+                outcome: Outcome = pool.submit(fn, task).result(limit)
             return outcome
         except NotStarted:
             self._discard(task.worker)
@@ -144,6 +160,30 @@ class LocalWorkers(Executor):
         except (BrokenExecutor, ShutdownExecutorError) as error:
             self._discard(task.worker)
             return Outcome(reason=_why_it_died(error), died=True)
+
+    @contextmanager
+    def _noted(self, worker: int, process: int) -> Iterator[None]:
+        """The process of this worker runs a command in here."""
+        with self._lock:
+            self._commands[worker] = process
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._commands[worker]
+                self._command_ended.notify_all()
+
+    def _started(self, worker: int) -> tuple[ProcessPoolExecutor, int]:
+        """The pool of this worker and its process; a new one if it died with nothing to do."""
+        pool = self._pool(worker)
+        try:
+            return pool, start(pool).result()
+        except NotStarted:
+            raise
+        except (BrokenExecutor, ShutdownExecutorError):
+            self._discard(worker)
+            pool = self._pool(worker)
+            return pool, start(pool).result()
 
     def _pool(self, worker: int) -> ProcessPoolExecutor:
         with self._lock:

@@ -55,7 +55,8 @@ def importance_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[
         ],
         dim=-1,
     )
-    shares = (relevance / relevance.sum(-1, keepdim=True)).cpu().numpy()
+    # Where every parameter has a single value, nothing matters.
+    shares = (relevance / relevance.sum(-1, keepdim=True)).nan_to_num(nan=0.0).cpu().numpy()
     quantiles = np.quantile(shares, _QUANTILES, axis=0).T.tolist()
     found = [Importance(name, *row) for name, row in zip(space.names, quantiles, strict=True)]
     return tuple(sorted(found, key=lambda one: -one.median))

@@ -77,6 +77,7 @@ class HyperparameterDraws:
         chains: Chains of a run; the draws of a chain are adjacent.
         info: Diagnostics of the sampling.
         warmth: What the next sampling can start from.
+        continuations: How many samplings the chains have gone on for, after the first one.
     """
 
     lengthscale: Float[Tensor, "r s d"]
@@ -87,6 +88,7 @@ class HyperparameterDraws:
     chains: int
     info: SamplerInfo
     warmth: Warmth
+    continuations: int = 0
 
     def last(self, count: int) -> "HyperparameterDraws":
         """``count`` draws per run, or as many as there are: the latest of every chain, evenly.
@@ -161,14 +163,16 @@ def sample_hyperparameters(
         if number is not None:
             whole_number(name, number, least=least)
     draws, seed = whole_number("draws", draws, least=1), whole_number("seed", seed, least=0)
-    streams = Streams.named(seed, "nuts", runs=x.shape[0], device=x.device)
+    # What goes on must not meet the random numbers again that brought it here.
+    continuations = 0 if start is None else start.continuations + 1
+    streams = Streams.named(seed, "nuts", continuations, runs=x.shape[0], device=x.device)
     schedule = schedule_for(warmup, draws, cold=start is None, kernel=kernel)
     warmth = None if start is None else start.warmth
     if chains is None:
         chains = _CHAINS if warmth is None else warmth.position.shape[1]
     with settings_for(x.shape[1], x.device):
         found = draw(log_posterior, streams, schedule, chains=chains, warmth=warmth)
-    return diagnosed(found, by_chain(found))
+    return diagnosed(replace(found, continuations=continuations), by_chain(found))
 
 
 def _batched(
@@ -192,10 +196,11 @@ def _batched(
         )
     if x.ndim == 2:
         x, y, mask = x[None], y[None], mask[None]
-    if x.ndim != 3 or not len(x) or y.shape != x.shape[:2] or mask.shape != y.shape:
+    fits = x.ndim == 3 and y.shape == x.shape[:2] == mask.shape and x.shape[0] and x.shape[2]
+    if not fits:
         raise InvalidData(
             f"x{list(x.shape)}, y{list(y.shape)}, mask{list(mask.shape)}: expected x[r,n,d] with "
-            "y[r,n] and mask[r,n], one run or more, or x[n,d] with y[n] and mask[n]"
+            "y[r,n] and mask[r,n], one run and dimension or more, or x[n,d] with y[n] and mask[n]"
         )
     x, y = x.to(DTYPE), y.to(DTYPE)
     outside = x[mask & x.isfinite().all(-1) & ((x < -_ROUNDING) | (x > 1 + _ROUNDING)).any(-1)]

@@ -276,9 +276,9 @@ class _Engine:
             x, asked = points_and_keys(self.problem.space, points)
             problem = self.problem.select([seed - self.seeds[0] for seed in runs.seeds])
             noise = Streams.per_seed(runs.seeds, "noise", runs.trials, device=self.device)
-            values = problem.observe(x, noise)
-            values = torch.where(values.isfinite(), values, torch.nan)
             truth = problem(x)
+            values = problem.noisy(truth, noise)
+            values = torch.where(values.isfinite(), values, torch.nan)
         return replace(
             runs,
             x=torch.cat([runs.x, x], 1),

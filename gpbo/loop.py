@@ -17,7 +17,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, get_args
 
@@ -117,7 +117,8 @@ def run(
     mode ``"async"`` they depend on the order in which results come.
 
     Args:
-        optimizer: What proposes; nobody else may ask or tell it meanwhile.
+        optimizer: What proposes; nobody else may ask or tell it meanwhile. If it has a storage,
+            `gpbo stop` ends the loop when the next trial ends.
         objective: Gets a configuration as a dict, returns one real number. With several workers
             it is called by several threads at once; an executor of processes must be able to
             pickle it.
@@ -212,7 +213,9 @@ class _Loop:
         self._fitting: Future[Fitted] | None = None
         self._futures: dict[Future[tuple[object, str | None]], Trial] = {}
         self._running: tuple[Trial, ...] = ()
+        self._began: dict[int, float] = {}  # when each trial was started, by its number
         self._ended: Stopped | None = None
+        self._why_left = "interrupted"
         before = [trial for trial in optimizer.finished if trial.origin != "added"]
         self._done = len(before)
         self._failed = sum(trial.status is TrialStatus.FAILED for trial in before)
@@ -231,19 +234,21 @@ class _Loop:
                 stack.enter_context(threads_beside(self._workers))
             if executor is None:
                 executor = stack.enter_context(_executor(self._workers))
-            fitter = stack.enter_context(ThreadPoolExecutor(1, "gpbo-fit"))
+            fitter = stack.enter_context(_Threads(1, "gpbo-fit"))
             show = stack.enter_context(_display(self, progress))
+            self._write("")
             try:
                 self._evaluate_all(executor, fitter, show)
             except KeyboardInterrupt:
                 self._ended = "interrupted"
-                self._leave(show)
-            finally:
-                self._now("engine")
+            self._leave(show)
+            self._now("engine")
+        stopped = self._ended or "budget"
+        self._write(stopped)
         result = Result(
             trials=tuple(self._optimizer.finished),
             direction=self._optimizer.direction,
-            stopped=self._ended or "budget",
+            stopped=stopped,
             objective_s=self._spent["objective"],
             engine_s=self._spent["engine"],
             optimizer=self._optimizer,
@@ -251,32 +256,44 @@ class _Loop:
         tell(self._callbacks, lambda callback: callback.finished(result))
         return result
 
+    def _write(self, ended: str) -> None:
+        if self._optimizer.journal is not None:
+            self._optimizer.journal.write(ended=ended)
+
     def _evaluate_all(
         self, executor: Executor, fitter: Executor, show: Callable[[Trial], None]
     ) -> None:
         while True:
             self._ended = self._ended or self._completed()
-            if self._ended is None:
-                self._start_trials(executor, fitter)
+            self._start_trials(executor, fitter)
             if not self._running:
                 return
             self._end_trials(show)
 
     def _completed(self) -> Stopped | None:
-        """Which criterion is met, if one is."""
+        """Why there is enough, if there is."""
+        journal = self._optimizer.journal
+        if journal is not None and journal.stop_requested():
+            return "interrupted"
         all_asked = self._done + len(self._running) >= self._budget
-        running = (float(trial.id) for trial in self._running)
+        running = (self._began[trial.id] for trial in self._running)
         failed = 0 if all_asked else self._failures.in_vain(running)
         finished, sign = self._optimizer.finished, sign_of(self._optimizer.direction)
         return self._completion.reached(finished, sign, sum(self._spent.values()), failed)
 
     def _leave(self, show: Callable[[Trial], None]) -> None:
         """Record what has ended; what has not stays pending, or has failed."""
-        for future, trial in self._futures.items():
-            if _has_ended(future):
-                self._end(self._tell(trial, future), show)
-        for trial in self._optimizer.pending if self._gives_up else []:
-            self._end(self._optimizer.fail(trial, "interrupted"), show)
+        ended = [
+            self._tell(trial, future)
+            for future, trial in self._futures.items()
+            if not future.cancel() and _has_ended(future)
+        ]
+        if self._gives_up:
+            pending = self._optimizer.pending
+            ended += [self._optimizer.fail(trial, self._why_left) for trial in pending]
+        for trial in ended:
+            with suppress(KeyboardInterrupt):  # of a callback, again
+                self._end(trial, show)
 
     def snapshot(self) -> State:
         """Where the loop stands now; any thread may ask."""
@@ -296,25 +313,31 @@ class _Loop:
         )
 
     def _start_trials(self, executor: Executor, fitter: Executor) -> None:
-        """Ask for the workers that are free, in step only if all are, and set them to work."""
-        free = min(self._workers, self._budget - self._done) - len(self._running)
-        if free <= 0 or (self._in_step and self._running):
-            return
-        try:
-            trials = self._next(free, fitter)
-        except SpaceExhausted:
-            self._ended = "exhausted"
-            return
-        self._now("objective")
-        for trial in trials:
-            self._running += (trial,)
+        """Set the workers that are free to work, in step only if all are."""
+        while self._ended is None and (free := self._free()):
             try:
-                future = executor.submit(_evaluate, self._objective, trial.params)
-            except Exception as error:  # noqa: BLE001  it broke, was shut down, or is a user's own
-                self._ended = "broken"
-                future = Future()
-                future.set_exception(error)
-            self._futures[future] = trial
+                trials = self._next(free, fitter)
+            except SpaceExhausted:
+                self._ended = "exhausted"
+                return
+            self._now("objective")
+            for trial in trials:
+                self._running += (trial,)
+                self._began[trial.id] = time.perf_counter()
+                try:
+                    future = executor.submit(_evaluate, self._objective, trial.params)
+                except Exception as error:  # noqa: BLE001  broken, shut down, or a user's own
+                    self._ended, self._why_left = "broken", f"{type(error).__name__}: {error}"
+                    self._running = self._running[:-1]
+                    return
+                self._futures[future] = trial
+
+    def _free(self) -> int:
+        """How many trials can be started."""
+        busy = len(self._running)
+        if self._in_step and busy:
+            return 0
+        return max(0, min(self._workers, self._budget - self._done) - busy)
 
     def _next(self, count: int, fitter: Executor) -> list[Trial]:
         """Those that were pending before, then new ones."""
@@ -326,7 +349,8 @@ class _Loop:
             self._optimizer.adopt(self._fitting.result())
             self._fitting = None
         trials = self._optimizer.ask(count, refit=False)
-        if self._fitting is None and self._optimizer.fit_report is not None:
+        more_to_come = self._done + len(self._running) + count < self._budget
+        if more_to_come and self._fitting is None and self._optimizer.fit_report is not None:
             self._fitting = fitter.submit(self._optimizer.plan_fit())
         return trials
 
@@ -361,7 +385,7 @@ class _Loop:
         self._done += 1
         self._failed += trial.status is TrialStatus.FAILED
         if trial.status is TrialStatus.FAILED:
-            self._failures.fail(float(len(self._optimizer.trials)))
+            self._failures.fail(time.perf_counter())
         else:
             self._failures.end()
         self._best = self._optimizer.best

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from gpbo import design
@@ -113,7 +113,7 @@ class GridSearch:
         order = self._order(situation, math.prod(map(len, levels)))
         return one_by_one(situation, count, lambda now: _next_on_grid(now, levels, order))
 
-    def _order(self, situation: Situation, size: int) -> Int[Tensor, "r size"] | None:
+    def _order(self, situation: Situation, size: int) -> list[list[int]] | None:
         if not self.shuffle:
             return None
         if size > _LARGEST_GRID:
@@ -121,7 +121,7 @@ class GridSearch:
                 f"points_per_real={self.points_per_real}: the grid has {size} points, expected "
                 f"at most {_LARGEST_GRID} to shuffle; lower points_per_real or set shuffle=False"
             )
-        return situation.streams("grid", index=0).uniform(size).argsort(-1)
+        return situation.streams("grid", index=0).uniform(size).argsort(-1).tolist()
 
 
 def _reopened(situation: Situation) -> Situation:
@@ -194,7 +194,7 @@ def _is_free(params: dict[str, Any], space: Space, taken: frozenset[Hashable]) -
 
 
 def _next_on_grid(
-    situation: Situation, levels: list[list[Any]], order: Int[Tensor, "r size"] | None
+    situation: Situation, levels: list[list[Any]], order: list[list[int]] | None
 ) -> Float[Tensor, "r d"]:
     """Each run's first grid point, in its order, that is not taken.
 
@@ -205,7 +205,7 @@ def _next_on_grid(
     size = math.prod(map(len, levels))
     chosen = []
     for run, taken in enumerate(situation.taken):
-        numbers = range(size) if order is None else order[run].tolist()
+        numbers = range(size) if order is None else order[run]
         points = (_grid_point(space, levels, number) for number in numbers)
         point = next((params for params in points if _is_free(params, space, taken)), None)
         if point is None:

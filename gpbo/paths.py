@@ -42,7 +42,8 @@ _TAIL = 1e-12
 _BLOCK = 64
 #: The waves of many paths at the same points are summed in single precision, a third of the time.
 #: An error of 1e-6 at the data is like noise of that size, and small beside any that is inferred;
-#: at points that are screened it changes no rank that matters. Ascents sum in double precision.
+#: at points that are screened it changes no rank that matters. (With nu = 1/2, whose waves are
+#: short, it is up to 1e-3 of the spread.) Ascents sum in double precision.
 _SINGLE = torch.float32
 #: Numbers in a temporary tensor on a CPU: what fits its cache.
 _CPU_CHUNK = 2**17
@@ -91,7 +92,7 @@ class Paths:
             )
 
     def at(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r q b"]:
-        """The values of all paths at the same points, up to some 1e-6 of their spread."""
+        """The values of all paths at the same points, in single precision: see `_SINGLE`."""
         values = x.new_empty(*self.coefficients.shape[:3], x.shape[1])
         for sets, points in self._chunks(x.shape[0] * x.shape[1], x.shape[1]):
             z = (x[:, None, points] - 0.5) / self.lengthscale[:, sets, None]

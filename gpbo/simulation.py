@@ -205,10 +205,11 @@ def simulate(
         workers: How many trials run at a time.
         horizon: When the clocks stop, in simulated time; a ``budget`` may take its place.
         budget: How many trials of a run end, if its clock does not stop before; in mode
-            ``"sync"`` rounded up to whole batches.
+            ``"sync"`` rounded up by what ends with the last of them.
         strategy: As in `gpbo.Optimizer`.
         mode: ``"async"``: a worker gets its next trial as soon as its last one ends; ``"sync"``:
-            when those of all workers have.
+            when those of all workers have. In the initial design, whose points no result decides,
+            none waits.
         times: A name in `LAWS`, all of mean 1, or a function of the points.
         latency: How long one ask takes on the simulated clock, during which no other worker is
             asked for; ``"measured"`` for the seconds that it really took, divided by ``runs``. An
@@ -251,7 +252,7 @@ def simulate(
         problem=problem,
         strategy=resolve_strategy(strategy),
         workers=workers,
-        width=workers if mode == "sync" else 1,
+        in_step=mode == "sync",
         times=LAWS[times] if isinstance(times, str) else times,
         latency=latency,
         refit_every=whole_number("refit_every", refit_every, least=1),
@@ -270,7 +271,7 @@ def simulate(
                 and state.done.trial.shape[1] < most
                 and bool((state.now <= horizon).any())
             ):
-                state = simulator.ask(simulator.end(state))
+                state = simulator.advance(state)
                 if progress:
                     clock = float((state.now / horizon).nan_to_num(nan=0.0).min())
                     spent = max(clock, state.done.trial.shape[1] / most)

@@ -98,7 +98,7 @@ class Simulator:
     problem: Problem
     strategy: Strategy
     workers: int
-    width: int  # workers that are asked for together
+    in_step: bool  # whether workers wait for each other
     times: Times
     latency: float | Literal["measured"]
     refit_every: int
@@ -118,28 +118,39 @@ class Simulator:
         zero = torch.zeros(runs, dtype=DTYPE, device=self.device)
         fits = _Fits(None, zero.long())
         state = State(none, none, zero, zero, 0, (frozenset(),) * runs, fits)
-        for _ in range(self.workers // self.width):
-            state = self.ask(state)
+        if self.in_step:
+            return self._ask(state, self.workers)
+        for _ in range(self.workers):
+            state = self._ask(state, 1)
         return state
 
-    def end(self, state: State) -> State:
-        """The clocks at the end of the next ``width`` trials to end, which are told."""
+    def advance(self, state: State) -> State:
+        """The clocks at the end of the next trial, or of all workers', who get their next ones.
+
+        Nobody waits in the initial design, whose points no result decides.
+        """
+        in_design = self.strategy.uses_model and state.asked < self.initial
+        together = self.workers if self.in_step and not in_design else 1
+        return self._ask(self._end(state, together), together)
+
+    def _end(self, state: State, count: int) -> State:
+        """The clocks at the end of the next ``count`` trials to end, which are told."""
         order = state.running.ended.argsort(dim=1, stable=True)
-        done = state.running.at(order[:, : self.width])
+        done = state.running.at(order[:, :count])
         now = done.ended[:, -1]
         told = replace(done, told=now.unsqueeze(-1).expand_as(done.ended))
-        left = state.running.at(order[:, self.width :].sort(dim=1).values)
+        left = state.running.at(order[:, count:].sort(dim=1).values)
         return replace(state, done=state.done.joined(told), running=left, now=now)
 
-    def ask(self, state: State) -> State:
-        """``width`` workers of every run set to work, one after another.
+    def _ask(self, state: State, count: int) -> State:
+        """``count`` workers of every run set to work, one after another.
 
         Fewer, or none, where some run has nothing left to try.
         """
         began = time.perf_counter()
         known = self._known(state)
         try:
-            points, state = self._propose(state, known)
+            points, state = self._propose(state, known, count)
         except SpaceExhausted:
             return state
         count = points.shape[1]
@@ -150,11 +161,11 @@ class Simulator:
         x, asked = points_and_keys(self.problem.space, points)
         numbers = torch.arange(state.asked, state.asked + count, device=self.device)
         trials = [self._evaluated(x[:, j : j + 1], state.asked + j) for j in range(count)]
-        took, values = (torch.cat(each, 1) for each in zip(*trials, strict=True))
+        took, values, truth = (torch.cat(each, 1) for each in zip(*trials, strict=True))
         ended = started + took
         numbers = numbers.expand(len(x), -1)
         known = known.unsqueeze(-1).expand_as(numbers)
-        running = Trials(numbers, started, ended, ended, known, x, values, self.problem(x))
+        running = Trials(numbers, started, ended, ended, known, x, values, truth)
         return replace(
             state,
             running=state.running.joined(running),
@@ -171,8 +182,8 @@ class Simulator:
 
     def _evaluated(
         self, x: Float[Tensor, "r 1 d"], number: int
-    ) -> tuple[Float[Tensor, "r 1"], Float[Tensor, "r 1"]]:
-        """How long this trial takes, and its value: NaN if it fails."""
+    ) -> tuple[Float[Tensor, "r 1"], Float[Tensor, "r 1"], Float[Tensor, "r 1"]]:
+        """How long this trial takes, and its value, with noise (NaN if it fails) and without."""
         clock, noise = (
             Streams.per_seed(self.seeds, purpose, number, device=self.device)
             for purpose in ("evaluation-time", "noise")
@@ -183,11 +194,12 @@ class Simulator:
                 f"times returned {took!r}: expected a tensor of shape {tuple(x.shape[:2])} of "
                 "numbers, 0 or more"
             )
-        value = self.problem.observe(x, noise)
-        return took, torch.where(value.isfinite(), value, torch.nan)
+        truth = self.problem(x)
+        value = self.problem.noisy(truth, noise)
+        return took, torch.where(value.isfinite(), value, torch.nan), truth
 
     def _propose(
-        self, state: State, known: Int[Tensor, " r"]
+        self, state: State, known: Int[Tensor, " r"], count: int
     ) -> tuple[Float[Tensor, "r q d"], State]:
         """The next points of every run, and the state with the fits that they come from.
 
@@ -198,13 +210,13 @@ class Simulator:
             SpaceExhausted: some run has nothing left to try.
         """
         trials = state.trials
-        design = self._design_left(trials, known)
-        points = state.done.x.new_zeros(len(self.seeds), self.width, self.problem.dim)
+        design = self._design_left(trials, known, count)
+        points = state.done.x.new_zeros(len(self.seeds), count, self.problem.dim)
         keys = list(zip(known.tolist(), design.tolist(), strict=True))
         for key in sorted({*keys}):
             group = [run for run, own in enumerate(keys) if own == key]
             rows = torch.tensor(group, device=points.device)
-            own, state = self._chosen(state, selected(trials, rows), rows, *key)
+            own, state = self._chosen(state, selected(trials, rows), rows, *key, count)
             points = points[:, : own.shape[1]].index_copy(0, rows, own[:, : points.shape[1]])
         return points, state
 
@@ -215,6 +227,7 @@ class Simulator:
         rows: Int[Tensor, " j"],
         known: int,
         design: int,
+        count: int,
     ) -> tuple[Float[Tensor, "j q d"], State]:
         """The next points of these runs, each of which knows of the first of its trials.
 
@@ -241,9 +254,9 @@ class Simulator:
         points = SobolSearch().propose(situation, design) if design else data.x[:, :0]
         for point in points.unbind(1):
             situation = situation.after(point)
-        if design < self.width:
+        if design < count:
             try:
-                more = proposed(self.strategy, situation, self.width - design)
+                more = proposed(self.strategy, situation, count - design)
                 points = torch.cat([points, more], 1)
             except SpaceExhausted:
                 if not design:
@@ -251,15 +264,17 @@ class Simulator:
         used = state.fits if fitted.made is None else fitted.made[1]
         return points, replace(state, fits=used)
 
-    def _design_left(self, trials: Trials, known: Int[Tensor, " r"]) -> Int[Tensor, " r"]:
+    def _design_left(
+        self, trials: Trials, known: Int[Tensor, " r"], count: int
+    ) -> Int[Tensor, " r"]:
         """As in `gpbo.Optimizer`: it replaces failed trials; nothing is fitted to no result."""
         if not self.strategy.uses_model:
             return torch.zeros_like(known)
         asked = trials.trial.shape[1]
         heard = torch.arange(asked, device=known.device) < known.unsqueeze(-1)
         failed = (heard & ~trials.values.isfinite()).sum(-1)
-        left = (self.initial - (asked - failed)).clamp(0, self.width)
-        return left.masked_fill(failed == known, self.width)
+        left = (self.initial - (asked - failed)).clamp(0, count)
+        return left.masked_fill(failed == known, count)
 
     def _fit(
         self, data: Observations, seeds: tuple[int, ...], rows: Int[Tensor, " j"], fits: _Fits

@@ -194,7 +194,7 @@ class Space:
         check_tensor("x", x)
         if x.shape[-1:] != (self.dim,):
             raise InvalidData(f"x has shape {tuple(x.shape)}: expected (..., {self.dim})")
-        snapped = x.clamp(0, 1)
+        snapped = x.to(DTYPE).clamp(0, 1)
         for parameter, columns in self._discrete:
             snapped[..., columns] = parameter.place(parameter.index(snapped[..., columns]))
         return snapped

@@ -131,10 +131,10 @@ class ExpectedImprovement(_Improvement):
             model's scale (`gpbo.units`). Without a margin the best point is evaluated again and
             again, once its neighbourhood has nothing more to give.
         incumbent: What is to be improved on, for each draw of the hyperparameters: ``"mean"``, the
-            least posterior mean at the results, or ``"observed"``, the least result. They differ by
-            what the draw takes for noise. Where that is not noise but ripples too fine for the
-            model, which a run without noise may hit again, ``"observed"`` asks for more and takes
-            longer steps.
+            least posterior mean at the results, or ``"observed"``, the least result, fantasies of
+            pending points included. They differ by what the draw takes for noise. Where that is not
+            noise but ripples too fine for the model, which a run without noise may hit again,
+            ``"observed"`` asks for more and takes longer steps.
         repeats: Whether a configuration may be proposed again that was tried, unless it failed: for
             a noisy objective on a finite space. A finite space is then never used up.
 

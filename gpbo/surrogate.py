@@ -247,6 +247,9 @@ class Surrogate:
         the noisy observation, jointly over the pending points, and it costs no solve: with the
         factor bordered by the pending rows, the whitened residual of a sample *is* the standard
         normal vector it was made from.
+
+        The numbers that a point gets depend on how many columns there are: what a run proposes is
+        what it proposes alone if all runs of a batch have equally many pending points.
         """
         return self._bordered(pending, pending_mask, streams.normal(self.draws, pending.shape[1]))
 

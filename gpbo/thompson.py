@@ -44,7 +44,7 @@ class PathUtility:
     log_chance: Utility | None = None
 
     def roughly(self) -> "PathUtility":
-        """The same, some 1e-6 of the paths' spread off, in half the time."""
+        """The same in single precision, in half the time."""
         return replace(self, paths=replace(self.paths, rough=True))
 
     def at(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "rows b"]:

@@ -71,7 +71,7 @@ class Tuner:
     results; with one worker, or in mode ``"sync"``, it does not.
 
     Args:
-        optimizer: What proposes; nobody else may ask or tell it while the job runs.
+        optimizer: What proposes; nobody else may use it while the job runs.
         objective: A function of a configuration, or of a configuration and a
             `gpbo.worker.RunningTrial` to report to, that returns one real number;
             ``"module:function"``; or a `gpbo.worker.Command`.

@@ -28,8 +28,9 @@ class FromDistribution(Prior):
         positive: Whether it is of a positive hyperparameter.
 
     Raises:
-        InvalidOption: The distribution is not over single real numbers, states no support, or has
-            part of its bounded support where the hyperparameter is not.
+        InvalidOption: The distribution is not over single real numbers, states no support, has part
+            of its bounded support where the hyperparameter is not, cannot be drawn from, or hardly
+            any of its draws are in its support.
     """
 
     logarithmic = False
@@ -40,11 +41,14 @@ class FromDistribution(Prior):
         self.distribution = _in_double_precision(distribution)
         self.positive = positive
         self._copies: dict[torch.device, _Copy] = {}
+        self._cut_off = False
         support, transform = _support_of(self.distribution)
         probe = transform(torch.linspace(-20.0, 20.0, 41, dtype=DTYPE, device="cpu"))
         self._cut_off = positive and not bool((probe >= 0).all())
         if self._cut_off and support is not constraints.real:
             raise InvalidOption(f"{distribution!r}: expected a prior on positive numbers")
+        with torch.random.fork_rng(devices=[]):
+            self._draw(1)
 
     def _on(self, device: torch.device) -> "_Copy":
         """The distribution on a device, where its parameters have to be to meet numbers there."""
@@ -91,7 +95,7 @@ class FromDistribution(Prior):
             shape = (-1, *distribution.batch_shape, *distribution.event_shape)
             density = distribution.log_prob(natural.reshape(shape)).reshape(natural.shape)
             density = density + transform.log_abs_det_jacobian(leaf, natural)
-            value = torch.where(inside, density, -torch.inf).sum(-1)
+            value = torch.where(inside & ~density.isnan(), density, -torch.inf).sum(-1)
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach().to(DTYPE), gradient
 
@@ -113,8 +117,13 @@ class FromDistribution(Prior):
         distribution, support, transform = self._on(torch.device("cpu"))
         draws = torch.empty(0, dtype=DTYPE, device="cpu")
         for _ in range(_REJECTION_ROUNDS):
-            natural = distribution.sample(torch.Size((max(number, 16),))).reshape(-1)
-            natural = natural.to(DTYPE)
+            try:
+                natural = distribution.sample(torch.Size((max(number, 16),)))
+            except NotImplementedError as error:
+                raise InvalidOption(
+                    f"{self.distribution!r}: expected a distribution that can be drawn from"
+                ) from error
+            natural = natural.reshape(-1).to(DTYPE)
             u = transform.inv(natural[support.check(natural)])
             draws = torch.cat([draws, u[torch.isfinite(u)]])
             if len(draws) >= number:
@@ -142,10 +151,12 @@ def only_value(distribution: Distribution) -> float | None:
 def _in_double_precision(
     distribution: Distribution, device: torch.device | str = "cpu"
 ) -> Distribution:
-    """A copy with its parameters in double precision, on the device.
+    """A copy with its parameters in double precision, on the device, that checks no arguments.
 
     A distribution made from Python numbers holds them in single precision, and some, such as the
-    gamma distribution, then compute their density in it.
+    gamma distribution, then compute their density in it. Some state more support than they have,
+    and would raise for a whole batch. The copy may be made while a sampler is at work, and is there
+    for gradients later.
     """
     seen: set[int] = set()
 
@@ -156,11 +167,14 @@ def _in_double_precision(
             return [convert(each) for each in item]
         if isinstance(item, (dict, Distribution, Transform)) and id(item) not in seen:
             seen.add(id(item))
+            if isinstance(item, Distribution):
+                item._validate_args = False  # what its argument of that name sets
             parts = item if isinstance(item, dict) else vars(item)
             parts.update({name: convert(part) for name, part in parts.items()})
         return item
 
-    converted: Distribution = convert(copy.deepcopy(distribution))
+    with torch.inference_mode(False):
+        converted: Distribution = convert(copy.deepcopy(distribution))
     return converted
 
 

@@ -140,7 +140,11 @@ def evaluate(task: Task) -> Outcome:
 def evaluate_in_own_process(task: Task) -> Outcome:
     """`evaluate` in a process that does nothing else: all that it prints goes to the log."""
     task.folder.mkdir(parents=True, exist_ok=True)
-    with _output_to(task.folder / LOG):
+    is_command = isinstance(task.objective, Command)
+    with (
+        _output_to(task.folder / LOG),
+        _ending_commands() if is_command else contextlib.nullcontext(),
+    ):
         return evaluate(task)
 
 
@@ -167,6 +171,22 @@ def _takes_trial(objective: Callable[..., Any]) -> bool:
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     needed = [p for p in parameters if p.kind in positional and p.default is p.empty]
     return len(needed) == 2
+
+
+@contextlib.contextmanager
+def _ending_commands() -> Iterator[None]:
+    """A signal to terminate this process ends its command first, with all that it started."""
+
+    def end(number: int, frame: object) -> None:
+        end_all()
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from gpbo.errors import InvalidOption
 from gpbo.optimizer import Optimizer
 from gpbo.result import Result
 from gpbo.space import Real, Space
+from gpbo.storage import SqliteStorage
 from gpbo.trial import Trial, TrialStatus
 from tests.monte_carlo import unchecked_shapes
 
@@ -139,6 +141,115 @@ def test_what_an_interrupt_cut_short_is_pending_and_is_evaluated_again(workers: 
         assert told(again) == told(whole)
 
 
+def test_workers_beside_a_trial_that_was_pending_get_new_ones_at_once() -> None:
+    all_run = threading.Barrier(3)
+
+    def objective(params: dict[str, Any]) -> float:
+        all_run.wait(20)
+        return bowl(params)
+
+    source = optimizer()
+    source.ask()
+    result = quietly(source, objective, budget=3, workers=3)
+    assert all(trial.status is TrialStatus.COMPLETED for trial in result.trials)
+
+
+def test_trials_that_a_broken_executor_did_not_take_are_pending() -> None:
+    class Breaks(Executor):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if next(calls) == 2:
+                raise ConnectionError("the scheduler is gone")
+            future: Future[Any] = Future()
+            future.set_result(fn(*args, **kwargs))
+            return future
+
+    calls = count()
+    source = optimizer()
+    result = quietly(source, executor=Breaks(), workers=5)
+    assert (result.stopped, len(result.trials)) == ("broken", 2)
+    assert [trial.id for trial in source.pending] == [2, 3, 4]
+    assert quietly(source).stopped == "budget"
+    assert not source.pending
+
+
+def test_what_waits_in_an_executor_is_cancelled_by_an_interrupt() -> None:
+    begun, release = count(), threading.Event()
+
+    def objective(params: dict[str, Any]) -> float:
+        if next(begun) == 0:
+            return 1.0
+        release.wait(20)
+        return 2.0
+
+    class Interrupts(Callback):
+        def ended(self, trial: Trial) -> None:
+            raise KeyboardInterrupt
+
+    source = optimizer()
+    with ThreadPoolExecutor(2) as pool:
+        result = quietly(source, objective, executor=pool, workers=5, callbacks=[Interrupts()])
+        release.set()
+    assert (result.stopped, len(result.trials)) == ("interrupted", 1)
+    assert len(source.pending) == 4
+    assert next(begun) <= 3
+
+
+def test_a_callback_that_always_interrupts_does_so_once() -> None:
+    class Enough(Callback):
+        def ended(self, trial: Trial) -> None:
+            ended.append(trial.id)
+            raise KeyboardInterrupt
+
+    ended: list[int] = []
+    options: dict[str, Any] = {"workers": 3, "mode": "sync", "callbacks": [Enough()]}
+    result = quietly(optimizer(), **options)
+    assert (result.stopped, ended) == ("interrupted", [0, 1, 2])
+    ended.clear()
+    result = gpbo.minimize(
+        bowl, LINE, budget=5, strategy="random", progress=False, **{**options, "mode": "async"}
+    )
+    assert result.stopped == "interrupted"
+    assert sorted(ended) == [0, 1, 2]
+    assert not result.optimizer.pending
+
+
+def test_a_loop_does_not_wait_for_a_fit_that_nobody_needs() -> None:
+    """Whatever was fitted last, trials were asked for after it began."""
+    source = optimizer("ei", initial=3)
+    planned = []
+    plan_fit = source.plan_fit
+
+    def noted() -> Any:
+        planned.append(len(source.trials))
+        return plan_fit()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "plan_fit", noted)
+        quietly(source, workers=2, budget=9)
+    assert planned
+    assert max(planned) < 9
+
+
+def test_a_loop_with_a_storage_can_be_asked_to_stop_and_shows_that_it_runs(tmp_path: Path) -> None:
+    storage = SqliteStorage(tmp_path / "a.db")
+
+    def objective(params: dict[str, Any]) -> float:
+        shown.append(storage.read("line").ended)
+        if len(shown) == 2:
+            storage.request_stop("line")
+        return bowl(params)
+
+    shown: list[str | None] = []
+    source = optimizer(storage=storage, name="line")
+    assert quietly(source, budget=1, completion=Completion(target=1.0)).stopped == "target"
+    assert storage.read("line").ended == "target"
+    result = quietly(source, objective)
+    assert (result.stopped, len(result.trials)) == ("interrupted", 3)
+    assert shown == [None, None]
+    assert storage.read("line").ended == "interrupted"
+    assert quietly(source).stopped == "budget"
+
+
 def test_the_target_ends_the_loop_and_what_runs_then_is_recorded() -> None:
     release = threading.Event()
 
@@ -225,6 +336,14 @@ def test_failures_wait_for_an_earlier_trial_that_may_have_a_value() -> None:
     before, after = values.index(1.0), len(values) - values.index(1.0) - 1
     assert before >= 5
     assert after in (3, 4)  # the other worker's, too
+
+
+def test_failures_are_counted_by_when_trials_began_and_not_by_their_numbers() -> None:
+    source = optimizer()
+    source.ask(60)
+    result = quietly(source, lambda params: 1 / 0, budget=90, workers=2)
+    assert result.stopped == "failures"
+    assert 20 <= len(result.trials) <= 22
 
 
 def test_a_streak_ends_with_a_trial_that_did_not_fail() -> None:

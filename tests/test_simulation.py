@@ -425,6 +425,22 @@ def test_the_initial_design_is_made_where_nothing_else_is_left(initial: int, mad
     assert (result.points != 0).all()
 
 
+def test_in_step_nobody_waits_in_the_initial_design() -> None:
+    options = {"strategy": "ei", "initial": 8, "workers": 3, "horizon": 6.0, "runs": 2}
+    in_step = clock(mode="sync", **options)
+    free = clock(mode="async", **options)
+    for run in range(2):
+        starts = [
+            dict(zip(each.trial[run].tolist(), each.started[run].tolist(), strict=True))
+            for each in (in_step, free)
+        ]
+        assert [starts[0][j] for j in range(8)] == [starts[1][j] for j in range(8)]
+        ends = dict(zip(in_step.trial[run].tolist(), in_step.ended[run].tolist(), strict=True))
+        for batch in range(8, len(ends) - 3, 3):
+            began = {starts[0][j] for j in range(batch, batch + 3)}
+            assert began == {max(ends[j] for j in range(batch))}
+
+
 @pytest.mark.parametrize(("mode", "ended"), [("async", 7), ("sync", 9)])
 def test_a_budget_ends_the_runs_in_step_with_the_whole_batch(
     mode: Literal["async", "sync"], ended: int

@@ -4,6 +4,7 @@ import inspect
 import json
 import math
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -319,6 +320,45 @@ def test_however_a_process_ends_it_is_one_failed_trial_and_the_worker_goes_on(
     assert first_lines == expected
     for how in expected:
         assert (tmp_path / how / "log.txt").read_text().startswith(f"trying {how}\n")
+
+
+def test_workers_that_are_shut_down_end_their_commands_as_a_time_limit_does(
+    tmp_path: Path,
+) -> None:
+    saved, alive, ready = (tmp_path / name for name in ("saved", "alive", "ready"))
+    script = (
+        f'trap "sleep 0.2; touch {saved}; exit" TERM; ((sleep 3; touch {alive}) &); '
+        f"touch {ready}; while true; do sleep 0.05; done"
+    )
+    with LocalWorkers(2) as workers:
+        future = workers.submit(evaluate, task(shell(script), tmp_path))
+        while not ready.exists():
+            assert not future.done()
+            time.sleep(0.02)
+    assert saved.exists()
+    time.sleep(3.5)
+    assert not alive.exists()
+
+
+def test_a_command_whose_worker_is_terminated_ends_with_it(tmp_path: Path) -> None:
+    ready, process = tmp_path / "ready", tmp_path / "process"
+    script = f"echo $PPID > {process}; touch {ready}; while true; do sleep 0.05; done"
+    with LocalWorkers(1) as workers:
+        future = workers.submit(evaluate, task(shell(script), tmp_path))
+        while not ready.exists():
+            assert not future.done()
+            time.sleep(0.02)
+        os.kill(int(process.read_text()), signal.SIGTERM)
+        assert future.result(20).reason == "the process of the trial died: SIGTERM(-15)"
+
+
+def test_a_process_that_dies_with_nothing_to_do_fails_no_trial(tmp_path: Path) -> None:
+    with LocalWorkers(1) as workers:
+        idle = workers.submit(evaluate, task(lambda params: os.getpid(), tmp_path)).result(60)
+        os.kill(int(idle.value), signal.SIGKILL)
+        time.sleep(0.5)  # until it is noticed
+        outcome = workers.submit(evaluate, task(objectives.bowl, tmp_path)).result(60)
+    assert outcome.value == pytest.approx(0.04)
 
 
 @pytest.mark.parametrize("limit", [math.inf, 1e10])

@@ -143,8 +143,11 @@ class Problem:
         """
         if streams.runs != x.shape[0]:
             raise InvalidData(f"x: {x.shape[0]} runs: the streams have {streams.runs}")
-        value = self(x)
-        return value + self.noise * streams.normal(x.shape[1]) if self.noise else value
+        return self.noisy(self(x), streams)
+
+    def noisy(self, values: Float[Tensor, "r q"], streams: Streams) -> Float[Tensor, "r q"]:
+        """What is observed where the function has these values."""
+        return values + self.noise * streams.normal(values.shape[1]) if self.noise else values
 
     def evaluate(self, params: Mapping[str, Any]) -> float:
         """The value, without noise, of a configuration of `space`.
