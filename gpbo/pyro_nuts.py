@@ -16,6 +16,9 @@ from gpbo.evidence import LogPosterior
 from gpbo.inference import HyperparameterDraws, constrained, promising_starts, split_runs
 from gpbo.mcmc.sampling import Draws, Warmth
 
+#: Where another sampler that goes on from here begins to look for its own.
+_STEP_SIZE = 0.1
+
 
 class _Potential(torch.autograd.Function):
     """Minus the log posterior, with its closed-form gradient."""
@@ -38,9 +41,12 @@ def draw_with_pyro(
     """One chain a run through ``pyro.infer.NUTS``, on the same density and parametrization."""
     seeds = streams.integers(2**31, 1)[:, 0].tolist()
     starts = promising_starts(log_posterior, streams, 1)
+    possible = log_posterior(starts[:, 0])[0].isfinite()
     chains = [
-        _one_run(single, start[0], seed, warmup, draws)
-        for single, start, seed in zip(split_runs(log_posterior), starts, seeds, strict=True)
+        _one_run(single, start[0], seed, warmup, draws) if possible[run] else _stuck(start, draws)
+        for run, (single, start, seed) in enumerate(
+            zip(split_runs(log_posterior), starts, seeds, strict=True)
+        )
     ]
     position, diverged = (torch.stack(part)[:, None] for part in zip(*chains, strict=True))
     value = log_posterior(position.flatten(0, 2))[0].reshape(diverged.shape)
@@ -58,12 +64,19 @@ def draw_with_pyro(
             warmth=Warmth(
                 position[:, :, -1],
                 value[:, :, -1],
-                unknown[:, 0, 0],
-                torch.eye(dim).to(position).expand(runs, -1, -1),
+                torch.full_like(unknown[:, 0, 0], _STEP_SIZE),
+                torch.eye(dim, dtype=position.dtype, device=position.device).expand(runs, -1, -1),
             ),
             warmup_steps=unknown[:, 0, 0],
         ),
     )
+
+
+def _stuck(
+    start: Float[Tensor, "1 p"], draws: int
+) -> tuple[Float[Tensor, "t p"], Float[Tensor, "t"]]:
+    """A chain without a density to follow: where it began, every transition a divergence."""
+    return start.expand(draws, -1), start.new_ones(draws)
 
 
 def _one_run(
@@ -84,7 +97,8 @@ def _one_run(
             initial_params={"u": start.clone()},
             disable_progbar=True,
         )
-        chain.run()
+        with torch.enable_grad():
+            chain.run()
     finally:
         torch.set_rng_state(state)
     diverged = torch.zeros(draws, dtype=start.dtype, device=start.device)

@@ -34,7 +34,7 @@ from gpbo.inference import (
 )
 from gpbo.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess
 from gpbo.mcmc.sampling import Schedule, Warmth, sample
-from gpbo.priors import LogNormal
+from gpbo.priors import Fixed, LogNormal
 from gpbo.pyro_nuts import draw_with_pyro
 from tests.monte_carlo import (
     COLD_NUTS,
@@ -136,6 +136,27 @@ def test_pyro_leaves_the_random_numbers_of_the_user_alone() -> None:
     assert (random.getstate(), repr(np.random.get_state())) == before  # noqa: NPY002
 
 
+@unchecked_shapes()
+def test_a_run_that_pyro_cannot_sample_leaves_the_others_alone_with_gradients_off() -> None:
+    """Five results at one point, and no noise: no covariance of theirs can be factorised."""
+    x, y = _data(24, 2, 7, 2)
+    x[1, :5] = x[1, :1]
+    prior = HyperparameterPrior(noise_variance=Fixed(0.0), noise_floor=1e-25)
+    mask = torch.ones_like(y, dtype=torch.bool)
+    both, good = (Model(prior=prior).log_posterior(x[:r], y[:r], mask[:r]) for r in (2, 1))
+    options = {"warmup": 32, "draws": 5}
+    with torch.no_grad():
+        found = draw_with_pyro(both, Streams([0, 1]), **options)
+        alone = draw_with_pyro(good, Streams([0]), **options)
+    assert found.info.divergences.tolist() == [alone.info.divergences.item(), 5]
+    assert torch.equal(found.unconstrained[0], alone.unconstrained[0])
+    assert alone.unconstrained[0].unique(dim=0).shape[0] > 1
+    going_on = draw(
+        good, Streams([2]), schedule_for(4, 6, cold=False), chains=1, warmth=alone.warmth
+    )
+    assert going_on.unconstrained[0].unique(dim=0).shape[0] > 1
+
+
 def test_divergences_of_pyro_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class Diverging(MCMC):
         def diagnostics(self) -> Any:
@@ -168,6 +189,19 @@ def test_a_warm_start_with_one_observation_more_agrees_with_a_long_cold_run(
     assert warm.info.transitions == 24
     assert (warm.info.leapfrog_steps < cold.info.leapfrog_steps).all()
     assert _deviation(chain_means(_statistics(warm)), chain_means(_statistics(cold))) < 4
+
+
+@unchecked_shapes()
+def test_draws_that_go_on_again_and_again_have_random_numbers_of_their_own() -> None:
+    """With those of the call before, draws of two calls would go hand in hand."""
+    x, y = _data(2, RUNS, 12, DIM)
+    drawn = [sample_hyperparameters(x, y, chains=16, draws=12)]
+    for _ in range(2):
+        drawn.append(sample_hyperparameters(x, y, chains=16, draws=12, start=drawn[-1]))
+    assert [each.continuations for each in drawn] == [0, 1, 2]
+    last, now = (each.unconstrained for each in drawn[1:])
+    last, now = ((each - each.mean(1, True)) / each.std(1, keepdim=True) for each in (last, now))
+    assert (last * now).mean(1).abs().max() < 0.35
 
 
 @unchecked_shapes()
@@ -537,6 +571,7 @@ def _call(**changes: Any) -> HyperparameterDraws:
             InvalidData,
             "coordinates from 1.5 to 1.5: expected 0",
         ),
+        ({"x": torch.zeros(2, 5, 0)}, InvalidData, r"x\[2, 5, 0\].*: expected x\[r,n,d\]"),
         ({"chains": 0}, InvalidOption, "chains=0"),
         ({"chains": 1.5}, InvalidOption, "chains=1.5: expected a whole number"),
         ({"draws": 0}, InvalidOption, "draws=0"),

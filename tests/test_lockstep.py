@@ -232,6 +232,18 @@ def test_runs_that_fail_everywhere_use_up_their_budget() -> None:
     assert (runs.incumbents == -1).all()
 
 
+def test_a_function_is_evaluated_once_for_each_trial() -> None:
+    """Also where it is random itself: what was observed is what the regret is of."""
+    calls = itertools.count()
+
+    def drifting(x: Tensor, y: Tensor) -> Tensor:
+        return y + next(calls)
+
+    runs = quietly(changed(BRANIN, drifting), "random", budget=5)
+    assert next(calls) == 5
+    assert (runs.values == runs.truth).all()
+
+
 def test_an_interrupt_gives_what_there_is() -> None:
     calls = itertools.count(1)
 

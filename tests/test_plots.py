@@ -18,6 +18,7 @@ from gpbo.loop import minimize
 from gpbo.optimizer import Optimizer
 from gpbo.result import Result
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
+from gpbo.strategies import ExpectedImprovement
 from gpbo.surrogate import Surrogate
 from tests.monte_carlo import unchecked_shapes
 
@@ -405,6 +406,14 @@ def test_importance_is_painted_with_its_interval_the_largest_on_top(
     bottom, top = axes.get_ylim()
     assert bottom > top
     assert ("of 41 parameters" in axes.get_xlabel()) == (shown < parameters)
+
+
+def test_where_no_parameter_can_vary_none_matters() -> None:
+    optimizer = Optimizer(Space(Integer("only", 3, 3)), ExpectedImprovement(repeats=True))
+    for value in (1.0, 2.0):
+        optimizer.add({"only": 3}, value)
+    (found,) = plots.importance_data(optimizer)
+    assert (found.low, found.median, found.high) == (0.0, 0.0, 0.0)
 
 
 def test_importance_needs_results_and_a_place_to_be_written_to(tmp_path: Path) -> None:

@@ -167,6 +167,16 @@ def test_snapping_keeps_the_configuration_and_is_encoding_what_was_decoded(
 
 @given(a_space_and_points())
 @settings(deadline=None)
+def test_points_in_single_precision_are_snapped_as_they_are_decoded(
+    space_and_points: tuple[Space, Tensor],
+) -> None:
+    space, x = space_and_points
+    rough = x.to(torch.float32)
+    assert space.decode(space.snap(rough)) == space.decode(rough)
+
+
+@given(a_space_and_points())
+@settings(deadline=None)
 def test_keys_are_equal_exactly_for_equal_configurations(
     space_and_points: tuple[Space, Tensor],
 ) -> None:

@@ -1,5 +1,6 @@
 """Priors that users bring, from gpytorch, torch and pyro, as they are and cut off at 0."""
 
+import copy
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,6 +18,7 @@ from torch import distributions as td
 
 from gpbo.backend import DTYPE, Streams
 from gpbo.errors import InvalidOption
+from gpbo.hyperparameters import HyperparameterPrior
 from gpbo.user_priors import FromDistribution
 
 K, J, D = 3, 5, 7
@@ -227,9 +229,10 @@ def test_no_count_of_draws_is_no_draw() -> None:
 
 
 def test_a_prior_cut_off_to_nothing_cannot_be_drawn_from() -> None:
-    prior = FromDistribution(gp.NormalPrior(-5.0, 0.1), positive=True)
     with pytest.raises(InvalidOption, match=r"NormalPrior.*hardly any of its draws"):
-        prior.sample(Streams.named(0, "nothing"), 11, J)
+        FromDistribution(gp.NormalPrior(-5.0, 0.1), positive=True)
+    with pytest.raises(InvalidOption, match=r"^outputscale=NormalPrior.*hardly any of its draws"):
+        HyperparameterPrior(outputscale=gp.NormalPrior(-5.0, 0.1))
 
 
 @pytest.mark.parametrize(
@@ -241,6 +244,11 @@ def test_a_prior_cut_off_to_nothing_cannot_be_drawn_from() -> None:
         (td.Poisson(torch.tensor(3.0)), True, "a support that torch.distributions.biject_to"),
         (td.Categorical(torch.ones(3)), False, "a support that torch.distributions.biject_to"),
         (gp.UniformPrior(-1.0, 1.0), True, "a prior on positive numbers"),
+        (
+            pyrod.ImproperUniform(td.constraints.positive, torch.Size(), torch.Size()),
+            True,
+            "that can be drawn from",
+        ),
     ],
 )
 def test_a_distribution_that_cannot_serve_is_an_error(
@@ -248,6 +256,38 @@ def test_a_distribution_that_cannot_serve_is_an_error(
 ) -> None:
     with pytest.raises(InvalidOption, match=says):
         FromDistribution(distribution, positive=positive)
+
+
+@pytest.mark.parametrize("distribution", [gp.GammaPrior(3.0, 6.0), gp.HalfCauchyPrior(0.5)])
+def test_a_prior_first_met_within_a_sampler_serves_afterwards_too(
+    distribution: td.Distribution,
+) -> None:
+    """Samplers run in inference mode, whose tensors cannot be differentiated."""
+    u = torch.linspace(-1.0, 1.0, 6, dtype=DTYPE).view(3, 2)
+    expected = FromDistribution(distribution, positive=True).log_density(u)
+    with torch.inference_mode():
+        prior = FromDistribution(copy.deepcopy(distribution), positive=True)
+        within = prior.log_density(u)
+    for found in (within, prior.log_density(u)):
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+    fresh = FromDistribution(distribution, positive=True)
+    fresh._copies.clear()  # as on a GPU, where nothing has been drawn
+    with torch.inference_mode():
+        assert fresh.log_density(u)[0].isfinite().all()
+    assert fresh.log_density(u)[0].isfinite().all()
+
+
+def test_a_distribution_that_states_more_support_than_it_has_is_minus_infinite_there() -> None:
+    uniform = td.TransformedDistribution(td.Uniform(0.0, 1.0), [td.AffineTransform(0.1, 2.0)])
+    prior = FromDistribution(uniform, positive=True)
+    u = torch.tensor([[-5.0], [0.0], [5.0]], dtype=DTYPE)
+    value, gradient = prior.log_density(u)
+    assert value.isfinite().tolist() == [False, True, False]
+    assert float(value[1]) == pytest.approx(-math.log(2.0))  # u = 0 is the value 1
+    assert float(gradient[1]) == pytest.approx(1.0)
+    drawn = prior.constrain(prior.sample(Streams.named(0, "shifted"), 101, 1)[0])
+    assert 0.1 <= float(drawn.min()) < float(drawn.max()) <= 2.1
 
 
 def test_a_user_s_prior_shows_its_distribution() -> None:
