@@ -23,6 +23,7 @@ class Completion:
             better one.
         patience: So many trials in a row, failed ones included, without an improvement. Added
             results, such as a warm start's, do not count as trials, but are to be improved on.
+            Trials that run then are waited for: one of them may be an improvement.
         tolerance: Improvements by no more than this share of the distance from the median value
             to the best one do not count: with 0.01, say, the job ends when it has converged.
         failures: So many trials that fail in a row since the job was started or resumed, once no

@@ -6,6 +6,7 @@ trial at once, whatever the others do: the posterior knows all results by then, 
 hyperparameters may be those of an earlier fit, while the next fit runs in a thread of its own.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,8 @@ from gpbo.situation import Strategy
 from gpbo.space import Space
 from gpbo.trial import Direction, Mode, Trial, TrialStatus, reason_of, sign_of
 
+logger = logging.getLogger("gpbo")
+
 Objective = Callable[[dict[str, Any]], Any]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -61,8 +64,7 @@ def minimize(
 ) -> Result:
     """Optimize a Python function over a space.
 
-    What `run` does with a new `Optimizer`, except that after Ctrl-C the trials that were running
-    have failed.
+    What `run` does with a new `Optimizer`.
 
     Args:
         objective: Gets a configuration as a dict, returns one real number; as in `run`.
@@ -86,8 +88,17 @@ def minimize(
         model=model,
         device=device,
     )
-    loop = _Loop(optimizer, objective, budget, workers, mode, completion, callbacks, gives_up=True)
-    return loop.run(executor, progress)
+    return run(
+        optimizer,
+        objective,
+        budget=budget,
+        workers=workers,
+        mode=mode,
+        executor=executor,
+        completion=completion,
+        callbacks=callbacks,
+        progress=progress,
+    )
 
 
 def run(
@@ -130,8 +141,8 @@ def run(
         executor: Where trials run, any `concurrent.futures.Executor`; it is not shut down. By
             default this thread for one worker, and threads of this process for several.
         completion: What ends the loop earlier; by default twenty trials in a row that fail. It is
-            looked at whenever a trial has ended; those that run then are waited for. Its
-            ``runtime_s`` begins with this call.
+            looked at whenever a trial has ended. Those that run then are waited for, and may
+            change the verdict. Its ``runtime_s`` begins with this call.
         callbacks: Who is told what happens, in this thread.
         progress: Whether to report progress on the standard error stream.
 
@@ -140,7 +151,7 @@ def run(
         StorageError: the optimizer's storage cannot be used any more.
     """
     instance_of("optimizer", optimizer, Optimizer)
-    loop = _Loop(optimizer, objective, budget, workers, mode, completion, callbacks, gives_up=False)
+    loop = _Loop(optimizer, objective, budget, workers, mode, completion, callbacks)
     return loop.run(executor, progress)
 
 
@@ -193,8 +204,6 @@ class _Loop:
         mode: Mode,
         completion: Completion | None,
         callbacks: Sequence[Callback],
-        *,
-        gives_up: bool,
     ) -> None:
         if not callable(objective):
             raise InvalidOption(f"objective={objective!r}: expected a function of a dict")
@@ -208,14 +217,12 @@ class _Loop:
         self._in_step = mode == "sync"
         self._completion = Completion() if completion is None else completion
         self._callbacks = tuple(callbacks)
-        self._gives_up = gives_up
         self._waiting = deque(optimizer.pending)
         self._fitting: Future[Fitted] | None = None
         self._futures: dict[Future[tuple[object, str | None]], Trial] = {}
         self._running: tuple[Trial, ...] = ()
         self._began: dict[int, float] = {}  # when each trial was started, by its number
         self._ended: Stopped | None = None
-        self._why_left = "interrupted"
         before = [trial for trial in optimizer.finished if trial.origin != "added"]
         self._done = len(before)
         self._failed = sum(trial.status is TrialStatus.FAILED for trial in before)
@@ -238,12 +245,11 @@ class _Loop:
             show = stack.enter_context(_display(self, progress))
             self._write("")
             try:
-                self._evaluate_all(executor, fitter, show)
+                stopped = self._evaluate_all(executor, fitter, show)
             except KeyboardInterrupt:
-                self._ended = "interrupted"
+                stopped = "interrupted"
             self._leave(show)
             self._now("engine")
-        stopped = self._ended or "budget"
         self._write(stopped)
         result = Result(
             trials=tuple(self._optimizer.finished),
@@ -262,12 +268,13 @@ class _Loop:
 
     def _evaluate_all(
         self, executor: Executor, fitter: Executor, show: Callable[[Trial], None]
-    ) -> None:
+    ) -> Stopped:
         while True:
-            self._ended = self._ended or self._completed()
-            self._start_trials(executor, fitter)
+            ended = self._ended or self._completed()
+            if ended is None:
+                self._start_trials(executor, fitter)
             if not self._running:
-                return
+                return ended or self._ended or "budget"
             self._end_trials(show)
 
     def _completed(self) -> Stopped | None:
@@ -282,18 +289,12 @@ class _Loop:
         return self._completion.reached(finished, sign, sum(self._spent.values()), failed)
 
     def _leave(self, show: Callable[[Trial], None]) -> None:
-        """Record what has ended; what has not stays pending, or has failed."""
-        ended = [
-            self._tell(trial, future)
-            for future, trial in self._futures.items()
-            if not future.cancel() and _has_ended(future)
-        ]
-        if self._gives_up:
-            pending = self._optimizer.pending
-            ended += [self._optimizer.fail(trial, self._why_left) for trial in pending]
-        for trial in ended:
-            with suppress(KeyboardInterrupt):  # of a callback, again
-                self._end(trial, show)
+        """Record what has ended; what has not stays pending."""
+        for future, trial in self._futures.items():
+            if not future.cancel() and _has_ended(future):
+                ended = self._tell(trial, future)
+                with suppress(KeyboardInterrupt):  # of a callback, again
+                    self._end(ended, show)
 
     def snapshot(self) -> State:
         """Where the loop stands now; any thread may ask."""
@@ -327,8 +328,8 @@ class _Loop:
                 try:
                     future = executor.submit(_evaluate, self._objective, trial.params)
                 except Exception as error:  # noqa: BLE001  broken, shut down, or a user's own
-                    self._ended, self._why_left = "broken", f"{type(error).__name__}: {error}"
-                    self._running = self._running[:-1]
+                    logger.error("trial %d was not run: %r", trial.id, error)
+                    self._ended, self._running = "broken", self._running[:-1]
                     return
                 self._futures[future] = trial
 

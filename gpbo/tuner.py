@@ -227,11 +227,12 @@ class Tuner:
             self._collect()
             self._follow()
             ended = self._ended()
-            if ended is not None:
+            if ended is not None and not (ended == "no improvement" and self._running):
                 return ended
-            running, ready = len(self._running), len(self._ready)
-            self._ready.extend(self._chooser.advance(engine, running, ready))
-            self._start(workers)
+            if ended is None:
+                running, ready = len(self._running), len(self._ready)
+                self._ready.extend(self._chooser.advance(engine, running, ready))
+                self._start(workers)
             wait([*self._running, *self._chooser.under_way], _LOOK_S, FIRST_COMPLETED)
 
     def _ended(self) -> Stopped | None:

@@ -162,22 +162,25 @@ def test_processes_evaluate_too_and_a_pool_that_breaks_ends_the_loop_with_its_re
     assert 1 <= len(failed) <= 4
     assert all("BrokenProcessPool" in str(trial.reason) for trial in failed)
     assert len(broken.trials) < 60
-    assert broken.optimizer.pending == []
+    assert 1 <= len(broken.optimizer.pending) <= 2  # which no process took
 
 
-def test_an_executor_that_takes_no_trials_ends_the_loop_whatever_it_raises() -> None:
+def test_an_executor_that_takes_no_trials_ends_the_loop_whatever_it_raises(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Closed(Executor):
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
             raise ConnectionError("the scheduler is gone")
 
     result = quietly(bowl, budget=9, workers=2, executor=Closed())
-    assert result.stopped == "broken"
-    assert {str(trial.reason) for trial in result.trials} == {
-        "ConnectionError: the scheduler is gone"
-    }
+    assert (result.stopped, result.trials) == ("broken", ())
+    assert [trial.id for trial in result.optimizer.pending] == [0, 1]
+    assert caplog.messages == ["trial 0 was not run: ConnectionError('the scheduler is gone')"]
 
 
-def test_an_executor_that_is_shut_down_meanwhile_ends_the_loop_with_its_results() -> None:
+def test_an_executor_that_is_shut_down_meanwhile_ends_the_loop_with_its_results(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     pool = ThreadPoolExecutor(1)
 
     def shuts_down(params: dict[str, Any]) -> float:
@@ -186,9 +189,10 @@ def test_an_executor_that_is_shut_down_meanwhile_ends_the_loop_with_its_results(
 
     result = quietly(shuts_down, budget=9, workers=1, executor=pool)
     assert result.stopped == "broken"
-    first, second = result.trials
+    (first,) = result.trials
     assert first.value == bowl(dict(first.params))
-    assert "cannot schedule new futures" in str(second.reason)
+    assert [trial.id for trial in result.optimizer.pending] == [1]
+    assert "cannot schedule new futures" in caplog.text
 
 
 def test_an_executor_of_the_user_stays_open() -> None:
@@ -252,8 +256,8 @@ def test_an_interrupt_keeps_what_has_ended_and_gives_up_the_rest(
     assert not ended.is_set()  # nobody waited for it
     release.set()
     assert result.interrupted
-    assert [trial.reason for trial in result.trials] == [None, "interrupted"]
-    assert result.optimizer.pending == []
+    assert [trial.reason for trial in result.trials] == [None]
+    assert [trial.id for trial in result.optimizer.pending] == [1]
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
@@ -263,8 +267,8 @@ def test_objectives_that_are_interrupted_themselves_end_the_loop(mode: Any) -> N
 
     result = quietly(objective, workers=2, mode=mode)
     assert result.interrupted
-    assert {trial.reason for trial in result.trials} == {"interrupted"}
-    assert result.optimizer.pending == []
+    assert result.trials == ()
+    assert [trial.id for trial in result.optimizer.pending] == [0, 1]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

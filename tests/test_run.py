@@ -209,8 +209,9 @@ def test_a_callback_that_always_interrupts_does_so_once() -> None:
         bowl, LINE, budget=5, strategy="random", progress=False, **{**options, "mode": "async"}
     )
     assert result.stopped == "interrupted"
-    assert sorted(ended) == [0, 1, 2]
-    assert not result.optimizer.pending
+    left = {trial.id for trial in result.optimizer.pending}
+    assert {*ended, *left} == {0, 1, 2}
+    assert len(ended) == len(result.trials) >= 1
 
 
 def test_a_loop_does_not_wait_for_a_fit_that_nobody_needs() -> None:
@@ -273,6 +274,31 @@ def test_the_target_ends_the_loop_and_what_runs_then_is_recorded() -> None:
     assert [trial.value for trial in result.trials] == [1.0, 7.0]
 
 
+def test_a_trial_that_ran_when_patience_ended_may_turn_the_tables() -> None:
+    ended, release = count(1), threading.Event()
+
+    def objective(params: dict[str, Any]) -> float:
+        if params["x"] == 0.5:
+            release.wait(20)
+            return -1.0
+        return 1.0
+
+    class Releases(Callback):
+        def ended(self, trial: Trial) -> None:
+            if next(ended) == 4:
+                release.set()
+
+    source = optimizer()
+    source.tell(source.ask(), 0.0)
+    source.enqueue({"x": 0.5})
+    options: dict[str, Any] = {"completion": Completion(patience=4), "callbacks": [Releases()]}
+    result = quietly(source, objective, budget=20, workers=2, **options)
+    values = [trial.value for trial in result.trials]
+    assert result.stopped == "no improvement"
+    assert values[:6] == [0.0, 1.0, 1.0, 1.0, 1.0, -1.0]
+    assert len(values) - 6 in (4, 5)
+
+
 def test_a_target_that_was_reached_before_needs_no_trial() -> None:
     source = optimizer(direction="maximize")
     source.tell(source.ask(), 3.0)
@@ -318,13 +344,15 @@ def test_twenty_failures_in_a_row_end_the_loop_unless_it_may_go_on() -> None:
 
 
 def test_failures_wait_for_an_earlier_trial_that_may_have_a_value() -> None:
-    failed = threading.Semaphore(0)
+    failed, begun = threading.Semaphore(0), threading.Event()
 
     def objective(params: dict[str, Any]) -> float:
         if params["x"] == 0.5:
+            begun.set()
             for _ in range(6):
                 assert failed.acquire(timeout=20)
             return 1.0
+        assert begun.wait(20)
         failed.release()
         raise ValueError
 
@@ -335,7 +363,8 @@ def test_failures_wait_for_an_earlier_trial_that_may_have_a_value() -> None:
     assert result.stopped == "failures"
     before, after = values.index(1.0), len(values) - values.index(1.0) - 1
     assert before >= 5
-    assert after in (3, 4)  # the other worker's, too
+    assert after >= 3
+    assert len(values) < 20
 
 
 def test_failures_are_counted_by_when_trials_began_and_not_by_their_numbers() -> None:

@@ -485,6 +485,33 @@ def test_a_job_ends_by_its_criteria(completion: Completion, budget: int, stopped
     assert str(result).splitlines()[0].startswith(f"{len(result.trials)} trials (0 failed), ")
 
 
+def test_a_trial_that_runs_when_patience_ends_is_waited_for_and_counts() -> None:
+    release = threading.Event()
+
+    def objective(params: dict[str, Any]) -> float:
+        if params["x"] == 0.5:
+            assert release.wait(30)
+            return -1.0
+        return 1.0
+
+    class Releases(Callback):
+        def ended(self, trial: Trial) -> None:
+            if len(optimizer.finished) == 5:
+                release.set()
+
+    optimizer = Optimizer(LINE, "sobol")
+    optimizer.tell(optimizer.ask(), 0.0)
+    optimizer.enqueue({"x": 0.5})
+    options: dict[str, Any] = {"completion": Completion(patience=4), "callbacks": [Releases()]}
+    with ThreadPoolExecutor(2) as threads:
+        options |= {"execution": Execution(workers=2), "executor": threads}
+        result = tuned(optimizer, objective, budget=30, **options).run()
+    values = [trial.value for trial in result.trials]
+    assert result.stopped == "no improvement"
+    assert values[:6] == [0.0, 1.0, 1.0, 1.0, 1.0, -1.0]
+    assert len(values) - 6 in (4, 5)
+
+
 def test_a_job_of_which_all_trials_fail_ends_and_goes_on_when_that_is_mended(
     tmp_path: Path,
 ) -> None:
