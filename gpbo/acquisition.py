@@ -49,13 +49,18 @@ class Posterior(Protocol):
 
 @dataclass(frozen=True)
 class Differentiated:
-    """A function of points as a utility, whose gradient autograd works out."""
+    """A function of points as a utility, whose gradient autograd works out.
+
+    Points that are NaN, where an ascent has ended, are NaN here: the function is not asked there.
+    """
 
     function: Callable[[Float[Tensor, "r b d"]], Float[Tensor, "r b"]]
 
     def __call__(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r b"]:
         """The function's values."""
-        return self.function(x)
+        known = x.isfinite().all(-1)
+        value = self.function(torch.where(known[..., None], x, 0.5))
+        return torch.where(known, value, torch.nan)
 
     def value_and_gradient(
         self, x: Float[Tensor, "r b d"]
@@ -63,7 +68,7 @@ class Differentiated:
         """The function's values and their gradients, each with respect to its own point."""
         with torch.enable_grad():
             points = x.detach().requires_grad_()
-            value = self.function(points)
+            value = self(points)
             (gradient,) = torch.autograd.grad(value.sum(), points)
         return value.detach(), gradient
 

@@ -108,7 +108,7 @@ class Optimizer:
         default = default_initial(space)
         one_of("direction", direction, get_args(Direction))
         self.space = space
-        self.strategy = resolve_strategy(strategy)
+        self._strategy = resolve_strategy(strategy)
         self.direction = direction
         self.seed = whole_number("seed", seed, least=0)
         self.initial = default if initial is None else whole_number("initial", initial, least=1)
@@ -200,6 +200,11 @@ class Optimizer:
     def journal(self) -> "Journal | None":
         """Where everything is written down; None without a storage."""
         return self._journal
+
+    @property
+    def strategy(self) -> Strategy:
+        """What proposes."""
+        return self._strategy
 
     @property
     def trials(self) -> list[Trial]:

@@ -2,6 +2,7 @@
 
     convergence   the running best of one or several results over the trials
     slices        the surrogate along each parameter, through the best trial
+    importance    how much each parameter matters to the surrogate
     regret        how many runs of a benchmark problem close in on its optimum
 
 Figures are drawn without a display and without global state; the ending of the path decides the
@@ -263,10 +264,12 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence]) -> None:
 
 def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> None:
     for number, (label, curve) in enumerate(curves.items()):
-        spread = BAND * np.nan_to_num(curve.error)
+        # By the delta method for the logarithm, which is what the axis shows: never below 0.
+        error = np.nan_to_num(curve.error) / np.maximum(curve.mean, _LEAST_REGRET)
+        factor = np.exp(BAND * error)
         parts = (
             (curve.median, curve.low, curve.high),
-            (curve.mean, curve.mean - spread, curve.mean + spread),
+            (curve.mean, curve.mean / factor, curve.mean * factor),
         )
         colour = _COLOURS[number % len(_COLOURS)]
         for axes, (middle, *band) in zip(panels, parts, strict=True):
@@ -274,7 +277,7 @@ def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> 
             shown = np.maximum(middle, _LEAST_REGRET)
             axes.plot(curve.trial, shown, **_line_look(len(shown), colour, label))
             axes.fill_between(curve.trial, low, high, color=colour, alpha=0.2, linewidth=0)
-    # The interval of a mean may reach below 0: what sets the limits is the lines and quartiles.
+    # The interval of a mean may be wide: what sets the limits is the lines and quartiles.
     shown = [part for curve in curves.values() for part in (curve.low, curve.high, curve.mean)]
     seen = np.maximum(np.concatenate(shown), _LEAST_REGRET)
     for axes, title in zip(panels, ("median, quartiles", "mean, 95 % interval"), strict=True):

@@ -42,6 +42,10 @@ STOPPED: Mapping[str, str] = {
     "no improvement": "no improvement any more",
 }
 
+#: A table has a column for each parameter if there are so many at most, which a terminal has room
+#: for; otherwise one, of this heading, for all of them.
+_MOST_COLUMNS, _ALL = 8, "configuration"
+
 
 @dataclass(frozen=True, repr=False)
 class Result:
@@ -124,15 +128,15 @@ class Result:
         if last is not None:
             whole_number("last", last, least=0)
         names = self.optimizer.space.names
-        table = new_table("trial", "value", *names, "origin", "s")
-        for column in table.columns:
-            column.justify = "right"
-        table.columns[-2].justify = "left"
+        headings = ["trial", "value", *parameter_headings(names), "origin", "s"]
+        table = new_table(*headings)
+        for column, heading in zip(table.columns, headings, strict=True):
+            column.justify = "left" if heading in ("origin", _ALL) else "right"
         first = 0 if last is None else max(0, len(self.trials) - last)
         for trial in self.trials[first:]:
             value = str(trial.status) if trial.value is None else short(trial.value)
             seconds = "" if trial.duration_s is None else f"{trial.duration_s:.1f}"
-            cells = [short(trial.params[name]) for name in names]
+            cells = parameter_cells(names, trial.params)
             best = self.best is not None and trial.id == self.best.id
             style = "bold" if best else "dim" if trial.value is None else None
             row = str(trial.id), value, *cells, trial.origin, seconds
@@ -164,7 +168,7 @@ class Result:
         if self.best is None:
             lines.append("no trial has a value")
         else:
-            lines.append(f"best value {short(self.best.value)} at trial {self.best.id}:")
+            lines.append(f"best value {self.best.value:.10g} at trial {self.best.id}:")
             lines += [f"    {name} = {value!r}" for name, value in self.best.params.items()]
         lines.append(f"time: {self.objective_s:.1f} s objective, {self.engine_s:.1f} s gpbo")
         if self.fit_report is not None:
@@ -195,6 +199,18 @@ def new_table(*headings: str) -> "Table":
     for heading in literally(*headings):
         table.add_column(heading, overflow="fold")  # a number must not lose its exponent
     return table
+
+
+def parameter_headings(names: Sequence[str]) -> list[str]:
+    """Of a column for each parameter, or of one for all of them if they are many."""
+    return [*names] if len(names) <= _MOST_COLUMNS else [_ALL]
+
+
+def parameter_cells(names: Sequence[str], params: Mapping[str, Any]) -> list[str]:
+    """A configuration in the columns of `parameter_headings`."""
+    if len(names) <= _MOST_COLUMNS:
+        return [short(params[name]) for name in names]
+    return [short_params(params)]
 
 
 def literally(*cells: str) -> "list[Text]":

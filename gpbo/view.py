@@ -7,7 +7,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gpbo.record import Attempt, Record
-from gpbo.result import STOPPED, literally, new_table, outcome, short, short_params
+from gpbo.result import (
+    STOPPED,
+    literally,
+    new_table,
+    outcome,
+    parameter_cells,
+    parameter_headings,
+    short,
+    short_params,
+)
 from gpbo.trial import Trial, TrialStatus, best_of
 
 if TYPE_CHECKING:
@@ -102,11 +111,11 @@ def _running(record: Record) -> list[Attempt]:
 
 def _trials(record: Record) -> "RenderableType":
     names = list(record.spec["space"])
-    table = new_table("trial", "result", *names, "origin")
+    table = new_table("trial", "result", *parameter_headings(names), "origin")
     best = _best(record)
     for trial in _finished(record)[-_SHOWN:]:
         style = "bold" if trial is best else "dim" if trial.value is None else None
-        cells = [short(trial.params[name]) for name in names]
+        cells = parameter_cells(names, trial.params)
         row = str(trial.id), outcome(trial), *cells, trial.origin
         table.add_row(*literally(*row), style=style)
     return table

@@ -281,7 +281,7 @@ def test_the_curves_of_many_trials_are_two_lines_with_gaps() -> None:
         for trial in range(7)
     ]
     single = data.LearningCurve(7, (0,), (2.0,), True)
-    completed, others = figures.learning([*curves, single]).data
+    completed, others = figures.learning([*curves, single], "minimize").data
     assert (completed.name, others.name) == ("completed", "did not complete")
     assert others.x == (None, 0, 1, 2, None, 0, 1, 2, None, 0, 1, 2, None)
     assert others.y[1:4] == (3.0, math.inf, 1.0)
@@ -289,7 +289,7 @@ def test_the_curves_of_many_trials_are_two_lines_with_gaps() -> None:
     # A line of one point would not be seen without a marker.
     assert [size for size in completed.marker.size if size] == [completed.marker.size[-2]]
     assert completed.customdata[-2] == 7
-    assert len(figures.learning([]).data) == 2
+    assert len(figures.learning([], "minimize").data) == 2
 
 
 def test_diagnostics_are_the_reports_of_all_fits(tmp_path: Path) -> None:

@@ -74,13 +74,15 @@ def progress(data: Progress, direction: str) -> go.Figure:
     return figure
 
 
-def learning(curves: Sequence[LearningCurve]) -> go.Figure:
+def learning(curves: Sequence[LearningCurve], direction: str) -> go.Figure:
     """Reported values over the steps; of trials that did not complete in pink."""
     figure = _figure(_HEIGHT)
     for name, colour, completed in (("completed", _BLUE, True), ("did not complete", _PINK, False)):
         _curves(figure, [one for one in curves if one.completed is completed], name, colour)
     values = [value for curve in curves for value in curve.values]
-    _set_value_axis(figure, [value for value in values if math.isfinite(value)], [])
+    ends = [one.values[-1] for one in curves if one.completed and math.isfinite(one.values[-1])]
+    best = [min(ends) if direction == "minimize" else max(ends)] if ends else []
+    _set_value_axis(figure, [value for value in values if math.isfinite(value)], best)
     figure.update_yaxes(title="reported value")
     figure.update_xaxes(title="step")
     return figure
@@ -123,7 +125,7 @@ def coordinates(data: Coordinates, direction: str) -> go.Figure:
         line={
             "color": data.positions[-1],
             "colorscale": "Viridis",
-            "reversescale": direction == "minimize",
+            "reversescale": direction == "maximize",  # so that the best are the darkest
             "cmin": last.low,
             "cmax": last.high,
             "showscale": True,

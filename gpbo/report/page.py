@@ -131,7 +131,7 @@ def _sections(record: Record, optimizer: Optimizer, now: float) -> Iterator[Sect
             "learning",
             "Intermediate values",
             "What the trials reported while they ran.",
-            _plot(figures.learning(curves), "curves"),
+            _plot(figures.learning(curves, direction), "curves"),
         )
     completed = bool(optimizer.completed)
     yield Section(
