@@ -81,9 +81,12 @@ class _Maximiser(ABC):
         known = situation.fit().surrogate
         with settings_for(data.x.shape[1] + data.pending.shape[1], data.x.device):
             streams = situation.streams("fantasy")
-            surrogate = known.fantasize(data.pending, data.pending_mask, streams)
+            seen = known.fantasize(data.pending, data.pending_mask, streams)
+            # No improvement is looked for where there was no value.
+            surrogate = seen.hallucinate(situation.failed, situation.failed_mask, seen.incumbent)
+            utility = self._utility(surrogate, seen)
             return propose(
-                weighted(self._utility(surrogate), data, situation.failed, situation.failed_mask),
+                weighted(utility, data, situation.failed, situation.failed_mask),
                 situation.space,
                 situation.streams("ascent"),
                 best_x=_best_points(known, data),
@@ -92,8 +95,14 @@ class _Maximiser(ABC):
             )
 
     @abstractmethod
-    def _utility(self, surrogate: Surrogate) -> Utility:
-        """The acquisition function."""
+    def _utility(self, surrogate: Surrogate, seen: Surrogate) -> Utility:
+        """The acquisition function.
+
+        Args:
+            surrogate: What is known, with fantasies of pending points, and of those that failed
+                what is expected.
+            seen: The same without those that failed.
+        """
 
 
 @dataclass(frozen=True)
@@ -112,9 +121,8 @@ class _Improvement(_Maximiser):
         truth_value("repeats", self.repeats)
         _check_search(self.search)
 
-    def _utility(self, surrogate: Surrogate) -> Utility:
-        observed = self.incumbent == "observed"
-        best = surrogate.least_observed if observed else surrogate.incumbent
+    def _utility(self, surrogate: Surrogate, seen: Surrogate) -> Utility:
+        best = seen.least_observed if self.incumbent == "observed" else seen.incumbent
         return self._acquisition(surrogate, best=best - self.margin)
 
 
@@ -179,7 +187,8 @@ class CustomAcquisition(_Maximiser):
     ``[r,b]`` for each. The value of a point must depend on that point and its run alone, by
     operations that autograd differentiates; NaN is worse than any value. The surrogate has means
     and variances (``surrogate.moments``, ``[r,s,b]`` each) on a scale on which results are
-    standardised and less is better; it knows pending points by one fantasy for each draw.
+    standardised and less is better; it knows pending points by one fantasy for each draw, and is
+    certain of no improvement where a trial failed.
 
     Where trials failed, the log of the chance that a point gives a value is added, as to the
     logarithm of an improvement.
@@ -211,7 +220,7 @@ class CustomAcquisition(_Maximiser):
         _check_search(self.search)
         truth_value("repeats", self.repeats)
 
-    def _utility(self, surrogate: Surrogate) -> Utility:
+    def _utility(self, surrogate: Surrogate, seen: Surrogate) -> Utility:
         function: object = self.acquisition(surrogate)
         if not callable(function):
             raise InvalidOption(

@@ -1,5 +1,6 @@
 """An acquisition function of a user's own, where one of the engine's could be."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -163,7 +164,19 @@ def test_what_is_no_acquisition_function_is_said(acquisition: Any, message: str)
         strategy.propose(situation(LINE, [5]), 1)
 
 
+def test_points_that_are_nan_are_not_asked_for() -> None:
+    def function(x: Tensor) -> Tensor:
+        assert x.isfinite().all()
+        return x.sum(-1)
+
+    x = torch.tensor([[[0.25, 0.5], [math.nan, 0.5]]], dtype=DTYPE)
+    value, gradient = Differentiated(function).value_and_gradient(x)
+    assert value.isnan().tolist() == [[False, True]]
+    assert float(value[0, 0]) == 0.75
+    assert gradient[0, 0].tolist() == [1.0, 1.0]
+
+
 def test_it_is_not_recorded_for_replay_on_a_gpu() -> None:
     """A function may hold tensors that a recording would keep, of a surrogate of long ago."""
     with pytest.raises(_Opaque):
-        _flatten(BOUND._utility(random_surrogate()), [])
+        _flatten(BOUND._utility(random_surrogate(), random_surrogate()), [])

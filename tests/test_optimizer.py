@@ -715,3 +715,10 @@ def test_any_sequence_of_good_and_bad_calls_keeps_the_books(seed: int) -> None:
         assert {trial.id: trial.value for trial in optimizer.completed} == values
         assert list(optimizer.observations().counts) == [len(values)]
         assert optimizer.observations().pending.shape[1] == len(pending)
+
+
+def test_the_strategy_cannot_be_replaced_by_a_name() -> None:
+    optimizer = Optimizer(Space(Real("x", 0, 1)), "random")
+    with pytest.raises(AttributeError):
+        optimizer.strategy = "ts"  # type: ignore[misc,assignment]
+    assert optimizer.strategy.name == "random"

@@ -354,6 +354,22 @@ def test_one_result_or_set_of_runs_needs_no_label(result: Result) -> None:
     assert median.lines[0].get_marker() == "o"  # of one trial there is no line
 
 
+def test_the_interval_of_a_mean_regret_stays_above_nothing_and_around_the_mean() -> None:
+    """Of two runs it is wider than the mean: on a logarithmic axis that is no gap down to 0."""
+    runs = replicate("branin", strategy="random", runs=2, budget=9, seed=3, progress=False)
+    curve = runs.curve()
+    assert (1.96 * curve.error > curve.mean).any()
+    axes = plots.regret(runs).axes[1]
+    (band,) = axes.collections
+    edge = {trial: [] for trial in range(1, 10)}
+    for trial, regret in band.get_paths()[0].vertices:
+        edge[round(trial)].append(regret)
+    for trial, mean in zip(curve.trial, curve.mean, strict=True):
+        low, high = min(edge[trial]), max(edge[trial])
+        assert 0 < low < mean < high
+        assert low * high == pytest.approx(mean**2, rel=1e-9)
+
+
 def test_names_and_choices_are_no_formulas(tmp_path: Path) -> None:
     space = Space(Real("price_$_per_$", 0, 1), Categorical("path", ("$HOME/$USER", "\udce9")))
     found = minimize(lambda p: 0.5, space, budget=3, strategy="random", progress=False)

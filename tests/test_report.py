@@ -292,6 +292,23 @@ def test_the_curves_of_many_trials_are_two_lines_with_gaps() -> None:
     assert len(figures.learning([], "minimize").data) == 2
 
 
+@pytest.mark.parametrize(("direction", "best"), [("minimize", 0.01), ("maximize", 97.0)])
+def test_the_best_curve_ends_within_the_axis(direction: str, best: float) -> None:
+    others = [data.LearningCurve(trial, (0, 1), (50.0, 51.0), True) for trial in range(60)]
+    one = data.LearningCurve(60, (0, 1), (50.0, best), True)
+    low, high = figures.learning([*others, one], direction).layout.yaxis.range
+    assert low < best < high
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_the_best_lines_are_the_darkest(direction: str, tmp_path: Path) -> None:
+    optimizer = job(tmp_path, 6, strategy="sobol", direction=direction)
+    line = figures.coordinates(data.coordinates_data(optimizer), direction).data[0].line
+    darkest_is_low = line.colorscale[0][1] == "#440154"
+    assert darkest_is_low
+    assert line.reversescale == (direction == "maximize")
+
+
 def test_diagnostics_are_the_reports_of_all_fits(tmp_path: Path) -> None:
     optimizer = job(tmp_path, 6, space=Space(Real("x", 0, 1)), inference="nuts", objective=_square)
     found = data.diagnostics_data(read(tmp_path))

@@ -61,6 +61,22 @@ def test_the_table_has_a_row_per_trial_and_can_be_cut() -> None:
         result([2.0]).table(last=-1)
 
 
+def test_many_parameters_share_a_column() -> None:
+    space = Space(*(Real(f"rate{i}", 0, 1) for i in range(23)))
+    found = minimize(lambda p: p["rate3"], space, budget=2, strategy="random", progress=False)
+    table = found.table()
+    assert [str(column.header) for column in table.columns] == [
+        "trial", "value", "configuration", "origin", "s",
+    ]  # fmt: skip
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table)
+    printed = console.export_text()
+    assert all(f"rate{i}=" in "".join(printed.split()) for i in range(23))
+    best = found.best
+    assert best is not None
+    assert f"best value {best.value:.10g} at trial {best.id}" in str(found)
+
+
 def test_a_result_prints_what_a_person_wants_to_know() -> None:
     text = str(result([2.0, None, 0.25]))
     lines = text.splitlines()

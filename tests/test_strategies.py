@@ -22,6 +22,7 @@ from gpbo.situation import Situation, Strategy, proposed
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
 from gpbo.strategies import (
     STRATEGIES,
+    CustomAcquisition,
     ExpectedImprovement,
     GridSearch,
     Incumbent,
@@ -439,6 +440,29 @@ def test_a_failed_point_makes_its_neighbourhood_less_attractive_and_padding_does
     moved = (second - first).square().sum(-1).sqrt()[:, 0]
     assert moved[0].item() > 0.02
     assert moved[1].item() < 1e-6
+
+
+def test_where_a_trial_failed_the_model_is_certain_of_no_improvement() -> None:
+    """The best point of all by the model, where there was no value."""
+    space = Space(Real("a", 0, 1), Real("b", 0, 1))
+    now = situation(space, [13])
+    seen: list[Surrogate] = []
+
+    def acquisition(surrogate: Surrogate) -> Any:
+        seen.append(surrogate)
+        return lambda x: -surrogate.moments(x)[0].mean(1)
+
+    strategy = CustomAcquisition("mean", acquisition)
+    best = strategy.propose(now, 1)
+    failed = replace(now, failed=best, failed_mask=torch.ones(1, 1, dtype=torch.bool))
+    strategy.propose(failed, 1)
+    known, warned = seen
+    assert (known.moments(best)[0] < known.incumbent[..., None]).all()
+    mean, variance = warned.moments(best)
+    raised = known.noise_variance.sqrt()[..., None]
+    assert (mean > known.incumbent[..., None] - 3 * raised).all()
+    assert (variance < known.moments(best)[1]).all()
+    assert (variance <= 1.01 * known.noise_variance[..., None]).all()
 
 
 def test_the_search_starts_from_the_best_results_and_never_from_padding() -> None:
