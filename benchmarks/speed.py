@@ -10,7 +10,8 @@ many runs in one batch (`throughput`): warm posterior updates a second, the maxi
 acquisition, and effective draws a second. By default of a few runs on a CPU, and of as many as the
 goals name on a GPU.
 
-Medians of several repeats, the two sides taking turns. BoTorch compiles at every fit of a fully
+Medians of several repeats, the two sides taking turns; of the last three one side after the other,
+BoTorch's ascents of a run each, NumPyro's sampling once. BoTorch compiles at every fit of a fully
 Bayesian model, so its time includes that; it is what its users wait for.
 """
 

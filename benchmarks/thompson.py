@@ -6,7 +6,7 @@ much memory it took, and how many seconds of a processor, which other work on th
 less than the time on the clock. BoTorch draws 1024 features by default, gpbo 4096, and here both.
 """
 
-import resource
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -148,14 +148,14 @@ def measure(
 ) -> dict[str, float]:
     """Median seconds, and how far the memory rose above what it was before, in MiB.
 
-    The greatest that the process ever had is compared with what it has before the first call, so
-    what loading took for a moment may count. The data come from another process.
+    The greatest that the process had since the first call is compared with what it has before it.
+    The data come from another process.
     """
     x, y, lengthscale = (each.to(device) for each in known)
     few = x[:, :20], y[:, :20], lengthscale
     SIDES[work, side](few, 2)(0)  # the first call of a process pays for loading
     run = SIDES[work, side]((x, y, lengthscale), count)
-    before, seconds, busy = _memory_now(device), [], []
+    before, seconds, busy = _memory_begun(device), [], []
     for repeat in range(repeats):
         began, worked = time.perf_counter(), time.process_time()
         run(repeat)
@@ -170,16 +170,20 @@ def measure(
     }
 
 
-def _memory_now(device: str) -> float:
+def _memory_begun(device: str) -> float:
+    """MiB now; the greatest memory is counted anew from here on."""
     if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated() / 2**20
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    Path("/proc/self/clear_refs").write_text("5")
+    return _most_memory(device)
 
 
 def _most_memory(device: str) -> float:
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 
 
 def fitted(name: str, dim: int, n: int) -> Surrogate:

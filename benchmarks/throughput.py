@@ -88,10 +88,10 @@ def updates(runs: int, n: int, dim: int, repeats: int, device: torch.device) -> 
         "leapfrog_steps": steps,
         "extended": statistics.median(fit.report.status.count("extended") for fit in fits),
     }
-    return row | _botorch_nuts(data, runs, warm_s)
+    return row | _botorch_nuts(data, runs, repeats, warm_s)
 
 
-def _botorch_nuts(data: Observations, runs: int, warm_s: float) -> dict[str, Any]:
+def _botorch_nuts(data: Observations, runs: int, repeats: int, warm_s: float) -> dict[str, Any]:
     if data.x.shape[1] > _LARGEST_PEER:
         return {"botorch_s": f"not tried beyond n={_LARGEST_PEER}"}
     missing = [name for name in ("jax", "numpyro") if find_spec(name) is None]
@@ -101,7 +101,7 @@ def _botorch_nuts(data: Observations, runs: int, warm_s: float) -> dict[str, Any
 
     x, y = data.x[0].cpu(), data.y[0].cpu()
     fully_bayesian_fit(x, y)  # the first of a process pays for loading
-    peer_s, _ = fully_bayesian_fit(x, y)
+    peer_s = statistics.median(fully_bayesian_fit(x, y)[0] for _ in range(repeats))
     return {"botorch_s": peer_s, "ratio": peer_s * runs / warm_s}
 
 
@@ -154,13 +154,15 @@ def ascent(
     our_s = statistics.median(times)
     bounds = torch.stack([torch.zeros(dim), torch.ones(dim)]).to(surrogate.x)
     their_s, theirs = 0.0, []
+
+    def peer(run: int) -> tuple[Tensor, Tensor]:
+        target = MeanLogEI(surrogate, run)
+        return optimize_acqf(target, bounds, q=1, num_restarts=20, raw_samples=512)
+
+    peer(0)
     for run in range(peer_runs):
         torch.manual_seed(run)
-        target = MeanLogEI(surrogate, run)
-        took, (point, _) = seconds(
-            partial(optimize_acqf, target, bounds, q=1, num_restarts=20, raw_samples=512),
-            device,
-        )
+        took, (point, _) = seconds(partial(peer, run), device)
         their_s += took
         theirs.append(point.detach())
     own = utility(points[0][:, None])[:peer_runs, 0]
