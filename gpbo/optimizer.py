@@ -201,6 +201,12 @@ class Optimizer:
         """Where everything is written down; None without a storage."""
         return self._journal
 
+    def __repr__(self) -> str:
+        best = self.best
+        found = "no value yet" if best is None else f"best {best.value:.10g} at trial {best.id}"
+        ended, pending = len(self._history.ended), len(self._history.pending)
+        return f"<Optimizer {self.strategy.name!r}: {ended} trials, {pending} pending, {found}>"
+
     @property
     def strategy(self) -> Strategy:
         """What proposes."""

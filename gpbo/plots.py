@@ -31,10 +31,10 @@ from gpbo.importance import Importance, importance_data
 from gpbo.optimizer import Optimizer
 from gpbo.posterior import BAND
 from gpbo.replications import RegretCurve, Replications
-from gpbo.result import Result, cut, design_end
+from gpbo.result import Result, cut, design_end, optimizer_of
 from gpbo.slices import Slice, slices_data
 from gpbo.ticks import MOST_LABELS, drawable, log_ticks, reverse_log_ticks, value_limits
-from gpbo.trial import Trial
+from gpbo.trial import Trial, incumbents
 
 __all__ = [
     "Convergence",
@@ -81,12 +81,14 @@ class Convergence:
     design: int
 
 
-def convergence_data(results: Mapping[str, Result]) -> tuple[Convergence, ...]:
-    """The curves of a convergence plot: one for each labelled result."""
+def convergence_data(sources: Mapping[str, Result | Optimizer]) -> tuple[Convergence, ...]:
+    """The curves of a convergence plot: one for each labelled result or optimizer."""
     curves = []
-    for label, result in results.items():
-        values, best = (tuple(map(_value, row)) for row in (result.trials, result.incumbents))
-        curves.append(Convergence(label, values, best, design_end(result.trials)))
+    for label, source in sources.items():
+        trials = source.trials if isinstance(source, Result) else source.finished
+        best = incumbents(trials, source.direction)
+        values = tuple(map(_value, trials))
+        curves.append(Convergence(label, values, tuple(map(_value, best)), design_end(trials)))
     return tuple(curves)
 
 
@@ -94,23 +96,25 @@ def _value(trial: Trial | None) -> float:
     return math.nan if trial is None or trial.value is None else trial.value
 
 
-def convergence(results: Result | Mapping[str, Result], path: str | Path | None = None) -> Figure:
+def convergence(
+    results: Result | Optimizer | Mapping[str, Result | Optimizer], path: str | Path | None = None
+) -> Figure:
     """The running best of each result over its trials; the initial design is shaded.
 
     Dots are the trials, crosses at the bottom the failed ones. The value axis has room for the best
     so far from the end of the design on, and for the better half of the trials.
 
     Args:
-        results: One result, or several by the label that each has in the plot.
+        results: One result or optimizer, or several by the label that each has in the plot.
         path: Where to write it, if anywhere.
 
     Raises:
         InvalidOption: no results, something else, or some minimised and some maximised; or the path
             is in no folder that exists, or has another ending.
     """
-    if isinstance(results, Result):
-        results = {results.optimizer.strategy.name: results}
-    _check_labelled("results", results, Result)
+    if isinstance(results, Result | Optimizer):
+        results = {optimizer_of(results).strategy.name: results}
+    _check_labelled("results", results, Result, Optimizer)
     directions = sorted({result.direction for result in results.values()})
     if len(directions) != 1:
         raise InvalidOption(f"results have directions {directions}: expected the same of all")
@@ -392,12 +396,13 @@ def _set_value_axis(axes: Axes, values: Sequence[float], keep: Sequence[float]) 
     axes.set_ylim(low, high)
 
 
-def _check_labelled(name: str, given: object, kind: type) -> None:
+def _check_labelled(name: str, given: object, *kinds: type) -> None:
     if not isinstance(given, Mapping) or any(
-        not (isinstance(label, str) and isinstance(one, kind)) for label, one in given.items()
+        not (isinstance(label, str) and isinstance(one, kinds)) for label, one in given.items()
     ):
+        expected = " or ".join(f"gpbo.{kind.__name__}" for kind in kinds)
         raise InvalidOption(
-            f"{name}={reprlib.repr(given)}: expected a gpbo.{kind.__name__}, or a mapping from "
+            f"{name}={reprlib.repr(given)}: expected a {expected}, or a mapping from "
             "labels, which are strings, to several"
         )
     if not given:

@@ -116,12 +116,16 @@ class Space:
             if parameter.kind == "categorical"
         )
 
-    def validate(self, params: object) -> dict[str, Any]:
+    def validate(self, params: Any) -> dict[str, Any]:
         """A configuration, a mapping from every name to a value, with canonical Python values.
+
+        What `dict` makes a mapping of will do, such as a row of a pandas table.
 
         Raises:
             InvalidParams: no mapping, a name is missing or unknown, or a value is not legal.
         """
+        if not isinstance(params, Mapping) and callable(getattr(params, "keys", None)):
+            params = dict(params)
         if not isinstance(params, Mapping):
             raise InvalidParams(
                 f"params={params!r}: expected a mapping with the names {', '.join(self.names)}"

@@ -722,3 +722,28 @@ def test_the_strategy_cannot_be_replaced_by_a_name() -> None:
     with pytest.raises(AttributeError):
         optimizer.strategy = "ts"  # type: ignore[misc,assignment]
     assert optimizer.strategy.name == "random"
+
+
+def test_an_optimizer_shows_where_it_stands() -> None:
+    optimizer = Optimizer(Space(Real("x", 0, 1)), "random")
+    assert repr(optimizer) == "<Optimizer 'random': 0 trials, 0 pending, no value yet>"
+    first, second, _ = optimizer.ask(3)
+    optimizer.tell(first, 123456.789)
+    optimizer.fail(second, "broken")
+    expected = "<Optimizer 'random': 2 trials, 1 pending, best 123456.789 at trial 0>"
+    assert repr(optimizer) == expected
+
+
+def test_a_row_of_a_table_is_a_configuration() -> None:
+    class Row:
+        """As `pandas.Series`: no `Mapping`, and whole numbers are floats beside others."""
+
+        def keys(self) -> list[str]:
+            return ["x", "n"]
+
+        def __getitem__(self, name: str) -> float:
+            return {"x": 0.5, "n": 3.0}[name]
+
+    optimizer = Optimizer(Space(Real("x", 0, 1), Integer("n", 1, 8)), "random")
+    with unchecked_shapes():
+        assert optimizer.add(Row(), 1.0).params == {"x": 0.5, "n": 3}  # type: ignore[arg-type]

@@ -354,6 +354,16 @@ def test_one_result_or_set_of_runs_needs_no_label(result: Result) -> None:
     assert median.lines[0].get_marker() == "o"  # of one trial there is no line
 
 
+def test_an_optimizer_that_was_asked_and_told_converges_in_a_plot_too(result: Result) -> None:
+    (expected,) = plots.convergence_data({"a": result})
+    assert plots.convergence_data({"a": result.optimizer}) == (expected,)
+    labels = ["one", "other"]
+    (axes,) = plots.convergence({"one": result, "other": result.optimizer}).axes
+    assert axes.get_legend_handles_labels()[1] == labels
+    (axes,) = plots.convergence(result.optimizer).axes
+    assert axes.get_legend_handles_labels()[1] == [result.optimizer.strategy.name]
+
+
 def test_the_interval_of_a_mean_regret_stays_above_nothing_and_around_the_mean() -> None:
     """Of two runs it is wider than the mean: on a logarithmic axis that is no gap down to 0."""
     runs = replicate("branin", strategy="random", runs=2, budget=9, seed=3, progress=False)
