@@ -22,7 +22,7 @@ from gpbo.optimizer import Optimizer
 from gpbo.record import Attempt, Metric, Record
 from gpbo.report import data, figures
 from gpbo.report.axes import axis, position, value_axis
-from gpbo.report.page import html, write
+from gpbo.report.page import _shown, html, write
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
 from gpbo.storage import SqliteStorage
 from gpbo.strategies import ExpectedImprovement
@@ -290,6 +290,29 @@ def test_the_curves_of_many_trials_are_two_lines_with_gaps() -> None:
     assert [size for size in completed.marker.size if size] == [completed.marker.size[-2]]
     assert completed.customdata[-2] == 7
     assert len(figures.learning([], "minimize").data) == 2
+
+
+@pytest.mark.parametrize("strategy", ["ei", "sobol"])
+def test_of_many_parameters_those_that_matter_are_shown(strategy: str, tmp_path: Path) -> None:
+    space = Space(Real(f"x{i}", 0, 1) for i in range(23))
+    optimizer = job(
+        tmp_path, 9, strategy=strategy, space=space, objective=lambda p: math.sin(9 * p["x20"])
+    )
+    text = html(read(tmp_path), 0.0)
+    shares = data.importance_of(optimizer)
+    shown, _ = _shown(optimizer, shares)
+    names = [parameter.name for parameter in shown]
+    if strategy == "ei":
+        assert {*names} == {share.name for share in shares[:15]}
+        assert "Of 23 parameters, the 15 that matter most." in text
+    else:
+        assert names == [f"x{i}" for i in range(15)]
+        assert "Of 23 parameters, the 15 that come first." in text
+    assert names == sorted(names, key=lambda name: int(name[1:]))
+    assert len(data.coordinates_data(optimizer, shown).axes) == 16
+    assert len(data.slices_of(optimizer, shown)) == 15
+    few = Optimizer(SPACE)
+    assert _shown(few, ()) == (few.space.parameters, "")
 
 
 @pytest.mark.parametrize(("direction", "best"), [("minimize", 0.01), ("maximize", 97.0)])

@@ -88,9 +88,12 @@ class Coordinates:
     trials: tuple[int, ...]
 
 
-def coordinates_data(optimizer: Optimizer) -> Coordinates:
-    """The completed trials in parallel coordinates."""
-    parameters, trials = optimizer.space.parameters, optimizer.completed
+def coordinates_data(
+    optimizer: Optimizer, parameters: Sequence[Parameter] | None = None
+) -> Coordinates:
+    """The completed trials in parallel coordinates: by these parameters, or all."""
+    parameters = optimizer.space.parameters if parameters is None else parameters
+    trials = optimizer.completed
     values = [trial.value for trial in trials if trial.value is not None]
     best = best_of(trials, optimizer.direction)
     last, is_log = value_axis(values, [] if best is None or best.value is None else [best.value])
@@ -142,8 +145,10 @@ class Slice:
     curve: Curve | None
 
 
-def slices_of(optimizer: Optimizer) -> tuple[Slice, ...]:
-    """A slice along every parameter, by the last fit conditioned on all results."""
+def slices_of(
+    optimizer: Optimizer, parameters: Sequence[Parameter] | None = None
+) -> tuple[Slice, ...]:
+    """A slice along these parameters, or all, by the last fit conditioned on all results."""
     completed = optimizer.completed
     failed = [trial for trial in optimizer.finished if trial.value is None]
     best = best_of(completed, optimizer.direction)
@@ -160,7 +165,7 @@ def slices_of(optimizer: Optimizer) -> tuple[Slice, ...]:
             best=None if best is None else completed.index(best),
             curve=curves.get(parameter.name),
         )
-        for parameter in optimizer.space.parameters
+        for parameter in (optimizer.space.parameters if parameters is None else parameters)
     )
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpbo.checks import legible, path_to_write
+from gpbo.importance import Importance
 from gpbo.optimizer import Optimizer
+from gpbo.parameters import Parameter
 from gpbo.posterior import Recommendation
 from gpbo.record import Record
 from gpbo.report import data
@@ -19,6 +21,8 @@ from gpbo.view import summary
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+#: So many parameters have an axis of their own that can be read; of more, those that matter most.
+_MOST_PARAMETERS = 15
 #: The numbers of a fit that the page lists, in words; those of a point estimate are three.
 _FIT = {
     "inference": "hyperparameters by",
@@ -133,14 +137,17 @@ def _sections(record: Record, optimizer: Optimizer, now: float) -> Iterator[Sect
             "What the trials reported while they ran.",
             _plot(figures.learning(curves, direction), "curves"),
         )
-    completed = bool(optimizer.completed)
+    shares = data.importance_of(optimizer)
+    shown, of_many = _shown(optimizer, shares)
     yield Section(
         "trials-in-parallel",
         "Parallel coordinates",
         "A line is a completed trial; drag along an axis to select, and an axis by its name. "
-        "Values far from most lie at the end of their axis.",
-        _plot(figures.coordinates(data.coordinates_data(optimizer), direction), "coordinates")
-        if completed
+        f"Values far from most lie at the end of their axis.{of_many}",
+        _plot(
+            figures.coordinates(data.coordinates_data(optimizer, shown), direction), "coordinates"
+        )
+        if optimizer.completed
         else _nothing("No trial has a value."),
     )
     has_model = optimizer.fit_report is not None
@@ -153,12 +160,12 @@ def _sections(record: Record, optimizer: Optimizer, now: float) -> Iterator[Sect
             "draws of the hyperparameters; both go through the best trial, along one parameter."
             if has_model
             else _why_no_model(record, optimizer)
-        ),
-        _plot(figures.slices(data.slices_of(optimizer)), "surrogate")
+        )
+        + of_many,
+        _plot(figures.slices(data.slices_of(optimizer, shown)), "surrogate")
         if progress.trials
         else _nothing("No trial has ended yet."),
     )
-    shares = data.importance_of(optimizer)
     draws = optimizer.fit(refit=False).surrogate.draws if shares else 0
     yield Section(
         "importance",
@@ -204,6 +211,18 @@ def _sections(record: Record, optimizer: Optimizer, now: float) -> Iterator[Sect
         "Click on a heading to sort.",
         _table(data.table_data(record, optimizer), optimizer.space.names),
     )
+
+
+def _shown(optimizer: Optimizer, shares: Sequence[Importance]) -> tuple[Sequence[Parameter], str]:
+    """The parameters that plots of all of them have room for, and what to say of the others."""
+    every = optimizer.space.parameters
+    if len(every) <= _MOST_PARAMETERS:
+        return every, ""
+    names = [share.name for share in shares] or optimizer.space.names
+    shown = {*names[:_MOST_PARAMETERS]}
+    which = "that matter most" if shares else "that come first"
+    words = f" Of {len(every)} parameters, the {_MOST_PARAMETERS} {which}."
+    return [parameter for parameter in every if parameter.name in shown], words
 
 
 def _strategy(record: Record) -> str:
