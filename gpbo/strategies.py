@@ -79,7 +79,8 @@ class _Maximiser(ABC):
         """The maximiser of the acquisition, in log space, plus the log of the chance of a value."""
         data = situation.data
         known = situation.fit().surrogate
-        with settings_for(data.x.shape[1] + data.pending.shape[1], data.x.device):
+        points = (data.x, data.pending, situation.failed)
+        with settings_for(sum(each.shape[1] for each in points), data.x.device):
             streams = situation.streams("fantasy")
             seen = known.fantasize(data.pending, data.pending_mask, streams)
             # No improvement is looked for where there was no value.
