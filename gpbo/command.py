@@ -151,7 +151,8 @@ def run_command(
         reason = ": ".join([f"the command ended with {process.returncode}", *reader.last_line])
         return Outcome(reason=reason, died=process.returncode < 0)
     if reader.value is None:
-        return Outcome(reason="the command printed no value")
+        expected = 'such as {"value": 0.25}' if command.metric is None else f"of {command.metric!r}"
+        return Outcome(reason=f"the command printed no value: expected a line {expected}")
     return Outcome(reader.value)
 
 

@@ -389,7 +389,8 @@ def test_what_another_job_left_in_the_folder_is_not_taken_for_results(tmp_path: 
     (tmp_path / "00001.1" / "stop").touch()
     command = Command("echo nothing {x}")
     result = tuned(Optimizer(LINE, "sobol"), command, **options, callbacks=[heard]).run()
-    assert [trial.reason for trial in result.trials] == ["the command printed no value"] * 2
+    expected = 'the command printed no value: expected a line such as {"value": 0.25}'
+    assert [trial.reason for trial in result.trials] == [expected] * 2
     assert not [what for what in heard.heard if what[0] == "reported"]
 
 

@@ -27,6 +27,9 @@ from tests import objectives
 from tests.monte_carlo import unchecked_shapes
 
 
+NO_VALUE = 'the command printed no value: expected a line such as {"value": 0.25}'
+
+
 def task(objective: Any, folder: Path, **options: Any) -> Task:
     return Task(objective, 0, 1, **{"params": {"x": 0.5}, "folder": folder / "0", **options})
 
@@ -132,7 +135,7 @@ def test_a_last_line_without_an_end_is_read_too(tmp_path: Path) -> None:
 def test_a_command_that_runs_again_in_its_folder_is_not_read_twice(tmp_path: Path) -> None:
     """As an executor does it that lost the worker of an attempt."""
     assert evaluate(task(shell(r"echo {{\"value\": 7}}"), tmp_path)).value == 7
-    assert evaluate(task(shell("true"), tmp_path)).reason == "the command printed no value"
+    assert evaluate(task(shell("true"), tmp_path)).reason == NO_VALUE
 
 
 def test_a_long_log_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,13 +162,19 @@ def test_only_lines_that_may_tell_a_value_are_looked_at(
     [
         ("echo oh no; exit 4", "the command ended with 4: oh no"),
         ("kill -9 $$", "the command ended with -9"),
-        ("echo done", "the command printed no value"),
+        ("echo done", NO_VALUE),
     ],
 )
 def test_a_command_without_a_result_says_why(script: str, reason: str, tmp_path: Path) -> None:
     outcome = evaluate(task(shell(script), tmp_path))
     assert (outcome.value, outcome.reason) == (None, reason)
     assert outcome.died == ("-9" in reason)
+
+
+def test_a_command_without_what_its_expression_finds_says_what_was_expected(tmp_path: Path) -> None:
+    outcome = evaluate(task(Command("echo 0.25", r"loss: (\S+)"), tmp_path))
+    expected = r"the command printed no value: expected a line of 'loss: (\\S+)'"
+    assert outcome.reason == expected
 
 
 def python(script: str, metric: str | None = None) -> Command:
@@ -202,7 +211,7 @@ def test_a_command_has_no_input(tmp_path: Path) -> None:
         os.dup2(saved, 0)
         for number in (reader, writer, saved):
             os.close(number)
-    assert outcome.reason == "the command printed no value"
+    assert outcome.reason == NO_VALUE
 
 
 def test_a_program_that_is_not_there_is_a_failed_trial(tmp_path: Path) -> None:

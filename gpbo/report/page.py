@@ -151,6 +151,7 @@ def _sections(record: Record, optimizer: Optimizer, now: float) -> Iterator[Sect
         else _nothing("No trial has a value."),
     )
     has_model = optimizer.fit_report is not None
+    fitted = f" Its hyperparameters are of the last fit, to {optimizer.fitted_size} results."
     yield Section(
         "slices",
         "Parameters",
@@ -158,6 +159,7 @@ def _sections(record: Record, optimizer: Optimizer, now: float) -> Iterator[Sect
         + (
             "The line is the median of the surrogate, the band holds about 95 % of it over the "
             "draws of the hyperparameters; both go through the best trial, along one parameter."
+            + fitted
             if has_model
             else _why_no_model(record, optimizer)
         )
@@ -171,7 +173,9 @@ def _sections(record: Record, optimizer: Optimizer, now: float) -> Iterator[Sect
         "importance",
         "Importance",
         "How much of the variation that the model sees lies along each parameter: its range in "
-        "lengthscales, as a share of all parameters'. "
+        "lengthscales, as a share of all parameters'."
+        + (fitted if shares else "")
+        + " "
         + (
             f"The bar is the median of {draws} draws of the hyperparameters, the line holds 90 % "
             "of them."
