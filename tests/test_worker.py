@@ -26,7 +26,6 @@ from gpbo.worker import (
 from tests import objectives
 from tests.monte_carlo import unchecked_shapes
 
-
 NO_VALUE = 'the command printed no value: expected a line such as {"value": 0.25}'
 
 
