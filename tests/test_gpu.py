@@ -17,6 +17,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from gpytorch.priors import GammaPrior
 from torch import Tensor
 
 from gpbo import fitting, graphs, memory, problems
@@ -29,6 +30,7 @@ from gpbo.design import sobol
 from gpbo.evidence import LogPosterior, Model
 from gpbo.feasibility import weighted
 from gpbo.fitting import Sampling
+from gpbo.hyperparameters import HyperparameterPrior
 from gpbo.inference import HyperparameterDraws, draw, schedule_for
 from gpbo.lockstep import replicate
 from gpbo.optimizer import Optimizer
@@ -234,6 +236,16 @@ class OnAnyDevice:
             best = optimizer.recommend()
             assert best.params == {"n": 2}
             assert best.low <= best.median <= best.high
+
+    def test_a_prior_of_the_user_is_sampled_there(self) -> None:
+        """Its copy there is made while the sampler is at work, whose tensors have no gradients."""
+        model = Model(prior=HyperparameterPrior(lengthscale=GammaPrior(3.0, 6.0)))
+        sampling = Sampling(chains=self.chains, warmup=8, draws=4, kept=4)
+        streams = Streams.named(7, "gpu", runs=RUNS, device=self.device)
+        found = fitting.fit(moved(data(), self.device), model, sampling=sampling, streams=streams)
+        assert found.surrogate.lengthscale.device.type == self.device
+        assert bool(found.surrogate.succeeded.all())
+        assert "fallback-map" not in found.report.status
 
     def test_many_runs_integrate_their_hyperparameters_out_there(self) -> None:
         options: dict[str, Any] = {"budget": self.budget, "initial": 5, "device": self.device}
