@@ -229,11 +229,13 @@ class Tuner:
             ended = self._ended()
             if ended is not None and not (ended == "no improvement" and self._running):
                 return ended
+            under_way = []
             if ended is None:
                 running, ready = len(self._running), len(self._ready)
                 self._ready.extend(self._chooser.advance(engine, running, ready))
                 self._start(workers)
-            wait([*self._running, *self._chooser.under_way], _LOOK_S, FIRST_COMPLETED)
+                under_way = self._chooser.under_way
+            wait([*self._running, *under_way], _LOOK_S, FIRST_COMPLETED)
 
     def _ended(self) -> Stopped | None:
         """Why the job ends now, if it does."""

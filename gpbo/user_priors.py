@@ -41,7 +41,6 @@ class FromDistribution(Prior):
         self.distribution = _in_double_precision(distribution)
         self.positive = positive
         self._copies: dict[torch.device, _Copy] = {}
-        self._cut_off = False
         support, transform = _support_of(self.distribution)
         probe = transform(torch.linspace(-20.0, 20.0, 41, dtype=DTYPE, device="cpu"))
         self._cut_off = positive and not bool((probe >= 0).all())

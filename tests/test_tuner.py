@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -486,8 +486,17 @@ def test_a_job_ends_by_its_criteria(completion: Completion, budget: int, stopped
     assert str(result).splitlines()[0].startswith(f"{len(result.trials)} trials (0 failed), ")
 
 
-def test_a_trial_that_runs_when_patience_ends_is_waited_for_and_counts() -> None:
-    release = threading.Event()
+def test_a_trial_that_runs_when_patience_ends_is_waited_for_and_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release, looks = threading.Event(), 0
+
+    def counted(*args: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return wait(*args)
+
+    monkeypatch.setattr("gpbo.tuner.wait", counted)
 
     def objective(params: dict[str, Any]) -> float:
         if params["x"] == 0.5:
@@ -498,7 +507,7 @@ def test_a_trial_that_runs_when_patience_ends_is_waited_for_and_counts() -> None
     class Releases(Callback):
         def ended(self, trial: Trial) -> None:
             if len(optimizer.finished) == 5:
-                release.set()
+                threading.Timer(1.0, release.set).start()
 
     optimizer = Optimizer(LINE, "sobol")
     optimizer.tell(optimizer.ask(), 0.0)
@@ -511,6 +520,7 @@ def test_a_trial_that_runs_when_patience_ends_is_waited_for_and_counts() -> None
     assert result.stopped == "no improvement"
     assert values[:6] == [0.0, 1.0, 1.0, 1.0, 1.0, -1.0]
     assert len(values) - 6 in (4, 5)
+    assert looks < 1000  # it was not looked for all the time
 
 
 def test_a_job_of_which_all_trials_fail_ends_and_goes_on_when_that_is_mended(
