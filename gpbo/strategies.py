@@ -83,8 +83,8 @@ class _Maximiser(ABC):
         with settings_for(sum(each.shape[1] for each in points), data.x.device):
             streams = situation.streams("fantasy")
             seen = known.fantasize(data.pending, data.pending_mask, streams)
-            # No improvement is looked for where there was no value.
-            surrogate = seen.hallucinate(situation.failed, situation.failed_mask, seen.incumbent)
+            # What a value would be where there is none is nothing to be found out.
+            surrogate = seen.hallucinate(situation.failed, situation.failed_mask)
             utility = self._utility(surrogate, seen)
             return propose(
                 weighted(utility, data, situation.failed, situation.failed_mask),
@@ -188,8 +188,8 @@ class CustomAcquisition(_Maximiser):
     ``[r,b]`` for each. The value of a point must depend on that point and its run alone, by
     operations that autograd differentiates; NaN is worse than any value. The surrogate has means
     and variances (``surrogate.moments``, ``[r,s,b]`` each) on a scale on which results are
-    standardised and less is better; it knows pending points by one fantasy for each draw, and is
-    certain of no improvement where a trial failed.
+    standardised and less is better; it knows pending points by one fantasy for each draw, and
+    where trials failed is certain of what it expects.
 
     Where trials failed, the log of the chance that a point gives a value is added, as to the
     logarithm of an improvement.

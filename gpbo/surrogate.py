@@ -254,34 +254,23 @@ class Surrogate:
         return self._bordered(pending, pending_mask, streams.normal(self.draws, pending.shape[1]))
 
     def hallucinate(
-        self,
-        pending: Float[Tensor, "r m d"],
-        pending_mask: Bool[Tensor, "r m"],
-        least: Float[Tensor, "r s"] | None = None,
+        self, pending: Float[Tensor, "r m d"], pending_mask: Bool[Tensor, "r m"]
     ) -> "Surrogate":
         """Condition on the pending points returning what is expected: the mean stays as it is.
 
         What falls is the variance, which does not depend on the values (Desautels, Krause and
         Burdick 2014, JMLR 15).
-
-        Args:
-            least: Where less is expected, it is this.
         """
-        surplus = pending.new_zeros(self.runs, self.draws, pending.shape[1])
-        if least is not None and pending.shape[1]:
-            inside = torch.where(pending_mask[..., None], pending, 0.5)
-            surplus = (least[..., None] - self.moments(inside)[0]).clamp(min=0.0)
-        return self._bordered(pending, pending_mask, torch.zeros_like(surplus), surplus)
+        expected = pending.new_zeros(self.runs, self.draws, pending.shape[1])
+        return self._bordered(pending, pending_mask, expected)
 
     def _bordered(
         self,
         pending: Float[Tensor, "r m d"],
         pending_mask: Bool[Tensor, "r m"],
         whitened: Float[Tensor, "r s m"],
-        surplus: Float[Tensor, "r s m"] | None = None,
     ) -> "Surrogate":
-        """Conditioned on pending points too, with these whitened residuals, or above what these
-        lead to by a surplus.
+        """Conditioned on pending points too, with these whitened residuals.
 
         They are padded as results are, so that the points of a batch, which are pending one after
         another, make few shapes on a GPU.
@@ -305,9 +294,6 @@ class Surrogate:
             torch.where(pending_mask[:, None], self.noise_variance[..., None], 1.0),
         )
         inverse = append_inverse_lower(self.inverse_factor, cross, corner)
-        if surplus is not None:
-            above = torch.nn.functional.pad(surplus, (0, room)) * pending_mask[:, None]
-            whitened = whitened + _apply(inverse[..., -count - room :, -count - room :], above)
         whitened = torch.where(pending_mask[:, None], whitened, 0.0)
         residual = torch.where(self.mask[:, None], self.y - self.mean[..., None], 0.0)
         whitened = torch.cat([_apply(self.inverse_factor, residual), whitened], dim=-1)

@@ -190,9 +190,9 @@ def test_the_plot_has_a_line_and_a_band_for_every_set_of_runs(tmp_path: Path) ->
         panel.collections[0].get_paths()[0].get_extents() for panel in (median, mean)
     )
     assert (quartiles.ymin, quartiles.ymax) == (curve.low.min(), curve.high.max())
-    spread = 1.96 * curve.error
-    assert interval.ymax == pytest.approx((curve.mean + spread).max(), rel=1e-3)
-    assert interval.ymin == pytest.approx((curve.mean - spread).clip(1e-12).min(), rel=1e-3)
+    factor = np.exp(1.96 * curve.error / curve.mean)
+    assert interval.ymax == pytest.approx((curve.mean * factor).max(), rel=1e-3)
+    assert interval.ymin == pytest.approx((curve.mean / factor).min(), rel=1e-3)
     low, high = median.get_ylim()
     assert 0 < low < curve.low.min() < curve.high.max() < high
 

@@ -442,8 +442,7 @@ def test_a_failed_point_makes_its_neighbourhood_less_attractive_and_padding_does
     assert moved[1].item() < 1e-6
 
 
-def test_where_a_trial_failed_the_model_is_certain_of_no_improvement() -> None:
-    """The best point of all by the model, where there was no value."""
+def test_where_a_trial_failed_the_model_is_certain_of_what_it_expects() -> None:
     space = Space(Real("a", 0, 1), Real("b", 0, 1))
     now = situation(space, [13])
     seen: list[Surrogate] = []
@@ -456,13 +455,27 @@ def test_where_a_trial_failed_the_model_is_certain_of_no_improvement() -> None:
     best = strategy.propose(now, 1)
     failed = replace(now, failed=best, failed_mask=torch.ones(1, 1, dtype=torch.bool))
     strategy.propose(failed, 1)
-    known, warned = seen
+    (mean, variance), (warned_mean, warned_variance) = (each.moments(best) for each in seen)
+    torch.testing.assert_close(warned_mean, mean, rtol=0, atol=1e-8)
+    assert (warned_variance < variance).all()
+    assert (warned_variance <= 1.01 * seen[0].noise_variance[..., None]).all()
+
+
+def test_what_failed_is_no_incumbent() -> None:
+    """The model expects the least where a trial failed; improvement is on what has a value."""
+    space = Space(Real("a", 0, 1), Real("b", 0, 1))
+    now = situation(space, [13])
+    known = now.fit().surrogate
+    best = ExpectedImprovement().propose(now, 1)
     assert (known.moments(best)[0] < known.incumbent[..., None]).all()
-    mean, variance = warned.moments(best)
-    raised = known.noise_variance.sqrt()[..., None]
-    assert (mean > known.incumbent[..., None] - 3 * raised).all()
-    assert (variance < known.moments(best)[1]).all()
-    assert (variance <= 1.01 * known.noise_variance[..., None]).all()
+    warned = known.hallucinate(best, torch.ones(1, 1, dtype=torch.bool))
+    assert (warned.incumbent < known.incumbent).all()
+    for strategy, value in (
+        (ExpectedImprovement(margin=0.0), known.incumbent),
+        (ExpectedImprovement(margin=0.0, incumbent="observed"), known.least_observed),
+    ):
+        utility: Any = strategy._utility(warned, known)
+        assert torch.equal(utility.best, value)
 
 
 def test_the_search_starts_from_the_best_results_and_never_from_padding() -> None:
