@@ -383,9 +383,10 @@ class _Loop:
             return self._optimizer.fail(trial, str(error))
 
     def _end(self, trial: Trial, show: Callable[[Trial], None]) -> None:
+        failed = trial.status is TrialStatus.FAILED
         self._done += 1
-        self._failed += trial.status is TrialStatus.FAILED
-        if trial.status is TrialStatus.FAILED:
+        self._failed += failed
+        if failed:
             self._failures.fail(time.perf_counter())
         else:
             self._failures.end()

@@ -327,8 +327,7 @@ def test_the_best_curve_ends_within_the_axis(direction: str, best: float) -> Non
 def test_the_best_lines_are_the_darkest(direction: str, tmp_path: Path) -> None:
     optimizer = job(tmp_path, 6, strategy="sobol", direction=direction)
     line = figures.coordinates(data.coordinates_data(optimizer), direction).data[0].line
-    darkest_is_low = line.colorscale[0][1] == "#440154"
-    assert darkest_is_low
+    assert line.colorscale[0][1] == "#440154"  # the darkest is that of low values
     assert line.reversescale == (direction == "maximize")
 
 

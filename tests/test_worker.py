@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,13 @@ NO_VALUE = 'the command printed no value: expected a line such as {"value": 0.25
 
 def task(objective: Any, folder: Path, **options: Any) -> Task:
     return Task(objective, 0, 1, **{"params": {"x": 0.5}, "folder": folder / "0", **options})
+
+
+def wait_for(mark: Path, future: Future[Any]) -> None:
+    """Until the trial that is to make this file has made it."""
+    while not mark.exists():
+        assert not future.done()
+        time.sleep(0.02)
 
 
 def reported(folder: Path) -> list[tuple[int, float]]:
@@ -340,9 +348,7 @@ def test_workers_that_are_shut_down_end_their_commands_as_a_time_limit_does(
     )
     with LocalWorkers(2) as workers:
         future = workers.submit(evaluate, task(shell(script), tmp_path))
-        while not ready.exists():
-            assert not future.done()
-            time.sleep(0.02)
+        wait_for(ready, future)
     assert saved.exists()
     time.sleep(3.5)
     assert not alive.exists()
@@ -353,9 +359,7 @@ def test_a_command_whose_worker_is_terminated_ends_with_it(tmp_path: Path) -> No
     script = f"echo $PPID > {process}; touch {ready}; while true; do sleep 0.05; done"
     with LocalWorkers(1) as workers:
         future = workers.submit(evaluate, task(shell(script), tmp_path))
-        while not ready.exists():
-            assert not future.done()
-            time.sleep(0.02)
+        wait_for(ready, future)
         os.kill(int(process.read_text()), signal.SIGTERM)
         assert future.result(20).reason == "the process of the trial died: SIGTERM(-15)"
 

@@ -141,12 +141,16 @@ class Problem:
         Raises:
             InvalidData: as for a call, or the streams are not of ``r`` runs.
         """
-        if streams.runs != x.shape[0]:
-            raise InvalidData(f"x: {x.shape[0]} runs: the streams have {streams.runs}")
         return self.noisy(self(x), streams)
 
     def noisy(self, values: Float[Tensor, "r q"], streams: Streams) -> Float[Tensor, "r q"]:
-        """What is observed where the function has these values."""
+        """What is observed where the function has these values.
+
+        Raises:
+            InvalidData: the streams are not of ``r`` runs.
+        """
+        if streams.runs != values.shape[0]:
+            raise InvalidData(f"x: {values.shape[0]} runs: the streams have {streams.runs}")
         return values + self.noise * streams.normal(values.shape[1]) if self.noise else values
 
     def evaluate(self, params: Mapping[str, Any]) -> float:
