@@ -8,7 +8,7 @@ from typing import Literal
 
 from gpbo.checks import positive_number, real_number, whole_number
 from gpbo.errors import InvalidOption
-from gpbo.trial import Trial
+from gpbo.trial import STOPPED_EARLY, Trial
 
 Reason = Literal["runtime", "target", "failures", "no improvement"]
 
@@ -175,6 +175,6 @@ class MedianRule:
         if best <= median:
             return None
         return (
-            f"stopped early at step {last}: its best value is {sign * best:.4g}, "
+            f"{STOPPED_EARLY} at step {last}: its best value is {sign * best:.4g}, "
             f"the median of the others' averages {sign * median:.4g}"
         )

@@ -26,7 +26,7 @@ from gpbo.situation import Lazy, Situation
 from gpbo.space import Space
 from gpbo.spec import read_space, write_space
 from gpbo.strategies import Strategy, resolve_strategy
-from gpbo.trial import Direction, Trial, TrialStatus, best_of, judged, sign_of
+from gpbo.trial import Direction, Trial, TrialStatus, best_of, judged, records, sign_of
 
 if TYPE_CHECKING:
     from gpbo.record import Journal, Record, Storage
@@ -242,6 +242,13 @@ class Optimizer:
         """The completed trial with the best value, the earliest of several; None before any."""
         best = best_of(self._history.completed, self.direction)
         return None if best is None else replace(best)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Every trial there is as plain values, a dict for each, as `pandas.DataFrame` takes them.
+
+        The columns are those of a `Trial`, its configuration in columns ``params.<name>``.
+        """
+        return records(self._history.trials)
 
     @property
     def fit_report(self) -> fitting.FitReport | None:

@@ -81,10 +81,11 @@ class Posterior:
             InvalidParams: no list of configurations of the space.
         """
         mean, variance = self.surrogate.moments(self._points(configurations))
-        spread = variance.mean(1) + mean.var(1, correction=0)
+        centre = mean.mean(1)
+        spread = variance.mean(1) + (mean - centre.unsqueeze(1)).square().mean(1)
         width = sign_of(self.direction) * BAND * spread.sqrt()
         median, low, high = (
-            self._back(mean.mean(1) + shift) for shift in (torch.zeros_like(width), -width, width)
+            self._back(centre + shift) for shift in (torch.zeros_like(width), -width, width)
         )
         return Prediction(median, low, high)
 

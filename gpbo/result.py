@@ -1,7 +1,7 @@
 """What came of an optimization: the best trial, all trials, where the time went."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +11,7 @@ from gpbo.errors import InvalidOption
 from gpbo.fitting import FitReport
 from gpbo.optimizer import Optimizer
 from gpbo.posterior import Recommendation
-from gpbo.trial import Direction, Trial, TrialStatus, best_of, incumbents
+from gpbo.trial import STOPPED_EARLY, Direction, Trial, TrialStatus, best_of, incumbents, records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,19 +105,7 @@ class Result:
 
         The columns are those of a `Trial`, its configuration in columns ``params.<name>``.
         """
-        return [
-            {
-                "id": trial.id,
-                **{f"params.{name}": value for name, value in trial.params.items()},
-                "value": trial.value,
-                "status": str(trial.status),
-                "reason": trial.reason,
-                "origin": trial.origin,
-                "asked_at": trial.asked_at,
-                "finished_at": trial.finished_at,
-            }
-            for trial in self.trials
-        ]
+        return records(self.trials)
 
     def table(self, last: int | None = None) -> "Table":
         """All trials, or the ``last`` ones, as a table that `rich` prints; the best in bold.
@@ -157,8 +145,9 @@ class Result:
         return str(self)
 
     def __str__(self) -> str:
-        failed = [trial for trial in self.trials if trial.status is TrialStatus.FAILED]
-        lines = [f"{len(self.trials)} trials ({len(failed)} failed), {STOPPED[self.stopped]}"]
+        failed, stopped = without_value(self.trials)
+        counts = f"{len(failed)} failed" + f", {len(stopped)} {STOPPED_EARLY}" * bool(stopped)
+        lines = [f"{len(self.trials)} trials ({counts}), {STOPPED[self.stopped]}"]
         if failed:
             reasons = Counter(
                 outcome(trial, 200).replace(f"trial {trial.id}: ", "") for trial in failed
@@ -188,6 +177,13 @@ def optimizer_of(source: Result | Optimizer) -> Optimizer:
     raise InvalidOption(
         f"source has type {type(source).__name__}: expected a gpbo.Result or gpbo.Optimizer"
     )
+
+
+def without_value(trials: Iterable[Trial]) -> tuple[list[Trial], list[Trial]]:
+    """The trials that failed by themselves, and those that their job stopped early."""
+    ended = [trial for trial in trials if trial.status is TrialStatus.FAILED]
+    stopped = [trial for trial in ended if trial.stopped_early]
+    return [trial for trial in ended if not trial.stopped_early], stopped
 
 
 def new_table(*headings: str) -> "Table":
@@ -236,8 +232,8 @@ def outcome(trial: Trial, most: int = 40) -> str:
         return short(trial.value)
     if trial.reason is None:
         return str(trial.status)
-    line = trial.reason.splitlines()[0] if trial.reason else ""
-    return f"failed: {cut(line, most)}"
+    line = cut(trial.reason.splitlines()[0] if trial.reason else "", most)
+    return line if trial.stopped_early else f"failed: {line}"
 
 
 def cut(text: str, most: int) -> str:

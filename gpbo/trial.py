@@ -14,6 +14,9 @@ Direction = Literal["minimize", "maximize"]
 #: Whether a worker that is free gets a trial at once, or waits for all others.
 Mode = Literal["async", "sync"]
 
+#: How the reason of a trial begins that its job stopped before its end.
+STOPPED_EARLY = "stopped early"
+
 #: How many frames of a traceback, the innermost, are kept as the reason of a failed trial.
 _FRAMES = 3
 
@@ -54,6 +57,11 @@ class Trial:
     def __post_init__(self) -> None:
         # A copy: what the caller does to its own mapping later does not change history.
         object.__setattr__(self, "params", dict(self.params))
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether it has no value because its job found it not worth going on with."""
+        return self.reason is not None and self.reason.startswith(STOPPED_EARLY)
 
     @property
     def duration_s(self) -> float | None:
@@ -110,6 +118,23 @@ def incumbents(trials: Iterable[Trial], direction: Direction) -> Iterator[Trial 
     for trial in trials:
         best = best_of([trial] if best is None else [best, trial], direction)
         yield best
+
+
+def records(trials: Iterable[Trial]) -> list[dict[str, Any]]:
+    """Trials as plain values, a dict for each; a configuration in columns ``params.<name>``."""
+    return [
+        {
+            "id": trial.id,
+            **{f"params.{name}": value for name, value in trial.params.items()},
+            "value": trial.value,
+            "status": str(trial.status),
+            "reason": trial.reason,
+            "origin": trial.origin,
+            "asked_at": trial.asked_at,
+            "finished_at": trial.finished_at,
+        }
+        for trial in trials
+    ]
 
 
 def judged(number: float) -> tuple[float | None, str | None]:

@@ -16,8 +16,9 @@ from gpbo.result import (
     parameter_headings,
     short,
     short_params,
+    without_value,
 )
-from gpbo.trial import Trial, TrialStatus, best_of
+from gpbo.trial import STOPPED_EARLY, Trial, best_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -68,10 +69,11 @@ def panel(record: Record, now: float | None = None) -> "RenderableType":
 
 def summary(record: Record) -> str:
     """One or two lines: counts, the end, the best."""
-    failed = sum(trial.status is TrialStatus.FAILED for trial in record.trials)
+    failed, stopped = map(len, without_value(record.trials))
     ended = record.ended
     state = "not ended" if ended is None else f"ended: {STOPPED.get(ended, ended)}"
-    counts = f"{len(record.finished)} trials ended, {failed} of them failed; {state}"
+    missing = f"{failed} of them failed" + f", {stopped} {STOPPED_EARLY}" * bool(stopped)
+    counts = f"{len(record.finished)} trials ended, {missing}; {state}"
     best = _best(record)
     if best is None:
         return f"{counts}\nno trial has a value"

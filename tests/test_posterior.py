@@ -51,6 +51,13 @@ def test_a_smooth_function_is_predicted_in_the_units_of_the_user() -> None:
     assert (expected.median < expected.high).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_of_no_configuration_nothing_is_predicted() -> None:
+    posterior = told(count=5).posterior()
+    assert posterior.predict([]).median.shape == (0,)
+    assert posterior.sample([], 3).shape == (3, 0)
+
+
 def test_the_band_holds_the_function_and_not_the_noise() -> None:
     expected = told(noise=2.0, count=47).posterior().predict(between())
     truth = [wave(params) for params in between()]

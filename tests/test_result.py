@@ -3,6 +3,7 @@
 import io
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,19 @@ def test_a_result_tells_the_commonest_reason_of_failures() -> None:
     assert lines[2] == "no trial has a value"
 
 
+def test_what_was_stopped_early_has_not_failed() -> None:
+    done = result([2.0])
+    ended = [
+        Trial(1, {}).failed("ValueError: stopped early", 1.0),
+        Trial(2, {}).failed("stopped early at step 3: worse", 1.0),
+        Trial(3, {}).failed("stopped early at step 5: worse", 1.0),
+    ]
+    lines = str(replace(done, trials=(*done.trials, *ended))).splitlines()
+    assert lines[0] == "4 trials (1 failed, 2 stopped early), the budget was used"
+    assert lines[1] == "failed: ValueError: stopped early"
+    assert outcome(ended[1]) == "stopped early at step 3: worse"
+
+
 def test_trials_are_plain_values_for_other_programs() -> None:
     done = result([2.0, None])
     first, second = json.loads(json.dumps(done.records()))
@@ -104,6 +118,14 @@ def test_trials_are_plain_values_for_other_programs() -> None:
     assert (first["origin"], first["finished_at"]) == ("random", trial.finished_at)
     assert (second["value"], second["status"]) == (None, "failed")
     assert "NoneType" in second["reason"]
+
+
+def test_an_optimizer_has_its_pending_trials_as_plain_values_too() -> None:
+    done = result([2.0, None])
+    pending = done.optimizer.ask()
+    *ended, last = done.optimizer.records()
+    assert ended == done.records()
+    assert (last["id"], last["status"], last["finished_at"]) == (pending.id, "pending", None)
 
 
 def test_the_convergence_plot_is_written(tmp_path: Path) -> None:

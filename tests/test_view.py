@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -48,6 +49,14 @@ def test_workers_and_trials_are_shown(tmp_path: Path) -> None:
     rows = [line.strip("│ ").split() for line in shown.splitlines()]
     assert ["3", "2", "1", "30", "7", "nan"] in rows
     assert "failed: out of memory" in shown
+
+
+def test_what_was_stopped_early_is_counted_by_itself(tmp_path: Path) -> None:
+    record = recorded(tmp_path)
+    stopped = [replace(trial, reason="stopped early at step 2") for trial in record.trials]
+    trials = (record.trials[0], record.trials[1], stopped[1])
+    shown = text(replace(record, trials=trials))
+    assert "2 trials ended, 1 of them failed, 1 stopped early; not ended" in shown
 
 
 def test_a_job_that_ended_has_no_workers(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from gpbo.report.axes import Axis, axis, position, value_axis
 from gpbo.result import design_end, outcome, short
 from gpbo.slices import nearness, slices_data
 from gpbo.strategies import RandomSearch
-from gpbo.trial import Trial, TrialStatus, best_of, incumbents
+from gpbo.trial import STOPPED_EARLY, Trial, TrialStatus, best_of, incumbents
 
 
 def optimizer_of(record: Record) -> Optimizer:
@@ -241,7 +241,7 @@ def _outcome(attempt: Attempt) -> str:
         return "completed"
     if attempt.interrupted:
         return "interrupted"
-    return "stopped early" if (attempt.reason or "").startswith("stopped") else "failed"
+    return STOPPED_EARLY if (attempt.reason or "").startswith(STOPPED_EARLY) else "failed"
 
 
 def _about_attempt(attempt: Attempt) -> str:
