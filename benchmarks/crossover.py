@@ -18,7 +18,7 @@ import torch
 
 from gpbo import fitting, problems
 from gpbo.backend import Streams
-from gpbo.data import standardised
+from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.situation import Situation
 from gpbo.strategies import ExpectedImprovement
@@ -31,7 +31,7 @@ def step_s(runs: int, results: int, device: torch.device, repeats: int) -> float
     """Median seconds of a warm step."""
     seeds = tuple(range(runs))
     x = sobol(results, PROBLEM.dim, Streams.per_seed(seeds, "crossover")).to(device)
-    data = standardised(x, PROBLEM(x))
+    data = Observations.of(x, PROBLEM(x))
     # The chains need not have converged: they do the work of those that have.
     short = fitting.Sampling(warmup=16)
     streams = Streams.per_seed(seeds, "cold", device=device)

@@ -4,7 +4,7 @@ import torch
 
 from gpbo import Real, Space, problems
 from gpbo.backend import Streams
-from gpbo.data import Observations, standardised
+from gpbo.data import Observations
 from gpbo.design import sobol
 
 
@@ -19,4 +19,4 @@ def observed(
     """Sobol points and their values: of Hartmann-6, or of Levy in other dimensions."""
     x = sobol(n, dim, streams)
     values = problems.get("hartmann6" if dim == 6 else "levy", dim)(x)
-    return standardised(x.to(device), values.to(device))
+    return Observations.of(x.to(device), values.to(device))

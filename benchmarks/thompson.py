@@ -22,7 +22,7 @@ from torch import Tensor
 from gpbo import problems
 from gpbo.backend import Streams
 from gpbo.candidates import Search, raw_points
-from gpbo.data import standardised
+from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.fitting import fit
 from gpbo.paths import Paths, draw_paths
@@ -190,7 +190,7 @@ def fitted(name: str, dim: int, n: int) -> Surrogate:
     """The posterior of Sobol points of a problem at its most probable hyperparameters."""
     problem = problems.get(name, dim, shift_seed=0)
     x = sobol(n, dim, Streams([0]))
-    return fit(standardised(x, problem(x)), inference="map", streams=Streams([0])).surrogate
+    return fit(Observations.of(x, problem(x)), inference="map", streams=Streams([0])).surrogate
 
 
 def optimality(name: str, dim: int, n: int, count: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from gpbo import fitting
 from gpbo.acquisition import LogExpectedImprovement
 from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Search, propose
-from gpbo.data import Observations, standardised
+from gpbo.data import Observations
 from gpbo.inference import HyperparameterDraws, sample_hyperparameters
 from gpbo.surrogate import Surrogate
 from gpbo_benchmarks.inputs import cube, observed
@@ -54,7 +54,7 @@ def updating(
 ) -> tuple[Observations, float, Callable[[int], fitting.Fit]]:
     """Data, the seconds of a cold fit to all but the last of them, and the warm fit to all."""
     data = data_of(runs, n, dim, device)
-    before = standardised(data.x[:, :-1], data.values[:, :-1])
+    before = Observations.of(data.x[:, :-1], data.values[:, :-1])
 
     def streams(purpose: str, index: int = 0) -> Streams:
         return Streams.named(index, purpose, runs=runs, device=device)

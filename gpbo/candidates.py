@@ -109,7 +109,7 @@ class Ranked:
     def top(self, count: int) -> "Ranked":
         """The best of each row, best first."""
         value, index = self.value.topk(min(count, self.value.shape[1]), dim=1)
-        return Ranked(_rows(self.x, index), value)
+        return Ranked(self.x.take_along_dim(index[..., None], 1), value)
 
 
 @torch.no_grad()
@@ -216,7 +216,7 @@ def _pick_starts(raw: Ranked, restarts: int, streams: Streams) -> Ranked:
     lot = (noise - _COLDNESS * gap).nan_to_num(nan=-torch.inf)
     drawn = lot.scatter(1, best.indices, -torch.inf).topk(restarts // 2, dim=1)
     index = torch.cat([best.indices, drawn.indices], dim=1)
-    return Ranked(_rows(raw.x, index), raw.value.gather(1, index))
+    return Ranked(raw.x.take_along_dim(index[..., None], 1), raw.value.gather(1, index))
 
 
 def _climb(
@@ -280,7 +280,7 @@ def _try_neighbours(utility: Utility, space: Space, points: Ranked) -> Ranked:
         better = value > points.value
         if not bool(better.any()):
             break
-        moved = around.gather(2, index.view(r, b, 1, 1).expand(r, b, 1, d)).squeeze(2)
+        moved = around.take_along_dim(index[..., None, None], 2).squeeze(2)
         points = Ranked(
             torch.where(better.unsqueeze(-1), moved, points.x),
             torch.where(better, value, points.value),
@@ -299,7 +299,7 @@ def _replace_taken(
     """The next best point that is free, for the runs whose winner is not."""
     order = ranked.value.argsort(dim=1, descending=True, stable=True)
     anywhere = space.snap(streams.uniform(_RANDOM, space.dim))
-    choices = torch.cat([_rows(ranked.x, order), anywhere], dim=1)
+    choices = torch.cat([ranked.x.take_along_dim(order[..., None], 1), anywhere], dim=1)
     return torch.stack(
         [
             _first_free(choices[run], space, taken[run]) if clash else winner[run]
@@ -339,7 +339,3 @@ class _RowByRow:
     def __call__(self, x: Float[Tensor, "k d"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
         value, gradient = self.utility.value_and_gradient(x.view(self.runs, -1, x.shape[1]))
         return value.reshape(-1), gradient.reshape(x.shape)
-
-
-def _rows(x: Float[Tensor, "r b d"], index: Tensor) -> Float[Tensor, "r i d"]:
-    return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))

@@ -30,9 +30,41 @@ class Observations:
     pending: Float[Tensor, "r m d"]
     pending_mask: Bool[Tensor, "r m"]
 
+    @classmethod
+    def of(
+        cls,
+        x: Float[Tensor, "r n d"],
+        values: Float[Tensor, "r n"],
+        mask: Bool[Tensor, "r n"] | None = None,
+        pending: Float[Tensor, "r m d"] | None = None,
+        pending_mask: Bool[Tensor, "r m"] | None = None,
+    ) -> "Observations":
+        """Observations from padded tensors; without a mask every row counts.
+
+        Args:
+            values: to be minimised; anything, NaN too, where masked.
+
+        Raises:
+            InvalidData: an unmasked value or point is not finite.
+        """
+        mask = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
+        pending = x[:, :0] if pending is None else pending
+        if pending_mask is None:
+            pending_mask = torch.ones(pending.shape[:2], dtype=torch.bool, device=x.device)
+        x = torch.where(mask.unsqueeze(-1), x.to(DTYPE), 0.5)
+        pending = torch.where(pending_mask.unsqueeze(-1), pending.to(DTYPE), 0.5)
+        values = torch.where(mask, values.to(DTYPE), 0.0)
+        for name, tensor in (("x", x), ("values", values), ("pending", pending)):
+            if not bool(torch.isfinite(tensor).all()):
+                bad = torch.nonzero(~torch.isfinite(tensor))[0].tolist()
+                raise InvalidData(
+                    f"{name}{bad} is {float(tensor[tuple(bad)])}: expected finite numbers"
+                )
+        return cls(x, values, mask, pending, pending_mask)
+
     @property
     def y(self) -> Float[Tensor, "r n"]:
-        """The values as the model sees them; see `standardised`."""
+        """The values as the model sees them; see `gpbo.units.in_own_units`."""
         return self._in_own_units[0]
 
     @property
@@ -102,8 +134,8 @@ def with_room(
     mask: Bool[Tensor, "r n"] | None = None,
     pending: Float[Tensor, "r m d"] | None = None,
 ) -> Observations:
-    """`standardised` observations, padded to the `capacity` for their number."""
-    data, pad = standardised(x, values, mask, pending), torch.nn.functional.pad
+    """`Observations`, padded to the `capacity` for their number."""
+    data, pad = Observations.of(x, values, mask, pending), torch.nn.functional.pad
     room = capacity(x.shape[1], x.device) - x.shape[1]
     return replace(
         data,
@@ -111,38 +143,3 @@ def with_room(
         values=pad(data.values, (0, room)),
         mask=pad(data.mask, (0, room)),
     )
-
-
-def standardised(
-    x: Float[Tensor, "r n d"],
-    values: Float[Tensor, "r n"],
-    mask: Bool[Tensor, "r n"] | None = None,
-    pending: Float[Tensor, "r m d"] | None = None,
-    pending_mask: Bool[Tensor, "r m"] | None = None,
-) -> Observations:
-    """Observations from padded tensors; without a mask every row counts.
-
-    Each run's ``y`` has mean 0 and population standard deviation 1 over its unmasked rows, so
-    that ``|y| <= sqrt(n)`` whatever the outliers. A run whose values are all the same (or that
-    has one value) has ``y`` 0.
-
-    Args:
-        values: to be minimised; anything, NaN too, where masked.
-
-    Raises:
-        InvalidData: an unmasked value or point is not finite.
-    """
-    mask = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
-    pending = x[:, :0] if pending is None else pending
-    if pending_mask is None:
-        pending_mask = torch.ones(pending.shape[:2], dtype=torch.bool, device=x.device)
-    x = torch.where(mask.unsqueeze(-1), x.to(DTYPE), 0.5)
-    pending = torch.where(pending_mask.unsqueeze(-1), pending.to(DTYPE), 0.5)
-    values = torch.where(mask, values.to(DTYPE), 0.0)
-    for name, tensor in (("x", x), ("values", values), ("pending", pending)):
-        if not bool(torch.isfinite(tensor).all()):
-            bad = torch.nonzero(~torch.isfinite(tensor))[0].tolist()
-            raise InvalidData(
-                f"{name}{bad} is {float(tensor[tuple(bad)])}: expected finite numbers"
-            )
-    return Observations(x, values, mask, pending, pending_mask)

@@ -1,7 +1,6 @@
 """Hyperparameters given observations: draws from their posterior, or its mode."""
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -279,7 +278,7 @@ def _without_stuck(warmth: Warmth) -> Warmth:
     best, chain = value.max(-1, keepdim=True)
     # Among draws of the posterior the density varies by about the square root of p.
     stuck = value < best - (_STUCK + position.shape[2])
-    at_best = position.gather(1, chain[..., None].expand(-1, 1, position.shape[2]))
+    at_best = position.take_along_dim(chain[..., None], 1)
     return replace(
         warmth,
         position=torch.where(stuck[..., None], at_best, position),
@@ -366,11 +365,4 @@ def promising_starts(
     value, _ = log_posterior(prior.flatten(0, 1))
     best = value.reshape(runs, count, _CANDIDATES).argmax(-1)
     candidates = prior.reshape(runs, count, _CANDIDATES, -1)
-    index = best[:, :, None, None].expand(-1, -1, 1, prior.shape[-1])
-    return candidates.gather(2, index)[:, :, 0]
-
-
-def split_runs(log_posterior: LogPosterior) -> Iterator[LogPosterior]:
-    """Every run's posterior alone."""
-    for run in range(log_posterior.runs):
-        yield log_posterior.select(slice(run, run + 1))
+    return candidates.take_along_dim(best[:, :, None, None], 2)[:, :, 0]

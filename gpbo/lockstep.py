@@ -278,7 +278,6 @@ class _Engine:
             noise = Streams.per_seed(runs.seeds, "noise", runs.trials, device=self.device)
             truth = problem(x)
             values = problem.noisy(truth, noise)
-            values = torch.where(values.isfinite(), values, torch.nan)
         return replace(
             runs,
             x=torch.cat([runs.x, x], 1),

@@ -20,8 +20,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gpbo.loop import State
 from gpbo.result import outcome, short, short_params
+from gpbo.state import State
 from gpbo.terminal import console as standard_error
 from gpbo.terminal import is_terminal
 from gpbo.trial import Trial

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gpbo.backend import Streams
 from gpbo.evidence import LogPosterior
-from gpbo.inference import HyperparameterDraws, constrained, promising_starts, split_runs
+from gpbo.inference import HyperparameterDraws, constrained, promising_starts
 from gpbo.mcmc.sampling import Draws, Warmth
 
 #: Where another sampler that goes on from here begins to look for its own.
@@ -43,10 +43,10 @@ def draw_with_pyro(
     starts = promising_starts(log_posterior, streams, 1)
     possible = log_posterior(starts[:, 0])[0].isfinite()
     chains = [
-        _one_run(single, start[0], seed, warmup, draws) if possible[run] else _stuck(start, draws)
-        for run, (single, start, seed) in enumerate(
-            zip(split_runs(log_posterior), starts, seeds, strict=True)
-        )
+        _one_run(log_posterior.select(slice(run, run + 1)), start[0], seed, warmup, draws)
+        if possible[run]
+        else _stuck(start, draws)
+        for run, (start, seed) in enumerate(zip(starts, seeds, strict=True))
     ]
     position, diverged = (torch.stack(part)[:, None] for part in zip(*chains, strict=True))
     value = log_posterior(position.flatten(0, 2))[0].reshape(diverged.shape)

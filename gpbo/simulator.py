@@ -195,8 +195,7 @@ class Simulator:
                 "numbers, 0 or more"
             )
         truth = self.problem(x)
-        value = self.problem.noisy(truth, noise)
-        return took, torch.where(value.isfinite(), value, torch.nan), truth
+        return took, self.problem.noisy(truth, noise), truth
 
     def _propose(
         self, state: State, known: Int[Tensor, " r"], count: int

@@ -107,15 +107,6 @@ class Space:
         """Which cube columns belong to an `Integer` or an `Ordinal`; on the CPU."""
         return torch.tensor([kind == "ordered" for kind in self.kinds], device="cpu")
 
-    @cached_property
-    def groups(self) -> tuple[slice, ...]:
-        """The cube columns of each `Categorical`: one-hot groups."""
-        return tuple(
-            columns
-            for parameter, columns in zip(self.parameters, self.slices, strict=True)
-            if parameter.kind == "categorical"
-        )
-
     def validate(self, params: Any) -> dict[str, Any]:
         """A configuration, a mapping from every name to a value, with canonical Python values.
 

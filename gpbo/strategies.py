@@ -422,4 +422,4 @@ def _best_points(surrogate: Surrogate, data: Observations) -> Float[Tensor, "r j
     # A run with fewer results repeats its best ones instead of offering padding.
     places = torch.arange(_BEST, device=order.device) % data.counts.clamp(min=1)[:, None]
     order = order.gather(1, places)
-    return data.x.gather(1, order.unsqueeze(-1).expand(-1, -1, data.dim))
+    return data.x.take_along_dim(order.unsqueeze(-1), 1)

@@ -240,8 +240,8 @@ class _PathSearch:
         """Where ascents from the best raw points of each path end, and these points."""
         kept = max(_SHORT_LIST, 2 * max(self.search.scouts, self.search.restarts))
         value, index = screened.topk(min(kept, raw.shape[1]), dim=1)
-        of_path = index.view(raw.shape[0], -1, 1).expand(-1, -1, raw.shape[2])
-        starts = Ranked(raw.gather(1, of_path).view(*index.shape, -1), value)
+        of_paths = raw.take_along_dim(index.view(raw.shape[0], -1, 1), 1)
+        starts = Ranked(of_paths.view(*index.shape, -1), value)
         utility, rough = self.utility, self.utility.roughly()
         return maxima(utility, self.space, streams, starts, self.search, bounds, rough)
 

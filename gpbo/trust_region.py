@@ -59,8 +59,8 @@ class Boxes:
 
     def of(self, numbers: Int[Tensor, "r q"]) -> tuple[Tensor, Tensor]:
         """The ends ``[r, q, d]`` of the boxes of functions with these numbers: they take turns."""
-        index = (numbers % self.lower.shape[1])[..., None].expand(-1, -1, self.lower.shape[2])
-        return self.lower.gather(1, index), self.upper.gather(1, index)
+        index = (numbers % self.lower.shape[1])[..., None]
+        return self.lower.take_along_dim(index, 1), self.upper.take_along_dim(index, 1)
 
     def place(
         self, x: Float[Tensor, "r b d"], lot: Float[Tensor, "r b d"]

@@ -138,7 +138,7 @@ def drawn_anew(warm: WarmState, streams: Streams) -> tuple[Warmth, Float[Tensor,
     own = torch.arange(log_weight.shape[1], device=log_weight.device)
     drawn = resampled(log_weight, streams.uniform(1)[:, 0])
     ancestors = torch.where(renewed[:, None], drawn, own)
-    position = warmth.position.gather(1, ancestors[..., None].expand_as(warmth.position))
+    position = warmth.position.take_along_dim(ancestors[..., None], 1)
     again = replace(warmth, position=position, value=warmth.value.gather(1, ancestors))
     return again, log_weight.masked_fill(renewed[:, None], 0.0)
 

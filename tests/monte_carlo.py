@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from gpbo.backend import DTYPE
-from gpbo.data import Observations, standardised
+from gpbo.data import Observations
 from gpbo.mcmc.leapfrog import LogDensity
 from gpbo.mcmc.sampling import Schedule
 from gpbo.units import Units
@@ -51,7 +51,7 @@ def ragged(
 
     waiting = padded([row[:0] for row in x] if pending is None else pending)
     (points, mask), (results, _) = padded(x), padded(values)
-    return standardised(points, results, mask, *waiting)
+    return Observations.of(points, results, mask, *waiting)
 
 
 def in_units(data: Observations, units: Units) -> Observations:

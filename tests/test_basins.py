@@ -10,7 +10,7 @@ from torch import Tensor
 from gpbo import trust_region
 from gpbo.backend import DTYPE
 from gpbo.basins import other_basins
-from gpbo.data import Observations, standardised
+from gpbo.data import Observations
 from gpbo.feasibility import log_chance_of_success
 from gpbo.space import Real, Space
 from gpbo.surrogate import Surrogate
@@ -39,7 +39,7 @@ def wells(centres: Tensor, count: int, runs: int = 1) -> Surrogate:
 
 
 def results(surrogate: Surrogate) -> Observations:
-    return standardised(surrogate.x, surrogate.y[:, 0], surrogate.mask)
+    return Observations.of(surrogate.x, surrogate.y[:, 0], surrogate.mask)
 
 
 def height(surrogate: Surrogate) -> Tensor:

@@ -262,7 +262,7 @@ def test_a_categorical_column_is_never_asked_between_its_choices() -> None:
     best_x = torch.rand(1, 2, MIXED.dim, generator=torch.Generator().manual_seed(0), dtype=DTYPE)
     propose(utility, MIXED, _streams(), best_x=MIXED.snap(best_x), taken=[set()])
     seen = torch.cat(utility.seen)
-    one_hot = seen[:, MIXED.groups[0]]
+    one_hot = seen[:, [kind == "categorical" for kind in MIXED.kinds]]
     assert ((one_hot == 0) | (one_hot == 1)).all()
     assert (one_hot.sum(-1) == 1).all()
     assert ((seen >= 0) & (seen <= 1)).all()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpbo.backend import DTYPE
-from gpbo.data import Observations, capacity, standardised, with_room
+from gpbo.data import Observations, capacity, with_room
 from gpbo.errors import InvalidData
 from tests.monte_carlo import ragged
 from tests.penalties import without_penalties
@@ -18,7 +18,7 @@ FINITE = st.floats(-1e150, 1e150, allow_nan=False, allow_subnormal=True)
 
 def one_run(values: list[float]) -> Observations:
     n = len(values)
-    return standardised(torch.rand(1, n, 3, dtype=DTYPE), torch.tensor([values], dtype=DTYPE))
+    return Observations.of(torch.rand(1, n, 3, dtype=DTYPE), torch.tensor([values], dtype=DTYPE))
 
 
 def test_values_get_mean_zero_and_deviation_one() -> None:
@@ -31,7 +31,7 @@ def test_values_get_mean_zero_and_deviation_one() -> None:
 
 def test_standardised_values_map_back_to_the_values() -> None:
     values = torch.randn(3, 7, dtype=DTYPE) * 40 + 1000
-    data = standardised(torch.rand(3, 7, 2, dtype=DTYPE), values)
+    data = Observations.of(torch.rand(3, 7, 2, dtype=DTYPE), values)
     torch.testing.assert_close(data.units.back(data.y), values, rtol=1e-14, atol=0)
     broadcast = data.units.back(data.y.unsqueeze(1).expand(3, 5, 7))
     torch.testing.assert_close(broadcast[:, 4], values, rtol=1e-14, atol=0)
@@ -105,7 +105,7 @@ def test_padding_holds_the_centre_and_zero_whatever_was_there() -> None:
     x[0], x[1, 0] = 0.25, 0.75
     values = torch.tensor([[1.0, 2.0, 4.0], [7.0, torch.inf, torch.nan]], dtype=DTYPE)
     mask = torch.tensor([[True, True, True], [True, False, False]])
-    data = standardised(x, values, mask)
+    data = Observations.of(x, values, mask)
     assert data.y[1].tolist() == [0.0, 0.0, 0.0]
     assert (data.x[1, 1:] == 0.5).all()
     assert data.values[1].tolist() == [7.0, 0.0, 0.0]
@@ -113,7 +113,7 @@ def test_padding_holds_the_centre_and_zero_whatever_was_there() -> None:
 
 
 def test_runs_without_results_are_allowed_and_neutral() -> None:
-    data = standardised(torch.rand(1, 0, 2, dtype=DTYPE), torch.zeros(1, 0, dtype=DTYPE))
+    data = Observations.of(torch.rand(1, 0, 2, dtype=DTYPE), torch.zeros(1, 0, dtype=DTYPE))
     assert data.y.shape == (1, 0)
     one = torch.ones(1, dtype=DTYPE)
     assert (data.units(one).item(), data.units.back(one).item()) == (1.0, 1.0)
@@ -143,7 +143,7 @@ def test_an_unmasked_number_that_is_not_finite_is_refused_by_place(bad: float) -
     x = torch.rand(1, 2, 3, dtype=DTYPE)
     x[0, 1, 2] = bad
     with pytest.raises(InvalidData, match=rf"x\[0, 1, 2\] is {bad}"):
-        standardised(x, torch.ones(1, 2, dtype=DTYPE))
+        Observations.of(x, torch.ones(1, 2, dtype=DTYPE))
 
 
 def test_a_cpu_holds_what_there_is_and_a_gpu_holds_steps() -> None:

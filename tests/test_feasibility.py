@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gpbo.backend import DTYPE
-from gpbo.data import Observations, standardised
+from gpbo.data import Observations
 from gpbo.feasibility import log_chance_of_success, weighted
 
 RUNS, RESULTS, FAILURES, POINTS, DIM = 2, 5, 3, 7, 11
@@ -21,7 +21,7 @@ def scene() -> tuple[Observations, Tensor, Tensor]:
     failed[..., 1] = 0.4 * failed[..., 1]
     mask = torch.ones(RUNS, FAILURES, dtype=torch.bool)
     mask[1, 1:] = False
-    return standardised(x, x.sum(-1)), failed, mask
+    return Observations.of(x, x.sum(-1)), failed, mask
 
 
 class Linear:
@@ -41,7 +41,7 @@ def test_the_chance_is_low_at_failures_high_at_results_and_fair_where_nothing_is
     chance = log_chance_of_success(data, failed, mask)
     assert (chance(failed).exp()[mask] < 0.1).all()
     assert (chance(data.x).exp() > 0.95).all()
-    far = standardised(torch.zeros(1, 1, 1, dtype=DTYPE), torch.zeros(1, 1, dtype=DTYPE))
+    far = Observations.of(torch.zeros(1, 1, 1, dtype=DTYPE), torch.zeros(1, 1, dtype=DTYPE))
     one = torch.ones(1, 1, 1, dtype=DTYPE)
     alone = log_chance_of_success(far, torch.zeros_like(one), torch.ones(1, 1, dtype=torch.bool))
     normal_at_one = 0.5 * math.erfc(-1 / math.sqrt(2))
@@ -53,7 +53,7 @@ def test_the_chance_is_low_at_failures_high_at_results_and_fair_where_nothing_is
 def test_a_failure_reaches_as_far_along_the_diagonal_in_any_dimension() -> None:
     def chance(dim: int) -> Tensor:
         diagonal = torch.ones(1, 1, dim, dtype=DTYPE)
-        data = standardised(0.1 * diagonal, torch.zeros(1, 1, dtype=DTYPE))
+        data = Observations.of(0.1 * diagonal, torch.zeros(1, 1, dtype=DTYPE))
         mask = torch.ones(1, 1, dtype=torch.bool)
         return log_chance_of_success(data, 0.5 * diagonal, mask)(0.6 * diagonal)
 
@@ -86,7 +86,7 @@ def test_a_run_is_weighted_by_its_own_failures_only() -> None:
     together = weighted(Linear(), data, failed, mask)(x)
     spoiled = torch.where(mask[..., None], failed, torch.nan)
     torch.testing.assert_close(weighted(Linear(), data, spoiled, mask)(x), together)
-    alone = standardised(data.x[1:], data.x[1:].sum(-1))
+    alone = Observations.of(data.x[1:], data.x[1:].sum(-1))
     short = weighted(Linear(), alone, failed[1:, :1], mask[1:, :1])(x[1:])
     torch.testing.assert_close(together[1:], short, rtol=1e-12, atol=1e-12)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gpbo import fitting, pyro_nuts, rows, warm_start
 from gpbo.backend import DTYPE, Streams
-from gpbo.data import Observations, standardised
+from gpbo.data import Observations
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
 from gpbo.fitting import Fit, FitReport, Sampling, WarmState, fit
@@ -41,7 +41,7 @@ def _values(seed: int, runs: int, n: int, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _data(seed: int = 0, runs: int = RUNS, n: int = COUNT, dim: int = DIM) -> Observations:
-    return standardised(*_values(seed, runs, n, dim))
+    return Observations.of(*_values(seed, runs, n, dim))
 
 
 def _streams(seed: int = 0, runs: int = RUNS) -> Streams:
@@ -50,7 +50,7 @@ def _streams(seed: int = 0, runs: int = RUNS) -> Streams:
 
 def _only(data: Observations, run: int) -> Observations:
     own = slice(run, run + 1)
-    return standardised(data.x[own], data.y[own], data.mask[own])
+    return Observations.of(data.x[own], data.y[own], data.mask[own])
 
 
 def _warm(runs: int = RUNS) -> WarmState:
@@ -376,8 +376,8 @@ def test_a_warm_fit_agrees_with_a_long_cold_one_though_the_values_are_standardis
     # The new value moves location and scale by much, but is of the same function.
     values[:, -1] = values[:, :-1].amax(-1) + 25.0
     sampling = Sampling(chains=48, warmup=32, draws=24, warm_draws=20, kept=48)
-    before = standardised(x[:, :-1], values[:, :-1])
-    after = standardised(x, values)
+    before = Observations.of(x[:, :-1], values[:, :-1])
+    after = Observations.of(x, values)
     assert ((after.units.scale / before.units.scale - 1).abs() > 0.1).all()
     first = fit(before, sampling=sampling, streams=_streams(0))
     warm = fit(after, sampling=sampling, warm=first.warm, streams=_streams(1))
@@ -397,13 +397,13 @@ def test_a_warm_fit_agrees_with_a_long_cold_one_though_the_values_are_standardis
 
 def test_an_observation_as_expected_costs_little_and_a_surprise_gets_more_transitions() -> None:
     x, values = _values(23, RUNS, 12, DIM)
-    before = fit(standardised(x[:, :-1], values[:, :-1]), streams=_streams(0))
-    moment = fit(standardised(x[:, :-1], values[:, :-1]), inference="map", streams=_streams(1))
+    before = fit(Observations.of(x[:, :-1], values[:, :-1]), streams=_streams(0))
+    moment = fit(Observations.of(x[:, :-1], values[:, :-1]), inference="map", streams=_streams(1))
     expected = moment.surrogate.moments(x[:, -1:])[0][:, 0, 0]
-    told = standardised(x[:, :-1], values[:, :-1]).units.back(expected[:, None])
+    told = Observations.of(x[:, :-1], values[:, :-1]).units.back(expected[:, None])
     values[:, -1] = told[:, 0]
     values[1, -1] += 30.0
-    warm = fit(standardised(x, values), warm=before.warm, streams=_streams(2))
+    warm = fit(Observations.of(x, values), warm=before.warm, streams=_streams(2))
     steps = warm.report.leapfrog_steps
     assert (steps[[0, 2]] < 0.2 * before.report.leapfrog_steps[[0, 2]]).all()
     assert steps[1] > 2 * steps[[0, 2]].max()
@@ -531,9 +531,9 @@ def test_an_outlier_does_not_carry_the_chains_off() -> None:
     """
     x, values = _values(21, RUNS, 9, DIM)
     sampling = Sampling(chains=8, warmup=24, draws=8)
-    before = fit(standardised(x[:, :-1], values[:, :-1]), sampling=sampling, streams=_streams(0))
+    before = fit(Observations.of(x[:, :-1], values[:, :-1]), sampling=sampling, streams=_streams(0))
     values[:, -1] = torch.tensor([1e3, 1e6, 1e12], dtype=DTYPE)
-    data = standardised(x, values)
+    data = Observations.of(x, values)
     warm = fit(data, sampling=sampling, warm=before.warm, streams=_streams(1))
     cold = fit(data, sampling=sampling, streams=_streams(2))
     assert "fallback-map" not in warm.report.status
@@ -547,9 +547,9 @@ def test_an_outlier_does_not_carry_the_chains_off() -> None:
 def test_the_first_difference_after_constant_values_does_not_carry_the_chains_off() -> None:
     x = random_uniform(22, RUNS, 6, DIM)
     values = torch.full((RUNS, 6), 3.0, dtype=DTYPE)
-    before = fit(standardised(x[:, :-1], values[:, :-1]), sampling=BRIEF, streams=_streams(0))
+    before = fit(Observations.of(x[:, :-1], values[:, :-1]), sampling=BRIEF, streams=_streams(0))
     values[:, -1] += torch.tensor([1e-9, 1.0, 1e9], dtype=DTYPE)
-    data = standardised(x, values)
+    data = Observations.of(x, values)
     warm = fit(data, sampling=BRIEF, warm=before.warm, streams=_streams(1))
     assert "fallback-map" not in warm.report.status
     assert warm.draws is not None
@@ -617,7 +617,7 @@ def _degenerate() -> dict[str, tuple[Tensor, Tensor]]:
 @pytest.mark.parametrize("kind", list(_degenerate()))
 def test_degenerate_data_are_fitted(kind: str, inference: fitting.Inference) -> None:
     x, values = _degenerate()[kind]
-    data = standardised(x, values)
+    data = Observations.of(x, values)
     found = fit(data, inference=inference, sampling=BRIEF, streams=_streams(6, 1))
     assert "fallback-map" not in found.report.status
     _assert_finite(found, data)
@@ -626,7 +626,7 @@ def test_degenerate_data_are_fitted(kind: str, inference: fitting.Inference) -> 
 def test_runs_of_very_different_lengths_are_fitted_together() -> None:
     x, values = _values(34, RUNS, 8, DIM)
     mask = torch.arange(8) < torch.tensor([[8], [1], [4]])
-    data = standardised(x, values.masked_fill(~mask, torch.nan), mask)
+    data = Observations.of(x, values.masked_fill(~mask, torch.nan), mask)
     found = fit(data, sampling=BRIEF, streams=_streams(8))
     _assert_finite(found, data)
 
@@ -667,7 +667,7 @@ def test_a_run_without_observations_is_refused() -> None:
     with pytest.raises(InvalidData, match="no observation"):
         fit(replace(data, mask=mask), streams=_streams())
     with pytest.raises(InvalidData, match="no observation"):
-        fit(standardised(data.x[:, :0], data.y[:, :0]), streams=_streams())
+        fit(Observations.of(data.x[:, :0], data.y[:, :0]), streams=_streams())
 
 
 @pytest.mark.parametrize("runs", [1, 4])

@@ -25,7 +25,7 @@ from gpbo.acquisition import LogExpectedImprovement, LogProbabilityOfImprovement
 from gpbo.ascent import maximize
 from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Search, _RowByRow
-from gpbo.data import Observations, standardised
+from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.evidence import LogPosterior, Model
 from gpbo.feasibility import weighted
@@ -59,7 +59,7 @@ def data() -> Observations:
     """Runs with 11, 7 and 2 results, on the CPU."""
     x = sobol(RESULTS, DIM, Streams.named(0, "gpu", runs=RUNS))
     mask = torch.arange(RESULTS) < torch.tensor([[11], [7], [2]])
-    return standardised(x, PROBLEM(x), mask)
+    return Observations.of(x, PROBLEM(x), mask)
 
 
 def surrogate() -> Surrogate:
@@ -144,7 +144,7 @@ class OnAnyDevice:
         found: list[Tensor] = []
         for results, chains in ((5, 4), (150, 32), (5, 4)):
             x = sobol(results, DIM, Streams.named(0, "gpu", runs=RUNS))
-            known = moved(standardised(x, PROBLEM(x)), self.device)
+            known = moved(Observations.of(x, PROBLEM(x)), self.device)
             density = Model().log_posterior(known.x, known.y, known.mask)
             u = density.parametrization.sample(Streams.named(2, "gpu", runs=RUNS), chains)
             u = u.flatten(0, 1).to(self.device)
@@ -171,7 +171,7 @@ class OnAnyDevice:
     def test_the_sampler_has_the_moments_that_it_has_on_the_cpu(self) -> None:
         """Means of every chain are independent: their spread is the Monte-Carlo error."""
         x = sobol(RESULTS, DIM, Streams.named(0, "gpu", runs=RUNS))
-        here = standardised(x, PROBLEM(x))
+        here = Observations.of(x, PROBLEM(x))
         chains, draws = self.chains, self.draws
         found = {}
         for device in {"cpu", self.device}:

@@ -12,7 +12,7 @@ from torch import Tensor
 from gpbo import memory
 from gpbo.acquisition import LogExpectedImprovement
 from gpbo.backend import DTYPE, Streams
-from gpbo.data import standardised
+from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.memory import budget, in_parts
 from gpbo.surrogate import Surrogate
@@ -150,7 +150,7 @@ def surrogate() -> Surrogate:
     streams = Streams.named(3, "memory", runs=RUNS)
     x = sobol(11, 2, streams)
     mask = torch.arange(11) < torch.tensor([[11], [3], [7], [1], [5]])
-    data = standardised(x, (x - 0.3).square().sum(-1), mask)
+    data = Observations.of(x, (x - 0.3).square().sum(-1), mask)
     one = torch.ones(RUNS, 3, dtype=DTYPE)
     lengthscale = 0.3 + streams.uniform(3, 2)
     return Surrogate.condition(data.x, data.y, mask, lengthscale, one, 1e-3 * one, 0 * one)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from gpbo.loop import State, minimize
+from gpbo.loop import minimize
 from gpbo.progress import counted, line, panel, shown
 from gpbo.space import Real, Space
+from gpbo.state import State
 from gpbo.trial import Trial
 
 BEST = Trial(7, {"rate": 1 / 3, "kind": "[b]a"}, origin="model:ei").completed(0.125, None)

@@ -226,7 +226,7 @@ def test_a_mixed_space_lays_its_parameters_side_by_side() -> None:
     assert MIXED.dim == 9
     assert MIXED.names[2] == "activation"
     assert MIXED.slices[2] == slice(2, 5)
-    assert MIXED.groups == (slice(2, 5),)
+    assert MIXED.kinds[2:5] == ("categorical",) * 3
     assert MIXED.kinds[:3] == ("continuous", "ordered", "categorical")
     assert MIXED.continuous.tolist() == [True, False, *[False] * 3, True, False, False, True]
     assert MIXED.ordered.tolist() == [False, True, *[False] * 3, False, True, True, False]

@@ -11,7 +11,7 @@ import torch
 from gpbo import design
 from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Search
-from gpbo.data import standardised
+from gpbo.data import Observations
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.fitting import Fit, Model, fit
 from gpbo.lockstep import replicate
@@ -292,7 +292,7 @@ def flat_but_for_a_hole() -> Situation:
     x = torch.cat([torch.linspace(0.4, 0.6, 101, dtype=DTYPE), torch.tensor([0.05, 0.95])])
     x = x[None, :, None]
     y = -2 * (-0.5 * ((x[..., 0] - 0.5) / 0.05) ** 2).exp()
-    data = standardised(x, y)
+    data = Observations.of(x, y)
     ones = torch.ones(1, 1, dtype=DTYPE)
     surrogate = Surrogate.condition(
         data.x, y, data.mask, 0.05 * ones[..., None], 0.36 * ones, 1e-6 * ones, 0 * ones
@@ -484,7 +484,7 @@ def test_the_search_starts_from_the_best_results_and_never_from_padding() -> Non
     y = torch.tensor([[1.0, 3.0, 0.5], [2.0, 0.0, 0.0]], dtype=DTYPE)
     mask = torch.tensor([[True, True, True], [True, False, False]])
     one = torch.ones(2, 1, dtype=DTYPE)
-    data = standardised(x, y, mask)
+    data = Observations.of(x, y, mask)
     surrogate = Surrogate.condition(
         data.x, data.y, mask, 0.1 * one.unsqueeze(-1), one, 1e-6 * one, -5 * one
     )

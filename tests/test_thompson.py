@@ -12,7 +12,7 @@ from torch import Tensor
 from gpbo import thompson
 from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Ranked, Search, maxima, raw_points
-from gpbo.data import standardised
+from gpbo.data import Observations
 from gpbo.feasibility import log_chance_of_success
 from gpbo.fitting import fit
 from gpbo.paths import Paths, draw_paths
@@ -94,7 +94,7 @@ def test_nearly_all_paths_end_in_their_own_minimum(
 
 def situation(surrogate: Surrogate, seed: int, failed: Tensor | None = None) -> Situation:
     failed = surrogate.x[:, :0] if failed is None else failed
-    data = standardised(surrogate.x, surrogate.y[:, 0])
+    data = Observations.of(surrogate.x, surrogate.y[:, 0])
     fitted = fit(data, inference="map", streams=Streams(range(surrogate.runs)))
     return Situation(
         space=cube(surrogate.dim),
@@ -144,7 +144,7 @@ def test_each_point_of_a_batch_is_lower_on_its_path_than_the_others() -> None:
 
 def test_the_utility_of_paths_where_trials_failed_has_the_right_gradient() -> None:
     surrogate = rugged(3, 11, 0.5)
-    data = standardised(surrogate.x, surrogate.y[:, 0])
+    data = Observations.of(surrogate.x, surrogate.y[:, 0])
     failed = random_uniform(5, 1, 2, 3)
     chance = log_chance_of_success(data, failed, torch.ones(1, 2, dtype=torch.bool))
     utility = PathUtility(drawn(surrogate, 5, 32), chance)
@@ -191,7 +191,7 @@ def test_boxes_do_not_lie_around_a_point_among_failures(region: Region) -> None:
 
 def test_where_every_point_is_among_failures_boxes_lie_around_the_best_all_the_same() -> None:
     surrogate = rugged(2, 7, 0.4)
-    data = standardised(surrogate.x, surrogate.y[:, 0])
+    data = Observations.of(surrogate.x, surrogate.y[:, 0])
     failed = surrogate.x[0].repeat(5, 1)[None]
     chance = log_chance_of_success(data, failed, torch.ones(failed.shape[:2], dtype=torch.bool))
     assert (chance(data.x) < math.log(0.5)).all()

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Search
-from gpbo.data import Observations, standardised
+from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption
 from gpbo.space import Categorical, Integer, Real, Space
@@ -26,7 +26,7 @@ def history(*rows: list[float]) -> Observations:
     x = 0.3 + 0.01 * torch.arange(values.shape[1], dtype=DTYPE)[None, :, None].expand(
         len(rows), -1, 2
     )
-    return standardised(x, values, torch.isfinite(values))
+    return Observations.of(x, values, torch.isfinite(values))
 
 
 def model(data: Observations, lengthscale: Tensor | None = None) -> Surrogate:
@@ -111,7 +111,7 @@ def test_a_dimension_that_says_nothing_takes_no_room_from_the_others() -> None:
 def test_choices_without_an_order_are_not_confined() -> None:
     space = Space(Real("a", 0, 1), Categorical("kind", ("x", "y", "z")))
     x = space.snap(random_uniform(1, 1, 9, 4))
-    data = standardised(x, random_uniform(2, 1, 9))
+    data = Observations.of(x, random_uniform(2, 1, 9))
     one = torch.ones(1, 1, dtype=DTYPE)
     surrogate = Surrogate.condition(
         x, data.y, data.mask, torch.ones(1, 1, 4, dtype=DTYPE), one, 0.1 * one, 0 * one
@@ -179,7 +179,7 @@ def test_boxes_may_lie_around_the_best_point_only() -> None:
 def test_a_lucky_value_is_not_the_centre() -> None:
     """Many results say that the function is low elsewhere."""
     x = torch.tensor([[[0.2]] * 9 + [[0.8]]], dtype=DTYPE).reshape(1, 10, 1)
-    data = standardised(x, torch.tensor([[1.0] * 9 + [0.9]], dtype=DTYPE))
+    data = Observations.of(x, torch.tensor([[1.0] * 9 + [0.9]], dtype=DTYPE))
     one = torch.ones(1, 1, dtype=DTYPE)
     surrogate = Surrogate.condition(
         x,

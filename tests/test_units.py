@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gpbo import units
 from gpbo.backend import DTYPE
-from gpbo.data import standardised
+from gpbo.data import Observations
 from gpbo.units import Units, centred, in_own_units
 from tests.monte_carlo import ragged, random_normal, random_uniform
 from tests.penalties import without_penalties
@@ -291,7 +291,7 @@ def test_affine_units_are_location_and_scale() -> None:
 
 def test_units_of_affine_values_move_by_an_exact_shift_and_factor() -> None:
     x, values = random_uniform(14, 3, 11, 2), random_normal(15, 3, 11)
-    old, new = standardised(x[:, :7], values[:, :7]), standardised(x, values)
+    old, new = Observations.of(x[:, :7], values[:, :7]), Observations.of(x, values)
     assert new.units.power.tolist() == [1.0] * 3
     shift, factor = new.rescaling(old.units)
     torch.testing.assert_close(factor[:, None] * new.y + shift[:, None], old.units(values))
@@ -303,8 +303,8 @@ def test_units_of_affine_values_move_by_an_exact_shift_and_factor() -> None:
 def test_units_of_other_powers_move_by_the_nearest_shift_and_factor() -> None:
     """The moved values have the mean and the spread that they have in the last units."""
     values = by_decades()
-    data = standardised(random_uniform(16, 3, 41, 2), values)
-    last = standardised(data.x[:, :3], values[:, :3]).units
+    data = Observations.of(random_uniform(16, 3, 41, 2), values)
+    last = Observations.of(data.x[:, :3], values[:, :3]).units
     assert last.power.tolist() == [1.0] * 3
     assert data.units.power.tolist() == [0.0] * 3
     shift, factor = data.rescaling(last)
@@ -314,14 +314,14 @@ def test_units_of_other_powers_move_by_the_nearest_shift_and_factor() -> None:
 
 
 def test_a_run_of_one_value_moves_nowhere() -> None:
-    data = standardised(torch.full((1, 3, 2), 0.5, dtype=DTYPE), torch.full((1, 3), 7.0))
-    shift, factor = data.rescaling(standardised(data.x[:, :1], data.values[:, :1]).units)
+    data = Observations.of(torch.full((1, 3, 2), 0.5, dtype=DTYPE), torch.full((1, 3), 7.0))
+    shift, factor = data.rescaling(Observations.of(data.x[:, :1], data.values[:, :1]).units)
     assert (shift.item(), factor.item()) == (0.0, 1.0)
 
 
 def test_what_was_seen_of_equal_values_serves_in_any_units() -> None:
     """Values that are all the same have no scale, so what is inferred from them needs no change."""
     x, values = random_uniform(18, 1, 7, 2), 1e6 * random_normal(19, 1, 7)
-    equal = standardised(x[:, :3], torch.full((1, 3), 7.0))
-    shift, factor = standardised(x, values).rescaling(equal.units)
+    equal = Observations.of(x[:, :3], torch.full((1, 3), 7.0))
+    shift, factor = Observations.of(x, values).rescaling(equal.units)
     assert (shift.item(), factor.item()) == (0.0, 1.0)

@@ -9,7 +9,7 @@ from torch import Tensor
 from gpbo import problems
 from gpbo.acquisition import log_h
 from gpbo.backend import DTYPE, Streams
-from gpbo.data import Observations, standardised
+from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.fitting import Fit, Sampling, WarmState, fit
 from gpbo.surrogate import Surrogate
@@ -77,7 +77,7 @@ def test_the_averaged_improvement_stays_that_of_long_cold_sampling(
     warm: WarmState | None = None
     deviations = []
     for size in range(FIRST, LAST + 1):
-        data = standardised(x[:, :size], values[:, :size])
+        data = Observations.of(x[:, :size], values[:, :size])
         streams = Streams.named(4, "warm", size, runs=runs)
         found = fit(data, warm=warm, streams=streams)
         warm = found.warm

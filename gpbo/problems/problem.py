@@ -144,14 +144,16 @@ class Problem:
         return self.noisy(self(x), streams)
 
     def noisy(self, values: Float[Tensor, "r q"], streams: Streams) -> Float[Tensor, "r q"]:
-        """What is observed where the function has these values.
+        """What is observed where the function has these values; NaN where it gives no number.
 
         Raises:
             InvalidData: the streams are not of ``r`` runs.
         """
         if streams.runs != values.shape[0]:
             raise InvalidData(f"x: {values.shape[0]} runs: the streams have {streams.runs}")
-        return values + self.noise * streams.normal(values.shape[1]) if self.noise else values
+        if self.noise:
+            values = values + self.noise * streams.normal(values.shape[1])
+        return torch.where(values.isfinite(), values, torch.nan)
 
     def evaluate(self, params: Mapping[str, Any]) -> float:
         """The value, without noise, of a configuration of `space`.

@@ -7,13 +7,13 @@ SCRIPT = """
 from jaxtyping import install_import_hook
 install_import_hook("gpbo", "beartype.beartype")
 from gpbo.backend import Streams
-from gpbo.data import standardised
+from gpbo.data import Observations
 from gpbo.fitting import Sampling, fit
 
 x = Streams.named(0, "x", runs=2).uniform(7, 3)
 sampling = Sampling(chains=5, warmup=8, draws=4, warm_draws=4, kept=5)
 streams = Streams.named(1, "fit", runs=2)
-print(fit(standardised(x, x.sum(-1)), sampling=sampling, streams=streams).surrogate.draws)
+print(fit(Observations.of(x, x.sum(-1)), sampling=sampling, streams=streams).surrogate.draws)
 """
 
 
