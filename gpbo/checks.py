@@ -26,9 +26,14 @@ def whole_number(name: str, value: object, *, least: int) -> int:
     raise InvalidOption(f"{name}={value!r}: expected a whole number, {least} or more")
 
 
+def is_bool(value: object) -> bool:
+    """Whether the value is True or False, numpy's too."""
+    return isinstance(value, bool | np.bool_)
+
+
 def finite(value: object) -> float | None:
     """The value as a float; None if it is not a finite real number (a bool is none)."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+    if is_bool(value) or not isinstance(value, numbers.Real):
         return None
     try:
         number = float(value)
@@ -132,7 +137,7 @@ def as_number(name: str, value: object) -> float:
         InvalidResult: not one real number (a bool, a string, None, several numbers, ...).
     """
     number = _single(name, value)
-    if isinstance(number, bool | np.bool_) or not isinstance(number, numbers.Real):
+    if is_bool(number) or not isinstance(number, numbers.Real):
         raise InvalidResult(
             # In short; and of an object that cannot tell what it is, what Python calls it.
             f"{name}={reprlib.repr(value)} has type {type(value).__name__}: "

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from gpbo.backend import DTYPE
-from gpbo.parameters import Discrete, Given, Kind, equal_cell, equal_cell_centre, is_bool
+from gpbo.checks import is_bool
+from gpbo.parameters import Discrete, Given, Kind, equal_cell, equal_cell_centre
 
 
 class _Listed(Discrete):

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.dataclasses import dataclass as checked
@@ -15,6 +15,7 @@ from gpbo.completion import Completion, MedianRule
 from gpbo.design import default_initial
 from gpbo.errors import InvalidJob, SpaceError, StorageError, UnknownJob
 from gpbo.execution import Execution
+from gpbo.fitting import Inference
 from gpbo.objectives import check_command, check_is_here
 from gpbo.optimizer import Optimizer, check_same
 from gpbo.options import read_model, read_strategy
@@ -22,6 +23,7 @@ from gpbo.record import Record
 from gpbo.spec import read_space, write_space
 from gpbo.storage import SqliteStorage
 from gpbo.transfer import LARGEST_START, Kind, started_from, warm_start
+from gpbo.trial import Direction
 from gpbo.tuner import Tuner
 from gpbo.worker import Imported
 
@@ -89,13 +91,13 @@ class Job(BaseModel):
     objective: str | None = None
     command: str | None = None
     metric: str | None = None
-    direction: Literal["minimize", "maximize"] = "minimize"
+    direction: Direction = "minimize"
     strategy: Any = "ei"
     model: Any = None
     budget: int = Field(ge=1)
     seed: int = Field(default=0, ge=0)
     initial: int | None = Field(default=None, ge=1)
-    inference: Literal["hmc", "nuts", "map", "pyro"] = "hmc"
+    inference: Inference = "hmc"
     device: str = "auto"
     storage: str = "gpbo.db"
     execution: _Execution = Field(default_factory=_Execution)

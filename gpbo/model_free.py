@@ -16,8 +16,8 @@ from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.situation import Situation, one_by_one
 from gpbo.space import Space
 
-#: ``sequence(skip, count)``: consecutive points of a sequence, per run.
-Sequence = Callable[[int, int], Float[Tensor, "r count d"]]
+#: ``points(skip, count)``: consecutive points of a sequence, per run.
+Consecutive = Callable[[int, int], Float[Tensor, "r count d"]]
 
 #: Points of a sequence that are looked at in one go while searching one that is new: the first
 #: nearly always is, and in a nearly used up space 256 are enough before it is enumerated.
@@ -142,7 +142,7 @@ def _next_of_sequence(situation: Situation) -> Float[Tensor, "r d"]:
     return _first_new(situation, sequence)
 
 
-def _first_new(situation: Situation, sequence: Sequence) -> Float[Tensor, "r d"]:
+def _first_new(situation: Situation, sequence: Consecutive) -> Float[Tensor, "r d"]:
     """Each run's first point of ``sequence(skip, count)`` that snaps to something not taken.
 
     Raises:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -356,11 +355,6 @@ def equal_cell(coordinate: Float[Tensor, "*batch"], count: int) -> Int[Tensor, "
 def equal_cell_centre(index: Int[Tensor, "*batch"], count: int) -> Float[Tensor, "*batch"]:
     """The coordinate in the middle of a cell."""
     return (index.to(DTYPE) + 0.5) / count
-
-
-def is_bool(value: Any) -> bool:
-    """Whether the value is True or False, numpy's too."""
-    return isinstance(value, bool | np.bool_)
 
 
 def _integer(value: Any) -> int | None:

@@ -24,12 +24,12 @@ from gpbo.errors import InvalidOption
 from gpbo.space import Space
 from gpbo.surrogate import Surrogate
 
-#: An improvement counts from this fraction of the best value on (ibid., supplement).
+#: An improvement counts from this fraction of the best value on (Eriksson et al. 2019, supplement).
 _LEAST_GAIN = 1e-3
 #: So many coordinates of a point that is screened differ from the centre's on average.
 _PERTURBED = 20
 #: Longer lengthscales, in units of the cube, count as this: the function is flat along all of them
-#: (the bound of Eriksson et al., too). Otherwise those that the results say nothing about, which
+#: (Eriksson et al. have this bound, too). Otherwise those that the results say nothing about, which
 #: have the prior's, would make the others' sides tiny.
 _FLAT = 2.0
 

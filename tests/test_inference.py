@@ -30,7 +30,6 @@ from gpbo.inference import (
     mode,
     promising_starts,
     schedule_for,
-    split_runs,
 )
 from gpbo.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess
 from gpbo.mcmc.sampling import Schedule, Warmth, sample
@@ -339,7 +338,10 @@ def test_every_split_run_is_the_density_of_that_run() -> None:
     posterior = _posterior(10, RUNS, 7, DIM)
     u = random_normal(11, RUNS * 2, DIM + 3)
     value, gradient = posterior(u)
-    alone = [single(u[2 * run : 2 * run + 2]) for run, single in enumerate(split_runs(posterior))]
+    alone = [
+        posterior.select(slice(run, run + 1))(u[2 * run : 2 * run + 2])
+        for run in range(posterior.runs)
+    ]
     torch.testing.assert_close(torch.cat([each for each, _ in alone]), value, rtol=1e-12, atol=1e-9)
     torch.testing.assert_close(
         torch.cat([each for _, each in alone]), gradient, rtol=1e-9, atol=1e-9
@@ -470,7 +472,8 @@ def test_the_mode_is_as_high_as_the_best_that_scipy_finds(prior: str) -> None:
     posterior = Model(prior=prior).log_posterior(x, y, torch.ones_like(y, dtype=torch.bool))
     value, _ = posterior(mode(posterior, Streams.named(5, "mode", runs=RUNS)))
     starts = posterior.parametrization.sample(Streams.named(6, "scipy", runs=RUNS), 5)
-    for run, single in enumerate(split_runs(posterior)):
+    for run in range(posterior.runs):
+        single = posterior.select(slice(run, run + 1))
         assert float(value[run]) > _best_of_scipy(single, starts[run]) - 1e-5
 
 

@@ -147,7 +147,7 @@ def test_results_over_many_magnitudes_are_logarithmic() -> None:
 
 def test_the_best_so_far_never_gets_worse_and_passes_over_failures(tmp_path: Path) -> None:
     optimizer = job(tmp_path, 9, direction="maximize", strategy="pi", initial=20)
-    progress = data.progress_data(data.optimizer_of(read(tmp_path)))
+    progress = data.progress_data(data.restored(read(tmp_path)))
     values = [math.nan if trial.value is None else trial.value for trial in optimizer.finished]
     assert any(math.isnan(value) for value in values)
     best = [math.nan if value is None else value for value in progress.best]
@@ -175,7 +175,7 @@ def test_slices_hold_trials_failures_and_the_surrogate_of_the_last_fit(
     nine: tuple[Optimizer, Record],
 ) -> None:
     optimizer, record = nine
-    stored = data.optimizer_of(record)
+    stored = data.restored(record)
     parts = data.slices_of(stored)
     assert [part.axis.name for part in parts] == list(SPACE.names)
     rate = parts[0]
@@ -347,7 +347,7 @@ def _square(params: Any) -> float:
 
 def test_the_table_has_every_trial_and_marks_the_best(nine: tuple[Optimizer, Record]) -> None:
     optimizer, record = nine
-    rows = data.table_data(record, data.optimizer_of(record))
+    rows = data.table_data(record, data.restored(record))
     assert [row.trial for row in rows] == list(range(11))
     assert [row.status for row in rows][-2:] == ["pending", "pending"]
     assert optimizer.best is not None

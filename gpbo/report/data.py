@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gpbo import slices
 from gpbo.choices import Categorical, Ordinal
 from gpbo.errors import InvalidOption
 from gpbo.importance import Importance, importance_data
@@ -14,12 +15,11 @@ from gpbo.parameters import Parameter
 from gpbo.record import Attempt, Record
 from gpbo.report.axes import Axis, axis, position, value_axis
 from gpbo.result import design_end, outcome, short
-from gpbo.slices import nearness, slices_data
 from gpbo.strategies import RandomSearch
 from gpbo.trial import STOPPED_EARLY, Trial, TrialStatus, best_of, incumbents
 
 
-def optimizer_of(record: Record) -> Optimizer:
+def restored(record: Record) -> Optimizer:
     """The optimizer of a stored job, to look at, with the model of its last fit if it has one.
 
     Without one if a prior of the user's own, which is not stored, made the model.
@@ -111,16 +111,6 @@ def coordinates_data(
 
 
 @dataclass(frozen=True)
-class Curve:
-    """The surrogate along a parameter: its median and a 95 % band, as in `gpbo.plots.Slice`."""
-
-    positions: tuple[float, ...]
-    median: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class Slice:
     """The trials over one parameter, and the surrogate through the best of them.
 
@@ -132,7 +122,7 @@ class Slice:
         closeness: Of each, 1 for the best one down to 0 for the one farthest from it.
         failed: Positions of the failed trials.
         best: Which of the completed ones is the best; None without any.
-        curve: The surrogate, the other parameters as in the best trial; None without a model.
+        curve: The surrogate, at places on this axis; None without a model.
     """
 
     axis: Axis
@@ -142,7 +132,7 @@ class Slice:
     closeness: tuple[float, ...]
     failed: tuple[float, ...]
     best: int | None
-    curve: Curve | None
+    curve: slices.Slice | None
 
 
 def slices_of(
@@ -152,7 +142,7 @@ def slices_of(
     completed = optimizer.completed
     failed = [trial for trial in optimizer.finished if trial.value is None]
     best = best_of(completed, optimizer.direction)
-    near = () if best is None else nearness(optimizer.space, completed, best)
+    near = () if best is None else slices.nearness(optimizer.space, completed, best)
     curves = _curves(optimizer)
     return tuple(
         Slice(
@@ -169,19 +159,19 @@ def slices_of(
     )
 
 
-def _curves(optimizer: Optimizer) -> dict[str, Curve]:
+def _curves(optimizer: Optimizer) -> dict[str, slices.Slice]:
     if optimizer.fit_report is None:
         return {}
     curves = {}
     by_name = {parameter.name: parameter for parameter in optimizer.space.parameters}
-    for part in slices_data(optimizer, refit=False):
+    for part in slices.slices_data(optimizer, refit=False):
         parameter = by_name[part.name]
         places = (
             part.positions
             if part.labels
             else tuple(position(parameter, value) for value in part.positions)
         )
-        curves[part.name] = Curve(places, part.median, part.low, part.high)
+        curves[part.name] = replace(part, positions=places)
     return curves
 
 

@@ -68,7 +68,7 @@ def html(record: Record, now: float) -> str:
     """The page as text; ``now`` in seconds since the epoch."""
     from plotly.offline import get_plotlyjs
 
-    optimizer = data.optimizer_of(record)
+    optimizer = data.restored(record)
     sections = list(_sections(record, optimizer, now))
     links = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in sections)
     parts = "".join(
