@@ -212,7 +212,8 @@ def _iterate(
     least = gain_tolerance * cost.abs().clamp(min=1.0)
     exhausted = torch.maximum(slope.abs(), gain) <= least
     reached = (norm <= tolerance) | (exhausted & (tried >= 1))
-    # The line search found nothing: forget the curvature and try again; without any, give up.
+    # The line search found nothing: forget the curvature, but for the trial that is made already;
+    # without any, give up.
     failed = exhausted & (tried < 1)
     restart = failed & known
     pairs = pairs.masked_fill(restart.view(-1, 1, 1, 1), 0.0)

@@ -7,6 +7,7 @@ neighbours, and polished in the continuous columns. What was tried before, in us
 proposed again.
 """
 
+import logging
 from collections.abc import Hashable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from gpbo.checks import settle, whole_number
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.space import Space
+
+logger = logging.getLogger("gpbo")
 
 # Perturbations have a standard deviation between these, log-uniform, in units of the cube.
 _LEAST_SPREAD, _LARGEST_SPREAD = 1e-3, 1e-1
@@ -121,6 +124,7 @@ def propose(
     best_x: Float[Tensor, "r j d"],
     taken: Sequence[AbstractSet[Hashable]],
     options: Search | None = None,
+    any_scale: bool = False,
 ) -> Float[Tensor, "r d"]:
     """Each run's legal point of greatest utility that it did not take before.
 
@@ -128,13 +132,31 @@ def propose(
         best_x: points to perturb, such as the best observed ones; may be none.
         taken: per run, the `Space.key` of every configuration not to propose.
         options: the defaults of `Search` if None.
+        any_scale: whether the utility's values may be of any size; those of a logarithm are not.
 
     Raises:
         SpaceExhausted: a run has taken every configuration of a finite space.
     """
     search = options or Search()
     raw = _ranked(utility, raw_points(space, streams, best_x, search))
+    if bool(raw.value.isneginf().all(1).any()):
+        logger.warning("the acquisition is NaN or -inf at all of %d points", raw.value.shape[1])
+    if any_scale:
+        utility, raw = _rescaled(utility, raw)
     return first_free(maxima(utility, space, streams, raw, search), space, streams, taken)
+
+
+def _rescaled(utility: Utility, raw: Ranked) -> tuple[Utility, Ranked]:
+    """Both with the best raw point at 0, and the median one not above -1.
+
+    Ascents end by tolerances that are meant for values which differ by 1 or more.
+    """
+    best, median = raw.value.amax(1), raw.value.median(1).values
+    gap = best - median
+    scale = torch.where((gap > 0) & gap.isfinite(), gap, 1.0).clamp(max=1.0)
+    shift = torch.where(best.isfinite(), best, 0.0)
+    value = (raw.value - shift[:, None]) / scale[:, None]
+    return _Rescaled(utility, shift[:, None], scale[:, None]), Ranked(raw.x, value)
 
 
 def maxima(
@@ -327,6 +349,24 @@ def _first_free(
             return space.encode([params])[0].to(choices)
     every_one = f"all {space.size}" if space.size is not None else "all of the very few different"
     raise SpaceExhausted(f"{every_one} configurations of the space were tried or are pending")
+
+
+@dataclass(frozen=True)
+class _Rescaled:
+    """A utility in other units, those of each run its own."""
+
+    utility: Utility
+    shift: Float[Tensor, "r 1"]
+    scale: Float[Tensor, "r 1"]
+
+    def __call__(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r b"]:
+        return (self.utility(x) - self.shift) / self.scale
+
+    def value_and_gradient(
+        self, x: Float[Tensor, "r b d"]
+    ) -> tuple[Float[Tensor, "r b"], Float[Tensor, "r b d"]]:
+        value, gradient = self.utility.value_and_gradient(x)
+        return (value - self.shift) / self.scale, gradient / self.scale[..., None]
 
 
 @dataclass(frozen=True)

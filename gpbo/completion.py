@@ -17,6 +17,8 @@ Reason = Literal["runtime", "target", "failures", "no improvement"]
 class Completion:
     """What ends a loop or a job before its budget of trials is used.
 
+    A rule of your own is a subclass with another `reached`, which answers with one of the reasons.
+
     Args:
         runtime_s: Seconds since the job was first started, pauses included, or since a loop began.
         target: A value that is good enough: a trial of the job, not an added result, has it or a

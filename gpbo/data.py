@@ -96,14 +96,16 @@ class Observations:
 
         Exact where no power differs from 1 and nothing is a penalty, and the nearest there is where
         one does. Values that were all the same had no scale: what was inferred from them was of any
-        ``y``.
+        ``y``. Nor does it help where new values are beyond measure: 0 and 1, too.
         """
         _, before, spread = centred(last(self.values), self.mask)
         _, now, own_spread = centred(self.y, self.mask)
         same = last.equals(self.units) | (last.worst == 0)
         kept = same | (spread == 0) | (own_spread == 0)
         factor = torch.where(kept, 1.0, spread / own_spread)
-        return torch.where(same, 0.0, before - factor * now), factor
+        shift = torch.where(same, 0.0, before - factor * now)
+        measured = torch.isfinite(factor) & (factor > 0) & torch.isfinite(shift)
+        return torch.where(measured, shift, 0.0), torch.where(measured, factor, 1.0)
 
     def with_pending(self, points: Float[Tensor, "r q d"]) -> "Observations":
         """The same results with ``points`` pending too."""

@@ -34,6 +34,13 @@ class History:
         self._points: dict[int, Tensor] = {}  # in the unit cube, on the device
         self._ended: list[int] = []  # in the order in which they ended
 
+    def copy(self) -> "History":
+        """The same trials, for another optimizer to go on from."""
+        twin = History(self._space, self._device)
+        for name in ("queue", "taken", "_trials", "_points", "_ended"):
+            setattr(twin, name, getattr(self, name).copy())
+        return twin
+
     def __len__(self) -> int:
         return len(self._trials)
 

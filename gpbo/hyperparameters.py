@@ -102,7 +102,7 @@ def _resolved(name: str, prior: Prior | Distribution) -> Prior:
             f"{name}={prior!r}: expected a prior of gpbo.priors, a gpytorch prior or a "
             "torch or pyro distribution"
         )
-    if prior.positive is not None and prior.positive != positive:
+    if prior.positive != positive and not isinstance(prior, Fixed):
         support = "positive numbers" if positive else "all real numbers"
         raise InvalidOption(f"{name}={prior!r}: expected a prior on {support}")
     if isinstance(prior, Saas) and name != "lengthscale":

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gpbo.backend import settings_for
 from gpbo.data import Observations
+from gpbo.evidence import Model
 from gpbo.fitting import Fit, FitReport, WarmState
 from gpbo.mcmc.sampling import Warmth
 from gpbo.record import FitSummary
@@ -55,6 +56,21 @@ class Kept:
             report=fit.report,
             warm=fit.warm,
         )
+
+    def has_density_of(self, data: Observations, model: Model) -> bool:
+        """Whether the chains have the density now, under this model, that they were left with.
+
+        Args:
+            data: The observations of the fit.
+        """
+        if self.warm is None:
+            return False
+        log_posterior = model.log_posterior(data.x, data.y, data.mask)
+        position, value = self.warm.warmth.position, self.warm.warmth.value
+        if position.shape[-1] != log_posterior.parametrization.size:
+            return False
+        now = log_posterior(position.flatten(0, 1))[0].view_as(value)
+        return torch.allclose(now, value, rtol=1e-6, atol=1e-6, equal_nan=True)
 
     def thinned(self, every: int, first: int = 0) -> "Kept":
         """With every so-many-th of the draws only, but with one at least."""

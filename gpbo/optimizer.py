@@ -16,7 +16,7 @@ from gpbo.backend import DTYPE, resolve_device
 from gpbo.checks import as_number, legible, one_of, truth_value, whole_number
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
-from gpbo.errors import GpboError, InvalidOption, InvalidResult, StorageError
+from gpbo.errors import GpboError, InvalidOption, InvalidParams, InvalidResult, StorageError
 from gpbo.history import History
 from gpbo.kept import Kept
 from gpbo.options import read_model, read_strategy, write_model, write_strategy
@@ -177,7 +177,8 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("_lock", "_journal")
-        return {name: part for name, part in vars(self).items() if name not in own}
+        state = {name: part for name, part in vars(self).items() if name not in own}
+        return {**state, "_history": self._history.copy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=RLock(), _journal=None)
@@ -230,7 +231,7 @@ class Optimizer:
     @property
     def queue(self) -> list[dict[str, Any]]:
         """The configurations that are to be asked next."""
-        return list(self._history.queue)
+        return list(map(dict, self._history.queue))
 
     @property
     def completed(self) -> list[Trial]:
@@ -439,13 +440,18 @@ class Optimizer:
         """
         now = time.time()
         added = []
-        for number, result in enumerate(results, start=len(self._history)):
+        results = list(results)
+        for row, result in enumerate(results):
+            where = f"results[{row}]: " if len(results) > 1 else ""
             if not isinstance(result, list | tuple) or len(result) != 2:
                 raise InvalidResult(f"results: {result!r}: expected a configuration and its value")
             params, value = result
-            valid = self.space.validate(params)
-            trial = Trial(number, valid, origin="added", asked_at=now)
-            added.append(_ended(trial, *judged(as_number("value", value)), now))
+            try:
+                valid, number = self.space.validate(params), as_number("value", value)
+            except (InvalidParams, InvalidResult) as error:
+                raise type(error)(f"{where}{error}") from error
+            trial = Trial(len(self._history) + row, valid, origin="added", asked_at=now)
+            added.append(_ended(trial, *judged(number), now))
         queued = [*self._history.queue, *map(self.space.validate, queue)]
         if self._journal is not None:
             self._journal.write(trials=added, queue=queued)
@@ -606,9 +612,13 @@ class Optimizer:
 
     def _restore(self, record: "Record") -> None:
         self._history.restore(record.trials, record.finished, record.queue)
-        if record.engine is not None and write_model(self.model) == record.spec["model"]:
-            kept = Kept.from_bytes(record.engine, self.device)
-            data = self._observations(self._history.completed[: kept.size])
+        model = write_model(self.model)
+        if record.engine is None or model != record.spec["model"]:
+            return
+        kept = Kept.from_bytes(record.engine, self.device)
+        data = self._observations(self._history.completed[: kept.size])
+        # A model of the user's own is known by its density only.
+        if model is not None or kept.has_density_of(data, self.model):
             self._fitted = Fitted(kept.condition(data, self.model.nu), kept)
 
 

@@ -208,19 +208,26 @@ def regret(
         path: Where to write it, if anywhere.
 
     Raises:
-        InvalidOption: no runs, something else, or runs of different problems; ``path`` as in
-            `convergence`.
+        InvalidOption: no runs, something else, runs of different problems, or of one whose optimum
+            is not known; ``path`` as in `convergence`.
     """
     if isinstance(runs, Replications):
         runs = {runs.strategy: runs}
     _check_labelled("runs", runs, Replications)
-    problems = sorted({replications.problem for replications in runs.values()})
-    if len(problems) != 1:
-        raise InvalidOption(f"runs are of problems {problems}: expected the same of all")
+    problem, *others = sorted({one.problem for one in runs.values()})
+    if others:
+        raise InvalidOption(f"runs are of problems {[problem, *others]}: expected the same of all")
+    dims = sorted({one.points.shape[2] for one in runs.values()})
+    if len(dims) > 1:
+        raise InvalidOption(
+            f"runs of {problem!r} are in {dims} dimensions: expected as many in all"
+        )
+    if any(math.isnan(one.optimum) for one in runs.values()):
+        raise InvalidOption(f"runs are of {problem!r}, whose optimum is not known: nor is regret")
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     panels = list(figure.subplots(1, 2, sharex=True, sharey=True))
     _paint_regret(panels, {label: one.curve() for label, one in runs.items()})
-    panels[0].set_ylabel(f"simple regret on {problems[0]}")
+    panels[0].set_ylabel(f"simple regret on {problem}")
     return _written(figure, path)
 
 

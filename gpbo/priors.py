@@ -25,7 +25,8 @@ class Prior(ABC):
     """Independent, identical priors of the ``j`` coordinates of a block ``u[k,j]``.
 
     Attributes:
-        positive: True for a prior on positive numbers, False on all real ones, None for either.
+        positive: True for a prior on positive numbers, False on all real ones, None where it is
+            `Fixed`.
         logarithmic: Whether ``u`` is the logarithm of the natural value.
     """
 

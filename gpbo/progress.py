@@ -128,7 +128,7 @@ def counted(
 
         def show(done: int, regret: float) -> None:
             nonlocal lines
-            told = short(regret) if math.isfinite(regret) else "none yet"
+            told = "none yet" if math.isinf(regret) else short(regret)
             progress.update(task, completed=done, regret=told)
             if not console.is_terminal and done * _BATCH_LINES // total > lines:
                 lines = done * _BATCH_LINES // total

@@ -100,14 +100,19 @@ class Replications:
         return np.maximum.accumulate(number, axis=1)
 
     @cached_property
+    def reached(self) -> Float[np.ndarray, "r t"]:
+        """The true value at the incumbent; NaN before there is one."""
+        reached = np.take_along_axis(self.truth, np.maximum(self.incumbents, 0), axis=1)
+        made = np.arange(self.values.shape[1]) < self.trials[:, None]
+        return np.where((self.incumbents >= 0) & made, reached, np.nan)
+
+    @cached_property
     def regret(self) -> Float[np.ndarray, "r t"]:
         """How far the true value at the incumbent lies above the optimum; NaN before there is one.
 
         With noise the incumbent is the trial that *looked* best.
         """
-        reached = np.take_along_axis(self.truth, np.maximum(self.incumbents, 0), axis=1)
-        made = np.arange(self.values.shape[1]) < self.trials[:, None]
-        return np.where((self.incumbents >= 0) & made, reached - self.optimum, np.nan)
+        return self.reached - self.optimum
 
     def save(self, path: str | Path) -> None:
         """Write everything to one file: a zip of NumPy arrays and a header in JSON (``.npz``).
@@ -166,11 +171,14 @@ class Replications:
         made = f"{len(self.seeds)} runs of {self.strategy} on {self.problem}"
         how = STOPPED[self.stopped]
         lines = [f"{made}, {int(self.trials.sum())} trials on {self.device}, {how}"]
-        final = self.final_regret[~np.isnan(self.final_regret)]
+        what, final = "simple regret", self.final_regret
+        if math.isnan(self.optimum):
+            what, final = "true value at the best trial", self._final(self.reached)
+        final = final[~np.isnan(final)]
         if len(final):
             low, middle, high = (short(float(q)) for q in np.quantile(final, [0.25, 0.5, 0.75]))
             lines.append(
-                f"simple regret: median {middle} (quartiles {low} to {high}), "
+                f"{what}: median {middle} (quartiles {low} to {high}), "
                 f"mean {short(float(final.mean()))}"
             )
         spent = ", ".join(f"{seconds:.1f} s {phase}" for phase, seconds in self.seconds.items())
@@ -186,7 +194,10 @@ class Replications:
     @property
     def final_regret(self) -> Float[np.ndarray, "r"]:
         """The regret of every run after its last trial; NaN if none of its trials has a value."""
+        return self._final(self.regret)
+
+    def _final(self, values: Float[np.ndarray, "r t"]) -> Float[np.ndarray, "r"]:
         last = np.maximum(self.trials - 1, 0)[:, None]
-        if not self.regret.shape[1]:
+        if not values.shape[1]:
             return np.full(len(self.seeds), np.nan)
-        return np.take_along_axis(self.regret, last, axis=1)[:, 0]
+        return np.take_along_axis(values, last, axis=1)[:, 0]

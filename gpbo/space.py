@@ -104,8 +104,10 @@ class Space:
 
     @property
     def ordered(self) -> Bool[Tensor, "d"]:
-        """Which cube columns belong to an `Integer` or an `Ordinal`; on the CPU."""
-        return torch.tensor([kind == "ordered" for kind in self.kinds], device="cpu")
+        """Which columns belong to an `Integer` or `Ordinal` of two values or more; on the CPU."""
+        several = [p.size != 1 for p in self.parameters for _ in range(p.columns)]
+        ordered = [kind == "ordered" for kind in self.kinds]
+        return torch.tensor(ordered, device="cpu") & torch.tensor(several, device="cpu")
 
     def validate(self, params: Any) -> dict[str, Any]:
         """A configuration, a mapping from every name to a value, with canonical Python values.

@@ -70,6 +70,7 @@ class _Maximiser(ABC):
     search: Search
     repeats: bool
     uses_model: ClassVar[bool] = True
+    _any_scale: ClassVar[bool] = False
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
         """The maximisers, each of which is pending for the next."""
@@ -82,10 +83,10 @@ class _Maximiser(ABC):
         points = (data.x, data.pending, situation.failed)
         with settings_for(sum(each.shape[1] for each in points), data.x.device):
             streams = situation.streams("fantasy")
-            seen = known.fantasize(data.pending, data.pending_mask, streams)
+            surrogate = known.fantasize(data.pending, data.pending_mask, streams)
             # What a value would be where there is none is nothing to be found out.
-            surrogate = seen.hallucinate(situation.failed, situation.failed_mask)
-            utility = self._utility(surrogate, seen)
+            surrogate = surrogate.hallucinate(situation.failed, situation.failed_mask)
+            utility = self._utility(surrogate)
             return propose(
                 weighted(utility, data, situation.failed, situation.failed_mask),
                 situation.space,
@@ -93,17 +94,12 @@ class _Maximiser(ABC):
                 best_x=_best_points(known, data),
                 taken=situation.closed(self.repeats),
                 options=self.search,
+                any_scale=self._any_scale,
             )
 
     @abstractmethod
-    def _utility(self, surrogate: Surrogate, seen: Surrogate) -> Utility:
-        """The acquisition function.
-
-        Args:
-            surrogate: What is known, with fantasies of pending points, and of those that failed
-                what is expected.
-            seen: The same without those that failed.
-        """
+    def _utility(self, surrogate: Surrogate) -> Utility:
+        """The acquisition function, given fantasies of what is pending."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +118,9 @@ class _Improvement(_Maximiser):
         truth_value("repeats", self.repeats)
         _check_search(self.search)
 
-    def _utility(self, surrogate: Surrogate, seen: Surrogate) -> Utility:
-        best = seen.least_observed if self.incumbent == "observed" else seen.incumbent
+    def _utility(self, surrogate: Surrogate) -> Utility:
+        observed = self.incumbent == "observed"
+        best = surrogate.least_observed if observed else surrogate.incumbent
         return self._acquisition(surrogate, best=best - self.margin)
 
 
@@ -186,7 +183,8 @@ class CustomAcquisition(_Maximiser):
     ``acquisition`` takes a `gpbo.surrogate.Surrogate`, of ``r`` runs with ``s`` draws of the
     hyperparameters each, and gives a function of points ``[r,b,d]`` of the unit cube with a value
     ``[r,b]`` for each. The value of a point must depend on that point and its run alone, by
-    operations that autograd differentiates; NaN is worse than any value. The surrogate has means
+    operations that autograd differentiates; NaN is worse than any value (where there is nothing
+    else, a warning is logged, and a point of a Sobol sequence proposed). The surrogate has means
     and variances (``surrogate.moments``, ``[r,s,b]`` each) on a scale on which results are
     standardised and less is better; it knows pending points by one fantasy for each draw, and
     where trials failed is certain of what it expects.
@@ -210,6 +208,7 @@ class CustomAcquisition(_Maximiser):
     acquisition: Callable[[Surrogate], Callable[[Float[Tensor, "r b d"]], Float[Tensor, "r b"]]]
     search: Search = field(default_factory=Search)
     repeats: bool = False
+    _any_scale: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -221,7 +220,7 @@ class CustomAcquisition(_Maximiser):
         _check_search(self.search)
         truth_value("repeats", self.repeats)
 
-    def _utility(self, surrogate: Surrogate, seen: Surrogate) -> Utility:
+    def _utility(self, surrogate: Surrogate) -> Utility:
         function: object = self.acquisition(surrogate)
         if not callable(function):
             raise InvalidOption(
@@ -409,7 +408,13 @@ def resolve_strategy(strategy: object) -> Strategy:
     if isinstance(strategy, str) and strategy in STRATEGIES:
         return STRATEGIES[strategy]()
     if isinstance(strategy, Strategy) and not isinstance(strategy, type):
-        return strategy
+        truth_value(f"{type(strategy).__name__}.uses_model", strategy.uses_model)
+        if isinstance(strategy.name, str) and strategy.name:
+            return strategy
+        raise InvalidOption(f"{type(strategy).__name__}.name={strategy.name!r}: expected a text")
+    if callable(getattr(strategy, "propose", None)) and not isinstance(strategy, type):
+        lacking = [name for name in ("name", "uses_model") if not hasattr(strategy, name)]
+        raise InvalidOption(f"strategy={strategy!r} has no {' and no '.join(lacking)}")
     raise InvalidOption(
         f"strategy={strategy!r}: expected one of {', '.join(map(repr, STRATEGIES))}, "
         "or an object such as ExpectedImprovement()"

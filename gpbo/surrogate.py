@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpbo.backend import Streams
+from gpbo.checks import whole_number
 from gpbo.data import capacity
-from gpbo.errors import InvalidData
+from gpbo.errors import InvalidData, InvalidOption
 from gpbo.kernels import check_nu, matern, matern_and_slope, squared_distances
 from gpbo.linalg import add_diagonal, append_inverse_lower, inverse_lower, jittered_cholesky
 from gpbo.memory import in_parts
@@ -33,6 +34,7 @@ class Surrogate:
         x: Observed points in the unit cube; fantasised points follow the real ones.
         y: Observed values per draw (fantasies differ between draws).
         mask: Which of the points are there; the others are padding and change nothing.
+        valued: Which of those have a value, a fantasy included; a hallucination is none.
         lengthscale, outputscale, noise_variance, mean: The hyperparameter draws.
         inverse_factor: ``L^-1`` of ``K + noise_variance I = L L'``.
         weights: ``(K + noise_variance I)^-1 (y - mean)``.
@@ -44,6 +46,7 @@ class Surrogate:
     x: Float[Tensor, "r n d"]
     y: Float[Tensor, "r s n"]
     mask: Bool[Tensor, "r n"]
+    valued: Bool[Tensor, "r n"]
     lengthscale: Float[Tensor, "r s d"]
     outputscale: Float[Tensor, "r s"]
     noise_variance: Float[Tensor, "r s"]
@@ -87,6 +90,7 @@ class Surrogate:
             x=x,
             y=torch.where(mask, y, 0.0)[:, None].expand_as(residual),
             mask=mask,
+            valued=mask,
             lengthscale=torch.where(succeeded[..., None], lengthscale, 1.0),
             outputscale=_usable(outputscale, succeeded, 1.0),
             noise_variance=_usable(jittered, succeeded, 1.0),
@@ -119,16 +123,19 @@ class Surrogate:
 
     @property
     def incumbent(self) -> Float[Tensor, "r s"]:
-        """The least posterior mean at the observed points, per draw; the mean if there are none."""
+        """The least posterior mean where there is a value, per draw; the mean if there is none."""
         return self._least(self.fitted)
 
     @property
     def expected(self) -> Float[Tensor, "r n"]:
-        """The posterior mean at the observed points over the draws, infinite where there is none.
+        """The posterior mean at the points over the draws that succeeded (all, where none did),
+        infinite where there is no value.
 
         Of values that are noisy, the observed ones may be lucky.
         """
-        return torch.where(self.mask, self.fitted.mean(1), torch.inf)
+        counted = self.succeeded | ~self.succeeded.any(1, keepdim=True)
+        fitted = torch.where(counted[..., None], self.fitted, 0.0).sum(1)
+        return torch.where(self.valued, fitted / counted.sum(1, keepdim=True), torch.inf)
 
     @property
     def recommended(self) -> Int[Tensor, " r"]:
@@ -141,7 +148,9 @@ class Surrogate:
         return self._least(self.y)
 
     def _least(self, values: Float[Tensor, "r s n"]) -> Float[Tensor, "r s"]:
-        least = torch.where(self.mask[:, None], values, torch.inf).amin(-1)
+        if not values.shape[-1]:
+            return self.mean
+        least = torch.where(self.valued[:, None], values, torch.inf).amin(-1)
         return torch.where(torch.isfinite(least) & self.succeeded, least, self.mean)
 
     def moments(
@@ -251,7 +260,8 @@ class Surrogate:
         The numbers that a point gets depend on how many columns there are: what a run proposes is
         what it proposes alone if all runs of a batch have equally many pending points.
         """
-        return self._bordered(pending, pending_mask, streams.normal(self.draws, pending.shape[1]))
+        sampled = streams.normal(self.draws, pending.shape[1])
+        return self._bordered(pending, pending_mask, sampled, valued=True)
 
     def hallucinate(
         self, pending: Float[Tensor, "r m d"], pending_mask: Bool[Tensor, "r m"]
@@ -259,16 +269,18 @@ class Surrogate:
         """Condition on the pending points returning what is expected: the mean stays as it is.
 
         What falls is the variance, which does not depend on the values (Desautels, Krause and
-        Burdick 2014, JMLR 15).
+        Burdick 2014, JMLR 15). The points have no value that others would have to improve on.
         """
         expected = pending.new_zeros(self.runs, self.draws, pending.shape[1])
-        return self._bordered(pending, pending_mask, expected)
+        return self._bordered(pending, pending_mask, expected, valued=False)
 
     def _bordered(
         self,
         pending: Float[Tensor, "r m d"],
         pending_mask: Bool[Tensor, "r m"],
         whitened: Float[Tensor, "r s m"],
+        *,
+        valued: bool,
     ) -> "Surrogate":
         """Conditioned on pending points too, with these whitened residuals.
 
@@ -300,7 +312,15 @@ class Surrogate:
         weights = _apply_transposed(inverse, whitened)
         x = torch.cat([self.x, pending], dim=1)
         mask = torch.cat([self.mask, pending_mask], dim=1)
-        extended = replace(self, x=x, mask=mask, y=weights, inverse_factor=inverse, weights=weights)
+        extended = replace(
+            self,
+            x=x,
+            mask=mask,
+            valued=torch.cat([self.valued, pending_mask & valued], dim=1),
+            y=weights,
+            inverse_factor=inverse,
+            weights=weights,
+        )
         return replace(extended, y=extended._values_of(weights, self.y))
 
     def _values_of(
@@ -319,10 +339,17 @@ class Surrogate:
         """Run ``run`` as a BoTorch model with a batch axis of draws, ``posterior(x).mean[s,q,1]``.
 
         The model is a ``SingleTaskGP`` with the hyperparameters set, on this surrogate's scale
-        (lower is better); acquisitions of BoTorch work on it draw by draw.
+        (lower is better). Acquisitions of BoTorch work on it draw by draw: an analytic one of
+        points ``x[b,d]``, with ``best_f=surrogate.incumbent[run][:, None]``, takes
+        ``x[:, None, None]`` and gives ``[b,s]``.
+
+        Raises:
+            InvalidOption: there is no such run.
         """
         from gpbo.bridge import surrogate_to_botorch
 
+        if whole_number("run", run, least=0) >= self.runs:
+            raise InvalidOption(f"run={run!r}: expected a number below {self.runs}")
         return surrogate_to_botorch(self, run)
 
     def _in_parts(

@@ -197,8 +197,9 @@ def _around(
 ) -> Boxes:
     """Boxes of these lengths around each point; choices without an order are not confined."""
     scale = surrogate.lengthscale.clamp(max=_FLAT).log().mean(1)
-    sides = length[..., None] * (scale - scale.mean(-1, keepdim=True)).exp()[:, None]
-    confined = (space.continuous | space.ordered).to(centre.device)
+    confined = space.continuous | space.ordered
+    sides = length[..., None] * (scale - scale[:, confined].mean(-1, keepdim=True)).exp()[:, None]
+    confined = confined.to(centre.device)
     half = sides[:, :, None] / 2
     lower = torch.where(confined, (centre[:, None] - half).clamp(min=0.0), 0.0)
     upper = torch.where(confined, (centre[:, None] + half).clamp(max=1.0), 1.0)

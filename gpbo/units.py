@@ -185,12 +185,19 @@ def _without_penalties(
 
 
 def _bent_from(above: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]) -> Float[Tensor, " r"]:
-    """From where on values are bent; 1 where all are the same."""
+    """From where on values are bent; 1 where all are the same.
+
+    Not below the second best of values several of which are the best: bending has no price at the
+    best, and would be bought with their number.
+    """
     place = ((mask.sum(-1) - 1).clamp(min=0).to(above) * _BENT_FROM).round().long()
     ordered = torch.where(mask, above, torch.inf).sort(-1).values
     quantile = ordered.gather(-1, place[:, None])[:, 0]
     _, _, deviation = centred(above, mask)
     unit = torch.where(mask.any(-1), quantile, 0.0).maximum(_LEAST_UNIT * deviation)
+    second = torch.where(ordered > 0, ordered, torch.inf).amin(-1)
+    tied = ((ordered == 0).sum(-1) > 1) & second.isfinite()
+    unit = torch.where(tied, unit.maximum(second), unit)
     return torch.where(unit > 0, unit, 1.0)
 
 

@@ -14,6 +14,8 @@ from gpbo.priors import Density, Prior
 
 #: A user's prior is sampled by rejection; it raises where fewer than about one in so many count.
 _REJECTION_ROUNDS = 100
+#: Draws whose quantiles stand for the distribution's, to 1 % of its mass: chains only start there.
+_QUANTILES = 2**14
 
 
 class FromDistribution(Prior):
@@ -46,8 +48,10 @@ class FromDistribution(Prior):
         self._cut_off = positive and not bool((probe >= 0).all())
         if self._cut_off and support is not constraints.real:
             raise InvalidOption(f"{distribution!r}: expected a prior on positive numbers")
+        # Torch draws by its global generator, which belongs to the user, whose threads may use it.
         with torch.random.fork_rng(devices=[]):
-            self._draw(1)
+            torch.default_generator.manual_seed(0)  # and not those of the GPUs
+            self._quantiles = self._draw(_QUANTILES).sort().values
 
     def _on(self, device: torch.device) -> "_Copy":
         """The distribution on a device, where its parameters have to be to meet numbers there."""
@@ -99,17 +103,11 @@ class FromDistribution(Prior):
         return value.detach().to(DTYPE), gradient
 
     def sample(self, streams: Streams, count: int, size: int) -> Float[Tensor, "r count size"]:
-        """Draws of ``u``; each run's draws come from a generator seeded by its own stream.
-
-        Raises:
-            InvalidOption: Hardly any of the distribution's draws are positive numbers.
-        """
-        rows = []
-        for seed in streams.integers(2**62, 1)[:, 0].tolist():
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed)  # and not those of the GPUs
-                rows.append(self._draw(count * size).reshape(count, size))
-        return torch.stack(rows).to(streams.device)
+        """Draws of ``u``, by the quantile function of many draws that were made once."""
+        quantiles = self._quantiles.to(streams.device)
+        place = streams.uniform(count, size) * (_QUANTILES - 1)
+        lower = place.long()
+        return torch.lerp(quantiles[lower], quantiles[lower + 1], place - lower)
 
     def _draw(self, number: int) -> Float[Tensor, "number"]:
         """Draws of ``u``; what is outside the support, or rounded to its edge, is rejected."""

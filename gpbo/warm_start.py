@@ -71,9 +71,7 @@ def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterio
             f"warm has {stayed.shape[0]} runs and {stayed.shape[2]} coordinates: expected "
             f"{data.runs} and {size}"
         )
-    shift, factor = data.rescaling(warm.units)
-    known = torch.isfinite(factor) & (factor > 0) & torch.isfinite(shift)
-    rescaling = torch.where(known, shift, 0.0), torch.where(known, factor, 1.0)
+    rescaling = data.rescaling(warm.units)
     rescaled = log_posterior.parametrization.rescaled
     moved = rescaled(stayed, *rescaling)
     here, there = (

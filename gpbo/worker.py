@@ -169,8 +169,9 @@ def _takes_trial(objective: Callable[..., Any]) -> bool:
     except (TypeError, ValueError):
         return False
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [p for p in parameters if p.kind in positional and p.default is p.empty]
-    return len(needed) == 2
+    given = [p for p in parameters if p.kind in positional]
+    needed = [p for p in given if p.default is p.empty]
+    return len(needed) == 2 or [p.name for p in given[1:2]] == ["trial"]
 
 
 @contextlib.contextmanager

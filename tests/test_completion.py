@@ -7,6 +7,8 @@ import pytest
 
 from gpbo.completion import Completion, MedianRule
 from gpbo.errors import InvalidOption
+from gpbo.loop import minimize
+from gpbo.space import Real, Space
 from gpbo.trial import Trial
 from tests.monte_carlo import unchecked_shapes
 
@@ -139,3 +141,17 @@ def test_others_are_averaged_up_to_the_step_of_the_trial() -> None:
     others = [{0: 1.0, 1: 9.0}] * 3
     assert MedianRule(trials=3).verdict({0: 2.0}, others, 1.0) is not None
     assert MedianRule(trials=3).verdict({0: 2.0, 1: 6.0}, others, 1.0) is None
+
+
+class Three(Completion):
+    """A rule of a user's own."""
+
+    def reached(self, finished: Any, *others: Any, **more: Any) -> Any:
+        return "no improvement" if len(finished) == 3 else None
+
+
+def test_a_rule_of_the_users_own_ends_a_loop() -> None:
+    space = Space(Real("x", 0, 1))
+    options: dict[str, Any] = {"strategy": "random", "budget": 9, "progress": False}
+    result = minimize(lambda params: 1.0, space, completion=Three(), **options)
+    assert str(result).splitlines()[0] == "3 trials (0 failed), no improvement any more"

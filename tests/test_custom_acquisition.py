@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -80,6 +81,41 @@ def test_the_same_function_proposes_the_same_points() -> None:
     now = situation(MIXED, [6, 3], pending=1)
     own = CustomAcquisition("own", improvement, SEARCH).propose(now, 3)
     torch.testing.assert_close(own, ExpectedImprovement(SEARCH).propose(now, 3), atol=1e-4, rtol=0)
+
+
+def test_the_same_function_proposes_the_same_points_where_trials_failed() -> None:
+    """Its incumbent too is of points with a value: the failed one is expected to be the best."""
+    space = Space(Real("a", 0, 1), Real("b", 0, 1))
+    now = situation(space, [13])
+    best = ExpectedImprovement(SEARCH).propose(now, 1)
+    failed = replace(now, failed=best, failed_mask=torch.ones(1, 1, dtype=torch.bool))
+    own = CustomAcquisition("own", improvement, SEARCH).propose(failed, 1)
+    expected = ExpectedImprovement(SEARCH).propose(failed, 1)
+    torch.testing.assert_close(own, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "offset"), [(1.0, 0.0), (1e-9, 0.0), (1.0, 1e6), (1e9, -1e9)])
+def test_a_maximum_is_found_whatever_the_size_of_the_values(size: float, offset: float) -> None:
+    def hill(x: Tensor) -> Tensor:
+        return offset - size * (x - 0.377).square().sum(-1)
+
+    space = Space([Real(f"x{i}", 0, 1) for i in range(3)])
+    now = situation(space, [5, 3])
+    found = CustomAcquisition("hill", lambda surrogate: hill).propose(now, 1)
+    torch.testing.assert_close(found, torch.full_like(found, 0.377), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_a_function_without_a_value_is_told_of(
+    value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    def nothing(x: Tensor) -> Tensor:
+        return x.sum(-1) + value
+
+    now = situation(LINE, [4])
+    proposed = CustomAcquisition("own", lambda surrogate: nothing, SEARCH).propose(now, 1)
+    assert proposed.shape == (1, 1, 1)
+    assert caplog.messages == ["the acquisition is NaN or -inf at all of 40 points"]
 
 
 def test_a_batch_is_new_distinct_and_what_single_proposals_are() -> None:
@@ -179,4 +215,4 @@ def test_points_that_are_nan_are_not_asked_for() -> None:
 def test_it_is_not_recorded_for_replay_on_a_gpu() -> None:
     """A function may hold tensors that a recording would keep, of a surrogate of long ago."""
     with pytest.raises(_Opaque):
-        _flatten(BOUND._utility(random_surrogate(), random_surrogate()), [])
+        _flatten(BOUND._utility(random_surrogate()), [])

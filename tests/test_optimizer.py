@@ -637,6 +637,37 @@ def test_a_copy_of_a_stored_optimizer_is_not_stored(tmp_path: Path) -> None:
         assert len(resumed.trials) == 1
 
 
+def test_a_copy_and_what_it_is_of_go_on_by_themselves() -> None:
+    optimizer = by_map(LINE)
+    optimizer.enqueue({"x": 0.25})
+    for again in (copy.copy(optimizer), copy.deepcopy(optimizer)):
+        again.tell(again.ask(), 1.0)
+        again.enqueue({"x": 0.75})
+        assert (optimizer.trials, optimizer.queue) == ([], [{"x": 0.25}])
+    again = copy.copy(optimizer)
+    optimizer.tell(optimizer.ask(), 2.0)
+    assert (again.trials, again.queue) == ([], [{"x": 0.25}])
+
+
+def test_who_changes_a_queued_configuration_changes_no_queue() -> None:
+    optimizer = by_map(LINE)
+    optimizer.enqueue({"x": 0.25})
+    optimizer.queue[0]["x"] = 99.0
+    assert optimizer.ask().params == {"x": 0.25}
+
+
+def test_of_many_results_the_wrong_one_is_named() -> None:
+    optimizer = by_map(LINE)
+    good = ({"x": 0.5}, 1.0)
+    with pytest.raises(InvalidParams, match=r"^results\[1\]: x=1.5: expected a real number"):
+        optimizer.learn([good, ({"x": 1.5}, 1.0)])
+    with pytest.raises(InvalidResult, match=r"^results\[2\]: value='bad'"):
+        optimizer.learn([good, good, ({"x": 0.5}, "bad")])
+    with pytest.raises(InvalidParams, match=r"^x=1.5"):
+        optimizer.add({"x": 1.5}, 1.0)
+    assert optimizer.trials == []
+
+
 def test_what_is_enqueued_after_a_plan_stays_in_the_queue() -> None:
     optimizer = by_map(strategy="random")
     first, second, third = ({"rate": 0.1 * i, "depth": i, "kind": "a"} for i in (1, 2, 3))

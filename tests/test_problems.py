@@ -4,6 +4,7 @@ import math
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from gpbo import problems
 from gpbo.backend import DTYPE, Streams
 from gpbo.design import sobol
 from gpbo.errors import InvalidData, InvalidOption, InvalidParams
+from gpbo.lockstep import replicate
 from gpbo.problems import Problem
 from gpbo.problems.catalogue import michalewicz_minimum
 from tests.monte_carlo import unchecked_shapes
@@ -444,3 +446,29 @@ def test_what_a_function_of_one_s_own_returns_is_checked(
     wrong = Problem("mine", 2, bounds, 0.0, least, "", function)
     with unchecked_shapes(), pytest.raises(InvalidData, match=message):
         wrong(torch.zeros(3, 5, 2, dtype=DTYPE))
+
+
+def test_a_function_of_whole_numbers_loses_no_digit() -> None:
+    mine = replace(
+        problems.get("branin"), function=lambda x: (1e9 + x[..., 0]).long(), optimum=math.nan
+    )
+    runs = replicate(mine, strategy="sobol", runs=2, budget=3, progress=False)
+    np.testing.assert_array_equal(runs.values, runs.truth)
+    np.testing.assert_array_equal(runs.values, runs.values.round())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"name": None}, "name=None: expected a text"),
+        ({"citation": 3}, "citation=3: expected a text"),
+        ({"function": None}, "function=None: expected a function of points"),
+        ({"optimum": "0"}, "optimum='0': expected a finite number"),
+        ({"optimum": math.inf}, "optimum=inf: expected a finite number"),
+        ({"bounds": torch.tensor([[1.0, 2.0], [0.0, 3.0]])}, "expected finite ends, low < high"),
+        ({"bounds": torch.tensor([[0.0, math.nan], [1.0, 3.0]])}, "expected finite ends"),
+    ],
+)
+def test_a_problem_that_means_nothing_is_refused(changed: dict[str, Any], message: str) -> None:
+    with unchecked_shapes(), pytest.raises((InvalidOption, InvalidData), match=message):
+        replace(problems.get("branin"), **changed)

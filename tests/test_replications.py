@@ -231,3 +231,21 @@ def test_a_plot_without_a_path_is_a_figure_and_runs_show_what_they_print() -> No
     assert len(runs.plot().axes) == 2
     assert repr(runs) == str(runs)
     assert runs != record([[3.0, 2.0], [4.0, 1.0]])
+
+
+def test_where_no_optimum_is_known_what_was_reached_is_told() -> None:
+    runs = replace(record([[5.0, 3.0, 4.0], [NAN, 6.0, 7.0]]), optimum=NAN)
+    np.testing.assert_allclose(runs.reached, [[5.1, 3.1, 3.1], [NAN, 6.1, 6.1]])
+    assert np.isnan(runs.final_regret).all()
+    told = "true value at the best trial: median 4.6 (quartiles 3.85 to 5.35), mean 4.6"
+    assert told in str(runs)
+    with pytest.raises(InvalidOption, match="'branin', whose optimum is not known"):
+        plots.regret(runs)
+
+
+def test_runs_in_other_dimensions_are_of_another_problem() -> None:
+    runs = record([[5.0, 3.0, 4.0]])
+    other = replace(runs, points=runs.points[..., :2])
+    message = r"runs of 'branin' are in \[2, 3\] dimensions: expected as many in all"
+    with pytest.raises(InvalidOption, match=message):
+        plots.regret({"a": runs, "b": other})

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gpytorch import priors as gp
 
 from gpbo.candidates import Search
 from gpbo.errors import InvalidOption, JobInUse, SpaceExhausted, StorageError
 from gpbo.evidence import Model
-from gpbo.hyperparameters import resolve_prior
+from gpbo.hyperparameters import HyperparameterPrior, resolve_prior
 from gpbo.optimizer import Optimizer
 from gpbo.priors import Fixed
 from gpbo.space import Categorical, Integer, Real, Space
@@ -330,3 +331,29 @@ def test_draws_carried_to_other_results_predict_the_same_in_the_users_units() ->
     assert (carried.outputscale * units**2).allclose(kept.outputscale * was**2)
     assert (carried.noise_variance * units**2).allclose(kept.noise_variance * was**2)
     assert new.units.back(carried.mean).allclose(old.units.back(kept.mean))
+
+
+def own_model(concentration: float, **others: Any) -> Model:
+    lengthscale = gp.GammaPrior(concentration, 1000.0)
+    return Model(prior=HyperparameterPrior(lengthscale=lengthscale, **others))
+
+
+@pytest.mark.parametrize("inference", ["hmc", "map"])
+def test_a_model_of_the_users_own_goes_on_and_another_starts_anew(
+    inference: Any, tmp_path: Path
+) -> None:
+    path, options = tmp_path / "runs.db", {"inference": inference, "strategy": QUICK["ei"]}
+    with Optimizer(LINE, model=own_model(300.0), storage=path, name="job", **options) as made:
+        for _ in range(7):
+            made.tell(made.ask(), made.pending[0].params["x"])
+        expected = made.plan(1)().configurations
+    with Optimizer.resume(path, "job", model=own_model(300.0)) as again:
+        assert again.fitted_size == (made.fitted_size if inference == "hmc" else 0)
+        assert again.plan(1)().configurations == expected
+    for model in (own_model(900.0), own_model(300.0, noise_variance=Fixed(1e-3))):
+        with Optimizer.resume(path, "job", model=model) as other:
+            assert other.fitted_size == 0
+            fresh = Optimizer(LINE, model=model, **options)
+            fresh.learn([(trial.params, trial.value) for trial in made.completed])
+            found, anew = other.fit().surrogate, fresh.fit().surrogate
+            assert found.lengthscale.tolist() == anew.lengthscale.tolist()

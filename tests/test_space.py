@@ -505,3 +505,11 @@ def test_snapping_and_neighbours_are_the_same_on_a_gpu() -> None:
     torch.testing.assert_close(MIXED.snap(x.cuda()).cpu(), MIXED.snap(x))
     torch.testing.assert_close(MIXED.neighbours(x.cuda()).cpu(), MIXED.neighbours(x))
     assert MIXED.decode(MIXED.snap(x.cuda())) == MIXED.decode(MIXED.snap(x))
+
+
+def test_a_parameter_of_one_value_is_nowhere_to_go() -> None:
+    space = Space(
+        Integer("a", 3, 3), Integer("b", 3, 4), Ordinal("c", [7]), Categorical("d", ["x", "y"])
+    )
+    assert space.ordered.tolist() == [False, True, False, False, False]
+    assert space.kinds[:3] == ("ordered",) * 3

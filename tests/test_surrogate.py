@@ -8,11 +8,12 @@ from typing import Any
 import gpytorch
 import pytest
 import torch
-from botorch.acquisition.analytic import PosteriorMean
+from botorch.acquisition.analytic import LogExpectedImprovement, PosteriorMean
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from gpbo.acquisition import LogExpectedImprovement as OwnLogExpectedImprovement
 from gpbo.backend import DTYPE, Streams
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.surrogate import Surrogate
@@ -642,3 +643,43 @@ def test_the_mean_of_a_draw_is_that_of_the_moments(nu: float) -> None:
     draw = torch.tensor([2, 1])
     expected = surrogate.moments(candidates)[0][torch.arange(R), draw]
     torch.testing.assert_close(surrogate.mean_of_draw(draw, candidates), expected)
+
+
+def test_what_is_hallucinated_is_nothing_to_improve_on() -> None:
+    surrogate = problem(masked=4).condition()
+    pending, mask = some_pending()
+    sure = surrogate.hallucinate(pending, mask)
+    torch.testing.assert_close(sure.incumbent, surrogate.incumbent, rtol=0, atol=1e-10)
+    assert torch.equal(sure.least_observed, surrogate.least_observed)
+    assert torch.equal(sure.recommended, surrogate.recommended)
+    assert (sure.expected[:, N:] == math.inf).all()
+    assert torch.equal(sure.mask[:, N : N + mask.shape[1]], mask)
+
+
+def test_a_draw_that_failed_has_no_say_in_what_is_expected() -> None:
+    good = problem()
+    bad = broken(good, "mean", math.nan).condition()
+    others = [draw for draw in range(S) if draw != 2]
+    expected = good.condition().fitted[1, others].mean(0)
+    torch.testing.assert_close(bad.expected[1], expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(bad.expected[0], good.condition().expected[0], rtol=0, atol=0)
+
+
+def test_without_any_column_the_incumbent_is_the_mean() -> None:
+    given_ = problem(n=0)
+    surrogate = given_.condition()
+    assert torch.equal(surrogate.incumbent, given_.mean)
+    assert torch.equal(surrogate.least_observed, given_.mean)
+
+
+def test_botorch_s_acquisition_is_taken_draw_by_draw() -> None:
+    surrogate, x = problem().condition(), points(r=1)[0]
+    theirs = LogExpectedImprovement(
+        surrogate.to_botorch(1), best_f=surrogate.incumbent[1][:, None], maximize=False
+    )(x[:, None, None])
+    assert theirs.shape == (Q, S)
+    own = OwnLogExpectedImprovement(surrogate, best=surrogate.incumbent)(x.expand(R, -1, -1))
+    torch.testing.assert_close(theirs.logsumexp(-1) - math.log(S), own[1], rtol=1e-6, atol=1e-6)
+    for wrong in (R, -1):
+        with pytest.raises(InvalidOption, match=f"run={wrong}: expected a"):
+            surrogate.to_botorch(wrong)

@@ -253,3 +253,20 @@ def test_each_box_gets_points_from_all_over_it() -> None:
     many = Boxes(box.centre, lower, upper, box.present)
     placed = many.place(sequence, torch.zeros_like(sequence))[0]
     assert len({tuple(point) for point in placed.tolist()}) == 256
+
+
+def test_choices_do_not_change_the_length_of_a_box() -> None:
+    """Its length is the geometric mean of the sides that there are."""
+    space = Space(Real("a", 0, 1), Real("b", 0, 1), Categorical("c", list("vwxyz")))
+    x = random_uniform(3, 1, 7, space.dim)
+    scales = torch.tensor([0.1, 0.4, *[2.0] * 5], dtype=DTYPE).expand(1, 1, -1)
+    data = Observations.of(x, x.sum(-1))
+    boxes = NestedBoxes(lengths=(0.1,)).boxes(data, model(data, scales), space)
+    sides = (0.1 * torch.tensor([0.5, 2.0], dtype=DTYPE)).tolist()
+    width = (boxes.upper - boxes.lower)[0, 0]
+    centre = boxes.centre[0, 0, :2]
+    free = ((centre > width[:2] / 2 + 1e-9) & (centre < 1 - width[:2] / 2 - 1e-9)).tolist()
+    assert any(free)
+    for side, expected, inside in zip(width[:2].tolist(), sides, free, strict=True):
+        assert not inside or side == pytest.approx(expected)
+    assert width[2:].tolist() == [1.0] * 5

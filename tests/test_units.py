@@ -325,3 +325,27 @@ def test_what_was_seen_of_equal_values_serves_in_any_units() -> None:
     equal = Observations.of(x[:, :3], torch.full((1, 3), 7.0))
     shift, factor = Observations.of(x, values).rescaling(equal.units)
     assert (shift.item(), factor.item()) == (0.0, 1.0)
+
+
+def test_ties_at_the_best_do_not_buy_a_power() -> None:
+    """Counts that have nothing to do with the points, most of them the least."""
+    values = torch.tensor([[0.0] * 8 + [1.0, 2.0, 2.0, 3.0, 3.0]], dtype=DTYPE).expand(7, -1)
+    order = random_uniform(3, 7, 13).argsort(-1)
+    _, found = all_of(values.gather(-1, order), random_uniform(4, 7, 13, 2))
+    assert found.power.tolist() == [1.0] * 7
+    assert (units._bent_from(values, torch.ones_like(values, dtype=torch.bool)) >= 1.0).all()
+
+
+@pytest.mark.parametrize("new", [-1e160, -1e300])
+def test_values_beyond_measure_leave_the_scale_alone(new: float) -> None:
+    """Draws are carried over as they are, and not to scales of 0 or infinity."""
+    x, values = random_uniform(3, 2, 7, 2), random_uniform(4, 2, 7)
+    before = Observations.of(x[:, :6], values[:, :6])
+    values[0, 6] = new
+    shift, factor = Observations.of(x, values).rescaling(before.units)
+    assert (float(shift[0]), float(factor[0])) == (0.0, 1.0)
+    alone = Observations.of(x[1:], values[1:])
+    own = alone.rescaling(Observations.of(x[1:, :6], values[1:, :6]).units)
+    torch.testing.assert_close((shift[1:], factor[1:]), own)
+    assert 0.5 < float(factor[1]) < 2.0
+    assert float(factor[1]) != 1.0

@@ -321,3 +321,15 @@ def test_drawing_leaves_the_generators_of_gpus_alone(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     FromDistribution(gp.GammaPrior(3.0, 6.0), positive=True).sample(Streams([0, 1]), 5, 2)
     assert seeded == []
+
+
+def test_chains_start_without_torch_s_global_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which an objective in another thread may be using."""
+    prior = prior_of("gpytorch Gamma")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        again = prior_of("gpytorch Gamma")
+    monkeypatch.setattr(gp.GammaPrior, "sample", None)
+    monkeypatch.setattr(torch.random, "fork_rng", None)
+    first, second = (each.sample(Streams.named(2, "law"), 11, J) for each in (prior, again))
+    assert torch.equal(first, second)

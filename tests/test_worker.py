@@ -274,6 +274,7 @@ def test_a_function_reports_and_is_stopped_at_its_next_report(tmp_path: Path) ->
         (lambda params, *rest, by=3.0: len(rest), 0),
         (lambda params, trial: trial.attempt, 1),
         (lambda params, trial, by=3.0: trial.attempt * by, 3.0),
+        (lambda params, trial=None: trial.attempt, 1),
     ],
 )
 def test_a_function_gets_the_running_trial_if_it_needs_a_second_argument(

@@ -1,5 +1,6 @@
 """A benchmark problem as a value: a function on a box, its minimum, its shift and its noise."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -41,8 +42,10 @@ class Problem:
             coordinates; see `shifted`.
 
     Raises:
-        InvalidOption: ``dim`` is no whole number of 1 or more, or ``noise`` negative or not finite.
-        InvalidData: the bounds are no tensor ``[2, d]``, or the minimizers none ``[j, d]``.
+        InvalidOption: ``dim`` is no whole number of 1 or more, ``noise`` negative or not finite,
+            ``optimum`` no number, ``function`` no function, or ``name`` or ``citation`` no text.
+        InvalidData: the bounds are no tensor ``[2, d]`` of finite ends, the lower ones first, or
+            the minimizers none ``[j, d]``.
     """
 
     name: str
@@ -56,8 +59,15 @@ class Problem:
     shift: Float[Tensor, "r d"] | None = None
 
     def __post_init__(self) -> None:
+        for name, given in (("name", self.name), ("citation", self.citation)):
+            if not isinstance(given, str):
+                raise InvalidOption(f"{name}={given!r}: expected a text")
+        if not callable(self.function):
+            raise InvalidOption(f"function={self.function!r}: expected a function of points")
         whole_number("dim", self.dim, least=1)
         settle(self, "noise", real_number, least=0.0)
+        if not (isinstance(self.optimum, float) and math.isnan(self.optimum)):
+            settle(self, "optimum", real_number)
         for name, rows in (("bounds", 2), ("unshifted_minimizers", None)):
             given = getattr(self, name)
             check_tensor(name, given)
@@ -65,6 +75,9 @@ class Problem:
                 raise InvalidData(
                     f"{name} has shape {tuple(given.shape)}: expected ({rows or 'any'}, {self.dim})"
                 )
+        low, high = self.bounds
+        if not bool((low.isfinite() & high.isfinite() & (low < high)).all()):
+            raise InvalidData(f"bounds={self.bounds.tolist()}: expected finite ends, low < high")
 
     @cached_property
     def space(self) -> Space:
@@ -133,7 +146,7 @@ class Problem:
                 f"what {self.name} returned has shape {tuple(values.shape)}: expected "
                 f"{tuple(x.shape[:-1])}, a value for each point"
             )
-        return values
+        return values.to(DTYPE)
 
     def observe(self, x: Float[Tensor, "r q d"], streams: Streams) -> Float[Tensor, "r q"]:
         """The values with Gaussian noise, each run's from its own stream.
