@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gpbo.backend import DTYPE
 from gpbo.data import Observations, capacity, with_room
 from gpbo.errors import InvalidData
-from tests.monte_carlo import ragged
+from tests.monte_carlo import ragged, random_normal, random_uniform
 from tests.penalties import without_penalties
 
 FINITE = st.floats(-1e150, 1e150, allow_nan=False, allow_subnormal=True)
@@ -18,7 +18,7 @@ FINITE = st.floats(-1e150, 1e150, allow_nan=False, allow_subnormal=True)
 
 def one_run(values: list[float]) -> Observations:
     n = len(values)
-    return Observations.of(torch.rand(1, n, 3, dtype=DTYPE), torch.tensor([values], dtype=DTYPE))
+    return Observations.of(random_uniform(120, 1, n, 3), torch.tensor([values], dtype=DTYPE))
 
 
 def test_values_get_mean_zero_and_deviation_one() -> None:
@@ -30,8 +30,8 @@ def test_values_get_mean_zero_and_deviation_one() -> None:
 
 
 def test_standardised_values_map_back_to_the_values() -> None:
-    values = torch.randn(3, 7, dtype=DTYPE) * 40 + 1000
-    data = Observations.of(torch.rand(3, 7, 2, dtype=DTYPE), values)
+    values = random_normal(119, 3, 7) * 40 + 1000
+    data = Observations.of(random_uniform(116, 3, 7, 2), values)
     torch.testing.assert_close(data.units.back(data.y), values, rtol=1e-14, atol=0)
     broadcast = data.units.back(data.y.unsqueeze(1).expand(3, 5, 7))
     torch.testing.assert_close(broadcast[:, 4], values, rtol=1e-14, atol=0)
@@ -89,7 +89,7 @@ def test_any_values_are_bounded_by_the_root_of_their_number_and_map_back(
 @given(st.lists(st.lists(FINITE, max_size=5), min_size=1, max_size=4))
 @settings(max_examples=50, deadline=None)
 def test_a_run_in_a_ragged_batch_equals_the_run_alone(runs: list[list[float]]) -> None:
-    x = [torch.rand(len(values), 3, dtype=DTYPE) for values in runs]
+    x = [random_uniform(113, len(values), 3) for values in runs]
     y = [torch.tensor(values, dtype=DTYPE) for values in runs]
     together = ragged(x, y)
     for row, count in enumerate(map(len, runs)):
@@ -113,23 +113,25 @@ def test_padding_holds_the_centre_and_zero_whatever_was_there() -> None:
 
 
 def test_runs_without_results_are_allowed_and_neutral() -> None:
-    data = Observations.of(torch.rand(1, 0, 2, dtype=DTYPE), torch.zeros(1, 0, dtype=DTYPE))
+    data = Observations.of(random_uniform(109, 1, 0, 2), torch.zeros(1, 0, dtype=DTYPE))
     assert data.y.shape == (1, 0)
     one = torch.ones(1, dtype=DTYPE)
     assert (data.units(one).item(), data.units.back(one).item()) == (1.0, 1.0)
     assert (data.runs, data.dim) == (1, 2)
-    mixed = ragged([torch.rand(0, 2), torch.rand(3, 2)], [torch.zeros(0), torch.ones(3)])
+    mixed = ragged(
+        [random_uniform(105, 0, 2), random_uniform(99, 3, 2)], [torch.zeros(0), torch.ones(3)]
+    )
     assert mixed.units.back(torch.ones(2, dtype=DTYPE)).tolist() == [1.0, 2.0]
 
 
 def test_pending_points_are_padded_and_masked_and_can_be_added_to() -> None:
-    x = [torch.rand(2, 3, dtype=DTYPE), torch.rand(1, 3, dtype=DTYPE)]
+    x = [random_uniform(89, 2, 3), random_uniform(81, 1, 3)]
     values = [torch.ones(2, dtype=DTYPE), torch.ones(1, dtype=DTYPE)]
-    pending = [torch.rand(0, 3, dtype=DTYPE), torch.rand(2, 3, dtype=DTYPE)]
+    pending = [random_uniform(72, 0, 3), random_uniform(62, 2, 3)]
     data = ragged(x, values, pending)
     assert data.pending_mask.tolist() == [[False, False], [True, True]]
     torch.testing.assert_close(data.pending[1], pending[1])
-    point = torch.rand(2, 1, 3, dtype=DTYPE)
+    point = random_uniform(43, 2, 1, 3)
     more = data.with_pending(point)
     assert more.pending_mask.tolist() == [[False, False, True], [True, True, True]]
     torch.testing.assert_close(more.pending[:, 2:], point)
@@ -140,7 +142,7 @@ def test_pending_points_are_padded_and_masked_and_can_be_added_to() -> None:
 def test_an_unmasked_number_that_is_not_finite_is_refused_by_place(bad: float) -> None:
     with pytest.raises(InvalidData, match=rf"values\[0, 1\] is {bad}"):
         one_run([1.0, bad])
-    x = torch.rand(1, 2, 3, dtype=DTYPE)
+    x = random_uniform(31, 1, 2, 3)
     x[0, 1, 2] = bad
     with pytest.raises(InvalidData, match=rf"x\[0, 1, 2\] is {bad}"):
         Observations.of(x, torch.ones(1, 2, dtype=DTYPE))
@@ -159,7 +161,7 @@ def test_a_cpu_holds_what_there_is_and_a_gpu_holds_steps() -> None:
 
 def test_results_have_room_and_pending_points_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpbo.data.capacity", lambda count, device: count + 3)
-    x, waiting = torch.rand(5, 2, dtype=DTYPE), torch.rand(2, 2, dtype=DTYPE)
+    x, waiting = random_uniform(26, 5, 2), random_uniform(12, 2, 2)
     data = with_room(x[None], x.sum(-1)[None], pending=waiting[None])
     assert data.mask.tolist() == [[True] * 5 + [False] * 3]
     assert data.y[0, 5:].tolist() == [0.0] * 3

@@ -22,6 +22,7 @@ from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
 from gpbo.hyperparameters import HyperparameterPrior, Hyperparameters, resolve_prior
 from gpbo.priors import Fixed, Gamma, HalfCauchy, Horseshoe, LogNormal, Normal, Uniform
+from tests.monte_carlo import random_normal
 
 R, C, N, D = 2, 3, 11, 5
 NUS = (0.5, 1.5, 2.5)
@@ -30,11 +31,6 @@ ACCURACY = 1e-10
 
 def number(value: float) -> Tensor:
     return torch.tensor(value, dtype=DTYPE)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=DTYPE)
 
 
 # --- the oracle: natural values, Jacobians and priors by hand, a dense Gaussian by torch
@@ -200,7 +196,7 @@ def data(
     x = (cell + 0.5 * torch.rand(r, n, d, generator=generator, dtype=DTYPE)) / n
     if repeat:
         x[:, n // 2 :] = x[:, : n - n // 2].clone()
-    y = torch.sin(7.0 * x.sum(-1)) + 0.3 * normal(r, n, seed=seed + 1)
+    y = torch.sin(7.0 * x.sum(-1)) + 0.3 * random_normal(seed + 1, r, n)
     mask = torch.ones(r, n, dtype=torch.bool)
     if pad:
         mask = torch.rand(r, n, generator=generator) < 0.7
@@ -212,7 +208,7 @@ def data(
 def coordinates(prior: HyperparameterPrior, d: int, k: int = R * C, seed: int = 2) -> Tensor:
     """Points that are not absurd: lengthscales and outputscale about 1, noise above e^-7."""
     size = LogPosterior(*data(1, 1, d), prior).parametrization.size
-    u = 0.7 * normal(k, size, seed=seed)
+    u = 0.7 * random_normal(seed, k, size)
     if not isinstance(prior.noise_variance, Fixed):
         generator = torch.Generator().manual_seed(seed + 1)
         u[:, -2] = -7 + 6 * torch.rand(k, generator=generator, dtype=DTYPE)
@@ -325,7 +321,7 @@ def test_the_gradient_lacks_what_is_fixed_and_nothing_else(fixed: tuple[str, ...
 def test_the_evidence_is_gpytorch_s(nu: float) -> None:
     x, y, mask = data(1)
     natural = Hyperparameters(
-        lengthscale=(0.3 * normal(1, D)).exp(),
+        lengthscale=(0.3 * random_normal(0, 1, D)).exp(),
         outputscale=ONE * 1.7,
         noise_variance=ONE * 0.03,
         mean=ONE * -0.2,
@@ -488,15 +484,15 @@ def test_a_chain_without_a_factor_is_rejected_alone(nu: float, failure: str) -> 
 
 
 DEGENERATE: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
-    "one observation": lambda: (data(1, 1)[0], normal(1, 1)),
+    "one observation": lambda: (data(1, 1)[0], random_normal(0, 1, 1)),
     "one observation of 0": lambda: (data(1, 1)[0], torch.zeros(1, 1, dtype=DTYPE)),
     "constant values": lambda: (data(1)[0], torch.zeros(1, N, dtype=DTYPE)),
-    "one point again and again": lambda: (0.3 + 0.0 * data(1)[0], normal(1, N)),
+    "one point again and again": lambda: (0.3 + 0.0 * data(1)[0], random_normal(0, 1, N)),
     "repeated points": lambda: data(1, repeat=True)[:2],
-    "points at a corner": lambda: (torch.ones(1, N, D, dtype=DTYPE), normal(1, N)),
-    "points a rounding apart": lambda: (0.5 + 1e-15 * data(1)[0], normal(1, N)),
+    "points at a corner": lambda: (torch.ones(1, N, D, dtype=DTYPE), random_normal(0, 1, N)),
+    "points a rounding apart": lambda: (0.5 + 1e-15 * data(1)[0], random_normal(0, 1, N)),
     "an outlier": lambda: (data(1)[0], torch.eye(N, dtype=DTYPE)[:1] * 1e6),
-    "huge values": lambda: (data(1)[0], 1e12 * normal(1, N)),
+    "huge values": lambda: (data(1)[0], 1e12 * random_normal(0, 1, N)),
     "one dimension": lambda: data(1, d=1)[:2],
     "sixty dimensions": lambda: data(1, d=60)[:2],
 }

@@ -8,6 +8,7 @@ from torch import Tensor
 from gpbo.backend import DTYPE
 from gpbo.data import Observations
 from gpbo.feasibility import log_chance_of_success, weighted
+from tests.monte_carlo import random_uniform
 
 RUNS, RESULTS, FAILURES, POINTS, DIM = 2, 5, 3, 7, 11
 
@@ -72,7 +73,7 @@ def test_more_failures_at_a_place_make_the_chance_fall_on() -> None:
 def test_the_gradient_of_a_weighted_utility_is_that_of_autograd() -> None:
     data, failed, mask = scene()
     utility = weighted(Linear(), data, failed, mask)
-    x = torch.rand(RUNS, POINTS, DIM, dtype=DTYPE).requires_grad_()
+    x = random_uniform(6, RUNS, POINTS, DIM).requires_grad_()
     value = utility(x)
     (expected,) = torch.autograd.grad(value.sum(), x)
     again, gradient = utility.value_and_gradient(x.detach())
@@ -82,7 +83,7 @@ def test_the_gradient_of_a_weighted_utility_is_that_of_autograd() -> None:
 
 def test_a_run_is_weighted_by_its_own_failures_only() -> None:
     data, failed, mask = scene()
-    x = torch.rand(RUNS, POINTS, DIM, dtype=DTYPE)
+    x = random_uniform(4, RUNS, POINTS, DIM)
     together = weighted(Linear(), data, failed, mask)(x)
     spoiled = torch.where(mask[..., None], failed, torch.nan)
     torch.testing.assert_close(weighted(Linear(), data, spoiled, mask)(x), together)
@@ -93,7 +94,7 @@ def test_a_run_is_weighted_by_its_own_failures_only() -> None:
 
 def test_runs_without_failures_keep_their_utility() -> None:
     data, failed, mask = scene()
-    x = torch.rand(RUNS, POINTS, DIM, dtype=DTYPE)
+    x = random_uniform(2, RUNS, POINTS, DIM)
     mask[0] = False
     half = weighted(Linear(), data, failed, mask)
     torch.testing.assert_close(half(x)[0], Linear()(x)[0], rtol=0, atol=0)

@@ -478,7 +478,7 @@ def test_a_user_s_function_is_climbed_without_a_recording() -> None:
         return -(x - 0.3).square().sum(-1), -2 * (x - 0.3)
 
     with recorded() as made:
-        found = maximize(hill, torch.rand(3, 2, dtype=DTYPE), 0.0, 1.0)
+        found = maximize(hill, random_uniform(1, 3, 2), 0.0, 1.0)
         torch.testing.assert_close(found.x, torch.full_like(found.x, 0.3), atol=1e-5, rtol=0)
         assert made == []
 

@@ -29,6 +29,7 @@ from gpbo.hyperparameters import (
 )
 from gpbo.inference import sample_hyperparameters
 from gpbo.priors import Fixed, Gamma, HalfCauchy, Horseshoe, LogNormal, Normal, Saas, Uniform
+from tests.monte_carlo import random_normal
 
 K, D = 3, 5
 
@@ -69,11 +70,6 @@ EVERY = sorted(all_priors())
 
 def parametrization_of(name: str, dim: int = D) -> Parametrization:
     return Parametrization(all_priors()[name], dim)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=DTYPE)
 
 
 def fields(natural: Hyperparameters) -> list[Tensor]:
@@ -156,7 +152,7 @@ def test_botorch_s_own_model_code_has_the_same_priors(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space = parametrization_of(name)
-    u = normal(1, space.size)
+    u = random_normal(0, 1, space.size)
     natural = space.constrain(u)
     noise = natural.noise_variance - fully_bayesian.MIN_INFERRED_NOISE_LEVEL
     values = {"mean": natural.mean[0], "noise": noise[0], "outputscale": natural.outputscale[0]}
@@ -187,7 +183,7 @@ def test_botorch_s_own_model_code_has_the_same_priors(
 def test_spearmint_s_prior_is_the_one_in_its_code() -> None:
     # Spearmint's log priors up to a constant: log(log(1 + (0.1 / noise)^2)) of the noise,
     # -(log sqrt(amplitude))^2 / 2 of the amplitude, a top hat on (0, 2) of the lengthscales.
-    space, u = parametrization_of("spearmint"), normal(K, D + 3)
+    space, u = parametrization_of("spearmint"), random_normal(0, K, D + 3)
     lengthscale, amplitude = 2 * torch.sigmoid(u[:, :D]), u[:, D].exp()
     noise, mean = u[:, D + 1].exp(), u[:, D + 2]
     expected = torch.log(torch.log(1 + (0.1 / noise) ** 2))
@@ -238,7 +234,7 @@ def test_a_fixed_hyperparameter_has_no_coordinate(name: str) -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_natural_values_have_their_shapes_and_signs(name: str) -> None:
     space = parametrization_of(name)
-    natural = space.constrain(3 * normal(K, space.size))
+    natural = space.constrain(3 * random_normal(0, K, space.size))
     assert natural.lengthscale.shape == (K, D)
     assert natural.outputscale.shape == natural.noise_variance.shape == natural.mean.shape == (K,)
     assert bool((natural.lengthscale > 0).all())
@@ -247,7 +243,7 @@ def test_natural_values_have_their_shapes_and_signs(name: str) -> None:
 
 
 def test_the_coordinates_are_lengthscales_outputscale_noise_variance_and_mean() -> None:
-    u = normal(K, D + 3)
+    u = random_normal(0, K, D + 3)
     natural = parametrization_of("dimension-scaled").constrain(u)
     torch.testing.assert_close(natural.lengthscale, u[:, :D].exp(), rtol=1e-15, atol=0)
     torch.testing.assert_close(natural.outputscale, u[:, D].exp(), rtol=1e-15, atol=0)
@@ -271,12 +267,12 @@ def test_a_distribution_that_has_one_value_fixes_it() -> None:
 
 
 def test_fixed_values_are_the_natural_values() -> None:
-    natural = parametrization_of("all fixed but the mean").constrain(normal(K, 1))
+    natural = parametrization_of("all fixed but the mean").constrain(random_normal(0, K, 1))
     assert natural.lengthscale.tolist() == [[0.7] * D] * K
     assert natural.outputscale.tolist() == [2.0] * K
     assert natural.noise_variance.tolist() == [1e-6] * K
     fixed = parametrization_of("fixed mean")
-    assert fixed.constrain(normal(K, fixed.size)).mean.tolist() == [-0.3] * K
+    assert fixed.constrain(random_normal(0, K, fixed.size)).mean.tolist() == [-0.3] * K
 
 
 # --- densities and gradients
@@ -285,7 +281,7 @@ def test_fixed_values_are_the_natural_values() -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_the_log_prior_is_the_sum_over_the_hyperparameters(name: str) -> None:
     space, prior = parametrization_of(name), all_priors()[name]
-    u = normal(K, space.size)
+    u = random_normal(0, K, space.size)
     value, gradient = torch.zeros(K, dtype=DTYPE), []
     start = 0
     for field, count in (
@@ -311,9 +307,9 @@ def test_the_log_prior_is_the_sum_over_the_hyperparameters(name: str) -> None:
 @given(seed=st.integers(0, 2**32))
 def test_gradients_are_pulled_back_as_autograd_does(name: str, seed: int) -> None:
     space = parametrization_of(name)
-    u = normal(K, space.size, seed=seed).requires_grad_()
+    u = random_normal(seed, K, space.size).requires_grad_()
     natural = space.constrain(u)
-    weights = [normal(*each.shape, seed=seed + i) for i, each in enumerate(fields(natural), 1)]
+    weights = [random_normal(seed + i, *each.shape) for i, each in enumerate(fields(natural), 1)]
     targets = [natural.lengthscale.log(), natural.outputscale.log()]
     targets += [natural.noise_variance, natural.mean]
     total = torch.stack([(w * t).sum() for w, t in zip(weights, targets, strict=True)]).sum()
@@ -326,7 +322,7 @@ def test_gradients_are_pulled_back_as_autograd_does(name: str, seed: int) -> Non
 @pytest.mark.parametrize("name", EVERY)
 def test_a_chain_has_the_density_it_has_alone(name: str) -> None:
     space = parametrization_of(name)
-    u = normal(7, space.size)
+    u = random_normal(0, 7, space.size)
     value, gradient = space.log_prior(u)
     alone, alone_gradient = space.log_prior(u[4:5])
     torch.testing.assert_close(value[4:5], alone, rtol=1e-14, atol=1e-14)
@@ -358,7 +354,7 @@ def test_draws_of_different_hyperparameters_are_unrelated() -> None:
 
 def test_a_posterior_with_priors_of_the_user_can_be_sampled() -> None:
     generator = torch.Generator().manual_seed(0)
-    x, y = torch.rand(2, 7, 2, generator=generator, dtype=DTYPE), normal(2, 7)
+    x, y = torch.rand(2, 7, 2, generator=generator, dtype=DTYPE), random_normal(0, 2, 7)
     model = Model(prior=all_priors()["user's"])
     draws = sample_hyperparameters(x, y, chains=2, draws=3, warmup=8, model=model)
     for each in (draws.lengthscale, draws.outputscale, draws.noise_variance, draws.mean):
@@ -376,13 +372,13 @@ def test_rescaled_hyperparameters_are_the_same_functions(name: str) -> None:
     named = all_priors()[name]
     prior = custom(lengthscale=named.lengthscale, noise_variance=HalfCauchy(0.1), noise_floor=1e-30)
     generator = torch.Generator().manual_seed(0)
-    x, y = torch.rand(r, n, D, generator=generator, dtype=DTYPE), normal(r, n)
+    x, y = torch.rand(r, n, D, generator=generator, dtype=DTYPE), random_normal(0, r, n)
     mask = torch.ones(r, n, dtype=torch.bool)
     shift, factor = torch.tensor([0.7, -3.0], dtype=DTYPE), torch.tensor([0.2, 7.0], dtype=DTYPE)
     before = LogPosterior(x, y, mask, prior)
     after = LogPosterior(x, (y - shift[:, None]) / factor[:, None], mask, prior)
     space = before.parametrization
-    u = normal(r, c, space.size)
+    u = random_normal(0, r, c, space.size)
     moved = space.rescaled(u, shift, factor)
     likelihood, _ = before.log_likelihood(space.constrain(u.flatten(0, 1)))
     transported, _ = after.log_likelihood(space.constrain(moved.flatten(0, 1)))
@@ -393,7 +389,7 @@ def test_rescaled_hyperparameters_are_the_same_functions(name: str) -> None:
 def test_coordinates_that_are_no_logarithms_are_not_rescaled() -> None:
     for name in ("bounded", "user's", "all fixed but the mean"):
         space = parametrization_of(name)
-        u, one = normal(2, K, space.size), torch.ones(2, dtype=DTYPE)
+        u, one = random_normal(0, 2, K, space.size), torch.ones(2, dtype=DTYPE)
         moved = space.rescaled(u, 0.5 * one, 2 * one)
         moves_mean = name != "user's"
         last = -1 if moves_mean else space.size
@@ -439,4 +435,4 @@ def test_a_prior_that_does_not_fit_is_an_error_that_names_it(
 
 def test_a_mean_may_have_a_prior_on_a_part_of_the_real_numbers() -> None:
     space = Parametrization(custom(mean=gp.GammaPrior(2.0, 3.0)), D)
-    assert bool((space.constrain(normal(K, space.size)).mean > 0).all())
+    assert bool((space.constrain(random_normal(0, K, space.size)).mean > 0).all())

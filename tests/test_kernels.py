@@ -14,13 +14,9 @@ from torch import Tensor
 from gpbo.backend import DTYPE
 from gpbo.errors import InvalidOption
 from gpbo.kernels import NUS, check_nu, matern, matern_and_slope, squared_distances
+from tests.monte_carlo import random_uniform
 
 R, S, N, M, D = 2, 3, 7, 5, 11
-
-
-def uniform(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(shape, generator=generator, dtype=DTYPE)
 
 
 def pairwise(z: Tensor, w: Tensor) -> Tensor:
@@ -38,15 +34,15 @@ def pairwise(z: Tensor, w: Tensor) -> Tensor:
     dim=st.sampled_from([1, 2, 11]),
 )
 def test_squared_distances_are_those_by_differences(seed: int, scale: float, dim: int) -> None:
-    z = scale * (uniform(R, S, N, dim, seed=seed) - 0.5)
-    w = scale * (uniform(R, S, M, dim, seed=seed + 1) - 0.5)
+    z = scale * (random_uniform(seed, R, S, N, dim) - 0.5)
+    w = scale * (random_uniform(seed + 1, R, S, M, dim) - 0.5)
     q = squared_distances(z, w)
     assert q.shape == (R, S, N, M)
     torch.testing.assert_close(q, pairwise(z, w), rtol=0, atol=1e-14 * dim * scale**2)
 
 
 def test_points_that_coincide_have_distance_zero_exactly() -> None:
-    z = 50 * (uniform(R, S, N, D) - 0.5)
+    z = 50 * (random_uniform(0, R, S, N, D) - 0.5)
     z[..., 3, :] = z[..., 0, :]
     q = squared_distances(z, z)
     assert not bool(q.diagonal(dim1=-2, dim2=-1).any())
@@ -56,7 +52,7 @@ def test_points_that_coincide_have_distance_zero_exactly() -> None:
 
 
 def test_distances_are_never_negative() -> None:
-    z = 1e3 + 1e-6 * uniform(R, N, D)
+    z = 1e3 + 1e-6 * random_uniform(0, R, N, D)
     assert float(squared_distances(z, z).min()) >= 0
 
 
@@ -70,7 +66,11 @@ def test_points_a_millionth_apart_are_told_apart() -> None:
 
 @pytest.mark.parametrize("nu", NUS)
 def test_correlations_are_gpytorch_s(nu: float) -> None:
-    x, w, lengthscale = uniform(R, N, D), uniform(R, M, D, seed=2), 0.3 + uniform(R, 1, D, seed=1)
+    x, w, lengthscale = (
+        random_uniform(0, R, N, D),
+        random_uniform(2, R, M, D),
+        0.3 + random_uniform(1, R, 1, D),
+    )
     kernel = MaternKernel(nu=nu, ard_num_dims=D, batch_shape=torch.Size([R])).double()
     kernel.lengthscale = lengthscale
     q = squared_distances((x - 0.5) / lengthscale, (w - 0.5) / lengthscale)
@@ -131,7 +131,7 @@ def test_the_slope_at_no_distance(nu: float) -> None:
 
 @pytest.mark.parametrize("nu", NUS)
 def test_autograd_through_points_that_coincide_is_finite(nu: float) -> None:
-    w = uniform(R, N, D)
+    w = random_uniform(0, R, N, D)
     w[:, 1] = w[:, 0]
     w[:, 2] = 0.0
     z = w.clone().requires_grad_()
@@ -142,7 +142,7 @@ def test_autograd_through_points_that_coincide_is_finite(nu: float) -> None:
 @pytest.mark.parametrize("function", [matern, matern_and_slope])
 def test_the_argument_is_left_alone(function: Callable[[Tensor, float], object]) -> None:
     for nu in NUS:
-        q = uniform(N)
+        q = random_uniform(0, N)
         before = q.clone()
         function(q, nu)
         assert torch.equal(q, before)

@@ -16,24 +16,20 @@ from gpbo.linalg import (
     inverse_lower,
     jittered_cholesky,
 )
+from tests.monte_carlo import random_normal
 
 N, M = 7, 3
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=DTYPE)
-
-
 def positive_definite(*shape: int, seed: int = 0) -> Tensor:
     """Random covariances with eigenvalues of at least 0.1."""
-    root = normal(*shape, shape[-1], seed=seed)
+    root = random_normal(seed, *shape, shape[-1])
     return root @ root.mT + 0.1 * torch.eye(shape[-1], dtype=DTYPE)
 
 
 def with_smallest_eigenvalue(value: float, size: int = N) -> Tensor:
     """A matrix with eigenvalues 1, ..., 1 and ``value``."""
-    basis, _ = torch.linalg.qr(normal(size, size, seed=5))
+    basis, _ = torch.linalg.qr(random_normal(5, size, size))
     eigenvalues = torch.ones(size, dtype=DTYPE)
     eigenvalues[0] = value
     return (basis * eigenvalues) @ basis.mT
@@ -148,7 +144,7 @@ def test_the_ladder_leaves_its_argument_alone() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 5, N), (2, 5, 1), (2, 1, N), (1, 1, 1)])
 def test_a_diagonal_is_added_to_every_row(shape: tuple[int, ...]) -> None:
-    matrix, values = normal(2, 5, N, N), normal(*shape, seed=1)
+    matrix, values = random_normal(0, 2, 5, N, N), random_normal(1, *shape)
     expected = matrix + torch.diag_embed(values.expand(2, 5, N))
     torch.testing.assert_close(add_diagonal(matrix, values), expected, rtol=0, atol=0)
 

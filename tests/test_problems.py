@@ -21,7 +21,7 @@ from gpbo.errors import InvalidData, InvalidOption, InvalidParams
 from gpbo.lockstep import replicate
 from gpbo.problems import Problem
 from gpbo.problems.catalogue import michalewicz_minimum
-from tests.monte_carlo import unchecked_shapes
+from tests.monte_carlo import random_uniform, unchecked_shapes
 
 NAMES = problems.names()
 FIXED = {
@@ -277,7 +277,7 @@ def test_each_run_has_the_shift_of_its_seed_alone() -> None:
 
 def test_a_problem_of_some_runs_has_their_shifts() -> None:
     problem = problems.get("ackley", 3, shift_seed=[4, 5, 6], noise=0.5)
-    x = torch.rand(2, 7, 3, dtype=DTYPE)
+    x = random_uniform(1, 2, 7, 3)
     some = problem.select([2, 0])
     torch.testing.assert_close(some(x)[0], problems.get("ackley", 3, shift_seed=6)(x[0]))
     torch.testing.assert_close(some(x)[1], problems.get("ackley", 3, shift_seed=4)(x[1]))

@@ -34,7 +34,7 @@ from gpbo.strategies import (
     resolve_strategy,
 )
 from gpbo.surrogate import Surrogate
-from tests.monte_carlo import ragged, unchecked_shapes
+from tests.monte_carlo import ragged, random_uniform, unchecked_shapes
 
 MIXED = Space(
     Real("rate", 1e-4, 1.0, "log"), Integer("depth", 1, 5), Categorical("kind", ("a", "b", "c"))
@@ -153,7 +153,7 @@ def test_a_used_up_space_gives_what_is_left_and_then_says_so(name: str) -> None:
 
 def test_after_makes_the_point_pending_and_taken_and_counts_on() -> None:
     now = situation(MIXED, [3, 5], pending=1)
-    points = MIXED.snap(torch.rand(2, MIXED.dim, dtype=DTYPE))
+    points = MIXED.snap(random_uniform(1, 2, MIXED.dim))
     later = now.after(points)
     assert later.index == now.index + 1
     torch.testing.assert_close(later.data.pending[:, -1], points)

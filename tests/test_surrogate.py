@@ -17,6 +17,7 @@ from gpbo.acquisition import LogExpectedImprovement as OwnLogExpectedImprovement
 from gpbo.backend import DTYPE, Streams
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.surrogate import Surrogate
+from tests.monte_carlo import random_uniform
 
 R, S, N, D, Q, M = 2, 3, 11, 5, 7, 4
 NUS = (0.5, 1.5, 2.5)
@@ -48,11 +49,6 @@ class Problem:
         return replace(self, **{name: getattr(self, name)[:, rows] for name in own})
 
 
-def uniform(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(shape, generator=generator, dtype=DTYPE)
-
-
 def problem(
     r: int = R, s: int = S, n: int = N, d: int = D, seed: int = 0, masked: int = 0
 ) -> Problem:
@@ -78,7 +74,7 @@ def problem(
 
 
 def points(r: int = R, q: int = Q, d: int = D, seed: int = 1) -> Tensor:
-    return uniform(r, q, d, seed=seed)
+    return random_uniform(seed, r, q, d)
 
 
 class _ExactGP(gpytorch.models.ExactGP):
@@ -353,7 +349,9 @@ DEGENERATE: dict[str, Callable[[], Problem]] = {
     ),
     "constant values": lambda: replace(problem(), y=torch.zeros(R, N, dtype=DTYPE)),
     "one point again and again": lambda: replace(problem(), x=torch.full((R, N, D), 0.3).to(DTYPE)),
-    "points a rounding apart": lambda: replace(problem(), x=0.5 + 1e-15 * uniform(R, N, D)),
+    "points a rounding apart": lambda: replace(
+        problem(), x=0.5 + 1e-15 * random_uniform(0, R, N, D)
+    ),
     "an outlier": lambda: replace(problem(), y=problem().y + 1e6 * torch.eye(R, N, dtype=DTYPE)),
     "one dimension": lambda: problem(d=1),
     "sixty dimensions": lambda: problem(d=60),

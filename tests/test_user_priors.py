@@ -20,6 +20,7 @@ from gpbo.backend import DTYPE, Streams
 from gpbo.errors import InvalidOption
 from gpbo.hyperparameters import HyperparameterPrior
 from gpbo.user_priors import FromDistribution
+from tests.monte_carlo import random_normal
 
 K, J, D = 3, 5, 7
 Floats = NDArray[np.float64]
@@ -115,15 +116,10 @@ def prior_of(name: str) -> FromDistribution:
     return FromDistribution(CASES[name].distribution, positive=CASES[name].positive)
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=DTYPE)
-
-
 @pytest.mark.parametrize("shape", [(K, J), (K, 1), (1, J), (J, J)])
 @pytest.mark.parametrize("name", CASES)
 def test_densities_and_gradients_are_the_distribution_s(name: str, shape: tuple[int, int]) -> None:
-    case, u = CASES[name], normal(*shape).requires_grad_()
+    case, u = CASES[name], random_normal(0, *shape).requires_grad_()
     natural, log_jacobian = case.natural(u)
     # Value by value, so that no batch or event axis can be taken for another.
     single = (*case.distribution.batch_shape, *case.distribution.event_shape)
@@ -153,7 +149,7 @@ def test_a_prior_made_from_python_numbers_is_evaluated_in_double_precision(
     values = [getattr(single, name) for name in parameters]
     expected = FromDistribution(double(*(each.to(DTYPE) for each in values)), positive=True)
     prior = FromDistribution(single, positive=True)
-    u = normal(K, J)
+    u = random_normal(0, K, J)
     for ours, theirs in zip(prior.log_density(u), expected.log_density(u), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=1e-14)
     torch.testing.assert_close(prior.constrain(u), expected.constrain(u), rtol=1e-15, atol=0)
@@ -163,10 +159,10 @@ def test_a_prior_made_from_python_numbers_is_evaluated_in_double_precision(
 
 @pytest.mark.parametrize("name", CASES)
 def test_natural_values_and_gradients_of_the_transform(name: str) -> None:
-    case, prior, u = CASES[name], prior_of(name), normal(K, J).requires_grad_()
+    case, prior, u = CASES[name], prior_of(name), random_normal(0, K, J).requires_grad_()
     natural, _ = case.natural(u)
     torch.testing.assert_close(prior.constrain(u.detach()), natural.detach())
-    weight = normal(K, J, seed=1)
+    weight = random_normal(1, K, J)
     target = natural.log() if case.positive else natural
     (expected,) = torch.autograd.grad((weight * target).sum(), u)
     torch.testing.assert_close(prior.pull_back(u.detach(), weight), expected, rtol=1e-12, atol=0)
@@ -178,7 +174,7 @@ def test_gradients_are_there_where_autograd_is_off(
     name: str, mode: Callable[[], AbstractContextManager[None]]
 ) -> None:
     # The sampler runs in inference mode, whose tensors autograd refuses.
-    prior, u = prior_of(name), normal(K, J)
+    prior, u = prior_of(name), random_normal(0, K, J)
     expected = (*prior.log_density(u), prior.pull_back(u, torch.ones_like(u)))
     with mode():
         inside = 1.0 * u

@@ -13,6 +13,7 @@ from gpbo_benchmarks.estimators import TUNING
 from gpbo_benchmarks.methods import METHODS
 from gpbo_benchmarks.suites import Case, embedded, noisy
 from gpbo_benchmarks.units import initial_design
+from tests.monte_carlo import random_uniform
 
 NAMES = ["smoke", "synthetic", "highdim", "noisy", "tuning", "kandasamy"]
 SYNTHETIC = {
@@ -33,7 +34,7 @@ def test_the_commands_are_the_suites() -> None:
 def test_the_optimum_is_attained_inside_the_box_and_off_its_centre(case: Case) -> None:
     problem = case.of([3, 11])
     at = problem.minimizers
-    spread = max(1.0, float(problem(torch.rand(2, 64, problem.dim, dtype=DTYPE)).std()))
+    spread = max(1.0, float(problem(random_uniform(6, 2, 64, problem.dim)).std()))
     assert (problem(at) - case.problem.optimum).abs().max() < 1e-9 * spread
     assert at.shape[0] == 2
     assert ((at > 0) & (at < 1)).all()
@@ -60,11 +61,11 @@ def test_what_the_suite_highdim_promises() -> None:
 def test_idle_dimensions_change_nothing() -> None:
     hartmann = gpbo.problems.get("hartmann6")
     problem = embedded(hartmann, 23)
-    points = torch.rand(7, 23, dtype=DTYPE)
+    points = random_uniform(4, 7, 23)
     active = torch.linspace(0, 22, 6).round().long()
     moved = points.clone()
     idle = [i for i in range(23) if i not in active.tolist()]
-    moved[:, idle] = torch.rand(7, len(idle), dtype=DTYPE)
+    moved[:, idle] = random_uniform(2, 7, len(idle))
     torch.testing.assert_close(problem(points), hartmann(points[:, active]))
     assert torch.equal(problem(points), problem(moved))
 
