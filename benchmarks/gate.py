@@ -179,9 +179,7 @@ def keep(smoke: Path, folder: Path) -> None:
     """Store today's ratios, and the results of ``smoke``, as what is compared with from now on."""
     torch.set_num_threads(1)
     medians = {name: statistics.median(ratios) for name, ratios in speed_ratios().items()}
-    plain = {"machine": record.machine(), "figures": medians}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _SPEED).write_text(json.dumps(plain, indent=1) + "\n")
+    record.save(Path(_SPEED).stem, medians, folder)
     keep_results(smoke, folder / _REGRET)
 
 

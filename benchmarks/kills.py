@@ -23,7 +23,7 @@ import torch
 from gpbo.candidates import Search
 from gpbo.errors import UnknownJob
 from gpbo.optimizer import Optimizer
-from gpbo.record import Record
+from gpbo.record import JOB_INTERRUPTED, Record
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.storage import SqliteStorage
 from gpbo.strategies import ExpectedImprovement
@@ -99,7 +99,7 @@ def compare(whole: Record, parts: Record, evaluations: list[int]) -> None:
         raise SystemExit(f"order of ends: {whole.finished} and {parts.finished}")
     for trial in parts.trials:
         interrupted = sum(
-            attempt.reason == "the job was interrupted"
+            attempt.reason == JOB_INTERRUPTED
             for attempt in parts.attempts
             if attempt.trial == trial.id
         )

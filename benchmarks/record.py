@@ -42,10 +42,10 @@ def is_checkout() -> bool:
     return (_ROOT / "pyproject.toml").exists()
 
 
-def save(name: str, figures: Any) -> Path:
-    """Write ``results/<name>.json``."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def save(name: str, figures: Any, folder: Path = RESULTS) -> Path:
+    """Write ``<name>.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=1) + "\n")
     return path
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
+from scipy.special import gammaincinv
 from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams
@@ -135,21 +136,15 @@ class Gamma(Prior):
         return (self.concentration * u - pull + constant).sum(-1), self.concentration - pull
 
     def sample(self, streams: Streams, count: int, size: int) -> Float[Tensor, "r count size"]:
-        """Draws of ``u`` by bisecting the regularised incomplete gamma function.
+        """Draws of ``u`` by the quantile function.
 
-        It is bisected for a concentration ``c`` greater by 1, and lowered by ``log(uniform) / c``:
-        for a small ``c`` itself the values would underflow (Marsaglia and Tsang 2000, section 6).
+        It is that of a concentration ``c`` greater by 1, lowered by ``log(uniform) / c``: for a
+        small ``c`` itself the values would underflow (Marsaglia and Tsang 2000, section 6).
         """
-        uniform = streams.uniform(count, size)
-        shape = torch.full_like(uniform, self.concentration + 1)
-        low = torch.full_like(uniform, -60.0)
-        high = torch.full_like(uniform, math.log(self.concentration + 1) + 4.0)
-        for _ in range(60):
-            middle = 0.5 * (low + high)
-            below = torch.special.gammainc(shape, middle.exp()) < uniform
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        uniform = streams.uniform(count, size).clamp_min(1e-16)
+        quantile = gammaincinv(self.concentration + 1, uniform.cpu().numpy())
         boost = streams.uniform(count, size).clamp_min(1e-16).log() / self.concentration
-        return 0.5 * (low + high) + boost - math.log(self.rate)
+        return torch.from_numpy(quantile).to(uniform).log() + boost - math.log(self.rate)
 
 
 @dataclass(frozen=True)
@@ -197,9 +192,8 @@ class Horseshoe(Prior):
 
     def sample(self, streams: Streams, count: int, size: int) -> Float[Tensor, "r count size"]:
         """A half-Cauchy whose scale is uniform on (0, scale) has this density."""
-        angle = (math.pi / 2) * streams.uniform(count, size).clamp_min(1e-16)
-        width = self.scale * streams.uniform(count, size).clamp_min(1e-16)
-        return torch.log(torch.tan(angle)) + torch.log(width)
+        cauchy = HalfCauchy(self.scale).sample(streams, count, size)
+        return cauchy + torch.log(streams.uniform(count, size).clamp_min(1e-16))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from gpbo.executors import ONE_THREAD
+
 from .failure import PeerFailure
 
 #: An answer is some numbers; more than this many bytes without a line's end are none.
@@ -170,8 +172,7 @@ def environment(threads: int) -> dict[str, str]:
         for name, value in os.environ.items()
         if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     }
-    counts = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
-    pinned = {f"{library}_NUM_THREADS": str(threads) for library in counts}
+    pinned = dict.fromkeys(ONE_THREAD, str(threads))
     if threads == 1:
         pinned["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     # Without a fixed seed of hashes, what iterates over sets differs from run to run.
