@@ -22,7 +22,8 @@ from gpbo.optimizer import Optimizer
 from gpbo.record import Attempt, Metric, Record
 from gpbo.report import data, figures
 from gpbo.report.axes import axis, position, value_axis
-from gpbo.report.page import _shown, html, write
+from gpbo.report.page import html, write
+from gpbo.report.sections import _shown
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
 from gpbo.storage import SqliteStorage
 from gpbo.strategies import ExpectedImprovement
