@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 import torch
@@ -14,6 +14,7 @@ from gpbo.checks import one_of, whole_number
 from gpbo.data import Observations
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model, resolve_model
+from gpbo.hyperparameters import Hyperparameters
 from gpbo.inference import (
     HyperparameterDraws,
     by_chain,
@@ -252,16 +253,8 @@ def _fit(
         seconds=time.perf_counter() - began,
     )
     _log(report)
-    surrogate = Surrogate.condition(
-        data.x,
-        data.y,
-        data.mask,
-        natural.lengthscale,
-        natural.outputscale,
-        natural.noise_variance,
-        natural.mean,
-        model.nu,
-    )
+    each = {part.name: getattr(natural, part.name) for part in fields(Hyperparameters)}
+    surrogate = Surrogate.condition(data.x, data.y, data.mask, **each, nu=model.nu)
     return Fit(surrogate, report, state, draws)
 
 
@@ -372,16 +365,8 @@ def _map_fit(
     began: float,
 ) -> Fit:
     natural = log_posterior.parametrization.constrain(mode(log_posterior, streams))
-    surrogate = Surrogate.condition(
-        data.x,
-        data.y,
-        data.mask,
-        natural.lengthscale[:, None],
-        natural.outputscale[:, None],
-        natural.noise_variance[:, None],
-        natural.mean[:, None],
-        model.nu,
-    )
+    single = {name: value[:, None] for name, value in vars(natural).items()}
+    surrogate = Surrogate.condition(data.x, data.y, data.mask, **single, nu=model.nu)
     unknown = torch.full_like(natural.mean, torch.nan)
     status: list[Status] = ["map"] * data.runs
     report = FitReport(

@@ -133,7 +133,7 @@ def test_the_seed_decides_the_proposal(name: str) -> None:
     strategy = quick(name)
     first = strategy.propose(situation(MIXED, [5]), 1)
     torch.testing.assert_close(first, strategy.propose(situation(MIXED, [5]), 1), rtol=0, atol=0)
-    if not strategy.uses_model:  # two seeds may well lead to the same maximum
+    if name not in ("ei", "pi"):  # where two seeds may well lead to the same maximum
         assert not torch.equal(first, strategy.propose(situation(MIXED, [5], seed=12), 1))
 
 

@@ -50,11 +50,12 @@ def test_a_readme_holds_the_figures_of_the_files(tmp_path: Path) -> None:
 def test_the_repositorys_tables_are_those_of_the_files(file: str) -> None:
     """Every place can be filled from what is kept; filled, it is what is there."""
     text = (Path(__file__).parents[2] / file).read_text()
-    for place in readme.PLACE.finditer(text):
-        if place["results"] == "stored":
-            names = [name.strip() for name in place["wanted"].split(",")]
-            body = stored.markdown(names, RESULTS)
-            assert place[0] == f"{place['begin']}{body}\n{place['end']}"
+    places = [one for one in readme.PLACE.finditer(text) if one["results"] == "stored"]
+    assert places
+    for place in places:
+        names = [name.strip() for name in place["wanted"].split(",")]
+        body = stored.markdown(names, RESULTS)
+        assert place[0] == f"{place['begin']}{body}\n{place['end']}"
 
 
 def test_the_regret_of_one_run_is_not_put_beside_the_median_of_many(tmp_path: Path) -> None:
