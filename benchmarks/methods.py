@@ -19,7 +19,7 @@ from gpbo.strategies import (
 from gpbo.trial import Mode
 from gpbo.trust_region import TrustRegion
 
-from . import kandasamy
+from . import asynchronous
 from .suites import Case
 from .timing import Done, TimedFunction, TimedStrategy
 from .trace import Trace
@@ -98,30 +98,30 @@ class Method:
         began = time.perf_counter()
         if self.workers > 1:
             options |= {"workers": self.workers, "mode": self.mode, "times": LAW}
-            done = Done.simulated(kandasamy.whole(simulate(problem, **options)))
+            done = Done.simulated(asynchronous.whole(simulate(problem, **options)))
         else:
-            done = Done.replicated(kandasamy.whole(gpbo.replicate(problem, **options)))
+            done = Done.replicated(asynchronous.whole(gpbo.replicate(problem, **options)))
         seconds = time.perf_counter() - began - function.seconds
         return done.traces(self.name, case, problem, strategy, seconds)
 
 
 @dataclass(frozen=True)
 class KandasamyMethod:
-    """A method of `kandasamy`, on its cases: the clock ends the runs, not a budget."""
+    """A method of `asynchronous`, on its cases: the clock ends the runs, not a budget."""
 
     name: str
-    method: kandasamy.Method
+    method: asynchronous.Method
     slow: bool = False
     clocked: bool = True
 
     def run(self, case: Case, seeds: Sequence[int]) -> list[Trace]:
         """A trace for each of these consecutive seeds, the first of which is 0."""
-        setting = kandasamy.CASES[case.name]
+        setting = asynchronous.CASES[case.name]
         strategy = TimedStrategy(self.method.strategy, self.method.strategy.uses_model)
         horizon = min(setting.horizon, case.budget / setting.workers)
         began = time.perf_counter()
         timed = replace(self.method, strategy=cast(Strategy, strategy))
-        runs = kandasamy.run(setting, timed, horizon=horizon, runs=len(seeds))
+        runs = asynchronous.run(setting, timed, horizon=horizon, runs=len(seeds))
         seconds = time.perf_counter() - began
         done = Done.simulated(runs)
         return done.traces(self.name, case, case.problem, strategy, seconds, timed_out=True)
@@ -155,11 +155,11 @@ def _own() -> dict[str, OwnMethod]:
         Method("ts-map-region", region, "map"),
     ]
     methods += [
-        KandasamyMethod(name, method) for name, method in kandasamy.methods(full=True).items()
+        KandasamyMethod(name, method) for name, method in asynchronous.methods(full=True).items()
     ]
     return {method.name: method for method in methods}
 
 
 #: By name, such as ``"ei-hmc"``: strategy, inference, and if several workers, how many and how.
-#: Those of `kandasamy` have its names, such as ``"asyTS"``.
+#: Those of `asynchronous` have its names, such as ``"asyTS"``.
 METHODS: dict[str, OwnMethod] = _own()

@@ -194,7 +194,7 @@ def _storage(figures: Any) -> Iterable[Sequence[str]]:
         yield row["strategy"], number(row["ms_per_trial"]), number(row["kB_per_trial"])
 
 
-#: Methods of `kandasamy` that have a column.
+#: Methods of `asynchronous` that have a column.
 _SHOWN = ("synTS", "asyTS", "asyHTS", "asyEI", "asyRAND")
 
 

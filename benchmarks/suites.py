@@ -20,7 +20,7 @@ from gpbo.design import default_initial
 from gpbo.errors import InvalidOption
 from gpbo.problems import Problem
 
-from . import kandasamy
+from . import asynchronous
 from .estimators import TUNING
 
 #: The methods of gpbo that a sequential comparison runs: every acquisition with hyperparameters
@@ -212,9 +212,9 @@ def _tuning() -> Suite:
 def _kandasamy() -> Suite:
     cases = tuple(
         Case(name, case.build(), budget=round(case.workers * case.horizon), shifted=False)
-        for name, case in kandasamy.CASES.items()
+        for name, case in asynchronous.CASES.items()
     )
-    methods = tuple(kandasamy.methods(full=True))
+    methods = tuple(asynchronous.methods(full=True))
     return Suite("kandasamy", cases, seeds=20, methods=methods, peers=False)
 
 

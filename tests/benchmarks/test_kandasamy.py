@@ -12,8 +12,8 @@ from gpbo.backend import DTYPE, Streams
 from gpbo.design import sobol
 from gpbo.simulation import Simulation
 from gpbo.strategies import RandomSearch
-from gpbo_benchmarks import kandasamy
-from gpbo_benchmarks.kandasamy import CASES, Case, Method
+from gpbo_benchmarks import asynchronous, kandasamy
+from gpbo_benchmarks.asynchronous import CASES, Case, Method
 
 METHODS = {
     "seqRAND": Method(RandomSearch(), "async", 1),
@@ -134,7 +134,7 @@ def test_the_optimum_of_a_case_is_attained_and_nothing_is_below(name: str) -> No
 def test_the_second_function_of_park_is_as_published_with_the_sign_turned() -> None:
     x1, x2, x3, x4 = values = 0.3, 0.7, 0.2, 0.9
     published = 2 / 3 * math.exp(x1 + x2) - x4 * math.sin(x3) + x3
-    problem = kandasamy.park2()
+    problem = asynchronous.park2()
     found = problem.evaluate(dict(zip(problem.space.names, values, strict=True)))
     assert found == pytest.approx(-published, rel=1e-14)
 
