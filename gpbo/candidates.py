@@ -22,6 +22,7 @@ from gpbo.backend import Streams
 from gpbo.checks import settle, whole_number
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption, SpaceExhausted
+from gpbo.rows import selected
 from gpbo.space import Space
 
 logger = logging.getLogger("gpbo")
@@ -114,6 +115,16 @@ class Ranked:
         value, index = self.value.topk(min(count, self.value.shape[1]), dim=1)
         return Ranked(self.x.take_along_dim(index[..., None], 1), value)
 
+    def replaced(self, chosen: Bool[Tensor, "r #b"], other: "Ranked") -> "Ranked":
+        """These points, in place of those chosen the others."""
+        x = torch.where(chosen.unsqueeze(-1), other.x, self.x)
+        return Ranked(x, torch.where(chosen, other.value, self.value))
+
+    def with_value(self) -> Float[Tensor, "b d"]:
+        """The points of the only row that have a value, best first."""
+        ordered = self.top(self.value.shape[1])
+        return ordered.x[0, ~ordered.value[0].isneginf()]
+
 
 @torch.no_grad()
 def propose(
@@ -192,9 +203,16 @@ def _scouted(
 
 
 def first_free(
-    ranked: Ranked, space: Space, streams: Streams, taken: Sequence[AbstractSet[Hashable]]
+    ranked: Ranked,
+    space: Space,
+    streams: Streams,
+    taken: Sequence[AbstractSet[Hashable]],
+    spare: Sequence[Ranked] = (),
 ) -> Float[Tensor, "r d"]:
     """Of each row the best point that is not taken, if need be one that is not ranked.
+
+    Args:
+        spare: Of each row, if any, points that come after all of those ranked that have a value.
 
     Raises:
         SpaceExhausted: a row has taken every configuration of a finite space.
@@ -205,7 +223,7 @@ def first_free(
     ]
     if not any(clashes):
         return winner
-    return _replace_taken(winner, clashes, ranked, space, streams, taken)
+    return _replace_taken(winner, clashes, ranked, space, streams, taken, spare)
 
 
 def raw_points(
@@ -252,13 +270,15 @@ def _climb(
         return climbed
     ends = _ranked(utility, space.snap(climbed.x))
     best = ends.top(_FINALISTS)
+    going_on = torch.ones_like(best.value[:, :1], dtype=torch.bool)
     for _ in range(_ROUNDS):
-        before = best
-        best = _try_neighbours(utility, space, best)
+        after = _try_neighbours(utility, space, best)
         if "continuous" in space.kinds:
-            polished = _ascend(utility, best.x, continuous, search.iterations, bounds)
-            best = _ranked(utility, space.snap(polished.x))
-        if not bool((best.value > before.value + _GAIN_TOLERANCE).any()):
+            polished = _ascend(utility, after.x, continuous, search.iterations, bounds)
+            after = _ranked(utility, space.snap(polished.x))
+        gained = (after.value > best.value + _GAIN_TOLERANCE).any(1, keepdim=True)
+        best, going_on = best.replaced(going_on, after), going_on & gained
+        if not bool(going_on.any()):
             break
     return best.joined(ends)
 
@@ -303,10 +323,7 @@ def _try_neighbours(utility: Utility, space: Space, points: Ranked) -> Ranked:
         if not bool(better.any()):
             break
         moved = around.take_along_dim(index[..., None, None], 2).squeeze(2)
-        points = Ranked(
-            torch.where(better.unsqueeze(-1), moved, points.x),
-            torch.where(better, value, points.value),
-        )
+        points = points.replaced(better, Ranked(moved, value))
     return points
 
 
@@ -317,16 +334,18 @@ def _replace_taken(
     space: Space,
     streams: Streams,
     taken: Sequence[AbstractSet[Hashable]],
+    spare: Sequence[Ranked],
 ) -> Float[Tensor, "r d"]:
     """The next best point that is free, for the runs whose winner is not."""
-    order = ranked.value.argsort(dim=1, descending=True, stable=True)
     anywhere = space.snap(streams.uniform(_RANDOM, space.dim))
-    choices = torch.cat([ranked.x.take_along_dim(order[..., None], 1), anywhere], dim=1)
+
+    def next_best(run: int) -> Float[Tensor, " d"]:
+        tiers = [selected(ranked, slice(run, run + 1)), *spare[run : run + 1]]
+        known = [tier.with_value() for tier in tiers]
+        return _first_free(torch.cat([*known, anywhere[run]]), space, taken[run])
+
     return torch.stack(
-        [
-            _first_free(choices[run], space, taken[run]) if clash else winner[run]
-            for run, clash in enumerate(clashes)
-        ]
+        [next_best(run) if clash else winner[run] for run, clash in enumerate(clashes)]
     )
 
 

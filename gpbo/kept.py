@@ -73,8 +73,14 @@ class Kept:
         return torch.allclose(now, value, rtol=1e-6, atol=1e-6, equal_nan=True)
 
     def thinned(self, every: int, first: int = 0) -> "Kept":
-        """With every so-many-th of the draws only, but with one at least."""
-        every = min(every, self.outputscale.shape[1])
+        """With every so-many-th of the draws only, but with one at least.
+
+        Consecutive numbers have others of them. They are not in step with `gpbo.paths`, where
+        functions take draws in turn: all would come from the same few.
+        """
+        draws = self.outputscale.shape[1]
+        every = min(every, draws)
+        first += first // draws
         names = ("lengthscale", "outputscale", "noise_variance", "mean")
         some = slice(first % every, None, every)
         return replace(self, **{name: getattr(self, name)[:, some] for name in names})

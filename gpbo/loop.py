@@ -314,7 +314,8 @@ class _Loop:
             self._fitting = None
         trials = self._optimizer.ask(count, refit=False)
         more_to_come = self._done + len(self._running) + count < self._budget
-        if more_to_come and self._fitting is None and self._optimizer.fit_report is not None:
+        has_model = self._optimizer.strategy.uses_model and self._optimizer.fit_report is not None
+        if more_to_come and self._fitting is None and has_model:
             self._fitting = fitter.submit(self._optimizer.plan_fit())
         return trials
 
@@ -323,9 +324,11 @@ class _Loop:
         first, _ = wait(self._futures, None, ALL_COMPLETED if self._in_step else FIRST_COMPLETED)
         self._now("engine")
         for future in [future for future in self._futures if future in first]:
-            trial = self._futures.pop(future)
+            # Told before it is forgotten: if Ctrl-C comes between, it is told again.
+            trial = self._tell(self._futures[future], future)
+            del self._futures[future]
             self._running = tuple(self._futures.values())
-            self._end(self._tell(trial, future), show)
+            self._end(trial, show)
 
     def _now(self, activity: str) -> None:
         """Count the time since the last change of activity as spent on it; begin this one."""

@@ -177,8 +177,9 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("_lock", "_journal")
-        state = {name: part for name, part in vars(self).items() if name not in own}
-        return {**state, "_history": self._history.copy()}
+        with self._lock:
+            state = {name: part for name, part in vars(self).items() if name not in own}
+            return {**state, "_history": self._history.copy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=RLock(), _journal=None)

@@ -263,9 +263,10 @@ def simulate(
         device=resolve_device(device),
     )
     stopped: Stopped = "runtime"
-    state = simulator.begin()
+    state = simulator.idle()
     with display(f"{simulator.strategy.name} on {problem.name}", 100, progress, unit="%") as show:
         try:
+            state = simulator.begin(state)
             while (
                 state.running.trial.shape[1]
                 and state.done.trial.shape[1] < most

@@ -108,8 +108,8 @@ class Simulator:
     seeds: tuple[int, ...]
     device: torch.device
 
-    def begin(self) -> State:
-        """All workers on their first trials."""
+    def idle(self) -> State:
+        """Before the first trial."""
         runs = len(self.seeds)
         nothing = torch.zeros(runs, 0, dtype=DTYPE, device=self.device)
         x = torch.zeros(runs, 0, self.problem.dim, dtype=DTYPE, device=self.device)
@@ -117,7 +117,10 @@ class Simulator:
         none = Trials(number, nothing, nothing, nothing, number, x, nothing, nothing)
         zero = torch.zeros(runs, dtype=DTYPE, device=self.device)
         fits = _Fits(None, zero.long())
-        state = State(none, none, zero, zero, 0, (frozenset(),) * runs, fits)
+        return State(none, none, zero, zero, 0, (frozenset(),) * runs, fits)
+
+    def begin(self, state: State) -> State:
+        """All workers on their first trials."""
         if self.in_step:
             return self._ask(state, self.workers)
         for _ in range(self.workers):

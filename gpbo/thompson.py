@@ -128,14 +128,22 @@ def minima(
             replace(utility, paths=paths), space, Streams.dealt(streams[some]), search
         )
         ranked = part.anywhere(raw) if confined is None else part.in_boxes(raw, confined.part(some))
-        found.append([tensor.unflatten(0, (runs, -1)) for tensor in (ranked.x, ranked.value)])
+        # In a finite space the minima will be taken, and most raw points are the same few ones.
+        finite = space.size is not None
+        spare = part.screened(raw) if finite else ranked.value[:, :0]
+        parts = (ranked.x, ranked.value, spare)
+        found.append([tensor.unflatten(0, (runs, -1)) for tensor in parts])
         first += paths.count
-    x, value = (torch.cat(parts, 1).flatten(0, 1) for parts in zip(*found, strict=True))
+    x, value, spare = (torch.cat(parts, 1).flatten(0, 1) for parts in zip(*found, strict=True))
     ranked, of_rows = Ranked(x, value), Streams.dealt(streams)
+    spares = [
+        Ranked(raw[row // len(streams)][None, : spare.shape[1]], spare[row : row + 1])
+        for row in range(len(spare))
+    ]
     if distinct:
-        return _distinct(ranked, space, of_rows, taken)
+        return _distinct(ranked, space, of_rows, taken, spares)
     of_paths = [keys for keys in taken for _ in streams]
-    return first_free(ranked, space, of_rows, of_paths).unflatten(0, (runs, -1))
+    return first_free(ranked, space, of_rows, of_paths, spares).unflatten(0, (runs, -1))
 
 
 def _most(device: torch.device) -> int:
@@ -155,12 +163,12 @@ class _PathSearch:
 
     def anywhere(self, raw: Float[Tensor, "r b d"]) -> Ranked:
         """In the whole cube."""
-        return self._climbed(self.streams, raw, self._screened(raw))
+        return self._climbed(self.streams, raw, self.screened(raw))
 
     def in_boxes(self, raw: Float[Tensor, "r b d"], confined: Confined) -> Ranked:
         """In the box of each path; in another basin if there is nothing new in its box."""
         boxes, numbers = confined.boxes, confined.numbers
-        found = self._within(boxes, numbers, self.streams, raw, self._screened(raw))
+        found = self._within(boxes, numbers, self.streams, raw, self.screened(raw))
         if boxes.elsewhere is None:
             return found
         # Whether or not they are needed: the streams of a row do not depend on those beside it.
@@ -171,14 +179,10 @@ class _PathSearch:
             return found
         others = boxes.elsewhere()
         raw = confined.place(others)
-        screened = self._screened(raw)
+        screened = self.screened(raw)
         chosen, gains = self._chosen(others, at_best, screened)
         second = self._within(others, chosen, streams, raw, screened)
-        again = (idle & gains).view(-1, 1)
-        return Ranked(
-            torch.where(again[..., None], second.x, found.x),
-            torch.where(again, second.value, found.value),
-        )
+        return found.replaced((idle & gains).view(-1, 1), second)
 
     def _finds_nothing_new(
         self, minimum: Ranked, at_best: Float[Tensor, "rows 1"], confined: Confined
@@ -213,7 +217,8 @@ class _PathSearch:
         chosen = torch.where(possible, best, -torch.inf).argmax(1).view(shape)
         return chosen, possible.any(1).view(shape)
 
-    def _screened(self, raw: Float[Tensor, "r b d"]) -> Float[Tensor, "rows b"]:
+    def screened(self, raw: Float[Tensor, "r b d"]) -> Float[Tensor, "rows b"]:
+        """The utility of the raw points of a run to all of its paths, in boxes or not."""
         return self.utility.at(raw).nan_to_num(nan=-torch.inf)
 
     def _within(
@@ -247,7 +252,11 @@ class _PathSearch:
 
 
 def _distinct(
-    ranked: Ranked, space: Space, streams: Streams, taken: Sequence[AbstractSet[Hashable]]
+    ranked: Ranked,
+    space: Space,
+    streams: Streams,
+    taken: Sequence[AbstractSet[Hashable]],
+    spare: Sequence[Ranked],
 ) -> Float[Tensor, "r q d"]:
     """The best free point of every row; rows of a run, one after another, take theirs."""
     winners = ranked.top(1).x.squeeze(1)
@@ -260,8 +269,9 @@ def _distinct(
             row = run * paths + j
             if keys[row] in used:
                 own = selected(ranked, slice(row, row + 1))
+                one = streams.select([row])
                 try:
-                    winners[row] = first_free(own, space, streams.select([row]), [used])[0]
+                    winners[row] = first_free(own, space, one, [used], spare[row : row + 1])[0]
                 except SpaceExhausted:
                     if j == 0:
                         raise

@@ -273,7 +273,12 @@ class TrustRegion:
     def _judged(
         self, values: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"], dim: int
     ) -> tuple[Float[Tensor, " r"], Int[Tensor, " r"]]:
-        """The length now, and the number of the first result since the last start."""
+        """The length now, and the number of the first result since the last start.
+
+        Results are judged without what lies between them: trials that failed, or are pending.
+        """
+        order = (~mask).long().argsort(dim=1, stable=True)
+        values, mask = values.gather(1, order), mask.gather(1, order)
         failures = self.failures or max(1, math.ceil(max(4, dim) / self.batch))
         zero = torch.zeros_like(values[:, :1].sum(-1))
         length, best, begin = zero + self.length, zero + torch.inf, zero.long()
@@ -296,4 +301,5 @@ class TrustRegion:
             length = torch.where(anew, self.length, length)
             best = torch.where(anew, torch.inf, best)
             age = age * ~anew
-        return length, begin
+        place = torch.cat([order, torch.full_like(begin[:, None], order.shape[1])], 1)
+        return length, place.gather(1, begin.clamp(max=order.shape[1])[:, None]).squeeze(1)

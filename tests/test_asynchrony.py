@@ -324,3 +324,18 @@ def test_a_single_draw_cannot_be_thinned() -> None:
     made.ask()
     thinned, whole = (made.plan(1, refit=False, thin=thin)() for thin in (4, 1))
     assert thinned.configurations == whole.configurations
+
+
+@pytest.mark.parametrize("every", [2, 3, 4])
+def test_functions_chosen_in_a_hurry_come_from_all_draws(every: int) -> None:
+    """A path takes the draws that are left in turn, by the number of its trial."""
+    made = told(ExpectedImprovement(QUICK), 6, inference="hmc")
+    made.ask()
+    fitted = made._fitted
+    assert fitted is not None
+    whole = fitted.kept.outputscale[0].tolist()
+    seen = set()
+    for number in range(4 * len(whole)):
+        left = fitted.kept.thinned(every, number).outputscale[0].tolist()
+        seen.add(left[number % len(left)])
+    assert seen == set(whole)

@@ -12,6 +12,7 @@ import pytest
 from gpbo.errors import InvalidOption
 from gpbo.loop import minimize
 from gpbo.result import Result
+from gpbo.optimizer import Optimizer
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.trial import TrialStatus
 
@@ -233,3 +234,28 @@ minimize(1 and (lambda params: 1 / 0), Space(Real("x", 0, 1)), budget={budget!r}
 def test_without_progress_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     quietly(lambda params: params["x"])
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_interrupt_while_a_result_is_told_loses_no_result(
+    first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it comes before the result is recorded or after."""
+    told, tell = [], Optimizer.tell
+
+    def interrupted(self: Optimizer, trial: Any, value: Any) -> Any:
+        told.append(trial.id)
+        if len(told) == 3 and first:
+            raise KeyboardInterrupt
+        ended = tell(self, trial, value)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+        return ended
+
+    monkeypatch.setattr(Optimizer, "tell", interrupted)
+    space = Space(Real("x", 0, 1))
+    options: dict[str, Any] = {"strategy": "random", "budget": 9, "progress": False}
+    result = minimize(lambda params: params["x"], space, **options)
+    assert (result.stopped, told) == ("interrupted", [0, 1, 2, 2])
+    assert [trial.value for trial in result.trials] == [t.params["x"] for t in result.trials]
+    assert len(result.trials) == 3

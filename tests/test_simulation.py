@@ -550,3 +550,11 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
     clock().save(path)
     with pytest.raises(InvalidData, match=r"expected a file that Replications\.save wrote"):
         Replications.load(path)
+
+
+def test_an_interrupt_of_the_first_trials_ends_all_runs_too() -> None:
+    def interrupt(x: Tensor) -> Tensor:
+        raise KeyboardInterrupt
+
+    cut = clock(runs=2, problem=replace(BRANIN, function=interrupt))
+    assert (cut.stopped, cut.values.shape) == ("interrupted", (2, 0))

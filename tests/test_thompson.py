@@ -9,15 +9,16 @@ import torch
 from scipy.stats import ks_2samp
 from torch import Tensor
 
-from gpbo import thompson
+from gpbo import strategies, thompson
 from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Ranked, Search, maxima, raw_points
 from gpbo.data import Observations
 from gpbo.feasibility import log_chance_of_success
 from gpbo.fitting import fit
+from gpbo.optimizer import Optimizer
 from gpbo.paths import Paths, draw_paths
 from gpbo.situation import Situation
-from gpbo.space import Real, Space
+from gpbo.space import Integer, Real, Space
 from gpbo.strategies import ThompsonSampling, default_search
 from gpbo.surrogate import Surrogate
 from gpbo.thompson import Confined, PathUtility, minima
@@ -440,3 +441,29 @@ def test_a_run_looks_elsewhere_or_not_whatever_runs_are_beside_it(two_wells: Sit
         torch.testing.assert_close(together[row], alone, rtol=0, atol=1e-3)
     assert near(together[0], [0.8, 0.7]).any()
     assert not near(together[1], [0.8, 0.7]).any()
+
+
+@pytest.mark.parametrize("region", [None, NestedBoxes()])
+def test_in_a_finite_space_a_function_has_the_best_point_that_is_left(
+    region: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where all good points among those screened in its box are taken."""
+    space = Space(Integer("a", 0, 15), Integer("b", 0, 15))
+    every = space.encode(list(space.grid(16)))
+    better = []
+
+    def spied(utility: Any, *args: Any, taken: Any, **options: Any) -> Tensor:
+        found = minima(utility, *args, taken=taken, **options)
+        left = torch.tensor([space.key(params) not in taken[0] for params in space.decode(every)])
+        values = utility.at(every[None])[0]
+        own = values[(every - found[0, 0]).abs().amax(-1) < 1e-9]
+        better.append(int(((values > own + 1e-9) & left).sum()))
+        return found
+
+    monkeypatch.setattr(strategies, "minima", spied)
+    optimizer = Optimizer(space, ThompsonSampling(region=region), initial=8, inference="map")
+    for _ in range(27):
+        trial = optimizer.ask()
+        optimizer.tell(trial, (trial.params["a"] - 8) ** 2 + 1.3 * (trial.params["b"] - 7) ** 2)
+    assert len(better) == 19
+    assert sum(better) <= 3  # few points are not screened

@@ -73,6 +73,25 @@ def test_a_trial_that_failed_is_no_result() -> None:
     assert length([9, nan, 9, 9], [9, 9, 9, 9]) == pytest.approx([0.2, 0.1])
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_where_trials_failed_between_results_makes_no_difference(batch: int) -> None:
+    """Where each of the last starts begins is told in columns, holes among them."""
+    nan = float("nan")
+    region = TrustRegion(batch=batch, length=0.2, shortest=0.15, longest=0.4, successes=2)
+    for row in ([7, 6, 5, 4], [7.0, 6, 9, 9, 9, 5], [9.0] * 4 + [8.9, 8.8, 8.7]):
+        whole = history(list(row))
+        for place in range(len(row) + 1):
+            holes = history([*row[:place], nan, *row[place:]])
+            boxes = [region.boxes(data, model(data), CUBE) for data in (whole, holes)]
+            length = [(box.upper - box.lower).amax(-1).item() for box in boxes]
+            assert length[0] == pytest.approx(length[1])
+            values = [
+                data.values[0, (box.centre == data.x).all(-1)[0]]
+                for data, box in zip((whole, holes), boxes, strict=True)
+            ]
+            assert torch.equal(*values)
+
+
 def test_when_it_is_too_short_the_search_starts_anew_in_the_whole_cube() -> None:
     region = TrustRegion(length=0.2, shortest=0.15)
     data = history([9.0] * 4, [9.0] * 3 + [7.0])
