@@ -180,7 +180,7 @@ def tune(
     tensorboard: TensorBoardFolder = None,
     mlflow: MLflowUri = None,
 ) -> None:
-    """Begin the tuning job that a file describes."""
+    """Begin the tuning job that a file describes; README.md has an example, and all keys."""
     _run_job(file, _integrations(tensorboard, mlflow), resume=False)
 
 
@@ -217,8 +217,8 @@ def show(
         write(_at_present(store, job), html)
         print(f"wrote {html}", file=sys.stderr if as_json else sys.stdout)
     if as_json:
-        driven = store.is_driven(job)
-        print(json.dumps({**view.plain(store.read(job)), "driven": driven}, allow_nan=False))
+        more = {"driven": store.is_driven(job), "folder": str(store.folder(job))}
+        print(json.dumps({**view.plain(store.read(job)), **more}, allow_nan=False))
     if html is not None or as_json:
         return
     console = Console()
@@ -227,6 +227,10 @@ def show(
             time.sleep(0.5)
     if not console.is_terminal:
         console.line()  # which rich writes to terminals only
+    if store.folder(job).exists():
+        console.print(f"logs of the trials: {store.folder(job)}", markup=False, soft_wrap=True)
+    if len(others := [other for other in store.names() if other != job]):
+        console.print(f"also here: {', '.join(others)}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -280,7 +284,7 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
     from gpbo import terminal, view
     from gpbo.callbacks import Callback
     from gpbo.job import read_job
-    from gpbo.result import outcome, short_params
+    from gpbo.result import outcome, short_params, without_value
     from gpbo.storage import SqliteStorage
     from gpbo.trial import Trial
 
@@ -294,8 +298,8 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
 
     told = callbacks if console.is_terminal else [*callbacks, Lines()]
     tuner = job.tuner(file.parent, resume=resume, callbacks=told)
+    store = SqliteStorage(file.parent / job.storage)
     if console.is_terminal:
-        store = SqliteStorage(file.parent / job.storage)
         with Live(
             get_renderable=lambda: view.panel(store.read(job.name)),
             console=console,
@@ -306,7 +310,10 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
     else:
         result = tuner.run()
     print(result)
+    if any(without_value(result.trials)):
+        print(f"logs of the trials: {store.folder(job.name)}")
     if result.interrupted:
+        print(f"`gpbo resume {file}` goes on")
         raise typer.Exit(130)
     learned = any(trial.value is not None and trial.origin != "added" for trial in result.trials)
     if not learned or result.stopped in ("broken", "failures"):
@@ -320,9 +327,14 @@ def _stored(where: Path, name: str | None) -> "tuple[SqliteStorage, str]":
     if where.suffix == ".toml":
         from gpbo.job import read_job
 
-        job = read_job(where)
+        file, job = where, read_job(where)
         where, name = where.parent / job.storage, job.name if name is None else name
-    if not where.exists():
+        if not where.exists():
+            raise InvalidOption(
+                f"where={str(file)!r}: its storage {str(where)!r} does not exist: expected a job "
+                f"that has begun (`gpbo tune {file}`)"
+            )
+    if not where.is_file():
         raise InvalidOption(f"where={str(where)!r}: expected a job file or a storage that exists")
     store = SqliteStorage(where)
     names = store.names()

@@ -152,7 +152,9 @@ def run_command(
         return Outcome(reason=reason, died=process.returncode < 0)
     if reader.value is None:
         expected = 'such as {"value": 0.25}' if command.metric is None else f"of {command.metric!r}"
-        return Outcome(reason=f"the command printed no value: expected a line {expected}")
+        last = "".join(f"; its last line was {line!r}" for line in reader.last_line)
+        reason = f"the command printed no value: expected a line {expected}{last}"
+        return Outcome(reason=reason)
     return Outcome(reader.value)
 
 

@@ -112,7 +112,9 @@ class Job(BaseModel):
             try:
                 read_space({name: parameter})
             except SpaceError as error:
-                mistakes.append(str(error))
+                lost = [key for key in parameter if key in Job.model_fields]
+                hint = f"; {lost[0]} {_whose('')}" if lost else ""
+                mistakes.append(f"space.{error}{hint}")
         if mistakes or not space:
             raise ValueError("; ".join(mistakes) or "space = {}: expected one parameter or more")
         return space
@@ -249,7 +251,11 @@ def read_job(path: str | Path) -> Job:
     """
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InvalidJob(f"{path}: {error.strerror}: expected a job file") from error
+    except UnicodeDecodeError as error:
+        raise InvalidJob(f"{path}: expected a job file in TOML, which is text in UTF-8") from error
+    except ValueError as error:
         raise InvalidJob(f"{path}: {error}") from error
     return check_job(content, str(path))
 
@@ -282,12 +288,20 @@ _KEYS: dict[str, list[str]] = {
 _TOLD_WHERE = ("space", "strategy", "model")
 
 
+def _whose(section: str) -> str:
+    """Where a key belongs, which TOML takes for one of the last table before it."""
+    return f"is a key of [{section}]" if section else "is a key of the job, above its first [table]"
+
+
 def _explained(detail: dict[str, Any]) -> str:
     """A mistake that pydantic found, in the words of our other errors."""
     *section, key = [str(part) for part in detail["loc"] if not isinstance(part, int)] or [""]
     name = ".".join([*section, key])
     if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{name}: unknown key: expected one of {', '.join(_KEYS['.'.join(section)])}"
+        at_home = [home for home, keys in _KEYS.items() if key in keys]
+        hint = f"; {key} {_whose(at_home[0])}" if at_home else ""
+        expected = ", ".join(_KEYS[".".join(section)])
+        return f"{name}: unknown key: expected one of {expected}{hint}"
     if detail["type"] in ("missing", "missing_argument"):
         return f"{name}: missing"
     message = str(detail["msg"]).removeprefix("Value error, ")

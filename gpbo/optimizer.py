@@ -632,10 +632,14 @@ def check_same(
         InvalidOption: it has another; or what ``wrong`` says.
     """
     for option in ("space", "direction", "seed", "initial", "inference"):
-        if given[option] != record.spec[option]:
+        own, stored = given[option], record.spec[option]
+        if own != stored:
+            if option == "space":  # what is the same in both would hide what is not
+                names = [name for name in own | stored if own.get(name) != stored.get(name)]
+                own, stored = ({name: one.get(name) for name in names} for one in (own, stored))
             raise wrong(
-                f"{option}={given[option]!r}: the stored job {record.name!r} has "
-                f"{record.spec[option]!r}: expected the same to go on with it, or another name"
+                f"{option}={own!r}: the stored job {record.name!r} has {stored!r}: "
+                "expected the same to go on with it, or another name"
             )
 
 

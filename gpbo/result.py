@@ -145,15 +145,17 @@ class Result:
         return str(self)
 
     def __str__(self) -> str:
-        failed, stopped = without_value(self.trials)
+        own = [trial for trial in self.trials if trial.origin != "added"]
+        added = len(self.trials) - len(own)
+        failed, stopped = without_value(own)
         counts = f"{len(failed)} failed" + f", {len(stopped)} {STOPPED_EARLY}" * bool(stopped)
-        lines = [f"{len(self.trials)} trials ({counts}), {STOPPED[self.stopped]}"]
+        beside = f" beside {added} added result{'s' * (added > 1)}" * bool(added)
+        lines = [f"{len(own)} trials ({counts}){beside}, {STOPPED[self.stopped]}"]
         if failed:
-            reasons = Counter(
-                outcome(trial, 200).replace(f"trial {trial.id}: ", "") for trial in failed
-            )
+            reasons = Counter(outcome(trial, 200) for trial in failed)
             ((why, count),) = reasons.most_common(1)
-            lines.append(why if count == 1 else f"{why} ({count} times)")
+            others = f", and {len(failed) - count} for other reasons" * (count < len(failed))
+            lines.append(why + f" ({count} times)" * (count > 1) + others)
         if self.best is None:
             lines.append("no trial has a value")
         else:
@@ -232,7 +234,8 @@ def outcome(trial: Trial, most: int = 40) -> str:
         return short(trial.value)
     if trial.reason is None:
         return str(trial.status)
-    line = cut(trial.reason.splitlines()[0] if trial.reason else "", most)
+    reason = trial.reason.removeprefix(f"trial {trial.id}: ")
+    line = cut(reason.splitlines()[0] if reason else "", most)
     return line if trial.stopped_early else f"failed: {line}"
 
 

@@ -77,7 +77,7 @@ class SqliteStorage:
         except sqlite3.IntegrityError as error:
             raise StorageError(
                 f"name={name!r}: {self.path} has a job of this name: "
-                "expected another name, or to resume it"
+                "expected another name, or to resume it (`gpbo resume`, `exist_ok=True`)"
             ) from error
 
     def open(self, name: str) -> "SqliteJournal":
@@ -93,8 +93,8 @@ class SqliteStorage:
             except Timeout as error:
                 raise JobInUse(
                     f"name={name!r}: a process drives this job of {self.path} already, perhaps "
-                    "this one: expected to wait for its end, to stop it, or to call close() of the "
-                    "optimizer that has the job"
+                    "this one: expected to wait for its end, to stop it (`gpbo stop`), or to call "
+                    "close() of the optimizer that has the job"
                 ) from error
             except OSError as error:
                 raise StorageError(f"storage={str(self.path)!r}: {error}") from error
@@ -169,6 +169,10 @@ class SqliteStorage:
         ):
             run.execute("UPDATE job SET stop_requested = 1 WHERE name = ?", (name,))
 
+    def folder(self, name: str) -> Path:
+        """Where a `gpbo.Tuner` writes the logs of the job's trials, by default."""
+        return self.path.with_name(f"{self.path.name}-trials") / name
+
     def is_driven(self, name: str) -> bool:
         """Whether a process drives the job now; True, too, if that cannot be found out."""
         try:
@@ -222,8 +226,7 @@ class SqliteJournal:
     @property
     def folder(self) -> Path:
         """Beside the database."""
-        path = self._database.path
-        return path.with_name(f"{path.name}-trials") / self._name
+        return self._storage.folder(self._name)
 
     def read(self) -> Record:
         """The job as it is at this moment."""

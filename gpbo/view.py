@@ -53,14 +53,17 @@ def _finite(value: Any) -> Any:
 
 
 def panel(record: Record, now: float | None = None) -> "RenderableType":
-    """Where the job stands, what its workers do, and its latest trials."""
+    """Where the job stands, what its workers do, and its latest trials, the last one first.
+
+    A terminal may have room for the first lines only.
+    """
     from rich.console import Group
     from rich.panel import Panel
     from rich.text import Text
 
     now = time.time() if now is None else now
     return Panel(
-        Group(Text(summary(record)), _workers(record, now), _trials(record)),
+        Group(Text(summary(record)), *_workers(record, now), _trials(record)),
         title=Text(f"gpbo {record.spec['direction']} {record.name}"),
         title_align="left",
         expand=False,
@@ -89,10 +92,12 @@ def _finished(record: Record) -> list[Trial]:
     return [by_id[number] for number in record.finished]
 
 
-def _workers(record: Record, now: float) -> "RenderableType":
+def _workers(record: Record, now: float) -> "list[RenderableType]":
+    """A table of what they do, if they do anything."""
     table = new_table("worker", "trial", "attempt", "s", "step", "reported")
     last = {(m.trial, m.attempt): m for m in record.metrics}
-    for attempt in sorted(_running(record), key=lambda attempt: attempt.worker):
+    running = sorted(_running(record), key=lambda attempt: attempt.worker)
+    for attempt in running:
         metric = last.get((attempt.trial, attempt.number))
         table.add_row(
             str(attempt.worker),
@@ -102,7 +107,7 @@ def _workers(record: Record, now: float) -> "RenderableType":
             "" if metric is None else str(metric.step),
             "" if metric is None else short(metric.value),
         )
-    return table
+    return [table] if running else []
 
 
 def _running(record: Record) -> list[Attempt]:
@@ -115,7 +120,7 @@ def _trials(record: Record) -> "RenderableType":
     names = list(record.spec["space"])
     table = new_table("trial", "result", *parameter_headings(names), "origin")
     best = _best(record)
-    for trial in _finished(record)[-_SHOWN:]:
+    for trial in _finished(record)[: -_SHOWN - 1 : -1]:
         style = "bold" if trial is best else "dim" if trial.value is None else None
         cells = parameter_cells(names, trial.params)
         row = str(trial.id), outcome(trial), *cells, trial.origin

@@ -145,7 +145,11 @@ def evaluate_in_own_process(task: Task) -> Outcome:
         _output_to(task.folder / LOG),
         _ending_commands() if is_command else contextlib.nullcontext(),
     ):
-        return evaluate(task)
+        outcome = evaluate(task)
+    if outcome.reason is not None and not is_command:
+        with (task.folder / LOG).open("a", encoding="utf-8", errors="replace") as log:
+            print(outcome.reason, file=log)
+    return outcome
 
 
 def die_with(driver: int) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from gpbo.errors import InvalidOption
 from gpbo.loop import minimize
-from gpbo.result import Result
 from gpbo.optimizer import Optimizer
+from gpbo.result import Result
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.trial import TrialStatus
 

@@ -92,16 +92,26 @@ def test_a_result_prints_what_a_person_wants_to_know() -> None:
 
 def test_a_result_tells_the_commonest_reason_of_failures() -> None:
     lines = str(result(["a", None, None])).splitlines()
-    assert lines[1] == "failed: value=None has type NoneType: expected one real number (2 times)"
+    often = "failed: value=None has type NoneType: expected one real number (2 times)"
+    assert lines[1] == f"{often}, and 1 for other reasons"
     assert lines[2] == "no trial has a value"
+
+
+def test_added_results_are_counted_by_themselves() -> None:
+    done = result([2.0, None])
+    added = Trial(7, {}, origin="added").completed(0.5, None)
+    lines = str(replace(done, trials=(added, *done.trials))).splitlines()
+    assert lines[0] == "2 trials (1 failed) beside 1 added result, the budget was used"
+    lines = str(replace(done, trials=(added, *done.trials, added))).splitlines()
+    assert lines[0] == "2 trials (1 failed) beside 2 added results, the budget was used"
 
 
 def test_what_was_stopped_early_has_not_failed() -> None:
     done = result([2.0])
     ended = [
-        Trial(1, {}).failed("ValueError: stopped early", 1.0),
-        Trial(2, {}).failed("stopped early at step 3: worse", 1.0),
-        Trial(3, {}).failed("stopped early at step 5: worse", 1.0),
+        Trial(1, {}, origin="random").failed("ValueError: stopped early", 1.0),
+        Trial(2, {}, origin="random").failed("stopped early at step 3: worse", 1.0),
+        Trial(3, {}, origin="random").failed("stopped early at step 5: worse", 1.0),
     ]
     lines = str(replace(done, trials=(*done.trials, *ended))).splitlines()
     assert lines[0] == "4 trials (1 failed, 2 stopped early), the budget was used"

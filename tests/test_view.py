@@ -70,7 +70,7 @@ def test_of_many_trials_the_latest_are_shown(tmp_path: Path) -> None:
     trials = [Trial(number, {"rate": 0.5, "kind": "a"}, origin="sobol") for number in range(17)]
     journal.write(trials=[trial.completed(1.0, 2.0) for trial in trials])
     rows = [line.strip("│ ").split() for line in text(journal.read()).splitlines()]
-    assert [row[0] for row in rows if row[-1:] == ["sobol"]] == [str(n) for n in range(5, 17)]
+    assert [row[0] for row in rows if row[-1:] == ["sobol"]] == [str(n) for n in range(16, 4, -1)]
 
 
 def test_all_is_there_as_json(tmp_path: Path) -> None:

@@ -169,7 +169,8 @@ def test_only_lines_that_may_tell_a_value_are_looked_at(
     [
         ("echo oh no; exit 4", "the command ended with 4: oh no"),
         ("kill -9 $$", "the command ended with -9"),
-        ("echo done", NO_VALUE),
+        ("echo done", f"{NO_VALUE}; its last line was 'done'"),
+        ("true", NO_VALUE),
     ],
 )
 def test_a_command_without_a_result_says_why(script: str, reason: str, tmp_path: Path) -> None:
@@ -180,7 +181,9 @@ def test_a_command_without_a_result_says_why(script: str, reason: str, tmp_path:
 
 def test_a_command_without_what_its_expression_finds_says_what_was_expected(tmp_path: Path) -> None:
     outcome = evaluate(task(Command("echo 0.25", r"loss: (\S+)"), tmp_path))
-    expected = r"the command printed no value: expected a line of 'loss: (\\S+)'"
+    expected = (
+        r"the command printed no value: expected a line of 'loss: (\\S+)'; its last line was '0.25'"
+    )
     assert outcome.reason == expected
 
 
