@@ -222,15 +222,15 @@ def show(
     if html is not None or as_json:
         return
     console = Console()
+    if store.folder(job).exists():
+        console.print(f"logs of the trials: {store.folder(job)}", markup=False, soft_wrap=True)
+    if others := [other for other in store.names() if other != job]:
+        console.print(f"also here: {', '.join(others)}", markup=False, soft_wrap=True)
     with Live(get_renderable=lambda: view.panel(_at_present(store, job)), console=console):
         while watch and _at_present(store, job).ended is None:
             time.sleep(0.5)
     if not console.is_terminal:
         console.line()  # which rich writes to terminals only
-    if store.folder(job).exists():
-        console.print(f"logs of the trials: {store.folder(job)}", markup=False, soft_wrap=True)
-    if len(others := [other for other in store.names() if other != job]):
-        console.print(f"also here: {', '.join(others)}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -324,18 +324,17 @@ def _stored(where: Path, name: str | None) -> "tuple[SqliteStorage, str]":
     """The storage and the job that two arguments mean."""
     from gpbo.storage import SqliteStorage
 
+    hint = ""
     if where.suffix == ".toml":
         from gpbo.job import read_job
 
         file, job = where, read_job(where)
         where, name = where.parent / job.storage, job.name if name is None else name
-        if not where.exists():
-            raise InvalidOption(
-                f"where={str(file)!r}: its storage {str(where)!r} does not exist: expected a job "
-                f"that has begun (`gpbo tune {file}`)"
-            )
+        hint = f", and the storage of this job is not there yet: `gpbo tune {file}` begins it"
     if not where.is_file():
-        raise InvalidOption(f"where={str(where)!r}: expected a job file or a storage that exists")
+        raise InvalidOption(
+            f"where={str(where)!r}: expected a job file or a storage that exists{hint}"
+        )
     store = SqliteStorage(where)
     names = store.names()
     if name is None and not names:

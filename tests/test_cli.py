@@ -203,6 +203,9 @@ def test_the_latest_job_of_a_storage_is_shown_unless_one_is_named(
     for arguments, name in (([], "ant"), (["yak"], "yak")):
         _, out, _ = called(monkeypatch, capsys, "show", storage, *arguments, "--json")
         assert json.loads(out)["name"] == name
+        assert json.loads(out)["folder"] == f"{storage}-trials/{name}"
+        _, out, _ = called(monkeypatch, capsys, "show", storage, *arguments)
+        assert f"also here: {', '.join(n for n in ('zebra', 'yak', 'ant') if n != name)}" in out
 
 
 def test_a_job_is_watched_until_it_ends(
@@ -284,6 +287,9 @@ def test_what_is_not_there_is_said(
     for arguments, message in (
         (("show", job.parent / "none.db"), "expected a job file or a storage that exists"),
         (("show", job), "expected a job file or a storage that exists"),
+        (("show", job), f"`gpbo tune {job}` begins it"),
+        (("show", job.parent), "expected a job file or a storage that exists"),
+        (("tune", job.parent), "expected a job file"),
         (("resume", job), "has no such job"),
         (("tune", job.parent / "none.toml"), "none.toml"),
     ):

@@ -412,3 +412,38 @@ def test_the_best_of_a_related_job_is_that_of_its_own_direction(tmp_path: Path) 
 
 def test_json_is_what_toml_is() -> None:
     assert check_job(json.loads(json.dumps(SMALL))) == check_job(SMALL)
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ({"completion": {"seed": 3}}, "seed is a key of the job, above its first [table]"),
+        ({"completion": {"workers": 3}}, "workers is a key of [execution]"),
+        ({"patience": 3}, "patience is a key of [completion]"),
+        ({"space": {"x": {**X, "inference": "map"}}}, "inference is a key of the job, above"),
+    ],
+)
+def test_where_a_misplaced_key_belongs_is_said(given: dict[str, Any], hint: str) -> None:
+    with pytest.raises(InvalidJob) as refused:
+        check_job({**SMALL, **given})
+    assert hint in str(refused.value)
+
+
+def test_a_stored_job_with_another_space_is_told_where_it_differs(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("def loss(params): return 0.0\n")
+    space = {"x": X, "y": X}
+    check_job({**SMALL, "space": space}).tuner(tmp_path, resume=False).optimizer.close()
+    changed = check_job({**SMALL, "space": {"x": X, "y": {**X, "high": 2.0}}})
+    with pytest.raises(InvalidJob) as refused:
+        changed.tuner(tmp_path, resume=True)
+    assert "'high': 2.0" in str(refused.value)
+    assert "'x'" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", None])
+def test_what_is_no_job_file_is_said(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "job.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InvalidJob, match="expected a job file"):
+        read_job(path)

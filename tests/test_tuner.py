@@ -390,7 +390,9 @@ def test_what_another_job_left_in_the_folder_is_not_taken_for_results(tmp_path: 
     command = Command("echo nothing {x}")
     result = tuned(Optimizer(LINE, "sobol"), command, **options, callbacks=[heard]).run()
     expected = 'the command printed no value: expected a line such as {"value": 0.25}'
-    assert [trial.reason for trial in result.trials] == [expected] * 2
+    assert [trial.reason for trial in result.trials] == [
+        f"{expected}; its last line was 'nothing {trial.params['x']}'" for trial in result.trials
+    ]
     assert not [what for what in heard.heard if what[0] == "reported"]
 
 
