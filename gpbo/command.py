@@ -86,7 +86,8 @@ class Command:
         except (KeyError, IndexError, ValueError, AttributeError) as error:
             names = ", ".join(params)
             raise InvalidOption(
-                f"command={self.template!r}: {error}: expected {{name}} with a name of: {names}"
+                f"command={self.template!r}: {error}: expected {{name}} with a name of: {names} "
+                "(braces that are no parameter are written {{ and }})"
             ) from error
 
     def reading(self, line: str) -> tuple[int | None, float] | None:

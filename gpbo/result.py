@@ -1,5 +1,6 @@
 """What came of an optimization: the best trial, all trials, where the time went."""
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,9 +43,11 @@ STOPPED: Mapping[str, str] = {
     "no improvement": "no improvement any more",
 }
 
-#: A table has a column for each parameter if there are so many at most, which a terminal has room
-#: for; otherwise one, of this heading, for all of them.
+#: A table has a column for each parameter if there are so many at most, and the terminal has room
+#: for them, each so wide at least, beside so many characters of other columns; otherwise one, of
+#: this heading, for all of them.
 _MOST_COLUMNS, _ALL = 8, "configuration"
+_NARROWEST, _BESIDE = 9, 30
 
 
 @dataclass(frozen=True, repr=False)
@@ -200,15 +203,21 @@ def new_table(*headings: str) -> "Table":
 
 
 def parameter_headings(names: Sequence[str]) -> list[str]:
-    """Of a column for each parameter, or of one for all of them if they are many."""
-    return [*names] if len(names) <= _MOST_COLUMNS else [_ALL]
+    """Of a column for each parameter, or of one for all of them if they are many or wide."""
+    return [*names] if _have_columns(names) else [_ALL]
 
 
 def parameter_cells(names: Sequence[str], params: Mapping[str, Any]) -> list[str]:
     """A configuration in the columns of `parameter_headings`."""
-    if len(names) <= _MOST_COLUMNS:
+    if _have_columns(names):
         return [short(params[name]) for name in names]
     return [short_params(params)]
+
+
+def _have_columns(names: Sequence[str]) -> bool:
+    width = sum(max(len(name), _NARROWEST) + 1 for name in names)
+    room = shutil.get_terminal_size().columns - _BESIDE
+    return len(names) <= _MOST_COLUMNS and width <= room
 
 
 def literally(*cells: str) -> "list[Text]":

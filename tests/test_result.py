@@ -12,7 +12,14 @@ from rich.console import Console
 
 from gpbo.errors import InvalidOption
 from gpbo.loop import minimize
-from gpbo.result import Result, outcome, short, short_params
+from gpbo.result import (
+    Result,
+    outcome,
+    parameter_cells,
+    parameter_headings,
+    short,
+    short_params,
+)
 from gpbo.space import Categorical, Real, Space
 from gpbo.trial import Trial
 
@@ -177,3 +184,15 @@ def test_no_number_loses_its_end_in_a_narrow_table() -> None:
         return Counter(console.export_text()) - Counter({" ": 10**6, "\n": 10**6, "─": 10**6})
 
     assert characters(60) == characters(400)
+
+
+@pytest.mark.parametrize(("columns", "apart"), [(79, False), (80, True), (200, True)])
+def test_parameters_have_columns_where_the_terminal_has_room(
+    columns: int, apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """30 characters are for other columns, 10 for each short name and its distance to the next."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    names = ["a", "b", "c", "nineteen_characters"]
+    assert parameter_headings(names) == (names if apart else ["configuration"])
+    cells = parameter_cells(names, dict.fromkeys(names, 0.5))
+    assert cells == (["0.5"] * 4 if apart else [short_params(dict.fromkeys(names, 0.5))])
