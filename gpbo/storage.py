@@ -175,11 +175,14 @@ class SqliteStorage:
 
     def is_driven(self, name: str) -> bool:
         """Whether a process drives the job now; True, too, if that cannot be found out."""
+        lock = self._lock(name)
         try:
-            with self._lock(name).acquire(timeout=0):
+            with lock.acquire(timeout=0):
                 return False
-        except (Timeout, OSError):
+        except Timeout:
             return True
+        except OSError:  # where nothing may be written
+            return _is_held(Path(lock.lock_file))
 
     def _lock(self, name: str) -> FileLock:
         # Any thread may drive the job that another one opened.
@@ -197,6 +200,20 @@ class SqliteStorage:
             have = ", ".join(map(repr, self.names())) or "none"
             raise UnknownJob(f"name={name!r}: {self.path} has no such job; it has {have}")
         return row
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process has a lock that we may only read; True, too, if we cannot find out."""
+    if not lock.exists():
+        return False
+    try:
+        import fcntl
+
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return True
+    return False
 
 
 class SqliteJournal:

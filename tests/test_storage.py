@@ -514,3 +514,25 @@ def test_what_nobody_closed_is_closed_when_it_goes(tmp_path: Path) -> None:
     gc.collect()
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         connection.execute("SELECT 1")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has other locks")
+def test_whether_a_job_is_driven_is_found_out_where_nothing_may_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStorage(tmp_path / "runs.db")
+    journal = store.create("job", {})
+
+    def forbidden(self: FileLock, **options: Any) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FileLock, "acquire", forbidden)
+        assert store.is_driven("job")
+    journal.close()
+    lock = Path(store._lock("job").lock_file)
+    for left in (True, False):
+        lock.touch() if left else lock.unlink()
+        with monkeypatch.context() as patched:
+            patched.setattr(FileLock, "acquire", forbidden)
+            assert not store.is_driven("job")
