@@ -137,8 +137,9 @@ def minima(
     x, value, spare = (torch.cat(parts, 1).flatten(0, 1) for parts in zip(*found, strict=True))
     ranked, of_rows = Ranked(x, value), Streams.dealt(streams)
     spares = [
-        Ranked(raw[row // len(streams)][None, : spare.shape[1]], spare[row : row + 1])
+        Ranked(raw[row // len(streams)][None], spare[row : row + 1])
         for row in range(len(spare))
+        if spare.shape[1]
     ]
     if distinct:
         return _distinct(ranked, space, of_rows, taken, spares)
