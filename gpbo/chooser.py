@@ -131,8 +131,9 @@ class Chooser:
     def _fits_beside(self) -> bool:
         """Whether the next fit runs beside the trials instead of being waited for."""
         report = self._optimizer.fit_report
-        uses_model = self.overlaps and self._optimizer.strategy.uses_model
-        return uses_model and report is not None and self.pace.is_long(report.seconds)
+        if report is None or not self._optimizer.strategy.uses_model:
+            return False
+        return self.overlaps and self.pace.is_long(report.seconds)
 
     def _fit_is_due(self, busy: int) -> bool:
         """Whether to fit beside the trials: a fit takes time from the choice of what is next.

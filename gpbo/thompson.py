@@ -127,10 +127,14 @@ def minima(
         part = _PathSearch(
             replace(utility, paths=paths), space, Streams.dealt(streams[some]), search
         )
-        ranked = part.anywhere(raw) if confined is None else part.in_boxes(raw, confined.part(some))
+        screened = part.screened(raw)
+        ranked = (
+            part.anywhere(raw, screened)
+            if confined is None
+            else part.in_boxes(raw, screened, confined.part(some))
+        )
         # In a finite space the minima will be taken, and most raw points are the same few ones.
-        finite = space.size is not None
-        spare = part.screened(raw) if finite else ranked.value[:, :0]
+        spare = screened if space.size is not None else screened[:, :0]
         parts = (ranked.x, ranked.value, spare)
         found.append([tensor.unflatten(0, (runs, -1)) for tensor in parts])
         first += paths.count
@@ -162,14 +166,16 @@ class _PathSearch:
     streams: Streams
     search: Search
 
-    def anywhere(self, raw: Float[Tensor, "r b d"]) -> Ranked:
+    def anywhere(self, raw: Float[Tensor, "r b d"], screened: Float[Tensor, "rows b"]) -> Ranked:
         """In the whole cube."""
-        return self._climbed(self.streams, raw, self.screened(raw))
+        return self._climbed(self.streams, raw, screened)
 
-    def in_boxes(self, raw: Float[Tensor, "r b d"], confined: Confined) -> Ranked:
+    def in_boxes(
+        self, raw: Float[Tensor, "r b d"], screened: Float[Tensor, "rows b"], confined: Confined
+    ) -> Ranked:
         """In the box of each path; in another basin if there is nothing new in its box."""
         boxes, numbers = confined.boxes, confined.numbers
-        found = self._within(boxes, numbers, self.streams, raw, self.screened(raw))
+        found = self._within(boxes, numbers, self.streams, raw, screened)
         if boxes.elsewhere is None:
             return found
         # Whether or not they are needed: the streams of a row do not depend on those beside it.

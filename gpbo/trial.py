@@ -61,7 +61,7 @@ class Trial:
     @property
     def stopped_early(self) -> bool:
         """Whether it has no value because its job found it not worth going on with."""
-        return self.reason is not None and self.reason.startswith(STOPPED_EARLY)
+        return is_of_early_stop(self.reason)
 
     @property
     def duration_s(self) -> float | None:
@@ -98,6 +98,11 @@ class Trial:
                 f"trial {self.id} has status {str(self.status)!r} already ({result!r}): "
                 "expected a pending trial"
             )
+
+
+def is_of_early_stop(reason: str | None) -> bool:
+    """Whether a job gave this reason to a trial, or an attempt, that it stopped early."""
+    return reason is not None and reason.startswith(STOPPED_EARLY)
 
 
 def sign_of(direction: Direction) -> float:

@@ -16,7 +16,14 @@ from gpbo.record import Attempt, Record
 from gpbo.report.axes import Axis, axis, position, value_axis
 from gpbo.result import design_end, outcome, short
 from gpbo.strategies import RandomSearch
-from gpbo.trial import STOPPED_EARLY, Trial, TrialStatus, best_of, incumbents
+from gpbo.trial import (
+    STOPPED_EARLY,
+    Trial,
+    TrialStatus,
+    best_of,
+    incumbents,
+    is_of_early_stop,
+)
 
 
 def restored(record: Record) -> Optimizer:
@@ -231,7 +238,7 @@ def _outcome(attempt: Attempt) -> str:
         return "completed"
     if attempt.interrupted:
         return "interrupted"
-    return STOPPED_EARLY if (attempt.reason or "").startswith(STOPPED_EARLY) else "failed"
+    return STOPPED_EARLY if is_of_early_stop(attempt.reason) else "failed"
 
 
 def _about_attempt(attempt: Attempt) -> str:
