@@ -204,11 +204,17 @@ def test_trials_are_chosen_ahead_and_by_as_few_draws_as_the_pace_says(
     """While two run three more are chosen, if they are chosen as slowly as this."""
     monkeypatch.setattr(Pace, "ahead", property(lambda pace: 3))
     monkeypatch.setattr(Pace, "choice_took", lambda pace, *_: setattr(pace, "thin", 5))
-    optimizer = Optimizer(LINE, "random")
+    optimizer, five = Optimizer(LINE, "random"), threading.Event()
+
+    def five_were_there() -> bool:
+        """Whoever sees them tells the other, who may look when there are more."""
+        if len(optimizer.trials) == 5:
+            five.set()
+        return five.is_set()
 
     def objective(params: dict[str, Any], trial: Any) -> float:
         if trial.id < 2:
-            wait_until(lambda: len(optimizer.trials) == 5)
+            wait_until(five_were_there)
         return 1.0
 
     with ThreadPoolExecutor(2) as threads:
