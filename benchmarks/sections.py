@@ -73,23 +73,25 @@ Section = tuple[str, dict[str, Figure]]
 def measured_where(findings: Findings) -> Section:
     """Machine, versions, seeds: the first lines of every report."""
     header = findings.header
-    elsewhere = []
-    for earlier in header.get("peers_from", []):
-        count = sum(len(seeds) for one in earlier["runs"].values() for seeds in one.values())
-        elsewhere.append(
-            f"{counted(count, 'run')} of {', '.join(earlier['runs'])}, and their seconds, are "
-            f"from commit {earlier['commit']}, {earlier['date']}; {earlier['processor']}, "
-            f"{earlier['cores']} cores."
-        )
-    paragraphs = [
-        where(header),
+    return (
+        f"{where(header)}\n\n"
         f"{counted(len(header['seeds']), 'seed')}, {header['processes']} at a time, a thread each. "
         "Of each seed all methods have the same problem, noise and initial design. Seconds of "
         "gpbo's own methods are those of a batch of runs, divided by their number; every run of "
-        "a peer is a process of its own.",
-        " ".join(elsewhere),
-    ]
-    return "\n\n".join(filter(None, paragraphs)), {}
+        "a peer is a process of its own."
+    ), {}
+
+
+def other_commits(findings: Findings) -> Section:
+    """The runs that were measured at another commit or on another machine."""
+    lines = []
+    for earlier in findings.header["peers_from"]:
+        count = sum(len(seeds) for one in earlier["runs"].values() for seeds in one.values())
+        methods = ", ".join(earlier["runs"])
+        machine = f"{earlier['processor']}, {earlier['cores']} cores"
+        when = (earlier["commit"], earlier["date"])
+        lines.append([methods, counted(count, "run"), *when, machine])
+    return pipes(["runs, and their seconds, of", "how many", "commit", "date", "machine"], lines), {}
 
 
 def verdict(findings: Findings) -> Section:
@@ -333,6 +335,8 @@ _ALONE: dict[str, Callable[[Findings], Section]] = {
 def sections(findings: Findings) -> dict[str, Section]:
     """All parts of a report, by title."""
     makers: dict[str, Callable[[Findings], Section]] = {"Measured": measured_where}
+    if findings.header.get("peers_from"):
+        makers["Other commits"] = other_commits
     if findings.sequential["truth"].notna().any():
         makers |= _ALONE
     if findings.parallel["truth"].notna().any():

@@ -121,10 +121,14 @@ class _ImprovementUtility(ABC):
 
 
 class LogExpectedImprovement(_ImprovementUtility):
-    """``log E max(best - f(x), 0)``: Jones, Schonlau and Welch (1998), in log space.
+    """``log mean_s E max(best_s - f(x), 0)``: Jones, Schonlau and Welch (1998), over the draws.
 
     In log space (Ament et al. 2023, "Unexpected improvements to expected improvement for Bayesian
     optimization", NeurIPS) the utility has a slope to climb far from the data too.
+
+    Args:
+        surrogate: The posterior for each of ``s`` draws of the hyperparameters.
+        best: What is to be improved on, ``[r,s]``, on the surrogate's scale.
     """
 
     _sd_power = 1.0
@@ -135,7 +139,12 @@ class LogExpectedImprovement(_ImprovementUtility):
 
 
 class LogProbabilityOfImprovement(_ImprovementUtility):
-    """``log P(f(x) < best)``: Kushner (1964), in log space."""
+    """``log mean_s P(f(x) < best_s)``: Kushner (1964), in log space, over the draws.
+
+    Args:
+        surrogate: The posterior for each of ``s`` draws of the hyperparameters.
+        best: What is to be improved on, ``[r,s]``, on the surrogate's scale.
+    """
 
     _sd_power = 0.0
 

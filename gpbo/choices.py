@@ -82,6 +82,10 @@ class Categorical(_Listed):
 
     A cube point means the choice of its largest column, the first of them where they tie.
 
+    Args:
+        name: Its key in a configuration.
+        choices: Distinct hashable values, one or more.
+
     Raises:
         SpaceError: the choices are not a list of distinct hashable values.
     """
@@ -116,6 +120,10 @@ class Categorical(_Listed):
 @dataclass(frozen=True)
 class Ordinal(_Listed):
     """One of several values in the given order, at equal steps, e.g. ``(16, 32, 64, 128)``.
+
+    Args:
+        name: Its key in a configuration.
+        values: Distinct hashable values, one or more.
 
     Raises:
         SpaceError: the values are not a list of distinct hashable values.

@@ -20,7 +20,7 @@ class Completion:
     A rule of your own is a subclass with another `reached`, which answers with one of the reasons.
 
     Args:
-        runtime_s: Seconds since the job was first started, pauses included, or since a loop began.
+        runtime_s: Seconds since the job was created, pauses included, or since a loop began.
         target: A value that is good enough: a trial of the job, not an added result, has it or a
             better one.
         patience: So many trials in a row, failed ones included, without an improvement. Added

@@ -108,7 +108,7 @@ class FitReport:
             point estimate, as asked.
         rhat: Rank-normalised split R-hat (Vehtari et al. 2021) of the latest draws: after a warm
             start those of earlier fits, too, up to as many as a cold start keeps. NaN for a point
-            estimate, as are the two below.
+            estimate, as are the two below, ``depth_saturation`` and ``leapfrog_steps``.
         ess_bulk: Effective sample size of the same draws for means.
         ess_tail: Effective sample size for the 5 % and 95 % quantiles.
         divergences: Transitions that ended in a divergence.

@@ -15,7 +15,7 @@ _QUANTILES = (0.05, 0.5, 0.95)
 
 @dataclass(frozen=True)
 class Importance:
-    """How much of the variation that the model sees is along one parameter.
+    """One parameter's share of the relevance: its range in lengthscales, over the sum for all.
 
     Attributes:
         name: The parameter.

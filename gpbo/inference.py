@@ -144,7 +144,7 @@ def sample_hyperparameters(
         model: Kernel and priors; by default Matern-5/2 with dimension-scaled priors.
 
     Returns:
-        The draws, on ``x``'s device.
+        The draws, on ``x``'s device, with a leading axis of runs, which is 1 for ``[n,d]``.
 
     Raises:
         InvalidData: Not tensors of real numbers on one device, shapes do not fit, points are not in

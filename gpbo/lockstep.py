@@ -75,6 +75,7 @@ def replicate(
     Raises:
         InvalidOption: an option has a value that is not allowed, or a strategy of your own
             proposed something other than points; see `gpbo.strategies.Strategy`.
+        InvalidData: the problem returned something other than a value for every point.
     """
     budget = whole_number("budget", budget, least=1)
     runs = whole_number("runs", runs, least=1)

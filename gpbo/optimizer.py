@@ -270,8 +270,8 @@ class Optimizer:
         """The next trial to run; with ``n``, a list of ``n`` of them.
 
         Enqueued configurations come first. The points of a batch are chosen one after another,
-        each knowing that those before it are pending. Where the space, or a grid, has fewer than
-        ``n`` left, the list is shorter.
+        each knowing that those before it are pending (by ``"ts"`` all at once). Where the space, or
+        a grid, has fewer than ``n`` left, the list is shorter.
 
         Args:
             n: How many; None for one that is not in a list.

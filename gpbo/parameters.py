@@ -255,7 +255,12 @@ class Integer(Discrete):
 
     On the linear scale integer ``v`` stands at the centre of its cell, one of ``high - low + 1``
     equally wide ones. On the log scale (low >= 1) its cell is [log(v - 1/2), log(v + 1/2)] and
-    it stands at log(v). Bounds beyond 2**40 in size are refused.
+    it stands at log(v).
+
+    Args:
+        name: Its key in a configuration.
+        low, high: The bounds, from -2**40 to 2**40.
+        scale: ``"linear"`` or ``"log"`` (low >= 1).
 
     Raises:
         SpaceError: the definition is not a range of integers that the scale allows.

@@ -160,7 +160,7 @@ def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure
 
 
 def importance(source: Result | Optimizer, path: str | Path | None = None) -> Figure:
-    """How much of the variation that the model sees lies along each parameter.
+    """Each parameter's share of the relevance: its range in lengthscales, over the sum for all.
 
     Bars are the medians over the draws of the hyperparameters, lines hold 90 % of them. Of more
     than thirty parameters the thirty most important ones are drawn.

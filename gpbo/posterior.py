@@ -61,6 +61,8 @@ class Posterior:
     Attributes:
         surrogate: The model, of one run.
         units: From values that are minimised to the surrogate's.
+        space: What the configurations are of.
+        direction: Of the told values.
         completed: The trials that it knows, in its order.
     """
 

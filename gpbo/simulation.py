@@ -210,7 +210,8 @@ def simulate(
         mode: ``"async"``: a worker gets its next trial as soon as its last one ends; ``"sync"``:
             when those of all workers have. In the initial design, whose points no result decides,
             none waits.
-        times: A name in `LAWS`, all of mean 1, or a function of the points.
+        times: A name in `LAWS`, all of mean 1, or a function of the points ``[r,q,d]`` and random
+            streams that gives their times ``[r,q]``.
         latency: How long one ask takes on the simulated clock, during which no other worker is
             asked for; ``"measured"`` for the seconds that it really took, divided by ``runs``. An
             ask that had to wait sees what was told meanwhile.

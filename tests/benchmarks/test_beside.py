@@ -61,10 +61,11 @@ def test_all_runs_are_there_of_the_problems_and_seeds_that_both_have(tmp_path: P
         ("levy", method, seed) for method in ("ei-map", "cmaes", "hebo") for seed in (2, 3, 4)
     }
     assert (head["seeds"], head["methods"]) == ([2, 3, 4], ["ei-map", "cmaes", "hebo"])
-    text, _ = sections.measured_where(sections.Findings.of(rows, head, (0.1,)))
-    assert "Commit abc," in text
-    assert "3 runs of cmaes, and their seconds, are from commit old, 2025; two, 3 cores." in text
-    assert "3 runs of hebo, and their seconds, are from commit new, 2026-01-01; one," in text
+    parts = sections.sections(sections.Findings.of(rows, head, (0.1,)))
+    assert "Commit abc," in parts["Measured"][0]
+    _, _, *others = parts["Other commits"][0].splitlines()
+    assert others[0] == "| cmaes | 3 runs | old | 2025 | two, 3 cores |"
+    assert others[1].startswith("| hebo | 3 runs | new | 2026-01-01 | one,")
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
