@@ -91,7 +91,9 @@ def other_commits(findings: Findings) -> Section:
         machine = f"{earlier['processor']}, {earlier['cores']} cores"
         when = (earlier["commit"], earlier["date"])
         lines.append([methods, counted(count, "run"), *when, machine])
-    return pipes(["runs, and their seconds, of", "how many", "commit", "date", "machine"], lines), {}
+    return pipes(
+        ["runs, and their seconds, of", "how many", "commit", "date", "machine"], lines
+    ), {}
 
 
 def verdict(findings: Findings) -> Section:

@@ -54,6 +54,8 @@ def read(path: str | Path, names: Collection[str], *, writer: str) -> dict[str, 
             values: dict[str, Any] = dict(file)
             values |= json.loads(str(values.pop("header")))
             is_later = values.pop("format") > _FORMAT
+    except FileNotFoundError as error:
+        raise InvalidData(f"{path}: there is no such file") from error
     except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise InvalidData(another) from error
     if is_later:

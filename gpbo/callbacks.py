@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from gpbo.checks import instance_of
+from gpbo.errors import InvalidOption
 from gpbo.optimizer import Optimizer
 from gpbo.result import Result
 from gpbo.trial import Trial
@@ -37,9 +37,13 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
     Raises:
         InvalidOption: it is not.
     """
-    instance_of("callbacks", callbacks, Sequence)
-    for callback in callbacks:
-        instance_of("callbacks", callback, Callback)
+    if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
+        raise InvalidOption(f"callbacks={callbacks!r}: expected a list of gpbo.callbacks.Callback")
+    for place, callback in enumerate(callbacks):
+        if not isinstance(callback, Callback):
+            raise InvalidOption(
+                f"callbacks[{place}]={callback!r}: expected a gpbo.callbacks.Callback"
+            )
 
 
 def tell(callbacks: Sequence[Callback], what: Callable[[Callback], None]) -> None:

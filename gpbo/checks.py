@@ -82,7 +82,8 @@ def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
     Raises:
         InvalidOption: it is not.
     """
-    if value not in allowed:
+    # An array would not say whether it equals a text.
+    if not isinstance(value, tuple(map(type, allowed))) or value not in allowed:
         two = " or ".join(map(repr, allowed))
         expected = two if len(allowed) == 2 else f"one of {tuple(allowed)}"
         raise InvalidOption(f"{name}={value!r}: expected {expected}")
@@ -96,7 +97,7 @@ def instance_of(name: str, value: object, kind: type | UnionType) -> None:
     """
     if not isinstance(value, kind):
         kinds = [each.__name__ for each in get_args(kind) or (kind,) if each is not NoneType]
-        raise InvalidOption(f"{name}={value!r}: expected an instance of {kinds[0]}")
+        raise InvalidOption(f"{name}={value!r}: expected an instance of {' or '.join(kinds)}")
 
 
 def misfit(kind: type, given: Mapping[str, object], *hidden: str) -> str | None:

@@ -1,5 +1,6 @@
 """Parameters whose values are listed one by one: `Categorical` and `Ordinal`."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,9 +33,13 @@ class _Listed(Discrete):
     def validate(self, value: Any) -> Any:
         """The listed value that equals ``value``; True and False equal no number.
 
+        A NaN, as which None comes back from a pandas table, is None where that is listed.
+
         Raises:
             InvalidParams: no listed value equals it.
         """
+        if isinstance(value, float) and math.isnan(value) and None in self._numbers:
+            value = None
         index = self._numbers.get(value) if _can_be_key(value) else None
         if index is None or is_bool(value) != is_bool(self.listed[index]):
             raise self._refused(value, f"one of {', '.join(map(repr, self.listed))}")

@@ -68,7 +68,9 @@ class Command:
             try:
                 pattern = re.compile(self.metric)
             except re.error as error:
-                raise InvalidOption(f"metric={self.metric!r}: {error}") from error
+                raise InvalidOption(
+                    f"metric={self.metric!r}: expected a regular expression: {error}"
+                ) from error
             if _value_group(pattern) is None:
                 raise InvalidOption(
                     f"metric={self.metric!r}: expected a group in parentheses for the value"

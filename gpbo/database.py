@@ -73,10 +73,14 @@ class Database:
         if not isinstance(path, str | os.PathLike):
             raise StorageError(f"storage={path!r}: expected the path of a file")
         self.path = Path(path).absolute()  # whatever the folder will be by then
-        if str(path) == ":memory:":
-            raise StorageError(f"storage={path!r}: expected the path of a file, which outlives us")
-        if not self.path.parent.is_dir():
-            raise StorageError(f"storage={str(path)!r}: expected a path in a folder that exists")
+        for is_so, expected in (
+            (str(path) == ":memory:", "the path of a file, which outlives us"),
+            ("://" in str(path), "the path of a file, which is no URL"),
+            (self.path.is_dir(), "the path of a file, not of a folder"),
+            (not self.path.parent.is_dir(), "a path in a folder that exists"),
+        ):
+            if is_so:
+                raise StorageError(f"storage={str(path)!r}: expected {expected}")
         self._to_read().close()
 
     @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gpbo import fitting, problems
 from gpbo.backend import DTYPE, Streams, resolve_device
-from gpbo.checks import whole_number
+from gpbo.checks import truth_value, whole_number
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
 from gpbo.errors import SpaceExhausted
@@ -80,6 +80,7 @@ def replicate(
     budget = whole_number("budget", budget, least=1)
     runs = whole_number("runs", runs, least=1)
     seed = whole_number("seed", seed, least=0)
+    truth_value("progress", progress)
     problem = problems.resolve(problem, runs=runs)
     chosen = resolve_strategy(strategy)
     if initial is None:

@@ -23,7 +23,7 @@ from typing import Any, ParamSpec, TypeVar, get_args
 
 from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, check_callbacks, tell
-from gpbo.checks import instance_of, one_of, whole_number
+from gpbo.checks import instance_of, one_of, truth_value, whole_number
 from gpbo.completion import Completion, Streak
 from gpbo.design import default_initial
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
@@ -75,7 +75,8 @@ def minimize(
     The other arguments are those of `Optimizer` and of `run`.
 
     Raises:
-        InvalidOption: as in `Optimizer` and in `run`.
+        InvalidOption: as in `Optimizer` and in `run`. Whatever a strategy of your own raises goes
+            through, and the results are lost; with `run` your optimizer has them.
     """
     budget = whole_number("budget", budget, least=1)
     optimizer = Optimizer(
@@ -151,6 +152,7 @@ def run(
         StorageError: the optimizer's storage cannot be used any more.
     """
     instance_of("optimizer", optimizer, Optimizer)
+    truth_value("progress", progress)
     loop = _Loop(optimizer, objective, budget, workers, mode, completion, callbacks)
     return loop.run(executor, progress)
 

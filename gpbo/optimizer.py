@@ -1,5 +1,6 @@
 """Ask and tell: the memory of one optimization, with no loop and no waiting in it."""
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -398,14 +399,19 @@ class Optimizer:
         return self._end(known, *judged(as_number(f"trial {known.id}: value", value)))
 
     @_one_at_a_time
-    def fail(self, trial: object, reason: str = "failed") -> Trial:
-        """Record that a trial has no value, and why; returns the trial as it is now.
+    def fail(self, trial: object, reason: str | None = None) -> Trial:
+        """Record that a trial has no value; returns the trial as it is now.
+
+        Args:
+            trial: A trial of this optimizer, or its id.
+            reason: Why; "failed" by default.
 
         Raises:
             UnknownTrial: no trial of this optimizer.
             TrialAlreadyFinished: it has a result, or failed for another reason.
         """
-        return self._end(self._history.find(trial), None, legible(str(reason)) or "failed")
+        why = "" if reason is None else legible(str(reason))
+        return self._end(self._history.find(trial), None, why or "failed")
 
     def add(self, params: Mapping[str, Any], value: object) -> Trial:
         """Record a result that was not asked for; its configuration may be known already.
@@ -435,12 +441,16 @@ class Optimizer:
         """`add` these results and `enqueue` these configurations: all of them, or none.
 
         Raises:
-            InvalidParams: not a configuration of the space; nothing is recorded.
-            InvalidResult: no pair of a configuration and a value, or a value that is not one real
-                number; nothing is recorded.
+            InvalidParams: no list, or not a configuration of the space; nothing is recorded.
+            InvalidResult: no list, no pair of a configuration and a value, or a value that is not
+                one real number; nothing is recorded.
         """
         now = time.time()
         added = []
+        if not isinstance(results, Iterable):
+            raise InvalidResult(f"results={results!r}: expected a list of pairs")
+        if isinstance(queue, Mapping) or not isinstance(queue, Iterable):
+            raise InvalidParams(f"queue={queue!r}: expected a list of configurations")
         results = list(results)
         for row, result in enumerate(results):
             where = f"results[{row}]: " if len(results) > 1 else ""
@@ -633,14 +643,28 @@ def check_same(
     """
     for option in ("space", "direction", "seed", "initial", "inference"):
         own, stored = given[option], record.spec[option]
-        if own != stored:
-            if option == "space":  # what is the same in both would hide what is not
-                names = [name for name in own | stored if own.get(name) != stored.get(name)]
-                own, stored = ({name: one.get(name) for name in names} for one in (own, stored))
+        if _written_as(own) != _written_as(stored):
+            if option == "space":
+                own, stored = _differences(own, stored)
             raise wrong(
                 f"{option}={own!r}: the stored job {record.name!r} has {stored!r}: "
                 "expected the same to go on with it, or another name"
             )
+
+
+def _written_as(value: object) -> str:
+    """Text that tells True from 1, and one order of parameters from another."""
+    return json.dumps(value)
+
+
+def _differences(own: dict[str, Any], stored: dict[str, Any]) -> tuple[Any, Any]:
+    """What the spaces differ in, without what would hide it; or the orders of their parameters."""
+    names = [
+        name for name in own | stored if _written_as(own.get(name)) != _written_as(stored.get(name))
+    ]
+    if not names:
+        return list(own), list(stored)
+    return {name: own.get(name) for name in names}, {name: stored.get(name) for name in names}
 
 
 @contextmanager

@@ -175,7 +175,8 @@ class Real(Parameter):
             if number is None:
                 raise self._undefined(f"{bound}={value!r}: expected a finite number")
             object.__setattr__(self, bound, number)
-        if self.scale not in ("linear", "log", "reverse_log"):
+        scales = ("linear", "log", "reverse_log")
+        if not isinstance(self.scale, str) or self.scale not in scales:
             raise self._undefined(
                 f"scale={self.scale!r}: expected 'linear', 'log' or 'reverse_log'"
             )
@@ -283,7 +284,7 @@ class Integer(Discrete):
                     "(use Real and round for more)"
                 )
             object.__setattr__(self, bound, number)
-        if self.scale not in ("linear", "log"):
+        if not isinstance(self.scale, str) or self.scale not in ("linear", "log"):
             raise self._undefined(f"scale={self.scale!r}: expected 'linear' or 'log'")
         if self.low > self.high:
             raise self._undefined(f"low={self.low!r}, high={self.high!r}: expected low <= high")

@@ -17,7 +17,14 @@ from torch import Tensor
 
 from gpbo import archive, problems
 from gpbo.backend import Streams, resolve_device
-from gpbo.checks import finite, one_of, positive_number, real_number, whole_number
+from gpbo.checks import (
+    finite,
+    one_of,
+    positive_number,
+    real_number,
+    truth_value,
+    whole_number,
+)
 from gpbo.design import default_initial
 from gpbo.errors import InvalidOption
 from gpbo.fitting import Inference, Model, check_inference, resolve_model
@@ -234,6 +241,7 @@ def simulate(
     runs = whole_number("runs", runs, least=1)
     problem = problems.resolve(problem, runs=runs)
     one_of("mode", mode, get_args(Mode))
+    truth_value("progress", progress)
     if times not in LAWS if isinstance(times, str) else not callable(times):
         raise InvalidOption(f"times={times!r}: expected one of {', '.join(LAWS)}, or a function")
     horizon = positive_number("horizon", horizon)

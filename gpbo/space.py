@@ -151,6 +151,12 @@ class Space:
         """
         if isinstance(configurations, Mapping) or not isinstance(configurations, Iterable):
             raise InvalidParams(f"configurations={configurations!r}: expected a list of mappings")
+        configurations = list(configurations)
+        if any(isinstance(params, str) for params in configurations):  # as those of a pandas table
+            raise InvalidParams(
+                f"configurations={configurations!r}: expected a list of mappings, not of names "
+                "(a pandas table gives one by to_dict('records'))"
+            )
         valid = [self.validate(params) for params in configurations]
         return torch.cat(
             [p.to_cube([params[p.name] for params in valid]) for p in self.parameters], dim=-1

@@ -112,6 +112,7 @@ class Tuner:
         instance_of("execution", execution, Execution | None)
         instance_of("completion", completion, Completion | None)
         instance_of("executor", executor, Executor | None)
+        instance_of("folder", folder, str | Path | None)
         check_callbacks(callbacks)
         self.optimizer = optimizer
         self.objective = Imported(objective) if isinstance(objective, str) else objective
@@ -416,7 +417,9 @@ def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InvalidOption(f"folder={str(folder)!r}: {error.strerror}") from error
+        raise InvalidOption(
+            f"folder={str(folder)!r}: {error.strerror}: expected a folder, or where to make one"
+        ) from error
     return folder
 
 

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from gpbo import errors, plots, problems
 from gpbo.backend import DTYPE, resolve_device
+from gpbo.command import Command
 from gpbo.errors import (
     GpboError,
     InvalidData,
@@ -18,18 +20,24 @@ from gpbo.errors import (
     InvalidParams,
     InvalidResult,
     SpaceError,
+    StorageError,
     TrialAlreadyFinished,
     UnknownTrial,
 )
 from gpbo.evidence import Model
 from gpbo.fitting import Sampling
+from gpbo.lockstep import replicate
+from gpbo.loop import minimize
 from gpbo.model_free import GridSearch
 from gpbo.optimizer import Optimizer
 from gpbo.priors import Fixed, Gamma, Normal, Uniform
+from gpbo.replications import Replications
 from gpbo.simulation import pareto, simulate
-from gpbo.space import Real, Space
+from gpbo.space import Integer, Real, Space
+from gpbo.storage import SqliteStorage
 from gpbo.strategies import ThompsonSampling
 from gpbo.trust_region import NestedBoxes, TrustRegion
+from gpbo.tuner import Tuner
 from tests.monte_carlo import unchecked_shapes
 
 CLASSES: dict[str, type[Exception]] = {
@@ -160,6 +168,22 @@ COUNT, POSITIVE = "expected a whole number", "expected a positive number"
             InvalidResult,
             "expected a configuration and ",
         ),
+        (UNIT_OPTIMIZER.learn, {"results": 5}, InvalidResult, "results=5: expected a list of p"),
+        (UNIT_OPTIMIZER.learn, {"queue": {"x": 1}}, InvalidParams, "queue={'x': 1}: expected a l"),
+        (UNIT.encode, {"configurations": ["x"]}, InvalidParams, "expected a list of mappings, not"),
+        (Real, {"scale": np.array(["log", "x"])}, SpaceError, "expected 'linear', 'log' or 'rev"),
+        (Integer, {"scale": np.array(["log", "x"])}, SpaceError, "expected 'linear' or 'log'"),
+        (Optimizer, {"direction": np.array(["a", "b"])}, InvalidOption, "'minimize' or 'max"),
+        (simulate, {"progress": "no"}, InvalidOption, "progress='no': expected True or False"),
+        (replicate, {"progress": 3}, InvalidOption, "progress=3: expected True or False"),
+        (minimize, {"progress": "no"}, InvalidOption, "progress='no': expected True or False"),
+        (minimize, {"callbacks": print}, InvalidOption, "expected a list of gpbo.callbacks.Callb"),
+        (minimize, {"callbacks": [print]}, InvalidOption, "callbacks[0]=<built-in function print"),
+        (Command, {"metric": "("}, InvalidOption, "metric='(': expected a regular expression"),
+        (Tuner, {"folder": 3}, InvalidOption, "folder=3: expected an instance of str or Path"),
+        (Replications.load, {"path": "no.npz"}, InvalidData, "no.npz: there is no such file"),
+        (SqliteStorage, {"path": "sqlite:///a.db"}, StorageError, "of a file, which is no URL"),
+        (SqliteStorage, {"path": "."}, StorageError, "storage='.': expected the path of a file,"),
         (GridSearch, {"shuffle": "no"}, InvalidOption, "shuffle='no': expected True or False"),
         (ThompsonSampling, {"hallucinate": 1}, InvalidOption, "hallucinate=1: expected True or "),
         (
@@ -193,6 +217,13 @@ def test_what_is_of_a_wrong_kind_is_refused_by_name(
     needed: dict[Any, dict[str, Any]] = {
         problems.get: {"name": "branin"},
         simulate: {"problem": BRANIN, "workers": 1, "budget": 1},
+        replicate: {"problem": BRANIN, "runs": 1, "budget": 1},
+        minimize: {"objective": float, "space": UNIT, "budget": 1},
+        Optimizer: {"space": UNIT},
+        Real: {"name": "x", "low": 1, "high": 2},
+        Integer: {"name": "x", "low": 1, "high": 2},
+        Command: {"template": "echo"},
+        Tuner: {"optimizer": UNIT_OPTIMIZER, "objective": float, "budget": 1},
     }
     with unchecked_shapes(), pytest.raises(kind, match=re.escape(says)):
         call(**{**needed.get(call, {}), **wrong})

@@ -381,6 +381,12 @@ def test_what_is_told_once_more_changes_nothing() -> None:
     assert [trial.id for trial in optimizer.finished] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("reason", [None, ""])
+def test_a_trial_that_failed_for_no_reason_has_failed(reason: str | None) -> None:
+    optimizer = by_map()
+    assert optimizer.fail(optimizer.ask(), reason).reason == "failed"
+
+
 def test_results_and_configurations_are_learned_all_or_none() -> None:
     optimizer = by_map()
     (params,) = (dict(trial.params) for trial in [by_map(seed=9).ask()])

@@ -1,6 +1,7 @@
 """An optimizer that is resumed proposes exactly what the uninterrupted one proposes."""
 
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,7 @@ def test_a_script_that_is_run_again_goes_on_with_its_job(tmp_path: Path) -> None
     ("option", "other"),
     [
         ("space", LINE),
+        ("space", Space(SPACE.parameters[::-1])),
         ("direction", "maximize"),
         ("seed", 7),
         ("initial", 11),
@@ -226,6 +228,27 @@ def test_a_stored_job_goes_on_with_the_options_that_it_began_with(
     Optimizer(**{**options, "strategy": "ts"}).close()  # it was let go of, and may be searched so
     with unchecked_shapes(), pytest.raises(InvalidOption, match="exist_ok='yes': expected True"):
         Optimizer(**{**options, "exist_ok": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("stored", "given", "told"),
+    [
+        (["a", "b", "c"], ["c", "b", "a"], "space=['c', 'b', 'a']: the stored job 'job' has ['a',"),
+        ([True, False], [1, 0], "space={'f': {'type': 'categorical', 'choices': [1, 0]}}: the st"),
+    ],
+)
+def test_a_space_that_only_looks_like_the_stored_one_is_another(
+    stored: list[Any], given: list[Any], told: str, tmp_path: Path
+) -> None:
+    def space(of: list[Any]) -> Space:
+        if isinstance(of[0], str):
+            return Space([Real(name, 0, 1) for name in of])
+        return Space(Categorical("f", of))
+
+    options: dict[str, Any] = {"storage": tmp_path / "runs.db", "name": "job", "exist_ok": True}
+    Optimizer(space(stored), **options).close()
+    with pytest.raises(InvalidOption, match=re.escape(told)):
+        Optimizer(space(given), **options)
 
 
 @pytest.mark.parametrize("options", [{"storage": "runs.db"}, {"name": "job"}])

@@ -484,6 +484,17 @@ def test_true_is_not_one() -> None:
         numbers.validate({"c": True})
 
 
+@pytest.mark.parametrize("kind", [Categorical, Ordinal])
+def test_a_nan_of_a_pandas_table_is_the_none_that_is_listed(
+    kind: type[Categorical] | type[Ordinal],
+) -> None:
+    space = Space(kind("c", [2, None]))
+    for nan in (math.nan, np.float64("nan")):
+        assert space.validate({"c": nan}) == {"c": None}
+        with pytest.raises(InvalidParams, match=r"c=.*nan.*: expected one of 2, 3"):
+            Space(kind("c", [2, 3])).validate({"c": nan})
+
+
 def test_a_space_is_a_value() -> None:
     again = Space(list(MIXED.parameters))
     assert again == MIXED

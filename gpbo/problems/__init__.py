@@ -68,9 +68,11 @@ def resolve(problem: object, *, runs: int) -> Problem:
     Raises:
         InvalidOption: it is neither, or has shifts for another number of runs.
     """
-    problem = get(problem) if isinstance(problem, str) else problem
+    if isinstance(problem, str) and problem in CATALOGUE:
+        problem = get(problem)
     if not isinstance(problem, Problem):
-        raise InvalidOption(f"problem={problem!r}: expected a gpbo.problems.Problem or its name")
+        expected = f"a gpbo.problems.Problem, or one of {', '.join(names())}"
+        raise InvalidOption(f"problem={problem!r}: expected {expected}")
     if problem.shift is not None and problem.shift.shape[0] not in (1, runs):
         raise InvalidOption(
             f"runs={runs}: expected {problem.shift.shape[0]}, for which the problem has shifts"
