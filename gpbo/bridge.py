@@ -1,22 +1,38 @@
 """A fitted surrogate as a BoTorch model."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from botorch.models.fully_bayesian import MCMC_DIM
 from botorch.models.gp_regression import SingleTaskGP
+from botorch.posteriors.fully_bayesian import GaussianMixturePosterior
 from gpytorch.constraints import Positive
 from gpytorch.kernels import MaternKernel, ScaleKernel
 from gpytorch.likelihoods import GaussianLikelihood
+from torch import Tensor
 
 if TYPE_CHECKING:
     from gpbo.surrogate import Surrogate
 
 
-def surrogate_to_botorch(surrogate: "Surrogate", run: int = 0) -> SingleTaskGP:
+class Ensemble(SingleTaskGP):
+    """A model per draw of the hyperparameters, over which BoTorch's acquisitions average."""
+
+    _is_ensemble = True
+    _supports_batched_models = False
+
+    def posterior(self, X: Tensor, *args: Any, **kwargs: Any) -> GaussianMixturePosterior:
+        """Of points ``X[...,q,d]``, the mixture of what the draws expect."""
+        posterior = super().posterior(X.unsqueeze(MCMC_DIM), *args, **kwargs)
+        return GaussianMixturePosterior(distribution=posterior.distribution)
+
+
+def surrogate_to_botorch(surrogate: "Surrogate", run: int, *, ensemble: bool) -> SingleTaskGP:
     """A ``SingleTaskGP`` with batch shape ``[s]`` that has the surrogate's hyperparameters.
 
     Its values are on the surrogate's scale: standardised, lower is better.
     """
+    kind = Ensemble if ensemble else SingleTaskGP
     kept = surrogate.mask[run]
     draws, dim = surrogate.draws, surrogate.dim
     batch = torch.Size([draws])
@@ -26,9 +42,7 @@ def surrogate_to_botorch(surrogate: "Surrogate", run: int = 0) -> SingleTaskGP:
     kernel = ScaleKernel(
         MaternKernel(nu=surrogate.nu, ard_num_dims=dim, batch_shape=batch), batch_shape=batch
     )
-    model = SingleTaskGP(
-        x, y, likelihood=likelihood, covar_module=kernel, outcome_transform=None
-    ).to(x)
+    model = kind(x, y, likelihood=likelihood, covar_module=kernel, outcome_transform=None).to(x)
     model.mean_module.constant.data.copy_(surrogate.mean[run])
     model.covar_module.outputscale = surrogate.outputscale[run]
     model.covar_module.base_kernel.lengthscale = surrogate.lengthscale[run][:, None]

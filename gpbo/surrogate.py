@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpbo.backend import Streams
-from gpbo.checks import whole_number
+from gpbo.checks import truth_value, whole_number
 from gpbo.data import capacity
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.kernels import check_nu, matern, matern_and_slope, squared_distances
@@ -335,7 +335,7 @@ class Surrogate:
         present = self.mask[:, None, -count:]
         return torch.cat([known, torch.where(present, sampled, 0.0)], dim=-1)
 
-    def to_botorch(self, run: int = 0) -> "SingleTaskGP":
+    def to_botorch(self, run: int = 0, *, ensemble: bool = False) -> "SingleTaskGP":
         """Run ``run`` as a BoTorch model with a batch axis of draws, ``posterior(x).mean[s,q,1]``.
 
         The model is a ``SingleTaskGP`` with the hyperparameters set, on this surrogate's scale
@@ -343,14 +343,21 @@ class Surrogate:
         points ``x[b,d]``, with ``best_f=surrogate.incumbent[run][:, None]``, takes
         ``x[:, None, None]`` and gives ``[b,s]``.
 
+        Args:
+            run: Which one.
+            ensemble: Have BoTorch average over the draws, as it does over those of its own fully
+                Bayesian models: its acquisitions, with the same ``best_f``, then take ``x[b,q,d]``
+                and give ``[b]``, and ``optimize_acqf`` finds their maximum.
+
         Raises:
-            InvalidOption: there is no such run.
+            InvalidOption: there is no such run, or ``ensemble`` is neither True nor False.
         """
         from gpbo.bridge import surrogate_to_botorch
 
+        truth_value("ensemble", ensemble)
         if whole_number("run", run, least=0) >= self.runs:
             raise InvalidOption(f"run={run!r}: expected a number below {self.runs}")
-        return surrogate_to_botorch(self, run)
+        return surrogate_to_botorch(self, run, ensemble=ensemble)
 
     def _in_parts(
         self,

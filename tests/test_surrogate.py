@@ -9,6 +9,10 @@ import gpytorch
 import pytest
 import torch
 from botorch.acquisition.analytic import LogExpectedImprovement, PosteriorMean
+from botorch.acquisition.logei import qLogNoisyExpectedImprovement
+from botorch.acquisition.objective import ScalarizedPosteriorTransform
+from botorch.optim import optimize_acqf
+from botorch.utils.sampling import manual_seed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -17,7 +21,7 @@ from gpbo.acquisition import LogExpectedImprovement as OwnLogExpectedImprovement
 from gpbo.backend import DTYPE, Streams
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.surrogate import Surrogate
-from tests.monte_carlo import random_uniform
+from tests.monte_carlo import random_uniform, unchecked_shapes
 
 R, S, N, D, Q, M = 2, 3, 11, 5, 7, 4
 NUS = (0.5, 1.5, 2.5)
@@ -681,3 +685,33 @@ def test_botorch_s_acquisition_is_taken_draw_by_draw() -> None:
     for wrong in (R, -1):
         with pytest.raises(InvalidOption, match=f"run={wrong}: expected a"):
             surrogate.to_botorch(wrong)
+
+
+def test_botorch_averages_over_the_draws_of_an_ensemble() -> None:
+    surrogate, x = problem(masked=4).condition(), points(r=1)[0]
+    model = surrogate.to_botorch(1, ensemble=True)
+    best = surrogate.incumbent[1][:, None]
+    theirs = LogExpectedImprovement(model, best_f=best, maximize=False)
+    own = OwnLogExpectedImprovement(surrogate, best=surrogate.incumbent)
+    expected = own(x.expand(R, -1, -1))[1]
+    torch.testing.assert_close(theirs(x[:, None]), expected, rtol=1e-6, atol=1e-6)
+    cube = torch.stack([torch.zeros(D), torch.ones(D)]).to(x)
+    with manual_seed(0):
+        found, value = optimize_acqf(theirs, cube, q=1, num_restarts=2, raw_samples=16)
+    torch.testing.assert_close(value, own(found.expand(R, -1, -1))[1, 0], rtol=1e-6, atol=1e-6)
+    assert value >= expected.max()
+    with unchecked_shapes(), pytest.raises(InvalidOption, match="ensemble=1: expected True or"):
+        surrogate.to_botorch(ensemble=1)  # type: ignore[arg-type]
+
+
+def test_a_batch_of_an_ensemble_is_chosen_by_botorch_for_noise() -> None:
+    surrogate = problem(masked=4).condition()
+    acquisition = qLogNoisyExpectedImprovement(
+        surrogate.to_botorch(1, ensemble=True),
+        X_baseline=surrogate.x[1, surrogate.mask[1]],
+        posterior_transform=ScalarizedPosteriorTransform(surrogate.y.new_tensor([-1.0])),
+    )
+    batches = points(q=2 * Q)[1].view(Q, 2, D)
+    together, alone = acquisition(batches), acquisition(batches[:, :1])
+    assert together.shape == (Q,)
+    assert bool((together > alone).all())
