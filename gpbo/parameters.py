@@ -256,7 +256,7 @@ class Integer(Discrete):
 
     On the linear scale integer ``v`` stands at the centre of its cell, one of ``high - low + 1``
     equally wide ones. On the log scale (low >= 1) its cell is [log(v - 1/2), log(v + 1/2)] and
-    it stands at log(v).
+    it stands at log(v). For larger steps there is `Ordinal`: ``Ordinal("width", range(8, 65, 8))``.
 
     Args:
         name: Its key in a configuration.
