@@ -5,7 +5,13 @@ import torch
 from torch import Tensor
 
 from gpbo.backend import DTYPE
-from gpbo.mcmc.adaptation import DualAveraging, fisher_scale, refreshed_scale
+from gpbo.mcmc.adaptation import (
+    _GAMMA,
+    _OFFSET,
+    DualAveraging,
+    fisher_scale,
+    refreshed_scale,
+)
 from tests.monte_carlo import covariance_with_condition, random_normal, random_uniform
 
 RUNS, CHAINS, DIM = 3, 5, 4
@@ -81,6 +87,31 @@ def test_steps_grow_where_too_much_is_accepted_and_shrink_where_too_little() -> 
     large, small = averaging.log_step.exp().tolist()
     assert large > 0.6
     assert small < 0.3
+
+
+def test_at_the_target_the_step_is_twice_the_first_one_and_replaces_it_in_the_average() -> None:
+    first = torch.tensor([0.03, 0.7, 20.0], dtype=DTYPE)
+    everyone = torch.ones(RUNS * CHAINS, dtype=torch.bool)
+    at_target = torch.full((RUNS * CHAINS,), 0.8, dtype=DTYPE)
+    averaging = DualAveraging.start(first, target=0.8).update(everyone, at_target)
+    torch.testing.assert_close(averaging.log_step.exp(), 2 * first)
+    torch.testing.assert_close(averaging.log_average.exp(), 2 * first)
+
+
+def test_a_constant_acceptance_takes_the_step_where_the_formula_says() -> None:
+    """In however many parts: an excess ``e`` in ``n`` updates is an error of ``e n / (n + o)``."""
+    first = torch.tensor([0.03, 0.7, 20.0], dtype=DTYPE)
+    acceptance = torch.tensor([0.95, 0.6, 0.8], dtype=DTYPE)
+    averaging = DualAveraging.start(first, target=0.8)
+    for turn in range(11):
+        done = random_uniform(turn, RUNS * CHAINS) < 0.4
+        averaging = averaging.update(done, acceptance.repeat_interleave(CHAINS))
+        n = averaging.count
+        error = (0.8 - acceptance) * n / (n + _OFFSET)
+        torch.testing.assert_close(averaging.error, error)
+        torch.testing.assert_close(
+            averaging.log_step, (2 * first).log() - n.sqrt() / _GAMMA * error
+        )
 
 
 def test_a_run_alone_adapts_as_in_the_batch() -> None:
@@ -162,12 +193,36 @@ def test_few_draws_tell_widths_but_no_correlation() -> None:
     torch.testing.assert_close(variance, expected, rtol=0.05, atol=0)
 
 
+def test_a_correlation_is_shrunk_by_five_draws_and_two_for_every_parameter() -> None:
+    """Draws of this correlation, and gradients of the opposite one, agree on the scale."""
+    draws = random_normal(17, RUNS, CHAINS, 7, 2)
+    draws = draws - draws.mean(2, keepdim=True)
+    draws = draws / draws.square().sum((1, 2), keepdim=True).sqrt()
+    factor = fisher_scale(draws, draws * torch.tensor([1.0, -1.0], dtype=DTYPE))
+    found, given = factor @ factor.mT, draws.flatten(1, 2).mT @ draws.flatten(1, 2)
+    correlation, sampled = (
+        each[:, 0, 1] / (each[:, 0, 0] * each[:, 1, 1]).sqrt() for each in (found, given)
+    )
+    count = CHAINS * (7 - 1)
+    torch.testing.assert_close(correlation, sampled * count / (count + 5 + 2 * 2))
+
+
 @pytest.mark.parametrize("chains", [1, CHAINS])
 def test_draws_that_are_all_the_same_still_have_a_scale(chains: int) -> None:
     same = torch.full((RUNS, chains, 2, DIM), 3.0, dtype=DTYPE)
     factor = fisher_scale(same, torch.zeros_like(same))
     assert torch.isfinite(factor).all()
     assert (factor.diagonal(dim1=1, dim2=2) > 0).all()
+
+
+def test_a_parameter_that_does_not_vary_leaves_the_scale_of_the_others() -> None:
+    draws, gradients = _draws(15, covariance_with_condition(16, RUNS, DIM, 10.0), 1000)
+    expected = fisher_scale(draws, gradients)
+    still = torch.full_like(draws[..., :1], 3.0)
+    found = fisher_scale(
+        torch.cat([still, draws], -1), torch.cat([torch.zeros_like(still), gradients], -1)
+    )
+    torch.testing.assert_close(found[:, 1:, 1:], expected, rtol=0, atol=0.01)
 
 
 def test_a_run_whose_covariance_overflows_harms_no_other() -> None:
