@@ -1,13 +1,16 @@
 """Particles from prior to posterior: the mass of every mode, and every run by itself."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams
-from gpbo.mcmc.annealing import anneal, resampled, worth
+from gpbo.mcmc import annealing
+from gpbo.mcmc.annealing import _PACE, _TARGET, _rise, _Tempered, anneal, resampled, worth
+from gpbo.mcmc.nuts import Point
 from tests.monte_carlo import random_normal, random_uniform, unchecked_shapes
 
 DIM, SPREAD = 3, 3.0
@@ -97,11 +100,123 @@ def test_a_run_without_a_likelihood_keeps_its_particles_and_harms_no_other() -> 
 
 
 @unchecked_shapes()
+def test_the_streams_move_on_by_as_much_however_many_steps_a_batch_needs() -> None:
+    share = torch.tensor([0.5, 0.7, 0.2], dtype=DTYPE)
+    prior = _prior(3, 16)
+    prior[1] *= 0.2
+    streams = _streams(3)
+    anneal(TwoModes(share), prior, streams)
+    together = streams.uniform(7)
+    for run in range(3):
+        own, alone = slice(run, run + 1), _streams(3).select([run])
+        anneal(TwoModes(share[own]), prior[own], alone)
+        assert torch.equal(alone.uniform(7)[0], together[run])
+
+
+class Sheared(TwoModes):
+    """The same modes, in coordinates of which each is a sum."""
+
+    shear = torch.eye(DIM, dtype=DTYPE) + torch.ones(DIM, DIM, dtype=DTYPE).tril(-1)
+
+    def parts(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        prior, prior_slope, likelihood, slope = super().parts(u @ self.shear)
+        return prior, prior_slope @ self.shear.mT, likelihood, slope @ self.shear.mT
+
+
+@unchecked_shapes()
+def test_a_trajectory_starts_with_the_value_and_the_whitened_gradient_of_its_temperature(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    move, moves = annealing._move, 0
+
+    def checked(
+        state: tuple[Point, Tensor], density: _Tempered, scale: Tensor, *others: Any
+    ) -> Any:
+        nonlocal moves
+        moves += 1
+        point, value, gradient = state[0], *density(state[0].position)
+        whitened = (gradient.view(2, -1, DIM) @ scale).flatten(0, 1)
+        torch.testing.assert_close(point.value, value)
+        torch.testing.assert_close(point.gradient, whitened)
+        return move(state, density, scale, *others)
+
+    monkeypatch.setattr(annealing, "_move", checked)
+    anneal(Sheared(torch.tensor([0.5, 0.3], dtype=DTYPE)), _prior(2, 17), _streams(2))
+    assert moves > 3
+
+
+@unchecked_shapes()
+def test_a_step_size_grows_where_more_is_accepted_than_it_should_and_else_shrinks() -> None:
+    count, first = 17, torch.tensor([1e-9, 1e9], dtype=DTYPE)
+    density = _Tempered(TwoModes(torch.full((2,), 0.5, dtype=DTYPE)), torch.ones(2, dtype=DTYPE))
+    position, scale = _prior(2, count).flatten(0, 1), torch.eye(DIM, dtype=DTYPE).expand(2, -1, -1)
+    value, gradient = density(position)
+    momentum, log_uniform = random_normal(11, 2 * count, DIM), random_uniform(12, 2 * count).log()
+    state = Point(position, gradient, value), first
+    (_, after), _ = annealing._move(state, density, scale, momentum, log_uniform, 5)
+    acceptance = torch.tensor([1.0, 0.0], dtype=DTYPE)
+    torch.testing.assert_close(after, first * (_PACE * (acceptance - _TARGET)).exp())
+
+
+class OneMode(TwoModes):
+    """Likelihood is nowhere to the right of the middle."""
+
+    def parts(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        prior, prior_slope, likelihood, slope = super().parts(u)
+        nowhere = u[:, 0] > 0
+        return (
+            prior,
+            prior_slope,
+            likelihood.masked_fill(nowhere, -torch.inf),
+            slope.masked_fill(nowhere[:, None], 0.0),
+        )
+
+
+@unchecked_shapes()
+def test_particles_without_a_likelihood_give_way_to_the_others_by_the_same_degrees() -> None:
+    runs, count = 7, 64
+    density = OneMode(torch.full((runs,), 0.5, dtype=DTYPE))
+    found, steps = anneal(density, _prior(runs, count), _streams(runs))
+    assert (found.position[..., 0] < 0).all()
+    precision = 1 / 0.3**2 + 1 / SPREAD**2
+    offset = found.position - torch.tensor([-2.0 / 0.3**2 / precision, 0.0, 0.0], dtype=DTYPE)
+    assert float(offset.mean((0, 1)).abs().max()) < 0.05
+    assert float(offset.std()) == pytest.approx(precision**-0.5, rel=0.1)
+    assert (steps > 15).all()
+
+
+def test_particles_without_a_likelihood_do_not_hold_back_the_temperature() -> None:
+    likelihood, temperature = 7 * random_normal(9, 3, 11), torch.tensor([0.0, 0.1, 0.4])
+    every = torch.ones(3, 11, dtype=torch.bool)
+    expected = _rise(likelihood, every, temperature.to(DTYPE))
+    assert ((expected > 0) & (expected < 1 - temperature)).all()
+    padded = torch.cat([likelihood, torch.full((3, 19), -torch.inf, dtype=DTYPE)], 1)
+    found = _rise(padded, torch.isfinite(padded), temperature.to(DTYPE))
+    torch.testing.assert_close(found, expected)
+
+
+@unchecked_shapes()
 def test_a_likelihood_as_narrow_as_a_needle_is_reached_in_a_bounded_number_of_steps() -> None:
     density = TwoModes(torch.full((2,), 0.5, dtype=DTYPE), width=1e-6)
     found, steps = anneal(density, _prior(2, 16), _streams(2))
     assert torch.isfinite(found.position).all()
     assert (steps <= 40 * 15).all()
+
+
+@unchecked_shapes()
+def test_the_last_of_the_steps_goes_all_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    advanced, temperatures = annealing._advanced, []
+
+    def watched(*args: Any, **options: Any) -> Any:
+        particles = advanced(*args, **options)
+        temperatures.append(particles.temperature.tolist())
+        return particles
+
+    monkeypatch.setattr(annealing, "_advanced", watched)
+    monkeypatch.setattr(annealing, "_MOST_STEPS", 3)
+    anneal(TwoModes(torch.full((2,), 0.5, dtype=DTYPE), width=1e-6), _prior(2, 17), _streams(2))
+    assert max(temperatures[1]) < 1
+    assert temperatures[2:] == [[1.0, 1.0]]
 
 
 def test_resampling_gives_every_particle_its_expected_number_of_descendants() -> None:
@@ -122,3 +237,12 @@ def test_even_weights_change_nothing_and_are_worth_their_number() -> None:
     one[0, 2] = 0.0
     assert torch.equal(resampled(one, random_uniform(8, 1)), torch.full((1, 5), 2))
     assert float(worth(one)) == 1.0
+
+
+def test_weights_that_add_up_to_less_than_the_last_place_choose_an_ancestor_all_the_same() -> None:
+    """By a rounding; and systematic resampling may be asked for the very last place."""
+    log_weight = random_normal(10, 211, 7)
+    almost_one = torch.full((211,), 1 - 2.0**-53, dtype=DTYPE)
+    places = (6 + almost_one) / 7
+    assert (torch.softmax(log_weight, -1).cumsum(-1)[:, -1] < places).any()
+    assert int(resampled(log_weight, almost_one).max()) == 6
