@@ -43,6 +43,8 @@ def ended(*values: float | None) -> list[Trial]:
         ({"patience": 2}, [1.0, 0.5, 0.9], -1, "no improvement"),
         ({"patience": 2, "tolerance": 0.01}, [10.0, 9.0, 1.0, 0.999, 5.0], 1, "no improvement"),
         ({"patience": 2, "tolerance": 0.01}, [10.0, 9.0, 1.0, 0.9, 5.0], 1, None),
+        ({"patience": 2, "tolerance": 0.01}, [10.0, 9.0, 1.0, 0.97, 5.0], 1, "no improvement"),
+        ({"patience": 2, "tolerance": 0.01}, [10.0, 9.0, 1.0, 0.93, 5.0], 1, None),
     ],
 )
 def test_a_job_ends_when_it_should(
@@ -141,6 +143,25 @@ def test_others_are_averaged_up_to_the_step_of_the_trial() -> None:
     others = [{0: 1.0, 1: 9.0}] * 3
     assert MedianRule(trials=3).verdict({0: 2.0}, others, 1.0) is not None
     assert MedianRule(trials=3).verdict({0: 2.0, 1: 6.0}, others, 1.0) is None
+
+
+def test_others_are_judged_by_the_mean_of_their_finite_values() -> None:
+    others = [{0: 0.0, 1: 0.0, 2: 9.0}, {0: 4.0, 1: math.nan, 2: 2.0}, {0: 1.0, 1: 1.0, 2: 7.0}]
+    for value, stops in ((2.9, False), (3.1, True)):
+        curve = {0: value, 1: value, 2: value}
+        assert (MedianRule(trials=3).verdict(curve, others, 1.0) is not None) == stops
+
+
+def test_a_value_that_is_no_number_counts_as_a_step_of_the_trial_that_reported_it() -> None:
+    curve = {0: 2.0, 1: math.nan}
+    assert MedianRule(trials=3, steps=2).verdict(curve, [{0: 1.0, 1: 1.5}] * 3, 1.0) is not None
+    assert MedianRule(trials=3).verdict(curve, [{0: 1.0, 1: 9.0}] * 3, 1.0) is None
+    assert MedianRule(trials=3).verdict(curve, [{0: 1.0}] * 3, 1.0) is None
+
+
+def test_a_verdict_on_what_is_maximised_is_in_the_users_sign() -> None:
+    verdict = str(MedianRule(trials=3).verdict({0: 1.5, 1: 1.9}, OTHERS, -1.0))
+    assert verdict.endswith("its best value is 1.9, the median of the others' averages 2")
 
 
 class Three(Completion):
