@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
 from gpbo import fitting
 from gpbo.backend import DTYPE
@@ -96,6 +97,25 @@ def test_sampled_functions_keep_to_the_band() -> None:
     below, above = (rows < expected.low).mean(0), (rows > expected.high).mean(0)
     error = 4.5 * math.sqrt(0.025 * 0.975 / len(rows))
     assert (np.abs(np.stack([below, above]) - 0.025) < error).all()
+
+
+def test_the_band_is_as_wide_as_the_draws_of_the_hyperparameters_disagree() -> None:
+    """Far from the data: the variance is the mean of the variances, and that of the means."""
+    surrogate = Surrogate.condition(
+        torch.full((1, 2, 1), 0.1, dtype=DTYPE),
+        torch.zeros(1, 2, dtype=DTYPE),
+        torch.ones(1, 2, dtype=torch.bool),
+        lengthscale=torch.full((1, 3, 1), 1e-3, dtype=DTYPE),
+        outputscale=torch.tensor([[0.25, 1.0, 4.0]], dtype=DTYPE),
+        noise_variance=torch.ones(1, 3, dtype=DTYPE),
+        mean=torch.tensor([[0.0, 2.0, 7.0]], dtype=DTYPE),
+    )
+    plain = Units.affine(torch.zeros(1, dtype=DTYPE), torch.ones(1, dtype=DTYPE))
+    expected = replace(told().posterior(), surrogate=surrogate, units=plain).predict([{"x": 1e3}])
+    spread = math.sqrt((0.25 + 1.0 + 4.0) / 3 + (3.0**2 + 1.0**2 + 4.0**2) / 3)
+    assert expected.median[0] == pytest.approx(3.0, rel=1e-9)
+    assert expected.high[0] == pytest.approx(3.0 + norm.ppf(0.975) * spread, rel=1e-9)
+    assert expected.low[0] == pytest.approx(3.0 + norm.ppf(0.025) * spread, rel=1e-9)
 
 
 def test_sampled_functions_take_the_draws_of_the_hyperparameters_in_turn() -> None:
@@ -189,6 +209,14 @@ def test_failed_and_pending_trials_are_not_recommended() -> None:
     recommended = optimizer.recommend()
     assert recommended.trials == (3,)
     assert recommended.params == trials[3].params
+
+
+def test_who_changes_a_recommended_configuration_changes_no_trial() -> None:
+    posterior = told(count=5).posterior()
+    recommended = posterior.recommend()
+    assert isinstance(recommended.params, dict)
+    recommended.params["x"] = 7.0
+    assert posterior.recommend().params != recommended.params
 
 
 def test_without_results_there_is_no_posterior() -> None:
