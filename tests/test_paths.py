@@ -199,6 +199,52 @@ def test_every_path_has_its_own_hyperparameter_draw() -> None:
     assert (values / 100).round().tolist() == [(2 + j) % 5 for j in range(23)]
 
 
+@pytest.mark.parametrize("anchored", [False, True])
+def test_a_path_is_what_its_hyperparameter_draw_alone_gives(anchored: bool) -> None:
+    known = posterior(2, 11, runs=2)
+    lengthscale = 0.2 + random_uniform(12, 2, 3, 2)
+    scale, noise, mean = 0.3 + random_uniform(11, 3, 2, 3)
+
+    def of(draws: slice) -> Surrogate:
+        return Surrogate.condition(
+            known.x,
+            known.y[:, 0],
+            known.mask,
+            lengthscale[:, draws],
+            scale[:, draws],
+            noise[:, draws],
+            mean[:, draws],
+        )
+
+    x = random_uniform(9, 2, 7, 2)
+    anchors = random_uniform(5, 2, 5, 2) if anchored else None
+    batch = drawn(of(slice(None)), 5, features=32, anchors=anchors).at(x)
+    for number in range(5):
+        draw = number % 3
+        only = of(slice(draw, draw + 1))
+        alone = drawn(only, 1, first=number, features=32, anchors=anchors).at(x)
+        torch.testing.assert_close(alone[:, 0], batch[:, number])
+
+
+def test_anchors_that_come_twice_or_where_the_data_are_harm_nobody() -> None:
+    surrogate = posterior(2, 11, noise=1e-10)
+    other = random_uniform(5, 1, 3, 2)
+    anchors = torch.cat([other, surrogate.x[:, :5], other], 1)
+    functions = drawn(surrogate, 7, features=32, anchors=anchors)
+    values = functions.at(anchors)
+    most = 10 * (surrogate.outputscale.max() / paths._ANCHOR_JITTER).sqrt()
+    assert functions.coefficients.abs().max() < most
+    torch.testing.assert_close(values[..., :3], values[..., 8:], rtol=0, atol=1e-3)
+    known = surrogate.y[..., :5].expand(-1, 7, -1)
+    torch.testing.assert_close(values[..., 3:8], known, rtol=0, atol=1e-3)
+
+
+def test_a_corner_of_the_sobol_cube_gives_a_frequency_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    corners = torch.tensor([[[0.0] * 3, [1.0] * 3, [0.0, 1.0, 0.0]]], dtype=DTYPE)
+    monkeypatch.setattr(paths, "sobol", lambda *_: corners)
+    assert torch.isfinite(paths._frequencies(3, posterior(2, 5), Streams([8]))).all()
+
+
 def test_values_at_shared_and_at_own_points_agree() -> None:
     surrogate = posterior(3, 11, runs=2, draws=5)
     functions = drawn(surrogate, 23, features=64, anchors=random_uniform(5, 2, 7, 3))
