@@ -152,6 +152,66 @@ def test_a_row_without_a_prospect_ends_and_one_of_another_run_goes_on() -> None:
     assert result.converged[1:].all()
 
 
+def test_a_row_without_a_prospect_ends_though_the_best_row_ended_before_it_and_is_gone() -> None:
+    curvature = torch.tensor([1.0, 30.0, 900.0], dtype=DTYPE)
+    widths = []
+
+    def objective(x: Tensor) -> tuple[Tensor, Tensor]:
+        widths.append(len(x))
+        height = torch.where(x[:, :1] > 50.0, 1e6, 0.0)
+        offset = torch.where(x > 50.0, x - 60.0, x)
+        quartic = 0.25 * (curvature * offset**4).sum(-1, keepdim=True)
+        return (height - quartic)[:, 0], -curvature * offset**3
+
+    slow = torch.tensor([3.0, -2.0, 1.0], dtype=DTYPE)
+    start = torch.stack([torch.full((3,), 60.0, dtype=DTYPE), slow])
+    result = maximize(objective, start, -100.0, 100.0, runs=1)
+    assert widths[:2] == [2, 1]
+    assert result.converged.tolist() == [True, False]
+    assert result.value[1] < -1e-3
+
+
+def _visited(slope: float, curvature: float) -> list[float]:
+    """Where a row of one coordinate in the unit interval is evaluated, one after another."""
+    seen: list[float] = []
+
+    def objective(x: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(float(x))
+        return (slope * x - 0.5 * curvature * x**2)[:, 0], slope - curvature * x
+
+    maximize(objective, torch.zeros(1, 1, dtype=DTYPE), 0.0, 1.0)
+    return seen
+
+
+def test_steps_double_while_no_curvature_is_known() -> None:
+    assert _visited(7.0, 0.0)[:5] == pytest.approx([0.0, 0.1, 0.3, 0.7, 1.0])
+
+
+def test_a_step_too_long_shrinks_to_the_top_of_the_parabola() -> None:
+    """The first step goes from 0 to 0.1; less than a tenth and more than half are cut off."""
+    for top in (0.02, 0.03, 0.045):
+        assert _visited(70.0 * top, 70.0)[:3] == pytest.approx([0.0, 0.1, top])
+    assert _visited(70.0 * 0.003, 70.0)[:3] == pytest.approx([0.0, 0.1, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("offset", "tolerance", "end"),
+    [(0.0, 0.2, 0.1), (0.0, 0.01, 1.0), (-1e3, 2e-4, 0.1), (1e3, 1e-5, 1.0)],
+)
+def test_a_row_ends_where_gains_are_small_beside_its_value_or_beside_1(
+    offset: float, tolerance: float, end: float
+) -> None:
+    """After the first step, of 0.1, it has gained 0.05, and the next one would gain 0.1."""
+
+    def objective(x: Tensor) -> tuple[Tensor, Tensor]:
+        return offset + 0.5 * x[:, 0], torch.full_like(x, 0.5)
+
+    start = torch.zeros(1, 1, dtype=DTYPE)
+    result = maximize(objective, start, 0.0, 1.0, gain_tolerance=tolerance)
+    assert float(result.x) == pytest.approx(end)
+    assert result.converged.all()
+
+
 def test_rows_that_ended_are_dropped_run_by_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ascent, "_REACH", torch.inf)  # all rows go on to their end
     runs, restarts, d = 2, 5, 3
