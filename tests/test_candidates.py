@@ -1,6 +1,9 @@
 """The search over a space: against brute force, against BoTorch, and its laws."""
 
+import itertools
+import logging
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import pytest
 import torch
@@ -9,9 +12,20 @@ from botorch.optim import optimize_acqf
 from jaxtyping import Float
 from torch import Tensor
 
+from gpbo import candidates
 from gpbo.acquisition import LogExpectedImprovement
 from gpbo.backend import DTYPE, Streams, stream_seed
-from gpbo.candidates import Search, propose
+from gpbo.candidates import (
+    _COLDNESS,
+    Ranked,
+    Search,
+    _pick_starts,
+    _try_neighbours,
+    first_free,
+    maxima,
+    propose,
+    raw_points,
+)
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.kernels import matern, squared_distances
 from gpbo.space import Categorical, Integer, Real, Space
@@ -88,6 +102,18 @@ def _bumps(space: Space, seed: int) -> Function:
     waves = 4.0 * torch.randn(5, space.dim, generator=generator, dtype=DTYPE)
     shift = 6.0 * torch.rand(5, generator=generator, dtype=DTYPE)
     return lambda x: torch.sin(x @ waves.T + shift).sum(-1)
+
+
+def _noted() -> tuple[Callable[..., Ranked], list[tuple[Any, Tensor, int, Ranked]]]:
+    """`candidates._ascend`, and what it was given and answered: utility, starts, iterations."""
+    ascend, made = candidates._ascend, list[tuple[Any, Tensor, int, Ranked]]()
+
+    def noting(utility: Any, starts: Tensor, movable: Tensor, most: int, *others: Any) -> Ranked:
+        ends = ascend(utility, starts, movable, most, *others)
+        made.append((utility, starts, most, ends))
+        return ends
+
+    return noting, made
 
 
 def _every(space: Space) -> Tensor:
@@ -247,6 +273,40 @@ def test_the_ascents_start_at_the_best_points_and_at_others_drawn_among_the_good
     assert chosen[10:].mean() > values.mean() + 0.5 * values.std()
 
 
+def test_starts_are_drawn_with_a_probability_that_falls_with_the_gap_to_the_best() -> None:
+    """One start is the best point; the gap between best and median is the unit."""
+    runs, heights = 4000, [0.0, -0.06, -0.08, -0.07, -0.09, -0.1, -0.1, -0.11, -5.0, -6.0, -7.0]
+    value = torch.tensor(heights, dtype=DTYPE)
+    x = torch.arange(11.0, dtype=DTYPE).expand(runs, 11)[..., None]
+    starts = _pick_starts(Ranked(x, value.expand(runs, 11)), 2, _streams(runs))
+    assert (starts.x[:, 0, 0] == 0).all()
+    share = torch.softmax(_COLDNESS * value[1:] / 0.1, -1)
+    drawn = torch.stack([starts.x[:, 1, 0] == each for each in range(1, 11)]).double().mean(1)
+    assert ((drawn - share).abs() <= 4 * (share * (1 - share) / runs).sqrt()).all()
+
+
+def test_points_without_a_value_are_no_starts_while_others_have_one() -> None:
+    value = torch.full((2, 13), -torch.inf, dtype=DTYPE)
+    value[:, 3:8] = torch.arange(5.0, dtype=DTYPE)
+    starts = _pick_starts(Ranked(torch.zeros(2, 13, 1, dtype=DTYPE), value), 5, _streams(2))
+    assert torch.equal(starts.value.sort(1).values, torch.arange(5.0, dtype=DTYPE).expand(2, 5))
+
+
+def test_a_quarter_of_the_scouts_goes_on_by_the_rough_utility_and_the_best_of_them_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    search = Search(raw=64, perturbed=0, restarts=3, iterations=17, scouts=44)
+    exact, rough, ascend, made = _Known(_bumps(REALS, 1)), _Known(_bumps(REALS, 1)), *_noted()
+    monkeypatch.setattr(candidates, "_ascend", ascend)
+    raw = raw_points(REALS, _streams(2), _nothing_known(REALS, 2), search)
+    ranked = Ranked(raw, exact(raw))
+    maxima(exact, REALS, _streams(2), ranked, search, rough=rough)
+    expected = [(rough, (2, 44), 10), (rough, (2, 11), 17), (exact, (2, 3), 17)]
+    assert [(utility, starts.shape[:2], most) for utility, starts, most, _ in made] == expected
+    for (_, _, _, ends), (_, starts, _, _) in itertools.pairwise(made):
+        assert torch.equal(starts, ends.top(starts.shape[1]).x)
+
+
 @pytest.mark.parametrize("space", [REALS, MIXED, FINITE])
 def test_what_it_proposes_is_legal_and_means_one_configuration(space: Space) -> None:
     found = _propose(_bumps(space, 2), space, runs=3)
@@ -381,6 +441,57 @@ def test_a_run_without_values_harms_no_other() -> None:
     assert torch.equal(found[0], clean[0])
     assert torch.equal(found[2], clean[2])
     assert torch.isfinite(found).all()
+
+
+def test_a_run_without_values_is_reported_also_beside_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def half_broken(x: Tensor) -> Tensor:
+        value = x.sum(-1)
+        return torch.cat([value[:1], value[1:] * torch.nan])
+
+    with caplog.at_level(logging.WARNING, "gpbo"):
+        _propose(lambda x: x.sum(-1), REALS, runs=2)
+        assert not caplog.records
+        _propose(half_broken, REALS, runs=2)
+    (record,) = caplog.records
+    assert "NaN or -inf at all of 512 points" in record.getMessage()
+
+
+def test_no_point_moves_to_a_neighbour_that_is_no_better() -> None:
+    x = MIXED.snap(torch.rand(2, 5, MIXED.dim, generator=torch.Generator().manual_seed(3)).double())
+    flat = Ranked(x, torch.zeros(2, 5, dtype=DTYPE))
+    assert _try_neighbours(_Known(lambda x: 0.0 * x.sum(-1)), MIXED, flat) is flat
+
+
+def test_no_column_leaves_the_bounds_of_its_row() -> None:
+    """Neither when it first climbs nor when it is polished after moves between choices."""
+    space = Space(Real("a", 0, 1), Categorical("c", ["x", "y", "z"]), Real("b", 0, 1))
+    search = Search(raw=16, perturbed=0, restarts=5)
+    raw = raw_points(space, _streams(2), _nothing_known(space, 2), search)
+    lower = torch.tensor([[0.2, 0, 0, 0, 0.1], [0.4, 0, 0, 0, 0.6]], dtype=DTYPE)
+    upper = torch.tensor([[0.3, 1, 1, 1, 0.5], [0.7, 1, 1, 1, 0.9]], dtype=DTYPE)
+    function = _peak(1.0, 0.0, 1.0, 0.0, 1.0)
+    starts = raw.clamp(lower[:, None], upper[:, None])
+    ranked = Ranked(starts, function(starts))
+    found = maxima(_Known(function), space, _streams(2), ranked, search, (lower, upper))
+    assert ((found.x >= lower[:, None]) & (found.x <= upper[:, None])).all()
+    best = torch.stack([upper[:, 0], *torch.tensor([[0.0, 1.0, 0.0]] * 2).unbind(1), upper[:, 4]])
+    torch.testing.assert_close(found.top(1).x[:, 0], best.mT, rtol=0, atol=1e-5)
+
+
+def test_spare_points_are_those_of_their_own_row_and_come_after_the_ranked_with_a_value() -> None:
+    space = Space(Integer("i", 0, 6))
+    points = space.encode([{"i": i} for i in range(7)])
+    value = torch.tensor([[2.0, -torch.inf, 1.0]] * 2).double()
+    ranked = Ranked(points[None, [0, 6, 1]].expand(2, -1, -1), value)
+    last = torch.tensor([[-torch.inf, 3.0, 4.0]]).double()
+    spare = [Ranked(points[None, chosen], last) for chosen in ([6, 3, 2], [6, 5, 4])]
+    keys = [space.key({"i": i}) for i in range(7)]
+    for known, expected in (([0], [1, 1]), ([0, 1], [2, 4]), ([0, 1, 2, 4], [3, 5])):
+        taken = [{keys[i] for i in known}] * 2
+        found = first_free(ranked, space, _streams(2), taken, spare)
+        assert [params["i"] for params in space.decode(found)] == expected
 
 
 def test_a_flat_utility_draws_different_points_for_different_trials() -> None:
