@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from gpbo.callbacks import Callback
+from gpbo.completion import Completion
 from gpbo.errors import InvalidOption
-from gpbo.loop import minimize
+from gpbo.loop import _Loop, minimize
 from gpbo.optimizer import Optimizer
 from gpbo.result import Result
 from gpbo.space import Categorical, Integer, Real, Space
-from gpbo.trial import TrialStatus
+from gpbo.state import State
+from gpbo.trial import Trial, TrialStatus
 
 LINE = Space(Real("x", 0, 1))
 FINITE = Space(Integer("depth", 1, 3), Categorical("kind", ("a", "b")))
@@ -202,6 +205,50 @@ def test_time_is_split_between_the_objective_and_the_engine() -> None:
     total = time.perf_counter() - start
     assert 0.2 <= result.objective_s < total
     assert 0 < result.engine_s <= total - result.objective_s
+
+
+class Clock(Callback):
+    """Goes on by three seconds in the objective, and by half a second when a trial has ended."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def objective(self, params: dict[str, Any]) -> float:
+        self.now += 3.0
+        return float(params["x"])
+
+    def ended(self, trial: Trial) -> None:
+        self.now += 0.5
+
+
+def test_a_display_sees_the_time_that_passes_while_an_objective_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, states = Clock(monkeypatch), list[State]()
+
+    def objective(params: dict[str, Any]) -> float:
+        value = clock.objective(params)
+        states.append(loop.snapshot())
+        return value
+
+    loop = _Loop(Optimizer(LINE, "random"), objective, 5, 1, "async", None, [clock])
+    result = loop.run(None, False)
+    seen = [(state.objective_s, state.engine_s, state.current_s) for state in states]
+    assert seen == [(3.0 * (number + 1), 0.5 * number, 3.0) for number in range(5)]
+    assert (result.objective_s, result.engine_s) == (15.0, 2.5)
+
+
+def test_the_time_limit_is_on_the_engine_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    limit = Completion(runtime_s=6.5)
+    result = quietly(clock.objective, completion=limit, callbacks=[clock])
+    assert (result.stopped, len(result.trials)) == ("runtime", 2)
+
+
+def test_failures_are_no_reason_to_end_once_the_budget_is_used() -> None:
+    result = quietly(lambda params: 1 / 0, budget=3, completion=Completion(failures=3))
+    assert (result.stopped, len(result.trials)) == ("budget", 3)
 
 
 def test_the_default_design_takes_at_most_half_of_the_budget() -> None:
