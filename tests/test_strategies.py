@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from gpbo import design
+from gpbo import design, strategies
 from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Search
 from gpbo.data import Observations
@@ -17,8 +17,9 @@ from gpbo.fitting import Fit, Model, fit
 from gpbo.lockstep import replicate
 from gpbo.model_free import _any_left
 from gpbo.optimizer import Optimizer
+from gpbo.paths import Numbered, Paths, draw_paths
 from gpbo.simulation import simulate
-from gpbo.situation import Situation, Strategy, proposed
+from gpbo.situation import Lazy, Situation, Strategy, points_and_keys, proposed
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
 from gpbo.strategies import (
     STRATEGIES,
@@ -159,6 +160,77 @@ def test_after_makes_the_point_pending_and_taken_and_counts_on() -> None:
     torch.testing.assert_close(later.data.pending[:, -1], points)
     for run, key in enumerate(keys(MIXED, points)):
         assert later.taken[run] == now.taken[run] | {key}
+
+
+def test_points_become_those_of_the_configurations_they_mean_with_the_keys_of_each_run() -> None:
+    points = random_uniform(3, 2, 5, MIXED.dim)
+    x, found = points_and_keys(MIXED, points)
+    assert torch.equal(x, MIXED.encode(MIXED.decode(points.flatten(0, 1))).view(2, 5, -1))
+    assert found == [frozenset(keys(MIXED, row)) for row in points]
+
+
+def test_what_is_lazy_is_made_once_and_not_before_it_is_asked_for() -> None:
+    made: list[int] = []
+
+    def make() -> list[int]:
+        made.append(len(made))
+        return made
+
+    lazy = Lazy(make)
+    assert (made, lazy.made) == ([], None)
+    assert lazy() is lazy() is lazy.made
+    assert made == [0]
+
+
+def searched(strategy: ThompsonSampling, now: Situation, count: int = 1) -> dict[str, Any]:
+    """What Thompson sampling draws functions with, and searches their minima with."""
+    given: dict[str, Any] = {}
+
+    def drawing(surrogate: Surrogate, count: int, **options: Any) -> Paths:
+        given.update(options)
+        return draw_paths(surrogate, count, **options)
+
+    def searching(*_: Any, **options: Any) -> torch.Tensor:
+        given.update(options)
+        return given["raw"][:, :count]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strategies, "draw_paths", drawing)
+        patch.setattr(strategies, "minima", searching)
+        strategy.propose(now, count)
+    return given
+
+
+@pytest.mark.parametrize("dim", [2, 3, 5])
+def test_in_few_dimensions_functions_are_exact_at_the_raw_points_near_the_best(dim: int) -> None:
+    now = situation(Space([Real(f"x{i}", 0, 1) for i in range(dim)]), [5])
+    strategy = ThompsonSampling(Search(raw=401, perturbed=17), features=2, region=None)
+    given = searched(strategy, now)
+    if dim > 3:
+        assert given["anchors"] is None
+    else:
+        assert torch.equal(given["anchors"], given["raw"][:, -384:])
+
+
+def test_functions_are_searched_in_boxes_by_their_number_and_by_how_many_run_before_them() -> None:
+    now = situation(MIXED, [5, 3], pending=2)
+    mask = torch.tensor([[True, True], [True, False]])
+    now = replace(now, data=replace(now.data, pending_mask=mask), index=11)
+    confined = searched(ThompsonSampling(features=2), now, 3)["confined"]
+    assert confined.numbers.tolist() == [[11, 12, 13], [11, 12, 13]]
+    assert confined.pending.tolist() == [[2, 3, 4], [1, 2, 3]]
+
+
+def test_waves_are_the_same_until_another_result_comes() -> None:
+    def waves(now: Situation) -> torch.Tensor:
+        shared: Numbered = searched(ThompsonSampling(features=2), now)["shared"]
+        return shared(3).uniform(7)
+
+    first = waves(situation(MIXED, [5, 3]))
+    assert torch.equal(waves(situation(MIXED, [5, 3], pending=2)), first)
+    more = waves(situation(MIXED, [5, 4]))
+    assert torch.equal(more[0], first[0])
+    assert not torch.equal(more[1], first[1])
 
 
 def test_random_search_covers_every_choice_about_equally() -> None:

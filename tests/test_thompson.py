@@ -18,7 +18,7 @@ from gpbo.fitting import fit
 from gpbo.optimizer import Optimizer
 from gpbo.paths import Paths, draw_paths
 from gpbo.situation import Situation
-from gpbo.space import Integer, Real, Space
+from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.strategies import ThompsonSampling, default_search
 from gpbo.surrogate import Surrogate
 from gpbo.thompson import Confined, PathUtility, minima
@@ -249,6 +249,13 @@ def test_the_search_grows_with_the_dimension_and_not_in_a_box() -> None:
     scouts = [default_search(cube(dim), confined=False).scouts for dim in (1, 6, 10, 20, 200)]
     assert scouts == [64, 64, 125, 1000, 1024]
     assert default_search(cube(20), confined=True).scouts == 64
+
+
+def test_there_are_four_raw_points_to_a_scout_and_columns_that_cannot_move_do_not_count() -> None:
+    raw = [default_search(cube(dim), confined=False).raw for dim in (6, 20)]
+    assert raw == [2048, 4000]
+    kinds = Space([*cube(13).parameters, Integer("i", 0, 3), Categorical("c", ("a", "b", "c"))])
+    assert default_search(kinds, confined=False).scouts == 343
 
 
 def test_a_path_that_cannot_be_evaluated_harms_no_other() -> None:
