@@ -251,7 +251,7 @@ class _Loop:
         running = (self._began[trial.id] for trial in self._running)
         failed = 0 if all_asked else self._failures.in_vain(running)
         finished, sign = self._optimizer.finished, sign_of(self._optimizer.direction)
-        return self._completion.reached(finished, sign, sum(self._spent.values()), failed)
+        return self._completion.reached(finished, sign, sum(self._spent_now().values()), failed)
 
     def _leave(self, show: Callable[[Trial], None]) -> None:
         """Record what has ended; what has not stays pending."""
@@ -263,9 +263,7 @@ class _Loop:
 
     def snapshot(self) -> State:
         """Where the loop stands now; any thread may ask."""
-        current = time.perf_counter() - self._since
-        spent = {**self._spent}
-        spent[self._activity] += current
+        spent = self._spent_now()
         return State(
             title=f"gpbo {self._optimizer.direction} {self._optimizer.strategy.name}",
             budget=self._budget,
@@ -275,7 +273,7 @@ class _Loop:
             running=self._running,
             objective_s=spent["objective"],
             engine_s=spent["engine"],
-            current_s=current,
+            current_s=time.perf_counter() - self._since,
         )
 
     def _start_trials(self, executor: Executor, fitter: Executor) -> None:
@@ -337,6 +335,11 @@ class _Loop:
         now = time.perf_counter()
         self._spent[self._activity] += now - self._since
         self._activity, self._since = activity, now
+
+    def _spent_now(self) -> dict[str, float]:
+        """What was spent on each activity, with the time since the last change of it."""
+        current = time.perf_counter() - self._since
+        return {**self._spent, self._activity: self._spent[self._activity] + current}
 
     def _tell(self, trial: Trial, future: Future[tuple[object, str | None]]) -> Trial:
         try:

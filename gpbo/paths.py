@@ -348,6 +348,4 @@ class _Known:
             whitened = torch.cat([whitened, at_anchors], -1)
             waves = _waves(self.z_anchors, frequencies, amplitudes)
             disturbed = torch.cat([disturbed, waves], -1)
-        weights = self.scale * ((whitened - disturbed @ self.inverse.mT) @ self.inverse)
-        present = torch.cat([self.mask, self.mask.new_ones(self.z_anchors.shape[:2])[:, None]], -1)
-        return torch.where(present, weights, 0.0)
+        return self.scale * ((whitened - disturbed @ self.inverse.mT) @ self.inverse)

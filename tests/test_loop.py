@@ -239,11 +239,14 @@ def test_a_display_sees_the_time_that_passes_while_an_objective_runs(
     assert (result.objective_s, result.engine_s) == (15.0, 2.5)
 
 
-def test_the_time_limit_is_on_the_engine_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limit", "trials"), [(3.5, 1), (3.6, 2), (7.0, 2), (7.1, 3)])
+def test_the_time_limit_is_on_the_engine_too(
+    limit: float, trials: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Clock(monkeypatch)
-    limit = Completion(runtime_s=6.5)
-    result = quietly(clock.objective, completion=limit, callbacks=[clock])
-    assert (result.stopped, len(result.trials)) == ("runtime", 2)
+    ends = Completion(runtime_s=limit)
+    result = quietly(clock.objective, completion=ends, callbacks=[clock])
+    assert (result.stopped, len(result.trials)) == ("runtime", trials)
 
 
 def test_failures_are_no_reason_to_end_once_the_budget_is_used() -> None:

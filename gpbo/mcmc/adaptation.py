@@ -103,11 +103,9 @@ def fisher_scale(
     shrinkage = count / (count + 5 + 2 * dim)
     covariance = _covariance(spread / width[:, None] / math.sqrt(count), shrinkage)
     information = _covariance(slopes * width[:, None] / math.sqrt(slopes.shape[1]), shrinkage)
-    mean, succeeded = _geometric_mean(covariance, _inverse(information))
-    factor, factorised = cholesky(mean)
-    usable = succeeded & factorised
+    factor, succeeded = cholesky(_geometric_mean(covariance, _inverse(information)))
     none = torch.eye(dim, dtype=factor.dtype, device=factor.device)
-    factor = torch.where(usable[:, None, None], factor, none)
+    factor = torch.where(succeeded[:, None, None], factor, none)
     return width[:, :, None] * factor
 
 
@@ -139,17 +137,15 @@ def _covariance(rows: Float[Tensor, "r n p"], shrinkage: float) -> Float[Tensor,
     return product
 
 
-def _geometric_mean(
-    a: Float[Tensor, "r p p"], b: Float[Tensor, "r p p"]
-) -> tuple[Float[Tensor, "r p p"], Bool[Tensor, "r"]]:
-    """The geometric mean of positive definite matrices; and which rows have one.
+def _geometric_mean(a: Float[Tensor, "r p p"], b: Float[Tensor, "r p p"]) -> Float[Tensor, "r p p"]:
+    """The geometric mean of positive definite matrices; NaN in a row that has none.
 
     The limit of arithmetic and harmonic means (Bhatia 2007, section 4.1), which converge
     quadratically, and unlike an eigendecomposition fail row by row.
     """
     for _ in range(_MEANS):
         a, b = 0.5 * (a + b), 2 * _inverse(_inverse(a) + _inverse(b))
-    return a, torch.isfinite(a).all(-1).all(-1)
+    return a
 
 
 def _inverse(matrix: Float[Tensor, "r p p"]) -> Float[Tensor, "r p p"]:
