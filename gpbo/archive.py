@@ -55,7 +55,7 @@ def read(path: str | Path, names: Collection[str], *, writer: str) -> dict[str, 
             values |= json.loads(str(values.pop("header")))
             is_later = values.pop("format") > _FORMAT
     except FileNotFoundError as error:
-        raise InvalidData(f"{path}: there is no such file") from error
+        raise InvalidData(f"{another}: there is no such file") from error
     except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise InvalidData(another) from error
     if is_later:

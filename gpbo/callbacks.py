@@ -37,13 +37,10 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
     Raises:
         InvalidOption: it is not.
     """
-    if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
+    if not isinstance(callbacks, Sequence) or not all(
+        isinstance(callback, Callback) for callback in callbacks
+    ):
         raise InvalidOption(f"callbacks={callbacks!r}: expected a list of gpbo.callbacks.Callback")
-    for place, callback in enumerate(callbacks):
-        if not isinstance(callback, Callback):
-            raise InvalidOption(
-                f"callbacks[{place}]={callback!r}: expected a gpbo.callbacks.Callback"
-            )
 
 
 def tell(callbacks: Sequence[Callback], what: Callable[[Callback], None]) -> None:

@@ -82,8 +82,11 @@ def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
     Raises:
         InvalidOption: it is not.
     """
-    # An array would not say whether it equals a text.
-    if not isinstance(value, tuple(map(type, allowed))) or value not in allowed:
+    try:
+        known = value in allowed
+    except (ValueError, RuntimeError):  # an array, which does not say whether it equals a text
+        known = False
+    if not known:
         two = " or ".join(map(repr, allowed))
         expected = two if len(allowed) == 2 else f"one of {tuple(allowed)}"
         raise InvalidOption(f"{name}={value!r}: expected {expected}")

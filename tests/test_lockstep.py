@@ -300,7 +300,7 @@ print(gpbo.replicate("hartmann3", runs=2, budget=10_000, inference="map", strate
         ({"seed": -1}, "seed=-1: expected a whole number, 0 or more"),
         ({"initial": 0}, "initial=0: expected"),
         ({"device": "tpu"}, "device='tpu': expected"),
-        ({"problem": "bogus"}, "problem='bogus': expected a gpbo.problems.Problem, or one"),
+        ({"problem": "bogus"}, "problem='bogus': expected one of branin, six"),
         (
             {"problem": BRANIN.shifted(1, 2, 3)},
             "runs=2: expected 3, for which",

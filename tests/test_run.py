@@ -456,8 +456,8 @@ def test_a_callback_may_interrupt_the_loop() -> None:
         ("budget", 0, "a whole number, 1 or more"),
         ("completion", 3, "an instance of Completion"),
         ("executor", 3, "an instance of Executor"),
-        ("callbacks", 3, "an instance of Sequence"),
-        ("callbacks", [3], "an instance of Callback"),
+        ("callbacks", 3, "a list of gpbo.callbacks.Callback"),
+        ("callbacks", [3], "a list of gpbo.callbacks.Callback"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(option: str, wrong: Any, expected: str) -> None:

@@ -383,8 +383,7 @@ def test_hyperparameters_may_be_fitted_less_often(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_options_that_mean_nothing_are_refused(option: str, wrong: Any) -> None:
-    expected = "name='bogus'" if wrong == "bogus" else f"{option}="
-    with unchecked_shapes(), pytest.raises(InvalidOption, match=expected):
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=f"{option}="):
         clock(**{option: wrong})
 
 

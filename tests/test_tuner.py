@@ -939,7 +939,8 @@ def test_options_that_make_no_job_are_refused(options: dict[str, Any], message: 
 def test_options_of_another_class_are_named(wrong: Any) -> None:
     (name,) = wrong
     options = {"optimizer": Optimizer(LINE), "objective": objectives.bowl, "budget": 3, **wrong}
-    message = f"{name}=.*: expected an instance of "
+    kind = "a list of gpbo.callbacks.Callback" if name == "callbacks" else "an instance of "
+    message = f"{name}=.*: expected {kind}"
     with unchecked_shapes(), pytest.raises(InvalidOption, match=message):
         Tuner(**options)
 

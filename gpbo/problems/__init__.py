@@ -68,11 +68,12 @@ def resolve(problem: object, *, runs: int) -> Problem:
     Raises:
         InvalidOption: it is neither, or has shifts for another number of runs.
     """
-    if isinstance(problem, str) and problem in CATALOGUE:
+    if isinstance(problem, str):
+        if problem not in CATALOGUE:
+            raise InvalidOption(f"problem={problem!r}: expected one of {', '.join(names())}")
         problem = get(problem)
     if not isinstance(problem, Problem):
-        expected = f"a gpbo.problems.Problem, or one of {', '.join(names())}"
-        raise InvalidOption(f"problem={problem!r}: expected {expected}")
+        raise InvalidOption(f"problem={problem!r}: expected a gpbo.problems.Problem or its name")
     if problem.shift is not None and problem.shift.shape[0] not in (1, runs):
         raise InvalidOption(
             f"runs={runs}: expected {problem.shift.shape[0]}, for which the problem has shifts"
