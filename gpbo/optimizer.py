@@ -410,8 +410,7 @@ class Optimizer:
             UnknownTrial: no trial of this optimizer.
             TrialAlreadyFinished: it has a result, or failed for another reason.
         """
-        why = "" if reason is None else legible(str(reason))
-        return self._end(self._history.find(trial), None, why or "failed")
+        return self._end(self._history.find(trial), None, legible(str(reason or "")) or "failed")
 
     def add(self, params: Mapping[str, Any], value: object) -> Trial:
         """Record a result that was not asked for; its configuration may be known already.
