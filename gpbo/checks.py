@@ -76,17 +76,21 @@ def settle(instance: object, name: str, check: Callable[..., object], **bounds: 
     object.__setattr__(instance, name, check(name, getattr(instance, name), **bounds))
 
 
+def is_among(value: object, allowed: Sequence[object]) -> bool:
+    """Whether it is one of these; an array is none, which does not say whether it equals a text."""
+    try:
+        return value in allowed
+    except (ValueError, RuntimeError):  # of numpy, of torch
+        return False
+
+
 def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
     """Nothing, where the option is one of those allowed.
 
     Raises:
         InvalidOption: it is not.
     """
-    try:
-        known = value in allowed
-    except (ValueError, RuntimeError):  # an array, which does not say whether it equals a text
-        known = False
-    if not known:
+    if not is_among(value, allowed):
         two = " or ".join(map(repr, allowed))
         expected = two if len(allowed) == 2 else f"one of {tuple(allowed)}"
         raise InvalidOption(f"{name}={value!r}: expected {expected}")

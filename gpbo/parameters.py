@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpbo.backend import DTYPE
-from gpbo.checks import finite
+from gpbo.checks import finite, is_among
 from gpbo.errors import InvalidParams, SpaceError
 
 Kind = Literal["continuous", "ordered", "categorical"]
@@ -175,8 +175,7 @@ class Real(Parameter):
             if number is None:
                 raise self._undefined(f"{bound}={value!r}: expected a finite number")
             object.__setattr__(self, bound, number)
-        scales = ("linear", "log", "reverse_log")
-        if not isinstance(self.scale, str) or self.scale not in scales:
+        if not is_among(self.scale, ("linear", "log", "reverse_log")):
             raise self._undefined(
                 f"scale={self.scale!r}: expected 'linear', 'log' or 'reverse_log'"
             )
@@ -284,7 +283,7 @@ class Integer(Discrete):
                     "(use Real and round for more)"
                 )
             object.__setattr__(self, bound, number)
-        if not isinstance(self.scale, str) or self.scale not in ("linear", "log"):
+        if not is_among(self.scale, ("linear", "log")):
             raise self._undefined(f"scale={self.scale!r}: expected 'linear' or 'log'")
         if self.low > self.high:
             raise self._undefined(f"low={self.low!r}, high={self.high!r}: expected low <= high")

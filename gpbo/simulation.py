@@ -17,14 +17,7 @@ from torch import Tensor
 
 from gpbo import archive, problems
 from gpbo.backend import Streams, resolve_device
-from gpbo.checks import (
-    finite,
-    one_of,
-    positive_number,
-    real_number,
-    truth_value,
-    whole_number,
-)
+from gpbo.checks import finite, one_of, positive_number, real_number, truth_value, whole_number
 from gpbo.design import default_initial
 from gpbo.errors import InvalidOption
 from gpbo.fitting import Inference, Model, check_inference, resolve_model

@@ -99,17 +99,22 @@ def test_sampled_functions_keep_to_the_band() -> None:
     assert (np.abs(np.stack([below, above]) - 0.025) < error).all()
 
 
-def test_the_band_is_as_wide_as_the_draws_of_the_hyperparameters_disagree() -> None:
-    """Far from the data: the variance is the mean of the variances, and that of the means."""
-    surrogate = Surrogate.condition(
+def three_draws(outputscale: list[float], mean: list[float]) -> Surrogate:
+    """With lengthscales so short that the data, at 0.1, say nothing of the function elsewhere."""
+    return Surrogate.condition(
         torch.full((1, 2, 1), 0.1, dtype=DTYPE),
         torch.zeros(1, 2, dtype=DTYPE),
         torch.ones(1, 2, dtype=torch.bool),
         lengthscale=torch.full((1, 3, 1), 1e-3, dtype=DTYPE),
-        outputscale=torch.tensor([[0.25, 1.0, 4.0]], dtype=DTYPE),
+        outputscale=torch.tensor([outputscale], dtype=DTYPE),
         noise_variance=torch.ones(1, 3, dtype=DTYPE),
-        mean=torch.tensor([[0.0, 2.0, 7.0]], dtype=DTYPE),
+        mean=torch.tensor([mean], dtype=DTYPE),
     )
+
+
+def test_the_band_is_as_wide_as_the_draws_of_the_hyperparameters_disagree() -> None:
+    """Far from the data: the variance is the mean of the variances, and that of the means."""
+    surrogate = three_draws([0.25, 1.0, 4.0], mean=[0.0, 2.0, 7.0])
     plain = Units.affine(torch.zeros(1, dtype=DTYPE), torch.ones(1, dtype=DTYPE))
     expected = replace(told().posterior(), surrogate=surrogate, units=plain).predict([{"x": 1e3}])
     spread = math.sqrt((0.25 + 1.0 + 4.0) / 3 + (3.0**2 + 1.0**2 + 4.0**2) / 3)
@@ -120,15 +125,7 @@ def test_the_band_is_as_wide_as_the_draws_of_the_hyperparameters_disagree() -> N
 
 def test_sampled_functions_take_the_draws_of_the_hyperparameters_in_turn() -> None:
     """One of three draws has a mean far from the others, and no data near the configuration."""
-    surrogate = Surrogate.condition(
-        torch.full((1, 2, 1), 0.1, dtype=DTYPE),
-        torch.zeros(1, 2, dtype=DTYPE),
-        torch.ones(1, 2, dtype=torch.bool),
-        lengthscale=torch.full((1, 3, 1), 1e-3, dtype=DTYPE),
-        outputscale=torch.full((1, 3), 1e-6, dtype=DTYPE),
-        noise_variance=torch.ones(1, 3, dtype=DTYPE),
-        mean=torch.tensor([[0.0, 1.0, 2.0]], dtype=DTYPE),
-    )
+    surrogate = three_draws([1e-6, 1e-6, 1e-6], mean=[0.0, 1.0, 2.0])
     posterior = told().posterior()
     plain = Units.affine(torch.zeros(1, dtype=DTYPE), torch.ones(1, dtype=DTYPE))
     posterior = replace(posterior, surrogate=surrogate, units=plain)

@@ -45,8 +45,7 @@ def get(
         InvalidOption: an unknown name, a dimension that the problem does not have, a seed that is
             no whole number of 0 or more, or noise that is negative or not finite.
     """
-    if not isinstance(name, str) or name not in CATALOGUE:
-        raise InvalidOption(f"name={name!r}: expected one of {', '.join(names())}")
+    _check_name("name", name)
     family = CATALOGUE[name]
     dim = family.usual_dim if dim is None else whole_number("dim", dim, least=0)
     if dim not in family.dims:
@@ -69,8 +68,7 @@ def resolve(problem: object, *, runs: int) -> Problem:
         InvalidOption: it is neither, or has shifts for another number of runs.
     """
     if isinstance(problem, str):
-        if problem not in CATALOGUE:
-            raise InvalidOption(f"problem={problem!r}: expected one of {', '.join(names())}")
+        _check_name("problem", problem)
         problem = get(problem)
     if not isinstance(problem, Problem):
         raise InvalidOption(f"problem={problem!r}: expected a gpbo.problems.Problem or its name")
@@ -79,3 +77,8 @@ def resolve(problem: object, *, runs: int) -> Problem:
             f"runs={runs}: expected {problem.shift.shape[0]}, for which the problem has shifts"
         )
     return problem
+
+
+def _check_name(option: str, name: object) -> None:
+    if not isinstance(name, str) or name not in CATALOGUE:
+        raise InvalidOption(f"{option}={name!r}: expected one of {', '.join(names())}")
