@@ -20,14 +20,16 @@ _LEAST_HILL = 0.01
 
 def other_basins(
     surrogate: Surrogate,
+    x: Float[Tensor, "r n d"],
     centre: Float[Tensor, "r d"],
     height: Float[Tensor, "r n"],
     count: int,
 ) -> tuple[Float[Tensor, "r m d"], Bool[Tensor, "r m"]]:
-    """The lowest of the first ``n`` points in up to ``count`` other basins, the lowest first.
+    """The lowest of the points in up to ``count`` other basins, the lowest first.
 
     Args:
-        surrogate: The model; pending points may follow the observed ones.
+        surrogate: The model.
+        x: The points, such as those of the results.
         centre: Whose basin does not count.
         height: How low the points are, infinite for those that do not count.
         count: How many basins, 1 or more.
@@ -35,7 +37,7 @@ def other_basins(
     Returns:
         The points, and which of them there are; in place of the others the centre.
     """
-    x, draw = surrogate.x[:, : height.shape[1]], surrogate.succeeded.long().argmax(1)
+    draw = surrogate.succeeded.long().argmax(1)
     own, free, last = surrogate.mean_of_draw(draw, x), height.isfinite(), centre
     found, present = [], []
     for _ in range(count):

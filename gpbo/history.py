@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gpbo.backend import DTYPE
 from gpbo.errors import UnknownTrial
+from gpbo.fixed import holds, is_slice
 from gpbo.space import Space
 from gpbo.trial import Trial, TrialStatus
 
@@ -68,6 +69,12 @@ class History:
     def failed(self) -> list[Trial]:
         """Those that ended without a value, in that order."""
         return [trial for trial in self.ended if trial.value is None]
+
+    def taken_in(self, space: Space) -> set[Hashable]:
+        """What is taken of this space, which may be a slice of the one of the trials."""
+        if not is_slice(space):
+            return self.taken
+        return {space.key(each.params) for each in self.trials if holds(space, each.params)}
 
     def remember(self, trial: Trial) -> None:
         """A new trial, or what has become of one."""

@@ -18,6 +18,7 @@ from gpbo.checks import as_number, legible, one_of, truth_value, whole_number
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
 from gpbo.errors import GpboError, InvalidOption, InvalidParams, InvalidResult, StorageError
+from gpbo.fixed import with_fixed
 from gpbo.history import History
 from gpbo.kept import Kept
 from gpbo.options import read_model, read_strategy, write_model, write_strategy
@@ -264,10 +265,16 @@ class Optimizer:
         return 0 if self._fitted is None else self._fitted.kept.size
 
     @overload
-    def ask(self, n: None = None, *, refit: bool = True) -> Trial: ...
+    def ask(
+        self, n: None = None, *, refit: bool = True, fixed: Mapping[str, Any] | None = None
+    ) -> Trial: ...
     @overload
-    def ask(self, n: int, *, refit: bool = True) -> list[Trial]: ...
-    def ask(self, n: Any = None, *, refit: bool = True) -> Trial | list[Trial]:
+    def ask(
+        self, n: int, *, refit: bool = True, fixed: Mapping[str, Any] | None = None
+    ) -> list[Trial]: ...
+    def ask(
+        self, n: Any = None, *, refit: bool = True, fixed: Mapping[str, Any] | None = None
+    ) -> Trial | list[Trial]:
         """The next trial to run; with ``n``, a list of ``n`` of them.
 
         Enqueued configurations come first. The points of a batch are chosen one after another,
@@ -277,20 +284,29 @@ class Optimizer:
         Args:
             n: How many; None for one that is not in a list.
             refit: As in `plan`.
+            fixed: As in `plan`.
 
         Raises:
             SpaceExhausted: every configuration, or every point of a grid, was asked or added (or
                 has failed, if the strategy ``repeats``).
+            InvalidParams: ``fixed`` has a name or a value that the space does not have.
             InvalidOption: ``n`` is not a positive whole number, a grid is too large to shuffle, or
                 a strategy of your own proposed something other than points.
         """
         count = 1 if n is None else whole_number("n", n, least=1)
         with self._lock:
-            asked = self.register(self.plan(count, refit=refit)())
+            asked = self.register(self.plan(count, refit=refit, fixed=fixed)())
         return asked[0] if n is None else asked
 
     @_one_at_a_time
-    def plan(self, count: int, *, refit: bool = True, thin: int = 1) -> Callable[[], Chosen]:
+    def plan(
+        self,
+        count: int,
+        *,
+        refit: bool = True,
+        thin: int = 1,
+        fixed: Mapping[str, Any] | None = None,
+    ) -> Callable[[], Chosen]:
         """The choice of the next ``count`` trials as a function that any thread may run.
 
         It sees what is known now, and changes nothing; `register` makes trials of its answer.
@@ -300,8 +316,13 @@ class Optimizer:
                 draws of the last fit serve, conditioned on all results; without any, it is fitted.
             thin: To save time, average over every ``thin``-th of these draws only; which ones they
                 are changes from trial to trial.
+            fixed: Values that some parameters are to have, by name: what a machine allows, or the
+                task at hand if one parameter says which. The model knows the results with other
+                values too; the best that it expects with these ones is to be improved on. What is
+                enqueued is not asked, and waits.
 
         Raises:
+            InvalidParams: ``fixed`` has a name or a value that the space does not have.
             InvalidOption: ``count`` or ``thin`` is no whole number, 1 or more, or ``refit`` neither
                 True nor False. The function raises what `ask` does.
         """
@@ -310,18 +331,19 @@ class Optimizer:
         truth_value("refit", refit)
         fitted = Lazy(self._plan_model(refit, thin))
         history = self._history
+        space = self.space if fixed is None else with_fixed(self.space, fixed)
         failed = history.points(history.failed).unsqueeze(0)
         situation = Situation(
-            space=self.space,
+            space=space,
             data=self.observations(),
             failed=failed,
             failed_mask=torch.ones(failed.shape[:2], dtype=torch.bool, device=self.device),
-            taken=(frozenset(history.taken),),
+            taken=(frozenset(history.taken_in(space)),),
             seeds=(self.seed,),
             index=len(history),
             fit=lambda: fitted().fit,
         )
-        queued = history.queue[:count]
+        queued = [] if fixed else history.queue[:count]
         design = self._design_left(len(queued), count - len(queued))
         return ChoicePlan(situation, self.strategy, queued, design, count, fitted)
 

@@ -11,6 +11,7 @@ from gpbo import fitting
 from gpbo.backend import Streams
 from gpbo.data import Observations
 from gpbo.errors import InvalidData, SpaceExhausted
+from gpbo.fixed import is_slice
 from gpbo.kept import Kept
 from gpbo.model_free import RepeatingSobol, SobolSearch
 from gpbo.situation import Lazy, Situation, Strategy, proposed
@@ -127,5 +128,6 @@ def _propose(strategy: Strategy, situation: Situation, count: int) -> Float[Tens
         return situation.data.x[0, :0]
     size = situation.space.size
     if size is not None and len(situation.taken[0]) >= size and not _may_repeat(strategy):
-        raise SpaceExhausted(f"all {size} configurations of the space were tried or are pending")
+        which = "with these fixed values" if is_slice(situation.space) else "of the space"
+        raise SpaceExhausted(f"all {size} configurations {which} were tried or are pending")
     return proposed(strategy, situation, count)[0]

@@ -40,7 +40,8 @@ class Situation:
     """What ``r`` runs know at the moment when they are asked for points.
 
     Attributes:
-        space: Where the runs search.
+        space: Where the runs search; a slice of the space of ``data`` if a value of some parameters
+            is fixed.
         data: Results so far, and the points that are pending.
         failed: The ``f`` points that were tried and gave no value; ``failed_mask`` is false for
             padding.
@@ -69,7 +70,9 @@ class Situation:
         """Per run, what not to propose: all that is taken, or with ``repeats`` only what failed."""
         if not repeats:
             return self.taken
-        failed = [x[tried] for x, tried in zip(self.failed, self.failed_mask, strict=True)]
+        # In a slice of the space, what failed elsewhere means nothing.
+        here = self.failed_mask & (self.failed == self.space.snap(self.failed)).all(-1)
+        failed = [x[tried] for x, tried in zip(self.failed, here, strict=True)]
         return tuple(frozenset(map(self.space.key, self.space.decode(x))) for x in failed)
 
     def after(self, points: Float[Tensor, "r d"]) -> "Situation":

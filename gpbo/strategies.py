@@ -29,6 +29,7 @@ from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption
 from gpbo.feasibility import log_chance_of_success, weighted
+from gpbo.fixed import is_slice, means_within
 from gpbo.model_free import GridSearch, RandomSearch, SobolSearch
 from gpbo.paths import draw_paths
 from gpbo.situation import Situation, Strategy, one_by_one
@@ -86,19 +87,19 @@ class _Maximiser(ABC):
             surrogate = known.fantasize(data.pending, data.pending_mask, streams)
             # What a value would be where there is none is nothing to be found out.
             surrogate = surrogate.hallucinate(situation.failed, situation.failed_mask)
-            utility = self._utility(surrogate)
+            utility = self._utility(surrogate, situation.space)
             return propose(
                 weighted(utility, data, situation.failed, situation.failed_mask),
                 situation.space,
                 situation.streams("ascent"),
-                best_x=_best_points(known, data),
+                best_x=_best_points(known, data, situation.space),
                 taken=situation.closed(self.repeats),
                 options=self.search,
                 any_scale=self._any_scale,
             )
 
     @abstractmethod
-    def _utility(self, surrogate: Surrogate) -> Utility:
+    def _utility(self, surrogate: Surrogate, space: Space) -> Utility:
         """The acquisition function, given fantasies of what is pending."""
 
 
@@ -118,9 +119,10 @@ class _Improvement(_Maximiser):
         truth_value("repeats", self.repeats)
         _check_search(self.search)
 
-    def _utility(self, surrogate: Surrogate) -> Utility:
-        observed = self.incumbent == "observed"
-        best = surrogate.least_observed if observed else surrogate.incumbent
+    def _utility(self, surrogate: Surrogate, space: Space) -> Utility:
+        observed = self.incumbent == "observed" and not is_slice(space)
+        expected = means_within(surrogate, space)
+        best = surrogate.least_observed if observed else surrogate.least(expected)
         return self._acquisition(surrogate, best=best - self.margin)
 
 
@@ -220,7 +222,7 @@ class CustomAcquisition(_Maximiser):
         _check_search(self.search)
         truth_value("repeats", self.repeats)
 
-    def _utility(self, surrogate: Surrogate) -> Utility:
+    def _utility(self, surrogate: Surrogate, space: Space) -> Utility:
         function: object = self.acquisition(surrogate)
         if not callable(function):
             raise InvalidOption(
@@ -326,7 +328,7 @@ class ThompsonSampling:
             if situation.failed.shape[1]:
                 chance = log_chance_of_success(data, situation.failed, situation.failed_mask)
             if self.region is None:
-                raw = raw_points(space, screen, _best_points(surrogate, data), search)
+                raw = raw_points(space, screen, _best_points(surrogate, data, space), search)
             else:
                 boxes = self.region.boxes(data, surrogate, space, chance)
                 confined = _confined(boxes, situation, screen, search.raw, count)
@@ -421,9 +423,10 @@ def resolve_strategy(strategy: object) -> Strategy:
     )
 
 
-def _best_points(surrogate: Surrogate, data: Observations) -> Float[Tensor, "r j d"]:
-    """The observed points of least posterior mean."""
-    order = surrogate.expected[:, : data.x.shape[1]].argsort(-1)  # pending points may follow
+def _best_points(surrogate: Surrogate, data: Observations, space: Space) -> Float[Tensor, "r j d"]:
+    """The observed points of least posterior mean, in a slice those that are moved to such."""
+    expected = surrogate.averaged(means_within(surrogate, space))
+    order = expected[:, : data.x.shape[1]].argsort(-1)  # pending points may follow
     # A run with fewer results repeats its best ones instead of offering padding.
     places = torch.arange(_BEST, device=order.device) % data.counts.clamp(min=1)[:, None]
     order = order.gather(1, places)

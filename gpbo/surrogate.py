@@ -124,7 +124,7 @@ class Surrogate:
     @property
     def incumbent(self) -> Float[Tensor, "r s"]:
         """The least posterior mean where there is a value, per draw; the mean if there is none."""
-        return self._least(self.fitted)
+        return self.least(self.fitted)
 
     @property
     def expected(self) -> Float[Tensor, "r n"]:
@@ -133,9 +133,13 @@ class Surrogate:
 
         Of values that are noisy, the observed ones may be lucky.
         """
+        return self.averaged(self.fitted)
+
+    def averaged(self, means: Float[Tensor, "r s n"]) -> Float[Tensor, "r n"]:
+        """Such means over the draws that succeeded, as those of `expected`."""
         counted = self.succeeded | ~self.succeeded.any(1, keepdim=True)
-        fitted = torch.where(counted[..., None], self.fitted, 0.0).sum(1)
-        return torch.where(self.valued, fitted / counted.sum(1, keepdim=True), torch.inf)
+        total = torch.where(counted[..., None], means, 0.0).sum(1)
+        return torch.where(self.valued, total / counted.sum(1, keepdim=True), torch.inf)
 
     @property
     def recommended(self) -> Int[Tensor, " r"]:
@@ -145,9 +149,10 @@ class Surrogate:
     @property
     def least_observed(self) -> Float[Tensor, "r s"]:
         """The least observed value, fantasies among them, per draw; the mean if there are none."""
-        return self._least(self.y)
+        return self.least(self.y)
 
-    def _least(self, values: Float[Tensor, "r s n"]) -> Float[Tensor, "r s"]:
+    def least(self, values: Float[Tensor, "r s n"]) -> Float[Tensor, "r s"]:
+        """The least of such values where there is one, per draw; the mean if there is none."""
         if not values.shape[-1]:
             return self.mean
         least = torch.where(self.valued[:, None], values, torch.inf).amin(-1)

@@ -21,6 +21,7 @@ from gpbo.candidates import Utility
 from gpbo.checks import positive_number, settle, whole_number
 from gpbo.data import Observations
 from gpbo.errors import InvalidOption
+from gpbo.fixed import means_within
 from gpbo.space import Space
 from gpbo.surrogate import Surrogate
 
@@ -155,20 +156,22 @@ class NestedBoxes:
         log_chance: Utility | None = None,
     ) -> Boxes:
         """Around the observed point of every run where the posterior mean is least."""
-        height = _possible(data.x, surrogate.expected[:, : data.x.shape[1]], log_chance)
-        centre = lowest_point(data.x, height)
+        x = space.snap(data.x)
+        expected = surrogate.averaged(means_within(surrogate, space))
+        height = _possible(x, expected[:, : x.shape[1]], log_chance)
+        centre = lowest_point(x, height)
         lengths = data.x.new_tensor(self.lengths).expand(data.runs, -1)
         boxes = _around(centre[:, None], lengths, surrogate, space)
         finite = sum(map(math.isfinite, self.lengths))
         if not finite or not self.others:
             return boxes
         longest = boxes.lower[:, -finite, None], boxes.upper[:, -finite, None]
-        inside = ((data.x >= longest[0]) & (data.x <= longest[1])).all(-1)
+        inside = ((x >= longest[0]) & (x <= longest[1])).all(-1)
 
         @cache
         def elsewhere() -> Boxes:
             outside = torch.where(inside, torch.inf, height)
-            points, present = other_basins(surrogate, centre, outside, self.others)
+            points, present = other_basins(surrogate, x, centre, outside, self.others)
             return _around(points, lengths[:, -finite:], surrogate, space, present)
 
         return replace(boxes, elsewhere=elsewhere)
@@ -260,13 +263,20 @@ class TrustRegion:
         space: Space,
         log_chance: Utility | None = None,
     ) -> Boxes:
-        """The box of every run after its results so far; its sides go with the lengthscales."""
-        values = torch.where(data.mask, data.values, torch.inf)
-        length, begin = self._judged(values, data.mask, data.dim)
+        """The box of every run after its results so far; its sides go with the lengthscales.
+
+        In a slice of the space only the results in it count, and before there is one the box is
+        all of it.
+        """
+        x = space.snap(data.x)
+        counts = data.mask & (data.x == x).all(-1)
+        values = torch.where(counts, data.values, torch.inf)
+        length, begin = self._judged(values, counts, data.dim)
         numbers = torch.arange(values.shape[1], device=values.device)
         own = torch.where(numbers >= begin[:, None], values, torch.inf)
-        centre = lowest_point(data.x, _possible(data.x, own, log_chance))
-        young = (own.isfinite().sum(-1) < 2 * data.dim) & (begin > 0)
+        centre = lowest_point(x, _possible(x, own, log_chance))
+        results = own.isfinite().sum(-1)
+        young = (results < 2 * data.dim) & (begin > 0) | (results == 0)
         length = torch.where(young, torch.inf, length)
         return _around(centre[:, None], length[:, None], surrogate, space)
 

@@ -52,7 +52,7 @@ def best(surrogate: Surrogate) -> Tensor:
 
 def test_the_lowest_points_of_the_other_wells_are_found_the_lowest_first() -> None:
     surrogate = wells(CENTRES, 61, runs=3)
-    points, present = other_basins(surrogate, best(surrogate), height(surrogate), 2)
+    points, present = other_basins(surrogate, surrogate.x, best(surrogate), height(surrogate), 2)
     assert present.all()
     assert ((points - CENTRES[1:]).norm(dim=-1) < 0.15).all()
 
@@ -60,7 +60,7 @@ def test_the_lowest_points_of_the_other_wells_are_found_the_lowest_first() -> No
 def test_where_there_is_one_well_there_is_no_other_basin() -> None:
     x = random_uniform(3, 1, 53, 2)
     bowl = observed(x, (x - 0.4).square().sum(-1))
-    points, present = other_basins(bowl, best(bowl), height(bowl), 2)
+    points, present = other_basins(bowl, bowl.x, best(bowl), height(bowl), 2)
     assert not present.any()
     assert torch.equal(points, best(bowl)[:, None].expand(-1, 2, -1))
 
@@ -69,7 +69,7 @@ def test_points_that_do_not_count_are_not_taken_but_the_hills_are_the_same() -> 
     surrogate = wells(CENTRES, 61)
     allowed = (surrogate.x - CENTRES[1]).norm(dim=-1) > 0.3
     counting = torch.where(allowed, height(surrogate), torch.inf)
-    points, present = other_basins(surrogate, best(surrogate), counting, 1)
+    points, present = other_basins(surrogate, surrogate.x, best(surrogate), counting, 1)
     assert present.all()
     assert (points - CENTRES[2]).norm() < 0.15
 
@@ -83,9 +83,9 @@ def test_a_run_has_the_basins_that_it_has_alone() -> None:
     x, y = torch.cat([padded, many.x]), torch.cat([values, many.y[:, 0]])
     both = observed(x, y, torch.cat([mask, many.mask]))
     centres = torch.cat([best(few), best(many)])
-    points, present = other_basins(both, centres, height(both), 3)
+    points, present = other_basins(both, both.x, centres, height(both), 3)
     for row, alone in enumerate((few, many)):
-        own, there = other_basins(alone, best(alone), height(alone), 3)
+        own, there = other_basins(alone, alone.x, best(alone), height(alone), 3)
         assert torch.equal(present[row], there[0])
         torch.testing.assert_close(points[row], own[0])
 
@@ -100,7 +100,7 @@ def test_a_draw_that_failed_has_no_hills(failed: int) -> None:
     scales = 0.3 * torch.ones(1, 2, 2, dtype=DTYPE)
     bowl = Surrogate.condition(x, values, mask, scales, both, broken, 0 * both)
     assert bowl.succeeded.tolist() == [[failed != 0, failed != 1]]
-    assert not other_basins(bowl, best(bowl), height(bowl), 2)[1].any()
+    assert not other_basins(bowl, bowl.x, best(bowl), height(bowl), 2)[1].any()
 
 
 def test_a_slope_is_no_hill_from_whichever_end() -> None:
@@ -108,7 +108,7 @@ def test_a_slope_is_no_hill_from_whichever_end() -> None:
     slope = observed(x, 3 * x[..., 0])
     for end in (0.0, 1.0):
         top = torch.full((1, 1), end, dtype=DTYPE)
-        assert not other_basins(slope, top, height(slope), 1)[1].any()
+        assert not other_basins(slope, slope.x, top, height(slope), 1)[1].any()
 
 
 def test_boxes_elsewhere_lie_around_other_basins_outside_of_the_longest_box() -> None:

@@ -545,7 +545,7 @@ def test_what_failed_is_no_incumbent() -> None:
         (ExpectedImprovement(margin=0.0), known.incumbent),
         (ExpectedImprovement(margin=0.0, incumbent="observed"), known.least_observed),
     ):
-        utility: Any = strategy._utility(warned)
+        utility: Any = strategy._utility(warned, space)
         assert torch.equal(utility.best, value)
 
 
@@ -559,7 +559,7 @@ def test_the_search_starts_from_the_best_results_and_never_from_padding() -> Non
     surrogate = Surrogate.condition(
         data.x, data.y, mask, 0.1 * one.unsqueeze(-1), one, 1e-6 * one, -5 * one
     )
-    found = _best_points(surrogate, data)[..., 0]
+    found = _best_points(surrogate, data, Space(Real("x", 0, 1)))[..., 0]
     assert found.tolist() == [[0.2, 0.1, 0.9, 0.2, 0.1], [0.3] * 5]
 
 

@@ -1,0 +1,101 @@
+"""A space in which some parameters are held at a value: a slice of the whole one.
+
+It has the cube of the whole space, so the model of all results serves; what is proposed is snapped,
+and thereby moved into the slice.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gpbo.errors import InvalidParams
+from gpbo.parameters import Discrete, Kind, Parameter
+from gpbo.space import Space
+from gpbo.surrogate import Surrogate
+
+
+@dataclass(frozen=True)
+class Fixed(Discrete):
+    """A parameter held at one of its values."""
+
+    name: str
+    parameter: Parameter
+    held: Any
+    kind: ClassVar[Kind] = "ordered"
+
+    @property
+    def columns(self) -> int:
+        """As many as the parameter has."""
+        return self.parameter.columns
+
+    @property
+    def size(self) -> int:
+        """One value."""
+        return 1
+
+    def validate(self, value: Any) -> Any:
+        """The value, if it is the one.
+
+        Raises:
+            InvalidParams: it is another.
+        """
+        valid = self.parameter.validate(value)
+        if valid != self.held:
+            raise self._refused(value, repr(self.held))
+        return valid
+
+    def key(self, value: Any) -> int:
+        """The only number."""
+        return 0
+
+    def value(self, index: int) -> Any:
+        """The only value."""
+        return self.held
+
+    def index(self, x: Float[Tensor, "*batch c"]) -> Int[Tensor, "*batch"]:
+        """Every point means the only value."""
+        return torch.zeros(x.shape[:-1], dtype=torch.long, device=x.device)
+
+    def place(self, index: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch c"]:
+        """Where the value stands."""
+        point = self.parameter.to_cube([self.held])[0].to(index.device)
+        return point.expand(*index.shape, -1)
+
+
+def with_fixed(space: Space, fixed: Mapping[str, Any]) -> Space:
+    """The slice of the space where these parameters have these values.
+
+    Raises:
+        InvalidParams: no mapping, no parameter of the space, or no value of the parameter.
+    """
+    if not isinstance(fixed, Mapping):
+        raise InvalidParams(f"fixed={fixed!r}: expected a mapping from names to values")
+    for name in fixed:
+        if name not in space.names:
+            raise InvalidParams(
+                f"fixed: unknown {name!r}: expected some of {', '.join(map(repr, space.names))}"
+            )
+    return Space(
+        Fixed(each.name, each, each.validate(fixed[each.name])) if each.name in fixed else each
+        for each in space.parameters
+    )
+
+
+def holds(space: Space, params: Mapping[str, Any]) -> bool:
+    """Whether a configuration of the whole space lies in the slice."""
+    held = (each for each in space.parameters if isinstance(each, Fixed))
+    return all(params[each.name] == each.held for each in held)
+
+
+def is_slice(space: Space) -> bool:
+    """Whether some of its parameters are held."""
+    return any(isinstance(each, Fixed) for each in space.parameters)
+
+
+def means_within(surrogate: Surrogate, space: Space) -> Float[Tensor, "r s n"]:
+    """The posterior mean at the surrogate's points, each moved into the slice."""
+    return surrogate.moments(space.snap(surrogate.x))[0] if is_slice(space) else surrogate.fitted
