@@ -58,6 +58,8 @@ __all__ = [
 #: the results themselves.
 Incumbent = Literal["mean", "observed"]
 
+#: The margin of trials that refine what was found.
+_LEAST_MARGIN = 1e-5
 #: Observed points around which the maximum of an acquisition is searched too.
 _BEST = 5
 #: In so many dimensions at most, posterior functions are drawn exactly at some of the raw points:
@@ -87,7 +89,7 @@ class _Maximiser(ABC):
             surrogate = known.fantasize(data.pending, data.pending_mask, streams)
             # What a value would be where there is none is nothing to be found out.
             surrogate = surrogate.hallucinate(situation.failed, situation.failed_mask)
-            utility = self._utility(surrogate, situation.space)
+            utility = self._utility(surrogate, situation)
             return propose(
                 weighted(utility, data, situation.failed, situation.failed_mask),
                 situation.space,
@@ -99,7 +101,7 @@ class _Maximiser(ABC):
             )
 
     @abstractmethod
-    def _utility(self, surrogate: Surrogate, space: Space) -> Utility:
+    def _utility(self, surrogate: Surrogate, situation: Situation) -> Utility:
         """The acquisition function, given fantasies of what is pending."""
 
 
@@ -111,19 +113,23 @@ class _Improvement(_Maximiser):
     margin: float = 0.0
     incumbent: Incumbent = "mean"
     repeats: bool = False
+    refine: int = 0
     _acquisition: ClassVar[type[LogExpectedImprovement] | type[LogProbabilityOfImprovement]]
 
     def __post_init__(self) -> None:
         settle(self, "margin", real_number, least=0.0)
+        settle(self, "refine", whole_number, least=0)
         one_of("incumbent", self.incumbent, get_args(Incumbent))
         truth_value("repeats", self.repeats)
         _check_search(self.search)
 
-    def _utility(self, surrogate: Surrogate, space: Space) -> Utility:
-        observed = self.incumbent == "observed" and not is_slice(space)
-        expected = means_within(surrogate, space)
+    def _utility(self, surrogate: Surrogate, situation: Situation) -> Utility:
+        observed = self.incumbent == "observed" and not is_slice(situation.space)
+        expected = means_within(surrogate, situation.space)
         best = surrogate.least_observed if observed else surrogate.least(expected)
-        return self._acquisition(surrogate, best=best - self.margin)
+        refines = self.refine > 0 and (situation.index + 1) % self.refine == 0
+        margin = min(self.margin, _LEAST_MARGIN) if refines else self.margin
+        return self._acquisition(surrogate, best=best - margin)
 
 
 @dataclass(frozen=True)
@@ -145,13 +151,18 @@ class ExpectedImprovement(_Improvement):
             ``"observed"`` asks for more and takes longer steps.
         repeats: Whether a configuration may be proposed again that was tried, unless it failed: for
             a noisy objective on a finite space. A finite space is then never used up.
+        refine: Every so many trials the margin is 1e-5 at most, 0 for never: the best minimum found
+            is refined further, while the other trials, which leave it when less than the margin is
+            to be gained, look elsewhere.
 
     Raises:
         InvalidOption: ``margin`` is negative or not finite, ``incumbent`` neither of the two,
-            ``repeats`` neither True nor False, or ``search`` no `Search`.
+            ``repeats`` neither True nor False, ``refine`` no whole number, 0 or more, or ``search``
+            no `Search`.
     """
 
     margin: float = 3e-3
+    refine: int = 4
     name: ClassVar[str] = "ei"
     _acquisition = LogExpectedImprovement
 
@@ -167,10 +178,12 @@ class ProbabilityOfImprovement(_Improvement):
             on response surfaces", J. Glob. Optim. 21).
         incumbent: As in `ExpectedImprovement`.
         repeats: As in `ExpectedImprovement`.
+        refine: As in `ExpectedImprovement`; by default never.
 
     Raises:
         InvalidOption: ``margin`` is negative or not finite, ``incumbent`` neither of the two,
-            ``repeats`` neither True nor False, or ``search`` no `Search`.
+            ``repeats`` neither True nor False, ``refine`` no whole number, 0 or more, or ``search``
+            no `Search`.
     """
 
     margin: float = 0.03
@@ -222,7 +235,7 @@ class CustomAcquisition(_Maximiser):
         _check_search(self.search)
         truth_value("repeats", self.repeats)
 
-    def _utility(self, surrogate: Surrogate, space: Space) -> Utility:
+    def _utility(self, surrogate: Surrogate, situation: Situation) -> Utility:
         function: object = self.acquisition(surrogate)
         if not callable(function):
             raise InvalidOption(

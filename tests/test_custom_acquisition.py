@@ -215,4 +215,4 @@ def test_points_that_are_nan_are_not_asked_for() -> None:
 def test_it_is_not_recorded_for_replay_on_a_gpu() -> None:
     """A function may hold tensors that a recording would keep, of a surrogate of long ago."""
     with pytest.raises(_Opaque):
-        _flatten(BOUND._utility(random_surrogate(), LINE), [])
+        _flatten(BOUND._utility(random_surrogate(), situation(LINE, [2])), [])

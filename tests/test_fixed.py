@@ -212,7 +212,7 @@ def test_what_is_to_be_improved_on_is_the_best_that_is_expected_in_the_slice() -
         ExpectedImprovement(margin=0.0, incumbent="observed"),
         ProbabilityOfImprovement(margin=0.0),
     ):
-        utility: Any = strategy._utility(known, space)
+        utility: Any = strategy._utility(known, replace(now, space=space))
         torch.testing.assert_close(utility.best, least)
         assert (utility.best > known.incumbent).any()
 

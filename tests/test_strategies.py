@@ -378,9 +378,12 @@ def test_less_than_the_margin_is_no_improvement(
     kind: type[ExpectedImprovement] | type[ProbabilityOfImprovement],
 ) -> None:
     """Without a margin the bottom of the hole is searched on."""
-    again = kind(margin=0.0).propose(flat_but_for_a_hole(), 1).item()
+    refining = flat_but_for_a_hole()
+    now = replace(refining, index=104)
+    again = kind(margin=0.0).propose(now, 1).item()
     assert abs(again - 0.5) < 0.05
-    assert abs(kind().propose(flat_but_for_a_hole(), 1).item() - 0.5) > 0.1
+    assert abs(kind().propose(now, 1).item() - 0.5) > 0.1
+    assert abs(kind(refine=4).propose(refining, 1).item() - 0.5) < 0.05
 
 
 @pytest.mark.parametrize("incumbent", ["mean", "observed"])
@@ -425,6 +428,13 @@ def test_a_margin_is_finite_and_not_negative(
 ) -> None:
     with pytest.raises(InvalidOption, match=f"margin={margin}: expected"):
         kind(margin=margin)
+
+
+@pytest.mark.parametrize("refine", [-1, 2.5])
+def test_refine_is_a_whole_number_and_not_negative(refine: Any) -> None:
+    for kind in (ExpectedImprovement, ProbabilityOfImprovement):
+        with unchecked_shapes(), pytest.raises(InvalidOption, match=f"refine={refine}: expected"):
+            kind(refine=refine)
 
 
 def test_a_model_is_fitted_only_by_the_strategies_that_use_one() -> None:
@@ -545,7 +555,7 @@ def test_what_failed_is_no_incumbent() -> None:
         (ExpectedImprovement(margin=0.0), known.incumbent),
         (ExpectedImprovement(margin=0.0, incumbent="observed"), known.least_observed),
     ):
-        utility: Any = strategy._utility(warned, space)
+        utility: Any = strategy._utility(warned, now)
         assert torch.equal(utility.best, value)
 
 
@@ -561,6 +571,27 @@ def test_the_search_starts_from_the_best_results_and_never_from_padding() -> Non
     )
     found = _best_points(surrogate, data, Space(Real("x", 0, 1)))[..., 0]
     assert found.tolist() == [[0.2, 0.1, 0.9, 0.2, 0.1], [0.3] * 5]
+
+
+def test_one_trial_in_so_many_refines_and_the_others_ask_for_the_margin() -> None:
+    now = situation(MIXED, [5])
+    known = now.fit().surrogate
+
+    def margins(strategy: ExpectedImprovement | ProbabilityOfImprovement) -> list[float]:
+        utilities: list[Any] = [
+            strategy._utility(known, replace(now, index=index)) for index in range(5, 12)
+        ]
+        return [float((known.incumbent - each.best).mean()) for each in utilities]
+
+    refining = [0.1, 0.1, 0.1, 1e-5, 0.1, 0.1, 0.1]
+    assert margins(ExpectedImprovement(margin=0.1, refine=3)) == pytest.approx(
+        [1e-5, 0.1, 0.1, 1e-5, 0.1, 0.1, 1e-5]
+    )
+    assert margins(ProbabilityOfImprovement(margin=0.1, refine=9)) == pytest.approx(refining)
+    assert margins(ExpectedImprovement(margin=0.1, refine=0)) == pytest.approx([0.1] * 7)
+    assert margins(ExpectedImprovement(margin=0.0, refine=3)) == pytest.approx([0.0] * 7)
+    assert margins(ExpectedImprovement())[2] == pytest.approx(1e-5)
+    assert margins(ProbabilityOfImprovement()) == pytest.approx([0.03] * 7)
 
 
 @pytest.mark.parametrize(
