@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpbo.errors import InvalidParams
@@ -91,6 +91,11 @@ def holds(space: Space, params: Mapping[str, Any]) -> bool:
     return all(params[each.name] == each.held for each in held)
 
 
+def lie_within(space: Space, x: Float[Tensor, "*batch d"]) -> Bool[Tensor, "*batch"]:
+    """Which points, encoded in the whole space, lie in the slice."""
+    return (x == space.snap(x)).all(-1)
+
+
 def is_slice(space: Space) -> bool:
     """Whether some of its parameters are held."""
     return any(isinstance(each, Fixed) for each in space.parameters)
@@ -99,3 +104,8 @@ def is_slice(space: Space) -> bool:
 def means_within(surrogate: Surrogate, space: Space) -> Float[Tensor, "r s n"]:
     """The posterior mean at the surrogate's points, each moved into the slice."""
     return surrogate.moments(space.snap(surrogate.x))[0] if is_slice(space) else surrogate.fitted
+
+
+def expected_within(surrogate: Surrogate, space: Space) -> Float[Tensor, "r n"]:
+    """These means over the draws, as `Surrogate.expected` is, infinite where there is no value."""
+    return surrogate.averaged(means_within(surrogate, space))

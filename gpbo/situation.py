@@ -12,6 +12,7 @@ from gpbo.backend import Streams
 from gpbo.data import Observations
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.fitting import Fit
+from gpbo.fixed import lie_within
 from gpbo.space import Space
 
 _T = TypeVar("_T")
@@ -71,7 +72,7 @@ class Situation:
         if not repeats:
             return self.taken
         # In a slice of the space, what failed elsewhere means nothing.
-        here = self.failed_mask & (self.failed == self.space.snap(self.failed)).all(-1)
+        here = self.failed_mask & lie_within(self.space, self.failed)
         failed = [x[tried] for x, tried in zip(self.failed, here, strict=True)]
         return tuple(frozenset(map(self.space.key, self.space.decode(x))) for x in failed)
 

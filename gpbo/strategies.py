@@ -29,7 +29,7 @@ from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption
 from gpbo.feasibility import log_chance_of_success, weighted
-from gpbo.fixed import is_slice, means_within
+from gpbo.fixed import expected_within, is_slice, means_within
 from gpbo.model_free import GridSearch, RandomSearch, SobolSearch
 from gpbo.paths import draw_paths
 from gpbo.situation import Situation, Strategy, one_by_one
@@ -438,7 +438,7 @@ def resolve_strategy(strategy: object) -> Strategy:
 
 def _best_points(surrogate: Surrogate, data: Observations, space: Space) -> Float[Tensor, "r j d"]:
     """The observed points of least posterior mean, in a slice those that are moved to such."""
-    expected = surrogate.averaged(means_within(surrogate, space))
+    expected = expected_within(surrogate, space)
     order = expected[:, : data.x.shape[1]].argsort(-1)  # pending points may follow
     # A run with fewer results repeats its best ones instead of offering padding.
     places = torch.arange(_BEST, device=order.device) % data.counts.clamp(min=1)[:, None]

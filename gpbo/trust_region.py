@@ -21,7 +21,7 @@ from gpbo.candidates import Utility
 from gpbo.checks import positive_number, settle, whole_number
 from gpbo.data import Observations
 from gpbo.errors import InvalidOption
-from gpbo.fixed import means_within
+from gpbo.fixed import expected_within, lie_within
 from gpbo.space import Space
 from gpbo.surrogate import Surrogate
 
@@ -157,8 +157,7 @@ class NestedBoxes:
     ) -> Boxes:
         """Around the observed point of every run where the posterior mean is least."""
         x = space.snap(data.x)
-        expected = surrogate.averaged(means_within(surrogate, space))
-        height = _possible(x, expected[:, : x.shape[1]], log_chance)
+        height = _possible(x, expected_within(surrogate, space)[:, : x.shape[1]], log_chance)
         centre = lowest_point(x, height)
         lengths = data.x.new_tensor(self.lengths).expand(data.runs, -1)
         boxes = _around(centre[:, None], lengths, surrogate, space)
@@ -269,7 +268,7 @@ class TrustRegion:
         all of it.
         """
         x = space.snap(data.x)
-        counts = data.mask & (data.x == x).all(-1)
+        counts = data.mask & lie_within(space, data.x)
         values = torch.where(counts, data.values, torch.inf)
         length, begin = self._judged(values, counts, data.dim)
         numbers = torch.arange(values.shape[1], device=values.device)
