@@ -45,6 +45,9 @@ class Command:
             a step are intermediate ones; the last of them is the result if no line has a value
             without one.
         folder: Where it runs; by default the current folder.
+        measured: Quantities that are measured with the value, by name: they are looked for in
+            lines that are JSON objects, with the value or without, and the last ones count. A
+            `gpbo.Tuner` fills in those of its constraints.
 
     Raises:
         InvalidOption: the template cannot be split, or the expression has no group for the value.
@@ -53,6 +56,7 @@ class Command:
     template: str
     metric: str | None = None
     folder: Path | None = None
+    measured: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, text in (("command", self.template), ("metric", self.metric)):
@@ -111,6 +115,13 @@ class Command:
         except UNREADABLE:
             return None
 
+    def quantities(self, line: str) -> dict[str, Any]:
+        """What was measured, as a line of output tells it."""
+        with contextlib.suppress(*UNREADABLE):
+            told = json.loads(line)
+            return {name: told[name] for name in self.measured if name in told}
+        return {}
+
 
 def run_command(
     command: Command, params: Mapping[str, Any], folder: Path, time_limit_s: float | None
@@ -158,7 +169,7 @@ def run_command(
         last = "".join(f"; its last line was {line!r}" for line in reader.last_line)
         reason = f"the command printed no value: expected a line {expected}{last}"
         return Outcome(reason=reason)
-    return Outcome(reader.value)
+    return Outcome((reader.value, reader.measured) if command.measured else reader.value)
 
 
 def end_all() -> None:
@@ -179,6 +190,7 @@ class _Reader:
 
     def __init__(self, command: Command, folder: Path) -> None:
         self.value: float | None = None
+        self.measured: dict[str, Any] = {}
         self.last_line: list[str] = []
         self._command = command
         self._folder = folder
@@ -189,6 +201,7 @@ class _Reader:
         self._rest = b""
         # To read JSON takes a hundred times as long as to see that a line has none.
         self._needed = b'"value"' if command.metric is None else b""
+        self._quantities = [json.dumps(name).encode() for name in command.measured]
 
     def read(self) -> bool:
         """Read on, so much at most that it takes no time; whether there may be more."""
@@ -214,6 +227,10 @@ class _Reader:
             for line in text.splitlines():
                 if self._needed in line:
                     self._note(self._command.reading(line.decode(errors="replace")))
+        if any(name in text for name in self._quantities):
+            for line in text.splitlines():
+                if any(name in line for name in self._quantities):
+                    self.measured |= self._command.quantities(line.decode(errors="replace"))
         last = text[-_LINE_BYTES:].decode(errors="replace").strip()
         if last:
             self.last_line = last.splitlines()[-1:]

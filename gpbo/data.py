@@ -20,6 +20,10 @@ class Observations:
     are 0, and nothing may depend on them. ``values`` are in a run's own units, minimised, and
     ``y`` is ``units(values)``.
 
+    Those that are not ``eligible`` violate a constraint: they are results as all others are, but
+    none of them is the best one. The values of ``straight`` runs are quantities with a limit, which
+    must not be taken for penalties, and are standardised only.
+
     The units are the most probable ones. They cost a few factorisations, which searches without a
     model do not pay: they are worked out when first asked for.
     """
@@ -29,6 +33,8 @@ class Observations:
     mask: Bool[Tensor, "r n"]
     pending: Float[Tensor, "r m d"]
     pending_mask: Bool[Tensor, "r m"]
+    eligible: Bool[Tensor, "r n"]
+    straight: Bool[Tensor, " r"]
 
     @classmethod
     def of(
@@ -38,11 +44,15 @@ class Observations:
         mask: Bool[Tensor, "r n"] | None = None,
         pending: Float[Tensor, "r m d"] | None = None,
         pending_mask: Bool[Tensor, "r m"] | None = None,
+        eligible: Bool[Tensor, "r n"] | None = None,
+        straight: Bool[Tensor, " r"] | None = None,
     ) -> "Observations":
         """Observations from padded tensors; without a mask every row counts.
 
         Args:
             values: to be minimised; anything, NaN too, where masked.
+            eligible: by default all that the mask keeps.
+            straight: by default no run.
 
         Raises:
             InvalidData: an unmasked value or point is not finite.
@@ -60,7 +70,10 @@ class Observations:
                 raise InvalidData(
                     f"{name}{bad} is {float(tensor[tuple(bad)])}: expected finite numbers"
                 )
-        return cls(x, values, mask, pending, pending_mask)
+        eligible = mask if eligible is None else eligible & mask
+        if straight is None:
+            straight = torch.zeros(len(values), dtype=torch.bool, device=values.device)
+        return cls(x, values, mask, pending, pending_mask, eligible, straight)
 
     @property
     def y(self) -> Float[Tensor, "r n"]:
@@ -74,7 +87,7 @@ class Observations:
 
     @cached_property
     def _in_own_units(self) -> tuple[Float[Tensor, "r n"], Units]:
-        return in_own_units(self.x, self.values, self.mask)
+        return in_own_units(self.x, self.values, self.mask, self.straight)
 
     @property
     def runs(self) -> int:
@@ -135,13 +148,17 @@ def with_room(
     values: Float[Tensor, "r n"],
     mask: Bool[Tensor, "r n"] | None = None,
     pending: Float[Tensor, "r m d"] | None = None,
+    eligible: Bool[Tensor, "r n"] | None = None,
+    straight: Bool[Tensor, " r"] | None = None,
 ) -> Observations:
     """`Observations`, padded to the `capacity` for their number."""
-    data, pad = Observations.of(x, values, mask, pending), torch.nn.functional.pad
+    data = Observations.of(x, values, mask, pending, eligible=eligible, straight=straight)
+    pad = torch.nn.functional.pad
     room = capacity(x.shape[1], x.device) - x.shape[1]
     return replace(
         data,
         x=pad(data.x, (0, 0, 0, room), value=0.5),
         values=pad(data.values, (0, room)),
         mask=pad(data.mask, (0, room)),
+        eligible=pad(data.eligible, (0, room)),
     )

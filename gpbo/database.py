@@ -52,6 +52,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             job INTEGER NOT NULL REFERENCES job, size INTEGER NOT NULL, at REAL NOT NULL,
             report TEXT NOT NULL, PRIMARY KEY (job, size)) WITHOUT ROWID""",
     ),
+    (
+        "ALTER TABLE trial ADD COLUMN measured TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE attempt ADD COLUMN measured TEXT NOT NULL DEFAULT '{}'",
+    ),
 )
 
 #: What a database of gpbo of any version has.

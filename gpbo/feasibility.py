@@ -1,5 +1,12 @@
-"""Where trials fail: the chance that a point gives a value, as a weight on a utility."""
+"""The chance that a point gives a value, and one that may be the best, as a weight on a utility.
 
+Where trials failed, a model of the failures tells the one; where there are constraints, models of
+the quantities that they limit tell the other: Schonlau, Welch and Jones (1998, "Global versus local
+search in constrained optimization of computer models"), Gardner et al. (2014, "Bayesian
+optimization with inequality constraints", ICML), in log space.
+"""
+
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,51 +25,103 @@ _NOISE_VARIANCE = 0.05
 
 
 @dataclass(frozen=True)
-class Weighted:
-    """A utility in log space plus the log of the chance that a point gives a value.
+class Sum:
+    """Utilities in log space, added up: of independent chances, or of a gain and its chance.
 
     Attributes:
-        utility: What a point is worth if it gives a value.
-        log_chance: The log of the chance that it does.
+        parts: One or more.
     """
 
-    utility: Utility
-    log_chance: Utility
+    parts: tuple[Utility, ...]
 
     def __call__(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r b"]:
-        """The weighted utility of each point."""
-        return self.utility(x) + self.log_chance(x)
+        """The sum at each point."""
+        return torch.stack([part(x) for part in self.parts]).sum(0)
 
     def value_and_gradient(
         self, x: Float[Tensor, "r b d"]
     ) -> tuple[Float[Tensor, "r b"], Float[Tensor, "r b d"]]:
-        """The weighted utility and its gradient."""
-        value, gradient = self.utility.value_and_gradient(x)
-        log_chance, slope = self.log_chance.value_and_gradient(x)
-        return value + log_chance, gradient + slope
+        """The sum and its gradient."""
+        each = [part.value_and_gradient(x) for part in self.parts]
+        values, gradients = zip(*each, strict=True)
+        return torch.stack(values).sum(0), torch.stack(gradients).sum(0)
 
 
 @dataclass(frozen=True)
-class _WhereTrialsFailed:
-    """The log of a chance, which is certain in the runs that know of no failure.
+class Where:
+    """A utility in some runs, 0 in the others.
 
     Attributes:
-        log_chance: As the model of the failures has it.
-        applies: Runs that know of some.
+        utility: The utility.
+        applies: The runs.
     """
 
-    log_chance: Utility
+    utility: Utility
     applies: Bool[Tensor, " r"]
 
     def __call__(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r b"]:
-        return torch.where(self.applies[:, None], self.log_chance(x), 0.0)
+        """The utility of each point."""
+        return torch.where(self.applies[:, None], self.utility(x), 0.0)
 
     def value_and_gradient(
         self, x: Float[Tensor, "r b d"]
     ) -> tuple[Float[Tensor, "r b"], Float[Tensor, "r b d"]]:
-        value, gradient = self.log_chance.value_and_gradient(x)
+        """The utility and its gradient."""
+        value, gradient = self.utility.value_and_gradient(x)
         applies = self.applies[:, None]
         return torch.where(applies, value, 0.0), torch.where(applies[..., None], gradient, 0.0)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Models of the quantities that ``k`` constraints limit.
+
+    Attributes:
+        surrogate: A row for each constraint of each run, those of run 0 first.
+        most: On the scale of each, how much the quantity may be.
+    """
+
+    surrogate: Surrogate
+    most: Float[Tensor, " rows"]
+
+    def log_chance(self, runs: int) -> Utility:
+        """The log of the chance that a point meets the constraints, taken as independent."""
+        best = self.most[:, None].expand(-1, self.surrogate.draws)
+        return _AllMet(LogProbabilityOfImprovement(self.surrogate, best), len(self.most) // runs)
+
+    def likely_met_at(self, x: Float[Tensor, "r b d"]) -> Bool[Tensor, "r b"]:
+        """Whether points rather meet all of the constraints than not."""
+        return self.log_chance(len(x))(x) > -math.log(2)
+
+
+@dataclass(frozen=True)
+class _AllMet:
+    """The sum over the constraints of a run of a utility that has a row for each.
+
+    Attributes:
+        each: The utility.
+        constraints: How many a run has, ``k``.
+    """
+
+    each: Utility
+    constraints: int
+
+    def __call__(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r b"]:
+        rows = x.repeat_interleave(self.constraints, 0)
+        return self.each(rows).unflatten(0, (len(x), -1)).sum(1)
+
+    def value_and_gradient(
+        self, x: Float[Tensor, "r b d"]
+    ) -> tuple[Float[Tensor, "r b"], Float[Tensor, "r b d"]]:
+        rows = x.repeat_interleave(self.constraints, 0)
+        value, gradient = (
+            part.unflatten(0, (len(x), -1)).sum(1) for part in self.each.value_and_gradient(rows)
+        )
+        return value, gradient
+
+
+def no_limits() -> None:
+    """Where there are no constraints."""
 
 
 def weighted(
@@ -70,11 +129,30 @@ def weighted(
     data: Observations,
     failed: Float[Tensor, "r f d"],
     failed_mask: Bool[Tensor, "r f"],
+    limits: Limits | None = None,
 ) -> Utility:
-    """The utility, weighted in the runs where trials failed by the chance that a point does not."""
-    if failed.shape[1] == 0:
+    """The utility plus the log of the chance that a point gives a value that may be the best; in
+    runs that have no such value yet the latter alone.
+    """
+    chance = log_chance(data, failed, failed_mask, limits)
+    if chance is None:
         return utility
-    return Weighted(utility, log_chance_of_success(data, failed, failed_mask))
+    return Sum((utility if limits is None else Where(utility, data.eligible.any(-1)), chance))
+
+
+def log_chance(
+    data: Observations,
+    failed: Float[Tensor, "r f d"],
+    failed_mask: Bool[Tensor, "r f"],
+    limits: Limits | None,
+) -> Utility | None:
+    """The log of the chance that a point gives a value, and meets the constraints; None for 1."""
+    parts: list[Utility] = []
+    if failed.shape[1]:
+        parts.append(log_chance_of_success(data, failed, failed_mask))
+    if limits is not None:
+        parts.append(limits.log_chance(data.runs))
+    return Sum(tuple(parts)) if len(parts) > 1 else parts[0] if parts else None
 
 
 def log_chance_of_success(
@@ -98,5 +176,5 @@ def log_chance_of_success(
         noise_variance=_NOISE_VARIANCE * ones,
         mean=-ones,
     )
-    log_chance = LogProbabilityOfImprovement(labels, best=torch.zeros_like(ones))
-    return _WhereTrialsFailed(log_chance, failed_mask.any(-1))
+    chance = LogProbabilityOfImprovement(labels, best=torch.zeros_like(ones))
+    return Where(chance, failed_mask.any(-1))

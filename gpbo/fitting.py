@@ -254,7 +254,9 @@ def _fit(
     )
     _log(report)
     each = {part.name: getattr(natural, part.name) for part in fields(Hyperparameters)}
-    surrogate = Surrogate.condition(data.x, data.y, data.mask, **each, nu=model.nu)
+    surrogate = Surrogate.condition(
+        data.x, data.y, data.mask, **each, nu=model.nu, valued=data.eligible
+    )
     return Fit(surrogate, report, state, draws)
 
 
@@ -366,7 +368,9 @@ def _map_fit(
 ) -> Fit:
     natural = log_posterior.parametrization.constrain(mode(log_posterior, streams))
     single = {name: value[:, None] for name, value in vars(natural).items()}
-    surrogate = Surrogate.condition(data.x, data.y, data.mask, **single, nu=model.nu)
+    surrogate = Surrogate.condition(
+        data.x, data.y, data.mask, **single, nu=model.nu, valued=data.eligible
+    )
     unknown = torch.full_like(natural.mean, torch.nan)
     status: list[Status] = ["map"] * data.runs
     report = FitReport(

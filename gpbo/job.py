@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from gpbo.command import Command
 from gpbo.completion import Completion, MedianRule
+from gpbo.constraints import read_constraints
 from gpbo.design import default_initial
 from gpbo.errors import InvalidJob, SpaceError, StorageError, UnknownJob
 from gpbo.execution import Execution
@@ -71,6 +72,8 @@ class Job(BaseModel):
         metric: A regular expression for the value in what the command prints; likewise.
         budget: How many trials there are, failed ones included.
         storage: The file of the database, relative to the job file, as all paths in it.
+        constraints: What a result has to keep to, such as ``"memory <= 16"``: see
+            `gpbo.Optimizer`.
         strategy: Its name, or a table of its ``name`` and the options of its class.
         model: A table of ``nu`` and ``prior`` of the model: a named prior, or a table of
             hyperparameters, each with a prior's ``name`` and what its class takes. To resume, by
@@ -97,6 +100,7 @@ class Job(BaseModel):
     budget: int = Field(ge=1)
     seed: int = Field(default=0, ge=0)
     initial: int | None = Field(default=None, ge=1)
+    constraints: list[str] = []
     inference: Inference = "hmc"
     device: str = "auto"
     storage: str = "gpbo.db"
@@ -118,6 +122,12 @@ class Job(BaseModel):
         if mistakes or not space:
             raise ValueError("; ".join(mistakes) or "space = {}: expected one parameter or more")
         return space
+
+    @field_validator("constraints")
+    @classmethod
+    def _are_constraints(cls, constraints: list[str]) -> list[str]:
+        read_constraints(constraints)
+        return constraints
 
     @field_validator("strategy")
     @classmethod
@@ -163,8 +173,9 @@ class Job(BaseModel):
             UnknownJob: ``resume`` is True and there is none; or there is no job to start from of
                 the name in ``warm_start`` (a job that has begun does not need it any more).
             JobInUse: a process drives it.
-            InvalidJob: the stored job has another space, direction, seed, inference or initial
-                design, or did not start from one of the jobs that this one starts from.
+            InvalidJob: the stored job has another space, direction, seed, inference, initial
+                design or constraints, or did not start from one of the jobs that this one starts
+                from.
             InvalidOption: the program of the command, or the function's module, cannot be found;
                 or ``name`` or ``device`` is not allowed.
             InvalidData: a job to start from has no result in this space.
@@ -185,7 +196,9 @@ class Job(BaseModel):
         else:
             space = read_space(self.space)
             # Whatever is wrong with its parents is found before there is a job.
-            warm_start(Optimizer(space, direction=self.direction), parents)
+            warm_start(
+                Optimizer(space, direction=self.direction, constraints=self.constraints), parents
+            )
             optimizer = Optimizer(
                 space,
                 strategy,
@@ -194,6 +207,7 @@ class Job(BaseModel):
                 initial=default_initial(space, self.budget)
                 if self.initial is None
                 else self.initial,
+                constraints=self.constraints,
                 inference=self.inference,
                 model=model,
                 device=self.device,
@@ -231,6 +245,7 @@ class Job(BaseModel):
             "direction": self.direction,
             "seed": self.seed,
             "inference": self.inference,
+            "constraints": list(map(str, read_constraints(self.constraints))),
             # By default it follows from the budget, which may have grown.
             "initial": record.spec["initial"] if self.initial is None else self.initial,
         }

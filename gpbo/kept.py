@@ -103,6 +103,7 @@ class Kept:
                 self.noise_variance / factor.square(),
                 (self.mean - shift) / factor,
                 nu,
+                data.eligible,
             )
         return Fit(surrogate, self.report, self.warm, draws=None)
 

@@ -25,6 +25,7 @@ from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, check_callbacks, tell
 from gpbo.checks import instance_of, one_of, truth_value, whole_number
 from gpbo.completion import Completion, Streak
+from gpbo.constraints import returned
 from gpbo.design import default_initial
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
 from gpbo.fitting import Inference, Model
@@ -55,6 +56,7 @@ def minimize(
     direction: Direction = "minimize",
     seed: int = 0,
     initial: int | None = None,
+    constraints: Sequence[str] = (),
     inference: Inference = "hmc",
     model: Model | None = None,
     device: str = "auto",
@@ -67,7 +69,8 @@ def minimize(
     What `run` does with a new `Optimizer`.
 
     Args:
-        objective: Gets a configuration as a dict, returns one real number; as in `run`.
+        objective: Gets a configuration as a dict, returns one real number; with ``constraints`` a
+            pair of it and a dict of what was measured; as in `run`.
         space: Where to search.
         budget: How many trials there are, failed ones included.
         initial: As in `Optimizer`, but by default at most half of the budget.
@@ -85,6 +88,7 @@ def minimize(
         direction=direction,
         seed=seed,
         initial=default_initial(space, budget) if initial is None else initial,
+        constraints=constraints,
         inference=inference,
         model=model,
         device=device,
@@ -121,7 +125,7 @@ def run(
     or with the process.
 
     A trial whose objective raises an `Exception` or `SystemExit`, or returns NaN, an infinity or
-    anything that is not one real number, is a failed trial with its reason, and the loop goes on.
+    anything that is no such result, is a failed trial with its reason, and the loop goes on.
     Ctrl-C ends the loop and returns what there is; the trials that were running are pending. (A
     thread cannot be killed: the program exits only when the objective that runs there returns.)
 
@@ -131,9 +135,9 @@ def run(
     Args:
         optimizer: What proposes; nobody else may ask or tell it meanwhile. If it has a storage,
             `gpbo stop` ends the loop when the next trial ends.
-        objective: Gets a configuration as a dict, returns one real number. With several workers
-            it is called by several threads at once; an executor of processes must be able to
-            pickle it.
+        objective: Gets a configuration as a dict, returns one real number; where the optimizer has
+            constraints, a pair of it and a dict of what was measured. With several workers it is
+            called by several threads at once; an executor of processes must be able to pickle it.
         budget: How many trials there are, failed ones and those from before included, added results
             not.
         workers: How many trials run at a time.
@@ -349,7 +353,7 @@ class _Loop:
         if failure is not None:
             return self._optimizer.fail(trial, failure)
         try:
-            return self._optimizer.tell(trial, value)
+            return self._optimizer.tell(trial, *returned(value, self._optimizer.constraints))
         except InvalidResult as error:
             return self._optimizer.fail(trial, str(error))
 

@@ -14,7 +14,8 @@ import torch
 
 from gpbo import fitting
 from gpbo.backend import DTYPE, resolve_device
-from gpbo.checks import as_number, legible, one_of, truth_value, whole_number
+from gpbo.checks import legible, one_of, truth_value, whole_number
+from gpbo.constraints import Told, read_constraints, result_told, violated
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
 from gpbo.errors import GpboError, InvalidOption, InvalidParams, InvalidResult, StorageError
@@ -24,11 +25,12 @@ from gpbo.kept import Kept
 from gpbo.options import read_model, read_strategy, write_model, write_strategy
 from gpbo.plans import ChoicePlan, Chosen, FitPlan, Fitted
 from gpbo.posterior import Posterior, Recommendation
+from gpbo.rows import selected
 from gpbo.situation import Lazy, Situation
 from gpbo.space import Space
 from gpbo.spec import read_space, write_space
 from gpbo.strategies import Strategy, resolve_strategy
-from gpbo.trial import Direction, Trial, TrialStatus, best_of, judged, records, sign_of
+from gpbo.trial import Direction, Trial, TrialStatus, best_of, records, sign_of
 
 if TYPE_CHECKING:
     from gpbo.record import Journal, Record, Storage
@@ -70,6 +72,10 @@ class Optimizer:
         initial: Size of the initial design of a strategy with a model, 1 or more: `ask` gives
             scrambled Sobol points until so many trials were asked or added, failed ones not
             counted, and one has a value. By default two per parameter, at least 5, at most 20.
+        constraints: What a result has to keep to besides being good, such as ``"memory <= 16"``:
+            the name of a quantity that is measured with every value and told with it, ``<=`` or
+            ``>=``, and a number. A model of each is fitted to what was measured; proposals weigh
+            what a configuration may gain with the chance that it meets all of them.
         inference: How the hyperparameters are treated: ``"hmc"`` integrates them out by short
             trajectories of Hamiltonian Monte Carlo, ``"nuts"`` by trajectories that find their
             length, ``"map"`` takes their most probable values, ``"pyro"`` is Pyro's NUTS, slow,
@@ -86,7 +92,7 @@ class Optimizer:
 
     Raises:
         InvalidOption: an option has a value that is not allowed, or the stored job has another
-            space, direction, seed, inference or initial design.
+            space, direction, seed, inference, initial design or constraints.
         SpaceError: the space has listed values that cannot be stored.
         StorageError: the storage has a job of this name (without ``exist_ok``), or cannot be used.
         JobInUse: a process drives the stored job already.
@@ -100,6 +106,7 @@ class Optimizer:
         direction: Direction = "minimize",
         seed: int = 0,
         initial: int | None = None,
+        constraints: Sequence[str] = (),
         inference: fitting.Inference = "hmc",
         model: fitting.Model | None = None,
         device: str = "auto",
@@ -114,6 +121,7 @@ class Optimizer:
         self.direction = direction
         self.seed = whole_number("seed", seed, least=0)
         self.initial = default if initial is None else whole_number("initial", initial, least=1)
+        self.constraints = read_constraints(constraints)
         self.inference = fitting.check_inference(inference)
         self.model = fitting.resolve_model(model)
         self.device = resolve_device(device)
@@ -243,7 +251,9 @@ class Optimizer:
 
     @property
     def best(self) -> Trial | None:
-        """The completed trial with the best value, the earliest of several; None before any."""
+        """The completed trial with the best value of those that meet the constraints, the earliest
+        of several; None before any.
+        """
         best = best_of(self._history.completed, self.direction)
         return None if best is None else replace(best)
 
@@ -342,6 +352,7 @@ class Optimizer:
             seeds=(self.seed,),
             index=len(history),
             fit=lambda: fitted().fit,
+            limits=lambda: fitted().limits,
         )
         queued = [] if fixed else history.queue[:count]
         design = self._design_left(len(queued), count - len(queued))
@@ -388,7 +399,7 @@ class Optimizer:
         if last is not None and last.kept.size == size:
             return lambda: last
         warm = None if last is None else last.kept.warm
-        data = self.observations()
+        data = self._observations(self._history.completed)
         return FitPlan(data, size, self.model, self.inference, warm, self.seed, self.device)
 
     @_one_at_a_time
@@ -400,25 +411,30 @@ class Optimizer:
             self._fitted = fitted
 
     @_one_at_a_time
-    def tell(self, trial: object, value: object) -> Trial:
+    def tell(
+        self, trial: object, value: object, measured: Mapping[str, float] | None = None
+    ) -> Trial:
         """Record a trial's value; returns the trial as it is now.
 
-        A value that is NaN or infinite makes the trial a failed one, whose configuration is not
-        proposed again. Telling the same value twice changes nothing, so whoever does not know
+        A number that is NaN or infinite makes the trial a failed one, whose configuration is not
+        proposed again. Telling the same twice changes nothing, so whoever does not know
         whether it was recorded may tell it again. A result that comes after its trial has failed
         can be kept with `add`.
 
         Args:
             trial: A trial of this optimizer, or its id.
             value: A real number, of Python, or of numpy or torch with one element.
+            measured: The quantities of the constraints, by name, likewise.
 
         Raises:
-            InvalidResult: the value is not one real number; the trial stays pending.
+            InvalidResult: the value or what was measured is not one real number, or ``measured``
+                has other names than the constraints; the trial stays pending.
             UnknownTrial: no trial of this optimizer.
             TrialAlreadyFinished: it has another result already.
         """
         known = self._history.find(trial)
-        return self._end(known, *judged(as_number(f"trial {known.id}: value", value)))
+        where = f"trial {known.id}: "
+        return self._end(known, result_told(where, self.constraints, value, measured))
 
     @_one_at_a_time
     def fail(self, trial: object, reason: str | None = None) -> Trial:
@@ -432,18 +448,29 @@ class Optimizer:
             UnknownTrial: no trial of this optimizer.
             TrialAlreadyFinished: it has a result, or failed for another reason.
         """
-        return self._end(self._history.find(trial), None, legible(str(reason or "")) or "failed")
+        why = legible(str(reason or "")) or "failed"
+        return self._end(self._history.find(trial), Told(None, reason=why))
 
-    def add(self, params: Mapping[str, Any], value: object) -> Trial:
+    def add(
+        self,
+        params: Mapping[str, Any],
+        value: object,
+        measured: Mapping[str, float] | None = None,
+    ) -> Trial:
         """Record a result that was not asked for; its configuration may be known already.
 
-        A value that is NaN or infinite is recorded as a failed trial.
+        A number that is NaN or infinite is recorded as a failed trial.
+
+        Args:
+            params: The configuration.
+            value: As in `tell`.
+            measured: As in `tell`.
 
         Raises:
             InvalidParams: not a configuration of the space; nothing is recorded.
-            InvalidResult: the value is not one real number; nothing is recorded.
+            InvalidResult: as in `tell`; nothing is recorded.
         """
-        return self.learn([(params, value)])[0]
+        return self.learn([(params, value, measured)])[0]
 
     def enqueue(self, params: Mapping[str, Any]) -> None:
         """Have this configuration asked next, after those enqueued before, even if it is known.
@@ -456,15 +483,18 @@ class Optimizer:
     @_one_at_a_time
     def learn(
         self,
-        results: Iterable[tuple[Mapping[str, Any], object]] = (),
+        results: Iterable[Sequence[Any]] = (),
         queue: Iterable[Mapping[str, Any]] = (),
     ) -> list[Trial]:
         """`add` these results and `enqueue` these configurations: all of them, or none.
 
+        Args:
+            results: Of each its configuration and its value, and what was measured.
+            queue: Configurations.
+
         Raises:
             InvalidParams: no list, or not a configuration of the space; nothing is recorded.
-            InvalidResult: no list, no pair of a configuration and a value, or a value that is not
-                one real number; nothing is recorded.
+            InvalidResult: no list, no such pair or triple, or as in `tell`; nothing is recorded.
         """
         now = time.time()
         added = []
@@ -475,15 +505,16 @@ class Optimizer:
         results = list(results)
         for row, result in enumerate(results):
             where = f"results[{row}]: " if len(results) > 1 else ""
-            if not isinstance(result, list | tuple) or len(result) != 2:
+            if not isinstance(result, list | tuple) or len(result) not in (2, 3):
                 raise InvalidResult(f"results: {result!r}: expected a configuration and its value")
-            params, value = result
+            params, value, measured = (*result, None)[:3]
             try:
-                valid, number = self.space.validate(params), as_number("value", value)
+                valid = self.space.validate(params)
+                told = result_told("", self.constraints, value, measured)
             except (InvalidParams, InvalidResult) as error:
                 raise type(error)(f"{where}{error}") from error
             trial = Trial(len(self._history) + row, valid, origin="added", asked_at=now)
-            added.append(_ended(trial, *judged(number), now))
+            added.append(self._ended(trial, told, now))
         queued = [*self._history.queue, *map(self.space.validate, queue)]
         if self._journal is not None:
             self._journal.write(trials=added, queue=queued)
@@ -494,14 +525,26 @@ class Optimizer:
 
     def observations(self) -> Observations:
         """The results and the pending points as the engine sees them: one run, minimised."""
-        return self._observations(self._history.completed)
+        return selected(self._observations(self._history.completed), slice(1))
 
     def _observations(self, completed: Sequence[Trial]) -> Observations:
-        values = [self._sign * trial.value for trial in completed if trial.value is not None]
+        """Of the values, and as further runs of what the constraints limit: how far beyond."""
+        rows = [[self._sign * trial.value for trial in completed if trial.value is not None]]
+        rows += [
+            [one.excess(trial.measured[one.name]) for trial in completed]
+            for one in self.constraints
+        ]
+        eligible = [
+            [trial.feasible for trial in completed],
+            *[[True] * len(completed)] * (len(rows) - 1),
+        ]
+        x, pending = self._history.points(completed), self._history.points(self._history.pending)
         return with_room(
-            self._history.points(completed)[None],
-            torch.tensor([values], dtype=DTYPE, device=self.device),
-            pending=self._history.points(self._history.pending)[None],
+            x.expand(len(rows), -1, -1),
+            torch.tensor(rows, dtype=DTYPE, device=self.device),
+            pending=pending.expand(len(rows), -1, -1),
+            eligible=torch.tensor(eligible, dtype=torch.bool, device=self.device),
+            straight=torch.arange(len(rows), device=self.device) > 0,
         )
 
     def fit(self, *, refit: bool = True) -> fitting.Fit:
@@ -524,11 +567,13 @@ class Optimizer:
         Raises:
             InvalidData: there is no result yet.
         """
-        surrogate = self.fit(refit=refit).surrogate
+        fitted = self._plan_model(refit)()
         # Results may have come since: those that the fit knows are the first ones.
-        known = self.completed[: int(surrogate.mask.sum())]
-        units = self._observations(known).units
-        return Posterior(surrogate, units, self.space, self.direction, known)
+        known = self.completed[: int(fitted.fit.surrogate.mask.sum())]
+        units = selected(self._observations(known).units, slice(1))
+        return Posterior(
+            fitted.fit.surrogate, units, self.space, self.direction, known, fitted.limits
+        )
 
     def recommend(self, *, refit: bool = True) -> Recommendation:
         """The tried configuration that the model expects to be the best, and what it expects.
@@ -539,7 +584,7 @@ class Optimizer:
             refit: As in `fit`.
 
         Raises:
-            InvalidData: there is no result yet.
+            InvalidData: there is no result yet, or none that meets the constraints.
         """
         return self.posterior(refit=refit).recommend()
 
@@ -554,8 +599,8 @@ class Optimizer:
         if refit or last is None:
             return self.plan_fit()
         kept = last.kept.thinned(thin, len(self._history))
-        data, nu = self.observations(), self.model.nu
-        return lambda: Fitted(kept.condition(data, nu), last.kept)
+        data, nu = self._observations(self._history.completed), self.model.nu
+        return lambda: Fitted.of(kept.condition(data, nu), data, last.kept)
 
     def _design_left(self, queued: int, wanted: int) -> int:
         """How many of the ``wanted`` points belong to the initial design.
@@ -571,15 +616,21 @@ class Optimizer:
         informative = results + len(self._history.pending) + queued
         return min(wanted, max(0, self.initial - informative))
 
-    def _end(self, known: Trial, value: float | None, reason: str | None) -> Trial:
+    def _end(self, known: Trial, told: Told) -> Trial:
         repeated = known.status is not TrialStatus.PENDING
-        if repeated and (known.value, known.reason) == (value, reason):
+        if repeated and Told(known.value, known.measured, known.reason) == told:
             return replace(known)
-        trial = _ended(known, value, reason, time.time())
+        trial = self._ended(known, told, time.time())
         if self._journal is not None:
             self._journal.write(trials=[trial])
         self._history.remember(trial)
         return trial
+
+    def _ended(self, trial: Trial, told: Told, at: float) -> Trial:
+        if told.value is None:
+            return trial.failed(told.reason or "failed", at)
+        broken = violated(self.constraints, told.measured)
+        return trial.completed(told.value, at, told.measured, broken)
 
     def _spec(self) -> dict[str, Any]:
         """How this optimizer was made, as plain values; None for what cannot be written down."""
@@ -589,6 +640,7 @@ class Optimizer:
             "direction": self.direction,
             "seed": self.seed,
             "initial": self.initial,
+            "constraints": list(map(str, self.constraints)),
             "inference": self.inference,
             "model": write_model(self.model),
         }
@@ -614,6 +666,7 @@ class Optimizer:
             direction=spec["direction"],
             seed=spec["seed"],
             initial=spec["initial"],
+            constraints=spec.get("constraints", ()),  # which older versions did not have
             inference=spec["inference"],
             model=read_model(spec["model"]) if model is None else model,
             device=device,
@@ -651,19 +704,20 @@ class Optimizer:
         data = self._observations(self._history.completed[: kept.size])
         # A model of the user's own is known by its density only.
         if model is not None or kept.has_density_of(data, self.model):
-            self._fitted = Fitted(kept.condition(data, self.model.nu), kept)
+            self._fitted = Fitted.of(kept.condition(data, self.model.nu), data, kept)
 
 
 def check_same(
     given: Mapping[str, Any], record: "Record", wrong: type[GpboError] = InvalidOption
 ) -> None:
-    """Nothing, where a stored job has this space, direction, seed, initial design and inference.
+    """Nothing, where a stored job has this space, direction, seed, initial design, inference and
+    constraints.
 
     Raises:
         InvalidOption: it has another; or what ``wrong`` says.
     """
-    for option in ("space", "direction", "seed", "initial", "inference"):
-        own, stored = given[option], record.spec[option]
+    for option in ("space", "direction", "seed", "initial", "inference", "constraints"):
+        own, stored = given[option], record.spec.get(option, [])
         if _written_as(own) != _written_as(stored):
             if option == "space":
                 own, stored = _differences(own, stored)
@@ -702,10 +756,6 @@ def _driven(store: "Storage", name: str) -> "Iterator[Journal]":
 def _copies(trials: Iterable[Trial]) -> list[Trial]:
     """Trials to hand out: who changes the configuration of one does not change history."""
     return [replace(trial) for trial in trials]
-
-
-def _ended(trial: Trial, value: float | None, reason: str | None, at: float) -> Trial:
-    return trial.failed(reason or "failed", at) if value is None else trial.completed(value, at)
 
 
 def _written(fitted: Fitted | None) -> dict[str, Any]:

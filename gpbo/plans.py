@@ -1,6 +1,6 @@
 """What an optimizer has to compute, as values that any thread or process may compute it from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,18 +11,36 @@ from gpbo import fitting
 from gpbo.backend import Streams
 from gpbo.data import Observations
 from gpbo.errors import InvalidData, SpaceExhausted
+from gpbo.feasibility import Limits
 from gpbo.fixed import is_slice
 from gpbo.kept import Kept
 from gpbo.model_free import RepeatingSobol, SobolSearch
+from gpbo.rows import selected
 from gpbo.situation import Lazy, Situation, Strategy, proposed
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model of the first ``kept.size`` results."""
+    """A model of the first ``kept.size`` results.
+
+    Attributes:
+        fit: The model of the values.
+        limits: The models of what the constraints limit; None if there are none.
+        kept: What to keep of all of them.
+    """
 
     fit: fitting.Fit
+    limits: Limits | None
     kept: Kept
+
+    @classmethod
+    def of(cls, fit: fitting.Fit, data: Observations, kept: Kept) -> "Fitted":
+        """From a fit whose first run is of the values, and the others of what is limited."""
+        values, limited = selected(fit.surrogate, slice(1)), selected(fit.surrogate, slice(1, None))
+        if not limited.runs:
+            return cls(fit, None, kept)
+        most = data.units(torch.zeros_like(data.values[:, :1]))[1:, 0]
+        return cls(replace(fit, surrogate=values), Limits(limited, most), kept)
 
 
 @dataclass(frozen=True)
@@ -65,9 +83,11 @@ class FitPlan:
             self.model,
             inference=self.inference,
             warm=self.warm,
-            streams=Streams.named(self.seed, "fit", self.size, device=self.device),
+            streams=Streams.named(
+                self.seed, "fit", self.size, runs=self.data.runs, device=self.device
+            ),
         )
-        return Fitted(fitted, Kept.of(fitted, self.data, self.size))
+        return Fitted.of(fitted, self.data, Kept.of(fitted, self.data, self.size))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from gpbo.backend import Streams
 from gpbo.checks import whole_number
+from gpbo.errors import InvalidData
+from gpbo.feasibility import Limits
 from gpbo.space import Space
 from gpbo.surrogate import Surrogate
 from gpbo.trial import Direction, Trial, sign_of
@@ -64,6 +66,7 @@ class Posterior:
         space: What the configurations are of.
         direction: Of the told values.
         completed: The trials that it knows, in its order.
+        limits: The models of what the constraints limit; None if there are none.
     """
 
     surrogate: Surrogate
@@ -71,6 +74,7 @@ class Posterior:
     space: Space
     direction: Direction
     completed: Sequence[Trial]
+    limits: Limits | None = None
 
     def predict(self, configurations: Sequence[Mapping[str, Any]]) -> Prediction:
         """What is expected of these configurations.
@@ -90,6 +94,17 @@ class Posterior:
             self._back(centre + shift) for shift in (torch.zeros_like(width), -width, width)
         )
         return Prediction(median, low, high)
+
+    def chance(self, configurations: Sequence[Mapping[str, Any]]) -> Float[np.ndarray, " n"]:
+        """How probable it is that these configurations meet the constraints; 1 without any.
+
+        Raises:
+            InvalidParams: no list of configurations of the space.
+        """
+        x = self._points(configurations)
+        if self.limits is None:
+            return np.ones(x.shape[1])
+        return self.limits.log_chance(1)(x)[0].exp().cpu().numpy()
 
     def sample(
         self, configurations: Sequence[Mapping[str, Any]], count: int, *, seed: int = 0
@@ -124,7 +139,14 @@ class Posterior:
         return sign_of(self.direction) * self.units.back(values)[0].cpu().numpy()
 
     def recommend(self) -> Recommendation:
-        """The tried configuration of the least posterior mean, averaged over the draws."""
+        """The tried configuration of the least posterior mean, averaged over the draws, of those
+        with a result that meets the constraints.
+
+        Raises:
+            InvalidData: no result does.
+        """
+        if not bool(self.surrogate.valued.any()):
+            raise InvalidData("no trial meets the constraints yet: expected one or more")
         params = self.completed[int(self.surrogate.recommended)].params
         key = self.space.key(params)
         trials = [trial.id for trial in self.completed if self.space.key(trial.params) == key]

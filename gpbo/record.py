@@ -6,7 +6,7 @@ the disk when it returns. `gpbo.storage` has the one that comes with gpbo.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,6 +29,7 @@ class Attempt:
         value: What it returned; None if it did not.
         reason: Why it did not.
         late: Whether it ended after its trial had been given up.
+        measured: The quantities of the constraints that came with the value.
     """
 
     trial: int
@@ -39,6 +40,7 @@ class Attempt:
     value: float | None = None
     reason: str | None = None
     late: bool = False
+    measured: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def interrupted(self) -> bool:

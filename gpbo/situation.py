@@ -11,6 +11,7 @@ from torch import Tensor
 from gpbo.backend import Streams
 from gpbo.data import Observations
 from gpbo.errors import InvalidOption, SpaceExhausted
+from gpbo.feasibility import Limits, no_limits
 from gpbo.fitting import Fit
 from gpbo.fixed import lie_within
 from gpbo.space import Space
@@ -51,6 +52,7 @@ class Situation:
         index: The number of the trial that is asked for: it names the random streams.
         fit: The model of ``data``, fitted when first called; only strategies with
             ``uses_model`` may call it.
+        limits: The models of what the constraints limit, likewise; None if there are none.
     """
 
     space: Space
@@ -61,6 +63,7 @@ class Situation:
     seeds: tuple[int, ...]
     index: int
     fit: Callable[[], Fit]
+    limits: Callable[[], Limits | None] = no_limits
 
     def streams(self, purpose: str, index: int | Sequence[int] | None = None) -> Streams:
         """A random stream per run, of this purpose and trial (or of another ``index``, or each)."""

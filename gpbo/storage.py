@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from gpbo.constraints import Constraint, read_constraints, violated
 from gpbo.database import Database
 from gpbo.errors import InvalidOption, JobInUse, StorageError, UnknownJob
 from gpbo.record import Attempt, FitSummary, Metric, Record, Storage
@@ -115,15 +116,15 @@ class SqliteStorage:
                 return connection.execute(query, (job,)).fetchall()
 
             trials = rows(
-                "SELECT number, params, status, value, reason, origin, asked_at, finished_at"
-                " FROM trial WHERE job = ? ORDER BY number"
+                "SELECT number, params, status, value, reason, origin, asked_at, finished_at,"
+                " measured FROM trial WHERE job = ? ORDER BY number"
             )
             finished = rows(
                 "SELECT number FROM trial WHERE job = ? AND place IS NOT NULL ORDER BY place"
             )
             queue = rows("SELECT params FROM queue WHERE job = ? ORDER BY place")
             attempts = rows(
-                "SELECT trial, number, worker, started_at, ended_at, value, reason, late"
+                "SELECT trial, number, worker, started_at, ended_at, value, reason, late, measured"
                 " FROM attempt WHERE job = ? ORDER BY trial, number"
             )
             metrics = rows(
@@ -131,20 +132,21 @@ class SqliteStorage:
                 " ORDER BY trial, attempt, step"
             )
             fits = rows("SELECT size, at, report FROM fit WHERE job = ? ORDER BY size")
+        made = json.loads(spec)
+        constraints = read_constraints(made.get("constraints", ()))
         return Record(
             name=name,
-            spec=json.loads(spec),
+            spec=made,
             created_at=created_at,
-            trials=tuple(
-                Trial(number, json.loads(params), TrialStatus(status), *rest)
-                for number, params, status, *rest in trials
-            ),
+            trials=tuple(_trial(row, constraints) for row in trials),
             finished=tuple(number for (number,) in finished),
             queue=tuple(json.loads(params) for (params,) in queue),
             engine=engine,
             attempts=tuple(
-                Attempt(trial, number, worker, start, end, value, reason, bool(late))
-                for trial, number, worker, start, end, value, reason, late in attempts
+                Attempt(
+                    trial, number, worker, start, end, value, reason, bool(late), json.loads(told)
+                )
+                for trial, number, worker, start, end, value, reason, late, told in attempts
             ),
             # SQLite has no NaN: it is stored as NULL.
             metrics=tuple(
@@ -271,7 +273,7 @@ class SqliteJournal:
             for trial in trials:
                 run.execute(_PUT_TRIAL, {"job": self._job, **_trial_row(trial)})
             for attempt in attempts:
-                run.execute(_PUT_ATTEMPT, (self._job, *astuple(attempt)))
+                run.execute(_PUT_ATTEMPT, (self._job, *_attempt_row(attempt)))
             for metric in metrics:
                 run.execute(_PUT_METRIC, (self._job, *astuple(metric)))
             for fit in fits:
@@ -314,14 +316,14 @@ _PUT_TRIAL = """
 INSERT INTO trial VALUES (
     :job, :number, :params, :status, :value, :reason, :origin, :asked_at, :finished_at,
     CASE WHEN :pending THEN NULL
-    ELSE (SELECT COALESCE(MAX(place), -1) + 1 FROM trial WHERE job = :job) END)
+    ELSE (SELECT COALESCE(MAX(place), -1) + 1 FROM trial WHERE job = :job) END, :measured)
 ON CONFLICT (job, number) DO UPDATE SET
     params = excluded.params, status = excluded.status, value = excluded.value,
     reason = excluded.reason, origin = excluded.origin, asked_at = excluded.asked_at,
-    finished_at = excluded.finished_at,
+    finished_at = excluded.finished_at, measured = excluded.measured,
     place = CASE WHEN :pending THEN NULL ELSE COALESCE(place, excluded.place) END
 """
-_PUT_ATTEMPT = "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_ATTEMPT = "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_METRIC = "INSERT OR REPLACE INTO metric VALUES (?, ?, ?, ?, ?)"
 _PUT_FIT = "INSERT OR REPLACE INTO fit VALUES (?, ?, ?, ?)"
 
@@ -350,5 +352,28 @@ def _trial_row(trial: Trial) -> dict[str, Any]:
         "origin": trial.origin,
         "asked_at": trial.asked_at,
         "finished_at": trial.finished_at,
+        "measured": json.dumps(trial.measured),
         "pending": trial.status is TrialStatus.PENDING,
     }
+
+
+def _trial(row: Sequence[Any], constraints: Sequence[Constraint]) -> Trial:
+    number, params, status, value, reason, origin, asked_at, finished_at, told = row
+    measured = json.loads(told)
+    return Trial(
+        number,
+        json.loads(params),
+        TrialStatus(status),
+        value,
+        reason,
+        origin,
+        asked_at,
+        finished_at,
+        measured,
+        violated(constraints, measured) if measured else (),
+    )
+
+
+def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:
+    *row, measured = astuple(attempt)
+    return *row, json.dumps(measured)

@@ -28,7 +28,7 @@ from gpbo.checks import one_of, real_number, settle, truth_value, whole_number
 from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption
-from gpbo.feasibility import log_chance_of_success, weighted
+from gpbo.feasibility import log_chance, weighted
 from gpbo.fixed import expected_within, is_slice, means_within
 from gpbo.model_free import GridSearch, RandomSearch, SobolSearch
 from gpbo.paths import draw_paths
@@ -80,18 +80,19 @@ class _Maximiser(ABC):
         return one_by_one(situation, count, self._maximiser)
 
     def _maximiser(self, situation: Situation) -> Float[Tensor, "r d"]:
-        """The maximiser of the acquisition, in log space, plus the log of the chance of a value."""
+        """The maximiser of the acquisition in log space, weighted with the chance of a value."""
         data = situation.data
         known = situation.fit().surrogate
         points = (data.x, data.pending, situation.failed)
         with settings_for(sum(each.shape[1] for each in points), data.x.device):
-            streams = situation.streams("fantasy")
-            surrogate = known.fantasize(data.pending, data.pending_mask, streams)
+            streams, limits = situation.streams("fantasy"), situation.limits()
+            likely = None if limits is None else limits.likely_met_at(data.pending)
+            surrogate = known.fantasize(data.pending, data.pending_mask, streams, likely)
             # What a value would be where there is none is nothing to be found out.
             surrogate = surrogate.hallucinate(situation.failed, situation.failed_mask)
             utility = self._utility(surrogate, situation)
             return propose(
-                weighted(utility, data, situation.failed, situation.failed_mask),
+                weighted(utility, data, situation.failed, situation.failed_mask, limits),
                 situation.space,
                 situation.streams("ascent"),
                 best_x=_best_points(known, data, situation.space),
@@ -204,8 +205,9 @@ class CustomAcquisition(_Maximiser):
     standardised and less is better; it knows pending points by one fantasy for each draw, and
     where trials failed is certain of what it expects.
 
-    Where trials failed, the log of the chance that a point gives a value is added, as to the
-    logarithm of an improvement.
+    Where trials failed, or there are constraints, the log of the chance that a point gives a value
+    that may be the best is added, as to the logarithm of an improvement; while no result meets the
+    constraints, that chance alone is maximised.
 
     Args:
         name: What the origin of its trials says.
@@ -337,9 +339,9 @@ class ThompsonSampling:
 
         with settings_for(surrogate.x.shape[1], surrogate.x.device):
             search = self.search or default_search(space, confined=self.region is not None)
-            screen, confined, chance = situation.streams("screen", results), None, None
-            if situation.failed.shape[1]:
-                chance = log_chance_of_success(data, situation.failed, situation.failed_mask)
+            screen, confined = situation.streams("screen", results), None
+            failed, limits = (situation.failed, situation.failed_mask), situation.limits()
+            chance = log_chance(data, *failed, limits)
             if self.region is None:
                 raw = raw_points(space, screen, _best_points(surrogate, data, space), search)
             else:

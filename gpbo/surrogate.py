@@ -34,7 +34,8 @@ class Surrogate:
         x: Observed points in the unit cube; fantasised points follow the real ones.
         y: Observed values per draw (fantasies differ between draws).
         mask: Which of the points are there; the others are padding and change nothing.
-        valued: Which of those have a value, a fantasy included; a hallucination is none.
+        valued: Which of those have a value that may be the best one: a fantasy, too, but no
+            hallucination, and not the value of a result that violates a constraint.
         lengthscale, outputscale, noise_variance, mean: The hyperparameter draws.
         inverse_factor: ``L^-1`` of ``K + noise_variance I = L L'``.
         weights: ``(K + noise_variance I)^-1 (y - mean)``.
@@ -67,8 +68,12 @@ class Surrogate:
         noise_variance: Float[Tensor, "r s"],
         mean: Float[Tensor, "r s"],
         nu: float = 2.5,
+        valued: Bool[Tensor, "r n"] | None = None,
     ) -> "Surrogate":
         """The posterior given observations, one factorisation per draw.
+
+        Args:
+            valued: By default all that the mask keeps.
 
         Raises:
             InvalidOption: ``nu`` is not 0.5, 1.5 or 2.5.
@@ -90,7 +95,7 @@ class Surrogate:
             x=x,
             y=torch.where(mask, y, 0.0)[:, None].expand_as(residual),
             mask=mask,
-            valued=mask,
+            valued=mask if valued is None else valued & mask,
             lengthscale=torch.where(succeeded[..., None], lengthscale, 1.0),
             outputscale=_usable(outputscale, succeeded, 1.0),
             noise_variance=_usable(jittered, succeeded, 1.0),
@@ -254,6 +259,7 @@ class Surrogate:
         pending: Float[Tensor, "r m d"],
         pending_mask: Bool[Tensor, "r m"],
         streams: Streams,
+        eligible: Bool[Tensor, "r m"] | None = None,
     ) -> "Surrogate":
         """Condition every draw on its own sample of what the pending points will return.
 
@@ -264,9 +270,13 @@ class Surrogate:
 
         The numbers that a point gets depend on how many columns there are: what a run proposes is
         what it proposes alone if all runs of a batch have equally many pending points.
+
+        Args:
+            eligible: Which of them may be the best one; by default all.
         """
         sampled = streams.normal(self.draws, pending.shape[1])
-        return self._bordered(pending, pending_mask, sampled, valued=True)
+        valued = pending_mask if eligible is None else pending_mask & eligible
+        return self._bordered(pending, pending_mask, sampled, valued)
 
     def hallucinate(
         self, pending: Float[Tensor, "r m d"], pending_mask: Bool[Tensor, "r m"]
@@ -277,15 +287,14 @@ class Surrogate:
         Burdick 2014, JMLR 15). The points have no value that others would have to improve on.
         """
         expected = pending.new_zeros(self.runs, self.draws, pending.shape[1])
-        return self._bordered(pending, pending_mask, expected, valued=False)
+        return self._bordered(pending, pending_mask, expected, torch.zeros_like(pending_mask))
 
     def _bordered(
         self,
         pending: Float[Tensor, "r m d"],
         pending_mask: Bool[Tensor, "r m"],
         whitened: Float[Tensor, "r s m"],
-        *,
-        valued: bool,
+        valued: Bool[Tensor, "r m"],
     ) -> "Surrogate":
         """Conditioned on pending points too, with these whitened residuals.
 
@@ -297,7 +306,9 @@ class Surrogate:
             return self
         room = capacity(count, pending.device) - count
         pending = torch.nn.functional.pad(pending, (0, 0, 0, room))
-        pending_mask = torch.nn.functional.pad(pending_mask, (0, room))
+        pending_mask, valued = (
+            torch.nn.functional.pad(each, (0, room)) for each in (pending_mask, valued)
+        )
         whitened = torch.nn.functional.pad(whitened, (0, room))
         pending = torch.where(pending_mask[..., None], pending, 0.5)
         z, z_pending = self._z(), _scaled(pending, self.lengthscale)
@@ -321,7 +332,7 @@ class Surrogate:
             self,
             x=x,
             mask=mask,
-            valued=torch.cat([self.valued, pending_mask & valued], dim=1),
+            valued=torch.cat([self.valued, valued], dim=1),
             y=weights,
             inverse_factor=inverse,
             weights=weights,

@@ -1,6 +1,6 @@
 """Warm start: what finished jobs teach a new one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -24,29 +24,42 @@ def warm_start(optimizer: Optimizer, parents: Sequence[tuple[Record, Kind]]) -> 
         parents: Up to five stored jobs, each with its kind. ``"same"``: it measured the same, so
             its results are added as they are. ``"transfer"``: it measured something related, so
             its values are not used, but its best configuration is asked first. Trials that are not
-            in the optimizer's space, or have no value, are left out.
+            in the optimizer's space, have no value, or, of the first kind, lack a quantity of its
+            constraints are left out.
 
     Returns:
         How many of their configurations are used.
 
     Raises:
         InvalidOption: a kind is neither of these, or there are more than five jobs.
-        InvalidData: a job has no result in this space.
+        InvalidData: a job has no such trial.
     """
     if len(parents) > LARGEST_START:
         raise InvalidOption(f"{len(parents)} jobs to start from: expected {LARGEST_START} or fewer")
-    results: list[tuple[Mapping[str, Any], object]] = []
+    results: list[Sequence[Any]] = []
     queue: list[dict[str, Any]] = []
     for parent, kind in parents:
         one_of("kind", kind, get_args(Kind))
         usable = _usable(optimizer.space, parent)
         if kind == "same":
-            results += [(trial.params, trial.value) for trial in usable]
+            results += _results(usable, optimizer, parent.name)
         else:
             best = best_of(usable, parent.spec["direction"])
             queue += [] if best is None else [dict(best.params)]
     optimizer.learn(results, queue)
     return len(results) + len(queue)
+
+
+def _results(trials: Sequence[Trial], optimizer: Optimizer, parent: str) -> list[Sequence[Any]]:
+    """What these trials tell an optimizer, with the quantities of its constraints."""
+    names = {constraint.name for constraint in optimizer.constraints}
+    measured = [trial for trial in trials if names <= trial.measured.keys()]
+    if not measured:
+        raise InvalidData(
+            f"job {parent!r} has no result with {', '.join(map(repr, sorted(names)))}: expected "
+            "one or more, for the constraints"
+        )
+    return [(t.params, t.value, {name: t.measured[name] for name in names}) for t in measured]
 
 
 def started_from(record: Record, space: Space, parent: Record, kind: Kind) -> bool:

@@ -43,6 +43,8 @@ class Trial:
             ``"added"``, ...
         asked_at: When it was proposed, in seconds since the epoch; None if not known.
         finished_at: When its result came, likewise.
+        measured: The quantities of the constraints, by name; empty unless completed.
+        violated: The constraints that these do not meet, such as ``"memory <= 16.0"``.
     """
 
     id: int
@@ -53,10 +55,18 @@ class Trial:
     origin: str = "added"
     asked_at: float | None = None
     finished_at: float | None = None
+    measured: Mapping[str, float] = field(default_factory=dict, hash=False)
+    violated: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # A copy: what the caller does to its own mapping later does not change history.
+        # Copies: what the caller does to its own mappings later does not change history.
         object.__setattr__(self, "params", dict(self.params))
+        object.__setattr__(self, "measured", dict(self.measured))
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it has a value and meets all constraints."""
+        return self.value is not None and not self.violated
 
     @property
     def stopped_early(self) -> bool:
@@ -70,8 +80,14 @@ class Trial:
             return None
         return self.finished_at - self.asked_at
 
-    def completed(self, value: float, at: float | None) -> "Trial":
-        """The trial with its value.
+    def completed(
+        self,
+        value: float,
+        at: float | None,
+        measured: Mapping[str, float] | None = None,
+        violated: tuple[str, ...] = (),
+    ) -> "Trial":
+        """The trial with its value, and with what was measured.
 
         Raises:
             TrialAlreadyFinished: it was completed or failed before.
@@ -80,7 +96,14 @@ class Trial:
         self._check_pending()
         if not math.isfinite(value):
             raise InvalidResult(f"trial {self.id}: value={value!r}: expected a finite number")
-        return replace(self, status=TrialStatus.COMPLETED, value=float(value), finished_at=at)
+        return replace(
+            self,
+            status=TrialStatus.COMPLETED,
+            value=float(value),
+            finished_at=at,
+            measured=measured or {},
+            violated=violated,
+        )
 
     def failed(self, reason: str, at: float | None) -> "Trial":
         """The trial without a value, and why.
@@ -111,7 +134,14 @@ def sign_of(direction: Direction) -> float:
 
 
 def best_of(trials: Iterable[Trial], direction: Direction) -> Trial | None:
-    """The trial with the best value, the first of several; None if none has a value."""
+    """The trial with the best value of those that meet all constraints, the first of several; None
+    if there is none.
+    """
+    return best_valued((trial for trial in trials if trial.feasible), direction)
+
+
+def best_valued(trials: Iterable[Trial], direction: Direction) -> Trial | None:
+    """The trial with the best value, whatever it violates; None if none has a value."""
     sign = sign_of(direction)
     valued = [(sign * trial.value, trial) for trial in trials if trial.value is not None]
     return min(valued, key=operator.itemgetter(0))[1] if valued else None
@@ -126,7 +156,11 @@ def incumbents(trials: Iterable[Trial], direction: Direction) -> Iterator[Trial 
 
 
 def records(trials: Iterable[Trial]) -> list[dict[str, Any]]:
-    """Trials as plain values, a dict for each; a configuration in columns ``params.<name>``."""
+    """Trials as plain values, a dict for each; a configuration in columns ``params.<name>``, what
+    was measured in ``measured.<name>``, and then whether it is feasible.
+    """
+    trials = list(trials)
+    constrained = any(trial.measured for trial in trials)
     return [
         {
             "id": trial.id,
@@ -137,14 +171,11 @@ def records(trials: Iterable[Trial]) -> list[dict[str, Any]]:
             "origin": trial.origin,
             "asked_at": trial.asked_at,
             "finished_at": trial.finished_at,
+            **{f"measured.{name}": number for name, number in trial.measured.items()},
+            **({"feasible": trial.feasible} if constrained else {}),
         }
         for trial in trials
     ]
-
-
-def judged(number: float) -> tuple[float | None, str | None]:
-    """What a told number is: a value, or the reason of a failure."""
-    return (number, None) if math.isfinite(number) else (None, f"the value is {number}")
 
 
 def reason_of(error: BaseException) -> str:

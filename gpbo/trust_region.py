@@ -103,7 +103,8 @@ class Region(Protocol):
             data: The results.
             surrogate: The model of them.
             space: What the cube stands for.
-            log_chance: The log of the chance that a point gives a value, where trials failed.
+            log_chance: The log of the chance that a point gives a value that may be the best;
+                None for 1.
         """
         ...
 
@@ -157,7 +158,8 @@ class NestedBoxes:
     ) -> Boxes:
         """Around the observed point of every run where the posterior mean is least."""
         x = space.snap(data.x)
-        height = _possible(x, expected_within(surrogate, space)[:, : x.shape[1]], log_chance)
+        expected = expected_within(surrogate, space)[:, : x.shape[1]]
+        height = _possible(x, data.mask, expected, log_chance)
         centre = lowest_point(x, height)
         lengths = data.x.new_tensor(self.lengths).expand(data.runs, -1)
         boxes = _around(centre[:, None], lengths, surrogate, space)
@@ -177,17 +179,23 @@ class NestedBoxes:
 
 
 def _possible(
-    x: Float[Tensor, "r n d"], height: Float[Tensor, "r n"], log_chance: Utility | None
+    x: Float[Tensor, "r n d"],
+    mask: Bool[Tensor, "r n"],
+    height: Float[Tensor, "r n"],
+    log_chance: Utility | None,
 ) -> Float[Tensor, "r n"]:
     """The height of the points around which a box may lie, infinite for the others.
 
-    Not where the next trial would rather fail, as long as there are others: in a short box around
-    such a point there is nothing else.
+    Not where the next trial would rather fail, or violate a constraint, as long as there are
+    others: in a short box around such a point there is nothing else. As long as no result meets the
+    constraints, the height is how little chance there is that another one does.
     """
     if log_chance is None:
         return height
-    likely = height.isfinite() & (log_chance(x) > -math.log(2))
-    return height.masked_fill(~likely & likely.any(-1, keepdim=True), torch.inf)
+    chance, found = log_chance(x), height.isfinite()
+    likely = found & (chance > -math.log(2))
+    possible = height.masked_fill(~likely & likely.any(-1, keepdim=True), torch.inf)
+    return torch.where(found.any(-1, keepdim=True), possible, torch.where(mask, -chance, torch.inf))
 
 
 def _around(
@@ -269,11 +277,11 @@ class TrustRegion:
         """
         x = space.snap(data.x)
         counts = data.mask & lie_within(space, data.x)
-        values = torch.where(counts, data.values, torch.inf)
+        values = torch.where(counts & data.eligible, data.values, torch.inf)
         length, begin = self._judged(values, counts, data.dim)
         numbers = torch.arange(values.shape[1], device=values.device)
         own = torch.where(numbers >= begin[:, None], values, torch.inf)
-        centre = lowest_point(x, _possible(x, own, log_chance))
+        centre = lowest_point(x, _possible(x, data.mask, own, log_chance))
         results = own.isfinite().sum(-1)
         young = (results < 2 * data.dim) & (begin > 0) | (results == 0)
         length = torch.where(young, torch.inf, length)

@@ -16,10 +16,11 @@ from pathlib import Path
 from gpbo.attempt import STOP, Outcome, read_reports
 from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, check_callbacks, tell
-from gpbo.checks import as_number, instance_of, legible, whole_number
+from gpbo.checks import instance_of, legible, whole_number
 from gpbo.chooser import Chooser
 from gpbo.command import Command
 from gpbo.completion import Completion, Streak
+from gpbo.constraints import Constraint, Told, result_told, returned
 from gpbo.engine import Engine
 from gpbo.errors import InvalidOption, InvalidResult
 from gpbo.execution import Execution
@@ -28,7 +29,7 @@ from gpbo.objectives import check_command, check_is_here, warn_of_unused
 from gpbo.optimizer import Optimizer
 from gpbo.record import JOB_ENDED, JOB_INTERRUPTED, NOT_RUN, Attempt, Metric
 from gpbo.result import Result, Stopped
-from gpbo.trial import Trial, judged, sign_of
+from gpbo.trial import Trial, sign_of
 from gpbo.worker import Imported, Objective, Task, evaluate
 
 __all__ = ["Execution", "Tuner"]
@@ -73,7 +74,8 @@ class Tuner:
     Args:
         optimizer: What proposes; nobody else may use it while the job runs.
         objective: A function of a configuration, or of a configuration and a
-            `gpbo.worker.RunningTrial` to report to, that returns one real number;
+            `gpbo.worker.RunningTrial` to report to, that returns one real number, or where the
+            optimizer has constraints a pair of it and a dict of what was measured;
             ``"module:function"``; or a `gpbo.worker.Command`.
         budget: How many trials there are, failed ones and those before a resume included, added
             results not.
@@ -120,6 +122,8 @@ class Tuner:
         self.execution = Execution() if execution is None else execution
         self.completion = Completion() if completion is None else completion
         if isinstance(self.objective, Command):
+            names = tuple(dict.fromkeys(one.name for one in optimizer.constraints))
+            self.objective = replace(self.objective, measured=names)
             check_command(self.objective, optimizer.space)
             warn_of_unused(self.objective, optimizer.space)
         if executor is None:
@@ -218,7 +222,7 @@ class Tuner:
                 self._write(attempts=[lost])
                 self._attempts[trial.id] = lost
             if attempt is not None and attempt.value is not None:
-                self._tell(trial, attempt.value)
+                self._tell(attempt)
             else:
                 self._ready.append(trial)
         self._write(ended="")
@@ -336,8 +340,7 @@ class Tuner:
 
     def _keep_late(self, run: _Run, outcome: Outcome) -> None:
         """A result that came after its trial was given up is kept, and changes nothing."""
-        value, reason = _judged(run.trial, outcome)
-        late = replace(run.attempt, ended_at=time.time(), value=value, reason=reason, late=True)
+        late = _ended(run.attempt, outcome, self.optimizer.constraints, late=True)
         self._write(attempts=[late])
 
     def _finish(self, run: _Run, outcome: Outcome) -> None:
@@ -346,12 +349,11 @@ class Tuner:
         self._chooser.pace.trial_took(now - run.submitted_at)
         if outcome.stopped and run.stopping is not None:
             outcome = replace(outcome, reason=run.stopping)
-        value, reason = _judged(run.trial, outcome)
-        attempt = replace(run.attempt, ended_at=time.time(), value=value, reason=reason)
+        attempt = _ended(run.attempt, outcome, self.optimizer.constraints)
         self._attempts[run.trial.id] = attempt
         self._write(attempts=[attempt])
-        if value is not None:
-            self._tell(run.trial, value)
+        if attempt.value is not None:
+            self._tell(attempt)
         elif outcome.died and self._deaths[run.trial.id] < self.execution.retries:
             self._deaths[run.trial.id] += 1
             self._ready.appendleft(run.trial)
@@ -360,11 +362,12 @@ class Tuner:
                 self._failures.end()
             else:
                 self._failures.fail(now)
-            self._notify_end(self.optimizer.fail(run.trial.id, reason or "failed"))
+            self._notify_end(self.optimizer.fail(run.trial.id, attempt.reason))
 
-    def _tell(self, trial: Trial, value: float) -> None:
+    def _tell(self, attempt: Attempt) -> None:
         self._failures.end()
-        self._notify_end(self.optimizer.tell(trial.id, value))
+        told = self.optimizer.tell(attempt.trial, attempt.value, attempt.measured)
+        self._notify_end(told)
 
     def _notify_end(self, trial: Trial) -> None:
         tell(self._callbacks, lambda callback: callback.ended(trial))
@@ -455,12 +458,16 @@ def _outcome(future: Future[Outcome]) -> Outcome:
     return future.result()
 
 
-def _judged(trial: Trial, outcome: Outcome) -> tuple[float | None, str | None]:
-    """The value of an attempt, or why it has none."""
+def _ended(
+    attempt: Attempt, outcome: Outcome, constraints: Sequence[Constraint], *, late: bool = False
+) -> Attempt:
+    """The attempt with its value, or why it has none."""
     if outcome.reason is not None:
-        return None, legible(outcome.reason)
-    try:
-        value = as_number(f"trial {trial.id}: value", outcome.value)
-    except InvalidResult as error:
-        return None, str(error)
-    return judged(value)
+        told = Told(None, reason=legible(outcome.reason))
+    else:
+        try:
+            result = returned(outcome.value, constraints)
+            told = result_told(f"trial {attempt.trial}: ", constraints, *result)
+        except InvalidResult as error:
+            told = Told(None, reason=str(error))
+    return replace(attempt, ended_at=time.time(), late=late, **vars(told))

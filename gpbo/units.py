@@ -111,7 +111,10 @@ class Units:
 
 
 def in_own_units(
-    x: Float[Tensor, "r n d"], values: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]
+    x: Float[Tensor, "r n d"],
+    values: Float[Tensor, "r n"],
+    mask: Bool[Tensor, "r n"],
+    straight: Bool[Tensor, " r"] | None = None,
 ) -> tuple[Float[Tensor, "r n"], Units]:
     """``y``, of mean 0 and population standard deviation 1 over the unmasked rows, and its units.
 
@@ -124,11 +127,14 @@ def in_own_units(
     Args:
         x: Where the values are of, in the unit cube; anything finite where masked.
         values: Finite; 0 where masked.
+        straight: Runs whose values are not bent, and of which none is a penalty; by default none.
     """
+    if straight is None:
+        straight = torch.zeros_like(mask[:, :1].any(-1))
     if values.shape[1] == 0:
         zeros = values.new_zeros(values.shape[0])
         return values, replace(Units.affine(zeros, torch.ones_like(zeros)), worst=zeros)
-    values = _without_penalties(values, mask)
+    values = torch.where(straight[:, None], values, _without_penalties(values, mask))
     exponent = torch.frexp(values.abs().amax(-1)).exponent
     magnitude = torch.exp2(exponent.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT).to(DTYPE))
     scaled = values / magnitude.unsqueeze(-1)
@@ -139,7 +145,7 @@ def in_own_units(
     above = torch.where(mask, scaled - best.unsqueeze(-1), 0.0)
     worst = above.amax(-1)
     unit = _bent_from(above, mask)
-    power = _power(x, above, unit, mask)
+    power = torch.where(straight, 1.0, _power(x, above, unit, mask))
     y, mean, deviation = centred(_bent(above, power[:, None], unit[:, None]), mask)
     constant = worst == 0.0
     divisor = deviation.masked_fill(constant, 1.0)
@@ -150,7 +156,7 @@ def in_own_units(
         scale=(deviation * magnitude).clamp(min=tiny).masked_fill(constant, 1.0),
         centre=mean / divisor,
         unit=unit / divisor,
-        worst=worst / divisor,
+        worst=torch.where(straight & ~constant, torch.inf, worst / divisor),
     )
 
 
