@@ -93,7 +93,8 @@ class Completion:
 
 
 def _values(trials: Sequence[Trial], sign: float) -> list[float]:
-    return [sign * trial.value for trial in trials if trial.value is not None]
+    """Of those that meet the constraints."""
+    return [sign * trial.value for trial in trials if trial.value is not None and trial.feasible]
 
 
 @dataclass

@@ -24,7 +24,8 @@ class Constraint:
     limit: float
 
     def __str__(self) -> str:
-        return f"{self.name} {self.sense} {self.limit!r}"
+        short = f"{self.limit:g}"
+        return f"{self.name} {self.sense} {short if float(short) == self.limit else self.limit}"
 
     def is_met_by(self, measured: float) -> bool:
         """Whether the quantity is within the limit, or on it."""

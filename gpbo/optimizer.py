@@ -215,7 +215,8 @@ class Optimizer:
 
     def __repr__(self) -> str:
         best = self.best
-        found = "no value yet" if best is None else f"best {best.value:.10g} at trial {best.id}"
+        lacking = "no trial that meets the constraints" if self.completed else "no value yet"
+        found = lacking if best is None else f"best {best.value:.10g} at trial {best.id}"
         ended, pending = len(self._history.ended), len(self._history.pending)
         return f"<Optimizer {self.strategy.name!r}: {ended} trials, {pending} pending, {found}>"
 

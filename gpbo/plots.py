@@ -72,12 +72,14 @@ class Convergence:
         label: What the curve is called.
         values: The value of each trial, in the order in which they ended; NaN if it failed.
         best: The best value so far after each trial; NaN before the first success.
+        feasible: Whether each trial has a value and meets the constraints.
         design: How many trials, from the first, were done when the initial design was.
     """
 
     label: str
     values: tuple[float, ...]
     best: tuple[float, ...]
+    feasible: tuple[bool, ...]
     design: int
 
 
@@ -88,7 +90,9 @@ def convergence_data(sources: Mapping[str, Result | Optimizer]) -> tuple[Converg
         trials = source.trials if isinstance(source, Result) else source.finished
         best = incumbents(trials, source.direction)
         values = tuple(map(_value, trials))
-        curves.append(Convergence(label, values, tuple(map(_value, best)), design_end(trials)))
+        feasible = tuple(trial.feasible for trial in trials)
+        running = tuple(map(_value, best))
+        curves.append(Convergence(label, values, running, feasible, design_end(trials)))
     return tuple(curves)
 
 
@@ -101,7 +105,8 @@ def convergence(
 ) -> Figure:
     """The running best of each result over its trials; the initial design is shaded.
 
-    Dots are the trials, crosses at the bottom the failed ones. The value axis has room for the best
+    Dots are the trials, rings those that violate a constraint, crosses at the bottom the failed
+    ones. The value axis has room for the best
     so far from the end of the design on, and for the better half of the trials.
 
     Args:
@@ -248,9 +253,18 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence]) -> None:
     for number, curve in enumerate(curves):
         colour = _COLOURS[number % len(_COLOURS)]
         trials = np.arange(1, len(curve.values) + 1)
-        axes.plot(
-            trials, drawable(curve.values), "o", color=colour, alpha=0.4, markersize=3.5, mew=0
-        )
+        placed, feasible = np.array(drawable(curve.values)), np.array(curve.feasible, dtype=bool)
+        for shown, fill, edge in ((feasible, "full", 0.0), (~feasible, "none", 1.0)):
+            axes.plot(
+                trials[shown],
+                placed[shown],
+                "o",
+                color=colour,
+                alpha=0.4,
+                markersize=3.5,
+                fillstyle=fill,
+                mew=edge,
+            )
         failed = trials[np.isnan(curve.values)]
         bottom = np.full(len(failed), 0.02 + 0.03 * number)
         axes.plot(

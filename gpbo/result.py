@@ -77,7 +77,9 @@ class Result:
 
     @property
     def best(self) -> Trial | None:
-        """The completed trial with the best value, the first of several; None if all failed."""
+        """The completed trial with the best value of those that meet the constraints, the first of
+        several; None if there is none.
+        """
         return best_of(self.trials, self.direction)
 
     def recommend(self, *, refit: bool = True) -> Recommendation:
@@ -111,7 +113,8 @@ class Result:
         return records(self.trials)
 
     def table(self, last: int | None = None) -> "Table":
-        """All trials, or the ``last`` ones, as a table that `rich` prints; the best in bold.
+        """All trials, or the ``last`` ones, as a table that `rich` prints: the best in bold, those
+        without a value, or that violate a constraint, dim.
 
         Raises:
             InvalidOption: ``last`` is no whole number, 0 or more.
@@ -119,7 +122,8 @@ class Result:
         if last is not None:
             whole_number("last", last, least=0)
         names = self.optimizer.space.names
-        headings = ["trial", "value", *parameter_headings(names), "origin", "s"]
+        measured = measured_names(self.trials)
+        headings = ["trial", "value", *measured, *parameter_headings(names), "origin", "s"]
         table = new_table(*headings)
         for column, heading in zip(table.columns, headings, strict=True):
             column.justify = "left" if heading in ("origin", _ALL) else "right"
@@ -127,10 +131,11 @@ class Result:
         for trial in self.trials[first:]:
             value = str(trial.status) if trial.value is None else short(trial.value)
             seconds = "" if trial.duration_s is None else f"{trial.duration_s:.1f}"
+            quantities = [short(trial.measured.get(name, "")) for name in measured]
             cells = parameter_cells(names, trial.params)
             best = self.best is not None and trial.id == self.best.id
-            style = "bold" if best else "dim" if trial.value is None else None
-            row = str(trial.id), value, *cells, trial.origin, seconds
+            style = "bold" if best else None if trial.feasible else "dim"
+            row = str(trial.id), value, *quantities, *cells, trial.origin, seconds
             table.add_row(*literally(*row), style=style)
         return table
 
@@ -151,7 +156,9 @@ class Result:
         own = [trial for trial in self.trials if trial.origin != "added"]
         added = len(self.trials) - len(own)
         failed, stopped = without_value(own)
+        broken = sum(bool(trial.violated) for trial in own)
         counts = f"{len(failed)} failed" + f", {len(stopped)} {STOPPED_EARLY}" * bool(stopped)
+        counts += f", {broken} beyond a constraint" * bool(broken)
         beside = f" beside {added} added result{'s' * (added > 1)}" * bool(added)
         lines = [f"{len(own)} trials ({counts}){beside}, {STOPPED[self.stopped]}"]
         if failed:
@@ -160,10 +167,11 @@ class Result:
             others = f", and {len(failed) - count} for other reasons" * (count < len(failed))
             lines.append(why + f" ({count} times)" * (count > 1) + others)
         if self.best is None:
-            lines.append("no trial has a value")
+            lines.append(none_is_best(self.trials))
         else:
             lines.append(f"best value {self.best.value:.10g} at trial {self.best.id}:")
             lines += [f"    {name} = {value!r}" for name, value in self.best.params.items()]
+            lines += [f"with {name} = {short(each)}" for name, each in self.best.measured.items()]
         lines.append(f"time: {self.objective_s:.1f} s objective, {self.engine_s:.1f} s gpbo")
         if self.fit_report is not None:
             lines.append(f"last fit: {self.fit_report.summary()}")
@@ -189,6 +197,17 @@ def without_value(trials: Iterable[Trial]) -> tuple[list[Trial], list[Trial]]:
     ended = [trial for trial in trials if trial.status is TrialStatus.FAILED]
     stopped = [trial for trial in ended if trial.stopped_early]
     return [trial for trial in ended if not trial.stopped_early], stopped
+
+
+def none_is_best(trials: Iterable[Trial]) -> str:
+    """Why there is no best trial."""
+    valued = any(trial.value is not None for trial in trials)
+    return "no trial meets the constraints" if valued else "no trial has a value"
+
+
+def measured_names(trials: Iterable[Trial]) -> list[str]:
+    """What was measured with the values."""
+    return list(dict.fromkeys(name for trial in trials for name in trial.measured))
 
 
 def new_table(*headings: str) -> "Table":
@@ -238,9 +257,12 @@ def short_params(params: Mapping[str, Any]) -> str:
 
 
 def outcome(trial: Trial, most: int = 40) -> str:
-    """A trial's value, or the first line of why it has none, in so many characters at most."""
+    """A trial's value, and what it violates, or the first line of why it has none, in so many
+    characters at most.
+    """
     if trial.value is not None:
-        return short(trial.value)
+        beyond = f", violates {', '.join(trial.violated)}" if trial.violated else ""
+        return cut(f"{short(trial.value)}{beyond}", most)
     if trial.reason is None:
         return str(trial.status)
     reason = trial.reason.removeprefix(f"trial {trial.id}: ")

@@ -12,7 +12,7 @@ from gpbo.parameters import Integer, Parameter, Real
 from gpbo.posterior import Posterior
 from gpbo.result import Result, optimizer_of
 from gpbo.space import Space
-from gpbo.trial import Trial, best_of
+from gpbo.trial import Direction, Trial, best_of, best_valued
 
 #: Points of a curve along a real parameter, and the most along an integer one.
 _POINTS = 101
@@ -51,7 +51,8 @@ class Slice:
 
 
 def slices_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Slice, ...]:
-    """The surrogate along each parameter, through the best trial.
+    """The surrogate along each parameter, through the best trial; while none meets the constraints,
+    through the one with the best value.
 
     Args:
         refit: As in `Optimizer.fit`.
@@ -63,13 +64,18 @@ def slices_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Slic
     optimizer = optimizer_of(source)
     posterior = optimizer.posterior(refit=refit)
     completed = posterior.completed
-    best = best_of(completed, optimizer.direction)
+    best = best_shown(completed, optimizer.direction)
     assert best is not None, "there is no posterior without results"
     closeness = nearness(optimizer.space, completed, best)
     return tuple(
         _slice(parameter, posterior, best, completed, closeness)
         for parameter in optimizer.space.parameters
     )
+
+
+def best_shown(trials: Sequence[Trial], direction: Direction) -> Trial | None:
+    """The best trial; while none meets the constraints, the one with the best value."""
+    return best_of(trials, direction) or best_valued(trials, direction)
 
 
 def _slice(

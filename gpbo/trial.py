@@ -44,7 +44,7 @@ class Trial:
         asked_at: When it was proposed, in seconds since the epoch; None if not known.
         finished_at: When its result came, likewise.
         measured: The quantities of the constraints, by name; empty unless completed.
-        violated: The constraints that these do not meet, such as ``"memory <= 16.0"``.
+        violated: The constraints that these do not meet, such as ``"memory <= 16"``.
     """
 
     id: int

@@ -11,6 +11,7 @@ from gpbo.result import (
     STOPPED,
     literally,
     new_table,
+    none_is_best,
     outcome,
     parameter_cells,
     parameter_headings,
@@ -79,7 +80,7 @@ def summary(record: Record) -> str:
     counts = f"{len(record.finished)} trials ended, {missing}; {state}"
     best = _best(record)
     if best is None:
-        return f"{counts}\nno trial has a value"
+        return f"{counts}\n{none_is_best(record.trials)}"
     return f"{counts}\nbest {short(best.value)} at trial {best.id}: {short_params(best.params)}"
 
 
@@ -121,7 +122,7 @@ def _trials(record: Record) -> "RenderableType":
     table = new_table("trial", "result", *parameter_headings(names), "origin")
     best = _best(record)
     for trial in _finished(record)[: -_SHOWN - 1 : -1]:
-        style = "bold" if trial is best else "dim" if trial.value is None else None
+        style = "bold" if trial is best else None if trial.feasible else "dim"
         cells = parameter_cells(names, trial.params)
         row = str(trial.id), outcome(trial), *cells, trial.origin
         table.add_row(*literally(*row), style=style)

@@ -90,3 +90,7 @@ def silent(params: dict[str, Any]) -> float:
     else:
         print("heard")
     return 0.5
+
+
+def bowl_and_depth(params: dict[str, Any]) -> tuple[float, dict[str, float]]:
+    return bowl(params), {"depth": params["x"]}

@@ -455,7 +455,8 @@ def _one_more(value: float) -> tuple[Observations, WarmState, Tensor]:
     x = torch.cat([data.x, torch.full((RUNS, 1, DIM), 0.5, dtype=DTYPE)], 1)
     y = torch.cat([data.y, torch.full((RUNS, 1), value, dtype=DTYPE)], 1)
     mask = torch.ones_like(y, dtype=torch.bool)
-    more = in_units(replace(data, x=x, values=data.units.back(y), mask=mask), data.units)
+    values = data.units.back(y)
+    more = in_units(replace(data, x=x, values=values, mask=mask, eligible=mask), data.units)
     posterior = Model().log_posterior(more.x, more.y, more.mask)
     value_now = posterior(warm.warmth.position.flatten(0, 1))[0].reshape(RUNS, -1)
     return more, warm, value_now - warm.warmth.value

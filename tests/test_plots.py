@@ -150,8 +150,9 @@ def test_the_band_holds_the_disagreement_of_the_draws(monkeypatch: pytest.Monkey
         noise_variance=1e-6 * ones,
         mean=torch.tensor([[1.0, -1.0]], dtype=torch.float64),
     )
-    fit = replace(optimizer.fit(), surrogate=draws)
-    monkeypatch.setattr(optimizer, "fit", lambda **options: fit)
+    fitted = optimizer.plan_fit()()
+    fitted = replace(fitted, fit=replace(fitted.fit, surrogate=draws))
+    monkeypatch.setattr(optimizer, "plan_fit", lambda: lambda: fitted)
     (part,) = plots.slices_data(optimizer)
     # Values 3 and 7 have mean 5 and deviation 2.
     assert part.median[-1] == pytest.approx(5.0)

@@ -230,9 +230,10 @@ def test_how_many_paths_are_searched_at_a_time_changes_nothing(
     monkeypatch.setattr(thompson, "_CPU_NUMBERS", 1)
     parts = found()
     # Starts are ranked by sums in single precision, which round otherwise in other shapes, and an
-    # ascent that begins elsewhere ends at the same value: at a minimum x is off by its root.
+    # ascent that begins elsewhere ends at the same value: at a minimum x is off by its root. How
+    # they round depends on the processor: x by 3e-4, of which values of this curvature tell 1e-6.
     values = [paths(points[:, :, None])[..., 0] for points in (parts, whole)]
-    torch.testing.assert_close(*values, rtol=0, atol=1e-7)
+    torch.testing.assert_close(*values, rtol=0, atol=1e-6)
     torch.testing.assert_close(parts, whole, rtol=0, atol=3e-4)
     assert searched == [16, 16, 5]
     assert ((whole >= lower) & (whole <= upper)).all()

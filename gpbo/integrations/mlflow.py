@@ -52,7 +52,8 @@ class MLflow(Callback):
         """The trial's value, or why it has none; and the best so far."""
         run = self._run(trial)
         if trial.value is not None:
-            self._client.log_metric(run, "value", trial.value)
+            for name, number in {"value": trial.value, **trial.measured}.items():
+                self._client.log_metric(run, name, number)
         if trial.reason is not None:
             self._client.set_tag(run, "reason", trial.reason)
         self._client.set_terminated(run, "FAILED" if trial.value is None else "FINISHED")

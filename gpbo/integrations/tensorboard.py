@@ -36,7 +36,7 @@ class TensorBoard(Callback):
     def ended(self, trial: Trial) -> None:
         """The trial's parameters with its value, if it has one."""
         writer = self._writer(trial)
-        metrics = {} if trial.value is None else {"value": trial.value}
+        metrics = {} if trial.value is None else {"value": trial.value, **trial.measured}
         writer.add_hparams({k: _plain(v) for k, v in trial.params.items()}, metrics, run_name=".")
         if trial.reason is not None:
             writer.add_text("reason", trial.reason)

@@ -14,7 +14,7 @@ from gpbo.optimizer import Optimizer
 from gpbo.parameters import Parameter
 from gpbo.record import Attempt, Record
 from gpbo.report.axes import Axis, axis, position, value_axis
-from gpbo.result import design_end, outcome, short
+from gpbo.result import design_end, measured_names, outcome, short
 from gpbo.strategies import RandomSearch
 from gpbo.trial import (
     STOPPED_EARLY,
@@ -48,6 +48,7 @@ class Progress:
         trials: Their ids.
         values: Their values; None for failed ones.
         best: The best value so far; None before there is one.
+        feasible: Whether each has a value and meets the constraints.
         design: How many, from the first, were done when the initial design was.
         about: What to say of each.
     """
@@ -55,6 +56,7 @@ class Progress:
     trials: tuple[int, ...]
     values: tuple[float | None, ...]
     best: tuple[float | None, ...]
+    feasible: tuple[bool, ...]
     design: int
     about: tuple[str, ...]
 
@@ -67,6 +69,7 @@ def progress_data(optimizer: Optimizer) -> Progress:
         trials=tuple(trial.id for trial in finished),
         values=tuple(trial.value for trial in finished),
         best=tuple(None if trial is None else trial.value for trial in best),
+        feasible=tuple(trial.feasible for trial in finished),
         design=design_end(finished),
         about=tuple(map(about, finished)),
     )
@@ -77,6 +80,7 @@ def about(trial: Trial) -> str:
     return "\n".join(
         [f"trial {trial.id} ({trial.origin}): {outcome(trial)}"]
         + [f"{name} = {short(value)}" for name, value in trial.params.items()]
+        + [f"with {name} = {short(value)}" for name, value in trial.measured.items()]
     )
 
 
@@ -148,7 +152,7 @@ def slices_of(
     """A slice along these parameters, or all, by the last fit conditioned on all results."""
     completed = optimizer.completed
     failed = [trial for trial in optimizer.finished if trial.value is None]
-    best = best_of(completed, optimizer.direction)
+    best = slices.best_shown(completed, optimizer.direction)
     near = () if best is None else slices.nearness(optimizer.space, completed, best)
     curves = _curves(optimizer)
     return tuple(
@@ -304,6 +308,7 @@ class TrialRow:
     outcome: str
     reason: str | None
     params: tuple[Any, ...]
+    measured: tuple[float | str, ...]
     origin: str
     seconds: float | None
     attempts: int
@@ -312,7 +317,7 @@ class TrialRow:
 
 def table_data(record: Record, optimizer: Optimizer) -> tuple[TrialRow, ...]:
     """Every trial there is, by id."""
-    best = optimizer.best
+    best, measured = optimizer.best, measured_names(optimizer.trials)
     tried = defaultdict(list)
     for attempt in record.attempts:
         tried[attempt.trial].append(attempt)
@@ -324,6 +329,7 @@ def table_data(record: Record, optimizer: Optimizer) -> tuple[TrialRow, ...]:
             outcome=outcome(trial),
             reason=trial.reason,
             params=tuple(trial.params[name] for name in optimizer.space.names),
+            measured=tuple(trial.measured.get(name, "") for name in measured),
             origin=trial.origin,
             seconds=_seconds(trial, tried[trial.id]),
             attempts=len(tried[trial.id]),

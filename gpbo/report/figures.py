@@ -55,7 +55,8 @@ def progress(data: Progress, direction: str) -> go.Figure:
             annotation_position="top left",
             annotation_font_color=_GREY,
         )
-    _dots(figure, places, data.values, data.about, "trials")
+    symbol = ["circle" if feasible else "circle-open" for feasible in data.feasible]
+    _dots(figure, places, data.values, data.about, "trials", symbol=symbol)
     figure.add_scatter(
         x=places,
         y=data.best,
@@ -352,13 +353,14 @@ def _dots(
     place: dict[str, int] | None = None,
     *,
     colour: Any = "rgba(30, 34, 40, 0.45)",
+    symbol: str | list[str] = "circle",
     legend: bool = True,
 ) -> None:
     figure.add_scatter(
         x=x,
         y=y,
         mode="markers",
-        marker={"size": 7, "color": colour},
+        marker={"size": 7, "color": colour, "symbol": symbol},
         name=name,
         legendgroup=name,
         showlegend=legend,

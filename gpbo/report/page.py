@@ -73,7 +73,7 @@ def _head(record: Record, optimizer: Optimizer) -> str:
         f"{_strategy(record)}, to be {optimizer.direction}d, seed {optimizer.seed}, "
         f"{len(optimizer.space.parameters)} parameters",
     ]
-    if optimizer.fit_report is not None:
+    if optimizer.fit_report is not None and optimizer.best is not None:
         lines.insert(1, _recommendation(optimizer.recommend(refit=False)))
     return "".join(
         f'<p class="{"best" if i == 0 else "facts"}">{escape(line)}</p>'

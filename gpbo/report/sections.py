@@ -10,7 +10,7 @@ from gpbo.optimizer import Optimizer
 from gpbo.parameters import Parameter
 from gpbo.record import Record
 from gpbo.report import data, figures
-from gpbo.result import short
+from gpbo.result import measured_names, short
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -58,7 +58,8 @@ def sections_of(record: Record, optimizer: Optimizer, now: float) -> Iterator[Se
     yield _importance(record, optimizer, shares)
     yield _timeline(record, now)
     yield _diagnostics(record, optimizer)
-    table = _table(data.table_data(record, optimizer), optimizer.space.names)
+    names = [*measured_names(optimizer.trials), *optimizer.space.names]
+    table = _table(data.table_data(record, optimizer), names)
     yield Section("trials", "Trials", "Click on a heading to sort.", table)
 
 
@@ -68,7 +69,8 @@ def _convergence(optimizer: Optimizer) -> Section:
         "convergence",
         "Convergence",
         "The best value so far, over the trials in the order in which they ended; crosses are "
-        "trials that failed. Point at a trial to see its configuration.",
+        "trials that failed, rings those that violate a constraint. Point at a trial to see its "
+        "configuration.",
         _plot(figures.progress(progress, optimizer.direction), "progress")
         if progress.trials
         else _nothing(_NO_TRIAL),
@@ -229,7 +231,7 @@ def _row(row: data.TrialRow) -> str:
     cells = [
         (row.trial, row.trial),
         (row.outcome, row.value),
-        *((short(value), value) for value in row.params),
+        *((short(value), value) for value in (*row.measured, *row.params)),
         (row.origin, row.origin),
         ("" if row.seconds is None else f"{row.seconds:.1f}", row.seconds),
         (row.attempts, row.attempts),

@@ -1,0 +1,577 @@
+"""Constraints: what they say, how results are judged by them, and how proposals heed them."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from botorch.acquisition.analytic import LogConstrainedExpectedImprovement
+from botorch.models import ModelListGP
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gpbo.acquisition import LogExpectedImprovement
+from gpbo.backend import DTYPE, Streams
+from gpbo.completion import Completion
+from gpbo.constraints import Constraint, read_constraints
+from gpbo.data import Observations, with_room
+from gpbo.errors import InvalidData, InvalidOption, InvalidResult, TrialAlreadyFinished
+from gpbo.feasibility import Limits, log_chance, weighted
+from gpbo.fitting import Fit
+from gpbo.loop import minimize, run
+from gpbo.optimizer import Optimizer
+from gpbo.result import outcome
+from gpbo.space import Categorical, Real, Space
+from gpbo.strategies import (
+    CustomAcquisition,
+    ExpectedImprovement,
+    ProbabilityOfImprovement,
+    Strategy,
+    ThompsonSampling,
+)
+from gpbo.surrogate import Surrogate
+from gpbo.trial import TrialStatus, incumbents
+from gpbo.trust_region import NestedBoxes, TrustRegion
+from tests.monte_carlo import random_uniform, unchecked_shapes
+
+RUNS, LIMITED, DRAWS, RESULTS, POINTS, DIM = 2, 3, 5, 7, 11, 2
+SQUARE = Space(Real("x", 0.0, 1.0), Real("y", 0.0, 1.0))
+#: The least of x + y where both are met is 0.5998 (Gramacy et al. 2016, "Modeling an augmented
+#: Lagrangian for blackbox constrained optimization", Technometrics 58); without them it is 0.
+CURVED, OPTIMUM = ("wave >= 1.5", "disc <= 1.5"), 0.5998
+STRATEGIES: list[Strategy] = [
+    ExpectedImprovement(),
+    ProbabilityOfImprovement(),
+    ThompsonSampling(),
+    ThompsonSampling(region=TrustRegion(), hallucinate=True),
+]
+
+
+def curved(params: Mapping[str, Any]) -> tuple[float, dict[str, float]]:
+    x, y = params["x"], params["y"]
+    wave = x + 2 * y + 0.5 * math.sin(2 * math.pi * (x * x - 2 * y))
+    return x + y, {"wave": wave, "disc": x * x + y * y}
+
+
+# --- what they say
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("memory <= 16", Constraint("memory", "<=", 16.0)),
+        ("  top-5 accuracy>=.9 ", Constraint("top-5 accuracy", ">=", 0.9)),
+        ("a=b <= -1e-3", Constraint("a=b", "<=", -1e-3)),
+    ],
+)
+def test_a_text_says_what_is_limited(text: str, expected: Constraint) -> None:
+    assert read_constraints([text]) == (expected,)
+
+
+@given(
+    st.sampled_from(["<=", ">="]),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+def test_a_constraint_is_the_text_that_it_was_read_from(
+    sense: Any, limit: float, measured: float
+) -> None:
+    one = Constraint("n", sense, limit)
+    assert read_constraints([str(one)]) == (one,)
+    assert one.is_met_by(measured) == (one.excess(measured) <= 0)
+    assert math.isfinite(one.excess(measured))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "memory <= 16",
+        7,
+        ["memory"],
+        ["memory < 16"],
+        ["<= 16"],
+        ["memory <= much"],
+        ["memory <= inf"],
+        ["memory <= nan"],
+        ["1 <= memory <= 16"],
+        ["value <= 1"],
+        ["step >= 1"],
+        [16.0],
+        ["a <= 1", "a<=1.0"],
+    ],
+)
+@unchecked_shapes()
+def test_what_is_no_constraint_is_named(wrong: Any) -> None:
+    with pytest.raises(InvalidOption, match="constraints") as raised:
+        read_constraints(wrong)
+    assert "expected" in str(raised.value)
+
+
+def test_a_quantity_may_have_two_limits() -> None:
+    optimizer = Optimizer(SQUARE, "random", constraints=["t >= 1", "t <= 2"])
+    told = [optimizer.tell(optimizer.ask(), 0.0, {"t": t}).violated for t in (0.5, 1.0, 2.0, 3.0)]
+    assert told == [("t >= 1",), (), (), ("t <= 2",)]
+
+
+# --- what is told
+
+
+def test_what_was_measured_is_told_with_the_value() -> None:
+    optimizer = Optimizer(SQUARE, "random", constraints=["memory <= 16", "speed >= 2"])
+    trial = optimizer.ask()
+    measured: dict[str, Any] = {"memory": np.float32(17.0), "speed": torch.tensor([1])}
+    with unchecked_shapes():
+        told = optimizer.tell(trial, 0.25, measured)
+    assert told.measured == {"memory": 17.0, "speed": 1.0}
+    assert told.violated == ("memory <= 16", "speed >= 2")
+    assert not told.feasible
+    assert outcome(told, 100) == "0.25, violates memory <= 16, speed >= 2"
+    assert optimizer.tell(trial, 0.25, {"memory": 17.0, "speed": 1.0}) == told
+    with pytest.raises(TrialAlreadyFinished):
+        optimizer.tell(trial, 0.25, {"memory": 16.0, "speed": 1.0})
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [None, {}, {"memory": "much"}, {"memory": 1.0, "other": 1.0}, {"memory": None}, [1.0]],
+)
+@unchecked_shapes()
+def test_what_lacks_a_quantity_is_no_result(measured: Any) -> None:
+    optimizer = Optimizer(SQUARE, "random", constraints=["memory <= 16"])
+    trial = optimizer.ask()
+    for tell in (
+        lambda: optimizer.tell(trial, 1.0, measured),
+        lambda: optimizer.add(trial.params, 1.0, measured),
+        lambda: optimizer.learn([(trial.params, 1.0, measured)]),
+    ):
+        with pytest.raises(InvalidResult, match=r"memory|other") as raised:
+            tell()
+        assert "expected" in str(raised.value)
+    assert [each.status for each in optimizer.trials] == [TrialStatus.PENDING]
+
+
+def test_without_constraints_nothing_is_measured() -> None:
+    optimizer = Optimizer(SQUARE, "random")
+    with pytest.raises(InvalidResult, match="expected nothing, of the constraints"):
+        optimizer.tell(optimizer.ask(), 1.0, {"memory": 1.0})
+    assert optimizer.tell(0, 1.0, {}).feasible
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_quantity_that_is_not_finite_makes_a_failed_trial(number: float) -> None:
+    optimizer = Optimizer(SQUARE, "random", constraints=["memory <= 16"])
+    told = optimizer.tell(optimizer.ask(), 1.0, {"memory": number})
+    assert (told.status, told.reason) == (TrialStatus.FAILED, f"memory is {number}")
+    assert told.measured == {}
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_the_best_trial_is_the_best_of_those_that_meet_the_constraints(direction: Any) -> None:
+    optimizer = Optimizer(SQUARE, "random", direction=direction, constraints=["memory <= 16"])
+    sign = 1.0 if direction == "minimize" else -1.0
+    best = []
+    for value, memory in ((1.0, 17.0), (3.0, 16.0), (2.0, 16.5), (0.0, 20.0), (2.5, 1.0)):
+        optimizer.tell(optimizer.ask(), sign * value, {"memory": memory})
+        best.append(None if optimizer.best is None else optimizer.best.id)
+    assert best == [None, 1, 1, 1, 4]
+    running = incumbents(optimizer.finished, direction)
+    assert [None if trial is None else trial.id for trial in running] == best
+    done = Completion(target=sign * 2.6).reached(optimizer.finished[:4], sign, 0.0)
+    assert done is None
+    assert Completion(target=sign * 2.6).reached(optimizer.finished, sign, 0.0) == "target"
+    # The trials after the second are no improvement.
+    stuck = Completion(patience=2).reached(optimizer.finished[:4], sign, 0.0)
+    assert stuck == "no improvement"
+    rows = optimizer.records()
+    assert [row["measured.memory"] for row in rows] == [17.0, 16.0, 16.5, 20.0, 1.0]
+    assert [row["feasible"] for row in rows] == [False, True, False, False, True]
+
+
+def test_there_is_no_best_trial_while_none_meets_the_constraints() -> None:
+    optimizer = Optimizer(SQUARE, "random", constraints=["memory <= 16"])
+    optimizer.tell(optimizer.ask(), 1.0, {"memory": 17.0})
+    assert optimizer.best is None
+    assert "no trial that meets the constraints" in repr(optimizer)
+    with pytest.raises(InvalidData, match="meets the constraints"):
+        optimizer.recommend()
+
+
+# --- the models of what is limited
+
+
+def test_the_model_of_the_values_is_the_one_that_there_is_without_constraints() -> None:
+    points = random_uniform(1, RESULTS, DIM).tolist()
+    plain = Optimizer(SQUARE, "ei", inference="map")
+    limited = Optimizer(SQUARE, "ei", inference="map", constraints=CURVED)
+    for x, y in points:
+        value, measured = curved({"x": x, "y": y})
+        plain.add({"x": x, "y": y}, value)
+        limited.add({"x": x, "y": y}, value, measured)
+    configurations = [{"x": 0.3, "y": 0.6}, {"x": 0.9, "y": 0.1}]
+    without, with_limits = (each.posterior() for each in (plain, limited))
+    np.testing.assert_allclose(
+        with_limits.predict(configurations).median, without.predict(configurations).median, 1e-7
+    )
+    assert (without.chance(configurations) == 1).all()
+    assert limited.observations().runs == 1
+    assert limited.fit().surrogate.runs == 1
+
+
+def test_the_chance_is_that_of_the_models_of_the_quantities() -> None:
+    """A model of a quantity is the one of an optimizer that is told it as its value."""
+    limited = Optimizer(SQUARE, "ei", constraints=CURVED)
+    alone = [Optimizer(SQUARE, "ei", seed=0) for _ in CURVED]
+    for x, y in random_uniform(2, 13, DIM).tolist():
+        value, measured = curved({"x": x, "y": y})
+        limited.add({"x": x, "y": y}, value, measured)
+        for one, number in zip(alone, measured.values(), strict=True):
+            one.add({"x": x, "y": y}, number)
+    configurations = [{"x": x, "y": y} for x, y in random_uniform(3, POINTS, DIM).tolist()]
+    chance = limited.posterior().chance(configurations)
+    expected = np.ones(POINTS)
+    for one, sense, limit in zip(alone, (-1, 1), (1.5, 1.5), strict=True):
+        drawn = one.posterior().sample(configurations, 4096, seed=4)
+        expected *= (sense * drawn <= sense * limit).mean(0)
+    assert np.ptp(chance) > 0.5
+    # Draws of the hyperparameters differ: what remains is their Monte-Carlo error.
+    np.testing.assert_allclose(chance, expected, atol=0.08)
+
+
+def limits(runs: int = RUNS, constraints: int = LIMITED) -> tuple[Observations, Limits, Tensor]:
+    """Results, models of what is limited, and points."""
+    rows = runs * constraints
+    x = random_uniform(5, runs, RESULTS, DIM)
+    surrogate = Surrogate.condition(
+        x.repeat_interleave(constraints, 0),
+        random_uniform(6, rows, RESULTS) - 0.5,
+        torch.ones(rows, RESULTS, dtype=torch.bool),
+        0.2 + random_uniform(7, rows, DRAWS, DIM),
+        0.5 + random_uniform(8, rows, DRAWS),
+        0.01 + 0.1 * random_uniform(9, rows, DRAWS),
+        random_uniform(10, rows, DRAWS) - 0.5,
+    )
+    most = 0.5 * random_uniform(11, rows)
+    eligible = torch.ones(runs, RESULTS, dtype=torch.bool)
+    eligible[1:] = False
+    data = Observations.of(x, random_uniform(12, runs, RESULTS), eligible=eligible)
+    return data, Limits(surrogate, most), random_uniform(13, runs, POINTS, DIM)
+
+
+def test_chances_of_a_run_are_multiplied_and_averaged_over_the_draws() -> None:
+    data, limited, x = limits()
+    mean, variance = limited.surrogate.moments(x.repeat_interleave(LIMITED, 0))
+    normal = torch.distributions.Normal(mean, variance.sqrt())
+    each = normal.cdf(limited.most[:, None, None]).mean(1).view(RUNS, LIMITED, POINTS)
+    chance = limited.log_chance(RUNS)
+    torch.testing.assert_close(chance(x).exp(), each.prod(1))
+    assert torch.equal(limited.likely_met_at(x), each.prod(1) > 0.5)
+    no_failure = x[:, :0], torch.zeros(RUNS, 0, dtype=torch.bool)
+    combined = log_chance(data, *no_failure, limited)
+    assert combined is not None
+    torch.testing.assert_close(combined(x), chance(x))
+
+
+def test_the_gradient_of_a_chance_is_that_of_autograd() -> None:
+    data, limited, x = limits()
+    failed = random_uniform(14, RUNS, 3, DIM)
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    chance = log_chance(data, failed, mask, limited)
+    assert chance is not None
+    points = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(chance(points).sum(), points)
+    value, gradient = chance.value_and_gradient(x)
+    torch.testing.assert_close(value, chance(x))
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_a_run_knows_its_own_constraints_only() -> None:
+    _, limited, x = limits()
+    rows = slice(LIMITED, 2 * LIMITED)
+    parts = {
+        name: part[rows]
+        for name, part in vars(limited.surrogate).items()
+        if isinstance(part, Tensor)
+    }
+    alone = Limits(Surrogate(**parts, nu=limited.surrogate.nu), limited.most[rows])
+    torch.testing.assert_close(alone.log_chance(1)(x[1:]), limited.log_chance(RUNS)(x)[1:])
+
+
+def test_the_weighted_utility_is_botorchs_constrained_expected_improvement() -> None:
+    data, limited, x = limits(runs=1)
+    known = Surrogate.condition(
+        data.x,
+        data.values,
+        data.mask,
+        torch.full((1, 1, DIM), 0.4, dtype=DTYPE),
+        torch.full((1, 1), 1.3, dtype=DTYPE),
+        torch.full((1, 1), 0.01, dtype=DTYPE),
+        torch.full((1, 1), 0.2, dtype=DTYPE),
+    )
+    single = {
+        name: part[:, :1] if name not in ("x", "mask", "valued") else part
+        for name, part in vars(limited.surrogate).items()
+        if isinstance(part, Tensor)
+    }
+    limited = Limits(Surrogate(**single, nu=limited.surrogate.nu), limited.most)
+    models = [known.to_botorch()] + [limited.surrogate.to_botorch(row) for row in range(LIMITED)]
+    theirs = LogConstrainedExpectedImprovement(
+        ModelListGP(*models),
+        best_f=known.incumbent[0, 0],
+        objective_index=0,
+        constraints={row + 1: (None, float(limited.most[row])) for row in range(LIMITED)},
+        maximize=False,
+    )
+    no_failure = data.x[:, :0], data.mask[:, :0]
+    ours = weighted(LogExpectedImprovement(known, known.incumbent), data, *no_failure, limited)
+    torch.testing.assert_close(ours(x)[0], theirs(x[0][:, None]).squeeze(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_run_without_a_result_that_meets_the_constraints_seeks_one_whatever_its_value() -> None:
+    data, limited, x = limits()
+
+    class Steep:
+        def __call__(self, x: Tensor) -> Tensor:
+            return 1e3 * x[..., 0]
+
+        def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self(x), torch.full_like(x, 1e3)
+
+    no_failure = x[:, :0], torch.zeros(RUNS, 0, dtype=torch.bool)
+    utility, chance = weighted(Steep(), data, *no_failure, limited), limited.log_chance(RUNS)
+    (value, gradient), (alone, slope) = (each.value_and_gradient(x) for each in (utility, chance))
+    torch.testing.assert_close(value[1], alone[1])
+    torch.testing.assert_close(gradient[1], slope[1])
+    torch.testing.assert_close(value[0], alone[0] + 1e3 * x[0, :, 0])
+    torch.testing.assert_close(gradient[0], slope[0] + 1e3)
+    torch.testing.assert_close(utility(x), value)
+
+
+def test_a_value_beyond_measure_is_no_penalty_that_hides_a_limit() -> None:
+    """As values these would be a penalty, which counts as the worst of the others."""
+    optimizer = Optimizer(SQUARE, "ei", inference="map", constraints=["memory <= 16"])
+    corner = {"x": 1.0, "y": 1.0}
+    for i, (x, y) in enumerate(random_uniform(15, RESULTS, DIM).tolist()):
+        optimizer.add({"x": x / 2, "y": y / 2}, x, {"memory": 1.0 + 1e-4 * i})
+    optimizer.add(corner, 0.0, {"memory": 20.0})
+    posterior = optimizer.posterior()
+    assert posterior.chance([corner])[0] < 0.05
+    assert posterior.chance([{"x": 0.25, "y": 0.25}])[0] > 0.9
+
+
+def test_results_that_violate_a_constraint_are_not_to_be_improved_on() -> None:
+    x = random_uniform(16, RUNS, RESULTS, DIM)
+    eligible = random_uniform(17, RUNS, RESULTS) > 0.5
+    ones = torch.ones(RUNS, DRAWS, dtype=DTYPE)
+    data = Observations.of(x, random_uniform(18, RUNS, RESULTS), eligible=eligible)
+    surrogate = Surrogate.condition(
+        data.x, data.y, data.mask, ones[..., None].expand(-1, -1, DIM), ones, 0.1 * ones, 0 * ones,
+        valued=data.eligible,
+    )  # fmt: skip
+    expected = surrogate.fitted.masked_fill(~eligible[:, None], math.inf)
+    assert torch.equal(surrogate.incumbent, expected.amin(-1))
+    assert torch.equal(surrogate.recommended, expected.mean(1).argmin(-1))
+    pending, mask = random_uniform(19, RUNS, 3, DIM), torch.ones(RUNS, 3, dtype=torch.bool)
+    likely = torch.tensor([[True, False, False], [False, False, True]])
+    fantasies = surrogate.fantasize(pending, mask, Streams.named(0, "f", runs=RUNS), likely)
+    assert torch.equal(fantasies.valued, torch.cat([eligible, likely], 1))
+    whole = surrogate.fantasize(pending, mask, Streams.named(0, "f", runs=RUNS))
+    torch.testing.assert_close(fantasies.weights, whole.weights)
+    assert whole.valued[:, RESULTS:].all()
+
+
+def test_padding_changes_no_result_and_is_never_eligible() -> None:
+    x, values = random_uniform(20, RUNS, RESULTS, DIM), random_uniform(21, RUNS, RESULTS)
+    mask = torch.ones(RUNS, RESULTS, dtype=torch.bool)
+    mask[1, 5:] = False
+    straight = torch.tensor([False, True])
+    padded = Observations.of(x, values, mask, straight=straight)
+    alone = Observations.of(x[1:, :5], values[1:, :5], straight=straight[1:])
+    torch.testing.assert_close(padded.y[1:, :5], alone.y)
+    assert torch.equal(padded.eligible, mask)
+    y = values[1, :5]
+    torch.testing.assert_close(alone.y[0], (y - y.mean()) / y.std(correction=0))
+    torch.testing.assert_close(alone.units.back(alone.y), values[1:, :5])
+    assert (
+        with_room(x, values, mask, eligible=values > 0.5).eligible.sum()
+        == ((values > 0.5) & mask).sum()
+    )
+
+
+# --- what is proposed
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+def test_the_least_value_that_meets_the_constraints_is_found(strategy: Strategy) -> None:
+    result = minimize(
+        curved, SQUARE, budget=40, strategy=strategy, constraints=CURVED, inference="map",
+        progress=False, seed=3,
+    )  # fmt: skip
+    assert result.best is not None
+    assert result.best.value is not None
+    assert result.best.feasible
+    assert OPTIMUM - 1e-4 < result.best.value < OPTIMUM + 0.05
+    text = str(result)
+    assert "beyond a constraint" in text
+    assert "with wave = " in text
+
+
+def test_a_user_acquisition_is_weighted_by_the_chance() -> None:
+    """Least mean, which without constraints is at the corner."""
+
+    def least_mean(surrogate: Surrogate) -> Any:
+        return lambda x: -surrogate.moments(x)[0].mean(1)
+
+    strategy = CustomAcquisition("least mean", least_mean)
+    sums = []
+    for constraints in (["sum >= 0.5"], []):
+        optimizer = Optimizer(SQUARE, strategy, inference="map", constraints=constraints)
+        for x, y in random_uniform(22, 23, DIM).tolist():
+            optimizer.add({"x": x, "y": y}, x + y, {"sum": x + y} if constraints else None)
+        sums.append(sum(optimizer.ask().params.values()))
+    assert sums[0] > 0.45
+    assert sums[1] < 0.05
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+def test_while_none_meets_the_constraints_what_may_is_proposed(strategy: Strategy) -> None:
+    """The quantity falls to the right, the value to the left."""
+    optimizer = Optimizer(SQUARE, strategy, inference="map", constraints=["memory <= 0.1"])
+    for x, y in random_uniform(23, 13, DIM).tolist():
+        optimizer.add({"x": 0.6 * x, "y": y}, x, {"memory": 1 - 0.6 * x})
+    if isinstance(strategy, ThompsonSampling) and isinstance(strategy.region, NestedBoxes):
+        # In three of four functions; one is searched in the whole cube.
+        tried = [optimizer.ask().params["x"] for _ in range(4)]
+        assert sum(x > 0.4 for x in tried) >= 2
+    else:
+        assert optimizer.ask().params["x"] > 0.6
+
+
+def test_a_trust_region_counts_results_that_meet_the_constraints() -> None:
+    """Improvements that do not are none, so the box shrinks around the one that does."""
+    x = random_uniform(24, 1, 30, DIM)
+    values = torch.arange(30.0, 0.0, -1.0, dtype=DTYPE)[None]
+    eligible = torch.zeros(1, 30, dtype=torch.bool)
+    eligible[0, 5] = True
+    ones = torch.ones(1, 1, dtype=DTYPE)
+    boxes = []
+    for counted in (eligible, torch.ones_like(eligible)):
+        data = Observations.of(x, values, eligible=counted)
+        surrogate = Surrogate.condition(
+            data.x, data.y, data.mask, ones[..., None].expand(-1, -1, DIM), ones, 0.1 * ones,
+            0 * ones, valued=data.eligible,
+        )  # fmt: skip
+        boxes.append(TrustRegion().boxes(data, surrogate, SQUARE))
+    torch.testing.assert_close(boxes[0].centre[0, 0], x[0, 5])
+    torch.testing.assert_close(boxes[1].centre[0, 0], x[0, 29])
+    sides = [(box.upper - box.lower).amax() for box in boxes]
+    assert sides[0] < 0.5 * sides[1]
+
+
+def test_a_fixed_value_and_constraints_hold_together() -> None:
+    space = Space(Real("x", 0.0, 1.0), Real("y", 0.0, 1.0), Categorical("kind", ("a", "b")))
+    optimizer = Optimizer(space, inference="map", constraints=CURVED)
+    for number, (x, y) in enumerate(random_uniform(25, 17, DIM).tolist()):
+        value, measured = curved({"x": x, "y": y})
+        optimizer.add({"x": x, "y": y, "kind": "ab"[number % 2]}, value, measured)
+    proposed = optimizer.ask(fixed={"kind": "b"}).params
+    assert proposed["kind"] == "b"
+    assert optimizer.posterior().chance([proposed])[0] > 0.05
+
+
+def test_points_of_a_batch_differ_and_pending_ones_need_not_be_improved_on() -> None:
+    optimizer = Optimizer(SQUARE, inference="map", constraints=CURVED)
+    for x, y in random_uniform(26, 17, DIM).tolist():
+        value, measured = curved({"x": x, "y": y})
+        optimizer.add({"x": x, "y": y}, value, measured)
+    # Where no constraint is met a fantasy would be far below what is to be improved on.
+    optimizer.enqueue({"x": 0.01, "y": 0.01})
+    optimizer.ask()
+    points = {tuple(trial.params.values()) for trial in optimizer.ask(3)}
+    assert len(points) == 3
+    assert max(optimizer.posterior().chance([{"x": x, "y": y} for x, y in points])) > 0.2
+
+
+# --- stored and resumed
+
+
+def test_a_resumed_optimizer_knows_what_was_measured_and_goes_on_as_it_would_have(
+    tmp_path: Path,
+) -> None:
+    storage = tmp_path / "jobs.db"
+    options: dict[str, Any] = {"constraints": CURVED, "initial": 5}
+    optimizer = Optimizer(SQUARE, storage=storage, name="curved", **options)
+    run(optimizer, curved, budget=8, progress=False)
+    twin = Optimizer.of_record(optimizer.journal.read())  # type: ignore[union-attr]
+    optimizer.close()
+    resumed = Optimizer.resume(storage, "curved")
+    assert resumed.trials == optimizer.trials == twin.trials
+    assert resumed.constraints == optimizer.constraints
+    assert any(trial.violated for trial in resumed.trials)
+    whole = Optimizer(SQUARE, **options)
+    run(whole, curved, budget=11, progress=False)
+    run(resumed, curved, budget=11, progress=False)
+    assert [trial.params for trial in resumed.trials] == [trial.params for trial in whole.trials]
+    resumed.close()
+    with pytest.raises(InvalidOption, match="constraints"):
+        Optimizer(SQUARE, storage=storage, name="curved", exist_ok=True, initial=5)
+    other = ("wave >= 1.5", "disc <= 2")
+    with pytest.raises(InvalidOption, match=r"constraints=.*disc <= 2"):
+        Optimizer(
+            SQUARE, storage=storage, name="curved", exist_ok=True, constraints=other, initial=5
+        )
+
+
+# --- the loop
+
+
+@pytest.mark.parametrize("wrong", [1.0, (1.0,), (1.0, 2.0, 3.0), "ab", None, {"wave": 1.0}])
+def test_an_objective_that_returns_no_pair_makes_failed_trials(wrong: Any) -> None:
+    result = minimize(
+        lambda params: wrong, SQUARE, budget=2, strategy="random", constraints=CURVED,
+        progress=False,
+    )  # fmt: skip
+    assert result.best is None
+    reasons = {trial.reason for trial in result.trials}
+    assert all(reason is not None and "expected" in reason for reason in reasons)
+    assert "no trial has a value" in str(result)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_workers_tell_what_they_measure(mode: Any) -> None:
+    result = minimize(
+        curved, SQUARE, budget=9, workers=3, mode=mode, constraints=CURVED, inference="map",
+        progress=False,
+    )  # fmt: skip
+    for trial in result.trials:
+        value, measured = curved(trial.params)
+        assert (trial.value, trial.measured) == (value, measured)
+    headings = [column.header.plain for column in result.table().columns]  # type: ignore[union-attr]
+    assert headings[:4] == ["trial", "value", "wave", "disc"]
+
+
+def test_a_strategy_of_the_users_may_ask_for_the_models() -> None:
+    seen: list[tuple[Fit, Limits | None]] = []
+
+    class Own:
+        name, uses_model = "own", True
+
+        def propose(self, situation: Any, count: int) -> Tensor:
+            seen.append((situation.fit(), situation.limits()))
+            return situation.data.x[:, :count]
+
+    here = {"x": 0.1, "y": 0.2}
+    for constraints in (CURVED, ()):
+        optimizer = Optimizer(SQUARE, Own(), inference="map", constraints=constraints)
+        value, measured = curved(here)
+        optimizer.add(here, value, measured if constraints else None)
+        optimizer.initial = 1
+        optimizer.ask()
+    (fit, limited), (_, none) = seen
+    assert fit.surrogate.runs == 1
+    assert limited is not None
+    assert limited.surrogate.runs == len(limited.most) == 2
+    assert none is None
