@@ -144,7 +144,7 @@ def log_chance(
     data: Observations,
     failed: Float[Tensor, "r f d"],
     failed_mask: Bool[Tensor, "r f"],
-    limits: Limits | None,
+    limits: Limits | None = None,
 ) -> Utility | None:
     """The log of the chance that a point gives a value, and meets the constraints; None for 1."""
     parts: list[Utility] = []

@@ -13,7 +13,7 @@ needs is in there, so one strategy serves `gpbo.Optimizer`, where ``r`` is 1, an
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
@@ -31,11 +31,11 @@ from gpbo.errors import InvalidOption
 from gpbo.feasibility import log_chance, weighted
 from gpbo.fixed import expected_within, is_slice, means_within
 from gpbo.model_free import GridSearch, RandomSearch, SobolSearch
-from gpbo.paths import draw_paths
+from gpbo.paths import Paths, draw_paths
 from gpbo.situation import Situation, Strategy, one_by_one
 from gpbo.space import Space
 from gpbo.surrogate import Surrogate
-from gpbo.thompson import Confined, PathUtility, minima
+from gpbo.thompson import Confined, DrawnLimits, PathUtility, minima
 from gpbo.trust_region import Boxes, NestedBoxes, Region, TrustRegion
 
 __all__ = [
@@ -327,38 +327,34 @@ class ThompsonSampling:
         self, situation: Situation, surrogate: Surrogate, count: int
     ) -> Float[Tensor, "r q d"]:
         data, space = situation.data, situation.space
-        # What the paths of a batch share must not depend on the trial, for a batch to be what
-        # single calls would have proposed.
         results: list[int] = data.counts.tolist()
-
-        def own(number: int) -> Streams:
-            return situation.streams("path", number)
-
-        def shared(number: int) -> Streams:
-            return situation.streams(f"waves-{number}", results)
-
         with settings_for(surrogate.x.shape[1], surrogate.x.device):
             search = self.search or default_search(space, confined=self.region is not None)
             screen, confined = situation.streams("screen", results), None
             failed, limits = (situation.failed, situation.failed_mask), situation.limits()
-            chance = log_chance(data, *failed, limits)
             if self.region is None:
                 raw = raw_points(space, screen, _best_points(surrogate, data, space), search)
             else:
+                chance = log_chance(data, *failed, limits)
                 boxes = self.region.boxes(data, surrogate, space, chance)
                 confined = _confined(boxes, situation, screen, search.raw, count)
                 raw = confined.place(boxes)
-            paths = draw_paths(
-                surrogate,
-                count,
-                own=own,
-                shared=shared,
-                first=situation.index,
-                features=self.features,
-                anchors=raw[:, -_ANCHORS:] if space.dim <= _ANCHORED_DIM else None,
-            )
+            anchors = raw[:, -_ANCHORS:] if space.dim <= _ANCHORED_DIM else raw[:, :0]
+            paths, limited = self._drawn(situation, surrogate, count, anchors), None
+            if limits is not None:
+                rows = range(len(limits.most) // data.runs)
+                limited = DrawnLimits(
+                    self._drawn(
+                        situation,
+                        limits.surrogate,
+                        count,
+                        anchors.repeat_interleave(len(rows), 0),
+                        [f" of limit {row}" for row in rows],
+                    ),
+                    limits.most,
+                )
             return minima(
-                PathUtility(paths, chance),
+                PathUtility(paths, log_chance(data, *failed), limited),
                 space,
                 [situation.streams("ascent", situation.index + j) for j in range(count)],
                 raw=raw,
@@ -367,6 +363,32 @@ class ThompsonSampling:
                 search=search,
                 confined=confined,
             )
+
+    def _drawn(
+        self,
+        situation: Situation,
+        surrogate: Surrogate,
+        count: int,
+        anchors: Float[Tensor, "rows j d"],
+        names: Sequence[str] = ("",),
+    ) -> Paths:
+        """So many functions of every row of the surrogate; of a run it has as many as names."""
+        # What the paths of a batch share must not depend on the trial, for a batch to be what
+        # single calls would have proposed.
+        results: list[int] = situation.data.counts.tolist()
+
+        def streams(purpose: str, index: int | list[int]) -> Streams:
+            return Streams.dealt([situation.streams(purpose + name, index) for name in names])
+
+        return draw_paths(
+            surrogate,
+            count,
+            own=lambda number: streams("path", number),
+            shared=lambda number: streams(f"waves-{number}", results),
+            first=situation.index,
+            features=self.features,
+            anchors=anchors,
+        )
 
 
 def _confined(

@@ -1,8 +1,9 @@
 """Where posterior functions have their minima: every path its own, all paths in one batch."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,11 +25,50 @@ _LEAST_GAIN = 1e-4
 #: In another basin it is no gain either if less than this share of what its lowest point is above
 #: the best one.
 _LEAST_SHARE = 0.01
+#: A quantity that is so far beyond its limit, in its standard deviations, costs a path one half.
+_BEYOND = 3e-3
 #: Paths are searched so many at a time that what their ascents remember, this many numbers for each
 #: start and dimension, takes at most so much in all: 100 MB, or four times what one temporary
 #: tensor may take of a GPU's memory.
 _NUMBERS_OF_A_START = 20
 _CPU_NUMBERS, _GPU_TENSORS = 100 * 2**17, 4
+
+
+@dataclass(frozen=True)
+class DrawnLimits:
+    """Functions drawn of the quantities that constraints limit, one of each for every path.
+
+    Attributes:
+        paths: The functions, a row for each constraint of each run, those of run 0 first.
+        most: How much each quantity may be.
+    """
+
+    paths: Paths
+    most: Float[Tensor, " rows"]
+
+    def parts(self, most: int) -> Iterator["DrawnLimits"]:
+        """As those of the paths."""
+        return (replace(self, paths=paths) for paths in self.paths.parts(most))
+
+    def at(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r q b"]:
+        """What points of a run cost its paths by what is beyond the limits there."""
+        constraints = len(self.most) // len(x)
+        beyond = self._beyond(self.paths.at(x.repeat_interleave(constraints, 0)))
+        return (beyond.square() / (2 * _BEYOND**2)).unflatten(0, (len(x), -1)).sum(1)
+
+    def value_and_gradient(
+        self, x: Float[Tensor, "r q b d"]
+    ) -> tuple[Float[Tensor, "r q b"], Float[Tensor, "r q b d"]]:
+        """What points of its own cost each path, and the gradient."""
+        constraints = len(self.most) // len(x)
+        value, gradient = self.paths.value_and_gradient(x.repeat_interleave(constraints, 0))
+        slope = self._beyond(value) / _BEYOND**2
+        cost, gradient = slope.square() * (_BEYOND**2 / 2), slope[..., None] * gradient
+        both = (each.unflatten(0, (len(x), -1)).sum(1) for each in (cost, gradient))
+        return tuple(both)
+
+    def _beyond(self, value: Float[Tensor, "rows q b"]) -> Float[Tensor, "rows q b"]:
+        return (value - self.most[:, None, None]).clamp(min=0.0)
 
 
 @dataclass(frozen=True)
@@ -38,10 +78,18 @@ class PathUtility:
     Attributes:
         paths: What is to be minimised.
         log_chance: The log of the chance that a point gives a value, per run; None for certain.
+        limits: What else is drawn, where there are constraints.
     """
 
     paths: Paths
     log_chance: Utility | None = None
+    limits: DrawnLimits | None = None
+
+    def parts(self, most: int) -> Iterator["PathUtility"]:
+        """As those of the paths."""
+        limits = repeat(None) if self.limits is None else self.limits.parts(most)
+        for paths, limited in zip(self.paths.parts(most), limits, strict=False):
+            yield replace(self, paths=paths, limits=limited)
 
     def roughly(self) -> "PathUtility":
         """The same in single precision, in half the time."""
@@ -52,6 +100,8 @@ class PathUtility:
         value = -self.paths.at(x)
         if self.log_chance is not None:
             value += self.log_chance(x)[:, None]
+        if self.limits is not None:
+            value -= self.limits.at(x)
         return value.flatten(0, 1)
 
     def __call__(self, x: Float[Tensor, "rows b d"]) -> Float[Tensor, "rows b"]:
@@ -62,12 +112,15 @@ class PathUtility:
         self, x: Float[Tensor, "rows b d"]
     ) -> tuple[Float[Tensor, "rows b"], Float[Tensor, "rows b d"]]:
         """The utility of points of its own to each path, and its gradient."""
-        value, gradient = self.paths.value_and_gradient(x.unflatten(0, (-1, self.paths.count)))
+        own = x.unflatten(0, (-1, self.paths.count))
+        value, gradient = self.paths.value_and_gradient(own)
+        if self.limits is not None:
+            cost, slope = self.limits.value_and_gradient(own)
+            value, gradient = value + cost, gradient + slope
         value, gradient = -value.flatten(0, 1), -gradient.flatten(0, 1)
         if self.log_chance is None:
             return value, gradient
-        of_run = x.unflatten(0, (-1, self.paths.count)).flatten(1, 2)
-        chance, slope = self.log_chance.value_and_gradient(of_run)
+        chance, slope = self.log_chance.value_and_gradient(own.flatten(1, 2))
         return value + chance.view(value.shape), gradient + slope.view(gradient.shape)
 
 
@@ -122,11 +175,9 @@ def minima(
     runs, _, dim = raw.shape
     each = _NUMBERS_OF_A_START * max(search.restarts, search.scouts) * dim * runs
     found, first = [], 0
-    for paths in utility.paths.parts(_most(raw.device) // each):
-        some = slice(first, first + paths.count)
-        part = _PathSearch(
-            replace(utility, paths=paths), space, Streams.dealt(streams[some]), search
-        )
+    for searched in utility.parts(_most(raw.device) // each):
+        some = slice(first, first + searched.paths.count)
+        part = _PathSearch(searched, space, Streams.dealt(streams[some]), search)
         screened = part.screened(raw)
         ranked = (
             part.anywhere(raw, screened)
@@ -137,7 +188,7 @@ def minima(
         spare = screened if space.size is not None else screened[:, :0]
         parts = (ranked.x, ranked.value, spare)
         found.append([tensor.unflatten(0, (runs, -1)) for tensor in parts])
-        first += paths.count
+        first += searched.paths.count
     x, value, spare = (torch.cat(parts, 1).flatten(0, 1) for parts in zip(*found, strict=True))
     ranked, of_rows = Ranked(x, value), Streams.dealt(streams)
     spares = [
