@@ -267,7 +267,9 @@ class Optimizer:
 
     @property
     def fit_report(self) -> fitting.FitReport | None:
-        """The report of the last fit that a proposal came from; None before any."""
+        """The report of the last fit that a proposal came from; None before any. Its first run is
+        the model of the values, the others are those of what the constraints limit.
+        """
         return None if self._fitted is None else self._fitted.fit.report
 
     @property

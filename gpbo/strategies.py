@@ -272,7 +272,8 @@ class ThompsonSampling:
     By default three functions in four are searched in boxes around the best point, and one in the
     whole cube (`NestedBoxes`): with few results, away from the data, functions differ so much that
     their minima over the cube are nearly random. A function that finds nothing new in its box is
-    searched around the best points of other basins.
+    searched around the best points of other basins. Where there are constraints, functions of what
+    they limit are drawn too, and a function's minimum is the least where these are met.
 
     Args:
         search: How hard to search every function's minimum; by default hard enough to find nearly

@@ -503,7 +503,7 @@ def test_limits_are_those_of_the_run_and_of_the_path() -> None:
     torch.testing.assert_close(cost.at(x), expected, rtol=1e-3, atol=1e-3)
     split = [part.at(x) for part in cost.parts(20)]
     assert [part.shape[1] for part in split] == [20, 3]
-    torch.testing.assert_close(torch.cat(split, 1), cost.at(x))
+    torch.testing.assert_close(torch.cat(split, 1), cost.at(x), rtol=5e-3, atol=1e-3)
 
 
 def test_points_of_a_batch_are_those_asked_one_by_one() -> None:
