@@ -219,6 +219,7 @@ def test_pages_and_panels_tell_who_violates_what(constrained: Optimizer, tmp_pat
     write(record, tmp_path / "job.html")
     page = (tmp_path / "job.html").read_text(encoding="utf-8")
     assert "violates depth" in page
+    assert f"to keep to {constrained.constraints[0]}".replace(">", "&gt;") in page
     assert "circle-open" in page
     shown = slices_of(constrained)[0].best
     assert shown is not None

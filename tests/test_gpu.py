@@ -237,6 +237,27 @@ class OnAnyDevice:
             assert best.params == {"n": 2}
             assert best.low <= best.median <= best.high
 
+    def test_constraints_are_heeded_there(self) -> None:
+        space = Space(Real("x", 0.0, 1.0), Real("y", 0.0, 1.0))
+        for strategy in (self.strategies[0], ThompsonSampling(QUICK, features=64)):
+            optimizer = Optimizer(
+                space,
+                strategy,
+                initial=3,
+                constraints=["x <= 0.9", "x >= 0.5"],
+                inference="map",
+                device=self.device,
+            )
+            for _ in range(5):
+                trial, _ = optimizer.ask(2)
+                value = trial.params["x"] + trial.params["y"]
+                optimizer.tell(trial, value, {"x": trial.params["x"]})
+            posterior = optimizer.posterior()
+            assert posterior.limits is not None
+            assert posterior.limits.surrogate.x.device.type == self.device
+            assert 0.5 <= posterior.recommend().params["x"] <= 0.9
+            assert 0.0 <= posterior.chance([{"x": 0.7, "y": 0.1}])[0] <= 1.0
+
     def test_a_prior_of_the_user_is_sampled_there(self) -> None:
         """Its copy there is made while the sampler is at work, whose tensors have no gradients."""
         model = Model(prior=HyperparameterPrior(lengthscale=GammaPrior(3.0, 6.0)))

@@ -73,6 +73,8 @@ def _head(record: Record, optimizer: Optimizer) -> str:
         f"{_strategy(record)}, to be {optimizer.direction}d, seed {optimizer.seed}, "
         f"{len(optimizer.space.parameters)} parameters",
     ]
+    if optimizer.constraints:
+        lines.append(f"to keep to {', '.join(map(str, optimizer.constraints))}")
     if optimizer.fit_report is not None and optimizer.best is not None:
         lines.insert(1, _recommendation(optimizer.recommend(refit=False)))
     return "".join(
