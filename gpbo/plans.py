@@ -36,9 +36,9 @@ class Fitted:
     @classmethod
     def of(cls, fit: fitting.Fit, data: Observations, kept: Kept) -> "Fitted":
         """From a fit whose first run is of the values, and the others of what is limited."""
-        values, limited = selected(fit.surrogate, slice(1)), selected(fit.surrogate, slice(1, None))
-        if not limited.runs:
+        if data.runs == 1:
             return cls(fit, None, kept)
+        values, limited = selected(fit.surrogate, slice(1)), selected(fit.surrogate, slice(1, None))
         most = data.units(torch.zeros_like(data.values[:, :1]))[1:, 0]
         return cls(replace(fit, surrogate=values), Limits(limited, most), kept)
 

@@ -343,17 +343,11 @@ class ThompsonSampling:
             anchors = raw[:, -_ANCHORS:] if space.dim <= _ANCHORED_DIM else raw[:, :0]
             paths, limited = self._drawn(situation, surrogate, count, anchors), None
             if limits is not None:
-                rows = range(len(limits.most) // data.runs)
-                limited = DrawnLimits(
-                    self._drawn(
-                        situation,
-                        limits.surrogate,
-                        count,
-                        anchors.repeat_interleave(len(rows), 0),
-                        [f" of limit {row}" for row in rows],
-                    ),
-                    limits.most,
-                )
+                rows = len(limits.most) // data.runs
+                names = [f" of limit {row}" for row in range(rows)]
+                anchors = anchors.repeat_interleave(rows, 0)
+                drawn = self._drawn(situation, limits.surrogate, count, anchors, names)
+                limited = DrawnLimits(drawn, limits.most)
             return minima(
                 PathUtility(paths, log_chance(data, *failed), limited),
                 space,
