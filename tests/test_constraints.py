@@ -203,6 +203,20 @@ def test_there_is_no_best_trial_while_none_meets_the_constraints() -> None:
         optimizer.recommend()
 
 
+def test_a_posterior_without_a_new_fit_knows_who_violates_a_constraint() -> None:
+    optimizer = Optimizer(SQUARE, inference="map", initial=2, constraints=["sum >= 0.5"])
+    for _ in range(3):
+        trial = optimizer.ask()
+        optimizer.tell(trial, sum(trial.params.values()), {"sum": sum(trial.params.values())})
+    assert optimizer.fit_report is not None
+    met = optimizer.add({"x": 0.3, "y": 0.3}, 0.6, {"sum": 0.6})
+    optimizer.add({"x": 0.0, "y": 0.1}, 0.1, {"sum": 0.1})
+    posterior = optimizer.posterior(refit=False)
+    assert posterior.recommend().trials == (met.id,)
+    near, far = posterior.chance([{"x": 0.35, "y": 0.35}, {"x": 0.05, "y": 0.05}])
+    assert near > 0.8 > 0.2 > far
+
+
 # --- the models of what is limited
 
 
