@@ -586,6 +586,46 @@ def test_a_trust_region_counts_results_that_meet_the_constraints() -> None:
     assert sides[0] < 0.5 * sides[1]
 
 
+def test_boxes_lie_around_the_result_that_most_probably_meets_the_constraints() -> None:
+    """While none does; padding, where nothing was tried, is no result."""
+    data, limited, _ = limits()
+    mask = torch.ones(RUNS, RESULTS, dtype=torch.bool)
+    mask[:, 5:] = False
+    chance = limited.log_chance(RUNS)
+    best = chance(data.x).masked_fill(~mask, -math.inf).argmax(1)
+    none = Observations.of(data.x, data.values, mask, eligible=~mask)
+    ones = torch.ones(RUNS, 1, dtype=DTYPE)
+    surrogate = Surrogate.condition(
+        none.x, none.y, none.mask, ones[..., None].expand(-1, -1, DIM), ones, 0.1 * ones, 0 * ones,
+        valued=none.eligible,
+    )  # fmt: skip
+    boxes = NestedBoxes().boxes(none, surrogate, SQUARE, chance)
+    torch.testing.assert_close(boxes.centre[:, 0], data.x[torch.arange(RUNS), best])
+
+
+def test_what_is_drawn_of_values_and_of_each_limit_is_independent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[PathUtility] = []
+
+    def noting(utility: PathUtility, *rest: Any, **options: Any) -> Tensor:
+        seen.append(utility)
+        return minima(utility, *rest, **options)
+
+    monkeypatch.setattr("gpbo.strategies.minima", noting)
+    optimizer = Optimizer(SQUARE, ThompsonSampling(), inference="map", constraints=CURVED)
+    for x, y in random_uniform(28, 17, DIM).tolist():
+        value, measured = curved({"x": x, "y": y})
+        optimizer.add({"x": x, "y": y}, value, measured)
+    optimizer.ask(3)
+    (utility,) = seen
+    assert utility.limits is not None
+    drawn = utility.paths.amplitudes.flatten(1), utility.limits.paths.amplitudes.flatten(1)
+    correlation = torch.corrcoef(torch.cat(drawn)).fill_diagonal_(0.0)
+    assert correlation.shape == (3, 3)
+    assert correlation.abs().max() < 4 / math.sqrt(drawn[0].shape[1])
+
+
 def test_a_fixed_value_and_constraints_hold_together() -> None:
     space = Space(Real("x", 0.0, 1.0), Real("y", 0.0, 1.0), Categorical("kind", ("a", "b")))
     optimizer = Optimizer(space, inference="map", constraints=CURVED)
