@@ -10,7 +10,7 @@ import pytest
 import torch
 from botorch.acquisition.analytic import LogConstrainedExpectedImprovement
 from botorch.models import ModelListGP
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -80,6 +80,8 @@ def test_a_text_says_what_is_limited(text: str, expected: Constraint) -> None:
     st.floats(allow_nan=False, allow_infinity=False),
     st.floats(allow_nan=False, allow_infinity=False),
 )
+@example(sense="<=", limit=-1e308, measured=1e308)
+@example(sense=">=", limit=1e308, measured=-1e308)
 def test_a_constraint_is_the_text_that_it_was_read_from(
     sense: Any, limit: float, measured: float
 ) -> None:
@@ -401,7 +403,7 @@ def test_results_that_violate_a_constraint_are_not_to_be_improved_on() -> None:
     assert whole.valued[:, RESULTS:].all()
 
 
-def test_padding_changes_no_result_and_is_never_eligible() -> None:
+def test_padding_changes_no_result_and_is_never_eligible(monkeypatch: pytest.MonkeyPatch) -> None:
     x = random_uniform(20, RUNS, RESULTS, DIM)
     values = (12 * random_uniform(21, RUNS, RESULTS)).exp()  # which would be bent
     mask = torch.ones(RUNS, RESULTS, dtype=torch.bool)
@@ -415,7 +417,11 @@ def test_padding_changes_no_result_and_is_never_eligible() -> None:
     torch.testing.assert_close(alone.y[0], (y - y.mean()) / y.std(correction=0))
     torch.testing.assert_close(alone.units.back(alone.y), values[1:, :5])
     some = values > 100.0
-    assert torch.equal(with_room(x, values, mask, eligible=some).eligible, some & mask)
+    monkeypatch.setattr("gpbo.data.capacity", lambda count, device: 17)
+    room = with_room(x, values, mask, eligible=some).eligible
+    assert torch.equal(room[:, :RESULTS], some & mask)
+    assert room.shape == (RUNS, 17)
+    assert not room[:, RESULTS:].any()
 
 
 # --- what is proposed
