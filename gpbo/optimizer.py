@@ -261,7 +261,8 @@ class Optimizer:
     def records(self) -> list[dict[str, Any]]:
         """Every trial there is as plain values, a dict for each, as `pandas.DataFrame` takes them.
 
-        The columns are those of a `Trial`, its configuration in columns ``params.<name>``.
+        The columns are those of a `Trial`, its configuration in columns ``params.<name>``; where
+        there are constraints, what was measured in ``measured.<name>``, and ``feasible``.
         """
         return records(self._history.trials)
 

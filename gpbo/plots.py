@@ -253,17 +253,13 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence]) -> None:
     for number, curve in enumerate(curves):
         colour = _COLOURS[number % len(_COLOURS)]
         trials = np.arange(1, len(curve.values) + 1)
-        placed, feasible = np.array(drawable(curve.values)), np.array(curve.feasible, dtype=bool)
-        for shown, fill, edge in ((feasible, "full", 0.0), (~feasible, "none", 1.0)):
+        placed, beyond = np.array(drawable(curve.values)), ~np.array(curve.feasible, dtype=bool)
+        dots = np.where(beyond, math.nan, placed)
+        axes.plot(trials, dots, "o", color=colour, alpha=0.4, markersize=3.5, mew=0)
+        rings = trials[beyond & np.isfinite(placed)]
+        if len(rings):
             axes.plot(
-                trials[shown],
-                placed[shown],
-                "o",
-                color=colour,
-                alpha=0.4,
-                markersize=3.5,
-                fillstyle=fill,
-                mew=edge,
+                rings, placed[rings - 1], "o", color=colour, alpha=0.4, markersize=3.5, mfc="none"
             )
         failed = trials[np.isnan(curve.values)]
         bottom = np.full(len(failed), 0.02 + 0.03 * number)

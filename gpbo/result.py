@@ -108,7 +108,7 @@ class Result:
     def records(self) -> list[dict[str, Any]]:
         """All trials as plain values, a dict for each, as `pandas.DataFrame` takes them.
 
-        The columns are those of a `Trial`, its configuration in columns ``params.<name>``.
+        The columns are those of `Optimizer.records`.
         """
         return records(self.trials)
 

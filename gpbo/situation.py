@@ -119,7 +119,7 @@ class Strategy(Protocol):
 
     @property
     def uses_model(self) -> bool:
-        """Whether it needs an initial design, and may call ``situation.fit``."""
+        """Whether it needs an initial design, and may call ``situation.fit`` and its ``limits``."""
         ...
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:

@@ -340,12 +340,11 @@ class ThompsonSampling:
                 boxes = self.region.boxes(data, surrogate, space, chance)
                 confined = _confined(boxes, situation, screen, search.raw, count)
                 raw = confined.place(boxes)
-            anchors = raw[:, -_ANCHORS:] if space.dim <= _ANCHORED_DIM else raw[:, :0]
+            anchors = raw[:, -_ANCHORS:] if space.dim <= _ANCHORED_DIM else None
             paths, limited = self._drawn(situation, surrogate, count, anchors), None
             if limits is not None:
                 rows = len(limits.most) // data.runs
                 names = [f" of limit {row}" for row in range(rows)]
-                anchors = anchors.repeat_interleave(rows, 0)
                 drawn = self._drawn(situation, limits.surrogate, count, anchors, names)
                 limited = DrawnLimits(drawn, limits.most)
             return minima(
@@ -364,7 +363,7 @@ class ThompsonSampling:
         situation: Situation,
         surrogate: Surrogate,
         count: int,
-        anchors: Float[Tensor, "rows j d"],
+        anchors: Float[Tensor, "r j d"] | None,
         names: Sequence[str] = ("",),
     ) -> Paths:
         """So many functions of every row of the surrogate; of a run it has as many as names."""
@@ -382,7 +381,7 @@ class ThompsonSampling:
             shared=lambda number: streams(f"waves-{number}", results),
             first=situation.index,
             features=self.features,
-            anchors=anchors,
+            anchors=None if anchors is None else anchors.repeat_interleave(len(names), 0),
         )
 
 

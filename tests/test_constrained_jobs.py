@@ -231,10 +231,10 @@ def test_pictures_are_drawn_whether_or_not_a_trial_meets_the_constraints(
     constrained: Optimizer, tmp_path: Path
 ) -> None:
     axes = plots.convergence(constrained, tmp_path / "convergence.png").axes[0]
-    filled, rings = axes.lines[:2]
-    assert np.size(filled.get_xdata()) == sum(trial.feasible for trial in constrained.finished)
-    rung = np.isfinite(np.asarray(rings.get_ydata(), dtype=float)).sum()
-    assert rung == sum(bool(trial.violated) for trial in constrained.finished)
+    dots, rings = (np.asarray(line.get_ydata(), dtype=float) for line in axes.lines[:2])
+    assert np.isfinite(dots).sum() == sum(trial.feasible for trial in constrained.finished)
+    violated = [trial.value for trial in constrained.finished if trial.violated]
+    assert rings.tolist() == violated
     plots.slices(constrained, tmp_path / "slices.png")
     (part,) = slices_data(constrained)
     assert part.best[0] in [trial.params["x"] for trial in constrained.completed]
