@@ -1,5 +1,6 @@
-"""BoTorch as its authors set it up: fully Bayesian fits, and the loop with MAP and log EI."""
+"""BoTorch as its authors set it up: fully Bayesian fits, and loops with MAP and log EI."""
 
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -8,11 +9,15 @@ from dataclasses import dataclass
 import torch
 from botorch import fit_gpytorch_mll
 from botorch.acquisition import LogExpectedImprovement
+from botorch.acquisition.analytic import (
+    LogConstrainedExpectedImprovement,
+    LogProbabilityOfFeasibility,
+)
 from botorch.exceptions import BotorchWarning
-from botorch.models import SingleTaskGP
+from botorch.models import ModelListGP, SingleTaskGP
 from botorch.models.transforms import Standardize
 from botorch.optim import optimize_acqf
-from gpytorch.mlls import ExactMarginalLogLikelihood
+from gpytorch.mlls import ExactMarginalLogLikelihood, SumMarginalLogLikelihood
 from jaxtyping import Float
 from torch import Tensor
 
@@ -72,3 +77,37 @@ def minimize_with_map(
         point = suggest_with_map(x, y).x
         x, y = torch.cat([x, point]), torch.cat([y, problem(point)])
     return y
+
+
+def minimize_within_constraints(
+    evaluate: Callable[[list[float]], tuple[float, list[float]]],
+    design: list[list[float]],
+    budget: int,
+    seed: int,
+) -> float:
+    """The least value that meets the constraints that BoTorch's loop observes; infinite without.
+
+    Args:
+        evaluate: The value, and how far it is beyond each constraint, at a point of the unit cube.
+    """
+    torch.manual_seed(seed)
+    x = torch.tensor(design, dtype=torch.float64)
+    told = [evaluate(point) for point in design]
+    bounds = torch.stack([torch.zeros(x.shape[1]), torch.ones(x.shape[1])]).to(x)
+    while True:
+        y = torch.tensor([[value, *excess] for value, excess in told], dtype=torch.float64)
+        met = y[(y[:, 1:] <= 0).all(1), 0]
+        if len(told) >= budget:
+            return float(met.min()) if len(met) else math.inf
+        models = [SingleTaskGP(x, each[:, None], outcome_transform=Standardize(1)) for each in y.T]
+        model = ModelListGP(*models)
+        fit_gpytorch_mll(SumMarginalLogLikelihood(model.likelihood, model))
+        limits = dict.fromkeys(range(1, y.shape[1]), (None, 0.0))
+        utility = (
+            LogConstrainedExpectedImprovement(model, met.min(), 0, limits, maximize=False)
+            if len(met)
+            else LogProbabilityOfFeasibility(model, limits)
+        )
+        point, _ = optimize_acqf(utility, bounds, q=1, num_restarts=10, raw_samples=512)
+        x = torch.cat([x, point])
+        told.append(evaluate(point[0].tolist()))
