@@ -3,7 +3,7 @@
     python benchmarks/constrained.py [--seeds 10] [--problem small-region] [--budget N]
 
 ``small-region``: sin x + y on [0, 6]^2 where sin x sin y <= -0.95 (Gardner et al. 2014, "Bayesian
-optimization with inequality constraints", ICML), in one twentieth of the square. ``curved``: x + y
+optimization with inequality constraints", ICML), two spots of the square. ``curved``: x + y
 in the unit square with two constraints, of which one is met at the optimum exactly (Gramacy et al.
 2016, "Modeling an augmented Lagrangian for blackbox constrained optimization", Technometrics 58).
 ``ball``: Hartmann-6 in the ball of radius 0.8, on whose surface the optimum lies.
