@@ -23,7 +23,7 @@ from gpbo.data import Observations, with_room
 from gpbo.errors import InvalidData, InvalidOption, InvalidResult, TrialAlreadyFinished
 from gpbo.feasibility import Limits, log_chance, weighted
 from gpbo.fitting import Fit
-from gpbo.loop import minimize, run
+from gpbo.loop import Objective, minimize, run
 from gpbo.optimizer import Optimizer
 from gpbo.paths import draw_paths
 from gpbo.result import outcome
@@ -58,6 +58,36 @@ def curved(params: Mapping[str, Any]) -> tuple[float, dict[str, float]]:
     x, y = params["x"], params["y"]
     wave = x + 2 * y + 0.5 * math.sin(2 * math.pi * (x * x - 2 * y))
     return x + y, {"wave": wave, "disc": x * x + y * y}
+
+
+def summed(params: Mapping[str, Any]) -> tuple[float, dict[str, float]]:
+    total = params["x"] + params["y"]
+    return total, {"sum": total}
+
+
+def learned(
+    optimizer: Optimizer, seed: int, count: int, objective: Objective = curved
+) -> Optimizer:
+    """The optimizer with results at random points; without constraints with the values alone."""
+    for x, y in random_uniform(seed, count, DIM).tolist():
+        value, measured = objective({"x": x, "y": y})
+        optimizer.add({"x": x, "y": y}, value, measured if optimizer.constraints else None)
+    return optimizer
+
+
+def smooth(data: Observations, draws: int = 1) -> Surrogate:
+    """A model of these observations with unit hyperparameters and some noise."""
+    ones = torch.ones(data.runs, draws, dtype=DTYPE)
+    return Surrogate.condition(
+        data.x,
+        data.y,
+        data.mask,
+        ones[..., None].expand(-1, -1, DIM),
+        ones,
+        0.1 * ones,
+        0 * ones,
+        valued=data.eligible,
+    )
 
 
 # --- what they say
@@ -223,13 +253,10 @@ def test_a_posterior_without_a_new_fit_knows_who_violates_a_constraint() -> None
 
 
 def test_the_model_of_the_values_is_the_one_that_there_is_without_constraints() -> None:
-    points = random_uniform(1, RESULTS, DIM).tolist()
-    plain = Optimizer(SQUARE, "ei", inference="map")
-    limited = Optimizer(SQUARE, "ei", inference="map", constraints=CURVED)
-    for x, y in points:
-        value, measured = curved({"x": x, "y": y})
-        plain.add({"x": x, "y": y}, value)
-        limited.add({"x": x, "y": y}, value, measured)
+    plain, limited = (
+        learned(Optimizer(SQUARE, inference="map", constraints=constraints), 1, RESULTS)
+        for constraints in ((), CURVED)
+    )
     configurations = [{"x": 0.3, "y": 0.6}, {"x": 0.9, "y": 0.1}]
     without, with_limits = (each.posterior() for each in (plain, limited))
     np.testing.assert_allclose(
@@ -385,12 +412,9 @@ def test_a_value_beyond_measure_is_no_penalty_that_hides_a_limit() -> None:
 def test_results_that_violate_a_constraint_are_not_to_be_improved_on() -> None:
     x = random_uniform(16, RUNS, RESULTS, DIM)
     eligible = random_uniform(17, RUNS, RESULTS) > 0.5
-    ones = torch.ones(RUNS, DRAWS, dtype=DTYPE)
-    data = Observations.of(x, random_uniform(18, RUNS, RESULTS), eligible=eligible)
-    surrogate = Surrogate.condition(
-        data.x, data.y, data.mask, ones[..., None].expand(-1, -1, DIM), ones, 0.1 * ones, 0 * ones,
-        valued=data.eligible,
-    )  # fmt: skip
+    surrogate = smooth(
+        Observations.of(x, random_uniform(18, RUNS, RESULTS), eligible=eligible), DRAWS
+    )
     expected = surrogate.fitted.masked_fill(~eligible[:, None], math.inf)
     assert torch.equal(surrogate.incumbent, expected.amin(-1))
     assert torch.equal(surrogate.recommended, expected.mean(1).argmin(-1))
@@ -528,12 +552,9 @@ def test_limits_are_those_of_the_run_and_of_the_path() -> None:
 
 def test_points_of_a_batch_are_those_asked_one_by_one() -> None:
     batch, singles = (
-        Optimizer(SQUARE, ThompsonSampling(), inference="map", constraints=CURVED) for _ in range(2)
+        learned(Optimizer(SQUARE, "ts", inference="map", constraints=CURVED), 27, 17)
+        for _ in range(2)
     )
-    for optimizer in (batch, singles):
-        for x, y in random_uniform(27, 17, DIM).tolist():
-            value, measured = curved({"x": x, "y": y})
-            optimizer.add({"x": x, "y": y}, value, measured)
     together = [tuple(trial.params.values()) for trial in batch.ask(3)]
     alone = [tuple(singles.ask().params.values()) for _ in range(3)]
     np.testing.assert_allclose(together, alone, atol=1e-4)
@@ -550,8 +571,7 @@ def test_a_user_acquisition_is_weighted_by_the_chance() -> None:
     sums = []
     for constraints in (["sum >= 0.5"], []):
         optimizer = Optimizer(SQUARE, strategy, inference="map", constraints=constraints)
-        for x, y in random_uniform(22, 23, DIM).tolist():
-            optimizer.add({"x": x, "y": y}, x + y, {"sum": x + y} if constraints else None)
+        learned(optimizer, 22, 23, summed)
         sums.append(sum(optimizer.ask().params.values()))
     assert sums[0] > 0.45
     assert sums[1] < 0.05
@@ -577,15 +597,10 @@ def test_a_trust_region_counts_results_that_meet_the_constraints() -> None:
     values = torch.arange(30.0, 0.0, -1.0, dtype=DTYPE)[None]
     eligible = torch.zeros(1, 30, dtype=torch.bool)
     eligible[0, 5] = True
-    ones = torch.ones(1, 1, dtype=DTYPE)
     boxes = []
     for counted in (eligible, torch.ones_like(eligible)):
         data = Observations.of(x, values, eligible=counted)
-        surrogate = Surrogate.condition(
-            data.x, data.y, data.mask, ones[..., None].expand(-1, -1, DIM), ones, 0.1 * ones,
-            0 * ones, valued=data.eligible,
-        )  # fmt: skip
-        boxes.append(TrustRegion().boxes(data, surrogate, SQUARE))
+        boxes.append(TrustRegion().boxes(data, smooth(data), SQUARE))
     torch.testing.assert_close(boxes[0].centre[0, 0], x[0, 5])
     torch.testing.assert_close(boxes[1].centre[0, 0], x[0, 29])
     sides = [(box.upper - box.lower).amax() for box in boxes]
@@ -600,12 +615,7 @@ def test_boxes_lie_around_the_result_that_most_probably_meets_the_constraints() 
     chance = limited.log_chance(RUNS)
     best = chance(data.x).masked_fill(~mask, -math.inf).argmax(1)
     none = Observations.of(data.x, data.values, mask, eligible=~mask)
-    ones = torch.ones(RUNS, 1, dtype=DTYPE)
-    surrogate = Surrogate.condition(
-        none.x, none.y, none.mask, ones[..., None].expand(-1, -1, DIM), ones, 0.1 * ones, 0 * ones,
-        valued=none.eligible,
-    )  # fmt: skip
-    boxes = NestedBoxes().boxes(none, surrogate, SQUARE, chance)
+    boxes = NestedBoxes().boxes(none, smooth(none), SQUARE, chance)
     torch.testing.assert_close(boxes.centre[:, 0], data.x[torch.arange(RUNS), best])
 
 
@@ -619,11 +629,7 @@ def test_what_is_drawn_of_values_and_of_each_limit_is_independent(
         return minima(utility, *rest, **options)
 
     monkeypatch.setattr("gpbo.strategies.minima", noting)
-    optimizer = Optimizer(SQUARE, ThompsonSampling(), inference="map", constraints=CURVED)
-    for x, y in random_uniform(28, 17, DIM).tolist():
-        value, measured = curved({"x": x, "y": y})
-        optimizer.add({"x": x, "y": y}, value, measured)
-    optimizer.ask(3)
+    learned(Optimizer(SQUARE, "ts", inference="map", constraints=CURVED), 28, 17).ask(3)
     (utility,) = seen
     assert utility.limits is not None
     drawn = utility.paths.amplitudes.flatten(1), utility.limits.paths.amplitudes.flatten(1)
@@ -653,8 +659,7 @@ def test_what_is_pending_is_improved_on_where_it_rather_meets_the_constraints() 
 
     strategy = CustomAcquisition("noting", noting)
     optimizer = Optimizer(SQUARE, strategy, inference="map", constraints=["sum >= 0.5"])
-    for x, y in random_uniform(26, 17, DIM).tolist():
-        optimizer.add({"x": x, "y": y}, x + y, {"sum": x + y})
+    learned(optimizer, 26, 17, summed)
     for x in (0.1, 0.6, 0.2):
         optimizer.enqueue({"x": x, "y": x})
     optimizer.ask(3)
