@@ -152,7 +152,7 @@ def log_chance(
         parts.append(log_chance_of_success(data, failed, failed_mask))
     if limits is not None:
         parts.append(limits.log_chance(data.runs))
-    return Sum(tuple(parts)) if len(parts) > 1 else parts[0] if parts else None
+    return Sum(tuple(parts)) if parts else None
 
 
 def log_chance_of_success(
