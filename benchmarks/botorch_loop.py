@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from botorch import fit_gpytorch_mll
-from botorch.acquisition import LogExpectedImprovement
+from botorch.acquisition import AcquisitionFunction, LogExpectedImprovement
 from botorch.acquisition.analytic import (
     LogConstrainedExpectedImprovement,
     LogProbabilityOfFeasibility,
@@ -43,11 +43,15 @@ def suggest_with_map(x: Float[Tensor, "n d"], y: Float[Tensor, "n"]) -> Suggesti
     model = SingleTaskGP(x, -y[:, None], outcome_transform=Standardize(1))
     fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
     fitted = time.perf_counter()
-    dim = x.shape[1]
-    bounds = torch.stack([torch.zeros(dim), torch.ones(dim)]).to(x)
-    utility = LogExpectedImprovement(model, best_f=-y.min())
-    candidate, _ = optimize_acqf(utility, bounds, q=1, num_restarts=10, raw_samples=512)
+    candidate = _maximiser(LogExpectedImprovement(model, best_f=-y.min()), x)
     return Suggestion(candidate, fitted - began, time.perf_counter() - fitted)
+
+
+def _maximiser(utility: AcquisitionFunction, x: Float[Tensor, "n d"]) -> Float[Tensor, "one d"]:
+    """Where in the unit cube of these points an acquisition function is greatest."""
+    bounds = torch.stack([torch.zeros(x.shape[1]), torch.ones(x.shape[1])]).to(x)
+    candidate: Tensor = optimize_acqf(utility, bounds, q=1, num_restarts=10, raw_samples=512)[0]
+    return candidate
 
 
 def fully_bayesian_fit(
@@ -93,7 +97,6 @@ def minimize_within_constraints(
     torch.manual_seed(seed)
     x = torch.tensor(design, dtype=torch.float64)
     told = [evaluate(point) for point in design]
-    bounds = torch.stack([torch.zeros(x.shape[1]), torch.ones(x.shape[1])]).to(x)
     while True:
         y = torch.tensor([[value, *excess] for value, excess in told], dtype=torch.float64)
         met = y[(y[:, 1:] <= 0).all(1), 0]
@@ -108,6 +111,6 @@ def minimize_within_constraints(
             if len(met)
             else LogProbabilityOfFeasibility(model, limits)
         )
-        point, _ = optimize_acqf(utility, bounds, q=1, num_restarts=10, raw_samples=512)
+        point = _maximiser(utility, x)
         x = torch.cat([x, point])
         told.append(evaluate(point[0].tolist()))

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 import gpbo
+from gpbo_benchmarks.analysis import quartiles
 from gpbo_benchmarks.record import at_least, machine, save, show
 
 #: The value, and how far it is beyond each constraint, at a point of the unit cube.
@@ -52,6 +53,11 @@ class Constrained:
     def space(self) -> gpbo.Space:
         """The unit cube."""
         return gpbo.Space(gpbo.Real(f"x{i}", 0.0, 1.0) for i in range(self.dim))
+
+    @property
+    def initial(self) -> int:
+        """The size of the initial design."""
+        return 2 * self.dim + 1
 
     @property
     def texts(self) -> list[str]:
@@ -100,7 +106,7 @@ def with_gpbo(problem: Constrained, budget: int, seed: int, **how: Any) -> float
         budget=budget,
         constraints=problem.texts,
         seed=seed,
-        initial=2 * problem.dim + 1,
+        initial=problem.initial,
         progress=False,
         **how,
     )
@@ -112,8 +118,8 @@ def with_botorch(problem: Constrained, budget: int, seed: int) -> float:
     """The same of BoTorch's loop, from the same initial design."""
     from gpbo_benchmarks.botorch_loop import minimize_within_constraints
 
-    optimizer = gpbo.Optimizer(problem.space, seed=seed, initial=2 * problem.dim + 1)
-    design = [list(trial.params.values()) for trial in optimizer.ask(2 * problem.dim + 1)]
+    optimizer = gpbo.Optimizer(problem.space, seed=seed, initial=problem.initial)
+    design = [list(trial.params.values()) for trial in optimizer.ask(problem.initial)]
     least = minimize_within_constraints(problem.evaluate, design, budget, seed)
     return least - problem.optimum
 
@@ -125,8 +131,7 @@ def measured(
     began = time.perf_counter()
     regret = np.array([run(problem, budget, seed) for seed in range(seeds)])
     seconds = (time.perf_counter() - began) / seeds
-    quartiles = np.quantile(regret, [0.25, 0.5, 0.75], method="closest_observation")
-    low, middle, high = map(float, quartiles)
+    low, middle, high = quartiles(regret)
     return {"regret": middle, "quartile_low": low, "quartile_high": high, "seconds": seconds}
 
 

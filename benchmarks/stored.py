@@ -194,16 +194,21 @@ def _storage(figures: Any) -> Iterable[Sequence[str]]:
         yield row["strategy"], number(row["ms_per_trial"]), number(row["kB_per_trial"])
 
 
+def _by_method(rows: Iterable[_Row], each: str) -> dict[str, dict[str, _Row]]:
+    """The rows of each case, or problem, by their method."""
+    found: dict[str, dict[str, _Row]] = {}
+    for row in rows:
+        found.setdefault(row[each], {})[row["method"]] = row
+    return found
+
+
 #: Methods of `asynchronous` that have a column.
 _SHOWN = ("synTS", "asyTS", "asyHTS", "asyEI", "asyRAND")
 
 
 def _workers(figures: Any) -> Iterable[Sequence[str]]:
     """A row for each case."""
-    cases: dict[str, dict[str, Any]] = {}
-    for row in figures["table"]:
-        cases.setdefault(row["case"], {})[row["method"]] = row
-    for name, methods in cases.items():
+    for name, methods in _by_method(figures["table"], "case").items():
         free = methods["asyTS"]
         after = next(cell for key, cell in free.items() if key.startswith("asy-syn_after"))
         means = (methods[method]["regret_in_time"].split()[0] for method in _SHOWN)
@@ -222,10 +227,7 @@ _CONSTRAINED = ("ei-hmc", "ei-map", "ts-map", "botorch")
 
 def _constrained(figures: Any) -> Iterable[Sequence[str]]:
     """A row for each problem."""
-    problems: dict[str, dict[str, Any]] = {}
-    for row in figures["rows"]:
-        problems.setdefault(row["problem"], {})[row["method"]] = row
-    for name, methods in problems.items():
+    for name, methods in _by_method(figures["rows"], "problem").items():
         first = methods["botorch"]
         cells = (
             f"{number(row['regret'])} ({number(row['quartile_low'])}, "

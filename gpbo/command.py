@@ -200,8 +200,8 @@ class _Reader:
         self._offset = log.stat().st_size if log.exists() else 0
         self._rest = b""
         # To read JSON takes a hundred times as long as to see that a line has none.
-        self._needed = b'"value"' if command.metric is None else b""
-        self._quantities = [json.dumps(name).encode() for name in command.measured]
+        self._needed = [b'"value"' if command.metric is None else b""]
+        self._needed += [json.dumps(name).encode() for name in command.measured]
 
     def read(self) -> bool:
         """Read on, so much at most that it takes no time; whether there may be more."""
@@ -223,19 +223,18 @@ class _Reader:
         self._take(self._rest)
 
     def _take(self, text: bytes) -> None:
-        if self._needed in text:
+        if any(needed in text for needed in self._needed):
             for line in text.splitlines():
-                if self._needed in line:
-                    self._note(self._command.reading(line.decode(errors="replace")))
-        if any(name in text for name in self._quantities):
-            for line in text.splitlines():
-                if any(name in line for name in self._quantities):
-                    self.measured |= self._command.quantities(line.decode(errors="replace"))
+                if any(needed in line for needed in self._needed):
+                    self._note(line.decode(errors="replace"))
         last = text[-_LINE_BYTES:].decode(errors="replace").strip()
         if last:
             self.last_line = last.splitlines()[-1:]
 
-    def _note(self, reading: tuple[int | None, float] | None) -> None:
+    def _note(self, line: str) -> None:
+        if self._command.measured:
+            self.measured |= self._command.quantities(line)
+        reading = self._command.reading(line)
         if reading is None:
             return
         step, value = reading

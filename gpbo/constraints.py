@@ -52,6 +52,11 @@ def read_constraints(texts: Sequence[str]) -> tuple[Constraint, ...]:
     return constraints
 
 
+def quantities(constraints: Iterable[Constraint]) -> tuple[str, ...]:
+    """What is to be measured for these constraints; one quantity may have several limits."""
+    return tuple(dict.fromkeys(constraint.name for constraint in constraints))
+
+
 def _read(text: object) -> Constraint:
     found = _FORM.fullmatch(text) if isinstance(text, str) else None
     if found is not None:
@@ -100,11 +105,11 @@ def result_told(
             names of the constraints, and no others, to real numbers.
     """
     number = as_number(f"{where}value", value)
-    quantities = _measurements(where, constraints, measured)
-    for name, each in {"the value": number, **quantities}.items():
+    numbers = _measurements(where, constraints, measured)
+    for name, each in {"the value": number, **numbers}.items():
         if not math.isfinite(each):
             return Told(None, reason=legible(f"{name} is {each}"))
-    return Told(number, quantities)
+    return Told(number, numbers)
 
 
 def returned(result: object, constraints: Sequence[Constraint]) -> tuple[Any, ...]:
@@ -117,7 +122,7 @@ def returned(result: object, constraints: Sequence[Constraint]) -> tuple[Any, ..
         return (result,)
     if isinstance(result, tuple | list) and len(result) == 2:
         return tuple(result)
-    names = ", ".join(f"{one.name!r}: ..." for one in constraints)
+    names = ", ".join(f"{name!r}: ..." for name in quantities(constraints))
     raise InvalidResult(
         f"the objective returned {result!r}: expected a pair (value, {{{names}}}), "
         "since there are constraints"
@@ -127,7 +132,7 @@ def returned(result: object, constraints: Sequence[Constraint]) -> tuple[Any, ..
 def _measurements(
     where: str, constraints: Sequence[Constraint], measured: object
 ) -> dict[str, float]:
-    names = list(dict.fromkeys(constraint.name for constraint in constraints))
+    names = quantities(constraints)
     expected = f"expected {', '.join(map(repr, names)) or 'nothing'}, of the constraints"
     given = {} if measured is None else measured
     if not isinstance(given, Mapping):

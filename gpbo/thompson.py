@@ -53,8 +53,8 @@ class DrawnLimits:
     def at(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r q b"]:
         """What points of a run cost its paths by what is beyond the limits there."""
         constraints = len(self.most) // len(x)
-        beyond = self._beyond(self.paths.at(x.repeat_interleave(constraints, 0)))
-        return (beyond.square() / (2 * _BEYOND**2)).unflatten(0, (len(x), -1)).sum(1)
+        cost, _ = self._cost(self.paths.at(x.repeat_interleave(constraints, 0)))
+        return cost.unflatten(0, (len(x), -1)).sum(1)
 
     def value_and_gradient(
         self, x: Float[Tensor, "r q b d"]
@@ -62,13 +62,18 @@ class DrawnLimits:
         """What points of its own cost each path, and the gradient."""
         constraints = len(self.most) // len(x)
         value, gradient = self.paths.value_and_gradient(x.repeat_interleave(constraints, 0))
-        slope = self._beyond(value) / _BEYOND**2
-        cost, gradient = slope.square() * (_BEYOND**2 / 2), slope[..., None] * gradient
-        both = (each.unflatten(0, (len(x), -1)).sum(1) for each in (cost, gradient))
-        return tuple(both)
+        cost, slope = self._cost(value)
+        cost, gradient = (
+            each.unflatten(0, (len(x), -1)).sum(1) for each in (cost, slope[..., None] * gradient)
+        )
+        return cost, gradient
 
-    def _beyond(self, value: Float[Tensor, "rows q b"]) -> Float[Tensor, "rows q b"]:
-        return (value - self.most[:, None, None]).clamp(min=0.0)
+    def _cost(
+        self, value: Float[Tensor, "rows q b"]
+    ) -> tuple[Float[Tensor, "rows q b"], Float[Tensor, "rows q b"]]:
+        """Half the square of what is beyond, in units of `_BEYOND`, and its slope."""
+        beyond = (value - self.most[:, None, None]).clamp(min=0.0) / _BEYOND
+        return beyond.square() / 2, beyond / _BEYOND
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class PathUtility:
             yield replace(self, paths=paths, limits=limited)
 
     def roughly(self) -> "PathUtility":
-        """The same in single precision, in half the time."""
+        """The paths in single precision, in half the time; the limits are too steep for it."""
         return replace(self, paths=replace(self.paths, rough=True))
 
     def at(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "rows b"]:

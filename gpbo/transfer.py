@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from gpbo.checks import one_of
+from gpbo.constraints import quantities
 from gpbo.errors import InvalidData, InvalidOption, InvalidParams
 from gpbo.optimizer import Optimizer
 from gpbo.record import Record
@@ -52,11 +53,11 @@ def warm_start(optimizer: Optimizer, parents: Sequence[tuple[Record, Kind]]) -> 
 
 def _results(trials: Sequence[Trial], optimizer: Optimizer, parent: str) -> list[Sequence[Any]]:
     """What these trials tell an optimizer, with the quantities of its constraints."""
-    names = {constraint.name for constraint in optimizer.constraints}
-    measured = [trial for trial in trials if names <= trial.measured.keys()]
+    names = quantities(optimizer.constraints)
+    measured = [trial for trial in trials if trial.measured.keys() >= {*names}]
     if not measured:
         raise InvalidData(
-            f"job {parent!r} has no result with {', '.join(map(repr, sorted(names)))}: expected "
+            f"job {parent!r} has no result with {', '.join(map(repr, names))}: expected "
             "one or more, for the constraints"
         )
     return [(t.params, t.value, {name: t.measured[name] for name in names}) for t in measured]

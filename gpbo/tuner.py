@@ -20,7 +20,7 @@ from gpbo.checks import instance_of, legible, whole_number
 from gpbo.chooser import Chooser
 from gpbo.command import Command
 from gpbo.completion import Completion, Streak
-from gpbo.constraints import Constraint, Told, result_told, returned
+from gpbo.constraints import Constraint, Told, quantities, result_told, returned
 from gpbo.engine import Engine
 from gpbo.errors import InvalidOption, InvalidResult
 from gpbo.execution import Execution
@@ -122,8 +122,8 @@ class Tuner:
         self.execution = Execution() if execution is None else execution
         self.completion = Completion() if completion is None else completion
         if isinstance(self.objective, Command):
-            names = tuple(dict.fromkeys(one.name for one in optimizer.constraints))
-            self.objective = replace(self.objective, measured=names)
+            measured = quantities(optimizer.constraints)
+            self.objective = replace(self.objective, measured=measured)
             check_command(self.objective, optimizer.space)
             warn_of_unused(self.objective, optimizer.space)
         if executor is None:

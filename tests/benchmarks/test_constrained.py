@@ -64,7 +64,7 @@ def test_what_is_measured_is_a_table(
     )
     line = stored.markdown(["constrained"], tmp_path).splitlines()[-1]
     assert "| curved, 5 evaluations, 10 seeds | 0.25 (0.25, 0.25), " in line
-    assert "| 4.5 (1.5, 7.5), " in line
+    assert "| 5 (2.75, 7.25), " in line
     assert "regret of the best value" in capsys.readouterr().out
 
 
