@@ -147,12 +147,16 @@ def log_chance(
     limits: Limits | None = None,
 ) -> Utility | None:
     """The log of the chance that a point gives a value, and meets the constraints; None for 1."""
-    parts: list[Utility] = []
-    if failed.shape[1]:
-        parts.append(log_chance_of_success(data, failed, failed_mask))
-    if limits is not None:
-        parts.append(limits.log_chance(data.runs))
-    return Sum(tuple(parts)) if parts else None
+    success = log_chance_of_success(data, failed, failed_mask) if failed.shape[1] else None
+    return with_limits(success, limits, data.runs)
+
+
+def with_limits(success: Utility | None, limits: Limits | None, runs: int) -> Utility | None:
+    """The log of the chance that a point meets the constraints too, if there are any."""
+    if limits is None:
+        return success
+    met = limits.log_chance(runs)
+    return met if success is None else Sum((success, met))
 
 
 def log_chance_of_success(

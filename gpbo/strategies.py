@@ -28,7 +28,7 @@ from gpbo.checks import one_of, real_number, settle, truth_value, whole_number
 from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption
-from gpbo.feasibility import log_chance, weighted
+from gpbo.feasibility import log_chance, weighted, with_limits
 from gpbo.fixed import expected_within, is_slice, means_within
 from gpbo.model_free import GridSearch, RandomSearch, SobolSearch
 from gpbo.paths import Paths, draw_paths
@@ -332,11 +332,12 @@ class ThompsonSampling:
         with settings_for(surrogate.x.shape[1], surrogate.x.device):
             search = self.search or default_search(space, confined=self.region is not None)
             screen, confined = situation.streams("screen", results), None
-            failed, limits = (situation.failed, situation.failed_mask), situation.limits()
+            success = log_chance(data, situation.failed, situation.failed_mask)
+            limits = situation.limits()
             if self.region is None:
                 raw = raw_points(space, screen, _best_points(surrogate, data, space), search)
             else:
-                chance = log_chance(data, *failed, limits)
+                chance = with_limits(success, limits, data.runs)
                 boxes = self.region.boxes(data, surrogate, space, chance)
                 confined = _confined(boxes, situation, screen, search.raw, count)
                 raw = confined.place(boxes)
@@ -348,7 +349,7 @@ class ThompsonSampling:
                 drawn = self._drawn(situation, limits.surrogate, count, anchors, names)
                 limited = DrawnLimits(drawn, limits.most)
             return minima(
-                PathUtility(paths, log_chance(data, *failed), limited),
+                PathUtility(paths, success, limited),
                 space,
                 [situation.streams("ascent", situation.index + j) for j in range(count)],
                 raw=raw,
