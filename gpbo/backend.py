@@ -144,7 +144,7 @@ class Streams:
         device: torch.device | str = "cpu",
     ) -> "Streams":
         """The streams ``(seed, purpose, index)`` of ``runs`` runs; run 0 of 64 is run 0 of 1."""
-        return cls([stream_seed(seed, f"{purpose}@{run}", index) for run in range(runs)], device)
+        return cls.per_seed([seed], purpose, index, rows=runs, device=device)
 
     @classmethod
     def per_seed(
@@ -153,16 +153,18 @@ class Streams:
         purpose: str,
         index: int | Sequence[int] = 0,
         *,
+        rows: int = 1,
         device: torch.device | str = "cpu",
     ) -> "Streams":
         """Runs with seeds of their own: row ``i`` is the stream of one run named ``seeds[i]``.
 
-        They may have an index each.
+        They may have an index each, and several ``rows``, the first run's first.
         """
         numbers = [index] * len(seeds) if isinstance(index, int) else index
         named = [
-            stream_seed(seed, f"{purpose}@0", number)
+            stream_seed(seed, f"{purpose}@{row}", number)
             for seed, number in zip(seeds, numbers, strict=True)
+            for row in range(rows)
         ]
         return cls(named, device)
 

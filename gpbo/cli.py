@@ -83,13 +83,14 @@ def problems() -> None:
 
     from gpbo.result import new_table
 
-    table = new_table("problem", "parameters", "optimum", "from")
+    table = new_table("problem", "parameters", "constraints", "optimum", "from")
     table.columns[0].no_wrap = True
-    for column in table.columns[1:3]:
+    for column in table.columns[1:4]:
         column.justify = "right"
     for name in gpbo.problems.names():
         problem = gpbo.problems.get(name)
-        table.add_row(name, str(problem.dim), f"{problem.optimum:.10g}", problem.citation)
+        counts = str(problem.dim), str(len(problem.constraints) or "")
+        table.add_row(name, *counts, f"{problem.optimum:.10g}", problem.citation)
     Console().print(table)
 
 
@@ -135,7 +136,8 @@ def run(
             raise InvalidOption(f"--slices={slices}: expected a single run that is not saved")
         _run_many(target, options, runs, plot, save)
         return
-    result = gpbo.minimize(target.evaluate, target.space, **options)
+    objective = target.measure if target.constraints else target.evaluate
+    result = gpbo.minimize(objective, target.space, constraints=target.limits, **options)
     print(result)
     if result.best is not None and result.best.value is not None:
         print(

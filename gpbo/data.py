@@ -143,16 +143,40 @@ def capacity(count: int, device: torch.device) -> int:
     return -(-count // step) * step
 
 
+def _with_limited(data: Observations, excess: Float[Tensor, "r n k"]) -> Observations:
+    """Each run with the runs of what its constraints limit after it."""
+    rows = 1 + excess.shape[-1]
+    met = (excess <= 0).all(-1, keepdim=True)
+    mask = data.mask.repeat_interleave(rows, 0)
+    return Observations.of(
+        data.x.repeat_interleave(rows, 0),
+        torch.cat([data.values.unsqueeze(-1), excess], -1).mT.flatten(0, 1),
+        mask,
+        data.pending.repeat_interleave(rows, 0),
+        data.pending_mask.repeat_interleave(rows, 0),
+        eligible=torch.cat([met, torch.ones_like(excess, dtype=torch.bool)], -1).mT.flatten(0, 1),
+        straight=torch.arange(len(mask), device=mask.device) % rows > 0,
+    )
+
+
 def with_room(
     x: Float[Tensor, "r n d"],
     values: Float[Tensor, "r n"],
     mask: Bool[Tensor, "r n"] | None = None,
     pending: Float[Tensor, "r m d"] | None = None,
-    eligible: Bool[Tensor, "r n"] | None = None,
-    straight: Bool[Tensor, " r"] | None = None,
+    excess: Float[Tensor, "r n k"] | None = None,
 ) -> Observations:
-    """`Observations`, padded to the `capacity` for their number."""
-    data = Observations.of(x, values, mask, pending, eligible=eligible, straight=straight)
+    """`Observations`, padded to the `capacity` for their number.
+
+    Args:
+        x, values, mask, pending: as in `Observations.of`.
+        excess: how far results are beyond each of ``k`` constraints, 0 or less where they meet it.
+            The values are eligible where all are met, and each run is followed by ``k`` straight
+            ones, of what the constraints limit.
+    """
+    data = Observations.of(x, values, mask, pending)
+    if excess is not None and excess.shape[-1]:
+        data = _with_limited(data, excess)
     pad = torch.nn.functional.pad
     room = capacity(x.shape[1], x.device) - x.shape[1]
     return replace(

@@ -16,6 +16,7 @@ from torch import Tensor
 from gpbo.acquisition import LogProbabilityOfImprovement
 from gpbo.candidates import Utility
 from gpbo.data import Observations
+from gpbo.rows import selected
 from gpbo.surrogate import Surrogate
 
 #: Lengthscale of the feasibility, for one dimension; distances in the cube grow with its root.
@@ -118,6 +119,20 @@ class _AllMet:
             part.unflatten(0, (len(x), -1)).sum(1) for part in self.each.value_and_gradient(rows)
         )
         return value, gradient
+
+
+def apart(fitted: Surrogate, data: Observations, runs: int) -> tuple[Surrogate, Limits | None]:
+    """The models of the values of ``r`` runs, and of what their constraints limit, if anything.
+
+    Args:
+        fitted: The models of all rows of ``data``, in which what is limited follows each run.
+    """
+    if data.runs == runs:
+        return fitted, None
+    rows = torch.arange(data.runs, device=data.x.device).view(runs, -1)
+    limited = rows[:, 1:].flatten()
+    most = data.units(torch.zeros_like(data.values[:, :1]))[:, 0]
+    return selected(fitted, rows[:, 0]), Limits(selected(fitted, limited), most[limited])
 
 
 def no_limits() -> None:

@@ -16,10 +16,12 @@ from gpbo.checks import truth_value, whole_number
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
 from gpbo.errors import SpaceExhausted
+from gpbo.feasibility import apart
 from gpbo.fitting import Fit, FitReport, Inference, Model, WarmState, check_inference, resolve_model
 from gpbo.problems import Problem
 from gpbo.replications import Diagnostics, Replications
 from gpbo.result import Stopped
+from gpbo.rows import selected
 from gpbo.situation import Lazy, Situation, Strategy, points_and_keys, proposed
 from gpbo.strategies import SobolSearch, resolve_strategy
 
@@ -51,6 +53,10 @@ def replicate(
     problem.space, seed=seed + i)`` with the same ``budget`` and ``initial`` for a problem without
     noise. The arithmetic of a batch may differ by roundings from that of a single run. (Where a
     trial fails, `minimize` keeps its last fit and this function fits anew with all runs.)
+
+    Where the problem has constraints, each run has a model of every one of them, which is a
+    further row of the batch; they are those of ``minimize(problem.measure, problem.space,
+    constraints=problem.limits)``.
 
     A value that is NaN or infinite is a failed trial: that run's initial design gets one trial
     more, its model one observation less. Ctrl-C ends all runs and returns what there is. An
@@ -86,7 +92,8 @@ def replicate(
     if initial is None:
         initial = default_initial(problem.space, budget)
     initial = whole_number("initial", initial, least=1)
-    target = resolve_device(device, runs=runs, results=budget if chosen.uses_model else 0)
+    rows = runs * (1 + len(problem.constraints))
+    target = resolve_device(device, runs=rows, results=budget if chosen.uses_model else 0)
     engine = _Engine(
         problem=problem,
         strategy=chosen,
@@ -109,7 +116,8 @@ class _Runs:
 
     Attributes:
         seeds: Of each run.
-        x, values, truth: As in `Replications`, with NaN for the value of a trial that failed.
+        x, values, truth, excess: As in `Replications`, with NaN for the value of a trial that
+            failed.
         taken: The key of every configuration that a run tried.
         design: How many of the trials are the initial design.
         reports: Of the fits, each with the number of the first trial that came from it.
@@ -120,6 +128,7 @@ class _Runs:
     x: Float[Tensor, "r n d"]
     values: Float[Tensor, "r n"]
     truth: Float[Tensor, "r n"]
+    excess: Float[Tensor, "r n k"]
     taken: tuple[frozenset[Hashable], ...]
     design: int = 0
     reports: tuple[tuple[int, FitReport], ...] = ()
@@ -137,7 +146,12 @@ class _Runs:
 
     def observations(self) -> Observations:
         """The results as a fit sees them; rows of trials that failed are padding."""
-        return with_room(self.x, self.values, self.succeeded)
+        return with_room(self.x, self.values, self.succeeded, excess=self.excess)
+
+    @property
+    def feasible_values(self) -> Float[Tensor, "r n"]:
+        """The values that meet the constraints; NaN for the others."""
+        return self.values.where((self.excess <= 0).all(-1), torch.nan)
 
     def by_results(self) -> list["_Runs"]:
         """The runs in groups that have equally many results; only before their first fit."""
@@ -150,6 +164,7 @@ class _Runs:
                 x=self.x[rows],
                 values=self.values[rows],
                 truth=self.truth[rows],
+                excess=self.excess[rows],
                 taken=tuple(self.taken[i] for i in rows),
             )
             for rows in groups
@@ -212,7 +227,8 @@ class _Engine:
                 group = min(unfinished, key=lambda group: group.trials)
                 advanced = self._step(group)
                 groups = [other for other in groups if other is not group] + advanced
-                regret = median_regret([group.values for group in groups], self.problem.optimum)
+                values = [group.feasible_values for group in groups]
+                regret = median_regret(values, self.problem.optimum)
                 show(sum(len(group.seeds) * group.trials for group in groups), regret)
         except SpaceExhausted:
             stopped = "exhausted"
@@ -224,7 +240,12 @@ class _Engine:
         runs = len(self.seeds)
         nothing = torch.zeros(runs, 0, dtype=DTYPE, device=self.device)
         x = torch.zeros(runs, 0, self.problem.dim, dtype=DTYPE, device=self.device)
-        return _Runs(self.seeds, x, nothing, nothing, (frozenset(),) * runs)
+        excess = x.new_zeros(runs, 0, self._limited)
+        return _Runs(self.seeds, x, nothing, nothing, excess, (frozenset(),) * runs)
+
+    @property
+    def _limited(self) -> int:
+        return len(self.problem.constraints)
 
     def _step(self, runs: _Runs) -> list[_Runs]:
         """The next trials of these runs: what the initial design lacks, or a batch."""
@@ -233,7 +254,7 @@ class _Engine:
         if lacking <= 0:
             return [self._searched(runs, min(self.batch, left))]
         with self.clock.on("design"):
-            situation = self._situation(runs, runs.observations(), _no_fit)
+            situation = self._situation(runs, runs.observations())
             points = SobolSearch().propose(situation, min(lacking, left))
         designed = self._evaluated(runs, points)
         return replace(designed, design=designed.trials).by_results()
@@ -241,35 +262,44 @@ class _Engine:
     def _searched(self, runs: _Runs, count: int) -> _Runs:
         """The runs after ``count`` more trials, proposed by the strategy."""
         data = runs.observations()
+        rows = 1 + self._limited
 
-        def fitted() -> Fit:
+        def of_all_rows() -> Fit:
             with self.clock.on("fit"):
-                streams = Streams.per_seed(runs.seeds, "fit", runs.trials, device=self.device)
+                streams = Streams.per_seed(
+                    runs.seeds, "fit", runs.trials, rows=rows, device=self.device
+                )
                 return fitting.fit(
                     data, self.model, inference=self.inference, warm=runs.warm, streams=streams
                 )
 
-        fit = Lazy(fitted)
+        made = Lazy(of_all_rows)
+        fitted = Lazy(lambda: apart(made().surrogate, data, len(runs.seeds)))
+        situation = replace(
+            self._situation(runs, data),
+            fit=lambda: replace(made(), surrogate=fitted()[0]),
+            limits=lambda: fitted()[1],
+        )
         with self.clock.on("acquisition"):
-            points = proposed(self.strategy, self._situation(runs, data, fit), count)
+            points = proposed(self.strategy, situation, count)
         searched = self._evaluated(runs, points)
-        if fit.made is None:
+        if made.made is None:
             return searched
-        reports = (*runs.reports, (runs.trials, fit.made.report))
-        return replace(searched, reports=reports, warm=fit.made.warm)
+        reports = (*runs.reports, (runs.trials, made.made.report))
+        return replace(searched, reports=reports, warm=made.made.warm)
 
-    def _situation(self, runs: _Runs, data: Observations, fit: Callable[[], Fit]) -> Situation:
+    def _situation(self, runs: _Runs, data: Observations) -> Situation:
         failed = ~runs.succeeded
         some = failed.any(0)
         return Situation(
             space=self.problem.space,
-            data=data,
+            data=selected(data, slice(None, None, 1 + self._limited)),
             failed=runs.x[:, some],
             failed_mask=failed[:, some],
             taken=runs.taken,
             seeds=runs.seeds,
             index=runs.trials,
-            fit=fit,
+            fit=_no_fit,
         )
 
     def _evaluated(self, runs: _Runs, points: Float[Tensor, "r q d"]) -> _Runs:
@@ -278,13 +308,13 @@ class _Engine:
             x, asked = points_and_keys(self.problem.space, points)
             problem = self.problem.select([seed - self.seeds[0] for seed in runs.seeds])
             noise = Streams.per_seed(runs.seeds, "noise", runs.trials, device=self.device)
-            truth = problem(x)
-            values = problem.noisy(truth, noise)
+            values, truth, excess = problem.results(x, noise)
         return replace(
             runs,
             x=torch.cat([runs.x, x], 1),
             values=torch.cat([runs.values, values], 1),
             truth=torch.cat([runs.truth, truth], 1),
+            excess=torch.cat([runs.excess, excess], 1),
             taken=tuple(old | new for old, new in zip(runs.taken, asked, strict=True)),
         )
 
@@ -292,6 +322,7 @@ class _Engine:
         shape = len(self.seeds), max(group.trials for group in groups)
         points = np.full((*shape, self.problem.dim), np.nan)
         values, truth = np.full((2, *shape), np.nan)
+        excess = np.full((*shape, self._limited), np.nan)
         status = np.full(shape, "", dtype="<U16")
         numbers = {name: np.full(shape, np.nan) for name in _NUMBERS}
         trials, design = np.zeros((2, shape[0]), dtype=int)
@@ -301,11 +332,13 @@ class _Engine:
             points[rows, : group.trials] = group.x.cpu().numpy()
             values[rows, : group.trials] = group.values.cpu().numpy()
             truth[rows, : group.trials] = group.truth.cpu().numpy()
+            excess[rows, : group.trials] = group.excess.cpu().numpy()
             ends = [first for first, _ in group.reports[1:]] + [group.trials]
             for (first, report), end in zip(group.reports, ends, strict=False):
-                status[rows, first:end] = np.array(report.status)[:, None]
+                of_values = slice(None, None, 1 + self._limited)
+                status[rows, first:end] = np.array(report.status)[of_values, None]
                 for name, array in numbers.items():
-                    array[rows, first:end] = getattr(report, name).cpu().numpy()[:, None]
+                    array[rows, first:end] = getattr(report, name)[of_values].cpu().numpy()[:, None]
         return Replications(
             problem=self.problem.name,
             strategy=self.strategy.name,
@@ -318,6 +351,7 @@ class _Engine:
             points=points,
             values=values,
             truth=truth,
+            excess=excess,
             diagnostics=Diagnostics(status=status, **numbers),
             seconds=dict(self.clock.seconds),
             stopped=stopped,

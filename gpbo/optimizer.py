@@ -532,23 +532,18 @@ class Optimizer:
         return selected(self._observations(self._history.completed), slice(1))
 
     def _observations(self, completed: Sequence[Trial]) -> Observations:
-        """Of the values, and as further runs of what the constraints limit: how far beyond."""
-        rows = [[self._sign * trial.value for trial in completed if trial.value is not None]]
-        rows += [
-            [one.excess(trial.measured[one.name]) for trial in completed]
-            for one in self.constraints
+        """Of the values, and as further runs of what the constraints limit."""
+        values = [self._sign * trial.value for trial in completed if trial.value is not None]
+        excess = [
+            [one.excess(trial.measured[one.name]) for one in self.constraints]
+            for trial in completed
         ]
-        eligible = [
-            [trial.feasible for trial in completed],
-            *[[True] * len(completed)] * (len(rows) - 1),
-        ]
-        x, pending = self._history.points(completed), self._history.points(self._history.pending)
+        shape = 1, len(completed), len(self.constraints)
         return with_room(
-            x.expand(len(rows), -1, -1),
-            torch.tensor(rows, dtype=DTYPE, device=self.device),
-            pending=pending.expand(len(rows), -1, -1),
-            eligible=torch.tensor(eligible, dtype=torch.bool, device=self.device),
-            straight=torch.arange(len(rows), device=self.device) > 0,
+            self._history.points(completed).unsqueeze(0),
+            torch.tensor([values], dtype=DTYPE, device=self.device),
+            pending=self._history.points(self._history.pending).unsqueeze(0),
+            excess=torch.tensor(excess, dtype=DTYPE, device=self.device).view(shape),
         )
 
     def fit(self, *, refit: bool = True) -> fitting.Fit:

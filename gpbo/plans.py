@@ -11,11 +11,10 @@ from gpbo import fitting
 from gpbo.backend import Streams
 from gpbo.data import Observations
 from gpbo.errors import InvalidData, SpaceExhausted
-from gpbo.feasibility import Limits
+from gpbo.feasibility import Limits, apart
 from gpbo.fixed import is_slice
 from gpbo.kept import Kept
 from gpbo.model_free import RepeatingSobol, SobolSearch
-from gpbo.rows import selected
 from gpbo.situation import Lazy, Situation, Strategy, proposed
 
 
@@ -36,11 +35,8 @@ class Fitted:
     @classmethod
     def of(cls, fit: fitting.Fit, data: Observations, kept: Kept) -> "Fitted":
         """From a fit whose first run is of the values, and the others of what is limited."""
-        if data.runs == 1:
-            return cls(fit, None, kept)
-        values, limited = selected(fit.surrogate, slice(1)), selected(fit.surrogate, slice(1, None))
-        most = data.units(torch.zeros_like(data.values[:, :1]))[1:, 0]
-        return cls(replace(fit, surrogate=values), Limits(limited, most), kept)
+        surrogate, limits = apart(fit.surrogate, data, runs=1)
+        return cls(replace(fit, surrogate=surrogate), limits, kept)
 
 
 @dataclass(frozen=True)

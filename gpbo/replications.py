@@ -69,6 +69,8 @@ class Replications:
         points: Where the problem was evaluated, in the unit cube.
         values: What was observed, to be minimised; NaN for a trial that failed.
         truth: The values without noise, at the same points.
+        excess: How far the points are beyond each of the problem's ``k`` constraints, which they
+            meet where that is 0 or less.
         diagnostics: Of the fits, for every trial.
         seconds: Spent on ``"design"``, ``"fit"``, ``"acquisition"`` and ``"evaluation"``, all runs
             together.
@@ -86,14 +88,18 @@ class Replications:
     points: Float[np.ndarray, "r t d"]
     values: Float[np.ndarray, "r t"]
     truth: Float[np.ndarray, "r t"]
+    excess: Float[np.ndarray, "r t k"]
     diagnostics: Diagnostics
     seconds: Mapping[str, float]
     stopped: Stopped
 
     @cached_property
     def incumbents(self) -> Int[np.ndarray, "r t"]:
-        """The trial with the least value so far, the first of several; -1 before any has one."""
-        values = np.where(np.isnan(self.values), np.inf, self.values)
+        """The trial with the least value so far of those that meet the constraints, the first of
+        several; -1 before any does.
+        """
+        counted = ~np.isnan(self.values) & (self.excess <= 0).all(axis=-1)
+        values = np.where(counted, self.values, np.inf)
         least = np.minimum.accumulate(values, axis=1)
         before = np.concatenate([np.full((len(values), 1), np.inf), least[:, :-1]], axis=1)
         number = np.where(values < before, np.arange(values.shape[1]), -1)
@@ -137,7 +143,9 @@ class Replications:
         own = [one.name for one in fields(cls) if one.name != "diagnostics"]
         parts = [one.name for one in fields(Diagnostics)]
         names = [*own, *(f"{_PREFIX}{name}" for name in parts)]
+        names.remove("excess")  # which older versions did not have
         found = archive.read(path, names, writer="Replications.save")
+        found.setdefault("excess", found["points"][..., :0])
         values = {name: found[name] for name in own}
         diagnostics = Diagnostics(**{name: found[f"{_PREFIX}{name}"] for name in parts})
         return cls(**{**values, "seeds": tuple(values["seeds"])}, diagnostics=diagnostics)
@@ -182,6 +190,9 @@ class Replications:
                 f"mean {short(float(final.mean()))}"
             )
         spent = ", ".join(f"{seconds:.1f} s {phase}" for phase, seconds in self.seconds.items())
+        if self.excess.shape[-1]:
+            without = int((self.incumbents[:, -1:] < 0).all(axis=-1).sum())
+            lines.append(f"runs without a trial that meets the constraints: {without}")
         lines.append(f"time: {spent}")
         statuses, counts = np.unique(self.diagnostics.status, return_counts=True)
         fits = [
@@ -193,7 +204,9 @@ class Replications:
 
     @property
     def final_regret(self) -> Float[np.ndarray, "r"]:
-        """The regret of every run after its last trial; NaN if none of its trials has a value."""
+        """The regret of every run after its last trial; NaN if none of its trials has a value, or
+        none of them meets the constraints.
+        """
         return self._final(self.regret)
 
     def _final(self, values: Float[np.ndarray, "r t"]) -> Float[np.ndarray, "r"]:

@@ -73,6 +73,8 @@ class Simulation:
         points: Where the problem was evaluated, in the unit cube.
         values: What was observed, to be minimised; NaN for a trial that failed.
         truth: The values without noise.
+        excess: How far the points are beyond each of the problem's ``k`` constraints, which they
+            meet where that is 0 or less.
         unfinished: The numbers of the ``w`` trials that were running when the simulation ended.
         unfinished_started: When they had started.
         unfinished_known: As ``known``; an ask that waited beyond the end counts some of these, too.
@@ -92,6 +94,7 @@ class Simulation:
     points: Float[Tensor, "r t d"]
     values: Float[Tensor, "r t"]
     truth: Float[Tensor, "r t"]
+    excess: Float[Tensor, "r t k"]
     unfinished: Int[Tensor, "r w"]
     unfinished_started: Float[Tensor, "r w"]
     unfinished_known: Int[Tensor, "r w"]
@@ -109,7 +112,8 @@ class Simulation:
     def regret(self) -> Float[Tensor, "r t"]:
         """How far the best of the points evaluated so far lies above the optimum.
 
-        Trials that failed do not count: it is infinite before the first that did not.
+        Trials that failed, or do not meet the constraints, do not count: it is infinite before the
+        first that does.
         """
         return self._reached.cummin(-1).values - self.optimum
 
@@ -121,8 +125,9 @@ class Simulation:
 
     @property
     def _reached(self) -> Float[Tensor, "r t"]:
-        """The truth, infinite where a trial failed."""
-        return self.truth.masked_fill(~self.values.isfinite(), torch.inf)
+        """The truth, infinite where a trial does not count."""
+        counted = self.values.isfinite() & (self.excess <= 0).all(-1)
+        return self.truth.masked_fill(~counted, torch.inf)
 
     def events(self, run: int = 0) -> Iterator[tuple[Literal["ask", "tell"], int]]:
         """The log of a run: its trials' numbers, as they were asked for and told.
@@ -165,7 +170,9 @@ class Simulation:
             InvalidData: no such file, one that `save` did not write, or one of a later gpbo.
         """
         names = [one.name for one in fields(cls)]
-        values = archive.read(path, names, writer="Simulation.save")
+        known = [name for name in names if name != "excess"]  # which older versions did not have
+        values = archive.read(path, known, writer="Simulation.save")
+        values.setdefault("excess", values["points"][..., :0])
         for name, one in values.items():
             if isinstance(one, np.ndarray):
                 values[name] = torch.from_numpy(one)
@@ -278,7 +285,7 @@ def simulate(
                 if progress:
                     clock = float((state.now / horizon).nan_to_num(nan=0.0).min())
                     spent = max(clock, state.done.trial.shape[1] / most)
-                    regret = median_regret([state.done.values], problem.optimum)
+                    regret = median_regret([state.done.feasible_values], problem.optimum)
                     show(int(100 * min(spent, 1.0)), regret)
             if state.done.trial.shape[1] >= most:
                 stopped = "budget"
@@ -296,6 +303,7 @@ def simulate(
         points=done.x,
         values=done.values,
         truth=done.truth,
+        excess=done.excess,
         unfinished=state.running.trial,
         unfinished_started=state.running.started,
         unfinished_known=state.running.known,

@@ -13,6 +13,7 @@ from gpbo import fitting
 from gpbo.backend import DTYPE, Streams
 from gpbo.data import Observations, with_room
 from gpbo.errors import InvalidOption, SpaceExhausted
+from gpbo.feasibility import apart
 from gpbo.fitting import Fit, Inference, Model
 from gpbo.kept import Kept
 from gpbo.problems import Problem
@@ -37,6 +38,12 @@ class Trials:
     x: Float[Tensor, "r t d"]
     values: Float[Tensor, "r t"]
     truth: Float[Tensor, "r t"]
+    excess: Float[Tensor, "r t k"]
+
+    @property
+    def feasible_values(self) -> Float[Tensor, "r t"]:
+        """The values that meet the constraints; NaN for the others."""
+        return self.values.where((self.excess <= 0).all(-1), torch.nan)
 
     def joined(self, other: "Trials") -> "Trials":
         """These trials, then the others, of every run."""
@@ -52,15 +59,29 @@ class Trials:
 
 @dataclass(frozen=True)
 class _Fits:
-    """The last fit of every run, and to how many results it was made: 0 where there is none yet."""
+    """The last fit of every run, and to how many results it was made: 0 where there is none yet.
+
+    Attributes:
+        limited: How many quantities are limited: a run's row of ``kept`` has theirs after it.
+    """
 
     kept: Kept | None  # rows of runs without a fit mean nothing
     size: Int[Tensor, " r"]
+    limited: int
 
-    def updated(self, rows: Int[Tensor, " j"], kept: Kept, size: Int[Tensor, " j"]) -> "_Fits":
+    def rows_of(self, runs: Int[Tensor, " j"]) -> Int[Tensor, " rows"]:
+        """The rows of these runs."""
+        rows = 1 + self.limited
+        own = torch.arange(rows, device=runs.device)
+        return (rows * runs.unsqueeze(-1) + own).flatten()
+
+    def updated(self, runs: Int[Tensor, " j"], kept: Kept, size: Int[Tensor, " j"]) -> "_Fits":
         """With these fits of these runs."""
-        old = selected(kept, torch.zeros_like(self.size)) if self.kept is None else self.kept
-        return _Fits(put(old, rows, kept), self.size.index_copy(0, rows, size))
+        old = self.kept
+        if old is None:
+            old = selected(kept, self.rows_of(torch.zeros_like(self.size)))
+        new = put(old, self.rows_of(runs), kept)
+        return replace(self, kept=new, size=self.size.index_copy(0, runs, size))
 
 
 @dataclass(frozen=True)
@@ -114,9 +135,11 @@ class Simulator:
         nothing = torch.zeros(runs, 0, dtype=DTYPE, device=self.device)
         x = torch.zeros(runs, 0, self.problem.dim, dtype=DTYPE, device=self.device)
         number = nothing.long()
-        none = Trials(number, nothing, nothing, nothing, number, x, nothing, nothing)
+        limited = len(self.problem.constraints)
+        excess = x.new_zeros(runs, 0, limited)
+        none = Trials(number, nothing, nothing, nothing, number, x, nothing, nothing, excess)
         zero = torch.zeros(runs, dtype=DTYPE, device=self.device)
-        fits = _Fits(None, zero.long())
+        fits = _Fits(None, zero.long(), limited)
         return State(none, none, zero, zero, 0, (frozenset(),) * runs, fits)
 
     def begin(self, state: State) -> State:
@@ -164,11 +187,11 @@ class Simulator:
         x, asked = points_and_keys(self.problem.space, points)
         numbers = torch.arange(state.asked, state.asked + count, device=self.device)
         trials = [self._evaluated(x[:, j : j + 1], state.asked + j) for j in range(count)]
-        took, values, truth = (torch.cat(each, 1) for each in zip(*trials, strict=True))
+        took, values, truth, excess = (torch.cat(each, 1) for each in zip(*trials, strict=True))
         ended = started + took
         numbers = numbers.expand(len(x), -1)
         known = known.unsqueeze(-1).expand_as(numbers)
-        running = Trials(numbers, started, ended, ended, known, x, values, truth)
+        running = Trials(numbers, started, ended, ended, known, x, values, truth, excess)
         return replace(
             state,
             running=state.running.joined(running),
@@ -185,8 +208,10 @@ class Simulator:
 
     def _evaluated(
         self, x: Float[Tensor, "r 1 d"], number: int
-    ) -> tuple[Float[Tensor, "r 1"], Float[Tensor, "r 1"], Float[Tensor, "r 1"]]:
-        """How long this trial takes, and its value, with noise (NaN if it fails) and without."""
+    ) -> tuple[
+        Float[Tensor, "r 1"], Float[Tensor, "r 1"], Float[Tensor, "r 1"], Float[Tensor, "r 1 k"]
+    ]:
+        """How long this trial takes, and its `gpbo.problems.Problem.results`."""
         clock, noise = (
             Streams.per_seed(self.seeds, purpose, number, device=self.device)
             for purpose in ("evaluation-time", "noise")
@@ -197,8 +222,7 @@ class Simulator:
                 f"times returned {took!r}: expected a tensor of shape {tuple(x.shape[:2])} of "
                 "numbers, 0 or more"
             )
-        truth = self.problem(x)
-        return took, self.problem.noisy(truth, noise), truth
+        return took, *self.problem.results(x, noise)
 
     def _propose(
         self, state: State, known: Int[Tensor, " r"], count: int
@@ -239,21 +263,24 @@ class Simulator:
         succeeded = values.isfinite()
         some = ~succeeded.all(0)
         waiting = known + trials.trial[:, known:].argsort()
-        data = with_room(x, values, succeeded, trials.at(waiting).x)
+        excess = trials.excess[:, :known]
+        data = with_room(x, values, succeeded, trials.at(waiting).x, excess)
         seeds = tuple(self.seeds[run] for run in rows.tolist())
 
         fitted = Lazy(lambda: self._fit(data, seeds, rows, state.fits))
+        models = Lazy(lambda: apart(fitted()[0].surrogate, data, len(rows)))
         situation = Situation(
             space=self.problem.space,
-            data=data,
+            data=selected(data, slice(None, None, data.runs // len(rows))),
             failed=x[:, some],
             failed_mask=~succeeded[:, some],
             taken=tuple(state.taken[run] for run in rows.tolist()),
             seeds=seeds,
             index=state.asked,
-            fit=lambda: fitted()[0],
+            fit=lambda: replace(fitted()[0], surrogate=models()[0]),
+            limits=lambda: models()[1],
         )
-        points = SobolSearch().propose(situation, design) if design else data.x[:, :0]
+        points = SobolSearch().propose(situation, design) if design else x[:, :0]
         for point in points.unbind(1):
             situation = situation.after(point)
         if design < count:
@@ -282,8 +309,9 @@ class Simulator:
         self, data: Observations, seeds: tuple[int, ...], rows: Int[Tensor, " j"], fits: _Fits
     ) -> tuple[Fit, _Fits]:
         """The model of these runs, with hyperparameters fitted anew where enough results came."""
-        counts, last = data.counts, fits.size[rows]
-        streams = Streams.per_seed(seeds, "fit", counts.tolist(), device=self.device)
+        each = 1 + fits.limited
+        counts, last = data.counts[::each], fits.size[rows]
+        streams = Streams.per_seed(seeds, "fit", counts.tolist(), rows=each, device=self.device)
         first = last == 0
         for due in (first, ~first & (counts >= last + self.refit_every)):
             if not bool(due.any()):
@@ -291,19 +319,20 @@ class Simulator:
             chosen, count = bucket(due)
             warm = None
             if fits.kept is not None and fits.kept.warm is not None and not bool(first[chosen[0]]):
-                warm = selected(fits.kept.warm, rows[chosen])
-            every = count == data.runs
-            own = data if every else selected(data, chosen)
+                warm = selected(fits.kept.warm, fits.rows_of(rows[chosen]))
+            every = count == len(rows)
+            due_rows = fits.rows_of(chosen)
+            own = data if every else selected(data, due_rows)
             fitted = fitting.fit(
                 own,
                 self.model,
                 inference=self.inference,
                 warm=warm,
-                streams=streams.select(chosen.tolist()),
+                streams=streams.select(due_rows.tolist()),
             )
-            kept = selected(Kept.of(fitted, own, int(own.counts.max())), slice(count))
+            kept = selected(Kept.of(fitted, own, int(own.counts.max())), slice(count * each))
             fits = fits.updated(rows[chosen[:count]], kept, counts[chosen[:count]])
             if every:
                 return fitted, fits
         assert fits.kept is not None
-        return selected(fits.kept, rows).condition(data, self.model.nu), fits
+        return selected(fits.kept, fits.rows_of(rows)).condition(data, self.model.nu), fits

@@ -68,6 +68,19 @@ def test_many_runs_of_a_problem_are_summed_up_plotted_and_saved(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("runs", [1, 2])
+def test_a_problem_with_constraints_is_optimized_within_them(runs: int) -> None:
+    options = ["--strategy", "sobol", "--budget", "9", "--seed", "3", "--runs", str(runs)]
+    result = runner.invoke(app, ["run", "gramacy", *options])
+    assert result.exit_code == 0, result.output
+    made = gpbo.replicate("gramacy", strategy="sobol", budget=9, seed=3, runs=runs, progress=False)
+    if runs == 1:
+        above = float(re.findall(r"above the optimum 0.599788052 by (\S+)", result.output)[0])
+        assert above == pytest.approx(made.final_regret[0], rel=1e-2)
+    else:
+        assert "runs without a trial that meets the constraints: 0" in result.output
+
+
+@pytest.mark.parametrize("runs", [1, 2])
 def test_an_interrupted_problem_tells_what_there_is_and_ends_with_130(
     runs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

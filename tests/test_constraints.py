@@ -442,10 +442,19 @@ def test_padding_changes_no_result_and_is_never_eligible(monkeypatch: pytest.Mon
     torch.testing.assert_close(alone.units.back(alone.y), values[1:, :5])
     some = values > 100.0
     monkeypatch.setattr("gpbo.data.capacity", lambda count, device: 17)
-    room = with_room(x, values, mask, eligible=some).eligible
-    assert torch.equal(room[:, :RESULTS], some & mask)
-    assert room.shape == (RUNS, 17)
-    assert not room[:, RESULTS:].any()
+    excess = torch.stack([100.0 - values, torch.full_like(values, -1.0)], -1)
+    room = with_room(x, values, mask, excess=excess)
+    assert room.eligible.shape == (3 * RUNS, 17)
+    assert torch.equal(room.eligible[::3, :RESULTS], some & mask)
+    assert not room.eligible[:, RESULTS:].any()
+    for row in (1, 2):
+        assert torch.equal(room.eligible[row::3, :RESULTS], mask)
+        limited = excess[..., row - 1].where(mask, 0.0)
+        assert torch.equal(room.values[row::3, :RESULTS], limited)
+    assert room.straight.tolist() == [False, True, True] * RUNS
+    assert torch.equal(
+        with_room(x, values, mask, excess=excess[..., :0]).eligible[:, :RESULTS], mask
+    )
 
 
 # --- what is proposed

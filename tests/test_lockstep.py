@@ -34,6 +34,7 @@ from gpbo.strategies import (
 
 BRANIN = problems.get("branin")
 HARTMANN = problems.get("hartmann3")
+GRAMACY = problems.get("gramacy")
 QUICK = Search(raw=32, perturbed=8, restarts=3, iterations=12)
 
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -108,6 +109,55 @@ def test_a_run_alone_makes_the_trials_of_minimize_with_its_seed(strategy: str) -
     assert runs.values[0].tolist() == [trial.value for trial in result.trials]
     designed = sum(trial.origin == "design" for trial in result.trials)
     assert runs.design.tolist() == [designed]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_so_it_does_with_constraints(strategy: str) -> None:
+    """Two models of limits beside that of the value, in the same batch."""
+    together = quietly(GRAMACY, strategy, seed=6, runs=3, budget=9)
+    assert together.excess.shape == (3, 9, 2)
+    for run in range(3):
+        result = minimize(
+            GRAMACY.measure, GRAMACY.space, budget=9, initial=4, strategy=quick(strategy),
+            seed=6 + run, inference="map", progress=False, constraints=GRAMACY.limits,
+        )  # fmt: skip
+        alone = quietly(GRAMACY, strategy, seed=6 + run, runs=1, budget=9)
+        assert alone.values[0].tolist() == [trial.value for trial in result.trials]
+        np.testing.assert_array_equal(
+            alone.excess[0], [list(trial.measured.values()) for trial in result.trials]
+        )
+        best = None if result.best is None else result.best.id
+        assert alone.incumbents[0, -1] == (-1 if best is None else best)
+        np.testing.assert_allclose(together.points[run], alone.points[0], atol=1e-4)
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_and_the_hyperparameters_of_limits_are_integrated_out_too() -> None:
+    options: dict[str, Any] = {"inference": "hmc", "budget": 7, "initial": 4}
+    alone = quietly(GRAMACY, seed=3, runs=1, **options)
+    result = minimize(
+        GRAMACY.measure, GRAMACY.space, strategy=quick("ei"), seed=3, progress=False,
+        constraints=GRAMACY.limits, **options,
+    )  # fmt: skip
+    assert alone.values[0].tolist() == [trial.value for trial in result.trials]
+    reported = ~np.isnan(alone.diagnostics.rhat[0])
+    assert reported.tolist() == [False] * 4 + [True] * 3
+
+
+def test_a_trial_fails_whose_excess_is_no_number() -> None:
+    """Designs of different lengths part the runs, with what is limited."""
+    first, second = GRAMACY.constraints
+    torn = replace(
+        GRAMACY, constraints=(first, lambda x: second(x).where(x[..., 0] > 0.3, torch.inf))
+    )
+    together = quietly(torn, seed=4, runs=3, budget=9, initial=3)
+    missing = np.isnan(together.values)
+    np.testing.assert_array_equal(missing, ~np.isfinite(together.excess).all(-1))
+    assert len(set(together.design)) > 1
+    for run in range(3):
+        alone = quietly(torn, seed=4 + run, runs=1, budget=9, initial=3)
+        np.testing.assert_allclose(together.points[run], alone.points[0], atol=1e-4)
+        np.testing.assert_allclose(together.excess[run], alone.excess[0], atol=1e-3)
 
 
 @pytest.mark.usefixtures("few_draws")

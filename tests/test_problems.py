@@ -23,7 +23,8 @@ from gpbo.problems import Problem
 from gpbo.problems.catalogue import michalewicz_minimum
 from tests.monte_carlo import random_uniform, unchecked_shapes
 
-NAMES = problems.names()
+#: Those without constraints; the others are tested in `test_constrained_problems`.
+NAMES = tuple(name for name in problems.names() if not problems.get(name).constraints)
 FIXED = {
     "branin": 2,
     "six_hump_camel": 2,
@@ -463,6 +464,8 @@ def test_a_function_of_whole_numbers_loses_no_digit() -> None:
         ({"name": None}, "name=None: expected a text"),
         ({"citation": 3}, "citation=3: expected a text"),
         ({"function": None}, "function=None: expected a function of points"),
+        ({"constraints": (len, 3)}, "function=3: expected a function of points"),
+        ({"constraints": len}, "constraints=.*: expected a tuple of functions"),
         ({"optimum": "0"}, "optimum='0': expected a finite number"),
         ({"optimum": math.inf}, "optimum=inf: expected a finite number"),
         ({"bounds": torch.tensor([[1.0, 2.0], [0.0, 3.0]])}, "expected finite ends, low < high"),

@@ -17,7 +17,12 @@ from tests.monte_carlo import unchecked_shapes
 NAN = math.nan
 
 
-def record(values: list[list[float]], *, trials: list[int] | None = None) -> Replications:
+def record(
+    values: list[list[float]],
+    *,
+    trials: list[int] | None = None,
+    excess: list[list[list[float]]] | None = None,
+) -> Replications:
     """Runs with these values, whose truth is a tenth more, and an optimum of 1."""
     observed = np.array(values)
     shape = observed.shape
@@ -34,6 +39,7 @@ def record(values: list[list[float]], *, trials: list[int] | None = None) -> Rep
         points=np.stack([numbers, -numbers, 2 * numbers], -1),
         values=observed,
         truth=observed + 0.1,
+        excess=np.zeros((*shape, 0)) if excess is None else np.array(excess),
         diagnostics=Diagnostics(np.full(shape, "ok"), *([numbers] * 6)),
         seconds={"design": 0.5, "fit": 2.0, "acquisition": 1.0, "evaluation": 0.25},
         stopped="budget",
@@ -43,6 +49,32 @@ def record(values: list[list[float]], *, trials: list[int] | None = None) -> Rep
 def test_the_incumbent_is_the_first_trial_with_the_least_value_so_far() -> None:
     runs = record([[5.0, 3.0, 3.0, 4.0, 2.0], [NAN, NAN, 6.0, NAN, 7.0]])
     assert runs.incumbents.tolist() == [[0, 1, 1, 1, 4], [-1, -1, 2, 2, 2]]
+
+
+def test_only_what_meets_all_constraints_is_an_incumbent() -> None:
+    runs = record(
+        [[5.0, 3.0, 4.0], [2.0, 1.0, NAN], [2.0, 3.0, 4.0]],
+        excess=[
+            [[-1.0, 0.0], [0.1, -1.0], [-1.0, -1.0]],
+            [[0.5, 0.5], [-1.0, 1e-300], [NAN, NAN]],
+            [[0.0, 0.5], [0.0, 0.0], [-1.0, 1.0]],
+        ],
+    )
+    assert runs.incumbents.tolist() == [[0, 0, 2], [-1, -1, -1], [-1, 1, 1]]
+    np.testing.assert_allclose(runs.final_regret, [3.1, NAN, 2.1])
+    assert "runs without a trial that meets the constraints: 1" in str(runs)
+    assert "constraints" not in str(record([[5.0, 3.0]]))
+
+
+def test_a_file_of_before_there_were_constraints_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "runs.npz"
+    record([[5.0, 3.0]]).save(path)
+    with np.load(path) as file:
+        older = {name: file[name] for name in file if name != "excess"}
+    np.savez_compressed(path, **older)
+    again = Replications.load(path)
+    assert again.excess.shape == (1, 2, 0)
+    assert again.incumbents.tolist() == [[0, 1]]
 
 
 def test_the_regret_is_of_the_true_value_of_what_looked_best() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from gpbo.candidates import Search
 from gpbo.errors import InvalidData, InvalidOption, SpaceExhausted
 from gpbo.lockstep import replicate
 from gpbo.optimizer import Optimizer
+from gpbo.problems import Problem
 from gpbo.replications import Replications
 from gpbo.result import short
 from gpbo.simulation import LAWS, Simulation, pareto, simulate
@@ -22,7 +24,9 @@ from gpbo.strategies import ExpectedImprovement, GridSearch, RandomSearch, Thomp
 from tests.monte_carlo import unchecked_shapes
 
 BRANIN = problems.get("branin")
+GRAMACY = problems.get("gramacy")
 QUICK = Search(raw=32, perturbed=8, restarts=2, iterations=8)
+CLOSE = Search(raw=64, perturbed=16, restarts=4, iterations=60)
 TS = ThompsonSampling(QUICK, features=64)
 
 
@@ -41,23 +45,30 @@ _branin = BRANIN.function
 FAILING = replace(BRANIN, function=_failing)
 
 
-def replay(result: Simulation, run: int, strategy: Any, *, initial: int) -> None:
+def replay(
+    result: Simulation, run: int, strategy: Any, *, initial: int, problem: Problem = BRANIN
+) -> None:
     """An optimizer that is asked and told in the order of the events makes the same trials."""
-    seed = result.seeds[run]
-    optimizer = Optimizer(BRANIN.space, strategy, seed=seed, initial=initial, inference="map")
+    optimizer = Optimizer(
+        problem.space, strategy, seed=result.seeds[run], initial=initial, inference="map",
+        constraints=problem.limits,
+    )  # fmt: skip
+    names = [one.name for one in optimizer.constraints]
     numbers = result.trial[run].tolist()
     values = dict(zip(numbers, result.values[run].tolist(), strict=True))
+    excess = dict(zip(numbers, result.excess[run].tolist(), strict=True))
     points = dict(zip(numbers, result.points[run], strict=True))
     for kind, number in result.events(run):
         if kind == "tell":
-            optimizer.tell(number, values[number])
+            measured = dict(zip(names, excess[number], strict=True))
+            optimizer.tell(number, values[number], measured)
             continue
         trial = optimizer.ask()
         assert trial.id == number
         if number not in points:  # under way when the simulation ended
             assert number in result.unfinished[run]
             continue
-        asked = BRANIN.space.encode([trial.params])[0]
+        asked = problem.space.encode([trial.params])[0]
         torch.testing.assert_close(asked, points[number], rtol=0, atol=1e-5)
 
 
@@ -188,6 +199,36 @@ def test_a_run_is_what_an_optimizer_asked_and_told_in_that_order_does(
     runs = [clock(**{**options, "seed": seed}) for seed in (7, 8)]
     for result in runs:
         replay(result, 0, strategy, initial=4)
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+@pytest.mark.parametrize(
+    ("strategy", "budget"),
+    [(ThompsonSampling(CLOSE, features=64), 7), (ExpectedImprovement(CLOSE), 10)],
+    ids=["ts", "ei"],
+)
+def test_so_it_is_with_constraints_and_trials_that_fail_in_some_runs(
+    mode: str, strategy: Any, budget: int
+) -> None:
+    """Two quantities are limited; the second is no number in a third of the box.
+
+    A search that ends early, or many trials in single precision, would show the roundings.
+    """
+    first, second = GRAMACY.constraints
+    torn = replace(
+        GRAMACY, constraints=(first, lambda x: second(x).where(x[..., 0] > 0.3, torch.nan))
+    )
+    options = {"problem": torn, "strategy": strategy, "mode": mode, "initial": 3, "workers": 2}
+    options |= {"horizon": float("inf"), "budget": budget}
+    together = clock(**options, runs=3, seed=4)
+    failed = together.values.isnan()
+    assert torch.equal(failed, together.excess.isnan().any(-1))
+    assert len({*failed.sum(-1).tolist()}) > 1
+    assert together.regret[:, -1].isfinite().any()
+    for run in range(3):
+        replay(together, run, strategy, initial=3, problem=torn)
+        alone = clock(**options, seed=4 + run)
+        torch.testing.assert_close(together.points[run], alone.points[0], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["async", "sync"])
@@ -329,6 +370,7 @@ def test_the_regret_at_a_time_is_that_of_what_had_ended() -> None:
         points=torch.zeros(1, 3, 1),
         values=torch.tensor([[3.0, 4.0, 0.0]]),
         truth=torch.tensor([[3.0, 4.0, 1.0]]),
+        excess=torch.zeros(1, 3, 0),
         unfinished=torch.tensor([[3]]),
         unfinished_started=torch.tensor([[2.0]]),
         unfinished_known=torch.tensor([[2]]),
@@ -339,6 +381,8 @@ def test_the_regret_at_a_time_is_that_of_what_had_ended() -> None:
     failed = replace(result, values=torch.tensor([[torch.nan, 4.0, 0.0]]))
     assert failed.regret.tolist() == [[float("inf"), 3.5, 0.5]]
     assert failed.regret_at(torch.tensor([1.0, 3.0])).tolist() == [[float("inf"), 3.5]]
+    violated = replace(result, excess=torch.tensor([[[-1.0, 0.0], [0.1, -9.0], [0.0, 0.0]]]))
+    assert violated.regret.tolist() == [[2.5, 2.5, 0.5]]
     times = torch.tensor([0.5, 1.0, 3.0, 5.0])
     assert result.regret_at(times).tolist() == [[float("inf"), 2.5, 2.5, 0.5]]
     assert result.evaluations.tolist() == [2]
@@ -469,8 +513,21 @@ def test_room_for_more_results_changes_no_trial(monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close(roomy.points, exact.points, atol=1e-4, rtol=0)
 
 
-def test_a_file_gives_back_every_field(tmp_path: Path) -> None:
-    runs = clock(runs=2, workers=5)
+def test_a_file_of_before_there_were_constraints_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "runs.npz"
+    runs = clock()
+    runs.save(path)
+    with np.load(path) as file:
+        older = {name: file[name] for name in file if name != "excess"}
+    np.savez_compressed(path, **older)
+    again = Simulation.load(path)
+    assert again.excess.shape == runs.excess.shape
+    assert torch.equal(again.regret, runs.regret)
+
+
+@pytest.mark.parametrize("problem", [BRANIN, GRAMACY], ids=["branin", "gramacy"])
+def test_a_file_gives_back_every_field(problem: Problem, tmp_path: Path) -> None:
+    runs = clock(problem=problem, runs=2, workers=5)
     path = tmp_path / "runs.data"  # the name is kept as it is
     runs.save(path)
     assert [file.name for file in tmp_path.iterdir()] == ["runs.data"]

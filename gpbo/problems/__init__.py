@@ -1,5 +1,7 @@
 """Benchmark problems: functions on a box with a known minimum, batched over runs and points.
 
+Some have constraints (`Problem.constraints`), and the minimum is the least value that meets them.
+
 Everything is minimised: a function that its authors maximise appears here as its negative.
 
     problem = gpbo.problems.get("ackley", dim=5, shift_seed=[0, 1, 2])
@@ -16,14 +18,17 @@ import torch
 from gpbo.checks import whole_number
 from gpbo.errors import InvalidOption
 from gpbo.problems.catalogue import CATALOGUE
+from gpbo.problems.constrained import CONSTRAINED
 from gpbo.problems.problem import Problem
 
 __all__ = ["Problem", "get", "names", "resolve"]
 
+_FAMILIES = CATALOGUE | CONSTRAINED
+
 
 def names() -> tuple[str, ...]:
     """The names that `get` knows."""
-    return tuple(CATALOGUE)
+    return tuple(_FAMILIES)
 
 
 def get(
@@ -46,7 +51,7 @@ def get(
             no whole number of 0 or more, or noise that is negative or not finite.
     """
     _check_name("name", name)
-    family = CATALOGUE[name]
+    family = _FAMILIES[name]
     dim = family.usual_dim if dim is None else whole_number("dim", dim, least=0)
     if dim not in family.dims:
         raise InvalidOption(f"dim={dim!r}: expected {family.dims_in_words()} for {name!r}")
@@ -80,5 +85,5 @@ def resolve(problem: object, *, runs: int) -> Problem:
 
 
 def _check_name(option: str, name: object) -> None:
-    if not isinstance(name, str) or name not in CATALOGUE:
+    if not isinstance(name, str) or name not in _FAMILIES:
         raise InvalidOption(f"{option}={name!r}: expected one of {', '.join(names())}")

@@ -7,9 +7,6 @@ Functions and Datasets" (https://www.sfu.ca/~ssurjano). Everything is minimised.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from botorch.test_functions import synthetic
@@ -17,68 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gpbo.backend import DTYPE
-from gpbo.problems.problem import Function, Problem
+from gpbo.problems.family import Family, FromBotorch, fixed, problem_of, scalable
+from gpbo.problems.problem import Problem
 
 _DIXON_SZEGO = "Dixon & Szegö (1978), The global optimisation problem: an introduction"
-
-
-@dataclass(frozen=True)
-class Family:
-    """A function in every dimension that it is defined in.
-
-    Args:
-        build: From a dimension to the problem.
-        dims: The dimensions that there are.
-        usual_dim: The dimension where none is asked for.
-    """
-
-    build: Callable[[int], Problem]
-    dims: range
-    usual_dim: int
-
-    def dims_in_words(self) -> str:
-        """The dimensions that there are, for an error message."""
-        if len(self.dims) == 1:
-            return str(self.dims[0])
-        return f"{self.dims[0]}, {self.dims[1]}, {self.dims[2]}, ..."
-
-
-@dataclass(frozen=True)
-class _FromBotorch:
-    """BoTorch's function, with its constants in double precision.
-
-    BoTorch keeps the constants of Hartmann and Shekel, all of which have at most two decimals,
-    in single precision (0.05 is 0.0500000007), which moves the seventh digit of the minimum.
-    """
-
-    module: Any
-
-    def __post_init__(self) -> None:
-        for name, constants in list(self.module.named_buffers()):
-            if constants.dtype == torch.float32:
-                setattr(self.module, name, constants.to(DTYPE).round(decimals=2))
-
-    def __call__(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-        return self.module.to(x.device).evaluate_true(x)
-
-
-def _problem(
-    name: str,
-    function: Function,
-    bounds: Sequence[tuple[float, float]],
-    optimum: float,
-    minimizers: Sequence[Sequence[float]],
-    citation: str,
-) -> Problem:
-    return Problem(
-        name=name,
-        dim=len(bounds),
-        bounds=torch.tensor(bounds, dtype=DTYPE).T,
-        optimum=optimum,
-        unshifted_minimizers=torch.tensor(minimizers, dtype=DTYPE),
-        citation=citation,
-        function=function,
-    )
 
 
 # --- Fixed dimension -------------------------------------------------------------------------
@@ -86,9 +25,9 @@ def _problem(
 
 def _branin(dim: int) -> Problem:
     # The square and the cosine reach their least values, 0 and -1, at the same points.
-    return _problem(
+    return problem_of(
         "branin",
-        _FromBotorch(synthetic.Branin()),
+        FromBotorch(synthetic.Branin()),
         [(-5.0, 10.0), (0.0, 15.0)],
         5 / (4 * math.pi),
         [[-math.pi, 12.275], [math.pi, 2.275], [3 * math.pi, 2.475]],
@@ -98,9 +37,9 @@ def _branin(dim: int) -> Problem:
 
 def _six_hump_camel(dim: int) -> Problem:
     x1, x2 = 0.089842013100318062, -0.7126564030207396334
-    return _problem(
+    return problem_of(
         "six_hump_camel",
-        _FromBotorch(synthetic.SixHumpCamel()),
+        FromBotorch(synthetic.SixHumpCamel()),
         [(-3.0, 3.0), (-2.0, 2.0)],
         -1.031628453489877350,
         [[x1, x2], [-x1, -x2]],
@@ -126,9 +65,9 @@ def _hartmann(dim: int) -> Problem:
             ],
         ),
     }[dim]
-    return _problem(
+    return problem_of(
         f"hartmann{dim}",
-        _FromBotorch(synthetic.Hartmann(dim=dim)),
+        FromBotorch(synthetic.Hartmann(dim=dim)),
         [(0.0, 1.0)] * dim,
         optimum,
         [minimizer],
@@ -138,9 +77,9 @@ def _hartmann(dim: int) -> Problem:
 
 def _shekel(dim: int) -> Problem:
     # Ten wells (m = 10).
-    return _problem(
+    return problem_of(
         "shekel",
-        _FromBotorch(synthetic.Shekel(m=10)),
+        FromBotorch(synthetic.Shekel(m=10)),
         [(0.0, 10.0)] * dim,
         -10.53644315348352787,
         [[4.0007468682706343883, 3.9995094800857735584] * 2],
@@ -150,7 +89,7 @@ def _shekel(dim: int) -> Problem:
 
 def _park1(dim: int) -> Problem:
     # f grows in every coordinate, so -f is least at the far corner.
-    return _problem(
+    return problem_of(
         "park1",
         negative_park1,
         [(0.0, 1.0)] * dim,
@@ -163,7 +102,7 @@ def _park1(dim: int) -> Problem:
 
 def _currin_exp(dim: int) -> Problem:
     # The factor in x2 is 1, its largest value, at 0, and in double precision up to x2 = 0.013.
-    return _problem(
+    return problem_of(
         "currin_exp",
         negative_currin_exp,
         [(0.0, 1.0)] * dim,
@@ -175,7 +114,7 @@ def _currin_exp(dim: int) -> Problem:
 
 def _borehole(dim: int) -> Problem:
     # f is monotone in every coordinate, so -f is least at a corner.
-    return _problem(
+    return problem_of(
         "borehole",
         negative_borehole,
         [
@@ -235,9 +174,9 @@ def negative_borehole(x: Float[Tensor, "*batch 8"]) -> Float[Tensor, "*batch"]:
 
 
 def _ackley(dim: int) -> Problem:
-    return _problem(
+    return problem_of(
         "ackley",
-        _FromBotorch(synthetic.Ackley(dim=dim)),
+        FromBotorch(synthetic.Ackley(dim=dim)),
         [(-32.768, 32.768)] * dim,
         0.0,
         [[0.0] * dim],
@@ -246,9 +185,9 @@ def _ackley(dim: int) -> Problem:
 
 
 def _levy(dim: int) -> Problem:
-    return _problem(
+    return problem_of(
         "levy",
-        _FromBotorch(synthetic.Levy(dim=dim)),
+        FromBotorch(synthetic.Levy(dim=dim)),
         [(-10.0, 10.0)] * dim,
         0.0,
         [[1.0] * dim],
@@ -257,9 +196,9 @@ def _levy(dim: int) -> Problem:
 
 
 def _rosenbrock(dim: int) -> Problem:
-    return _problem(
+    return problem_of(
         "rosenbrock",
-        _FromBotorch(synthetic.Rosenbrock(dim=dim)),
+        FromBotorch(synthetic.Rosenbrock(dim=dim)),
         [(-5.0, 10.0)] * dim,
         0.0,
         [[1.0] * dim],
@@ -268,9 +207,9 @@ def _rosenbrock(dim: int) -> Problem:
 
 
 def _rastrigin(dim: int) -> Problem:
-    return _problem(
+    return problem_of(
         "rastrigin",
-        _FromBotorch(synthetic.Rastrigin(dim=dim)),
+        FromBotorch(synthetic.Rastrigin(dim=dim)),
         [(-5.12, 5.12)] * dim,
         0.0,
         [[0.0] * dim],
@@ -279,9 +218,9 @@ def _rastrigin(dim: int) -> Problem:
 
 
 def _griewank(dim: int) -> Problem:
-    return _problem(
+    return problem_of(
         "griewank",
-        _FromBotorch(synthetic.Griewank(dim=dim)),
+        FromBotorch(synthetic.Griewank(dim=dim)),
         [(-600.0, 600.0)] * dim,
         0.0,
         [[0.0] * dim],
@@ -291,9 +230,9 @@ def _griewank(dim: int) -> Problem:
 
 def _styblinski_tang(dim: int) -> Problem:
     # The same in every coordinate: the least root of 4 x^3 - 32 x + 5.
-    return _problem(
+    return problem_of(
         "styblinski_tang",
-        _FromBotorch(synthetic.StyblinskiTang(dim=dim)),
+        FromBotorch(synthetic.StyblinskiTang(dim=dim)),
         [(-5.0, 5.0)] * dim,
         -39.16616570377141546 * dim,
         [[-2.9035340277711770951] * dim],
@@ -302,9 +241,9 @@ def _styblinski_tang(dim: int) -> Problem:
 
 
 def _powell(dim: int) -> Problem:
-    return _problem(
+    return problem_of(
         "powell",
-        _FromBotorch(synthetic.Powell(dim=dim)),
+        FromBotorch(synthetic.Powell(dim=dim)),
         [(-4.0, 5.0)] * dim,
         0.0,
         [[0.0] * dim],
@@ -315,9 +254,9 @@ def _powell(dim: int) -> Problem:
 def _dixon_price(dim: int) -> Problem:
     # x_i = 2 x_(i+1)^2 with x_1 = 1 makes every square zero; the last sign is free.
     positive = [2.0 ** (2.0 ** (1 - i) - 1) for i in range(1, dim + 1)]
-    return _problem(
+    return problem_of(
         "dixon_price",
-        _FromBotorch(synthetic.DixonPrice(dim=dim)),
+        FromBotorch(synthetic.DixonPrice(dim=dim)),
         [(-10.0, 10.0)] * dim,
         0.0,
         [positive, [*positive[:-1], -positive[-1]]],
@@ -327,9 +266,9 @@ def _dixon_price(dim: int) -> Problem:
 
 def _michalewicz(dim: int) -> Problem:
     steps = [michalewicz_minimum(i) for i in range(1, dim + 1)]
-    return _problem(
+    return problem_of(
         "michalewicz",
-        _FromBotorch(synthetic.Michalewicz(dim=dim)),
+        FromBotorch(synthetic.Michalewicz(dim=dim)),
         [(0.0, math.pi)] * dim,
         math.fsum(value for _, value in steps),
         [[x for x, _ in steps]],
@@ -357,32 +296,22 @@ def michalewicz_minimum(i: int) -> tuple[float, float]:
     return float(x[best]), float(value[best])
 
 
-def _fixed(build: Callable[[int], Problem], dim: int) -> Family:
-    return Family(build, range(dim, dim + 1), dim)
-
-
-def _scalable(
-    build: Callable[[int], Problem], usual_dim: int, smallest: int = 1, step: int = 1
-) -> Family:
-    return Family(build, range(smallest, 10**6 + 1, step), usual_dim)
-
-
 CATALOGUE: dict[str, Family] = {
-    "branin": _fixed(_branin, 2),
-    "six_hump_camel": _fixed(_six_hump_camel, 2),
-    "hartmann3": _fixed(_hartmann, 3),
-    "hartmann6": _fixed(_hartmann, 6),
-    "shekel": _fixed(_shekel, 4),
-    "park1": _fixed(_park1, 4),
-    "currin_exp": _fixed(_currin_exp, 2),
-    "borehole": _fixed(_borehole, 8),
-    "ackley": _scalable(_ackley, 5),
-    "levy": _scalable(_levy, 4),
-    "rosenbrock": _scalable(_rosenbrock, 4, smallest=2),
-    "rastrigin": _scalable(_rastrigin, 4),
-    "griewank": _scalable(_griewank, 5),
-    "michalewicz": _scalable(_michalewicz, 5),
-    "styblinski_tang": _scalable(_styblinski_tang, 4),
-    "powell": _scalable(_powell, 4, smallest=4, step=4),
-    "dixon_price": _scalable(_dixon_price, 4, smallest=2),
+    "branin": fixed(_branin, 2),
+    "six_hump_camel": fixed(_six_hump_camel, 2),
+    "hartmann3": fixed(_hartmann, 3),
+    "hartmann6": fixed(_hartmann, 6),
+    "shekel": fixed(_shekel, 4),
+    "park1": fixed(_park1, 4),
+    "currin_exp": fixed(_currin_exp, 2),
+    "borehole": fixed(_borehole, 8),
+    "ackley": scalable(_ackley, 5),
+    "levy": scalable(_levy, 4),
+    "rosenbrock": scalable(_rosenbrock, 4, smallest=2),
+    "rastrigin": scalable(_rastrigin, 4),
+    "griewank": scalable(_griewank, 5),
+    "michalewicz": scalable(_michalewicz, 5),
+    "styblinski_tang": scalable(_styblinski_tang, 4),
+    "powell": scalable(_powell, 4, smallest=4, step=4),
+    "dixon_price": scalable(_dixon_price, 4, smallest=2),
 }

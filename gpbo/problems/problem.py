@@ -40,10 +40,14 @@ class Problem:
         noise: Standard deviation of the noise of `observe`.
         shift: How far every run, or all of them, are shifted, in log-odds of the cube's
             coordinates; see `shifted`.
+        constraints: How far points are beyond each of ``k`` limits, functions as ``function``
+            is, without noise: a point whose numbers are all 0 or less meets the constraints. Then
+            ``optimum`` is the least value of those that do.
 
     Raises:
         InvalidOption: ``dim`` is no whole number of 1 or more, ``noise`` negative or not finite,
-            ``optimum`` no number, ``function`` no function, or ``name`` or ``citation`` no text.
+            ``optimum`` no number, ``function`` or a constraint no function, or ``name`` or
+            ``citation`` no text.
         InvalidData: the bounds are no tensor ``[2, d]`` of finite ends, the lower ones first, or
             the minimizers none ``[j, d]``.
     """
@@ -57,13 +61,17 @@ class Problem:
     function: Function
     noise: float = 0.0
     shift: Float[Tensor, "r d"] | None = None
+    constraints: tuple[Function, ...] = ()
 
     def __post_init__(self) -> None:
         for name, given in (("name", self.name), ("citation", self.citation)):
             if not isinstance(given, str):
                 raise InvalidOption(f"{name}={given!r}: expected a text")
-        if not callable(self.function):
-            raise InvalidOption(f"function={self.function!r}: expected a function of points")
+        if not isinstance(self.constraints, tuple | list):
+            raise InvalidOption(f"constraints={self.constraints!r}: expected a tuple of functions")
+        for function in (self.function, *self.constraints):
+            if not callable(function):
+                raise InvalidOption(f"function={function!r}: expected a function of points")
         whole_number("dim", self.dim, least=1)
         settle(self, "noise", real_number, least=0.0)
         if not (isinstance(self.optimum, float) and math.isnan(self.optimum)):
@@ -84,6 +92,15 @@ class Problem:
         """The box in user units: reals ``x1`` to ``xd``."""
         ends = zip(*self.bounds.tolist(), strict=True)
         return Space([Real(f"x{i}", low, high) for i, (low, high) in enumerate(ends, start=1)])
+
+    @property
+    def limits(self) -> list[str]:
+        """The constraints as `gpbo.minimize` takes them."""
+        return [f"{name} <= 0" for name in self._excesses]
+
+    @property
+    def _excesses(self) -> list[str]:
+        return [f"excess{i}" for i in range(1, 1 + len(self.constraints))]
 
     @property
     def minimizers(self) -> Float[Tensor, "r j d"]:
@@ -129,6 +146,15 @@ class Problem:
             InvalidData: no tensor, not ``d`` columns, or a first axis that is not the runs that the
                 problem has shifts for; or the function returned no value for each point.
         """
+        return self._of(self.function, self._in_user_units(x))
+
+    def excess(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch k"]:
+        """How far these points are beyond each of the constraints; raises as a call does."""
+        points = self._in_user_units(x)
+        each = [self._of(constraint, points) for constraint in self.constraints]
+        return torch.stack(each, -1) if each else points[..., :0]
+
+    def _in_user_units(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         check_tensor("x", x)
         if x.shape[-1:] != (self.dim,):
             raise InvalidData(
@@ -139,7 +165,11 @@ class Problem:
             inside = _move(inside, self._shift_like(inside))
         low, high = self.bounds.to(x.device)
         # low + (high - low) may be a rounding beyond high, where a function need not be defined.
-        values = self.function((low + inside * (high - low)).clamp(low, high))
+        return (low + inside * (high - low)).clamp(low, high)
+
+    def _of(self, function: Function, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+        """What a function says of points in user units."""
+        values = function(x)
         check_tensor(f"what {self.name} returned", values)
         if values.shape != x.shape[:-1]:
             raise InvalidData(
@@ -155,6 +185,19 @@ class Problem:
             InvalidData: as for a call, or the streams are not of ``r`` runs.
         """
         return self.noisy(self(x), streams)
+
+    def results(
+        self, x: Float[Tensor, "r q d"], streams: Streams
+    ) -> tuple[Float[Tensor, "r q"], Float[Tensor, "r q"], Float[Tensor, "r q k"]]:
+        """What is observed, with NaN for a trial that fails, the values without noise, and how far
+        the points are beyond each of the constraints.
+
+        Raises:
+            InvalidData: as `observe` does.
+        """
+        truth, excess = self(x), self.excess(x)
+        values = self.noisy(truth, streams)
+        return values.where(excess.isfinite().all(-1), torch.nan), truth, excess
 
     def noisy(self, values: Float[Tensor, "r q"], streams: Streams) -> Float[Tensor, "r q"]:
         """What is observed where the function has these values; NaN where it gives no number.
@@ -176,6 +219,15 @@ class Problem:
             InvalidData: the problem has different shifts for several runs.
         """
         return float(self(self.space.encode([params]).unsqueeze(0)))
+
+    def measure(self, params: Mapping[str, Any]) -> tuple[float, dict[str, float]]:
+        """The value, and what the `limits` limit, as `gpbo.minimize` takes them with constraints.
+
+        Raises:
+            InvalidParams, InvalidData: as `evaluate` does.
+        """
+        excess = self.excess(self.space.encode([params]).unsqueeze(0)).flatten().tolist()
+        return self.evaluate(params), dict(zip(self._excesses, excess, strict=True))
 
     def _shift_like(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*#batch d"]:
         """The shift, in a shape that broadcasts with the points."""
