@@ -22,14 +22,17 @@ CONFIDENCE = 0.95
 def regrets(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with their regret so far, and the seconds so far, in new columns.
 
-    ``simple``: the least noiseless value so far above the optimum, or above the best known value
-    where the optimum is not known. ``inference``: that of the configuration that the method
-    recommends, which is that of the best observed value where it recommends none. A run that ended
-    early stays where it was; one without a value has regret infinity. ``scale``: the regret that
-    the initial design leaves, the same for every method of a seed. ``overhead_s``: seconds in
-    the method so far; ``wall_s``: with those in the objective.
+    What does not meet the constraints has no value. ``simple``: the least noiseless value so far
+    above the optimum, or above the best known value where the optimum is not known. ``inference``:
+    that of the configuration that the method recommends, which is that of the best observed value
+    where it recommends none. A run that ended early stays where it was; one without a value has
+    regret infinity. ``scale``: the regret that the initial design leaves, the same for every method
+    of a seed; if it has no value, the largest that any method had. ``overhead_s``: seconds in the
+    method so far; ``wall_s``: with those in the objective.
     """
     rows = rows.sort_values([*RUN, "evaluation"], ignore_index=True)
+    violated = rows["status"] == "violated"
+    rows = rows.assign(**{name: rows[name].mask(violated) for name in ("value", "truth")})
     known = rows.groupby("problem")["truth"].transform("min")
     optimum = rows["optimum"].fillna(known)
     runs = rows.groupby(RUN, sort=False)
@@ -50,7 +53,11 @@ def regrets(rows: pd.DataFrame) -> pd.DataFrame:
     # With several workers some results of other proposals come before the design is complete.
     alone = found["clock"].isna()
     start = found[(found["evaluation"] == found["design"]) & (alone | ~alone.any())]
-    scale = start.replace({"simple": {np.inf: np.nan}}).groupby(["problem", "seed"])["simple"].max()
+    largest = [
+        own.replace({"simple": {np.inf: np.nan}}).groupby(["problem", "seed"])["simple"].max()
+        for own in (start, found)
+    ]
+    scale = largest[0].fillna(largest[1])
     keys = pd.MultiIndex.from_frame(found[["problem", "seed"]])
     return found.assign(
         scale=scale.reindex(keys).to_numpy(), wall_s=found["overhead_s"] + found["evaluated_s"]

@@ -14,6 +14,7 @@ from gpbo.errors import InvalidOption
 
 if TYPE_CHECKING:
     from .runner import Run
+    from .suites import Suite
 
 app = typer.Typer(
     help="Compare methods: run a suite, report it, watch for losses.", no_args_is_help=True
@@ -27,6 +28,7 @@ SUITES = {
     "synthetic": "Sixteen problems in 2 to 20 dimensions, 20 evaluations per dimension up to 200.",
     "highdim": "50 to 500 dimensions, with few that matter and with all.",
     "noisy": "Noise from 2 to 50 % of the spread of the values; ranked by what is recommended.",
+    "constrained": "Constraints on what is measured beside the value, one to eleven.",
     "tuning": "Estimators of scikit-learn on data that it ships, mixed spaces.",
     "kandasamy": "Thompson sampling with workers on a simulated clock (Kandasamy et al. 2018).",
 }
@@ -134,7 +136,7 @@ def _asked(
     from gpbo.checks import whole_number
 
     from . import suites
-    from .peers import PEERS, why_not
+    from .peers import PEERS
     from .runner import Run, chosen_methods
 
     suite = suites.get(name)
@@ -146,7 +148,7 @@ def _asked(
         cases = tuple(suite.case(problem) for problem in dict.fromkeys(problems))
         suite = replace(suite, cases=cases)
     asked = list(wanted or [])
-    missing = {peer: why for peer in PEERS if (why := why_not(PEERS[peer])) is not None}
+    missing = {peer: why for peer in PEERS if (why := _why_not(peer, suite)) is not None}
     available = [peer for peer in PEERS if peer not in missing]
     for peer, why in missing.items():
         if peer in asked:
@@ -155,6 +157,15 @@ def _asked(
             typer.echo(f"skipped {why}", err=True)
     methods = chosen_methods(suite, asked, available if asked or (peers and suite.peers) else [])
     return Run(suite, methods, _folder("--output", output) / name, _count(processes))
+
+
+def _why_not(name: str, suite: "Suite") -> str | None:
+    """Why a peer cannot be compared on a suite; None if it can."""
+    from .peers import PEERS, why_not
+
+    if suite.constrained and not PEERS[name].constraints:
+        return f"{name}: it takes no constraints"
+    return why_not(PEERS[name])
 
 
 def _count(processes: int | None) -> int:

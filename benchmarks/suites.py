@@ -90,6 +90,11 @@ class Suite:
         known = ", ".join(case.name for case in self.cases)
         raise InvalidOption(f"problem={name!r}: expected one of {known}")
 
+    @property
+    def constrained(self) -> bool:
+        """Whether a problem has constraints, which not every peer takes."""
+        return any(case.problem.constraints for case in self.cases)
+
     def with_budget(self, evaluations: int) -> "Suite":
         """The same with at most so many evaluations each, for a dry run."""
         cut = tuple(replace(case, budget=min(case.budget, evaluations)) for case in self.cases)
@@ -116,7 +121,7 @@ def noisy(case: Case, share: float) -> Case:
 
 
 def embedded(problem: Problem, dim: int, active: Int[Tensor, " _"] | None = None) -> Problem:
-    """The problem in ``dim`` dimensions of which only the ``active`` ones matter.
+    """The problem, without constraints, in ``dim`` dimensions of which the ``active`` ones matter.
 
     By default its own are spread evenly. The others have the range [0, 1], and no value at all: the
     minimisers are a continuum, of which the one in the middle of the idle dimensions is stated.
@@ -200,6 +205,17 @@ def _noisy() -> Suite:
     return Suite("noisy", cases, seeds=20)
 
 
+def _constrained() -> Suite:
+    cases = (
+        _case("gardner", budget=30),
+        _case("gramacy", budget=30),
+        _case("hartmann6_ball", budget=60),
+        _case("speed_reducer", budget=50),
+    )
+    methods = ("ei-hmc", "ei-map", "ts-hmc", "ts-map", "random", "sobol")
+    return Suite("constrained", cases, seeds=20, methods=methods)
+
+
 def _tuning() -> Suite:
     cases = tuple(
         Case(name, problem, budget=60, shifted=False, optimum_known=False)
@@ -224,6 +240,7 @@ _SUITES: dict[str, Callable[[], Suite]] = {
     "synthetic": _synthetic,
     "highdim": _highdim,
     "noisy": _noisy,
+    "constrained": _constrained,
     "tuning": _tuning,
     "kandasamy": _kandasamy,
 }

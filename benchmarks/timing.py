@@ -19,7 +19,7 @@ from gpbo.situation import Situation, Strategy
 
 from .estimators import TuningProblem
 from .suites import Case
-from .trace import Trace
+from .trace import Evaluation, Trace
 
 VERSIONS = {name: version(name) for name in ("gpbo", "torch", "gpytorch", "botorch")}
 
@@ -47,7 +47,8 @@ class TimedStrategy:
     Attributes:
         uses_model: Whether it starts from the initial design; it may, without a model.
         steps: Seconds of the fit and of the acquisition, by seed and number of the trial.
-        recommended: The observed point of least posterior mean, by seed and number of results.
+        recommended: The observed point of least posterior mean, by seed and number of results;
+            none where there are constraints.
         seconds: Of all steps together.
     """
 
@@ -83,7 +84,7 @@ class TimedStrategy:
             for number in range(situation.index, situation.index + count):
                 self.steps[seed, number] = parts
         self.seconds += seconds
-        if fits:
+        if fits and situation.limits() is None:
             self._recommend(situation, fits[0])
         return points
 
@@ -109,14 +110,16 @@ class Done:
     points: Float[Tensor, "r t d"]
     values: Float[Tensor, "r t"]
     truth: Float[Tensor, "r t"]
+    excess: Float[Tensor, "r t k"]
     clock: list[list[float]]
 
     @classmethod
     def replicated(cls, runs: Replications) -> "Done":
         """Of runs one trial after another."""
         numbers = [list(range(runs.values.shape[1]))] * len(runs.seeds)
-        points, values, truth = map(torch.from_numpy, (runs.points, runs.values, runs.truth))
-        return cls(runs.seeds, runs.trials.tolist(), numbers, points, values, truth, [])
+        arrays = (runs.points, runs.values, runs.truth, runs.excess)
+        points, values, truth, excess = map(torch.from_numpy, arrays)
+        return cls(runs.seeds, runs.trials.tolist(), numbers, points, values, truth, excess, [])
 
     @classmethod
     def simulated(cls, runs: Simulation) -> "Done":
@@ -128,6 +131,7 @@ class Done:
             runs.points,
             runs.values,
             runs.truth,
+            runs.excess,
             runs.told.tolist(),
         )
 
@@ -159,6 +163,8 @@ class Done:
                 for each in (self.values, self.truth)
             )
             params = problem.space.decode(self.points[row, :count])
+            told = zip(values, truth, self.excess[row, :count].tolist(), strict=True)
+            status = [Evaluation(v, t, excess=tuple(excess)).status for v, t, excess in told]
             completed = [n for n, value in enumerate(values) if value is not None]
             results = itertools.accumulate(value is not None for value in values)
             best = [strategy.recommended.get((seed, number)) for number in results]
@@ -173,7 +179,7 @@ class Done:
                 params=tuple(params),
                 values=tuple(values),
                 truth=tuple(truth),
-                status=tuple("failed" if value is None else "completed" for value in values),
+                status=tuple(status),
                 ask_s=tuple(0.0 if step is None else sum(step) + rest for step in steps),
                 fit_s=tuple(0.0 if step is None else step[0] for step in steps),
                 acquisition_s=tuple(0.0 if step is None else step[1] for step in steps),

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-#: One evaluation's fate. ``"missing"``: the method had stopped or crashed before it.
-Status = Literal["completed", "failed", "missing"]
+#: One evaluation's fate. ``"violated"``: it has a value, which does not count, for it does not meet
+#: the constraints; ``"missing"``: the method had stopped or crashed before it.
+Status = Literal["completed", "violated", "failed", "missing"]
 
 Params = Mapping[str, Any]
 
@@ -21,11 +22,20 @@ class Evaluation:
         value: As observed, to be minimised; None if the evaluation failed.
         truth: The same without noise; None if it failed.
         seconds: That it took.
+        excess: How far it is beyond each constraint; empty if it failed.
     """
 
     value: float | None
     truth: float | None
     seconds: float = 0.0
+    excess: tuple[float, ...] = ()
+
+    @property
+    def status(self) -> Status:
+        """Its fate."""
+        if self.value is None:
+            return "failed"
+        return "violated" if any(each > 0 for each in self.excess) else "completed"
 
 
 #: From a configuration in user units, and the number of the evaluation (from 0), which the noise

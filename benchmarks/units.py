@@ -109,11 +109,12 @@ def objective(case: Case, problem: Problem, seed: int) -> Evaluate:
     def evaluate(params: Params, number: int) -> Evaluation:
         if isinstance(problem, TuningProblem) and problem.objective is not None:
             return problem.objective(problem.space.validate(params))
-        truth = problem.evaluate(params)
+        truth, measured = problem.measure(params)
+        excess = tuple(measured.values())
         if number < case.design:
-            return Evaluation(truth + problem.noise * first[number], truth)
+            return Evaluation(truth + problem.noise * first[number], truth, excess=excess)
         noise = float(Streams.per_seed([seed], "noise", number).normal(1))
-        return Evaluation(truth + problem.noise * noise, truth)
+        return Evaluation(truth + problem.noise * noise, truth, excess=excess)
 
     return evaluate
 
@@ -134,6 +135,7 @@ def kept_peer_trace(case: Case, peer: str, seed: int, folder: str) -> Trace:
         budget=case.budget,
         seed=seed,
         problem=case.name,
+        constraints=len(problem.constraints),
         recommend_always=problem.noise > 0,
     )
     trace = replace(trace, measured=place(machine()))
@@ -155,17 +157,19 @@ def adopt_peer_traces(suite: Suite, traces: Iterable[Trace], folder: Path) -> No
         wanted = trace.method in PEERS and trace.seed < suite.seeds
         if not wanted or case is None or case.budget != trace.budget:
             continue
-        design, values = _start(case, trace.seed)
+        design, values, excess = _start(case, trace.seed)
         if _rounded(trace.values[: len(design)]) == values:
-            key = _fingerprint(case, design, values)
+            key = _fingerprint(case, design, values, excess)
             peer = _versioned(trace.method, trace.versions)
             _keep(_kept_at(folder, case, peer, trace.seed, key), trace)
 
 
-def _start(case: Case, seed: int) -> tuple[list[Params], list[str]]:
-    """The initial design and its values, rounded."""
+def _start(case: Case, seed: int) -> tuple[list[Params], list[str], list[str]]:
+    """The initial design, its values and how far it is beyond the constraints, rounded."""
     evaluate, design = objective(case, case.of([seed]), seed), initial_design(case, seed)
-    return design, _rounded([evaluate(p, n).value for n, p in enumerate(design)])
+    results = [evaluate(params, number) for number, params in enumerate(design)]
+    excess = [each for result in results for each in result.excess]
+    return design, _rounded([result.value for result in results]), _rounded(excess)
 
 
 def _versioned(peer: str, versions: Mapping[str, str] | None = None) -> str:
@@ -186,7 +190,7 @@ def _keep(path: Path, trace: Trace) -> None:
     partial.replace(path)
 
 
-def _fingerprint(case: Case, design: list[Params], values: list[str]) -> str:
+def _fingerprint(case: Case, design: list[Params], values: list[str], excess: list[str]) -> str:
     """Changes with anything that the trace of a peer depends on, other than its version."""
     known: dict[str, Any] = {
         "budget": case.budget,
@@ -196,6 +200,8 @@ def _fingerprint(case: Case, design: list[Params], values: list[str]) -> str:
         "design": design,
         "values": values,
     }
+    if excess:
+        known["excess"] = excess
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -40,7 +40,9 @@ _ALL = (
         citation=_LOG_EI_PAPERS,
         licence=_MIT,
         settings="SingleTaskGP, fit_gpytorch_mll, LogExpectedImprovement, 10 restarts of 512 raw "
-        "samples; MixedSingleTaskGP and optimize_acqf_mixed_alternating where not all is real",
+        "samples; MixedSingleTaskGP and optimize_acqf_mixed_alternating where not all is real; "
+        "with constraints a model of each and LogConstrainedExpectedImprovement",
+        constraints=True,
     ),
     Peer(
         name="botorch-nei",
@@ -103,6 +105,7 @@ _ALL = (
         citation="Olson et al., Ax: A Platform for Adaptive Experimentation, AutoML 2025",
         licence=_MIT,
         settings="Client, method 'fast'; the design in the place of its centre and Sobol points",
+        constraints=True,
     ),
     Peer(
         name="optuna-gp",
@@ -114,6 +117,7 @@ _ALL = (
         citation=_OPTUNA_PAPER,
         licence=_MIT,
         settings="GPSampler; the design in the place of its 10 random trials; ordinals as integers",
+        constraints=True,
     ),
     Peer(
         name="optuna-tpe",
@@ -127,6 +131,7 @@ _ALL = (
         licence=_MIT,
         settings="TPESampler; the design in the place of its 10 random trials; ordinals as "
         "integers",
+        constraints=True,
     ),
     Peer(
         name="smac-gp",

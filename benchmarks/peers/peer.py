@@ -19,6 +19,7 @@ class Peer:
         licence: Under which it is published, and what follows.
         settings: What is not its default, and why; how it takes what it has no type for.
         not_beside_gpbo: Why there is no extra.
+        constraints: Whether it takes constraints on what is measured.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Peer:
     settings: str
     extra: str | None = None
     not_beside_gpbo: str | None = None
+    constraints: bool = False
     needs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpbo.space import Space
 
-from ..trace import Evaluate, Evaluation, Params, Status, Trace
+from ..trace import Evaluate, Evaluation, Params, Trace
 from .catalogue import PEERS
 from .conversation import Conversation, Limits
 from .environments import HERE, interpreter, why_not
@@ -26,6 +26,7 @@ def run_peer(
     seed: int,
     limits: Limits | None = None,
     problem: str = "",
+    constraints: int = 0,
     recommend_always: bool = False,
 ) -> Trace:
     """What a peer does on a problem, in a process of its own.
@@ -39,6 +40,7 @@ def run_peer(
         seed: Of the peer, 0 or more.
         limits: Seconds and threads.
         problem: The problem's name, for the record.
+        constraints: How many numbers every ``excess`` of the objective has.
         recommend_always: Ask what the peer would recommend after every evaluation, not only after
             the last. Costs little: it is asked when the model is up to date.
 
@@ -56,7 +58,12 @@ def run_peer(
         missing = why_not(peer)
         if missing:
             raise PeerFailure(missing)
-        _converse(peer, record, space, design[:budget], empty, limits or Limits(), recommend_always)
+        if constraints and not peer.constraints:
+            raise PeerFailure("it takes no constraints")
+        limits = limits or Limits()
+        _converse(
+            peer, record, space, design[:budget], empty, limits, constraints, recommend_always
+        )
     except PeerFailure as failure:
         return replace(empty, failure=f"{peer.name}: {failure}", **record.entries())
     return replace(empty, **record.entries())
@@ -69,6 +76,7 @@ def _converse(
     design: Sequence[Params],
     trace: Trace,
     limits: Limits,
+    constraints: int,
     recommend_always: bool,
 ) -> None:
     """The whole conversation.
@@ -88,20 +96,25 @@ def _converse(
             seed=trace.seed,
             budget=trace.budget,
             initial=len(design),
+            constraints=constraints,
             threads=limits.threads,
             distributions=list(peer.distributions),
         )
         record.versions = _get(started, "versions", dict)
-        for params, value in zip(record.params, record.values, strict=True):
-            talk.ask("add", point=searched.encode(params), value=value)
+        for params, result in zip(record.params, record.results, strict=True):
+            talk.ask("add", point=searched.encode(params), **_told(result))
         while len(record.params) < trace.budget:
             answer = talk.ask("ask")
             params = searched.decode(answer.get("point"))
             if recommend_always:
                 _recommend(talk, record, searched)
             record.evaluate(params, answer)
-            talk.ask("tell", value=record.values[-1])
+            talk.ask("tell", **_told(record.results[-1]))
         _recommend(talk, record, searched)
+
+
+def _told(result: Evaluation) -> dict[str, Any]:
+    return {"value": result.value, "excess": result.excess}
 
 
 def _recommend(talk: Conversation, record: "_Record", searched: SearchedSpace) -> None:
@@ -152,23 +165,22 @@ class _Record:
         self.recommended[len(self.params) - 1] = (params, self._truth(params))
 
     def _truth(self, params: Params) -> float | None:
-        """The noiseless value: most often of a configuration that was evaluated."""
-        key = self.space.key(params)
-        for known, result in zip(self.params, self.results, strict=True):
-            if self.space.key(known) == key:
-                return result.truth
-        return self.objective(params, len(self.params)).truth
+        """The noiseless value: most often of a configuration that was evaluated. None if it does
+        not meet the constraints.
+        """
+        known = dict(zip(map(self.space.key, self.params), self.results, strict=True))
+        result = known.get(self.space.key(params)) or self.objective(params, len(self.params))
+        return None if result.status == "violated" else result.truth
 
     def entries(self) -> dict[str, Any]:
         """The fields of a trace."""
-        status: list[Status] = ["failed" if v is None else "completed" for v in self.values]
         count = range(len(self.params))
         nothing = (None, None)
         return {
             "params": tuple(self.params),
             "values": tuple(self.values),
             "truth": tuple(result.truth for result in self.results),
-            "status": tuple(status),
+            "status": tuple(result.status for result in self.results),
             "ask_s": tuple(ask["seconds"] for ask in self.asks),
             "fit_s": tuple(ask.get("fit_s") for ask in self.asks),
             "acquisition_s": tuple(ask.get("acquisition_s") for ask in self.asks),

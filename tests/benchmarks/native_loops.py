@@ -2,6 +2,8 @@
 
     python native_loops.py NAME DESIGN SEED BUDGET    # DESIGN is a JSON list of points
 
+where ``within-NAME`` is the loop of NAME within a constraint,
+
 prints the values, those of the design first, as a JSON list. Only the standard library and the
 peer are imported. The channels of the runner are not used: there is no ask and tell here where the
 peer has a loop of its own.
@@ -13,6 +15,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 LOW, HIGH = (-5.0, 0.0), (10.0, 15.0)
@@ -25,7 +28,12 @@ def branin(x: float, y: float) -> float:
     return float(bowl**2 + 10 * (1 - 1 / (8 * math.pi)) * math.cos(x) + 10)
 
 
-def _optuna(sampler: Any, design: Design, budget: int) -> list[float]:
+def beyond_disk(x: float, y: float) -> float:
+    """How far a point is outside a disk that has no minimum of Branin in it."""
+    return (x - 2.5) ** 2 + (y - 7.5) ** 2 - 25
+
+
+def _optuna(sampler: Any, design: Design, budget: int, within: bool = False) -> list[float]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -39,10 +47,15 @@ def _optuna(sampler: Any, design: Design, budget: int) -> list[float]:
         trial = optuna.trial.create_trial(
             params=params, distributions=distributions, value=branin(*point)
         )
+        if within:
+            trial.set_constraint("disk", beyond_disk(*point))
         study.add_trial(trial)
 
     def objective(trial: Any) -> float:
-        return branin(*(trial.suggest_float(name, LOW[i], HIGH[i]) for name, i in names.items()))
+        x, y = (trial.suggest_float(name, LOW[i], HIGH[i]) for name, i in names.items())
+        if within:
+            trial.set_constraint("disk", beyond_disk(x, y))
+        return branin(x, y)
 
     study.optimize(objective, n_trials=budget - len(design))
     return [trial.value for trial in study.trials]
@@ -72,18 +85,50 @@ def botorch_nei(design: Design, seed: int, budget: int) -> list[float]:
     return values
 
 
-def optuna_gp(design: Design, seed: int, budget: int) -> list[float]:
+def botorch_ei_within(design: Design, seed: int, budget: int) -> list[float]:
+    import torch
+    from botorch import fit_gpytorch_mll
+    from botorch.acquisition.analytic import (
+        LogConstrainedExpectedImprovement,
+        LogProbabilityOfFeasibility,
+    )
+    from botorch.models import ModelListGP, SingleTaskGP
+    from botorch.optim import optimize_acqf
+    from gpytorch.mlls import SumMarginalLogLikelihood
+
+    torch.manual_seed(seed)
+    low, high = torch.tensor([LOW, HIGH]).double()
+    points = torch.tensor(design).double()
+    while True:
+        results = [(branin(*point), beyond_disk(*point)) for point in points.tolist()]
+        if len(results) == budget:
+            return [value for value, _ in results]
+        x = (points - low) / (high - low)
+        value, beyond = torch.tensor(results).double().split(1, 1)  # each model standardises
+        model = ModelListGP(SingleTaskGP(x, value), SingleTaskGP(x, beyond))
+        fit_gpytorch_mll(SumMarginalLogLikelihood(model.likelihood, model))
+        limit = {1: (None, 0.0)}
+        acquisition = LogProbabilityOfFeasibility(model, limit)
+        if (beyond <= 0).any():
+            best = value[beyond <= 0].min()
+            acquisition = LogConstrainedExpectedImprovement(model, best, 0, limit, maximize=False)
+        cube = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double()
+        found, _ = optimize_acqf(acquisition, cube, q=1, num_restarts=10, raw_samples=512)
+        points = torch.cat([points, low + found * (high - low)])
+
+
+def optuna_gp(design: Design, seed: int, budget: int, within: bool = False) -> list[float]:
     import optuna
 
     sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=len(design))
-    return _optuna(sampler, design, budget)
+    return _optuna(sampler, design, budget, within)
 
 
-def optuna_tpe(design: Design, seed: int, budget: int) -> list[float]:
+def optuna_tpe(design: Design, seed: int, budget: int, within: bool = False) -> list[float]:
     import optuna
 
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=len(design))
-    return _optuna(sampler, design, budget)
+    return _optuna(sampler, design, budget, within)
 
 
 def skopt(design: Design, seed: int, budget: int) -> list[float]:
@@ -145,7 +190,7 @@ def smac_rf(design: Design, seed: int, budget: int) -> list[float]:
     return _smac("HyperparameterOptimizationFacade", design, seed, budget)
 
 
-def ax(design: Design, seed: int, budget: int) -> list[float]:
+def ax(design: Design, seed: int, budget: int, within: bool = False) -> list[float]:
     from ax.api.client import Client
     from ax.api.configs import RangeParameterConfig
 
@@ -156,19 +201,25 @@ def ax(design: Design, seed: int, budget: int) -> list[float]:
             for i, n in enumerate(("p0", "p1"))
         ]
     )
-    client.configure_optimization(objective="-branin")
+    client.configure_optimization(
+        objective="-value", outcome_constraints=["beyond <= 0"] if within else []
+    )
     client.configure_generation_strategy(
         initialization_budget=len(design), initialize_with_center=False
     )
-    values = []
-    for point in design:
-        index = client.attach_trial({"p0": point[0], "p1": point[1]})
-        values.append(branin(*point))
-        client.complete_trial(index, raw_data={"branin": values[-1]})
+    values: list[float] = []
+
+    def complete(index: int, x: float, y: float) -> None:
+        values.append(branin(x, y))
+        # Their order by name decides that of their models, and that the last digits.
+        beyond = {"beyond": beyond_disk(x, y)} if within else {}
+        client.complete_trial(index, raw_data={"value": values[-1], **beyond})
+
+    for x, y in design:
+        complete(client.attach_trial({"p0": x, "p1": y}), x, y)
     while len(values) < budget:
         for index, params in client.get_next_trials(max_trials=1).items():
-            values.append(branin(params["p0"], params["p1"]))
-            client.complete_trial(index, raw_data={"branin": values[-1]})
+            complete(index, params["p0"], params["p1"])
     return values
 
 
@@ -234,8 +285,17 @@ LOOPS: dict[str, Callable[[Design, int, int], list[float]]] = {
     "cmaes": cmaes,
 }
 
+#: Within a constraint, where a peer takes one.
+WITHIN: dict[str, Callable[[Design, int, int], list[float]]] = {
+    "botorch-ei": botorch_ei_within,
+    "optuna-gp": partial(optuna_gp, within=True),
+    "optuna-tpe": partial(optuna_tpe, within=True),
+    "ax": partial(ax, within=True),
+}
+
 if __name__ == "__main__":
     name, design, seed, budget = sys.argv[1:]
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    json.dump(LOOPS[name](json.loads(design), int(seed), int(budget)), results)
+    loop = (LOOPS | {f"within-{own}": within for own, within in WITHIN.items()})[name]
+    json.dump(loop(json.loads(design), int(seed), int(budget)), results)

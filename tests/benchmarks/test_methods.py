@@ -93,7 +93,7 @@ def test_what_is_recommended_is_counted_in_results_and_told_as_a_trial() -> None
     strategy.recommended = {(3, 1): 0, (3, 2): 1, (3, 3): 1}
     value = torch.tensor([[5.0, torch.nan, 3.0, 4.0]]).double()
     points = torch.rand(1, 4, 2).double()
-    done = Done((3,), [4], [[0, 1, 2, 3]], points, value, value, [])
+    done = Done((3,), [4], [[0, 1, 2, 3]], points, value, value, value.new_zeros(1, 4, 0), [])
     case = replace(BRANIN, budget=4)
     (trace,) = done.traces("random", case, case.problem, strategy, 1.0)
     assert trace.recommended_truth == (5.0, 5.0, 3.0, 3.0)

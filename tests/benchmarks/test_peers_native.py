@@ -3,6 +3,7 @@
 import json
 import subprocess
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from gpbo_benchmarks.botorch_loop import minimize_with_map
 from gpbo_benchmarks.peers import PEERS, run_peer, why_not
 from gpbo_benchmarks.peers.conversation import environment
 from gpbo_benchmarks.peers.environments import interpreter
-from gpbo_benchmarks.trace import Evaluation, Params, Trace
+from gpbo_benchmarks.trace import Evaluate, Evaluation, Params, Trace
 from tests.benchmarks import native_loops
 
 BRANIN = gpbo.problems.get("branin")
@@ -39,11 +40,19 @@ def value_of(params: Params, index: int) -> Evaluation:
     return Evaluation(value, value)
 
 
-def behind_the_protocol(name: str, budget: int) -> Trace:
+def within_disk(params: Params, index: int) -> Evaluation:
+    result = value_of(params, index)
+    return replace(result, excess=(native_loops.beyond_disk(*params.values()),))
+
+
+def behind_the_protocol(
+    name: str, budget: int, evaluate: Evaluate = value_of, constraints: int = 0
+) -> Trace:
     trace = run_peer(
         name,
         space=BRANIN.space,
-        evaluate=value_of,
+        evaluate=evaluate,
+        constraints=constraints,
         design=BRANIN.space.decode(DESIGN),
         budget=budget,
         seed=SEED,
@@ -52,11 +61,11 @@ def behind_the_protocol(name: str, budget: int) -> Trace:
     return trace
 
 
-def by_itself(name: str, budget: int) -> list[float]:
+def by_itself(name: str, budget: int, loop: str | None = None) -> list[float]:
     """Its own loop, in its own interpreter."""
     design = [list(params.values()) for params in BRANIN.space.decode(DESIGN)]
     script = Path(native_loops.__file__)
-    command = [str(interpreter(PEERS[name])), str(script), name, json.dumps(design)]
+    command = [str(interpreter(PEERS[name])), str(script), loop or name, json.dumps(design)]
     ran = subprocess.run(
         [*command, str(SEED), str(budget)],
         env=environment(1),
@@ -105,6 +114,24 @@ def test_peers_with_a_loop_of_their_own(name: str) -> None:
         assert min(values) < worst
     else:
         assert values == pytest.approx(native, rel=1e-6)
+
+
+def test_what_takes_constraints_has_a_loop_within_one() -> None:
+    assert {name for name, peer in PEERS.items() if peer.constraints} == set(native_loops.WITHIN)
+
+
+@pytest.mark.parametrize("name", native_loops.WITHIN)
+def test_peers_within_a_constraint(name: str) -> None:
+    """Some results meet it and some do not, and both sides learn the same from that."""
+    skip_unless_installed(name)
+    budget = 30 if name == "optuna-tpe" else 11
+    trace = behind_the_protocol(name, budget, within_disk, constraints=1)
+    assert {*trace.status} == {"completed", "violated"}
+    native = by_itself(name, budget, f"within-{name}")
+    assert list(trace.values) == pytest.approx(native, rel=1e-3 if name == "botorch-ei" else 1e-6)
+    free = behind_the_protocol(name, budget)
+    assert free.values[:5] == trace.values[:5]
+    assert free.values != trace.values
 
 
 def test_the_trust_region() -> None:

@@ -15,7 +15,7 @@ from gpbo_benchmarks.suites import Case, embedded, noisy
 from gpbo_benchmarks.units import initial_design
 from tests.monte_carlo import random_uniform
 
-NAMES = ["smoke", "synthetic", "highdim", "noisy", "tuning", "kandasamy"]
+NAMES = ["smoke", "synthetic", "highdim", "noisy", "constrained", "tuning", "kandasamy"]
 SYNTHETIC = {
     case.name: case for name in ("smoke", "synthetic", "highdim", "noisy")
     for case in suites.get(name).cases

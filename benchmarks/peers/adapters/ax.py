@@ -18,7 +18,10 @@ class Fast(Adapter):
         super().__init__(task)
         self._client = Client(random_seed=task.seed)
         self._client.configure_experiment(parameters=[_config(p) for p in task.space])
-        self._client.configure_optimization(objective="-value")
+        self._excesses = [f"excess{i}" for i in range(task.constraints)]
+        self._client.configure_optimization(
+            objective="-value", outcome_constraints=[f"{name} <= 0" for name in self._excesses]
+        )
         if task.initial:
             self._client.configure_generation_strategy(
                 method=self.method,
@@ -45,10 +48,13 @@ class Fast(Adapter):
         if value is None:
             self._client.mark_trial_failed(self._trial)
         else:
-            self._client.complete_trial(self._trial, raw_data={"value": value})
+            measured = dict(zip(self._excesses, self.excess, strict=True))
+            self._client.complete_trial(self._trial, raw_data={"value": value, **measured})
 
     def recommend(self) -> Point | None:
-        """The best of the configurations by the model's prediction."""
+        """The best of the configurations by the model's prediction; with constraints none."""
+        if self.task.constraints:
+            return None
         params, _, _, _ = self._client.get_best_parameterization()
         return self._numbers(params)
 

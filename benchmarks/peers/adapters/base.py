@@ -16,12 +16,14 @@ class Task:
         seed: Of everything random in the peer, 0 or more.
         budget: Evaluations in all, the initial design among them.
         initial: Results of an initial design that will be added before the first `Adapter.ask`.
+        constraints: How many numbers `Adapter.excess` has.
     """
 
     space: tuple[Parameter, ...]
     seed: int
     budget: int
     initial: int
+    constraints: int = 0
 
 
 class Adapter(ABC):
@@ -34,6 +36,9 @@ class Adapter(ABC):
     #: Seconds of the parts of the last `ask`, where the peer's parts can be told apart.
     fit_s: float | None = None
     acquisition_s: float | None = None
+    #: How far the result that is added or told is beyond each constraint, which it meets at 0 or
+    #: less; empty if it failed, and without constraints.
+    excess: Sequence[float] = ()
 
     def __init__(self, task: Task) -> None:
         self.task = task

@@ -7,6 +7,7 @@ categoricals are columns of their own, for BoTorch's mixed models and its mixed 
 import time
 import warnings
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,9 +18,13 @@ from botorch.acquisition import (
     qLogExpectedImprovement,
     qLogNoisyExpectedImprovement,
 )
+from botorch.acquisition.analytic import (
+    LogConstrainedExpectedImprovement,
+    LogProbabilityOfFeasibility,
+)
 from botorch.exceptions import BotorchWarning
 from botorch.fit import fit_fully_bayesian_model_nuts
-from botorch.models import MixedSingleTaskGP, SingleTaskGP
+from botorch.models import MixedSingleTaskGP, ModelListGP, SingleTaskGP
 from botorch.models.fully_bayesian import (
     FullyBayesianSingleTaskGP,
     SaasFullyBayesianSingleTaskGP,
@@ -28,7 +33,7 @@ from botorch.models.transforms import Standardize
 from botorch.models.transforms.input import NumericToCategoricalEncoding
 from botorch.optim import optimize_acqf
 from botorch.optim.optimize_mixed import optimize_acqf_mixed_alternating
-from gpytorch.mlls import ExactMarginalLogLikelihood
+from gpytorch.mlls import ExactMarginalLogLikelihood, SumMarginalLogLikelihood
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -47,6 +52,7 @@ class _BayesianOptimization(Adapter):
         super().__init__(task)
         torch.manual_seed(task.seed)
         self._results = Results()
+        self._excesses: list[Sequence[float]] = []
         self._categorical = [i for i, p in enumerate(task.space) if p.kind == "categorical"]
         self._ordered = [i for i, p in enumerate(task.space) if p.kind in ("integer", "ordinal")]
         self._model: Any = None
@@ -67,6 +73,8 @@ class _BayesianOptimization(Adapter):
     def add(self, point: Point, value: float | None) -> None:
         """For the next fit."""
         self._results.append(point, value)
+        # A failed evaluation counts as one that meets none of the constraints.
+        self._excesses.append(self.excess or [1.0] * self.task.constraints)
 
     def ask(self) -> Point:
         """Without any result, a random point."""
@@ -88,7 +96,9 @@ class _BayesianOptimization(Adapter):
         self.add(self._asked, value)
 
     def recommend(self) -> Point | None:
-        """The evaluated point whose posterior mean is best."""
+        """The evaluated point whose posterior mean is best; with constraints none."""
+        if self.task.constraints:
+            return None
         model = self._current_model()
         with torch.no_grad():
             mean = self._mean(model.posterior(self._x()))
@@ -106,6 +116,9 @@ class _BayesianOptimization(Adapter):
             [_column(p, point[p.name]) for p in self.task.space] for point in self._results.points
         ]
         return torch.tensor(rows, dtype=torch.double)
+
+    def _excess(self) -> Tensor:
+        return torch.tensor(self._excesses, dtype=torch.double)
 
     def _y(self) -> Tensor:
         return -torch.tensor(self._results.values, dtype=torch.double)[:, None]
@@ -137,22 +150,38 @@ class _BayesianOptimization(Adapter):
 
 
 class LogEi(_BayesianOptimization):
-    """``SingleTaskGP`` at its hyperparameters' mode, and log expected improvement."""
+    """``SingleTaskGP`` at its hyperparameters' mode, and log expected improvement.
+
+    With constraints a model of each, and log constrained expected improvement; while no result
+    meets them, the log probability that a point does.
+    """
 
     raw_samples = 512
 
     def _fit(self, x: Tensor, y: Tensor) -> Any:
+        if not self.task.constraints:
+            model = self._of_one(x, y)
+            fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+            return model
+        columns = torch.cat([y, self._excess()], 1).split(1, 1)
+        models: Any = ModelListGP(*(self._of_one(x, column) for column in columns))
+        fit_gpytorch_mll(SumMarginalLogLikelihood(models.likelihood, models))
+        return models
+
+    def _of_one(self, x: Tensor, y: Tensor) -> Any:
         if self._categorical:
-            model: Any = MixedSingleTaskGP(
-                x, y, self._categorical, outcome_transform=Standardize(1)
-            )
-        else:
-            model = SingleTaskGP(x, y, outcome_transform=Standardize(1))
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
-        return model
+            return MixedSingleTaskGP(x, y, self._categorical, outcome_transform=Standardize(1))
+        return SingleTaskGP(x, y, outcome_transform=Standardize(1))
 
     def _acquisition(self, model: Any, best: Tensor) -> Any:
-        return LogExpectedImprovement(model, best_f=best)
+        if not self.task.constraints:
+            return LogExpectedImprovement(model, best_f=best)
+        limits: dict[int, tuple[float | None, float | None]]
+        limits = dict.fromkeys(range(1, 1 + self.task.constraints), (None, 0.0))
+        met = (self._excess() <= 0).all(1)
+        if not bool(met.any()):
+            return LogProbabilityOfFeasibility(model, limits)
+        return LogConstrainedExpectedImprovement(model, self._y()[met].max(), 0, limits)
 
     def _mean(self, posterior: Any) -> Tensor:
         return posterior.mean[:, 0]

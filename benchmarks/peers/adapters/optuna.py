@@ -5,7 +5,7 @@ from typing import Any
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from .base import Adapter, Task
 from .space import Parameter, Point
@@ -27,14 +27,14 @@ class _Study(Adapter):
 
     def add(self, point: Point, value: float | None) -> None:
         """As a trial of the study."""
-        self._study.add_trial(
-            create_trial(
-                state=TrialState.FAIL if value is None else TrialState.COMPLETE,
-                params={p.name: p.typed(point[p.name]) for p in self.task.space},
-                distributions=self._distributions,
-                value=value,
-            )
+        trial = create_trial(
+            state=TrialState.FAIL if value is None else TrialState.COMPLETE,
+            params={p.name: p.typed(point[p.name]) for p in self.task.space},
+            distributions=self._distributions,
+            value=value,
         )
+        self._constrain(trial)
+        self._study.add_trial(trial)
 
     def ask(self) -> Point:
         """The study's next trial."""
@@ -44,10 +44,15 @@ class _Study(Adapter):
 
     def tell(self, value: float | None) -> None:
         """A failed evaluation is a failed trial."""
+        self._constrain(self._trial)
         if value is None:
             self._study.tell(self._trial, state=TrialState.FAIL)
         else:
             self._study.tell(self._trial, value)
+
+    def _constrain(self, trial: Trial | FrozenTrial) -> None:
+        for i, excess in enumerate(self.excess):
+            trial.set_constraint(f"excess{i}", excess)
 
 
 class GaussianProcess(_Study):

@@ -3,11 +3,13 @@
 Questions and their answers (every answer is ``{"error": ..., "traceback": ...}`` if that fails):
 
 - ``start`` with ``adapter`` (file and class), ``space``, ``seed``, ``budget``, ``initial``,
-  ``threads`` and ``distributions``: ``versions``.
-- ``add`` with ``point`` and ``value``: nothing. A value of null is a failed evaluation.
+  ``threads``, ``distributions`` and, if there are any, the number of ``constraints``: ``versions``.
+- ``add`` with ``point``, ``value`` and, with constraints, ``excess`` (how far it is beyond each):
+  nothing. A value of null is a failed evaluation.
 - ``ask``: ``point``, ``seconds`` (all since the last ask: results taken in included), and
   ``fit_s`` and ``acquisition_s``, which may be null.
-- ``tell`` with ``value``: nothing. ``recommend``: ``point``, null if it is the best observed one.
+- ``tell`` with ``value`` and ``excess``: nothing. ``recommend``: ``point``, null if it is the best
+  observed one.
 - ``stop``: nothing, and the process ends. It also ends when its parent is gone.
 
 What the peer prints, in Python or beneath it, goes to the standard error.
@@ -72,6 +74,8 @@ class Session:
         adapter = self._adapter
         if adapter is None:
             raise ValueError(f"{do!r} before 'start'")
+        if do in ("add", "tell"):
+            adapter.excess = tuple(question.get("excess", ()))
         if do == "add":
             self._timed(lambda: adapter.add(question["point"], question["value"]))
             return {}
@@ -95,6 +99,7 @@ class Session:
             seed=question["seed"],
             budget=question["budget"],
             initial=question["initial"],
+            constraints=question.get("constraints", 0),
         )
         make = _load(question["adapter"])
         self._adapter = make(task)
