@@ -1,6 +1,5 @@
 """BoTorch as its authors set it up: fully Bayesian fits, and loops with MAP and log EI."""
 
-import math
 import time
 import warnings
 from collections.abc import Callable
@@ -8,16 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from botorch import fit_gpytorch_mll
-from botorch.acquisition import AcquisitionFunction, LogExpectedImprovement
-from botorch.acquisition.analytic import (
-    LogConstrainedExpectedImprovement,
-    LogProbabilityOfFeasibility,
-)
+from botorch.acquisition import LogExpectedImprovement
 from botorch.exceptions import BotorchWarning
-from botorch.models import ModelListGP, SingleTaskGP
+from botorch.models import SingleTaskGP
 from botorch.models.transforms import Standardize
 from botorch.optim import optimize_acqf
-from gpytorch.mlls import ExactMarginalLogLikelihood, SumMarginalLogLikelihood
+from gpytorch.mlls import ExactMarginalLogLikelihood
 from jaxtyping import Float
 from torch import Tensor
 
@@ -43,15 +38,14 @@ def suggest_with_map(x: Float[Tensor, "n d"], y: Float[Tensor, "n"]) -> Suggesti
     model = SingleTaskGP(x, -y[:, None], outcome_transform=Standardize(1))
     fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
     fitted = time.perf_counter()
-    candidate = _maximiser(LogExpectedImprovement(model, best_f=-y.min()), x)
+    candidate, _ = optimize_acqf(
+        LogExpectedImprovement(model, best_f=-y.min()),
+        bounds=torch.stack([torch.zeros(x.shape[1]), torch.ones(x.shape[1])]).to(x),
+        q=1,
+        num_restarts=10,
+        raw_samples=512,
+    )
     return Suggestion(candidate, fitted - began, time.perf_counter() - fitted)
-
-
-def _maximiser(utility: AcquisitionFunction, x: Float[Tensor, "n d"]) -> Float[Tensor, "one d"]:
-    """Where in the unit cube of these points an acquisition function is greatest."""
-    bounds = torch.stack([torch.zeros(x.shape[1]), torch.ones(x.shape[1])]).to(x)
-    candidate: Tensor = optimize_acqf(utility, bounds, q=1, num_restarts=10, raw_samples=512)[0]
-    return candidate
 
 
 def fully_bayesian_fit(
@@ -81,36 +75,3 @@ def minimize_with_map(
         point = suggest_with_map(x, y).x
         x, y = torch.cat([x, point]), torch.cat([y, problem(point)])
     return y
-
-
-def minimize_within_constraints(
-    evaluate: Callable[[list[float]], tuple[float, list[float]]],
-    design: list[list[float]],
-    budget: int,
-    seed: int,
-) -> float:
-    """The least value that meets the constraints that BoTorch's loop observes; infinite without.
-
-    Args:
-        evaluate: The value, and how far it is beyond each constraint, at a point of the unit cube.
-    """
-    torch.manual_seed(seed)
-    x = torch.tensor(design, dtype=torch.float64)
-    told = [evaluate(point) for point in design]
-    while True:
-        y = torch.tensor([[value, *excess] for value, excess in told], dtype=torch.float64)
-        met = y[(y[:, 1:] <= 0).all(1), 0]
-        if len(told) >= budget:
-            return float(met.min()) if len(met) else math.inf
-        models = [SingleTaskGP(x, each[:, None], outcome_transform=Standardize(1)) for each in y.T]
-        model = ModelListGP(*models)
-        fit_gpytorch_mll(SumMarginalLogLikelihood(model.likelihood, model))
-        limits = dict.fromkeys(range(1, y.shape[1]), (None, 0.0))
-        utility = (
-            LogConstrainedExpectedImprovement(model, met.min(), 0, limits, maximize=False)
-            if len(met)
-            else LogProbabilityOfFeasibility(model, limits)
-        )
-        point = _maximiser(utility, x)
-        x = torch.cat([x, point])
-        told.append(evaluate(point[0].tolist()))

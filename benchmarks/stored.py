@@ -221,22 +221,6 @@ def _counts(figures: Any) -> Iterable[Sequence[str]]:
         yield row["case"], row["verdict"], f"{row['law']}, {row['workers']}", *amounts
 
 
-#: Methods of `constrained`, each a column.
-_CONSTRAINED = ("ei-hmc", "ei-map", "ts-map", "botorch")
-
-
-def _constrained(figures: Any) -> Iterable[Sequence[str]]:
-    """A row for each problem."""
-    for name, methods in _by_method(figures["rows"], "problem").items():
-        first = methods["botorch"]
-        cells = (
-            f"{number(row['regret'])} ({number(row['quartile_low'])}, "
-            f"{number(row['quartile_high'])}), {number(row['seconds'])} s"
-            for row in (methods[method] for method in _CONSTRAINED)
-        )
-        yield f"{name}, {first['budget']} evaluations, {first['seeds']} seeds", *cells
-
-
 _BESIDE = ("work", "gpbo", "BoTorch", "BoTorch / gpbo")
 
 #: By name.
@@ -255,18 +239,6 @@ TABLES = {
         _effective,
     ),
     "replications": Table("replications_branin", "replications.py", _BESIDE, _replications),
-    "constrained": Table(
-        "constrained",
-        "constrained.py",
-        (
-            "regret: median (quartiles), seconds of a run",
-            "`ei-hmc`",
-            "`ei-map`",
-            "`ts-map`",
-            "BoTorch",
-        ),
-        _constrained,
-    ),
     "updates": Table("updates-cpu", "speed.py updates", _BESIDE, _updates),
     "numpyro": Table(
         "numpyro-cpu",

@@ -1,10 +1,14 @@
-"""Which observed points lie in basins of their own: a hill of the posterior mean is between them.
+"""Which observed points lie in basins of their own: a hill of the posterior mean is between them,
+or points that do not count.
 
 The test of Ursem (1999), "Multinational evolutionary algorithms", CEC, with the posterior mean in
 place of the function: two points share a basin if nothing on the straight line between them is
 higher than the higher of the two. Hills are those of one hyperparameter draw, the first that
 succeeded: there are as many lines as results.
 """
+
+import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,6 +28,7 @@ def other_basins(
     centre: Float[Tensor, "r d"],
     height: Float[Tensor, "r n"],
     count: int,
+    log_chance: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Float[Tensor, "r m d"], Bool[Tensor, "r m"]]:
     """The lowest of the points in up to ``count`` other basins, the lowest first.
 
@@ -33,6 +38,8 @@ def other_basins(
         centre: Whose basin does not count.
         height: How low the points are, infinite for those that do not count.
         count: How many basins, 1 or more.
+        log_chance: The log of the chance that points ``[r, b, d]`` give values that may be the
+            best, None for 1: where it is less than a half there is a hill, too.
 
     Returns:
         The points, and which of them there are; in place of the others the centre.
@@ -44,6 +51,8 @@ def other_basins(
         top = torch.maximum(own, surrogate.mean_of_draw(draw, last[:, None])) + _LEAST_HILL
         lines = [torch.lerp(x, last[:, None], share) for share in _SHARES]
         hills = [surrogate.mean_of_draw(draw, line) > top for line in lines]
+        if log_chance is not None:
+            hills += [log_chance(line) < -math.log(2) for line in lines]
         free = free & torch.stack(hills).any(0)
         there = free.any(1)
         lowest = lowest_point(x, torch.where(free, height, torch.inf))

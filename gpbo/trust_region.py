@@ -172,7 +172,7 @@ class NestedBoxes:
         @cache
         def elsewhere() -> Boxes:
             outside = torch.where(inside, torch.inf, height)
-            points, present = other_basins(surrogate, x, centre, outside, self.others)
+            points, present = other_basins(surrogate, x, centre, outside, self.others, log_chance)
             return _around(points, lengths[:, -finite:], surrogate, space, present)
 
         return replace(boxes, elsewhere=elsewhere)

@@ -111,6 +111,34 @@ def test_a_slope_is_no_hill_from_whichever_end() -> None:
         assert not other_basins(slope, slope.x, top, height(slope), 1)[1].any()
 
 
+def test_what_is_beyond_points_that_do_not_count_is_another_basin() -> None:
+    """On a slope, which has no hill: from 0.3 to 0.6 the chance is less than a half."""
+    x = torch.linspace(0, 1, 23, dtype=DTYPE).view(1, -1, 1)
+    slope, top = observed(x, 3 * x[..., 0]), torch.zeros(1, 1, dtype=DTYPE)
+
+    def log_chance(x: Tensor) -> Tensor:
+        barred = (x[..., 0] > 0.3) & (x[..., 0] < 0.6)
+        return torch.where(barred, 0.4, 0.6).to(DTYPE).log()
+
+    own = height(slope).masked_fill(log_chance(x) < math.log(0.5), torch.inf)
+    points, present = other_basins(slope, slope.x, top, own, 2, log_chance)
+    assert present.tolist() == [[True, False]]
+    assert 0.6 < float(points[0, 0, 0]) < 0.65
+    boxes = NestedBoxes((float("inf"), 0.2), others=1)
+    data, space = results(slope), Space([Real("x", 0.0, 1.0)])
+
+    class Chance:
+        __call__ = staticmethod(log_chance)
+
+        def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            raise AssertionError("no gradient is needed")
+
+    for chance, there in ((Chance(), True), (None, False)):
+        elsewhere = boxes.boxes(data, slope, space, chance).elsewhere
+        assert elsewhere is not None
+        assert bool(elsewhere().present.all()) == there
+
+
 def test_boxes_elsewhere_lie_around_other_basins_outside_of_the_longest_box() -> None:
     surrogate = wells(CENTRES, 61)
     data = results(surrogate)

@@ -55,6 +55,30 @@ def test_failures_and_missing_evaluations_are_rows_that_stay_where_they_were() -
     assert analysis.ranks(found).loc["branin"].to_dict() == {"a": 2.0, "b": 3.0, "c": 1.0}
 
 
+def test_what_violates_a_constraint_has_no_value() -> None:
+    """Where the design has none that counts, regret is a share of the largest that there was."""
+    late = replace(
+        trace("a", 0, [5.0, 0.5, 4.0, 2.0]),
+        status=("violated", "violated", "completed", "completed"),
+    )
+    later = replace(
+        trace("b", 0, [5.0, 0.5, 1.5, 3.0]),
+        status=("violated", "violated", "violated", "completed"),
+    )
+    never = replace(trace("c", 0, [5.0, 0.5, 1.0, 1.0]), status=("violated",) * 4)
+    runs = rows(late, later, never)
+    found = analysis.regrets(runs)
+    assert column(found, "simple") == [np.inf, np.inf, 3.0, 1.0]
+    assert column(found, "inference") == [np.inf, np.inf, 3.0, 1.0]
+    assert column(found, "simple", "b") == [np.inf] * 3 + [2.0]
+    assert column(found, "simple", "c") == column(found, "inference", "c") == [np.inf] * 4
+    assert {*found["scale"]} == {3.0}
+    assert analysis.ranks(found).loc["branin"].to_dict() == {"a": 1.0, "b": 2.0, "c": 3.0}
+    reached = analysis.to_target(found, [0.5]).set_index("method")["evaluations"]
+    assert reached.to_dict() == {"a": 4.0, "b": np.inf, "c": np.inf}
+    assert runs["value"].notna().all(), "the rows themselves are as they were"
+
+
 def test_an_unknown_optimum_is_the_best_value_that_anyone_found() -> None:
     found = analysis.regrets(
         rows(trace("a", 0, [5.0, 3.0]), trace("b", 1, [4.0, 2.5]), known=False)

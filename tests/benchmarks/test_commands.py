@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from gpbo.cli import app, main
 from gpbo_benchmarks import commands, runner, speed, speed_suite, table
+from gpbo_benchmarks.methods import METHODS
 
 MISTAKES = [
     (["smoke", "--method", "bogus"], "gpbo: --method=bogus: expected one of random, sobol, "),
@@ -92,6 +93,22 @@ def test_peers_that_are_not_installed_are_skipped_with_a_message(
     assert "optuna-gp" not in ran[1]
     asked = CliRunner().invoke(app, [*options, "--method", "cmaes"])
     assert str(asked.exception) == f"--method=cmaes: {reason}"
+
+
+def test_peers_that_take_no_constraints_are_not_asked_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ran: list[tuple[str, ...]] = []
+    monkeypatch.setattr("gpbo_benchmarks.peers.why_not", lambda peer: None)
+    monkeypatch.setattr(commands, "_measure", lambda run: ran.append(run.methods))
+    options = ["bench", "constrained", "--output", str(tmp_path)]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 0, done.output
+    assert "skipped skopt: it takes no constraints" in done.output
+    peers = {"botorch-ei", "ax", "optuna-gp", "optuna-tpe"}
+    assert {*ran[0]} - {*METHODS} == peers
+    asked = CliRunner().invoke(app, [*options, "--method", "skopt"])
+    assert str(asked.exception) == "--method=skopt: skopt: it takes no constraints"
 
 
 def test_what_is_asked_for_twice_is_run_once(

@@ -87,6 +87,19 @@ def test_with_noise_a_model_recommends_after_every_result() -> None:
     assert all(a != b for a, b in zip(modelled.values, modelled.truth, strict=True))
 
 
+@pytest.mark.parametrize("method", ["ei-map", "ts-map", "random", "ei-map-async4"])
+def test_what_does_not_meet_the_constraints_is_told_as_peers_are_told(method: str) -> None:
+    case = Case("gramacy", gpbo.problems.get("gramacy"), budget=9)
+    for trace in METHODS[method].run(case, SEEDS):
+        evaluate = objective(case, case.of([trace.seed]), trace.seed)
+        found = [evaluate(params, number) for number, params in enumerate(trace.params)]
+        assert [each.value for each in found] == pytest.approx(list(trace.values), rel=1e-12)
+        assert tuple(each.status for each in found) == trace.status
+        assert {*trace.status} == {"completed", "violated"}
+        assert {*trace.recommended} == {None}
+        assert all(len(each.excess) == 2 for each in found)
+
+
 def test_what_is_recommended_is_counted_in_results_and_told_as_a_trial() -> None:
     """A failed trial is no result: the second result is the third trial, and stays recommended."""
     strategy = TimedStrategy(RandomSearch())

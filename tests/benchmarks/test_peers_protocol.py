@@ -153,6 +153,38 @@ def test_the_peer_is_given_the_task_and_results_in_order(false_peer: FalsePeer) 
     assert told in failure
 
 
+def test_the_peer_is_told_how_far_results_are_beyond_the_constraints(
+    false_peer: FalsePeer,
+) -> None:
+    note = "self.told[-1] += (self.excess,)"
+    peer = replace(
+        false_peer(
+            start="self.recommend = lambda: self.told[0][1]",
+            add=note,
+            tell=note,
+            ask="if self.asked == 3: raise RuntimeError(f'{self.task.constraints} {self.told}')",
+        ),
+        constraints=True,
+    )
+
+    def limited(params: Any, index: int) -> Evaluation:
+        if index == 2:
+            return Evaluation(None, None)
+        return Evaluation(float(index), float(index), excess=(1.0 - index, -0.5))
+
+    trace = run(peer, evaluate=limited, constraints=2, recommend_always=True)
+    assert trace.status == ("violated", "completed", "failed", "completed")
+    assert trace.recommended[1] == DESIGN[0]
+    assert trace.recommended_truth[1] is None, "it does not meet the constraints"
+    failure = trace.failure
+    assert failure is not None
+    assert "2 [(0.0, {'p0': 2.0, 'p1': 1}, (1.0, -0.5)), (1.0, {'p0': 1.0, 'p1'" in failure
+    assert "(0.0, -0.5)), (None, {'p0': 0.25, 'p1': 3.0}, ()), (3.0, " in failure
+    refused = run(false_peer(), evaluate=limited, constraints=2)
+    assert refused.failure == "false: it takes no constraints"
+    assert refused.params == ()
+
+
 def test_its_process_has_one_thread_and_neither_gpbo_nor_torch(false_peer: FalsePeer) -> None:
     look = """
         heavy = sorted({'gpbo', 'torch', 'numpy'} & set(sys.modules))

@@ -34,8 +34,6 @@ COUNT = "expected a whole number, 1 or more"
         ("speed updates --device x", "argument --device: device='x':"),
         ("replications --budget x", COUNT),
         ("storage --trials 0", COUNT),
-        ("constrained --seeds 0", COUNT),
-        ("constrained --problem x", "argument --problem: invalid choice: 'x'"),
     ],
 )
 def test_an_argument_that_makes_no_sense_is_refused_by_name(

@@ -53,6 +53,17 @@ def test_what_the_suite_synthetic_promises() -> None:
         assert case.problem.citation
 
 
+def test_what_the_suite_constrained_promises() -> None:
+    suite = suites.get("constrained")
+    assert suite.constrained
+    assert [name for name in NAMES if suites.get(name).constrained] == ["constrained"]
+    counts = [len(case.problem.constraints) for case in suite.cases]
+    assert (min(counts), max(counts)) == (1, 11)
+    for case in suite.cases:
+        assert case.shifted
+        assert case.optimum_known
+
+
 def test_what_the_suite_highdim_promises() -> None:
     dims = [case.problem.dim for case in suites.get("highdim").cases]
     assert (min(dims), max(dims)) == (50, 500)

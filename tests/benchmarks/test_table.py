@@ -1,5 +1,6 @@
 """Files of results: complete, self-describing, refused where they are not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -32,6 +33,7 @@ def test_runs_come_back_as_traces_but_failures() -> None:
         trace("b", 3, [5.0, 4.0], clock=[0.5, 1.5], recommended=[5.0, 4.0]),
         trace("b", 4, [5.0], budget=2, failure="stopped"),
     ]
+    runs[0] = replace(runs[0], status=("violated", "failed"))
     found = list(table.traces(table.rows("smoke", case(), runs)))
     assert found == runs[:2]
 

@@ -84,6 +84,8 @@ def test_anything_that_a_trace_depends_on_makes_a_new_one(peers: FakePeers, tmp_
             noisy(BRANIN, 0.1),
             replace(BRANIN, shifted=False),
             replace(BRANIN, problem=replace(BRANIN.problem, function=lambda x: x.sum(-1))),
+            replace(BRANIN, problem=replace(BRANIN.problem, constraints=(lambda x: x.sum(-1),))),
+            replace(BRANIN, problem=replace(BRANIN.problem, constraints=(lambda x: -x.sum(-1),))),
         ],
         start=2,
     ):
