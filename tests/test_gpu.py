@@ -42,6 +42,7 @@ from gpbo.surrogate import Surrogate
 
 RUNS, RESULTS, DIM, DRAWS = 3, 11, 2, 5
 PROBLEM = problems.get("branin")
+LIMITED = problems.get("gramacy")
 QUICK = Search(raw=32, perturbed=8, restarts=2, iterations=8)
 
 
@@ -257,6 +258,32 @@ class OnAnyDevice:
             assert posterior.limits.surrogate.x.device.type == self.device
             assert 0.5 <= posterior.recommend().params["x"] <= 0.9
             assert 0.0 <= posterior.chance([{"x": 0.7, "y": 0.1}])[0] <= 1.0
+
+    def test_runs_with_constraints_are_what_they_are_alone_there(self) -> None:
+        """Two limits for each run; in a third of the box trials fail, so that the runs part."""
+        first, second = LIMITED.constraints
+
+        def torn(x: Tensor) -> Tensor:
+            return second(x).where(x[..., 0] > 0.3, math.nan)
+
+        problem = replace(LIMITED, constraints=(first, torn))
+        options: dict[str, Any] = {
+            "strategy": self.strategies[0],
+            "budget": self.budget,
+            "initial": 3,
+            "inference": "map",
+            "device": self.device,
+            "progress": False,
+        }
+        together = replicate(problem, runs=3, **options)
+        clocked = simulate(problem, runs=3, workers=2, **options)
+        assert clocked.excess.device.type == self.device
+        assert together.excess.shape[-1] == clocked.excess.shape[-1] == 2
+        for run in range(3):
+            alone = replicate(problem, runs=1, seed=run, **options)
+            assert abs(together.points[run] - alone.points[0]).max() < 1e-3
+            seeded = simulate(problem, runs=1, seed=run, workers=2, **options)
+            assert float((clocked.points[run] - seeded.points[0]).abs().max()) < 1e-3
 
     def test_a_prior_of_the_user_is_sampled_there(self) -> None:
         """Its copy there is made while the sampler is at work, whose tensors have no gradients."""
