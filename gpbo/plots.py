@@ -284,6 +284,15 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence]) -> None:
 
 
 def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> None:
+    # The interval of a mean may be wide: what sets the limits is the lines and quartiles.
+    shown = [
+        part
+        for curve in curves.values()
+        for part in (curve.low, curve.median, curve.high, curve.mean)
+    ]
+    seen = np.maximum(np.concatenate(shown), _LEAST_REGRET)
+    seen = seen[np.isfinite(seen)]
+    beyond = 10 * seen.max(initial=_LEAST_REGRET)
     for number, (label, curve) in enumerate(curves.items()):
         # By the delta method for the logarithm, which is what the axis shows: never below 0.
         error = np.nan_to_num(curve.error) / np.maximum(curve.mean, _LEAST_REGRET)
@@ -294,13 +303,11 @@ def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> 
         )
         colour = _COLOURS[number % len(_COLOURS)]
         for axes, (middle, *band) in zip(panels, parts, strict=True):
-            low, high = (np.maximum(edge, _LEAST_REGRET) for edge in band)
-            shown = np.maximum(middle, _LEAST_REGRET)
-            axes.plot(curve.trial, shown, **_line_look(len(shown), colour, label))
-            axes.fill_between(curve.trial, low, high, color=colour, alpha=0.2, linewidth=0)
-    # The interval of a mean may be wide: what sets the limits is the lines and quartiles.
-    shown = [part for curve in curves.values() for part in (curve.low, curve.high, curve.mean)]
-    seen = np.maximum(np.concatenate(shown), _LEAST_REGRET)
+            finite = np.isfinite(middle)
+            trial, line = curve.trial[finite], np.maximum(middle[finite], _LEAST_REGRET)
+            low, high = (np.clip(edge[finite], _LEAST_REGRET, beyond) for edge in band)
+            axes.plot(trial, line, **_line_look(len(line), colour, label))
+            axes.fill_between(trial, low, high, color=colour, alpha=0.2, linewidth=0)
     for axes, title in zip(panels, ("median, quartiles", "mean, 95 % interval"), strict=True):
         if len(seen):
             axes.set_yscale("log")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _PREFIX = "diagnostics."
 
 
+_QUARTILES = (0.25, 0.5, 0.75)
+
+
 @dataclass(frozen=True, eq=False)
 class Diagnostics:
     """How the fit behind each trial went; see `gpbo.FitReport`.
@@ -39,13 +42,15 @@ class Diagnostics:
 
 @dataclass(frozen=True, eq=False)
 class RegretCurve:
-    """Simple regret over the trials at which every run has one.
+    """Simple regret over the trials that every run made, from where half of the runs have one.
+
+    A run without a trial that counts has an infinite regret.
 
     Attributes:
         trial: Their numbers, from 1.
         median, low, high: The median and the quartiles of the runs.
         mean: Their mean.
-        error: The standard error of the mean; NaN for a single run.
+        error: The standard error of the mean; NaN for a single run, or if the mean is infinite.
     """
 
     trial: Int[np.ndarray, "t"]
@@ -152,15 +157,23 @@ class Replications:
 
     def curve(self) -> RegretCurve:
         """The regret after every trial, over all runs."""
+        made = np.arange(self.values.shape[1]) < self.trials[:, None]
         lacking = np.isnan(self.regret)
-        complete = ~lacking.any(axis=0)
-        regret = self.regret[:, complete]
-        low, median, high = np.quantile(regret, [0.25, 0.5, 0.75], axis=0)
-        error = np.full(regret.shape[1], np.nan)
+        # Of an even number of runs with an infinite value in the middle, the worse one.
+        worse = np.quantile(
+            np.where(lacking, np.inf, self.regret), _QUARTILES, axis=0, method="higher"
+        )
+        drawn = made.all(axis=0) & np.isfinite(worse[1])
+        whole = ~lacking.any(axis=0)[drawn]
+        regret = np.where(lacking, 0.0, self.regret)[:, drawn]
+        low, median, high = np.where(
+            whole, np.quantile(regret, _QUARTILES, axis=0), worse[:, drawn]
+        )
+        mean = np.where(whole, regret.mean(axis=0), np.inf)
+        error = np.full(len(mean), np.nan)
         if len(regret) > 1:
-            error = regret.std(axis=0, ddof=1) / math.sqrt(len(regret))
-        trial = 1 + np.flatnonzero(complete)
-        return RegretCurve(trial, median, low, high, regret.mean(axis=0), error)
+            error = np.where(whole, regret.std(axis=0, ddof=1) / math.sqrt(len(regret)), np.nan)
+        return RegretCurve(1 + np.flatnonzero(drawn), median, low, high, mean, error)
 
     def plot(self, path: str | Path | None = None) -> "Figure":
         """The plot of the regret, written if there is a path, whose ending decides the format.
@@ -192,7 +205,7 @@ class Replications:
         spent = ", ".join(f"{seconds:.1f} s {phase}" for phase, seconds in self.seconds.items())
         if self.excess.shape[-1]:
             without = int((self.incumbents[:, -1:] < 0).all(axis=-1).sum())
-            lines.append(f"runs without a trial that meets the constraints: {without}")
+            lines.append(f"runs without a trial that meets the constraints, not counted: {without}")
         lines.append(f"time: {spent}")
         statuses, counts = np.unique(self.diagnostics.status, return_counts=True)
         fits = [

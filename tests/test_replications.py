@@ -62,7 +62,7 @@ def test_only_what_meets_all_constraints_is_an_incumbent() -> None:
     )
     assert runs.incumbents.tolist() == [[0, 0, 2], [-1, -1, -1], [-1, 1, 1]]
     np.testing.assert_allclose(runs.final_regret, [3.1, NAN, 2.1])
-    assert "runs without a trial that meets the constraints: 1" in str(runs)
+    assert "runs without a trial that meets the constraints, not counted: 1" in str(runs)
     assert "constraints" not in str(record([[5.0, 3.0]]))
 
 
@@ -109,6 +109,27 @@ def test_a_curve_has_the_median_the_quartiles_the_mean_and_its_error() -> None:
     assert curve.mean[0] == pytest.approx(np.mean(regrets))
     assert curve.error[0] == pytest.approx(np.std(regrets, ddof=1) / math.sqrt(5))
     assert np.isnan(record([[3.0]]).curve().error).all()
+
+
+def test_a_run_without_a_regret_counts_as_infinite() -> None:
+    """From where half of the runs have one; trials that some run did not make are left out."""
+    values = [[NAN, 9.0, 3.0, 2.0, 1.0], [NAN, 8.0, 7.0, 6.0, NAN], [NAN, NAN, NAN, 4.0, 4.0]]
+    curve = record([*values, [NAN] * 5], trials=[5, 4, 5, 5]).curve()
+    assert curve.trial.tolist() == [4]  # at the third trial the worse of the middle ones has none
+    np.testing.assert_allclose([curve.low[0], curve.median[0], curve.high[0]], [3.1, 5.1, np.inf])
+    assert curve.mean.tolist() == [np.inf]
+    assert np.isnan(curve.error).all()
+    curve = record(values, trials=[5, 4, 5]).curve()
+    assert curve.trial.tolist() == [2, 3, 4]
+    np.testing.assert_allclose(curve.median, [8.1, 6.1, 3.1])
+    np.testing.assert_allclose(curve.high, [np.inf, np.inf, 4.1])
+    np.testing.assert_allclose(curve.mean, [np.inf, np.inf, 3.1])
+    figure = record(values, trials=[5, 4, 5]).plot()
+    median, mean = figure.axes
+    assert np.array_equal(median.get_lines()[0].get_xdata(), [2, 3, 4])
+    assert np.array_equal(mean.get_lines()[0].get_xdata(), [4])
+    top = median.get_ylim()[1]
+    assert 8.1 < top < median.collections[0].get_paths()[0].get_extents().ymax < np.inf
 
 
 def test_the_summary_says_what_came_of_it() -> None:

@@ -50,7 +50,7 @@ def _gardner(dim: int) -> Problem:
         [(0.0, 6.0), (0.0, 6.0)],
         x2 - 1,
         [[x1, x2]],
-        "Gardner et al. (2014), Bayesian optimization with inequality constraints, ICML",
+        "Gardner et al. (2014), ICML",
     )
     return replace(problem, constraints=(_outside_the_spots,))
 
@@ -63,8 +63,7 @@ def _gramacy(dim: int) -> Problem:
         [(0.0, 1.0), (0.0, 1.0)],
         0.59978805201006756114,
         [[0.19512268347207176293, 0.40466536853799579821]],
-        "Gramacy et al. (2016), Modeling an augmented Lagrangian for blackbox constrained "
-        "optimization, Technometrics 58",
+        "Gramacy et al. (2016), Technometrics 58",
     )
     return replace(problem, constraints=_excesses(module))
 
@@ -93,8 +92,7 @@ def _hartmann6_ball(dim: int) -> Problem:
                 0.5890683245774666315,
             ]
         ],
-        "Letham et al. (2019), Constrained Bayesian optimization with noisy experiments, "
-        "Bayesian Analysis 14",
+        "Letham et al. (2019), Bayesian Analysis 14",
     )
     return replace(problem, constraints=(_beyond_the_ball,))
 
@@ -108,9 +106,7 @@ def _speed_reducer(dim: int) -> Problem:
         [(2.6, 3.6), (0.7, 0.8), (17.0, 28.0), (7.3, 8.3), (7.8, 8.3), (2.9, 3.9), (5.0, 5.5)],
         2996.3481649685297167,
         [[3.5, 0.7, 17.0, 7.3, 7.8, 3.3502146660964473117, 5.2866832297579161309]],
-        "Golinski (1970), Optimal synthesis problems solved by means of nonlinear programming and "
-        "random methods; Lemonge et al. (2010), Constrained optimization problems in mechanical "
-        "engineering design using a real-coded steady-state genetic algorithm",
+        "Golinski (1970), J. Mechanisms 5; Lemonge et al. (2010), Mecanica Computacional 29",
     )
     return replace(problem, constraints=_excesses(module))
 
