@@ -145,7 +145,9 @@ def in_own_units(
     above = torch.where(mask, scaled - best.unsqueeze(-1), 0.0)
     worst = above.amax(-1)
     unit = _bent_from(above, mask)
-    power = torch.where(straight, 1.0, _power(x, above, unit, mask))
+    bendable = torch.nonzero(~straight)[:, 0]
+    likeliest = _power(*(part[bendable] for part in (x, above, unit, mask)))
+    power = torch.ones_like(unit).index_copy(0, bendable, likeliest)
     y, mean, deviation = centred(_bent(above, power[:, None], unit[:, None]), mask)
     constant = worst == 0.0
     divisor = deviation.masked_fill(constant, 1.0)
