@@ -85,6 +85,22 @@ class Limits:
     surrogate: Surrogate
     most: Float[Tensor, " rows"]
 
+    @classmethod
+    def apart(
+        cls, fitted: Surrogate, data: Observations, runs: int
+    ) -> tuple[Surrogate, "Limits | None"]:
+        """The models of the values of so many runs, and of what their constraints limit, if any.
+
+        Args:
+            fitted: The models of all rows of ``data``, in which what is limited follows each run.
+        """
+        if data.runs == runs:
+            return fitted, None
+        rows = torch.arange(data.runs, device=data.x.device).view(runs, -1)
+        limited = rows[:, 1:].flatten()
+        most = data.units(torch.zeros_like(data.values[:, :1]))[:, 0]
+        return selected(fitted, rows[:, 0]), cls(selected(fitted, limited), most[limited])
+
     def log_chance(self, runs: int) -> Utility:
         """The log of the chance that a point meets the constraints, taken as independent."""
         best = self.most[:, None].expand(-1, self.surrogate.draws)
@@ -119,20 +135,6 @@ class _AllMet:
             part.unflatten(0, (len(x), -1)).sum(1) for part in self.each.value_and_gradient(rows)
         )
         return value, gradient
-
-
-def apart(fitted: Surrogate, data: Observations, runs: int) -> tuple[Surrogate, Limits | None]:
-    """The models of the values of ``r`` runs, and of what their constraints limit, if anything.
-
-    Args:
-        fitted: The models of all rows of ``data``, in which what is limited follows each run.
-    """
-    if data.runs == runs:
-        return fitted, None
-    rows = torch.arange(data.runs, device=data.x.device).view(runs, -1)
-    limited = rows[:, 1:].flatten()
-    most = data.units(torch.zeros_like(data.values[:, :1]))[:, 0]
-    return selected(fitted, rows[:, 0]), Limits(selected(fitted, limited), most[limited])
 
 
 def no_limits() -> None:

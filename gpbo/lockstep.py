@@ -16,13 +16,11 @@ from gpbo.checks import truth_value, whole_number
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
 from gpbo.errors import SpaceExhausted
-from gpbo.feasibility import apart
 from gpbo.fitting import Fit, FitReport, Inference, Model, WarmState, check_inference, resolve_model
 from gpbo.problems import Problem
 from gpbo.replications import Diagnostics, Replications
 from gpbo.result import Stopped
-from gpbo.rows import selected
-from gpbo.situation import Lazy, Situation, Strategy, points_and_keys, proposed
+from gpbo.situation import Lazy, Situation, Strategy, apart, points_and_keys, proposed
 from gpbo.strategies import SobolSearch, resolve_strategy
 
 #: Called after every step with what is done so far, of all runs, and their median regret.
@@ -254,7 +252,7 @@ class _Engine:
         if lacking <= 0:
             return [self._searched(runs, min(self.batch, left))]
         with self.clock.on("design"):
-            situation = self._situation(runs, runs.observations())
+            situation = self._situation(runs, runs.observations(), _no_fit)
             points = SobolSearch().propose(situation, min(lacking, left))
         designed = self._evaluated(runs, points)
         return replace(designed, design=designed.trials).by_results()
@@ -262,9 +260,9 @@ class _Engine:
     def _searched(self, runs: _Runs, count: int) -> _Runs:
         """The runs after ``count`` more trials, proposed by the strategy."""
         data = runs.observations()
-        rows = 1 + self._limited
+        rows = data.runs // len(runs.seeds)
 
-        def of_all_rows() -> Fit:
+        def fitted() -> Fit:
             with self.clock.on("fit"):
                 streams = Streams.per_seed(
                     runs.seeds, "fit", runs.trials, rows=rows, device=self.device
@@ -273,33 +271,31 @@ class _Engine:
                     data, self.model, inference=self.inference, warm=runs.warm, streams=streams
                 )
 
-        made = Lazy(of_all_rows)
-        fitted = Lazy(lambda: apart(made().surrogate, data, len(runs.seeds)))
-        situation = replace(
-            self._situation(runs, data),
-            fit=lambda: replace(made(), surrogate=fitted()[0]),
-            limits=lambda: fitted()[1],
-        )
+        fit = Lazy(fitted)
         with self.clock.on("acquisition"):
-            points = proposed(self.strategy, situation, count)
+            points = proposed(self.strategy, self._situation(runs, data, fit), count)
         searched = self._evaluated(runs, points)
-        if made.made is None:
+        if fit.made is None:
             return searched
-        reports = (*runs.reports, (runs.trials, made.made.report))
-        return replace(searched, reports=reports, warm=made.made.warm)
+        reports = (*runs.reports, (runs.trials, fit.made.report))
+        return replace(searched, reports=reports, warm=fit.made.warm)
 
-    def _situation(self, runs: _Runs, data: Observations) -> Situation:
+    def _situation(
+        self, runs: _Runs, all_rows: Observations, fit_all: Callable[[], Fit]
+    ) -> Situation:
+        data, fit, limits = apart(all_rows, len(runs.seeds), fit_all)
         failed = ~runs.succeeded
         some = failed.any(0)
         return Situation(
             space=self.problem.space,
-            data=selected(data, slice(None, None, 1 + self._limited)),
+            data=data,
             failed=runs.x[:, some],
             failed_mask=failed[:, some],
             taken=runs.taken,
             seeds=runs.seeds,
             index=runs.trials,
-            fit=_no_fit,
+            fit=fit,
+            limits=limits,
         )
 
     def _evaluated(self, runs: _Runs, points: Float[Tensor, "r q d"]) -> _Runs:

@@ -11,7 +11,7 @@ from gpbo import fitting
 from gpbo.backend import Streams
 from gpbo.data import Observations
 from gpbo.errors import InvalidData, SpaceExhausted
-from gpbo.feasibility import Limits, apart
+from gpbo.feasibility import Limits
 from gpbo.fixed import is_slice
 from gpbo.kept import Kept
 from gpbo.model_free import RepeatingSobol, SobolSearch
@@ -35,7 +35,7 @@ class Fitted:
     @classmethod
     def of(cls, fit: fitting.Fit, data: Observations, kept: Kept) -> "Fitted":
         """From a fit whose first run is of the values, and the others of what is limited."""
-        surrogate, limits = apart(fit.surrogate, data, runs=1)
+        surrogate, limits = Limits.apart(fit.surrogate, data, runs=1)
         return cls(replace(fit, surrogate=surrogate), limits, kept)
 
 

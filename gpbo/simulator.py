@@ -13,12 +13,11 @@ from gpbo import fitting
 from gpbo.backend import DTYPE, Streams
 from gpbo.data import Observations, with_room
 from gpbo.errors import InvalidOption, SpaceExhausted
-from gpbo.feasibility import apart
 from gpbo.fitting import Fit, Inference, Model
 from gpbo.kept import Kept
 from gpbo.problems import Problem
 from gpbo.rows import bucket, put, selected
-from gpbo.situation import Lazy, Situation, Strategy, points_and_keys, proposed
+from gpbo.situation import Lazy, Situation, Strategy, apart, points_and_keys, proposed
 from gpbo.strategies import SobolSearch
 
 #: How long points take to evaluate, 0 or more each, from the points in the unit cube and the
@@ -264,23 +263,23 @@ class Simulator:
         some = ~succeeded.all(0)
         waiting = known + trials.trial[:, known:].argsort()
         excess = trials.excess[:, :known]
-        data = with_room(x, values, succeeded, trials.at(waiting).x, excess)
+        all_rows = with_room(x, values, succeeded, trials.at(waiting).x, excess)
         seeds = tuple(self.seeds[run] for run in rows.tolist())
 
-        fitted = Lazy(lambda: self._fit(data, seeds, rows, state.fits))
-        models = Lazy(lambda: apart(fitted()[0].surrogate, data, len(rows)))
+        fitted = Lazy(lambda: self._fit(all_rows, seeds, rows, state.fits))
+        data, fit, limits = apart(all_rows, len(rows), lambda: fitted()[0])
         situation = Situation(
             space=self.problem.space,
-            data=selected(data, slice(None, None, data.runs // len(rows))),
+            data=data,
             failed=x[:, some],
             failed_mask=~succeeded[:, some],
             taken=tuple(state.taken[run] for run in rows.tolist()),
             seeds=seeds,
             index=state.asked,
-            fit=lambda: replace(fitted()[0], surrogate=models()[0]),
-            limits=lambda: models()[1],
+            fit=fit,
+            limits=limits,
         )
-        points = SobolSearch().propose(situation, design) if design else x[:, :0]
+        points = SobolSearch().propose(situation, design) if design else data.x[:, :0]
         for point in points.unbind(1):
             situation = situation.after(point)
         if design < count:

@@ -14,6 +14,7 @@ from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.feasibility import Limits, no_limits
 from gpbo.fitting import Fit
 from gpbo.fixed import lie_within
+from gpbo.rows import selected
 from gpbo.space import Space
 
 _T = TypeVar("_T")
@@ -88,6 +89,22 @@ class Situation:
             taken=tuple(row | new for row, new in zip(self.taken, keys, strict=True)),
             index=self.index + 1,
         )
+
+
+def apart(
+    data: Observations, runs: int, fit: Callable[[], Fit]
+) -> tuple[Observations, Callable[[], Fit], Callable[[], Limits | None]]:
+    """What a `Situation` of so many runs has: their results, their model, and what is limited.
+
+    Args:
+        data: Runs, each followed by what its constraints limit (`gpbo.data.with_room`).
+        fit: The model of all of these rows.
+    """
+    if data.runs == runs:
+        return data, fit, no_limits
+    models = Lazy(lambda: Limits.apart(fit().surrogate, data, runs))
+    values = selected(data, slice(None, None, data.runs // runs))
+    return values, lambda: replace(fit(), surrogate=models()[0]), lambda: models()[1]
 
 
 def points_and_keys(

@@ -5,7 +5,7 @@ constraints that hold there with equality taken from SLSQP, started from 25 poin
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -44,28 +44,28 @@ def _outside_the_spots(x: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch"]:
 def _gardner(dim: int) -> Problem:
     # The sine of x1 is -1 at the optimum, and that of x2 has to be 0.95.
     x1, x2 = 1.5 * math.pi, math.asin(0.95)
-    problem = problem_of(
+    return problem_of(
         "gardner",
         _sine_and_line,
         [(0.0, 6.0), (0.0, 6.0)],
         x2 - 1,
         [[x1, x2]],
         "Gardner et al. (2014), ICML",
+        (_outside_the_spots,),
     )
-    return replace(problem, constraints=(_outside_the_spots,))
 
 
 def _gramacy(dim: int) -> Problem:
     module = synthetic.ConstrainedGramacy()
-    problem = problem_of(
+    return problem_of(
         "gramacy",
         FromBotorch(module),
         [(0.0, 1.0), (0.0, 1.0)],
         0.59978805201006756114,
         [[0.19512268347207176293, 0.40466536853799579821]],
         "Gramacy et al. (2016), Technometrics 58",
+        _excesses(module),
     )
-    return replace(problem, constraints=_excesses(module))
 
 
 def _beyond_the_ball(x: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch"]:
@@ -77,7 +77,7 @@ def _hartmann6_ball(dim: int) -> Problem:
 
     The unconstrained optimum lies at 0.946: a radius of 1 cuts off nothing of interest.
     """
-    problem = problem_of(
+    return problem_of(
         "hartmann6_ball",
         FromBotorch(synthetic.Hartmann(dim=dim)),
         [(0.0, 1.0)] * dim,
@@ -93,22 +93,22 @@ def _hartmann6_ball(dim: int) -> Problem:
             ]
         ],
         "Letham et al. (2019), Bayesian Analysis 14",
+        (_beyond_the_ball,),
     )
-    return replace(problem, constraints=(_beyond_the_ball,))
 
 
 def _speed_reducer(dim: int) -> Problem:
     # x2 to x5 are at their lower ends; two stresses and the width decide the others.
     module = synthetic.SpeedReducer()
-    problem = problem_of(
+    return problem_of(
         "speed_reducer",
         FromBotorch(module),
         [(2.6, 3.6), (0.7, 0.8), (17.0, 28.0), (7.3, 8.3), (7.8, 8.3), (2.9, 3.9), (5.0, 5.5)],
         2996.3481649685297167,
         [[3.5, 0.7, 17.0, 7.3, 7.8, 3.3502146660964473117, 5.2866832297579161309]],
         "Golinski (1970), J. Mechanisms 5; Lemonge et al. (2010), Mecanica Computacional 29",
+        _excesses(module),
     )
-    return replace(problem, constraints=_excesses(module))
 
 
 CONSTRAINED: dict[str, Family] = {

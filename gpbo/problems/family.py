@@ -60,6 +60,7 @@ def problem_of(
     optimum: float,
     minimizers: Sequence[Sequence[float]],
     citation: str,
+    constraints: tuple[Function, ...] = (),
 ) -> Problem:
     """A problem of as many dimensions as there are bounds."""
     return Problem(
@@ -70,6 +71,7 @@ def problem_of(
         unshifted_minimizers=torch.tensor(minimizers, dtype=DTYPE),
         citation=citation,
         function=function,
+        constraints=constraints,
     )
 
 
