@@ -227,8 +227,6 @@ def test_so_it_is_with_constraints_and_trials_that_fail_in_some_runs(
     assert together.regret[:, -1].isfinite().any()
     for run in range(3):
         replay(together, run, strategy, initial=3, problem=torn)
-        alone = clock(**options, seed=4 + run)
-        torch.testing.assert_close(together.points[run], alone.points[0], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["async", "sync"])

@@ -129,9 +129,9 @@ def test_peers_within_a_constraint(name: str) -> None:
     assert {*trace.status} == {"completed", "violated"}
     native = by_itself(name, budget, f"within-{name}")
     assert list(trace.values) == pytest.approx(native, rel=1e-3 if name == "botorch-ei" else 1e-6)
-    free = behind_the_protocol(name, budget)
+    free = behind_the_protocol(name, 8)
     assert free.values[:5] == trace.values[:5]
-    assert free.values != trace.values
+    assert free.values != trace.values[:8]
 
 
 def test_the_trust_region() -> None:
