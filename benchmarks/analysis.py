@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from gpbo import replications
+
 #: The three that name a run.
 RUN = ["problem", "method", "seed"]
 #: Regret below this share of what the initial design leaves counts as none, and is a tie.
@@ -52,12 +54,12 @@ def regrets(rows: pd.DataFrame) -> pd.DataFrame:
     found[["overhead_s", "evaluated_s"]] = filled
     # With several workers some results of other proposals come before the design is complete.
     alone = found["clock"].isna()
-    start = found[(found["evaluation"] == found["design"]) & (alone | ~alone.any())]
-    largest = [
-        own.replace({"simple": {np.inf: np.nan}}).groupby(["problem", "seed"])["simple"].max()
-        for own in (start, found)
-    ]
-    scale = largest[0].fillna(largest[1])
+    start = (found["evaluation"] == found["design"]) & (alone | ~alone.any())
+    finite = found.replace({"simple": {np.inf: np.nan}})
+    left, largest = (
+        own.groupby(["problem", "seed"])["simple"].max() for own in (finite[start], finite)
+    )
+    scale = left.fillna(largest)
     keys = pd.MultiIndex.from_frame(found[["problem", "seed"]])
     return found.assign(
         scale=scale.reindex(keys).to_numpy(), wall_s=found["overhead_s"] + found["evaluated_s"]
@@ -111,13 +113,9 @@ def summary(rows: pd.DataFrame, measure: str = "simple") -> pd.DataFrame:
 
 
 def quartiles(values: np.ndarray) -> tuple[float, float, float]:
-    """Lower quartile, median, upper quartile; with infinite values among them, observed ones."""
-    at = [0.25, 0.5, 0.75]
-    if np.isfinite(values).all():
-        low, median, high = np.quantile(values, at)
-    else:
-        low, median, high = np.quantile(values, at, method="higher")
-    return float(low), float(median), float(high)
+    """Those of `gpbo.replications.quartiles`, of one number for each run."""
+    low, median, high = map(float, replications.quartiles(values))
+    return low, median, high
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

@@ -130,6 +130,11 @@ class Observations:
         )
 
 
+def feasible(values: Float[Tensor, "r n"], excess: Float[Tensor, "r n k"]) -> Float[Tensor, "r n"]:
+    """The values that meet all constraints, NaN for the others; see `with_room`."""
+    return values.where((excess <= 0).all(-1), torch.nan)
+
+
 def capacity(count: int, device: torch.device) -> int:
     """How many rows to hold ``count`` results in: on a GPU so many that shapes are few.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from gpbo import fitting, problems
 from gpbo.backend import DTYPE, Streams, resolve_device
 from gpbo.checks import truth_value, whole_number
-from gpbo.data import Observations, with_room
+from gpbo.data import Observations, feasible, with_room
 from gpbo.design import default_initial
 from gpbo.errors import SpaceExhausted
 from gpbo.fitting import Fit, FitReport, Inference, Model, WarmState, check_inference, resolve_model
@@ -146,11 +146,6 @@ class _Runs:
         """The results as a fit sees them; rows of trials that failed are padding."""
         return with_room(self.x, self.values, self.succeeded, excess=self.excess)
 
-    @property
-    def feasible_values(self) -> Float[Tensor, "r n"]:
-        """The values that meet the constraints; NaN for the others."""
-        return self.values.where((self.excess <= 0).all(-1), torch.nan)
-
     def by_results(self) -> list["_Runs"]:
         """The runs in groups that have equally many results; only before their first fit."""
         counts = self.succeeded.sum(-1).tolist()
@@ -225,7 +220,7 @@ class _Engine:
                 group = min(unfinished, key=lambda group: group.trials)
                 advanced = self._step(group)
                 groups = [other for other in groups if other is not group] + advanced
-                values = [group.feasible_values for group in groups]
+                values = [feasible(group.values, group.excess) for group in groups]
                 regret = median_regret(values, self.problem.optimum)
                 show(sum(len(group.seeds) * group.trials for group in groups), regret)
         except SpaceExhausted:
@@ -322,6 +317,7 @@ class _Engine:
         status = np.full(shape, "", dtype="<U16")
         numbers = {name: np.full(shape, np.nan) for name in _NUMBERS}
         trials, design = np.zeros((2, shape[0]), dtype=int)
+        of_values = slice(None, None, 1 + self._limited)
         for group in groups:
             rows = [seed - self.seeds[0] for seed in group.seeds]
             trials[rows], design[rows] = group.trials, group.design
@@ -331,7 +327,6 @@ class _Engine:
             excess[rows, : group.trials] = group.excess.cpu().numpy()
             ends = [first for first, _ in group.reports[1:]] + [group.trials]
             for (first, report), end in zip(group.reports, ends, strict=False):
-                of_values = slice(None, None, 1 + self._limited)
                 status[rows, first:end] = np.array(report.status)[of_values, None]
                 for name, array in numbers.items():
                     array[rows, first:end] = getattr(report, name)[of_values].cpu().numpy()[:, None]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, Num, Shaped
 
 from gpbo import archive
 from gpbo.result import STOPPED, Stopped, short
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 _PREFIX = "diagnostics."
 
 
-_QUARTILES = (0.25, 0.5, 0.75)
+def quartiles(values: Num[np.ndarray, "r *t"]) -> Float[np.ndarray, "3 *t"]:
+    """Lower quartile, median and upper quartile of the runs; with infinite values among them,
+    observed ones.
+    """
+    at = [0.25, 0.5, 0.75]
+    finite = np.isfinite(values)
+    between = np.quantile(np.where(finite, values, 0.0), at, axis=0)
+    return np.where(finite.all(axis=0), between, np.quantile(values, at, axis=0, method="higher"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,23 +164,17 @@ class Replications:
 
     def curve(self) -> RegretCurve:
         """The regret after every trial, over all runs."""
-        made = np.arange(self.values.shape[1]) < self.trials[:, None]
-        lacking = np.isnan(self.regret)
-        # Of an even number of runs with an infinite value in the middle, the worse one.
-        worse = np.quantile(
-            np.where(lacking, np.inf, self.regret), _QUARTILES, axis=0, method="higher"
-        )
-        drawn = made.all(axis=0) & np.isfinite(worse[1])
-        whole = ~lacking.any(axis=0)[drawn]
-        regret = np.where(lacking, 0.0, self.regret)[:, drawn]
-        low, median, high = np.where(
-            whole, np.quantile(regret, _QUARTILES, axis=0), worse[:, drawn]
-        )
-        mean = np.where(whole, regret.mean(axis=0), np.inf)
-        error = np.full(len(mean), np.nan)
+        made = (np.arange(self.values.shape[1]) < self.trials[:, None]).all(axis=0)
+        regret = np.where(np.isnan(self.regret), np.inf, self.regret)
+        drawn = made & np.isfinite(quartiles(regret)[1])
+        regret = regret[:, drawn]
+        low, median, high = quartiles(regret)
+        error = np.full(regret.shape[1], np.nan)
         if len(regret) > 1:
-            error = np.where(whole, regret.std(axis=0, ddof=1) / math.sqrt(len(regret)), np.nan)
-        return RegretCurve(1 + np.flatnonzero(drawn), median, low, high, mean, error)
+            with np.errstate(invalid="ignore"):  # an infinite mean has no error
+                error = regret.std(axis=0, ddof=1) / math.sqrt(len(regret))
+        trial = 1 + np.flatnonzero(drawn)
+        return RegretCurve(trial, median, low, high, regret.mean(axis=0), error)
 
     def plot(self, path: str | Path | None = None) -> "Figure":
         """The plot of the regret, written if there is a path, whose ending decides the format.
@@ -197,7 +198,7 @@ class Replications:
             what, final = "true value at the best trial", self._final(self.reached)
         final = final[~np.isnan(final)]
         if len(final):
-            low, middle, high = (short(float(q)) for q in np.quantile(final, [0.25, 0.5, 0.75]))
+            low, middle, high = (short(float(q)) for q in quartiles(final))
             lines.append(
                 f"{what}: median {middle} (quartiles {low} to {high}), "
                 f"mean {short(float(final.mean()))}"

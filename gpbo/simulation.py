@@ -18,6 +18,7 @@ from torch import Tensor
 from gpbo import archive, problems
 from gpbo.backend import Streams, resolve_device
 from gpbo.checks import finite, one_of, positive_number, real_number, truth_value, whole_number
+from gpbo.data import feasible
 from gpbo.design import default_initial
 from gpbo.errors import InvalidOption
 from gpbo.fitting import Inference, Model, check_inference, resolve_model
@@ -126,7 +127,7 @@ class Simulation:
     @property
     def _reached(self) -> Float[Tensor, "r t"]:
         """The truth, infinite where a trial does not count."""
-        counted = self.values.isfinite() & (self.excess <= 0).all(-1)
+        counted = feasible(self.values, self.excess).isfinite()
         return self.truth.masked_fill(~counted, torch.inf)
 
     def events(self, run: int = 0) -> Iterator[tuple[Literal["ask", "tell"], int]]:
@@ -285,7 +286,8 @@ def simulate(
                 if progress:
                     clock = float((state.now / horizon).nan_to_num(nan=0.0).min())
                     spent = max(clock, state.done.trial.shape[1] / most)
-                    regret = median_regret([state.done.feasible_values], problem.optimum)
+                    values = feasible(state.done.values, state.done.excess)
+                    regret = median_regret([values], problem.optimum)
                     show(int(100 * min(spent, 1.0)), regret)
             if state.done.trial.shape[1] >= most:
                 stopped = "budget"

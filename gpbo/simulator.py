@@ -39,11 +39,6 @@ class Trials:
     truth: Float[Tensor, "r t"]
     excess: Float[Tensor, "r t k"]
 
-    @property
-    def feasible_values(self) -> Float[Tensor, "r t"]:
-        """The values that meet the constraints; NaN for the others."""
-        return self.values.where((self.excess <= 0).all(-1), torch.nan)
-
     def joined(self, other: "Trials") -> "Trials":
         """These trials, then the others, of every run."""
         return Trials(

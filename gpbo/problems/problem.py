@@ -150,7 +150,10 @@ class Problem:
 
     def excess(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch k"]:
         """How far these points are beyond each of the constraints; raises as a call does."""
-        points = self._in_user_units(x)
+        return self._excess_of(self._in_user_units(x))
+
+    def _excess_of(self, points: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch k"]:
+        """The same for points in user units."""
         each = [self._of(constraint, points) for constraint in self.constraints]
         return torch.stack(each, -1) if each else points[..., :0]
 
@@ -195,7 +198,8 @@ class Problem:
         Raises:
             InvalidData: as `observe` does.
         """
-        truth, excess = self(x), self.excess(x)
+        points = self._in_user_units(x)
+        truth, excess = self._of(self.function, points), self._excess_of(points)
         values = self.noisy(truth, streams)
         return values.where(excess.isfinite().all(-1), torch.nan), truth, excess
 
@@ -226,8 +230,10 @@ class Problem:
         Raises:
             InvalidParams, InvalidData: as `evaluate` does.
         """
-        excess = self.excess(self.space.encode([params]).unsqueeze(0)).flatten().tolist()
-        return self.evaluate(params), dict(zip(self._excesses, excess, strict=True))
+        points = self._in_user_units(self.space.encode([params]).unsqueeze(0))
+        excess = self._excess_of(points).flatten().tolist()
+        value = float(self._of(self.function, points))
+        return value, dict(zip(self._excesses, excess, strict=True))
 
     def _shift_like(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*#batch d"]:
         """The shift, in a shape that broadcasts with the points."""
