@@ -152,7 +152,8 @@ class Tuner:
         self._busy_s = 0.0
 
     def run(self) -> Result:
-        """Run the job to its end, or until Ctrl-C, a signal to terminate or `gpbo stop`.
+        """Run the job to its end, or until Ctrl-C, a signal to terminate, the end of the terminal
+        or `gpbo stop`.
 
         Trials that run when the job ends early are killed and stay pending: if it is resumed, or
         `run` again, they run again.
@@ -428,16 +429,25 @@ def _made(folder: Path) -> Path:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """A signal to terminate is Ctrl-C in here, unless the program has a way of its own with it."""
+    """A signal to terminate, or the end of the terminal, is Ctrl-C in here, unless the program has
+    a way of its own with it, or ignores it (`nohup`)."""
     in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]  # Windows lacks one
+    ours = [n for n in numbers if n and in_main and signal.getsignal(n) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, _interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """As Ctrl-C; the end of a terminal is told again by its shell, while the workers are ended."""
+    if number != signal.SIGTERM:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _has_died(attempt: Attempt) -> bool:

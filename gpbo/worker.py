@@ -162,8 +162,11 @@ def die_with(driver: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    # Ctrl-C in a terminal reaches the whole group; the driver decides what becomes of the trials.
+    # Ctrl-C in a terminal, and its end, reach the whole group; the driver decides what becomes of
+    # the trials. Commands would inherit that the end is ignored, but not what is done with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
 def _takes_trial(objective: Callable[..., Any]) -> bool:

@@ -329,7 +329,7 @@ def test_ctrl_c_ends_a_job_with_what_there_is_and_it_goes_on(
     assert out.startswith(f"{done + 2} trials (0 failed)")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_a_command_ends_with_the_driver_however_that_ends(
     number: signal.Signals,
     job: Path,
@@ -341,15 +341,20 @@ def test_a_command_ends_with_the_driver_however_that_ends(
     command = 'command = "sh run.sh {x}"'
     job.write_text(JOB.replace('objective = "train:loss"', command))
     running = job.parent / "running"
-    with driving(job) as driver:
+    with driving(job, start_new_session=True) as driver:
         until(lambda: running.exists() and running.read_text().endswith("\n"))
         commands = [psutil.Process(int(number)) for number in running.read_text().split()]
-        driver.send_signal(number)
+        if number is signal.SIGHUP:  # as a terminal that is closed: to the workers too, and twice
+            os.killpg(driver.pid, number)
+            os.killpg(driver.pid, number)
+        else:
+            driver.send_signal(number)
         out, _ = driver.communicate(timeout=60)
-    if number is signal.SIGTERM:
+    killed = number is signal.SIGKILL
+    if not killed:
         assert (driver.returncode, "interrupted" in out) == (130, True)
     until(lambda: not any(map(lives, commands)))
-    ended = "interrupted" if number is signal.SIGTERM else "no process drives it, `gpbo resume` go"
+    ended = "no process drives it, `gpbo resume` go" if killed else "interrupted"
     _, out, _ = called(monkeypatch, capsys, "show", job, "--watch")
     assert ended in " ".join(out.replace("│", "").split())
     _, out, _ = called(monkeypatch, capsys, "show", job, "--json")

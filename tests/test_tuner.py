@@ -683,20 +683,23 @@ def test_a_job_that_was_interrupted_is_run_again(storage: bool, tmp_path: Path) 
     assert {t.params["x"] for t in result.trials} == {t.params["x"] for t in whole.trials}
 
 
-def test_a_way_of_the_program_s_own_with_a_signal_to_terminate_stays_its_own() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_way_of_the_program_s_own_with_a_signal_to_terminate_stays_its_own(
+    number: signal.Signals,
+) -> None:
     heard: list[int] = []
 
     def objective(params: dict[str, Any]) -> float:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         return 1.0
 
-    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    before = signal.signal(number, lambda number, frame: heard.append(number))
     try:
         result = tuned(Optimizer(LINE, "sobol"), objective, budget=3).run()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
     assert result.stopped == "budget"
-    assert heard == [signal.SIGTERM] * 3
+    assert heard == [number] * 3
 
 
 def test_the_folder_of_a_job_that_is_not_stored_goes_with_it() -> None:
