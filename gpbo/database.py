@@ -76,7 +76,8 @@ class Database:
     def __init__(self, path: str | Path) -> None:
         if not isinstance(path, str | os.PathLike):
             raise StorageError(f"storage={path!r}: expected the path of a file")
-        self.path = Path(path).absolute()  # whatever the folder will be by then
+        # Whatever the folder will be by then; a link leads to the same job, which has one lock.
+        self.path = Path(path).resolve()
         for is_so, expected in (
             (str(path) == ":memory:", "the path of a file, which outlives us"),
             ("://" in str(path), "the path of a file, which is no URL"),

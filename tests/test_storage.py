@@ -357,6 +357,19 @@ time.sleep(60)
     store.open("job").close()
 
 
+def test_a_job_has_one_driver_by_whatever_link_its_file_is_reached(tmp_path: Path) -> None:
+    (tmp_path / "link.db").symlink_to("runs.db")
+    (tmp_path / "here").symlink_to(tmp_path)
+    paths = [tmp_path / "runs.db", tmp_path / "link.db", tmp_path / "here" / "runs.db"]
+    journal = SqliteStorage(paths[1]).create("job", SPEC)
+    for store in map(SqliteStorage, paths):
+        assert store.is_driven("job")
+        assert store.folder("job") == paths[0].resolve().with_name("runs.db-trials") / "job"
+        with pytest.raises(JobInUse, match="name='job'"):
+            store.open("job")
+    journal.close()
+
+
 def test_a_lock_that_a_fork_of_a_killed_driver_holds_for_a_moment_is_waited_for(
     store: SqliteStorage,
 ) -> None:
