@@ -9,7 +9,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -223,7 +223,7 @@ class Tuner:
                 self._write(attempts=[lost])
                 self._attempts[trial.id] = lost
             if attempt is not None and attempt.value is not None:
-                self._tell(attempt)
+                self._notify_end(self._tell(attempt))
             else:
                 self._ready.append(trial)
         self._write(ended="")
@@ -262,6 +262,11 @@ class Tuner:
         return "exhausted" if self._chooser.exhausted else None
 
     def _leave(self, stopped: Stopped) -> None:
+        """Tell what ended; the rest stays pending, as what died does: perhaps of the signal."""
+        for future in [future for future in self._running if future.done()]:
+            with suppress(KeyboardInterrupt):  # of a callback, again
+                if not (outcome := _outcome(future)).died:
+                    self._finish(future, outcome)
         now = time.time()
         lost = [
             replace(run.attempt, ended_at=now, reason=JOB_ENDED) for run in self._running.values()
@@ -315,13 +320,11 @@ class Tuner:
     def _collect(self) -> None:
         """Tell what ended."""
         for future in [future for future in self._running if future.done()]:
-            run = self._running.pop(future)
             error = None if future.cancelled() else future.exception()
             if isinstance(error, NotStarted):
-                self._not_run(run.attempt, str(error))
-                continue
-            self._read_metrics(run)
-            self._finish(run, _outcome(future))
+                self._not_run(self._running.pop(future).attempt, str(error))
+            else:
+                self._finish(future, _outcome(future))
         for future in [future for future in self._late if future.done()]:
             self._keep_late(self._late.pop(future), _outcome(future))
         limit = self.execution.time_limit_s
@@ -334,17 +337,19 @@ class Tuner:
             if run.seen_since is None and run.folder.exists():
                 run.seen_since = now
             if run.seen_since is not None and now - run.seen_since > limit + _GRACE_S:
-                del self._running[future]
                 if not future.cancel():
                     self._late[future] = run
-                self._finish(run, Outcome.out_of_time(limit))
+                self._finish(future, Outcome.out_of_time(limit))
 
     def _keep_late(self, run: _Run, outcome: Outcome) -> None:
         """A result that came after its trial was given up is kept, and changes nothing."""
         late = _ended(run.attempt, outcome, self.optimizer.constraints, late=True)
         self._write(attempts=[late])
 
-    def _finish(self, run: _Run, outcome: Outcome) -> None:
+    def _finish(self, future: Future[Outcome], outcome: Outcome) -> None:
+        """Told before it is forgotten: if Ctrl-C comes between, it is told again."""
+        run, ended = self._running[future], None
+        self._read_metrics(run)
         now = time.monotonic()
         self._busy_s += now - run.submitted_at
         self._chooser.pace.trial_took(now - run.submitted_at)
@@ -354,7 +359,7 @@ class Tuner:
         self._attempts[run.trial.id] = attempt
         self._write(attempts=[attempt])
         if attempt.value is not None:
-            self._tell(attempt)
+            ended = self._tell(attempt)
         elif outcome.died and self._deaths[run.trial.id] < self.execution.retries:
             self._deaths[run.trial.id] += 1
             self._ready.appendleft(run.trial)
@@ -363,12 +368,14 @@ class Tuner:
                 self._failures.end()
             else:
                 self._failures.fail(now)
-            self._notify_end(self.optimizer.fail(run.trial.id, attempt.reason))
+            ended = self.optimizer.fail(run.trial.id, attempt.reason)
+        del self._running[future]
+        if ended is not None:
+            self._notify_end(ended)
 
-    def _tell(self, attempt: Attempt) -> None:
+    def _tell(self, attempt: Attempt) -> Trial:
         self._failures.end()
-        told = self.optimizer.tell(attempt.trial, attempt.value, attempt.measured)
-        self._notify_end(told)
+        return self.optimizer.tell(attempt.trial, attempt.value, attempt.measured)
 
     def _notify_end(self, trial: Trial) -> None:
         tell(self._callbacks, lambda callback: callback.ended(trial))

@@ -702,6 +702,46 @@ def test_a_way_of_the_program_s_own_with_a_signal_to_terminate_stays_its_own(
     assert heard == [number] * 3
 
 
+@pytest.mark.parametrize("where", ["ended", "tell"])
+def test_what_had_ended_when_ctrl_c_came_is_told_and_what_died_of_it_is_not(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes in a callback, which is slow, or when a result was told and not yet forgotten."""
+    heard: list[int] = []
+    first = iter([True])
+
+    def objective(params: dict[str, Any], trial: Any) -> Any:
+        if trial.id == 3:
+            raise KeyboardInterrupt
+        return "text" if trial.id == 2 else params["x"]
+
+    class Listening(Callback):
+        def ended(self, trial: Trial) -> None:
+            heard.append(trial.id)
+            if where == "ended" and next(first, False):
+                raise KeyboardInterrupt
+
+    tell = Optimizer.tell
+
+    def interrupted(self: Optimizer, *told: Any) -> Trial:
+        trial = tell(self, *told)
+        if where == "tell" and next(first, False):
+            raise KeyboardInterrupt
+        return trial
+
+    monkeypatch.setattr(Optimizer, "tell", interrupted)
+    execution = Execution(workers=4)
+    job = tuned(stored(tmp_path), objective, budget=4, execution=execution, callbacks=[Listening()])
+    result = job.run()
+    assert (result.stopped, heard) == ("interrupted", [0, 1, 2])
+    assert [trial.value is None for trial in result.trials] == [False, False, True]
+    reasons = [attempt.reason for attempt in read(tmp_path).attempts]
+    assert reasons[:2] == [None, None]
+    assert "has type str" in str(reasons[2])
+    assert reasons[3] == "the job ended"
+    assert [trial.id for trial in result.optimizer.pending] == [3]
+
+
 def test_the_folder_of_a_job_that_is_not_stored_goes_with_it() -> None:
     folders: list[Path] = []
 
