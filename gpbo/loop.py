@@ -124,7 +124,7 @@ def run(
     are evaluated first. So the loop goes on where an earlier one was ended by its budget, by Ctrl-C
     or with the process.
 
-    A trial whose objective raises an `Exception` or `SystemExit`, or returns NaN, an infinity or
+    A trial whose objective raises anything but `KeyboardInterrupt`, or returns NaN, an infinity or
     anything that is no such result, is a failed trial with its reason, and the loop goes on.
     Ctrl-C ends the loop and returns what there is; the trials that were running are pending. (A
     thread cannot be killed: the program exits only when the objective that runs there returns.)
@@ -348,7 +348,9 @@ class _Loop:
     def _tell(self, trial: Trial, future: Future[tuple[object, str | None]]) -> Trial:
         try:
             value, failure = future.result()
-        except Exception as error:  # noqa: BLE001  such as a worker that died
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  such as a worker that died
             return self._optimizer.fail(trial, f"{type(error).__name__}: {error}")
         if failure is not None:
             return self._optimizer.fail(trial, failure)
@@ -410,5 +412,7 @@ def _evaluate(objective: Objective, params: Mapping[str, Any]) -> tuple[object, 
     """The objective's value, or why it has none."""
     try:
         return objective(dict(params)), None
-    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it raises, the trial failed
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  whatever it raises, the trial failed
         return None, reason_of(error)

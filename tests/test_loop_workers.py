@@ -1,5 +1,6 @@
 """minimize with several workers: in step or not, threads or processes, and what goes wrong."""
 
+import asyncio
 import os
 import sys
 import threading
@@ -276,6 +277,31 @@ def test_an_objective_that_would_end_the_program_fails_its_trial(workers: int) -
     result = quietly(lambda params: sys.exit("enough"), workers=workers, budget=3)
     assert len(result.trials) == 3
     assert all(str(trial.reason).startswith("SystemExit: enough") for trial in result.trials)
+
+
+class LosingOne(ThreadPoolExecutor):
+    """Its first future was cancelled, as one of asyncio's is."""
+
+    lost = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = super().submit(fn, *args, **kwargs)
+        if not self.lost:
+            self.lost, future = True, Future()
+            future.set_exception(asyncio.CancelledError())
+        return future
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_no_exception_but_is_raised_like_one_fails_its_trial(workers: int) -> None:
+    def objective(params: dict[str, Any]) -> float:
+        raise asyncio.CancelledError("gone")
+
+    with LosingOne(2) as threads:
+        executor = threads if workers > 1 else None
+        result = quietly(objective, workers=workers, budget=3, executor=executor)
+    assert len(result.trials) == 3
+    assert all("CancelledError: " in str(trial.reason) for trial in result.trials)
 
 
 @pytest.mark.parametrize(
