@@ -1,7 +1,8 @@
 """An attempt at a trial, as the two sides of it know it: its folder, and what came of it.
 
 In the folder ``log.txt`` is what it printed, ``metrics.jsonl`` what it reported, and a file
-``stop`` asks it to end. So any worker that sees the folder will do, whatever started it.
+``stop`` asks it to end. So any worker that sees the folder will do, whatever started it. A file
+``process`` has the number of a command while it runs.
 """
 
 import json
@@ -11,7 +12,7 @@ from typing import Any
 
 from gpbo.errors import InvalidOption
 
-LOG, METRICS, STOP = "log.txt", "metrics.jsonl", "stop"
+LOG, METRICS, STOP, PROCESS = "log.txt", "metrics.jsonl", "stop", "process"
 
 #: What reading a line raises that tells no value.
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)

@@ -8,12 +8,14 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpbo.attempt import LOG, STOP, UNREADABLE, Outcome, as_step, write_report
+import psutil
+
+from gpbo.attempt import LOG, PROCESS, STOP, UNREADABLE, Outcome, as_step, write_report
 from gpbo.errors import InvalidOption
 
 #: Seconds between two looks at a running command.
@@ -148,6 +150,7 @@ def run_command(
     began, behind = time.monotonic(), False
     _running.add(process)
     try:
+        (folder / PROCESS).write_text(str(process.pid))
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0 if behind else _LOOK_S)
@@ -158,8 +161,9 @@ def run_command(
             if time_limit_s is not None and time.monotonic() > began + time_limit_s:
                 return Outcome.out_of_time(time_limit_s)
     finally:
-        _end_group(process)
+        _end(process)
         _running.discard(process)
+        (folder / PROCESS).unlink(missing_ok=True)
     reader.finish()
     if process.returncode:
         reason = ": ".join([f"the command ended with {process.returncode}", *reader.last_line])
@@ -175,7 +179,21 @@ def run_command(
 def end_all() -> None:
     """End the commands that this process runs."""
     for command in list(_running):
-        _end_group(command)
+        _end(command)
+
+
+def end_left(folder: Path) -> None:
+    """End the command of this folder, if it was left by a process that was killed."""
+    note = folder / PROCESS
+    try:
+        group, since = int(note.read_text()), note.stat().st_mtime
+        note.unlink()
+    except (OSError, ValueError):  # none was left
+        return
+    with contextlib.suppress(psutil.NoSuchProcess):  # what it started may be there all the same
+        if psutil.Process(group).create_time() > since + _GRACE_S:
+            return  # the number is another one's by now
+    _end_group(group)
 
 
 def _value_group(pattern: re.Pattern[str]) -> int | None:
@@ -244,14 +262,19 @@ class _Reader:
             write_report(self._folder, step, value)
 
 
-def _end_group(process: "subprocess.Popen[bytes]") -> None:
-    """End a command, if it has not ended, and what it started: politely, then not."""
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End a command, if it has not ended, and what it started."""
+    _end_group(process.pid, process.poll)  # or the ended command counts as left
+    process.wait()
+
+
+def _end_group(group: int, look: Callable[[], object] = lambda: None) -> None:
+    """End all of a group: politely, then not."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # none of them is left
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(group, signal.SIGTERM)
         until = time.monotonic() + _GRACE_S
         while time.monotonic() < until:
-            process.poll()  # or the ended command counts as left
-            os.killpg(process.pid, 0)
+            look()
+            os.killpg(group, 0)
             time.sleep(_GRACE_S / 100)
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        os.killpg(group, signal.SIGKILL)

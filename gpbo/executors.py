@@ -15,7 +15,7 @@ from loky import ProcessPoolExecutor
 from loky.process_executor import ShutdownExecutorError
 
 from gpbo.attempt import Outcome
-from gpbo.command import Command
+from gpbo.command import Command, end_left
 from gpbo.worker import Task, die_with, evaluate, evaluate_in_own_process
 
 #: Trials share the cores; a library that starts a thread per core in each of them slows all down.
@@ -148,7 +148,7 @@ class LocalWorkers(Executor):
             limit = min(limit, threading.TIMEOUT_MAX)  # a longer one cannot be waited for
         try:
             pool, process = self._started(task.worker)  # which is not of the trial's time
-            with self._noted(task.worker, process) if is_command else nullcontext():
+            with self._noted(task, process) if is_command else nullcontext():
                 outcome: Outcome = pool.submit(fn, task).result(limit)
             return outcome
         except NotStarted:
@@ -162,15 +162,16 @@ class LocalWorkers(Executor):
             return Outcome(reason=_why_it_died(error), died=True)
 
     @contextmanager
-    def _noted(self, worker: int, process: int) -> Iterator[None]:
-        """The process of this worker runs a command in here."""
+    def _noted(self, task: Task, process: int) -> Iterator[None]:
+        """The process of this worker runs a command in here, which ends even if that is killed."""
         with self._lock:
-            self._commands[worker] = process
+            self._commands[task.worker] = process
         try:
             yield
         finally:
+            end_left(task.folder)
             with self._lock:
-                del self._commands[worker]
+                del self._commands[task.worker]
                 self._command_ended.notify_all()
 
     def _started(self, worker: int) -> tuple[ProcessPoolExecutor, int]:

@@ -5,15 +5,18 @@ import json
 import math
 import os
 import signal
+import subprocess
 import sys
 import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from gpbo.attempt import LOG, METRICS
+from gpbo.attempt import LOG, METRICS, PROCESS
+from gpbo.command import end_left
 from gpbo.errors import InvalidOption
 from gpbo.executors import LocalWorkers
 from gpbo.objectives import check_is_here
@@ -366,6 +369,45 @@ def test_a_command_whose_worker_is_terminated_ends_with_it(tmp_path: Path) -> No
         wait_for(ready, future)
         os.kill(int(process.read_text()), signal.SIGTERM)
         assert future.result(20).reason == "the process of the trial died: SIGTERM(-15)"
+
+
+def lives(process: int) -> bool:
+    """Whether it runs; one that has ended may be there until somebody looks."""
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_command_whose_worker_is_killed_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    """As by a system that is out of memory; the next trial has the machine to itself."""
+    ready, processes = tmp_path / "ready", tmp_path / "processes"
+    script = f"sleep 300 & echo $PPID $$ $! > {processes}; touch {ready}; wait"
+    with LocalWorkers(1) as workers:
+        future = workers.submit(evaluate, task(shell(script), tmp_path))
+        wait_for(ready, future)
+        worker, *command = map(int, processes.read_text().split())
+        assert all(map(lives, command))
+        os.kill(worker, signal.SIGKILL)
+        assert future.result(20).reason == "the process of the trial died: SIGKILL(-9)"
+        assert not any(map(lives, command))
+    assert [path.name for path in (tmp_path / "0").iterdir()] == [LOG]
+
+
+def test_a_process_that_has_the_number_of_a_command_is_left_alone(tmp_path: Path) -> None:
+    """It began long after the command had; what the command left has the number only."""
+    note = tmp_path / PROCESS
+    with subprocess.Popen(["sleep", "300"], start_new_session=True) as other:
+        try:
+            for seconds, ended in ((-60, False), (0, True)):
+                note.write_text(str(other.pid))
+                os.utime(note, times=(time.time() + seconds,) * 2)
+                end_left(tmp_path)
+                assert lives(other.pid) != ended
+                assert not note.exists()
+        finally:
+            other.kill()
+    end_left(tmp_path)
 
 
 def test_a_process_that_dies_with_nothing_to_do_fails_no_trial(tmp_path: Path) -> None:
