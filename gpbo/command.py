@@ -8,9 +8,10 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import psutil
@@ -29,6 +30,19 @@ _LINE_BYTES = 1000
 
 #: The commands that run now, to be ended if this process has to end.
 _running: set["subprocess.Popen[bytes]"] = set()
+
+
+class _Filled(Formatter):
+    """A name is one of a parameter if there is such a one, as ``{opt.lr}`` may be."""
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """The value of that name, and the name."""
+        if field_name in kwargs:
+            return kwargs[field_name], field_name
+        return super().get_field(field_name, args, kwargs)
+
+
+_FILLED = _Filled()
 
 
 @dataclass(frozen=True)
@@ -90,8 +104,8 @@ class Command:
                 it cannot be.
         """
         try:
-            return [word.format_map(params) for word in shlex.split(self.template)]
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            return [_FILLED.vformat(word, (), params) for word in shlex.split(self.template)]
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
             names = ", ".join(params)
             raise InvalidOption(
                 f"command={self.template!r}: {error}: expected {{name}} with a name of: {names} "

@@ -4,6 +4,7 @@ import inspect
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,6 +119,31 @@ def test_parameters_are_filled_in_and_never_seen_by_a_shell() -> None:
     ]  # fmt: skip
     with pytest.raises(InvalidOption, match=r"'depth': expected \{name\} with a name of: lr, kind"):
         Command("train {depth}").arguments(params)
+
+
+def test_a_parameter_may_have_a_name_that_reads_as_a_part_of_another() -> None:
+    params = {"opt.lr": 0.5, "opt": 2.0, "kind[0]": "a", "width": 6}
+    command = Command("train lr={opt.lr:{width}.2f} {kind[0]!r} {opt.real:g} {opt}")
+    assert command.arguments(params) == ["train", "lr=  0.50", "'a'", "2", "2.0"]
+
+
+@pytest.mark.parametrize(
+    ("template", "params", "message"),
+    [
+        ("echo {c:d}", {"c": None}, "unsupported format string passed to NoneType"),
+        ("echo {lr[0]}", {"lr": 0.5}, "'float' object is not subscriptable"),
+        ("echo {lr.x}", {"lr": 0.5}, "'float' object has no attribute 'x'"),
+        ("echo {lr:d}", {"lr": 0.5}, "Unknown format code 'd'"),
+        ("echo {}", {"lr": 0.5}, "out of range"),
+        ("echo {0}", {"lr": 0.5}, "out of range"),
+        ("echo {lr", {"lr": 0.5}, "expected '}'"),
+    ],
+)
+def test_a_template_that_does_not_fit_a_value_is_named(
+    template: str, params: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidOption, match=f"command='{re.escape(template)}': .*{message}"):
+        Command(template).arguments(params)
 
 
 def shell(script: str) -> Command:
