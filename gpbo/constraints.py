@@ -2,6 +2,7 @@
 
 import math
 import re
+import reprlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -124,7 +125,7 @@ def returned(result: object, constraints: Sequence[Constraint]) -> tuple[Any, ..
         return tuple(result)
     names = ", ".join(f"{name!r}: ..." for name in quantities(constraints))
     raise InvalidResult(
-        f"the objective returned {result!r}: expected a pair (value, {{{names}}}), "
+        f"the objective returned {reprlib.repr(result)}: expected a pair (value, {{{names}}}), "
         "since there are constraints"
     )
 
@@ -136,7 +137,9 @@ def _measurements(
     expected = f"expected {', '.join(map(repr, names)) or 'nothing'}, of the constraints"
     given = {} if measured is None else measured
     if not isinstance(given, Mapping):
-        raise InvalidResult(f"{where}measured={given!r}: expected a mapping; {expected}")
+        raise InvalidResult(
+            f"{where}measured={reprlib.repr(given)}: expected a mapping; {expected}"
+        )
     missing = [name for name in names if name not in given]
     unknown = [name for name in given if name not in names]
     if missing or unknown:

@@ -170,6 +170,23 @@ def test_what_was_measured_is_told_with_the_value() -> None:
         optimizer.tell(trial, 0.25, {"memory": 16.0, "speed": 1.0})
 
 
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("returned", [Unspeakable(), (1.0, Unspeakable()), "x" * 10**6])
+@unchecked_shapes()
+def test_what_an_objective_returned_that_is_no_result_is_told_in_short(returned: Any) -> None:
+    result = minimize(
+        lambda params: returned, SQUARE, budget=2, strategy="random", constraints=["t <= 1"],
+        progress=False,
+    )  # fmt: skip
+    assert [trial.status for trial in result.trials] == [TrialStatus.FAILED] * 2
+    assert all(len(trial.reason or "") < 200 for trial in result.trials)
+    assert all("expected a " in str(trial.reason) for trial in result.trials)
+
+
 @pytest.mark.parametrize(
     "measured",
     [None, {}, {"memory": "much"}, {"memory": 1.0, "other": 1.0}, {"memory": None}, [1.0]],
