@@ -91,6 +91,53 @@ def test_mlflow_has_a_run_for_the_job_and_one_for_each_trial(
     assert job.data.metrics["best"] == result.best.value
 
 
+@pytest.mark.parametrize("refused", ["x", "memory"])
+def test_mlflow_s_runs_of_trials_end_though_it_refuses_a_name(
+    refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without MLflow itself: of a parameter, or of a quantity, as it does with ``"lr (log)"``."""
+    runs: dict[str, str] = {}
+    logged: list[str] = []
+
+    class Client:
+        def __init__(self, tracking_uri: str | None) -> None: ...
+        def get_experiment_by_name(self, name: str) -> Any:
+            return SimpleNamespace(experiment_id="0")
+
+        def create_run(self, experiment: str, tags: dict[str, str]) -> Any:
+            runs[run := str(len(runs))] = "RUNNING"
+            return SimpleNamespace(info=SimpleNamespace(run_id=run))
+
+        def log_param(self, run: str, name: str, value: Any) -> None:
+            if name == refused:
+                raise ValueError(f"invalid name {name!r}")
+
+        def log_metric(self, run: str, name: str, value: float, step: int = 0) -> None:
+            logged.append(name)
+            self.log_param(run, name, value)
+
+        def set_tag(self, run: str, name: str, value: str) -> None: ...
+        def set_terminated(self, run: str, status: str) -> None:
+            runs[run] = status
+
+    tags = SimpleNamespace(MLFLOW_PARENT_RUN_ID="parent", MLFLOW_RUN_NAME="name")
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(MlflowClient=Client))
+    monkeypatch.setitem(sys.modules, "mlflow.utils", SimpleNamespace(mlflow_tags=tags))
+    monkeypatch.setitem(sys.modules, "mlflow.utils.mlflow_tags", tags)
+    name = "gpbo.integrations.mlflow"
+    monkeypatch.setitem(sys.modules, name, None)  # what is imported here is forgotten afterwards
+    del sys.modules[name]
+    optimizer = Optimizer(SPACE, "sobol", constraints=["memory <= 1"])
+    callbacks = [import_module(name).MLflow()]
+
+    def measured(params: dict[str, Any]) -> Any:
+        return params["x"], {"memory": 1.0}
+
+    tuned(optimizer, measured, budget=2, callbacks=callbacks).run()
+    assert [*runs.values()] == ["FINISHED"] * 3
+    assert logged.count("best") == 2
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_ray_runs_the_trials_and_a_worker_that_dies_is_a_failed_one(tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason="ray is not installed")

@@ -49,18 +49,21 @@ class MLflow(Callback):
         self._client.log_metric(self._run(trial), "reported", value, step=step)
 
     def ended(self, trial: Trial) -> None:
-        """The trial's value, or why it has none; and the best so far."""
-        run = self._run(trial)
-        if trial.value is not None:
-            for name, number in {"value": trial.value, **trial.measured}.items():
-                self._client.log_metric(run, name, number)
-        if trial.reason is not None:
-            self._client.set_tag(run, "reason", trial.reason)
-        self._client.set_terminated(run, "FAILED" if trial.value is None else "FINISHED")
+        """The best so far; and the trial's value, or why it has none."""
         best = self._optimizer.best
-        if best is not None and best.value is not None:
-            done = len(self._optimizer.finished)
-            self._client.log_metric(self._job, "best", best.value, step=done)
+        try:
+            if best is not None and best.value is not None:
+                done = len(self._optimizer.finished)
+                self._client.log_metric(self._job, "best", best.value, step=done)
+            run = self._run(trial)
+            if trial.value is not None:
+                for name, number in {"value": trial.value, **trial.measured}.items():
+                    self._client.log_metric(run, name, number)
+            if trial.reason is not None:
+                self._client.set_tag(run, "reason", trial.reason)
+        finally:  # whatever name MLflow refuses
+            status = "FAILED" if trial.value is None else "FINISHED"
+            self._client.set_terminated(self._run(trial), status)
 
     def finished(self, result: Result) -> None:
         """End the job's run, and those of trials that it left running."""
