@@ -33,7 +33,7 @@ class History:
         self.taken: set[Hashable] = set()
         self._trials: dict[int, Trial] = {}
         self._points: dict[int, Tensor] = {}  # in the unit cube, on the device
-        self._ended: list[int] = []  # in the order in which they ended
+        self._ended: dict[int, None] = {}  # in the order in which they ended
 
     def copy(self) -> "History":
         """The same trials, for another optimizer to go on from."""
@@ -58,7 +58,8 @@ class History:
     @property
     def ended(self) -> list[Trial]:
         """Those that were completed or failed, in the order in which they ended."""
-        return [self._trials[number] for number in self._ended]
+        found = [self._trials.get(number) for number in list(self._ended)]
+        return [each for each in found if each and each.status is not TrialStatus.PENDING]
 
     @property
     def completed(self) -> list[Trial]:
@@ -81,9 +82,9 @@ class History:
         if trial.id not in self._trials:
             self._points[trial.id] = self._space.encode([trial.params])[0].to(self._device)
             self.taken.add(self._space.key(trial.params))
-        self._trials[trial.id] = replace(trial)
         if trial.status is not TrialStatus.PENDING:
-            self._ended.append(trial.id)
+            self._ended[trial.id] = None  # first: if Ctrl-C comes between, it can be told again
+        self._trials[trial.id] = replace(trial)
 
     def restore(
         self, trials: Iterable[Trial], ended: Iterable[int], queue: Iterable[Mapping[str, Any]]
@@ -91,7 +92,7 @@ class History:
         """Begin with these trials, the order in which they ended, and this queue."""
         for trial in trials:
             self.remember(trial)
-        self._ended = list(ended)
+        self._ended = dict.fromkeys(ended)
         self.queue = list(map(self._space.validate, queue))
 
     def find(self, trial: object) -> Trial:

@@ -1,18 +1,21 @@
 """Ask and tell: whatever comes in whatever order, nothing is lost and nothing is asked twice."""
 
 import copy
+import inspect
+import itertools
 import math
 import pickle
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -35,6 +38,7 @@ from gpbo.errors import (
     TrialAlreadyFinished,
     UnknownTrial,
 )
+from gpbo.history import History
 from gpbo.optimizer import Optimizer
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.strategies import ExpectedImprovement, ProbabilityOfImprovement, Strategy
@@ -369,6 +373,40 @@ def test_a_trial_of_another_optimizer_is_refused() -> None:
     other.ask()
     with pytest.raises(UnknownTrial, match="trial 0 of this optimizer has params"):
         other.tell(trial, 1.0)
+
+
+def interrupted_at(line: int, code: CodeType, call: Callable[..., Any], *args: Any) -> bool:
+    """Whether Ctrl-C came: before this line that runs of the code, counted from 0."""
+    lines = itertools.count()
+
+    def look(frame: FrameType, event: str, argument: Any) -> Any:
+        if event == "line" and next(lines) == line:
+            raise KeyboardInterrupt
+        return look if frame.f_code is code else None
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        call(*args)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_what_ctrl_c_met_while_it_was_told_is_told_again_and_comes_once() -> None:
+    code = inspect.unwrap(History.remember).__code__
+    for line in itertools.count():
+        optimizer = Optimizer(LINE, "random")
+        trial = optimizer.ask()
+        came = interrupted_at(line, code, optimizer.tell, trial, 0.5)
+        assert {each.status for each in optimizer.finished} <= {TrialStatus.COMPLETED}
+        optimizer.tell(trial, 0.5)
+        assert [each.value for each in optimizer.finished] == [0.5]
+        if not came:
+            assert line > 3
+            return
 
 
 def test_what_is_told_once_more_changes_nothing() -> None:
