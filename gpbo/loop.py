@@ -228,7 +228,8 @@ class _Loop:
             engine_s=self._spent["engine"],
             optimizer=self._optimizer,
         )
-        tell(self._callbacks, lambda callback: callback.finished(result))
+        with suppress(KeyboardInterrupt):  # of a callback that takes long: the result is there
+            tell(self._callbacks, lambda callback: callback.finished(result))
         return result
 
     def _write(self, ended: str) -> None:

@@ -190,7 +190,8 @@ class Tuner:
             engine_s=self._chooser.seconds,
             optimizer=self.optimizer,
         )
-        tell(self._callbacks, lambda callback: callback.finished(result))
+        with suppress(KeyboardInterrupt):  # of a callback that takes long: the result is there
+            tell(self._callbacks, lambda callback: callback.finished(result))
         return result
 
     def _default_folder(self, stack: ExitStack) -> Path:

@@ -22,6 +22,7 @@ from gpbo.result import Result
 from gpbo.space import Real, Space
 from gpbo.storage import SqliteStorage
 from gpbo.trial import Trial, TrialStatus
+from gpbo.tuner import Tuner
 from tests.monte_carlo import unchecked_shapes
 
 LINE = Space(Real("x", 0, 1))
@@ -43,6 +44,20 @@ def quietly(
 
 def told(result: Result) -> list[Any]:
     return [(trial.id, trial.params, trial.value) for trial in result.trials]
+
+
+class Impatient(Callback):
+    """Ctrl-C comes while it is told of the end."""
+
+    def finished(self, result: Result) -> None:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_after_the_end_takes_no_result_away() -> None:
+    result = quietly(optimizer(), callbacks=[Impatient()])
+    assert (result.stopped, len(result.trials)) == ("budget", 7)
+    result = Tuner(optimizer(), bowl, budget=7, callbacks=[Impatient()]).run()
+    assert (result.stopped, len(result.trials)) == ("budget", 7)
 
 
 @pytest.mark.parametrize("options", [{}, {"workers": 3, "mode": "sync"}])
