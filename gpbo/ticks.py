@@ -9,8 +9,9 @@ from jaxtyping import Float
 
 #: Labels that an axis has room for.
 MOST_LABELS = 8
-#: Larger numbers are drawn as this one: the limits of an axis and its ticks would overflow.
-LARGEST_DRAWN = 1e300
+#: Larger numbers are drawn as this one: the limits of an axis and its ticks, which on a log axis go
+#: many decades beyond the numbers, would overflow.
+LARGEST_DRAWN = 1e200
 #: A positive quantity that spans this factor is drawn on a log axis.
 _LOG_SPAN = 1e3
 

@@ -334,6 +334,18 @@ def test_results_with_nothing_to_see_are_drawn_without_a_warning(returned: Any) 
     plots.convergence({"": result}).canvas.draw()
 
 
+@pytest.mark.parametrize("least", [1.0, 1e-320])
+def test_ticks_of_a_log_axis_do_not_go_beyond_a_double(least: float) -> None:
+    values = iter([least, 2.0, 3.0, 1e290])
+    plots.convergence(optimized("maximize", lambda _: next(values), budget=4)).canvas.draw()
+    space = Space(Real("x", 1e-300, 1e300, "log"))
+    result = minimize(
+        lambda params: params["x"] ** 0.01, space, budget=3, strategy="sobol", inference="map",
+        progress=False,
+    )  # fmt: skip
+    plots.slices(result).canvas.draw()
+
+
 def test_slices_reach_to_the_ends_of_a_double() -> None:
     space = Space(Real("x", 1e308, 1.7e308), Real("y", -8e307, 8e307), Real("z", 5e-324, 1e-322))
     values = iter([1.7e308, -1.7e308, 0.0])
