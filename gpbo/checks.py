@@ -192,16 +192,19 @@ def path_to_write(name: str, path: str | Path) -> Path:
     """The path of a file that is to be written.
 
     Raises:
-        InvalidOption: it is no path, in no folder that exists, a folder itself, or nothing may be
-            written there.
+        InvalidOption: it is no path, in no folder that exists, a folder itself, nothing may be
+            written there, or the system refuses to look at it.
     """
     if not isinstance(path, str | os.PathLike):
         raise InvalidOption(f"{name}={path!r}: expected a path")
     target = Path(path)
-    if not target.parent.is_dir() or target.is_dir():
-        raise InvalidOption(
-            f"{name}={str(path)!r}: expected a path of a file, in a folder that exists"
-        )
-    if not os.access(target if target.exists() else target.parent, os.W_OK):
+    expected = f"{name}={str(path)!r}: expected a path of a file, in a folder that exists"
+    try:
+        if not target.parent.is_dir() or target.is_dir():
+            raise InvalidOption(expected)
+        place = target if target.exists() else target.parent
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise InvalidOption(f"{expected}: {error.strerror}") from error
+    if not os.access(place, os.W_OK):
         raise InvalidOption(f"{name}={str(path)!r}: expected a place where a file may be written")
     return target

@@ -69,20 +69,26 @@ class Database:
     would not be safe.
 
     Raises:
-        StorageError: not the path of a file in a folder that exists, or not a database that this
-            version of gpbo can read.
+        StorageError: not the path of a file in a folder that exists, the system refuses to look at
+            it, or not a database that this version of gpbo can read.
     """
 
     def __init__(self, path: str | Path) -> None:
         if not isinstance(path, str | os.PathLike):
             raise StorageError(f"storage={path!r}: expected the path of a file")
-        # Whatever the folder will be by then; a link leads to the same job, which has one lock.
-        self.path = Path(path).resolve()
+        try:
+            # Whatever the folder will be by then; a link leads to the same job, which has one lock.
+            self.path = Path(path).resolve()
+            is_folder, has_folder = self.path.is_dir(), self.path.parent.is_dir()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, ...
+            raise StorageError(
+                f"storage={str(path)!r}: expected the path of a file: {error}"
+            ) from error
         for is_so, expected in (
             (str(path) == ":memory:", "the path of a file, which outlives us"),
             ("://" in str(path), "the path of a file, which is no URL"),
-            (self.path.is_dir(), "the path of a file, not of a folder"),
-            (not self.path.parent.is_dir(), "a path in a folder that exists"),
+            (is_folder, "the path of a file, not of a folder"),
+            (not has_folder, "a path in a folder that exists"),
         ):
             if is_so:
                 raise StorageError(f"storage={str(path)!r}: expected {expected}")

@@ -54,6 +54,19 @@ def test_the_best_trial_is_the_first_of_the_best() -> None:
     assert best.id == 1
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "b"])
+def test_a_path_that_the_system_refuses_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has too long a name, or is in a folder that may not be entered."""
+    ended = result([1.0])
+    if name == "b":
+        refused = PermissionError(13, "Permission denied")
+        monkeypatch.setattr(Path, "is_dir", lambda *_: (_ for _ in ()).throw(refused))
+    with pytest.raises(InvalidOption, match=rf"path='.*{name}.png': expected a path of a file, in"):
+        ended.plot(tmp_path / f"{name}.png")
+
+
 def test_the_table_has_a_row_per_trial_and_can_be_cut() -> None:
     table = result([2.0, None, 0.123456789]).table()
     assert [row.style for row in table.rows] == [None, "dim", "bold"]

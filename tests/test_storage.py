@@ -180,6 +180,23 @@ def test_mistakes_say_what_there_is(store: SqliteStorage, tmp_path: Path) -> Non
     assert resolve_storage(store) is store
 
 
+def test_a_path_that_the_system_refuses_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has too long a name, leads in circles, is no name, or may not be looked at."""
+    (tmp_path / "circle").symlink_to("circle")
+    for name in ("a" * 300, "circle/runs.db", "a\0b"):
+        with pytest.raises(StorageError, match=r"storage='.*': "):
+            Optimizer(LINE, "random", storage=tmp_path / name, name="x")
+
+    def refused(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    with pytest.raises(StorageError, match=r"runs.db': expected the path of a file: .* denied"):
+        SqliteStorage(tmp_path / "runs.db")
+
+
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
 def test_a_database_of_something_else_is_refused_and_left_alone(mode: str, tmp_path: Path) -> None:
     path = tmp_path / "other.db"
