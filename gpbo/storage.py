@@ -179,6 +179,8 @@ class SqliteStorage:
         """Whether a process drives the job now; True, too, if that cannot be found out."""
         lock = self._lock(name)
         try:
+            if not Path(lock.lock_file).exists():  # to lock it would make it
+                return False
             with lock.acquire(timeout=0):
                 return False
         except Timeout:
@@ -206,8 +208,6 @@ class SqliteStorage:
 
 def _is_held(lock: Path) -> bool:
     """Whether a process has a lock that we may only read; True, too, if we cannot find out."""
-    if not lock.exists():
-        return False
     try:
         import fcntl
 

@@ -1,6 +1,7 @@
 """The command line, called as a user calls it."""
 
 import io
+import itertools
 import json
 import os
 import re
@@ -309,6 +310,18 @@ def test_what_is_not_there_is_said(
         code, _, err = called(monkeypatch, capsys, *arguments)
         assert (code, message in err) == (2, True), err
         assert "Traceback" not in err
+
+
+def test_a_job_that_is_not_there_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = tmp_path / "runs.db"
+    gpbo.Optimizer(gpbo.Space(gpbo.Real("x", 0, 1)), storage=storage, name="job").close()
+    before = {*tmp_path.iterdir()}
+    for command, name in itertools.product(("show", "stop"), ("none", "a/b")):
+        code, _, err = called(monkeypatch, capsys, command, storage, name)
+        assert (code, "has no such job; it has 'job'" in err) == (2, True)
+    assert {*tmp_path.iterdir()} == before
 
 
 def test_ctrl_c_ends_a_job_with_what_there_is_and_it_goes_on(

@@ -197,6 +197,15 @@ def test_a_path_that_the_system_refuses_is_named(
         SqliteStorage(tmp_path / "runs.db")
 
 
+def test_whether_a_job_is_driven_is_found_out_and_no_file_is_made(store: SqliteStorage) -> None:
+    store.create("job", SPEC).close()
+    Path(store._lock("job").lock_file).unlink(missing_ok=True)
+    before = {*store.path.parent.iterdir()}
+    for name in ("job", "none", "a/b"):
+        assert not store.is_driven(name)
+    assert {*store.path.parent.iterdir()} == before
+
+
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
 def test_a_database_of_something_else_is_refused_and_left_alone(mode: str, tmp_path: Path) -> None:
     path = tmp_path / "other.db"
