@@ -160,7 +160,7 @@ class Result:
         counts = f"{len(failed)} failed" + f", {len(stopped)} {STOPPED_EARLY}" * bool(stopped)
         counts += f", {broken} beyond a constraint" * bool(broken)
         beside = f" beside {added} added result{'s' * (added > 1)}" * bool(added)
-        lines = [f"{len(own)} trials ({counts}){beside}, {STOPPED[self.stopped]}"]
+        lines = [f"{len(own)} trials ({counts}){beside}, {STOPPED.get(self.stopped, self.stopped)}"]
         if failed:
             reasons = Counter(outcome(trial, 200) for trial in failed)
             ((why, count),) = reasons.most_common(1)

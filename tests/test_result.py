@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from gpbo.completion import Completion
 from gpbo.errors import InvalidOption
 from gpbo.loop import minimize
 from gpbo.result import (
@@ -22,6 +23,7 @@ from gpbo.result import (
 )
 from gpbo.space import Categorical, Real, Space
 from gpbo.trial import Trial
+from tests.monte_carlo import unchecked_shapes
 
 SPACE = Space(Real("rate", 1e-4, 1.0, "log"), Categorical("kind", ("a", "b", "c")))
 
@@ -52,6 +54,19 @@ def test_the_best_trial_is_the_first_of_the_best() -> None:
     best = result([2.0, 1.0, 1.0]).best
     assert best is not None
     assert best.id == 1
+
+
+def test_a_rule_of_one_s_own_may_end_it_with_a_word_of_its_own() -> None:
+    class Enough(Completion):
+        def reached(self, *_: Any, **__: Any) -> Any:
+            return "enough of it"
+
+    with unchecked_shapes():
+        ended = minimize(
+            lambda params: 1.0, SPACE, budget=3, strategy="random", progress=False,
+            completion=Enough(),
+        )  # fmt: skip
+    assert str(ended).startswith("0 trials (0 failed), enough of it\n")
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "b"])
