@@ -131,7 +131,8 @@ def convergence(
 def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure:
     """The surrogate's median and 95 % band along each parameter, through the best trial.
 
-    Trials lie off the slices by their other parameters: the closer to the best one, the darker.
+    Trials lie off the slices by their other parameters: the closer to the best one, the darker;
+    rings violate a constraint.
 
     Args:
         source: A result, or an optimizer that has results; its model is fitted if it was not.
@@ -160,7 +161,7 @@ def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure
     values = [value for _, value in data[0].observed]
     shown = [*values, *np.quantile(bands, [0.05, 0.95])]
     _set_value_axis(grid[0, 0], shown, keep=[data[0].best[1], min(medians), max(medians)])
-    _legend(figure, columns)
+    _legend(figure, columns, violated=not all(data[0].feasible))
     return _written(figure, path)
 
 
@@ -340,7 +341,9 @@ def _paint_slice(axes: Axes, part: Slice) -> None:
     where, values = drawable(part.observed).T
     # A trial's shade says how near it lies to the slice; even the farthest stays visible.
     shades = [(0.0, 0.0, 0.0, 0.12 + 0.6 * close**2) for close in part.closeness]
-    axes.scatter(where, values, s=12, c=shades, linewidths=0, zorder=3)
+    faces = [shade if met else "none" for shade, met in zip(shades, part.feasible, strict=True)]
+    edges = [0.0 if met else 1.0 for met in part.feasible]
+    axes.scatter(where, values, s=12, c=faces, edgecolors=shades, linewidths=edges, zorder=3)
     axes.plot(
         *drawable(part.best), marker="*", color=_COLOURS[1], markersize=11, mec="white", mew=0.6
     )
@@ -364,15 +367,30 @@ def _plain(text: str) -> str:
     return legible(text).replace("$", r"\$")
 
 
-def _legend(figure: Figure, columns: int) -> None:
+def _legend(figure: Figure, columns: int, *, violated: bool) -> None:
     blue, orange = _COLOURS[:2]
-    star = Line2D([], [], marker="*", color=orange, linestyle="", markersize=10, mec="white")
-    dots = Line2D([], [], marker="o", color="0.35", linestyle="", markersize=4, mew=0)
+    shown: dict[str, Line2D | Patch] = {
+        "median": Line2D([], [], color=blue),
+        "95 % band": Patch(color=blue, alpha=0.2, linewidth=0),
+        "trials, darker near the best": _mark("o", mew=0),
+        "best trial": _mark("*", color=orange, markersize=10, mec="white"),
+    }
+    if violated:
+        shown["violate a constraint"] = _mark("o", mfc="none")
+    _explain(figure, shown, columns=4 if columns > 1 else 2)
+
+
+def _mark(marker: str, **look: Any) -> Line2D:
+    return Line2D([], [], marker=marker, ls="", **{"color": "0.35", "markersize": 4, **look})
+
+
+def _explain(figure: Figure, shown: Mapping[str, Line2D | Patch], *, columns: int) -> None:
+    """What marks stand for, above the axes."""
     figure.legend(
-        [Line2D([], [], color=blue), Patch(color=blue, alpha=0.2, linewidth=0), dots, star],
-        ["median", "95 % band", "trials, darker near the best", "best trial"],
+        [*shown.values()],
+        [*shown],
         loc="outside upper center",
-        ncols=4 if columns > 1 else 2,
+        ncols=columns,
         frameon=False,
         fontsize="small",
     )

@@ -35,6 +35,7 @@ class Slice:
         observed: Where the completed trials are, and their values.
         closeness: Of each completed trial, from 1 for the best down to 0 for the farthest from it
             in the cube.
+        feasible: Whether each completed trial meets the constraints.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Slice:
     best: tuple[float, float]
     observed: tuple[tuple[float, float], ...]
     closeness: tuple[float, ...]
+    feasible: tuple[bool, ...]
 
 
 def slices_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Slice, ...]:
@@ -106,6 +108,7 @@ def _slice(
         best=place(best),
         observed=tuple(map(place, trials)),
         closeness=closeness,
+        feasible=tuple(trial.feasible for trial in trials),
     )
 
 

@@ -240,6 +240,18 @@ def test_pictures_are_drawn_whether_or_not_a_trial_meets_the_constraints(
     assert part.best[0] in [trial.params["x"] for trial in constrained.completed]
 
 
+def test_slices_draw_rings_where_a_trial_violates_a_constraint(constrained: Optimizer) -> None:
+    violated = [not trial.feasible for trial in constrained.completed]
+    assert any(violated)
+    (part,) = slices_data(constrained)
+    assert part.feasible == tuple(not each for each in violated)
+    figure = plots.slices(constrained)
+    dots = figure.axes[0].collections[-1]
+    assert [face[3] == 0 for face in np.asarray(dots.get_facecolor())] == violated
+    assert [width > 0 for width in np.asarray(dots.get_linewidth())] == violated
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "violate a constraint"
+
+
 def test_the_display_of_a_loop_names_the_best_that_meets_the_constraints(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

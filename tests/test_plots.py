@@ -175,6 +175,16 @@ def test_a_slice_is_painted_with_its_trials_and_the_best_one_is_a_star(result: R
     assert outline.get_extents().ymax == pytest.approx(max(part.high))
 
 
+def test_what_no_trial_is_has_no_place_in_the_legend(result: Result) -> None:
+    (legend,) = plots.slices(result).legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "median",
+        "95 % band",
+        "trials, darker near the best",
+        "best trial",
+    ]
+
+
 def test_a_convergence_plot_has_every_trial_and_a_cross_where_one_failed(result: Result) -> None:
     (curve,), (axes,) = plots.convergence_data({"": result}), plots.convergence(result).axes
     dots, crosses, best = axes.lines
