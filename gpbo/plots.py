@@ -60,6 +60,8 @@ _LONGEST_LABEL, _MOST_CHARACTERS = 12, 30
 _SMALLEST_PLAIN, _LARGEST_PLAIN = 1e-3, 1e4
 #: Decades up to which matplotlib writes out ticks that are no powers.
 _ALL = (math.inf, math.inf)
+#: What rings do.
+_VIOLATE = "violate a constraint"
 #: Regrets are drawn on a log axis, those below this as this.
 _LEAST_REGRET = 1e-12
 
@@ -106,8 +108,8 @@ def convergence(
     """The running best of each result over its trials; the initial design is shaded.
 
     Dots are the trials, rings those that violate a constraint, crosses at the bottom the failed
-    ones. The value axis has room for the best
-    so far from the end of the design on, and for the better half of the trials.
+    ones. The value axis has room for the best so far from the end of the design on, and for the
+    better half of the trials; rings that are better than all it shows lie at its edge.
 
     Args:
         results: One result or optimizer, or several by the label that each has in the plot.
@@ -123,8 +125,18 @@ def convergence(
     directions = sorted({result.direction for result in results.values()})
     if len(directions) != 1:
         raise InvalidOption(f"results have directions {directions}: expected the same of all")
-    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
-    _paint_convergence(figure.subplots(), convergence_data(results))
+    figure, curves = Figure(figsize=(7.0, 4.2), layout="constrained"), convergence_data(results)
+    _paint_convergence(figure.subplots(), curves, is_down=directions == ["minimize"])
+    kinds = {
+        (math.isnan(value), feasible)
+        for curve in curves
+        for value, feasible in zip(curve.values, curve.feasible, strict=True)
+    }
+    shown = {_VIOLATE: _mark("o", mfc="none")} if (False, False) in kinds else {}
+    if (True, False) in kinds:
+        shown["failed"] = _mark("x")
+    if shown:
+        _explain(figure, shown, columns=2)
     return _written(figure, path)
 
 
@@ -237,7 +249,7 @@ def regret(
     return _written(figure, path)
 
 
-def _paint_convergence(axes: Axes, curves: Sequence[Convergence]) -> None:
+def _paint_convergence(axes: Axes, curves: Sequence[Convergence], *, is_down: bool) -> None:
     design = max((curve.design for curve in curves), default=0)
     if design:
         axes.axvspan(0.5, design + 0.5, color="0.93", linewidth=0, zorder=0)
@@ -251,37 +263,44 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence]) -> None:
             color="0.45",
             fontsize="small",
         )
+    values = [value for curve in curves for value in curve.values if math.isfinite(value)]
+    # What the searches found is told apart only if their worst trials do not set the limits.
+    running = [best for curve in curves for best in curve.best[max(design - 1, 0) :]]
+    found = [*filter(math.isfinite, running)]
+    _set_value_axis(axes, [float(np.median(values))] if found else values, keep=found)
     for number, curve in enumerate(curves):
-        colour = _COLOURS[number % len(_COLOURS)]
-        trials = np.arange(1, len(curve.values) + 1)
-        placed, beyond = np.array(drawable(curve.values)), ~np.array(curve.feasible, dtype=bool)
-        dots = np.where(beyond, math.nan, placed)
-        axes.plot(trials, dots, "o", color=colour, alpha=0.4, markersize=3.5, mew=0)
-        rings = trials[beyond & np.isfinite(placed)]
-        if len(rings):
-            axes.plot(
-                rings, placed[rings - 1], "o", color=colour, alpha=0.4, markersize=3.5, mfc="none"
-            )
-        failed = trials[np.isnan(curve.values)]
-        bottom = np.full(len(failed), 0.02 + 0.03 * number)
-        axes.plot(
-            failed, bottom, "x", color=colour, markersize=4, transform=axes.get_xaxis_transform()
-        )
-        best = drawable(curve.best)
+        colour, best = _COLOURS[number % len(_COLOURS)], drawable(curve.best)
+        _paint_trials(axes, curve, colour, 0.02 + 0.03 * number, is_down=is_down)
+        trials = range(1, len(best) + 1)
         axes.step(trials, best, where="post", **_line_look(len(best), colour, curve.label))
     longest = max((len(curve.values) for curve in curves), default=1)
     axes.set_xlim(0.5, longest + 0.5)
     axes.xaxis.set_major_locator(_whole_numbers())
-    values = [value for curve in curves for value in curve.values if math.isfinite(value)]
-    # What the searches found is told apart only if their worst trials do not set the limits.
-    found = [best for curve in curves for best in curve.best[max(design - 1, 0) :]]
-    middle = [float(np.median(values))] if values else []
-    _set_value_axis(axes, middle, keep=[*filter(math.isfinite, found)])
     axes.set_xlabel("trial")
     axes.set_ylabel("value, and the best so far")
     if len(curves) > 1:
         axes.legend(frameon=False)
     _clean(axes)
+
+
+def _paint_trials(
+    axes: Axes, curve: Convergence, colour: str, foot: float, *, is_down: bool
+) -> None:
+    """Dots, rings and crosses; ``foot`` is how far from the edge lies what the axis cannot show."""
+    trials, placed = np.arange(1, len(curve.values) + 1), drawable(curve.values)
+    beyond, at_edge = ~np.array(curve.feasible, dtype=bool), axes.get_xaxis_transform()
+    look: dict[str, Any] = {"color": colour, "alpha": 0.4, "markersize": 3.5}
+    axes.plot(trials, np.where(beyond, math.nan, placed), "o", mew=0, **look)
+    rings = beyond & np.isfinite(placed)
+    if rings.any():
+        axes.plot(trials[rings], placed[rings], "o", mfc="none", **look)
+        low, high = axes.get_ylim()
+        off = trials[rings & (placed < low if is_down else placed > high)]
+        edge = np.full(len(off), foot if is_down else 1 - foot)
+        axes.plot(off, edge, "o", mfc="none", transform=at_edge, **look)
+    failed = trials[np.isnan(placed)]
+    feet = np.full(len(failed), foot)
+    axes.plot(failed, feet, "x", color=colour, markersize=4, transform=at_edge)
 
 
 def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> None:
@@ -376,7 +395,7 @@ def _legend(figure: Figure, columns: int, *, violated: bool) -> None:
         "best trial": _mark("*", color=orange, markersize=10, mec="white"),
     }
     if violated:
-        shown["violate a constraint"] = _mark("o", mfc="none")
+        shown[_VIOLATE] = _mark("o", mfc="none")
     _explain(figure, shown, columns=4 if columns > 1 else 2)
 
 

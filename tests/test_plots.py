@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from gpbo import plots
@@ -176,13 +177,8 @@ def test_a_slice_is_painted_with_its_trials_and_the_best_one_is_a_star(result: R
 
 
 def test_what_no_trial_is_has_no_place_in_the_legend(result: Result) -> None:
-    (legend,) = plots.slices(result).legends
-    assert [text.get_text() for text in legend.get_texts()] == [
-        "median",
-        "95 % band",
-        "trials, darker near the best",
-        "best trial",
-    ]
+    shown = ["median", "95 % band", "trials, darker near the best", "best trial"]
+    assert _legend(plots.slices(result)) == [shown]
 
 
 def test_a_convergence_plot_has_every_trial_and_a_cross_where_one_failed(result: Result) -> None:
@@ -320,6 +316,49 @@ def test_what_was_found_during_the_design_of_one_search_does_not_set_the_limits(
     low, high = plots.convergence({"EI": designed, "Sobol": found}).axes[0].get_ylim()
     assert low <= 1.0
     assert 3.0 <= high < 4.0
+
+
+@pytest.mark.parametrize(("direction", "sign"), [("minimize", 1.0), ("maximize", -1.0)])
+def test_a_ring_that_is_better_than_the_best_lies_at_the_edge(direction: Any, sign: float) -> None:
+    space, limit = Space(Real("x", 0, 1)), ["size <= 1"]
+    optimizer = Optimizer(space, "sobol", direction=direction, constraints=limit)
+    for x, value, size in ((0.1, -50.0, 2.0), (0.2, 3.0, 1.0), (0.3, 1.0, 1.0)):
+        optimizer.add({"x": x}, sign * value, {"size": size})
+    for x, value in ((0.4, 2.0), (0.5, 90.0)):
+        optimizer.add({"x": x}, sign * value, {"size": 2.0})
+    figure = plots.convergence(optimizer)
+    (axes,) = figure.axes
+    seen: dict[int, float] = {}
+    for line in axes.lines:
+        if line.get_markerfacecolor() == "none":
+            places = line.get_transform().transform(line.get_xydata())
+            heights = axes.transAxes.inverted().transform(places)[:, 1]
+            trials = np.asarray(line.get_xdata(), dtype=int).tolist()
+            seen |= {t: h for t, h in zip(trials, heights, strict=True) if 0 < h < 1}
+    assert {*seen} == {1, 4}
+    assert (seen[1] if direction == "minimize" else 1 - seen[1]) < 0.05
+    assert 0.2 < seen[4] < 0.8
+    assert _legend(figure) == [["violate a constraint"]]
+    optimizer.fail(optimizer.ask())
+    assert _legend(plots.convergence(optimizer)) == [["violate a constraint", "failed"]]
+
+
+def test_while_no_trial_meets_the_constraints_the_plot_has_room_for_most_of_them() -> None:
+    optimizer = Optimizer(Space(Real("x", 0, 1)), "sobol", constraints=["size <= 1"])
+    for value in range(1, 40):
+        optimizer.add({"x": value / 40}, float(value), {"size": 2.0})
+    low, high = plots.convergence(optimizer).axes[0].get_ylim()
+    assert low < 3.0
+    assert high > 37.0
+
+
+def test_crosses_are_explained_and_dots_need_no_legend(result: Result) -> None:
+    assert _legend(plots.convergence(result)) == [["failed"]]
+    assert _legend(plots.convergence(optimized(objective=lambda _: 3.0, budget=2))) == []
+
+
+def _legend(figure: Figure) -> list[list[str]]:
+    return [[text.get_text() for text in one.get_texts()] for one in figure.legends]
 
 
 @pytest.mark.parametrize(("parameters", "shape"), [(1, (1, 1)), (3, (1, 3)), (4, (2, 2))])
