@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -331,7 +332,10 @@ def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> 
     for axes, title in zip(panels, ("median, quartiles", "mean, 95 % interval"), strict=True):
         if len(seen):
             axes.set_yscale("log")
-            axes.set_ylim(seen.min() / 1.5, seen.max() * 1.5)
+            # Short numbers, for they are the ticks where no others lie between.
+            limits = [float(f"{end:.2g}") for end in (seen.min() / 1.5, seen.max() * 1.5)]
+            axes.set_ylim(*limits)
+            _set_log_ticks(axes.yaxis, *limits)
         axes.xaxis.set_major_locator(_whole_numbers())
         axes.set_xlabel("trial")
         axes.set_title(title, fontsize="medium")
@@ -419,13 +423,7 @@ def _set_position_axis(axes: Axes, part: Slice, positions: Float[np.ndarray, " q
     low, high = float(positions[0]), float(positions[-1])
     if part.axis == "log":
         axes.set_xscale("log")
-        ticks = log_ticks(low, high)
-        if low >= _SMALLEST_PLAIN and high <= _LARGEST_PLAIN:
-            axes.set_xticks(ticks, [f"{tick:.6g}" for tick in ticks])
-        else:
-            axes.set_xticks(ticks)
-            axes.xaxis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=_ALL))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        _set_log_ticks(axes.xaxis, low, high)
     elif part.axis == "reverse_log":
         axes.set_xscale("function", functions=(_reverse_log, lambda u: -np.expm1(-u)))
         ticks = reverse_log_ticks(low, high)
@@ -441,6 +439,16 @@ def _set_position_axis(axes: Axes, part: Slice, positions: Float[np.ndarray, " q
             axes.xaxis.set_major_locator(MaxNLocator(3, integer=part.whole, min_n_ticks=1))
     else:
         axes.margins(x=margin)
+
+
+def _set_log_ticks(axis: Axis, low: float, high: float) -> None:
+    ticks = log_ticks(low, high)
+    if low >= _SMALLEST_PLAIN and high <= _LARGEST_PLAIN:
+        axis.set_ticks(ticks, [f"{tick:.6g}" for tick in ticks])
+    else:
+        axis.set_ticks(ticks)
+        axis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=_ALL))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _reverse_log(values: np.ndarray) -> np.ndarray:

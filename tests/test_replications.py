@@ -250,6 +250,26 @@ def test_the_plot_has_a_line_and_a_band_for_every_set_of_runs(tmp_path: Path) ->
     assert 0 < low < curve.low.min() < curve.high.max() < high
 
 
+@pytest.mark.parametrize(
+    ("reached", "labels"),
+    [
+        ([19.0, 2.5], ["2", "5", "10", "20"]),
+        ([700.0, 2.5], ["10", "100", "1000"]),
+        ([4.1, 4.0], ["2.1", "4.8"]),
+    ],
+)
+def test_regrets_are_plain_numbers_where_they_are_short(
+    reached: list[float], labels: list[str]
+) -> None:
+    figure = plots.regret(record([reached] * 3))
+    figure.canvas.draw()
+    low, high = figure.axes[0].get_ylim()
+    axis = figure.axes[0].yaxis
+    shown = zip(axis.get_majorticklocs(), axis.get_ticklabels(), strict=True)
+    assert [label.get_text() for tick, label in shown if low <= tick <= high] == labels
+    assert not any(label.get_text() for label in axis.get_ticklabels(minor=True))
+
+
 def test_an_optimum_that_is_met_exactly_can_be_drawn(tmp_path: Path) -> None:
     record([[3.0, 0.9]] * 3).plot(tmp_path / "zero.svg")
     record([[NAN, NAN]]).plot(tmp_path / "empty.svg")
