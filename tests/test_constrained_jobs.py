@@ -14,6 +14,7 @@ from gpbo.job import Job, check_job, read_job
 from gpbo.loop import minimize
 from gpbo.optimizer import Optimizer
 from gpbo.record import Attempt, Record
+from gpbo.report import figures
 from gpbo.report.data import progress_data, slices_of, table_data
 from gpbo.report.page import write
 from gpbo.slices import slices_data
@@ -225,6 +226,24 @@ def test_pages_and_panels_tell_who_violates_what(constrained: Optimizer, tmp_pat
     assert shown is not None
     valued = constrained.completed if best is None else [best]
     assert constrained.completed[shown].value == min(t.value or 0.0 for t in valued)
+
+
+def test_a_page_has_dots_and_rings_each_with_a_place_in_the_legend(constrained: Optimizer) -> None:
+    kinds = {("trials", "circle"): True, ("violate a constraint", "circle-open"): False}
+    trials = {
+        kind: [trial for trial in constrained.completed if trial.feasible is met]
+        for kind, met in kinds.items()
+    }
+    for figure in (
+        figures.progress(progress_data(constrained), constrained.direction),
+        figures.slices(slices_of(constrained)),
+    ):
+        drawn = {(t.name, t.marker.symbol): t for t in figure.data if t.hovertext and t.showlegend}
+        assert {*drawn} & {*kinds} == {kind for kind in kinds if trials[kind]}
+        for kind in {*drawn} & {*kinds}:
+            assert list(drawn[kind].y) == [trial.value for trial in trials[kind]]
+            for trial, text in zip(trials[kind], drawn[kind].hovertext, strict=True):
+                assert text.startswith(f"trial {trial.id} (")
 
 
 def test_pictures_are_drawn_whether_or_not_a_trial_meets_the_constraints(

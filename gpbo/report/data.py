@@ -131,6 +131,7 @@ class Slice:
         observed: Positions and values of the completed trials.
         about: What to say of each of them.
         closeness: Of each, 1 for the best one down to 0 for the one farthest from it.
+        feasible: Whether each meets the constraints.
         failed: Positions of the failed trials.
         best: Which of the completed ones is the best; None without any.
         curve: The surrogate, at places on this axis; None without a model.
@@ -141,6 +142,7 @@ class Slice:
     observed: tuple[tuple[float, float], ...]
     about: tuple[str, ...]
     closeness: tuple[float, ...]
+    feasible: tuple[bool, ...]
     failed: tuple[float, ...]
     best: int | None
     curve: slices.Slice | None
@@ -162,6 +164,7 @@ def slices_of(
             observed=tuple((_place(parameter, t), float(t.value or 0.0)) for t in completed),
             about=tuple(map(about, completed)),
             closeness=near,
+            feasible=tuple(trial.feasible for trial in completed),
             failed=tuple(_place(parameter, trial) for trial in failed),
             best=None if best is None else completed.index(best),
             curve=curves.get(parameter.name),

@@ -55,8 +55,7 @@ def progress(data: Progress, direction: str) -> go.Figure:
             annotation_position="top left",
             annotation_font_color=_GREY,
         )
-    symbol = ["circle" if feasible else "circle-open" for feasible in data.feasible]
-    _dots(figure, places, data.values, data.about, "trials", symbol=symbol)
+    _dots(figure, places, data.values, data.about, data.feasible)
     figure.add_scatter(
         x=places,
         y=data.best,
@@ -168,7 +167,7 @@ def _slice(
     where = [position for position, _ in part.observed]
     values = [value for _, value in part.observed]
     shades = [f"rgba(30, 34, 40, {0.15 + 0.6 * close**2:.2f})" for close in part.closeness]
-    _dots(figure, where, values, part.about, "trials", place, colour=shades, legend=legend)
+    _dots(figure, where, values, part.about, part.feasible, place, colours=shades, legend=legend)
     _crosses(figure, part.failed, foot, [], place, legend=legend)
     if part.best is not None:
         figure.add_scatter(
@@ -349,25 +348,34 @@ def _dots(
     x: Sequence[float],
     y: Sequence[float | None],
     about: Sequence[str],
-    name: str,
+    feasible: Sequence[bool],
     place: dict[str, int] | None = None,
     *,
-    colour: Any = "rgba(30, 34, 40, 0.45)",
-    symbol: str | list[str] = "circle",
+    colours: Sequence[str] | None = None,
     legend: bool = True,
 ) -> None:
-    figure.add_scatter(
-        x=x,
-        y=y,
-        mode="markers",
-        marker={"size": 7, "color": colour, "symbol": symbol},
-        name=name,
-        legendgroup=name,
-        showlegend=legend,
-        hovertext=[_hover(text) for text in about],
-        hoverinfo="text",
-        **(place or {}),
-    )
+    """Trials that have a value: dots, and rings where they violate a constraint."""
+    kinds = ((True, "trials", "circle"), (False, "violate a constraint", "circle-open"))
+    for kind, name, symbol in kinds:
+        shown = [i for i, met in enumerate(feasible) if met is kind and y[i] is not None]
+        if not shown:
+            continue
+        figure.add_scatter(
+            x=[x[i] for i in shown],
+            y=[y[i] for i in shown],
+            mode="markers",
+            marker={
+                "size": 7,
+                "color": [colours[i] for i in shown] if colours else "rgba(30, 34, 40, 0.45)",
+                "symbol": symbol,
+            },
+            name=name,
+            legendgroup=name,
+            showlegend=legend,
+            hovertext=[_hover(about[i]) for i in shown],
+            hoverinfo="text",
+            **(place or {}),
+        )
 
 
 def _crosses(
