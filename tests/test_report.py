@@ -290,7 +290,11 @@ def test_the_curves_of_many_trials_are_two_lines_with_gaps() -> None:
     # A line of one point would not be seen without a marker.
     assert [size for size in completed.marker.size if size] == [completed.marker.size[-2]]
     assert completed.customdata[-2] == 7
-    assert len(figures.learning([], "minimize").data) == 2
+    # What no trial did has no place in the legend.
+    assert [one.name for one in figures.learning([single], "minimize").data] == ["completed"]
+    (alone,) = figures.learning(curves[:1], "minimize").data
+    assert (alone.name, alone.showlegend) == ("did not complete", True)
+    assert len(figures.learning([], "minimize").data) == 0
 
 
 @pytest.mark.parametrize("strategy", ["ei", "sobol"])

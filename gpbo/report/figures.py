@@ -78,7 +78,8 @@ def learning(curves: Sequence[LearningCurve], direction: str) -> go.Figure:
     """Reported values over the steps; of trials that did not complete in pink."""
     figure = _figure(_HEIGHT)
     for name, colour, completed in (("completed", _BLUE, True), ("did not complete", _PINK, False)):
-        _curves(figure, [one for one in curves if one.completed is completed], name, colour)
+        if shown := [one for one in curves if one.completed is completed]:
+            _curves(figure, shown, name, colour)
     values = [value for curve in curves for value in curve.values]
     ends = [one.values[-1] for one in curves if one.completed and math.isfinite(one.values[-1])]
     best = [min(ends) if direction == "minimize" else max(ends)] if ends else []
@@ -109,6 +110,7 @@ def _curves(figure: go.Figure, curves: Sequence[LearningCurve], name: str, colou
         marker={"size": sizes},
         opacity=0.7,
         name=name,
+        showlegend=True,  # of one trace alone, too
         hovertemplate="trial %{customdata}, step %{x}: %{y}<extra></extra>",
     )
 
