@@ -299,8 +299,19 @@ _KEYS: dict[str, list[str]] = {
 }
 
 
-#: What says itself where in its table the mistake is.
-_TOLD_WHERE = ("space", "strategy", "model")
+#: What is allowed, by the mistake that pydantic found and with its numbers.
+_EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "greater_than_equal": "a whole number, {ge} or more",
+    "float_type": "a number",
+    "literal_error": "{expected}",
+    "list_type": "a list",
+    "too_long": "at most {max_length} items",
+    "dict_type": "a table",
+    "dataclass_type": "a table of its options",
+    "model_type": "a table of its options",
+}
 
 
 def _whose(section: str) -> str:
@@ -319,7 +330,10 @@ def _explained(detail: dict[str, Any]) -> str:
         return f"{name}: unknown key: expected one of {expected}{hint}"
     if detail["type"] in ("missing", "missing_argument"):
         return f"{name}: missing"
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    if not name or (detail["type"] == "value_error" and name in _TOLD_WHERE):
-        return message
-    return f"{name} = {detail['input']!r}: {message[0].lower()}{message[1:]}"
+    if detail["type"] == "value_error":  # one of ours, which names what is wrong
+        table = f"{name}." if name and name in _KEYS else ""
+        return f"{table}{detail['ctx']['error']}"
+    allowed = _EXPECTED.get(detail["type"])
+    why = f"expected {allowed.format(**detail.get('ctx', {}))}" if allowed else detail["msg"]
+    place = "".join(f"[{part}]" for part in detail["loc"][-1:] if isinstance(part, int))
+    return f"{name}{place} = {detail['input']!r}: {why}" if name else why
