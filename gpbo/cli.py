@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import gpbo
 from gpbo.errors import GpboError, InvalidOption
@@ -22,7 +23,30 @@ if TYPE_CHECKING:
     from gpbo.record import Record
     from gpbo.storage import SqliteStorage
 
+
+class _Commands(TyperGroup):
+    """The commands; what an option may not be is told as by our own checks."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the arguments name."""
+        from pydantic import ValidationError  # which typer has options checked by
+
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            if error.param is None or not isinstance(error.__cause__, ValidationError):
+                raise
+            wrong = error.__cause__.errors()[0]
+            choices = wrong["msg"].rstrip(".").partition(" is not one of ")[2]
+            if not choices and wrong["type"] != "int_parsing":
+                raise
+            expected = f"one of {choices}" if choices else "a whole number"
+            name = error.param.opts[0]
+            raise InvalidOption(f"{name}={wrong['input']!r}: expected {expected}") from error
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Fully Bayesian optimization.",
     no_args_is_help=True,
     add_completion=False,

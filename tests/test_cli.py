@@ -111,6 +111,13 @@ def test_every_named_strategy_can_be_asked_for() -> None:
         (["run", "branin", "--budget", "0"], "gpbo: budget=0: expected a whole number, 1 or"),
         (["run", "branin", "--dim", "7"], "gpbo: dim=7: expected 2 for 'branin'"),
         (["run", "branin", "--strategy", "bogus"], "bogus"),
+        (
+            ["run", "branin", "--strategy", "EI"],
+            "gpbo: --strategy='EI': expected one of 'ei', 'pi'",
+        ),
+        (["run", "branin", "--budget", "abc"], "gpbo: --budget='abc': expected a whole number\n"),
+        (["bench", "smoke", "--seeds", "2.5"], "gpbo: --seeds='2.5': expected a whole number\n"),
+        (["run", "branin", "--budget"], "Option '--budget' requires an argument."),
         (["run", "branin", "--plot", "no/such.png"], "gpbo: --plot='no/such.png': expected a path"),
         (["run", "branin", "--plot", "x.foo"], "gpbo: --plot='x.foo': expected an ending of "),
         (["run", "branin", "--runs", "0"], "gpbo: runs=0: expected a whole number, 1 or more"),
