@@ -18,6 +18,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    # Who checks types knows only modules that something imports, and nothing else does these.
+    import gpbo.integrations.mlflow
+    import gpbo.integrations.ray
+    import gpbo.integrations.tensorboard
+    import gpbo.job
+    import gpbo.simulation  # noqa: F401
     from gpbo import errors, plots, problems
     from gpbo.fitting import FitReport, Model
     from gpbo.hyperparameters import HyperparameterPrior

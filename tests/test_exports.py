@@ -1,12 +1,16 @@
 """The public names, and what importing them costs."""
 
+import ast
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import gpbo
 
+ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = [
     "Categorical",
     "CustomAcquisition",
@@ -103,3 +107,27 @@ print([name for name in ["matplotlib", "rich", "typer", "sklearn"] if name in sy
 def test_a_name_that_is_wrong_is_an_error_to_those_who_check_types_too() -> None:
     with pytest.raises(AttributeError, match="no attribute 'minimise'"):
         gpbo.minimise  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_who_checks_types_knows_the_modules_that_the_docs_name() -> None:
+    """A checker knows the modules that something imports, from `import gpbo` on."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"gpbo(?:\.[a-z_]+)+(?=\.[A-Za-z])", readme))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    documented = makefile.split("$(addprefix gpbo.,")[1].split(")")[0]
+    named |= {f"gpbo.{name}" for name in re.findall(r"[a-z_.]+", documented)}
+    assert {"gpbo.job", "gpbo.simulation", "gpbo.integrations.ray"} <= named
+    known, left = set(), {"gpbo"}
+    while left:
+        module = left.pop()
+        place = ROOT.joinpath(*module.split("."))
+        file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        if module in known or not file.is_file():
+            continue
+        known.add(module)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                left |= {name.name for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                left |= {str(node.module), *(f"{node.module}.{each.name}" for each in node.names)}
+    assert named <= known
