@@ -20,6 +20,7 @@ from gpbo import fitting, problems
 from gpbo.backend import Streams
 from gpbo.data import Observations
 from gpbo.design import sobol
+from gpbo.graphs import wait
 from gpbo.situation import Situation
 from gpbo.strategies import ExpectedImprovement
 from gpbo_benchmarks.record import at_least, machine, save, show
@@ -53,8 +54,7 @@ def step_s(runs: int, results: int, device: torch.device, repeats: int) -> float
         fit = fitting.fit(data, warm=warm, streams=situation.streams("fit"))
         warm = fit.warm
         ExpectedImprovement().propose(replace(situation, fit=lambda fit=fit: fit), 1)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait(device)
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[1:])  # the first one loads and captures
 

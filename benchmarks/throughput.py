@@ -25,6 +25,7 @@ from gpbo.acquisition import LogExpectedImprovement
 from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Search, propose
 from gpbo.data import Observations
+from gpbo.graphs import wait
 from gpbo.inference import HyperparameterDraws, sample_hyperparameters
 from gpbo.surrogate import Surrogate
 from gpbo_benchmarks.inputs import cube, observed
@@ -44,8 +45,7 @@ def seconds(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
     """How long it took until the device was done, and what came of it."""
     began = time.perf_counter()
     result = work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait(device)
     return time.perf_counter() - began, result
 
 

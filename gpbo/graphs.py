@@ -49,9 +49,9 @@ class Graph(Protocol):
         ...
 
 
-#: A process captures one graph at a time: to begin, torch waits for the device, which must not be
-#: done while another thread captures.
-_capturing = threading.Lock()
+#: A process captures one graph at a time, and nothing waits for the whole device meanwhile, which
+#: is an error in every thread; to begin, torch does.
+_capturing = threading.RLock()
 #: By device: libraries keep memory for every stream that they were ever used on.
 _capture_streams: dict[torch.device, torch.cuda.Stream] = {}
 
@@ -68,6 +68,10 @@ def record_on_cuda(work: Work, buffers: list[Tensor]) -> tuple[Graph, list[Tenso
         with torch.cuda.stream(stream):
             work(buffers)
         current.wait_stream(stream)
+        # cuBLAS makes its workspace anew, in the graph's own memory. One of the stream's would be
+        # that of all graphs captured on it, and newer versions of torch free it with the first
+        # that is let go of (https://github.com/pytorch/pytorch/issues/193402).
+        torch._C._cuda_clearCublasWorkspaces()
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         reason: BaseException | None = None
         try:
@@ -87,6 +91,7 @@ def record_on_cuda(work: Work, buffers: list[Tensor]) -> tuple[Graph, list[Tenso
                 raise reason from None
             raise
         finally:
+            torch._C._cuda_clearCublasWorkspaces()
             torch.cuda.set_stream(current)  # torch does not where the end of a capture fails
         return graph, output
 
@@ -119,9 +124,19 @@ def replayed(
         player.put_back()
 
 
-def release() -> None:
-    """Let go of all graphs that are not in use, and of their memory."""
+def release(device: torch.device) -> None:
+    """Let go of all graphs that are not in use, and of the device's memory that nobody uses."""
     _shelf.clear()
+    if device.type == "cuda":
+        with _capturing:
+            torch.cuda.empty_cache()
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        with _capturing:
+            torch.cuda.synchronize(device)
 
 
 class _Opaque(Exception):
@@ -305,11 +320,11 @@ class _Player:
         try:
             return _Recording(self._step, arguments)
         except torch.OutOfMemoryError:
-            release()
+            _shelf.clear()
             return None
         except RuntimeError as error:
             if "out of memory" in str(error):  # as the driver says it
-                release()
+                _shelf.clear()
                 return None
             _refused.add(key)
             logger.warning(

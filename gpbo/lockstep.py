@@ -17,6 +17,7 @@ from gpbo.data import Observations, feasible, with_room
 from gpbo.design import default_initial
 from gpbo.errors import SpaceExhausted
 from gpbo.fitting import Fit, FitReport, Inference, Model, WarmState, check_inference, resolve_model
+from gpbo.graphs import wait
 from gpbo.problems import Problem
 from gpbo.replications import Diagnostics, Replications
 from gpbo.result import Stopped
@@ -183,8 +184,7 @@ class _Clock:
             self._switch(outer)
 
     def _switch(self, phase: str | None) -> str | None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        wait(self._device)
         now, last = time.perf_counter(), self._phase
         if last is not None:
             self.seconds[last] += now - self._since

@@ -69,9 +69,7 @@ def in_parts(
                 "out of memory on %s: %d bytes at once from now on", device, _lowered[device]
             )
         released = True
-        release()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        release(device)
 
 
 def _is_capturing(device: torch.device) -> bool:

@@ -199,9 +199,12 @@ class OnAnyDevice:
             }
             together = replicate(PROBLEM, runs=2, **options)
             assert torch.device(together.device).type == self.device
+            # Roundings differ with the size of a batch. Where a drawn function has its minimum they
+            # soon decide, so that only the first proposal of a path is the same.
+            same = 6 if isinstance(strategy, ThompsonSampling) else self.budget
             for run in range(2):
                 alone = replicate(PROBLEM, runs=1, seed=run, **options)
-                difference = abs(together.points[run] - alone.points[0]).max()
+                difference = abs(together.points[run] - alone.points[0])[:same].max()
                 # A tie of two maxima may fall either way on a device that rounds differently.
                 assert difference < 1e-3, f"{strategy.name}, run {run}: {difference}"
 
@@ -426,8 +429,7 @@ class OnAGpu(OnAnyDevice, unittest.TestCase):
         assert 3 * 4 <= len(captures) <= 3 * 20
         torch.cuda.synchronize()
         before = torch.cuda.memory_reserved()
-        graphs.release()
-        torch.cuda.empty_cache()
+        graphs.release(torch.device(self.device))
         assert torch.cuda.memory_reserved() < before
 
     def test_a_step_that_cannot_be_captured_leaves_nothing_behind(self) -> None:
@@ -449,6 +451,27 @@ class OnAGpu(OnAnyDevice, unittest.TestCase):
                     assert (len(graphs._refused), len(replays)) == (refused, replayed)
                 torch.cuda.empty_cache()  # an error where torch believes in a capture under way
 
+    def test_a_replay_is_what_it_was_once_other_graphs_are_gone(self) -> None:
+        """Libraries have workspaces, which graphs that are captured on one stream might share."""
+
+        def multiplied(state: Tensor, by: Tensor) -> tuple[Tensor, Tensor]:
+            matrix = torch.eye(by.shape[-1], dtype=DTYPE, device=by.device) + by @ by.mT
+            factor = torch.linalg.cholesky_ex(matrix)[0]
+            return state, torch.linalg.solve_triangular(factor, state, upper=False)
+
+        device = torch.device(self.device)
+        streams = Streams.named(12, "gpu", runs=8, device=self.device)
+        kept, gone, new = (streams.normal(size, size) for size in (257, 263, 269))
+        with graphs.replayed(multiplied, device) as play:
+            first = play(kept, kept)[1].clone()
+            with graphs.replayed(multiplied, device) as other:
+                other(gone, gone)
+            graphs.release(device)
+            with graphs.replayed(multiplied, device) as other:
+                other(new, new)
+                assert torch.equal(play(kept, kept)[1], first)
+        self.assert_close(first, multiplied(kept, kept)[1].cpu())
+
     def test_memory_on_the_device_is_flat(self) -> None:
         peaks: list[int] = []
 
@@ -461,7 +484,7 @@ class OnAGpu(OnAnyDevice, unittest.TestCase):
         options: dict[str, Any] = {"inference": "map", "device": "cuda", "progress": False}
         replicate(measured, runs=3, budget=64, **options)
         # From 49 results on the capacity is 64, and so are all shapes.
-        later = peaks[2 * 50 :]
+        later = peaks[50:]
         half = len(later) // 2
         assert max(later[half:]) <= 1.2 * max(later[:half])
 
@@ -469,7 +492,7 @@ class OnAGpu(OnAnyDevice, unittest.TestCase):
         there = moved(surrogate(), "cuda")
         x = sobol(2**14, DIM, Streams.named(9, "gpu", runs=RUNS)).cuda()
         expected = there.moments(x)
-        torch.cuda.empty_cache()
+        graphs.release(torch.device(self.device))  # else there is room enough once they are gone
         total = torch.cuda.get_device_properties(0).total_memory
         room = torch.cuda.memory_reserved() + 2**25
         torch.cuda.set_per_process_memory_fraction(room / total)

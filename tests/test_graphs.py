@@ -233,7 +233,7 @@ def test_a_recording_is_let_go_of_when_its_shape_is_left() -> None:
         assert early() is None
         assert first_use() is not None
         assert late() is not None
-        graphs.release()
+        graphs.release(CPU)
         gc.collect()
         assert first_use() is late() is None
 
@@ -307,6 +307,7 @@ def test_a_capture_that_fails_is_over_for_the_allocator_and_says_what_was_wrong(
     ended = mock.Mock(side_effect=None if older else RuntimeError("not currently recording"))
     monkeypatch.setattr(torch, "cuda", cuda)
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", ended, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", mock.Mock(), raising=False)
     monkeypatch.setattr(graphs, "_capture_streams", {})
     work = mock.Mock(side_effect=[[], fault])  # warms up, and then cannot be captured
     with pytest.raises(type(fault)) as raised:
@@ -314,6 +315,27 @@ def test_a_capture_that_fails_is_over_for_the_allocator_and_says_what_was_wrong(
     assert raised.value is fault
     ended.assert_called_once_with(3, cuda.graph_pool_handle.return_value)
     cuda.set_stream.assert_called_once_with(cuda.current_stream.return_value)
+
+
+def test_a_graph_has_the_workspaces_of_libraries_to_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are forgotten between the warm-up and the capture, and after it: on a stand-in."""
+    happened: list[str] = []
+    cuda = mock.MagicMock()
+    cuda.graph.return_value.__enter__.side_effect = lambda: happened.append("begin")
+    cuda.graph.return_value.__exit__.side_effect = lambda *_: happened.append("end")
+    monkeypatch.setattr(torch, "cuda", cuda)
+    forget = mock.Mock(side_effect=lambda: happened.append("forget"))
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", forget, raising=False)
+    monkeypatch.setattr(graphs, "_capture_streams", {})
+
+    def work(_: object) -> list[Tensor]:
+        happened.append("work")
+        return []
+
+    graphs.record_on_cuda(work, [mock.Mock(device=torch.device("cuda", 3))])
+    assert happened == ["work", "forget", "begin", "work", "end", "forget"]
 
 
 def test_a_state_that_changes_its_shape_is_a_mistake() -> None:

@@ -106,7 +106,8 @@ def test_one_point_of_one_run_without_room_is_an_error() -> None:
 def test_memory_that_is_short_for_a_moment_lowers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(0)
 
-    def let_go() -> None:
+    def let_go(device: torch.device) -> None:
+        assert device == CPU
         machine.room = 35
 
     monkeypatch.setattr(memory, "release", let_go)

@@ -79,7 +79,7 @@ def recorded() -> Iterator[list[Traced]]:
         made.append(Traced(work, buffers))
         return made[-1], made[-1].output
 
-    graphs.release()
+    graphs.release(torch.device("cpu"))
     with mock.patch.dict(graphs.RECORDERS, {"cpu": record}):
         yield made
-    graphs.release()
+    graphs.release(torch.device("cpu"))

@@ -3,11 +3,11 @@
 from typing import Any
 
 
-class _Shaped:
+class Shaped:
     """``Float[Tensor, "r n"]`` is ``Tensor``."""
 
     def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
         return item[0]
 
 
-Bool = Float = Int = Shaped = _Shaped
+Bool = Float = Int = Num = Shaped
