@@ -279,18 +279,17 @@ class TrustRegion:
         counts = data.mask & lie_within(space, data.x)
         values = torch.where(counts & data.eligible, data.values, torch.inf)
         length, begin = self._judged(values, counts, data.dim)
-        numbers = torch.arange(values.shape[1], device=values.device)
-        own = torch.where(numbers >= begin[:, None], values, torch.inf)
-        centre = lowest_point(x, _possible(x, data.mask, own, log_chance))
-        results = own.isfinite().sum(-1)
-        young = (results < 2 * data.dim) & (begin > 0) | (results == 0)
+        since = counts & (counts.cumsum(-1) > begin[:, None])
+        own = torch.where(since, values, torch.inf)
+        centre = lowest_point(x, _possible(x, since, own, log_chance))
+        young = (since.sum(-1) < 2 * data.dim) & (begin > 0) | ~own.isfinite().any(-1)
         length = torch.where(young, torch.inf, length)
         return _around(centre[:, None], length[:, None], surrogate, space)
 
     def _judged(
         self, values: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"], dim: int
     ) -> tuple[Float[Tensor, " r"], Int[Tensor, " r"]]:
-        """The length now, and the number of the first result since the last start.
+        """The length now, and how many results there were before the last start.
 
         Results are judged without what lies between them: trials that failed, or are pending.
         """
@@ -318,5 +317,4 @@ class TrustRegion:
             length = torch.where(anew, self.length, length)
             best = torch.where(anew, torch.inf, best)
             age = age * ~anew
-        place = torch.cat([order, torch.full_like(begin[:, None], order.shape[1])], 1)
-        return length, place.gather(1, begin.clamp(max=order.shape[1])[:, None]).squeeze(1)
+        return length, begin

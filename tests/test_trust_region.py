@@ -1,5 +1,8 @@
 """The box around the best point: when it grows, shrinks and starts anew, and that it holds."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +12,7 @@ from gpbo.candidates import Search
 from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption
+from gpbo.optimizer import Optimizer
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.strategies import ThompsonSampling
 from gpbo.surrogate import Surrogate
@@ -104,6 +108,54 @@ def test_when_it_is_too_short_the_search_starts_anew_in_the_whole_cube() -> None
     box = region.boxes(data, model(data), CUBE)
     assert box.centre[0, 0].tolist() == data.x[0, 9].tolist()
     assert (box.upper - box.lower)[0, 0].tolist() == pytest.approx([0.2, 0.2])
+
+
+def test_no_trial_that_is_not_judged_undoes_a_new_start() -> None:
+    """Neither one that failed nor a result outside of the slice that is searched."""
+    region = TrustRegion(length=0.2, shortest=0.15)
+    data = history([9.0] * 4)
+    spot = torch.full((1, 1, 2), 0.9, dtype=DTYPE)
+    for place in range(len(DESIGN) + 5):
+        values = torch.cat([data.values[:, :place], spot[:, :, 0], data.values[:, place:]], 1)
+        x = torch.cat([data.x[:, :place], spot, data.x[:, place:]], 1)
+        holes = Observations.of(x, values, torch.arange(values.shape[1])[None] != place)
+        box = region.boxes(holes, model(holes), CUBE)
+        assert (box.upper - box.lower).amin() == 1
+    space = Space(Real("x", 0, 1), Categorical("task", ("a", "b")))
+    region = TrustRegion(length=0.8, shortest=0.5, failures=1)
+    optimizer = Optimizer(space, ThompsonSampling(region=region), inference="map")
+    optimizer.add({"x": 0.5, "task": "b"}, 7.0)
+    for number, place in enumerate([0.9, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7]):
+        optimizer.add({"x": place, "task": "a"}, float(number))
+    plan: Any = optimizer.plan(1, fixed={"task": "a"})
+    now = plan.situation
+    box = region.boxes(now.data, now.fit().surrogate, now.space)
+    assert (box.upper - box.lower).amin() == 1
+
+
+class Nearer:
+    """A chance that falls with the distance from a point."""
+
+    def __init__(self, point: Tensor) -> None:
+        self._point = point
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return -1.0 - (x - self._point).norm(dim=-1)
+
+    def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+
+def test_results_that_violate_a_constraint_are_results_of_a_new_start() -> None:
+    """Two for each dimension end it, as long as one of them meets the constraints."""
+    data = history([9.0] * 4 + [9.9, 9.6, 9.8, 9.7])
+    eligible = torch.ones_like(data.mask)
+    region = TrustRegion(length=0.2, shortest=0.15)
+    eligible[0, 8:] = torch.tensor([False, True, False, False])
+    some = replace(data, eligible=eligible)
+    box = region.boxes(some, model(some), CUBE, Nearer(data.x[0, 9]))
+    assert (box.upper - box.lower)[0, 0].tolist() == pytest.approx([0.2, 0.2])
+    assert box.centre[0, 0].tolist() == data.x[0, 9].tolist()
 
 
 def test_the_sides_go_with_the_lengthscales_and_end_at_the_cube() -> None:
