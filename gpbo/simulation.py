@@ -121,8 +121,9 @@ class Simulation:
     def regret_at(self, times: Float[Tensor, " k"]) -> Float[Tensor, "r k"]:
         """The regret of what had ended at these times; infinite before the first trial has."""
         late = self.ended.unsqueeze(-1) > times.to(self.ended.device)
-        best = self._reached.unsqueeze(-1).masked_fill(late, torch.inf).amin(1)
-        return best - self.optimum
+        reached = self._reached.unsqueeze(-1).masked_fill(late, torch.inf)
+        none_yet = reached.new_full((len(reached), 1, len(times)), torch.inf)
+        return torch.cat([none_yet, reached], 1).amin(1) - self.optimum
 
     @property
     def _reached(self) -> Float[Tensor, "r t"]:

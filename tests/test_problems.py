@@ -449,6 +449,28 @@ def test_what_a_function_of_one_s_own_returns_is_checked(
         wrong(torch.zeros(3, 5, 2, dtype=DTYPE))
 
 
+def test_a_function_may_change_the_points_that_it_is_given() -> None:
+    def in_place(x: Tensor) -> Tensor:
+        x -= 0.5
+        return x.square().sum(-1)
+
+    limited = problems.get("gramacy")
+    mine = replace(limited, function=in_place, constraints=(in_place, *limited.constraints))
+    x = points(mine, 3, 5)
+    _, truth, excess = mine.results(x, Streams.named(0, "problem", runs=3))
+    torch.testing.assert_close(truth, (x - 0.5).square().sum(-1))
+    torch.testing.assert_close(excess[..., 0], truth)
+    torch.testing.assert_close(excess[..., 1:], limited.excess(x))
+
+
+def test_a_function_with_parameters_to_be_learned_is_a_problem_too() -> None:
+    weights = torch.ones(2, dtype=DTYPE, requires_grad=True)
+    mine = replace(problems.get("branin"), function=lambda x: x @ weights)
+    assert mine(torch.zeros(2, dtype=DTYPE)).requires_grad
+    runs = replicate(mine, strategy="sobol", runs=2, budget=3, progress=False)
+    assert np.isfinite(runs.values).all()
+
+
 def test_a_function_of_whole_numbers_loses_no_digit() -> None:
     mine = replace(
         problems.get("branin"), function=lambda x: (1e9 + x[..., 0]).long(), optimum=math.nan

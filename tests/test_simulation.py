@@ -1,5 +1,6 @@
 """The simulated clock: how many evaluations fit in, and that a run is what an optimizer does."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -612,3 +613,4 @@ def test_an_interrupt_of_the_first_trials_ends_all_runs_too() -> None:
 
     cut = clock(runs=2, problem=replace(BRANIN, function=interrupt))
     assert (cut.stopped, cut.values.shape) == ("interrupted", (2, 0))
+    assert cut.regret_at(torch.tensor([0.0, 3.0])).tolist() == [[math.inf] * 2] * 2

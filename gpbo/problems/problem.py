@@ -172,7 +172,7 @@ class Problem:
 
     def _of(self, function: Function, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         """What a function says of points in user units."""
-        values = function(x)
+        values = function(x.clone())  # it may work in place
         check_tensor(f"what {self.name} returned", values)
         if values.shape != x.shape[:-1]:
             raise InvalidData(
@@ -189,6 +189,7 @@ class Problem:
         """
         return self.noisy(self(x), streams)
 
+    @torch.no_grad()
     def results(
         self, x: Float[Tensor, "r q d"], streams: Streams
     ) -> tuple[Float[Tensor, "r q"], Float[Tensor, "r q"], Float[Tensor, "r q k"]]:
