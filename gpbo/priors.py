@@ -19,6 +19,9 @@ from gpbo.backend import DTYPE, Streams
 from gpbo.checks import finite, truth_value
 from gpbo.errors import InvalidOption
 
+#: The precision of a normal distribution, the square of this, has to be finite.
+_MOST_PRECISE = 1e154
+
 Density = tuple[Float[Tensor, "k"], Float[Tensor, "k j"]]
 
 
@@ -75,7 +78,8 @@ class Normal(Prior):
     logarithmic = False
 
     def __post_init__(self) -> None:
-        _check(self, loc=math.isfinite(_number(self.loc)), scale=_positive(self.scale))
+        precise = _positive(self.scale) and 1 / _number(self.scale) < _MOST_PRECISE
+        _check(self, loc=math.isfinite(_number(self.loc)), scale=precise)
 
     def gaussian(self) -> tuple[float, float]:
         """Mean and standard deviation of ``u``."""

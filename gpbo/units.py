@@ -122,7 +122,7 @@ def in_own_units(
     all at least, count as the worst of the others. The power is the least one with which the bent
     values are much more probable than as they are, the Jacobian included (Snelson et al., equation
     6). A run whose values are all the same (or that has one, or none) has power and ``scale`` 1 and
-    ``y`` 0.
+    ``y`` 0; a straight one, of how far a quantity is beyond its limit, has its size for ``scale``.
 
     Args:
         x: Where the values are of, in the unit cube; anything finite where masked.
@@ -151,11 +151,13 @@ def in_own_units(
     y, mean, deviation = centred(_bent(above, power[:, None], unit[:, None]), mask)
     constant = worst == 0.0
     divisor = deviation.masked_fill(constant, 1.0)
+    # A limited quantity that was always the same is known by how far it is from its limit, 0.
+    alone = torch.where(straight & (best != 0.0), (best * magnitude).abs(), 1.0)
     tiny = torch.finfo(DTYPE).tiny
     return (y / divisor.unsqueeze(-1)).masked_fill(constant.unsqueeze(-1), 0.0), Units(
         power=power,
         best=best * magnitude,
-        scale=(deviation * magnitude).clamp(min=tiny).masked_fill(constant, 1.0),
+        scale=torch.where(constant, alone, (deviation * magnitude).clamp(min=tiny)),
         centre=mean / divisor,
         unit=unit / divisor,
         worst=torch.where(straight & ~constant, torch.inf, worst / divisor),

@@ -329,6 +329,7 @@ def test_a_gaussian_says_so_and_no_other_does(name: str) -> None:
         (lambda: Normal(math.nan, 1.0), "Normal: loc=nan"),
         (lambda: Normal(0.0, 0.0), "Normal: scale=0.0"),
         (lambda: LogNormal(0.0, -1.0), "LogNormal: scale=-1.0"),
+        (lambda: LogNormal(0.0, 1e-160), "LogNormal: scale=1e-160"),
         (lambda: LogNormal(math.inf, 1.0), "LogNormal: loc=inf"),
         (lambda: Gamma(0.0, 1.0), "Gamma: concentration=0.0"),
         (lambda: Gamma(1.0, math.inf), "Gamma: rate=inf"),
