@@ -7,7 +7,7 @@ optimization with inequality constraints", ICML), in log space.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gpbo.acquisition import LogProbabilityOfImprovement
 from gpbo.candidates import Utility
-from gpbo.data import Observations
+from gpbo.data import Observations, capacity
 from gpbo.rows import selected
 from gpbo.surrogate import Surrogate
 
@@ -106,9 +106,13 @@ class Limits:
         best = self.most[:, None].expand(-1, self.surrogate.draws)
         return _AllMet(LogProbabilityOfImprovement(self.surrogate, best), len(self.most) // runs)
 
-    def likely_met_at(self, x: Float[Tensor, "r b d"]) -> Bool[Tensor, "r b"]:
-        """Whether points rather meet all of the constraints than not."""
-        return self.log_chance(len(x))(x) > -math.log(2)
+    def ahead(self, data: Observations) -> "Limits":
+        """Once what is pending will have returned what is expected of it."""
+        each = len(self.most) // data.runs
+        pending, mask = (
+            part.repeat_interleave(each, 0) for part in (data.pending, data.pending_mask)
+        )
+        return replace(self, surrogate=self.surrogate.hallucinate(pending, mask))
 
 
 @dataclass(frozen=True)
@@ -141,20 +145,14 @@ def no_limits() -> None:
     """Where there are no constraints."""
 
 
-def weighted(
-    utility: Utility,
-    data: Observations,
-    failed: Float[Tensor, "r f d"],
-    failed_mask: Bool[Tensor, "r f"],
-    limits: Limits | None = None,
-) -> Utility:
-    """The utility plus the log of the chance that a point gives a value that may be the best; in
-    runs that have no such value yet the latter alone.
+def weighted(utility: Utility, chance: Utility | None, valued: Bool[Tensor, " r"]) -> Utility:
+    """The utility plus the log of the chance that a point gives a value that may be the best.
+
+    Args:
+        chance: As `log_chance` has it.
+        valued: Whether a run has such a value yet; it counts the chance alone if not.
     """
-    chance = log_chance(data, failed, failed_mask, limits)
-    if chance is None:
-        return utility
-    return Sum((utility if limits is None else Where(utility, data.eligible.any(-1)), chance))
+    return utility if chance is None else Sum((Where(utility, valued), chance))
 
 
 def log_chance(
@@ -162,10 +160,48 @@ def log_chance(
     failed: Float[Tensor, "r f d"],
     failed_mask: Bool[Tensor, "r f"],
     limits: Limits | None = None,
+    *,
+    ahead: bool = False,
 ) -> Utility | None:
-    """The log of the chance that a point gives a value, and meets the constraints; None for 1."""
-    success = log_chance_of_success(data, failed, failed_mask) if failed.shape[1] else None
+    """The log of the chance that a point gives a value, and meets the constraints; None for 1.
+
+    Args:
+        ahead: Once what is pending will have ended as is to be expected: points near it have less
+            of a chance then, or more, and are not tried for what it will tell.
+    """
+    success = None
+    if failed.shape[1]:
+        success = log_chance_of_success(data, failed, failed_mask)
+        if ahead and data.pending.shape[1]:
+            gives = likely_at(success, data.pending)
+            success = log_chance_of_success(*_ended(gives, data, failed, failed_mask))
+    if limits is not None and ahead:
+        limits = limits.ahead(data)
     return with_limits(success, limits, data.runs)
+
+
+def _ended(
+    gives: Bool[Tensor, "r m"],
+    data: Observations,
+    failed: Float[Tensor, "r f d"],
+    failed_mask: Bool[Tensor, "r f"],
+) -> tuple[Observations, Float[Tensor, "r g d"], Bool[Tensor, "r g"]]:
+    """The points with a value and those that failed, once what is pending is one or the other."""
+    room = capacity(gives.shape[1], gives.device) - gives.shape[1]
+    pad = torch.nn.functional.pad
+    pending = pad(data.pending, (0, 0, 0, room), value=0.5)
+    gave, failing = (pad(data.pending_mask & each, (0, room)) for each in (gives, ~gives))
+    mask = torch.cat([data.mask, gave], 1)
+    x = torch.cat([data.x, pending], 1)
+    known = Observations.of(x, torch.zeros_like(x[..., 0]), mask)
+    return known, torch.cat([failed, pending], 1), torch.cat([failed_mask, failing], 1)
+
+
+def likely_at(chance: Utility | None, x: Float[Tensor, "r b d"]) -> Bool[Tensor, "r b"]:
+    """Where points rather give a value that may be the best than not, as `log_chance` has it."""
+    if chance is None:
+        return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    return chance(x) > -math.log(2)
 
 
 def with_limits(success: Utility | None, limits: Limits | None, runs: int) -> Utility | None:

@@ -14,7 +14,7 @@ needs is in there, so one strategy serves `gpbo.Optimizer`, where ``r`` is 1, an
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -28,8 +28,8 @@ from gpbo.checks import one_of, real_number, settle, truth_value, whole_number
 from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption
-from gpbo.feasibility import log_chance, weighted, with_limits
-from gpbo.fixed import expected_within, is_slice, means_within
+from gpbo.feasibility import likely_at, log_chance, weighted, with_limits
+from gpbo.fixed import expected_within, is_slice, lie_within, means_within
 from gpbo.model_free import GridSearch, RandomSearch, SobolSearch
 from gpbo.paths import Paths, draw_paths
 from gpbo.situation import Situation, Strategy, one_by_one
@@ -81,21 +81,24 @@ class _Maximiser(ABC):
 
     def _maximiser(self, situation: Situation) -> Float[Tensor, "r d"]:
         """The maximiser of the acquisition in log space, weighted with the chance of a value."""
-        data = situation.data
+        data, space = situation.data, situation.space
         known = situation.fit().surrogate
+        failed = situation.failed, situation.failed_mask
         points = (data.x, data.pending, situation.failed)
         with settings_for(sum(each.shape[1] for each in points), data.x.device):
-            streams, limits = situation.streams("fantasy"), situation.limits()
-            likely = None if limits is None else limits.likely_met_at(data.pending)
+            chance = log_chance(data, *failed, situation.limits(), ahead=True)
+            known = _valued_within(known, space, chance)
+            likely = likely_at(chance, space.snap(data.pending))
+            streams = situation.streams("fantasy")
             surrogate = known.fantasize(data.pending, data.pending_mask, streams, likely)
             # What a value would be where there is none is nothing to be found out.
-            surrogate = surrogate.hallucinate(situation.failed, situation.failed_mask)
+            surrogate = surrogate.hallucinate(*failed)
             utility = self._utility(surrogate, situation)
             return propose(
-                weighted(utility, data, situation.failed, situation.failed_mask, limits),
-                situation.space,
+                weighted(utility, chance, known.valued.any(-1)),
+                space,
                 situation.streams("ascent"),
-                best_x=_best_points(known, data, situation.space),
+                best_x=_best_points(known, data, space),
                 taken=situation.closed(self.repeats),
                 options=self.search,
                 any_scale=self._any_scale,
@@ -203,7 +206,8 @@ class CustomAcquisition(_Maximiser):
     else, a warning is logged, and a point of a Sobol sequence proposed). The surrogate has means
     and variances (``surrogate.moments``, ``[r,s,b]`` each) on a scale on which results are
     standardised and less is better; it knows pending points by one fantasy for each draw, and
-    where trials failed is certain of what it expects.
+    where trials failed is certain of what it expects. In a slice of the space, where some values
+    are fixed, only results in it count for ``surrogate.incumbent``.
 
     Where trials failed, or there are constraints, the log of the chance that a point gives a value
     that may be the best is added, as to the logarithm of an improvement; while no result meets the
@@ -238,7 +242,8 @@ class CustomAcquisition(_Maximiser):
         truth_value("repeats", self.repeats)
 
     def _utility(self, surrogate: Surrogate, situation: Situation) -> Utility:
-        function: object = self.acquisition(surrogate)
+        within = lie_within(situation.space, surrogate.x)
+        function: object = self.acquisition(replace(surrogate, valued=surrogate.valued & within))
         if not callable(function):
             raise InvalidOption(
                 f"acquisition of {self.name!r} returned {function!r}: expected a function of points"
@@ -332,8 +337,11 @@ class ThompsonSampling:
         with settings_for(surrogate.x.shape[1], surrogate.x.device):
             search = self.search or default_search(space, confined=self.region is not None)
             screen, confined = situation.streams("screen", results), None
-            success = log_chance(data, situation.failed, situation.failed_mask)
+            failed = situation.failed, situation.failed_mask
+            success = log_chance(data, *failed, ahead=self.hallucinate)
             limits = situation.limits()
+            if limits is not None and self.hallucinate:
+                limits = limits.ahead(data)
             if self.region is None:
                 raw = raw_points(space, screen, _best_points(surrogate, data, space), search)
             else:
@@ -455,10 +463,24 @@ def resolve_strategy(strategy: object) -> Strategy:
     )
 
 
+def _valued_within(surrogate: Surrogate, space: Space, chance: Utility | None) -> Surrogate:
+    """The surrogate where, in a slice of the space, results that are moved into it have a value
+    that may be the best if they likely have one there.
+    """
+    if chance is None or not is_slice(space):
+        return surrogate
+    moved = surrogate.mask & likely_at(chance, space.snap(surrogate.x))
+    valued = torch.where(lie_within(space, surrogate.x), surrogate.valued, moved)
+    return replace(surrogate, valued=valued)
+
+
 def _best_points(surrogate: Surrogate, data: Observations, space: Space) -> Float[Tensor, "r j d"]:
-    """The observed points of least posterior mean, in a slice those that are moved to such."""
-    expected = expected_within(surrogate, space)
-    order = expected[:, : data.x.shape[1]].argsort(-1)  # pending points may follow
+    """The observed points of least posterior mean, in a slice those that are moved to such; then
+    those whose value may not be the best.
+    """
+    expected = expected_within(surrogate, space)[:, : data.x.shape[1]]  # pending points may follow
+    finite = expected.clamp(max=torch.finfo(expected.dtype).max)
+    order = finite.masked_fill(~data.mask, torch.inf).argsort(-1)
     # A run with fewer results repeats its best ones instead of offering padding.
     places = torch.arange(_BEST, device=order.device) % data.counts.clamp(min=1)[:, None]
     order = order.gather(1, places)

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,12 @@ from torch import Tensor
 
 from gpbo.acquisition import LogExpectedImprovement
 from gpbo.backend import DTYPE, Streams
-from gpbo.candidates import Search
+from gpbo.candidates import Search, Utility
 from gpbo.completion import Completion
 from gpbo.constraints import Constraint, read_constraints
 from gpbo.data import Observations, with_room
 from gpbo.errors import InvalidData, InvalidOption, InvalidResult, TrialAlreadyFinished
-from gpbo.feasibility import Limits, log_chance, weighted
+from gpbo.feasibility import Limits, likely_at, log_chance, weighted
 from gpbo.fitting import Fit
 from gpbo.loop import Objective, minimize, run
 from gpbo.optimizer import Optimizer
@@ -324,6 +326,13 @@ def limits(runs: int = RUNS, constraints: int = LIMITED) -> tuple[Observations, 
     return data, Limits(surrogate, most), random_uniform(13, runs, POINTS, DIM)
 
 
+def weighed(
+    utility: Utility, data: Observations, failed: Tensor, mask: Tensor, limited: Limits
+) -> Utility:
+    """The utility weighted by the chances that follow from these."""
+    return weighted(utility, log_chance(data, failed, mask, limited), data.eligible.any(-1))
+
+
 def test_chances_of_a_run_are_multiplied_and_averaged_over_the_draws() -> None:
     data, limited, x = limits()
     mean, variance = limited.surrogate.moments(x.repeat_interleave(LIMITED, 0))
@@ -331,7 +340,7 @@ def test_chances_of_a_run_are_multiplied_and_averaged_over_the_draws() -> None:
     each = normal.cdf(limited.most[:, None, None]).mean(1).view(RUNS, LIMITED, POINTS)
     chance = limited.log_chance(RUNS)
     torch.testing.assert_close(chance(x).exp(), each.prod(1))
-    assert torch.equal(limited.likely_met_at(x), each.prod(1) > 0.5)
+    assert torch.equal(likely_at(chance, x), each.prod(1) > 0.5)
     no_failure = x[:, :0], torch.zeros(RUNS, 0, dtype=torch.bool)
     combined = log_chance(data, *no_failure, limited)
     assert combined is not None
@@ -349,6 +358,69 @@ def test_the_gradient_of_a_chance_is_that_of_autograd() -> None:
     value, gradient = chance.value_and_gradient(x)
     torch.testing.assert_close(value, chance(x))
     torch.testing.assert_close(gradient, expected)
+
+
+def test_what_is_pending_is_taken_to_measure_what_is_expected_of_it() -> None:
+    data, limited, x = limits()
+    waiting = torch.tensor([[True, True], [True, False]])
+    pending = replace(data, pending=x[:, :2], pending_mask=waiting)
+    rows, ahead = x.repeat_interleave(LIMITED, 0), limited.ahead(pending)
+    (mean, variance), (later, less) = (each.surrogate.moments(rows) for each in (limited, ahead))
+    torch.testing.assert_close(later, mean)
+    assert (less[:LIMITED, :, :2] < variance[:LIMITED, :, :2]).all()
+    noise, known = limited.surrogate.noise_variance[LIMITED:], variance[LIMITED:, :, 0]
+    torch.testing.assert_close(less[LIMITED:, :, 0], noise * known / (noise + known))
+    nothing = x[:, :0], torch.zeros(RUNS, 0, dtype=torch.bool)
+    chance = log_chance(pending, *nothing, limited, ahead=True)
+    assert chance is not None
+    torch.testing.assert_close(chance(x), ahead.log_chance(RUNS)(x))
+    assert not torch.equal(chance(x), limited.log_chance(RUNS)(x))
+
+
+def test_the_unit_of_a_quantity_that_was_always_the_same_changes_nothing() -> None:
+    found = []
+    for unit in (1.0, 1e-200, 1e-3, 1e200):
+        optimizer = Optimizer(
+            SQUARE, initial=3, constraints=[f"c <= {unit!r}"], inference="map", seed=1
+        )
+        for number in range(5):
+            params = {"x": number / 5, "y": number * 3 % 5 / 5}
+            optimizer.add(params, params["x"] + params["y"], {"c": 0.5 * unit})
+        chance = optimizer.posterior().chance([{"x": 0.9, "y": 0.1}])
+        found.append([*optimizer.ask().params.values(), float(chance[0])])
+    np.testing.assert_allclose(found[1:], [found[0]] * 3, rtol=1e-9)
+    assert found[0][-1] > 0.9
+
+
+def crowded(strategy: Any) -> list[float]:
+    """The points of a batch that is asked for near a limit, in order."""
+    optimizer = Optimizer(
+        Space(Real("x", 0, 1)), strategy, seed=1, initial=4, constraints=["c <= 0"]
+    )
+    for number in range(11):
+        x = number / 10
+        optimizer.add({"x": x}, (x - 0.1) ** 2, {"c": 1.0 if number < 5 else -1.0})
+    return sorted(trial.params["x"] for trial in optimizer.ask(6))
+
+
+def test_points_of_a_batch_lie_apart_at_a_limit() -> None:
+    assert min(b - a for a, b in pairwise(crowded("ei"))) > 1e-3
+
+
+@pytest.mark.parametrize(("hallucinate", "asked"), [(True, 6), (False, 0)])
+def test_only_a_function_that_is_conditioned_on_what_is_pending_has_limits_that_are(
+    monkeypatch: pytest.MonkeyPatch, hallucinate: bool, asked: int
+) -> None:
+    pending: list[int] = []
+    ahead = Limits.ahead
+
+    def counting(of: Limits, data: Observations) -> Limits:
+        pending.append(data.pending.shape[1])
+        return ahead(of, data)
+
+    monkeypatch.setattr(Limits, "ahead", counting)
+    crowded(ThompsonSampling(hallucinate=hallucinate))
+    assert pending == list(range(asked))
 
 
 def test_a_run_knows_its_own_constraints_only() -> None:
@@ -389,7 +461,7 @@ def test_the_weighted_utility_is_botorchs_constrained_expected_improvement() -> 
         maximize=False,
     )
     no_failure = data.x[:, :0], data.mask[:, :0]
-    ours = weighted(LogExpectedImprovement(known, known.incumbent), data, *no_failure, limited)
+    ours = weighed(LogExpectedImprovement(known, known.incumbent), data, *no_failure, limited)
     torch.testing.assert_close(ours(x)[0], theirs(x[0][:, None]).squeeze(), rtol=1e-5, atol=1e-5)
 
 
@@ -404,7 +476,7 @@ def test_a_run_without_a_result_that_meets_the_constraints_seeks_one_whatever_it
             return self(x), torch.full_like(x, 1e3)
 
     no_failure = x[:, :0], torch.zeros(RUNS, 0, dtype=torch.bool)
-    utility, chance = weighted(Steep(), data, *no_failure, limited), limited.log_chance(RUNS)
+    utility, chance = weighed(Steep(), data, *no_failure, limited), limited.log_chance(RUNS)
     (value, gradient), (alone, slope) = (each.value_and_gradient(x) for each in (utility, chance))
     torch.testing.assert_close(value[1], alone[1])
     torch.testing.assert_close(gradient[1], slope[1])

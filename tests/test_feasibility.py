@@ -1,13 +1,17 @@
 """The chance that a point gives a value, learned from those that did and did not."""
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from gpbo.backend import DTYPE
+from gpbo.candidates import Utility
 from gpbo.data import Observations
-from gpbo.feasibility import log_chance_of_success, weighted
+from gpbo.feasibility import log_chance, log_chance_of_success, weighted
+from gpbo.optimizer import Optimizer
+from gpbo.space import Real, Space
 from tests.monte_carlo import random_uniform
 
 RUNS, RESULTS, FAILURES, POINTS, DIM = 2, 5, 3, 7, 11
@@ -35,6 +39,11 @@ class Linear:
         slope = torch.zeros_like(x)
         slope[..., 0], slope[..., 1] = 3.0, -1.0
         return self(x), slope
+
+
+def weighed(utility: Utility, data: Observations, failed: Tensor, mask: Tensor) -> Utility:
+    """The utility weighted by the chance of a value that follows from these."""
+    return weighted(utility, log_chance(data, failed, mask), data.mask.any(-1))
 
 
 def test_the_chance_is_low_at_failures_high_at_results_and_fair_where_nothing_is_known() -> None:
@@ -72,7 +81,7 @@ def test_more_failures_at_a_place_make_the_chance_fall_on() -> None:
 
 def test_the_gradient_of_a_weighted_utility_is_that_of_autograd() -> None:
     data, failed, mask = scene()
-    utility = weighted(Linear(), data, failed, mask)
+    utility = weighed(Linear(), data, failed, mask)
     x = random_uniform(6, RUNS, POINTS, DIM).requires_grad_()
     value = utility(x)
     (expected,) = torch.autograd.grad(value.sum(), x)
@@ -84,11 +93,11 @@ def test_the_gradient_of_a_weighted_utility_is_that_of_autograd() -> None:
 def test_a_run_is_weighted_by_its_own_failures_only() -> None:
     data, failed, mask = scene()
     x = random_uniform(4, RUNS, POINTS, DIM)
-    together = weighted(Linear(), data, failed, mask)(x)
+    together = weighed(Linear(), data, failed, mask)(x)
     spoiled = torch.where(mask[..., None], failed, torch.nan)
-    torch.testing.assert_close(weighted(Linear(), data, spoiled, mask)(x), together)
+    torch.testing.assert_close(weighed(Linear(), data, spoiled, mask)(x), together)
     alone = Observations.of(data.x[1:], data.x[1:].sum(-1))
-    short = weighted(Linear(), alone, failed[1:, :1], mask[1:, :1])(x[1:])
+    short = weighed(Linear(), alone, failed[1:, :1], mask[1:, :1])(x[1:])
     torch.testing.assert_close(together[1:], short, rtol=1e-12, atol=1e-12)
 
 
@@ -96,10 +105,48 @@ def test_runs_without_failures_keep_their_utility() -> None:
     data, failed, mask = scene()
     x = random_uniform(2, RUNS, POINTS, DIM)
     mask[0] = False
-    half = weighted(Linear(), data, failed, mask)
+    half = weighed(Linear(), data, failed, mask)
     torch.testing.assert_close(half(x)[0], Linear()(x)[0], rtol=0, atol=0)
     value, gradient = half.value_and_gradient(x)
     torch.testing.assert_close(gradient[0], Linear().value_and_gradient(x)[1][0], rtol=0, atol=0)
     assert (value[1] < Linear()(x)[1]).all()
     nothing = Linear()
-    assert weighted(nothing, data, failed[:, :0], mask[:, :0]) is nothing
+    assert weighed(nothing, data, failed[:, :0], mask[:, :0]) is nothing
+
+
+def test_what_is_pending_counts_as_what_it_probably_is() -> None:
+    """As a value where that is likely and as a failure where not; padding counts for nothing."""
+    data, failed, mask = scene()
+    middle = data.x.new_full((RUNS, 1, DIM), 0.5)
+    good, bad = middle.clone(), middle.clone()
+    good[..., 1], bad[..., 1] = 0.95, 0.05
+    waiting = torch.tensor([[True, True, False], [True, True, True]])
+    pending = torch.cat([good, bad, middle], 1)
+    later = Observations.of(data.x, data.values, pending=pending, pending_mask=waiting)
+    now, ahead = (log_chance(later, failed, mask, ahead=value) for value in (False, True))
+    assert now is not None
+    assert ahead is not None
+    torch.testing.assert_close(now(pending), log_chance_of_success(data, failed, mask)(pending))
+    assert (ahead(good) > now(good)).all()
+    # Run 1 has one failure, and not there.
+    assert ((ahead(bad) > now(bad))[:, 0] == torch.tensor([False, True])).all()
+    x = torch.cat([data.x, good], 1)
+    ended = log_chance_of_success(
+        Observations.of(x, x.sum(-1)),
+        torch.cat([failed, bad], 1),
+        torch.cat([mask, torch.ones(RUNS, 1, dtype=torch.bool)], 1),
+    )
+    points = random_uniform(8, RUNS, POINTS, DIM)
+    torch.testing.assert_close(ahead(points)[0], ended(points)[0], rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(ahead(points)[1], ended(points)[1], rtol=1e-3)
+
+
+def test_a_batch_does_not_walk_into_where_trials_fail() -> None:
+    """No imagined value of a point that rather fails is to be improved on by the next."""
+    optimizer = Optimizer(Space(Real("x", 0, 1)), "ei", seed=1, initial=4, inference="map")
+    for number in range(11):
+        x = number / 10
+        optimizer.add({"x": x}, math.nan if number < 5 else (x - 0.1) ** 2)
+    asked = sorted(trial.params["x"] for trial in optimizer.ask(8))
+    assert 0.43 < asked[0] < 0.45
+    assert min(b - a for a, b in pairwise(asked)) > 1e-4

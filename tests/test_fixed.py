@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpbo.acquisition import LogExpectedImprovement
 from gpbo.backend import DTYPE
 from gpbo.errors import InvalidParams, SpaceExhausted
 from gpbo.fixed import holds, is_slice, means_within, with_fixed
@@ -19,10 +20,13 @@ from gpbo.optimizer import Optimizer
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
 from gpbo.strategies import (
     STRATEGIES,
+    CustomAcquisition,
     ExpectedImprovement,
     ProbabilityOfImprovement,
     ThompsonSampling,
 )
+from gpbo.surrogate import Surrogate
+from gpbo.trial import Trial
 from gpbo.trust_region import NestedBoxes, TrustRegion
 from tests.monte_carlo import random_uniform, unchecked_shapes
 from tests.test_strategies import FINITE, check_singles, keys, quick, situation
@@ -215,6 +219,63 @@ def test_what_is_to_be_improved_on_is_the_best_that_is_expected_in_the_slice() -
         utility: Any = strategy._utility(known, replace(now, space=space))
         torch.testing.assert_close(utility.best, least)
         assert (utility.best > known.incumbent).any()
+
+
+def forbidden(params: Mapping[str, Any]) -> bool:
+    return params["task"] == "hard" and params["x"] < 0.6
+
+
+@pytest.mark.parametrize("strategy", ["ei", "pi"])
+@pytest.mark.parametrize("limited", [True, False], ids=["constraint", "failures"])
+def test_a_result_moved_to_where_there_is_probably_none_is_not_to_be_improved_on(
+    strategy: str, limited: bool
+) -> None:
+    """What is best elsewhere would violate a constraint in the slice, or fail there."""
+    space = Space(Categorical("task", ("easy", "hard")), Real("x", 0, 1))
+    limits = ["c <= 0"] if limited else []
+    driven = optimizer(space, strategy, initial=4, constraints=limits)
+
+    def tell(trial: Trial | None, params: Mapping[str, Any]) -> None:
+        barred = forbidden(params)
+        measured = {"c": 0.6 - params["x"] if params["task"] == "hard" else -1.0}
+        value = math.nan if barred and not limited else (params["x"] - 0.1) ** 2
+        if trial is None:
+            driven.add(dict(params), value, measured if limited else None)
+        else:
+            driven.tell(trial, value, measured if limited else None)
+
+    for number in range(10):
+        tell(None, {"task": "easy", "x": number / 9})
+    for x in (0.0, 0.25, 0.5, 0.75):
+        tell(None, {"task": "hard", "x": x})
+    found = []
+    for _ in range(7):
+        trial = driven.ask(fixed={"task": "hard"})
+        tell(trial, trial.params)
+        if not forbidden(trial.params):
+            found.append(trial.params["x"])
+    assert min(found) < 0.61
+
+
+def test_an_acquisition_of_your_own_improves_on_what_is_in_the_slice() -> None:
+    def improvement(surrogate: Surrogate) -> Any:
+        return LogExpectedImprovement(surrogate, surrogate.incumbent)
+
+    def height(params: Mapping[str, Any]) -> float:
+        return 10 * (params["x"] - 0.3) ** 2 + 5 * (params["task"] == "hard")
+
+    space = Space(Real("x", 0, 1), Categorical("task", ("easy", "hard")))
+    asked = []
+    for strategy in (CustomAcquisition("own", improvement), ExpectedImprovement(margin=0.0)):
+        driven = optimizer(space, strategy, initial=4)
+        for number in range(8):
+            params = {"x": number / 7, "task": "easy"}
+            driven.add(params, height(params))
+        for x in (0.1, 0.5, 0.9):
+            params = {"x": x, "task": "hard"}
+            driven.add(params, height(params))
+        asked.append(driven.ask(fixed={"task": "hard"}).params["x"])
+    assert asked[0] == pytest.approx(asked[1], abs=0.02)
 
 
 @pytest.mark.parametrize("region", [NestedBoxes((math.inf, 0.4)), TrustRegion()])

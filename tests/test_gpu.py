@@ -28,7 +28,7 @@ from gpbo.candidates import Search, _RowByRow
 from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.evidence import LogPosterior, Model
-from gpbo.feasibility import weighted
+from gpbo.feasibility import log_chance, weighted
 from gpbo.fitting import Sampling
 from gpbo.hyperparameters import HyperparameterPrior
 from gpbo.inference import HyperparameterDraws, draw, schedule_for
@@ -127,10 +127,14 @@ class OnAnyDevice:
         mask = torch.tensor([[True, True], [True, False], [False, False]])
         x = sobol(13, DIM, Streams.named(5, "gpu", runs=RUNS))
         for kind in (LogExpectedImprovement, LogProbabilityOfImprovement):
-            on_cpu = weighted(kind(here, here.incumbent), known, failed, mask)
+            some = known.mask.any(-1)
+            chance = log_chance(known, failed, mask)
+            on_cpu = weighted(kind(here, here.incumbent), chance, some)
             expected = on_cpu.value_and_gradient(x)
             lost = (failed.to(self.device), mask.to(self.device))
-            utility = weighted(kind(there, there.incumbent), moved(known, self.device), *lost)
+            chance = log_chance(moved(known, self.device), *lost)
+            some = some.to(self.device)
+            utility = weighted(kind(there, there.incumbent), chance, some)
             for part, wanted in zip(
                 utility.value_and_gradient(x.to(self.device)), expected, strict=True
             ):

@@ -573,6 +573,19 @@ def test_the_search_starts_from_the_best_results_and_never_from_padding() -> Non
     assert found.tolist() == [[0.2, 0.1, 0.9, 0.2, 0.1], [0.3] * 5]
 
 
+def test_the_search_starts_from_results_that_violate_a_constraint_before_padding() -> None:
+    x = torch.tensor([[[0.5], [0.1], [0.2], [0.3]]], dtype=DTYPE)
+    mask = torch.tensor([[False, True, True, True]])  # the first one failed
+    eligible = torch.tensor([[False, True, False, False]])
+    data = Observations.of(x, x[..., 0], mask, eligible=eligible)
+    one = torch.ones(1, 1, dtype=DTYPE)
+    surrogate = Surrogate.condition(
+        data.x, data.y, mask, 0.1 * one.unsqueeze(-1), one, 1e-6 * one, one, valued=eligible
+    )
+    found = _best_points(surrogate, data, Space(Real("x", 0, 1)))[0, :, 0]
+    assert found.tolist() == [0.1, 0.2, 0.3, 0.1, 0.2]
+
+
 def test_one_trial_in_so_many_refines_and_the_others_ask_for_the_margin() -> None:
     now = situation(MIXED, [5])
     known = now.fit().surrogate

@@ -123,7 +123,7 @@ def test_where_trials_crash_a_job_goes_less_often_for_the_weight(
 
     weighted = crashes()
     monkeypatch.setattr("gpbo.strategies.weighted", lambda utility, *rest: utility)
-    monkeypatch.setattr("gpbo.strategies.log_chance", lambda *rest: None)
+    monkeypatch.setattr("gpbo.strategies.log_chance", lambda *rest, **options: None)
     assert weighted < 0.75 * crashes()
 
 
