@@ -125,8 +125,8 @@ def test_no_trial_that_is_not_judged_undoes_a_new_start() -> None:
     region = TrustRegion(length=0.8, shortest=0.5, failures=1)
     optimizer = Optimizer(space, ThompsonSampling(region=region), inference="map")
     optimizer.add({"x": 0.5, "task": "b"}, 7.0)
-    for number, place in enumerate([0.9, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7]):
-        optimizer.add({"x": place, "task": "a"}, float(number))
+    for number, coordinate in enumerate([0.9, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7]):
+        optimizer.add({"x": coordinate, "task": "a"}, float(number))
     plan: Any = optimizer.plan(1, fixed={"task": "a"})
     now = plan.situation
     box = region.boxes(now.data, now.fit().surrogate, now.space)
