@@ -242,8 +242,10 @@ class CustomAcquisition(_Maximiser):
         truth_value("repeats", self.repeats)
 
     def _utility(self, surrogate: Surrogate, situation: Situation) -> Utility:
-        within = lie_within(situation.space, surrogate.x)
-        function: object = self.acquisition(replace(surrogate, valued=surrogate.valued & within))
+        if is_slice(situation.space):
+            within = surrogate.valued & lie_within(situation.space, surrogate.x)
+            surrogate = replace(surrogate, valued=within)
+        function: object = self.acquisition(surrogate)
         if not callable(function):
             raise InvalidOption(
                 f"acquisition of {self.name!r} returned {function!r}: expected a function of points"
