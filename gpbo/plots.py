@@ -368,7 +368,7 @@ def _paint_slice(axes: Axes, part: Slice) -> None:
     edges = [0.0 if met else 1.0 for met in part.feasible]
     axes.scatter(where, values, s=12, c=faces, edgecolors=shades, linewidths=edges, zorder=3)
     axes.plot(
-        *drawable(part.best), marker="*", color=_COLOURS[1], markersize=11, mec="white", mew=0.6
+        *drawable(part.best), "*", color=_COLOURS[1], markersize=11, mec="white", mew=0.6, zorder=4
     )
     axes.set_xlabel(_plain(part.name))
     _clean(axes)
