@@ -370,8 +370,8 @@ def test_a_command_is_an_objective(tmp_path: Path) -> None:
 
 
 def test_a_command_without_a_parameter_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    space = Space(Real("x", 0, 1), Integer("depth", 1, 3), Real("y", 0, 1))
-    tuned(Optimizer(space), Command("train {depth:03} {{y}}"), budget=3)
+    space = Space(Real("x", 0, 1), Integer("depth", 1, 3), Real("y", 0, 1), Real("opt.lr", 0, 1))
+    tuned(Optimizer(space), Command("train {depth:03} {{y}} {opt.lr}"), budget=3)
     (record,) = caplog.records
     assert "has no {x}, {y}: these parameters change nothing" in record.message
 
