@@ -98,7 +98,8 @@ class Limits:
             return fitted, None
         rows = torch.arange(data.runs, device=data.x.device).view(runs, -1)
         limited = rows[:, 1:].flatten()
-        most = data.units(torch.zeros_like(data.values[:, :1]))[:, 0]
+        limit, none_beyond = _limit(data)
+        most = (data.units(limit) + none_beyond)[:, 0]
         return selected(fitted, rows[:, 0]), cls(selected(fitted, limited), most[limited])
 
     def log_chance(self, runs: int) -> Utility:
@@ -113,6 +114,19 @@ class Limits:
             part.repeat_interleave(each, 0) for part in (data.pending, data.pending_mask)
         )
         return replace(self, surrogate=self.surrogate.hallucinate(pending, mask))
+
+
+def _limit(data: Observations) -> tuple[Float[Tensor, "r 1"], Bool[Tensor, "r 1"]]:
+    """How far beyond its limit a quantity may be; and whether that is a standard deviation more.
+
+    What was exactly on the limit, and meets it, is a count or was cut off there. It may be halfway
+    to the least that does not meet it: a model without such jumps would be on either side as often.
+    """
+    met = data.mask & (data.values <= 0)
+    on = torch.where(met, data.values, -torch.inf).amax(-1, keepdim=True) == 0
+    beyond = torch.where(data.mask & ~met, data.values, torch.inf).amin(-1, keepdim=True)
+    known = beyond.isfinite()
+    return torch.where(on & known, beyond / 2, 0.0), on & ~known
 
 
 @dataclass(frozen=True)
@@ -174,27 +188,10 @@ def log_chance(
         success = log_chance_of_success(data, failed, failed_mask)
         if ahead and data.pending.shape[1]:
             gives = likely_at(success, data.pending)
-            success = log_chance_of_success(*_ended(gives, data, failed, failed_mask))
+            success = log_chance_of_success(data, failed, failed_mask, gives)
     if limits is not None and ahead:
         limits = limits.ahead(data)
     return with_limits(success, limits, data.runs)
-
-
-def _ended(
-    gives: Bool[Tensor, "r m"],
-    data: Observations,
-    failed: Float[Tensor, "r f d"],
-    failed_mask: Bool[Tensor, "r f"],
-) -> tuple[Observations, Float[Tensor, "r g d"], Bool[Tensor, "r g"]]:
-    """The points with a value and those that failed, once what is pending is one or the other."""
-    room = capacity(gives.shape[1], gives.device) - gives.shape[1]
-    pad = torch.nn.functional.pad
-    pending = pad(data.pending, (0, 0, 0, room), value=0.5)
-    gave, failing = (pad(data.pending_mask & each, (0, room)) for each in (gives, ~gives))
-    mask = torch.cat([data.mask, gave], 1)
-    x = torch.cat([data.x, pending], 1)
-    known = Observations.of(x, torch.zeros_like(x[..., 0]), mask)
-    return known, torch.cat([failed, pending], 1), torch.cat([failed_mask, failing], 1)
 
 
 def likely_at(chance: Utility | None, x: Float[Tensor, "r b d"]) -> Bool[Tensor, "r b"]:
@@ -213,7 +210,10 @@ def with_limits(success: Utility | None, limits: Limits | None, runs: int) -> Ut
 
 
 def log_chance_of_success(
-    data: Observations, failed: Float[Tensor, "r f d"], failed_mask: Bool[Tensor, "r f"]
+    data: Observations,
+    failed: Float[Tensor, "r f d"],
+    failed_mask: Bool[Tensor, "r f"],
+    gives: Bool[Tensor, "r m"] | None = None,
 ) -> Utility:
     """The log of the chance that a point of the cube gives a value, from those that did or not.
 
@@ -221,13 +221,25 @@ def log_chance_of_success(
     nothing is known; the chance is that of the process, without the noise of the labels, below 0,
     and 1 in a run without failures. Its hyperparameters are fixed: a run has too few failures to
     infer them from.
+
+    Args:
+        gives: Which pending points count as such with a value, the others as failures; by default
+            none of them counts.
     """
     runs, dim = data.runs, data.dim
     ones = data.x.new_ones(runs, 1)
+    x = [data.x, failed]
+    label = [-torch.ones_like(data.values), torch.ones_like(failed[..., 0])]
+    mask = [data.mask, failed_mask]
+    if gives is not None:
+        room = capacity(gives.shape[1], gives.device) - gives.shape[1]
+        x.append(torch.nn.functional.pad(data.pending, (0, 0, 0, room)))
+        label.append(torch.nn.functional.pad(torch.where(gives, -ones, ones), (0, room)))
+        mask.append(torch.nn.functional.pad(data.pending_mask, (0, room)))
     labels = Surrogate.condition(
-        torch.cat([data.x, failed], 1),
-        torch.cat([-torch.ones_like(data.values), torch.ones_like(failed[..., 0])], 1),
-        torch.cat([data.mask, failed_mask], 1),
+        torch.cat(x, 1),
+        torch.cat(label, 1),
+        torch.cat(mask, 1),
         lengthscale=data.x.new_full((runs, 1, dim), _LENGTHSCALE * dim**0.5),
         outputscale=ones,
         noise_variance=_NOISE_VARIANCE * ones,

@@ -392,6 +392,21 @@ def test_the_unit_of_a_quantity_that_was_always_the_same_changes_nothing() -> No
     assert found[0][-1] > 0.9
 
 
+@pytest.mark.parametrize("steps", [False, True])
+def test_what_is_exactly_on_a_limit_meets_it(steps: bool) -> None:
+    """As counts are, of errors say: whether there are any that violate it or not."""
+    optimizer = Optimizer(SQUARE, initial=3, constraints=["errors <= 0"], inference="map")
+    tried = []
+    for x, y in random_uniform(3, 17, 2).tolist():
+        errors = float(int(4 * max(x - 0.5, 0) + 1) if steps and x > 0.5 else 0)
+        optimizer.add({"x": x, "y": y}, x + y, {"errors": errors})
+        tried.append(({"x": x, "y": y}, errors))
+    posterior = optimizer.posterior()
+    chance = posterior.chance([params for params, _ in tried])
+    for each, (_, errors) in zip(chance, tried, strict=True):
+        assert each < 0.2 if errors else each > 0.8
+
+
 def crowded(strategy: Any) -> list[float]:
     """The points of a batch that is asked for near a limit, in order."""
     optimizer = Optimizer(
