@@ -86,15 +86,14 @@ class Chooser:
         self._take_fit(engine)
         chosen = self._take_choice()
         busy = running + ready + len(chosen)
-        wanted = self._wanted(busy)
+        wanted, beside = self._wanted(busy), self._fits_beside()
         if wanted > 0 and not self.choosing and not self.exhausted:
-            beside = self._fits_beside()
             began = time.monotonic()
             plan = self._optimizer.plan(wanted, refit=not beside, thin=self.pace.thin)
             self._choice = _UnderWay(engine.choose(plan), began)
-            if beside and self._fit is None and self._fit_is_due(busy):
-                began = time.monotonic()
-                self._fit = _UnderWay(engine.fit(self._optimizer.plan_fit()), began)
+        if beside and self._fit is None and self._fit_is_due(busy):
+            began = time.monotonic()
+            self._fit = _UnderWay(engine.fit(self._optimizer.plan_fit()), began)
         return chosen
 
     def _take_fit(self, engine: Engine) -> None:
@@ -141,4 +140,6 @@ class Chooser:
         So it waits while a worker does, but not until there is half as much again to learn from.
         """
         known, fitted = len(self._optimizer.completed), self._optimizer.fitted_size
-        return known > fitted and (busy >= self._workers or known >= _MUCH_MORE * fitted)
+        if known <= fitted or self.exhausted or self.left <= 0:
+            return False
+        return busy >= self._workers or known >= _MUCH_MORE * fitted

@@ -21,6 +21,8 @@ from concurrent.futures import (
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import Any, ParamSpec, TypeVar, get_args
 
+import torch
+
 from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, check_callbacks, tell
 from gpbo.checks import instance_of, one_of, truth_value, whole_number
@@ -205,6 +207,7 @@ class _Loop:
         """Until the budget is used, nothing is left to do or the user has had enough."""
         instance_of("executor", executor, Executor | None)
         tell(self._callbacks, lambda callback: callback.started(self._optimizer))
+        threads = torch.get_num_threads()
         with ExitStack() as stack:
             if not self._in_step and self._workers > 1:
                 stack.enter_context(threads_beside(self._workers))
@@ -218,6 +221,8 @@ class _Loop:
             except KeyboardInterrupt:
                 stopped = "interrupted"
             self._leave(show)
+            if self._fitting is not None:  # may outlive us, and puts back what it began with
+                self._fitting.add_done_callback(lambda _: torch.set_num_threads(threads))
             self._now("engine")
         self._write(stopped)
         result = Result(

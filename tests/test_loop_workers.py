@@ -11,6 +11,7 @@ from multiprocessing import get_context
 from typing import Any
 
 import pytest
+import torch
 
 from gpbo import fitting, loop
 from gpbo.candidates import Search
@@ -310,3 +311,42 @@ def test_what_is_no_exception_but_is_raised_like_one_fails_its_trial(workers: in
 def test_options_that_mean_nothing_are_refused(option: str, wrong: Any) -> None:
     with pytest.raises((InvalidOption, TypeError), match=option):
         quietly(bowl, **{option: wrong})
+
+
+def test_a_fit_that_outlives_the_loop_leaves_the_number_of_threads_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It puts back what it began with, which was less beside the trials."""
+    began, ended = threading.Event(), threading.Event()
+    fits, started, fit = list[threading.Thread](), list[float](), fitting.fit
+
+    def slow(*given: Any, **options: Any) -> Any:
+        if threading.current_thread().name.startswith("gpbo-fit"):
+            fits.append(threading.current_thread())
+            before = torch.get_num_threads()
+            began.set()
+            ended.wait(20)
+            torch.set_num_threads(before)
+        return fit(*given, **options)
+
+    def objective(params: dict[str, Any]) -> float:
+        started.append(params["x"])
+        assert len(started) < 10 or began.wait(20)
+        return started[-1]
+
+    def fresh() -> int:
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(torch.get_num_threads).result()
+
+    monkeypatch.setattr(fitting, "fit", slow)
+    before = torch.get_num_threads()
+    torch.set_num_threads(7)
+    try:
+        quietly(objective, budget=12, workers=4, initial=4, strategy=QUICK)
+        ended.set()
+        for thread in fits:
+            thread.join(20)
+        assert fits
+        assert fresh() == 7
+    finally:
+        torch.set_num_threads(before)
