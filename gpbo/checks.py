@@ -203,8 +203,8 @@ def path_to_write(name: str, path: str | Path) -> Path:
         if not target.parent.is_dir() or target.is_dir():
             raise InvalidOption(expected)
         place = target if target.exists() else target.parent
-    except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise InvalidOption(f"{expected}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a name that is too long, a folder not to be entered
+        raise InvalidOption(f"{expected}: {error}") from error
     if not os.access(place, os.W_OK):
         raise InvalidOption(f"{name}={str(path)!r}: expected a place where a file may be written")
     return target

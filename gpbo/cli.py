@@ -29,11 +29,11 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the arguments name."""
-        from pydantic import ValidationError  # which typer has options checked by
-
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
+            from pydantic import ValidationError  # which newer versions of typer check options by
+
             if error.param is None or not isinstance(error.__cause__, ValidationError):
                 raise
             wrong = error.__cause__.errors()[0]

@@ -14,8 +14,6 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-import psutil
-
 from gpbo.attempt import LOG, PROCESS, STOP, UNREADABLE, Outcome, as_step, write_report
 from gpbo.errors import InvalidOption
 
@@ -200,13 +198,13 @@ def end_left(folder: Path) -> None:
     """End the command of this folder, if it was left by a process that was killed."""
     note = folder / PROCESS
     try:
-        group, since = int(note.read_text()), note.stat().st_mtime
+        group = int(note.read_text())
         note.unlink()
     except (OSError, ValueError):  # none was left
         return
-    with contextlib.suppress(psutil.NoSuchProcess):  # what it started may be there all the same
-        if psutil.Process(group).create_time() > since + _GRACE_S:
-            return  # the number is another one's by now
+    with contextlib.suppress(ProcessLookupError):  # what it started may be there all the same
+        if os.getsid(group) != group:
+            return  # no command, which has a session of its own: the number is another one's by now
     _end_group(group)
 
 

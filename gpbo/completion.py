@@ -21,11 +21,12 @@ class Completion:
 
     Args:
         runtime_s: Seconds since the job was created, pauses included, or since a loop began.
-        target: A value that is good enough: a trial of the job, not an added result, has it or a
-            better one.
+        target: A value that is good enough: a trial of the job that meets the constraints, not an
+            added result, has it or a better one.
         patience: So many trials in a row, failed ones included, without an improvement. Added
             results, such as a warm start's, do not count as trials, but are to be improved on.
-            Trials that run then are waited for: one of them may be an improvement.
+            Trials that run then are waited for: one of them may be an improvement. It counts from
+            the first value on that meets the constraints.
         tolerance: Improvements by no more than this share of the distance from the median value
             to the best one do not count: with 0.01, say, the job ends when it has converged.
         failures: So many trials that fail in a row since the job was started or resumed, once no

@@ -143,7 +143,7 @@ def _measurements(
     missing = [name for name in names if name not in given]
     unknown = [name for name in given if name not in names]
     if missing or unknown:
-        which = f"lacks {missing[0]!r}" if missing else f"has {unknown[0]!r}"
+        which = f"lacks {missing[0]!r}" if missing else f"has {reprlib.repr(unknown[0])}"
         raise InvalidResult(f"{where}measured {which}: {expected}")
     return {name: as_number(f"{where}{name}", given[name]) for name in names}
 

@@ -5,7 +5,7 @@
     ├── InvalidParams         a configuration that is not of its space (also ValueError)
     ├── InvalidOption         an option with a value that is not allowed (also ValueError)
     ├── InvalidData           observations of a wrong shape, or not finite (also ValueError)
-    ├── InvalidResult         a value that cannot be told: not a number (also ValueError)
+    ├── InvalidResult         a result that cannot be told: not a number (also ValueError)
     ├── UnknownTrial          no trial has this id (also KeyError)
     ├── TrialAlreadyFinished  the trial has another result already
     ├── SpaceExhausted        every point of a finite space, or grid, was tried or is pending
@@ -39,11 +39,11 @@ class InvalidOption(GpboError, ValueError):
 
 
 class InvalidData(GpboError, ValueError):
-    """Observations have a wrong shape or are not finite."""
+    """Observations of a wrong shape, or not finite, or none at all; or a file that has none."""
 
 
 class InvalidResult(GpboError, ValueError):
-    """A value that cannot be told: it is not a finite real number."""
+    """What cannot be told: no real number, or not what the constraints name was measured."""
 
 
 class UnknownTrial(GpboError, KeyError):

@@ -25,7 +25,8 @@ class Execution:
             of time, or its executor lost it. One that raised an exception, or whose command ended
             with an error, is not. Interrupting the job uses up none.
         early_stopping: Which trials end early; None lets all run.
-        gpus: Devices that the workers get in turn, as ``CUDA_VISIBLE_DEVICES``.
+        gpus: Devices that the workers get in turn, as ``CUDA_VISIBLE_DEVICES``. With these, or with
+            ``env``, a `Tuner` takes no executor of your own.
         env: Environment variables of the workers, beside those of this process. By default
             numerical libraries use one thread in each worker (``OMP_NUM_THREADS=1`` and its like).
 

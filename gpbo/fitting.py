@@ -73,7 +73,7 @@ class Sampling:
         chains: Chains of a run.
         warmup: Transitions after a cold start before the kept ones.
         draws: Transitions kept per chain after a cold start.
-        warm_draws: Transitions per chain in a round of a warm start, all of them kept. One
+        warm_draws: Transitions per chain in a round of a warm start, kept of the last one. One
             observation more hardly moves most posteriors, and a round is enough for them; others
             get two or four.
         kept: Draws that the surrogate averages over, the latest of every chain.
@@ -115,7 +115,7 @@ class FitReport:
         depth_saturation: Fraction of the transitions cut off at the maximal depth of NUTS.
         leapfrog_steps: Leapfrog steps per chain, warm-up included.
         transitions: Transitions kept per chain.
-        warm: Whether the chains went on from the last fit.
+        warm: Whether there was a last fit to go on from; chains of some runs may have begun afresh.
         seconds: Wall time of the fit in seconds, all runs together.
     """
 

@@ -73,7 +73,8 @@ class HyperparameterDraws:
         noise_variance: Variance of the observation noise, on the same scale.
         mean: Constant mean of the process.
         unconstrained: The same in the coordinates that were sampled; see `gpbo.hyperparameters`.
-        chains: Chains of a run; the draws of a chain are adjacent.
+        chains: Chains of a run; the draws of a chain are adjacent. 1 where there are more draws of
+            some than of others.
         info: Diagnostics of the sampling.
         warmth: What the next sampling can start from.
         continuations: How many samplings the chains have gone on for, after the first one.
@@ -105,7 +106,8 @@ class HyperparameterDraws:
         kept = latest.sort().values.to(self.mean.device)
         names = (*(field.name for field in fields(Hyperparameters)), "unconstrained")
         parts = {name: getattr(self, name)[:, kept] for name in names}
-        return replace(self, chains=min(self.chains, count), **parts)
+        chains = min(self.chains, count)
+        return replace(self, chains=chains if len(kept) % chains == 0 else 1, **parts)
 
 
 def sample_hyperparameters(

@@ -323,17 +323,18 @@ def _explained(detail: dict[str, Any]) -> str:
     """A mistake that pydantic found, in the words of our other errors."""
     *section, key = [str(part) for part in detail["loc"] if not isinstance(part, int)] or [""]
     name = ".".join([*section, key])
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"])
+    shown = "".join(parts).removeprefix(".")
     if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         at_home = [home for home, keys in _KEYS.items() if key in keys]
         hint = f"; {key} {_whose(at_home[0])}" if at_home else ""
         expected = ", ".join(_KEYS[".".join(section)])
-        return f"{name}: unknown key: expected one of {expected}{hint}"
+        return f"{shown}: unknown key: expected one of {expected}{hint}"
     if detail["type"] in ("missing", "missing_argument"):
-        return f"{name}: missing"
+        return f"{shown}: missing"
     if detail["type"] == "value_error":  # one of ours, which names what is wrong
         table = f"{name}." if name and name in _KEYS else ""
         return f"{table}{detail['ctx']['error']}"
     allowed = _EXPECTED.get(detail["type"])
     why = f"expected {allowed.format(**detail.get('ctx', {}))}" if allowed else detail["msg"]
-    place = "".join(f"[{part}]" for part in detail["loc"][-1:] if isinstance(part, int))
-    return f"{name}{place} = {detail['input']!r}: {why}" if name else why
+    return f"{shown} = {detail['input']!r}: {why}" if name else why

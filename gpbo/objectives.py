@@ -36,7 +36,7 @@ def check_command(command: Command, space: Space) -> None:
 def warn_of_unused(command: Command, space: Space) -> None:
     """Tell of parameters that a command does not name."""
     names = [name or "" for _, name, *_ in Formatter().parse(command.template)]
-    used = {part for name in names for part in (name, re.split(r"[.\[]", name)[0])}
+    used = {name if name in space.names else re.split(r"[.\[]", name)[0] for name in names}
     unused = [name for name in space.names if name not in used]
     if unused:
         logger.warning(

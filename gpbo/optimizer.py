@@ -262,7 +262,8 @@ class Optimizer:
         """Every trial there is as plain values, a dict for each, as `pandas.DataFrame` takes them.
 
         The columns are those of a `Trial`, its configuration in columns ``params.<name>``; where
-        there are constraints, what was measured in ``measured.<name>``, and ``feasible``.
+        something was measured, that in ``measured.<name>``, and ``feasible`` in place of
+        ``violated``.
         """
         return records(self._history.trials)
 

@@ -325,6 +325,7 @@ def _check(prior: Prior, **valid: bool) -> None:
         if not is_valid:
             raise InvalidOption(
                 f"{type(prior).__name__}: {name}={getattr(prior, name)!r} is out of range "
-                "(scales, shapes and rates are positive, bounds increase, all are finite)"
+                "(scales, shapes and rates are positive, those of normal distributions above "
+                "1e-154, bounds increase, all are finite)"
             )
         object.__setattr__(prior, name, _number(getattr(prior, name)))

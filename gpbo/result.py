@@ -86,7 +86,7 @@ class Result:
         """The tried configuration that the model expects to be the best: `Optimizer.recommend`.
 
         Raises:
-            InvalidData: no trial has a value.
+            InvalidData: no trial has a value, or none meets the constraints.
         """
         return self.optimizer.recommend(refit=refit)
 

@@ -48,8 +48,8 @@ class SqliteStorage:
     database; the lock goes with the process, however it ends. Threads may share a storage.
 
     Raises:
-        StorageError: not the path of a file in a folder that exists, or not a database that this
-            version of gpbo can read.
+        StorageError: not the path of a file in a folder that exists, the system refuses to look at
+            it, or not a database that this version of gpbo can read.
     """
 
     def __init__(self, path: str | Path) -> None:

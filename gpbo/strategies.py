@@ -152,7 +152,8 @@ class ExpectedImprovement(_Improvement):
             least posterior mean at the results, or ``"observed"``, the least result, fantasies of
             pending points included. They differ by what the draw takes for noise. Where that is not
             noise but ripples too fine for the model, which a run without noise may hit again,
-            ``"observed"`` asks for more and takes longer steps.
+            ``"observed"`` asks for more and takes longer steps. Where the values of some parameters
+            are fixed it is ``"mean"``.
         repeats: Whether a configuration may be proposed again that was tried, unless it failed: for
             a noisy objective on a finite space. A finite space is then never used up.
         refine: Every so many trials the margin is 1e-5 at most, 0 for never: the best minimum found
@@ -284,7 +285,8 @@ class ThompsonSampling:
 
     Args:
         search: How hard to search every function's minimum; by default hard enough to find nearly
-            all of them, which in the whole cube takes more the more dimensions there are.
+            all of them, which in the whole cube takes more the more dimensions there are. Its
+            ``perturbed`` counts only without a ``region``.
         features: How many cosines and sines, half of each, a function of the prior is made of; see
             `gpbo.paths`.
         hallucinate: Condition the functions on pending points, as if these had returned what was
@@ -344,10 +346,11 @@ class ThompsonSampling:
             limits = situation.limits()
             if limits is not None and self.hallucinate:
                 limits = limits.ahead(data)
+            chance = with_limits(success, limits, data.runs)
+            surrogate = _valued_within(surrogate, space, chance)
             if self.region is None:
                 raw = raw_points(space, screen, _best_points(surrogate, data, space), search)
             else:
-                chance = with_limits(success, limits, data.runs)
                 boxes = self.region.boxes(data, surrogate, space, chance)
                 confined = _confined(boxes, situation, screen, search.raw, count)
                 raw = confined.place(boxes)
@@ -482,7 +485,7 @@ def _best_points(surrogate: Surrogate, data: Observations, space: Space) -> Floa
     """
     expected = expected_within(surrogate, space)[:, : data.x.shape[1]]  # pending points may follow
     finite = expected.clamp(max=torch.finfo(expected.dtype).max)
-    order = finite.masked_fill(~data.mask, torch.inf).argsort(-1)
+    order = finite.masked_fill(~data.mask, torch.inf).argsort(dim=-1, stable=True)
     # A run with fewer results repeats its best ones instead of offering padding.
     places = torch.arange(_BEST, device=order.device) % data.counts.clamp(min=1)[:, None]
     order = order.gather(1, places)

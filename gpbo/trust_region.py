@@ -232,6 +232,7 @@ class TrustRegion:
     Args:
         batch: How many results are judged together: as many as are asked for at once. They are a
             success if the best of them improves on the best so far by a thousandth of its size.
+            The first two results per dimension, after every start, are not judged.
         length: The length at the start.
         shortest: A box that is shorter is given up.
         longest: The greatest length.

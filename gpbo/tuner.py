@@ -68,8 +68,9 @@ class Tuner:
     In mode ``"async"`` with several workers, fits that take long run beside the trials (on a CPU in
     a process of their own), and what is asked meanwhile comes from the last draws, conditioned
     on all results. Where workers would have to wait, trials are chosen ahead, and where they would
-    wait even then, by some of the draws in turn. What is proposed then depends on the order of the
-    results; with one worker, or in mode ``"sync"``, it does not.
+    wait even then, by some of the draws in turn. What is proposed then depends on when results
+    come; in mode ``"sync"`` on the order only in which those of a batch came, and with one worker
+    on neither.
 
     Args:
         optimizer: What proposes; nobody else may use it while the job runs.
@@ -270,7 +271,9 @@ class Tuner:
                     self._finish(future, outcome)
         now = time.time()
         lost = [
-            replace(run.attempt, ended_at=now, reason=JOB_ENDED) for run in self._running.values()
+            replace(run.attempt, ended_at=now, reason=JOB_ENDED)
+            for run in self._running.values()
+            if self._attempts[run.trial.id].ended_at is None
         ]
         for future in self._running:
             future.cancel()
@@ -452,9 +455,12 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """As Ctrl-C; the end of a terminal is told again by its shell, while the workers are ended."""
-    if number != signal.SIGTERM:
-        signal.signal(number, signal.SIG_IGN)
+    """As Ctrl-C; the end of a terminal is told again, by its shell or by who terminates it, while
+    the workers are ended.
+    """
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup and signal.getsignal(hangup) is _interrupt:
+        signal.signal(hangup, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -133,7 +133,7 @@ def evaluate(task: Task) -> Outcome:
         return Outcome(reason=str(stopped), stopped=True)
     except KeyboardInterrupt:
         return Outcome(reason="interrupted", died=True)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it raises, the trial failed
+    except BaseException as error:  # noqa: BLE001  whatever it raises, the trial failed
         return Outcome(reason=reason_of(error))
 
 

@@ -361,7 +361,10 @@ def test_a_command_ends_with_the_driver_however_that_ends(
     command = 'command = "sh run.sh {x}"'
     job.write_text(JOB.replace('objective = "train:loss"', command))
     running = job.parent / "running"
-    with driving(job, start_new_session=True) as driver:
+    handled = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` ignores, us included
+    driver = driving(job, start_new_session=True)
+    signal.signal(signal.SIGHUP, handled)
+    with driver:
         until(lambda: running.exists() and running.read_text().endswith("\n"))
         commands = [psutil.Process(int(number)) for number in running.read_text().split()]
         if number is signal.SIGHUP:  # as a terminal that is closed: to the workers too, and twice

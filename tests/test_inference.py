@@ -435,6 +435,8 @@ def test_an_uneven_number_of_last_draws_misses_no_chain() -> None:
     kept = _counted(chains=3, length=4).last(5)
     assert len(set(kept.mean[0].tolist())) == 5
     assert {3.0, 13.0, 23.0} < set(kept.mean[0].tolist())
+    assert (kept.chains, kept.last(2).chains) == (1, 1)
+    assert _counted(chains=3, length=4).last(13).chains == 3
 
 
 # Cold starts, modes, other standardisations.

@@ -91,11 +91,11 @@ def test_mlflow_has_a_run_for_the_job_and_one_for_each_trial(
     assert job.data.metrics["best"] == result.best.value
 
 
-@pytest.mark.parametrize("refused", ["x", "memory"])
+@pytest.mark.parametrize("refused", ["x", "memory", None])
 def test_mlflow_s_runs_of_trials_end_though_it_refuses_a_name(
-    refused: str, monkeypatch: pytest.MonkeyPatch
+    refused: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without MLflow itself: of a parameter, or of a quantity, as it does with ``"lr (log)"``."""
+    """Without MLflow itself: of a parameter, or of a quantity; it allows no parentheses."""
     runs: dict[str, str] = {}
     logged: list[str] = []
 
@@ -109,7 +109,7 @@ def test_mlflow_s_runs_of_trials_end_though_it_refuses_a_name(
             return SimpleNamespace(info=SimpleNamespace(run_id=run))
 
         def log_param(self, run: str, name: str, value: Any) -> None:
-            if name == refused:
+            if name == refused or "(" in name:
                 raise ValueError(f"invalid name {name!r}")
 
         def log_metric(self, run: str, name: str, value: float, step: int = 0) -> None:
@@ -127,15 +127,18 @@ def test_mlflow_s_runs_of_trials_end_though_it_refuses_a_name(
     name = "gpbo.integrations.mlflow"
     monkeypatch.setitem(sys.modules, name, None)  # what is imported here is forgotten afterwards
     del sys.modules[name]
-    optimizer = Optimizer(SPACE, "sobol", constraints=["memory <= 1"])
+    quantity = "memory" if refused else "memory (GB)"
+    space = SPACE if refused else Space(Real("x", 0, 1), Real("lr (log)", 0, 1))
+    optimizer = Optimizer(space, "sobol", constraints=[f"{quantity} <= 1"])
     callbacks = [import_module(name).MLflow()]
 
     def measured(params: dict[str, Any]) -> Any:
-        return params["x"], {"memory": 1.0}
+        return params["x"], {quantity: 1.0}
 
     tuned(optimizer, measured, budget=2, callbacks=callbacks).run()
     assert [*runs.values()] == ["FINISHED"] * 3
     assert logged.count("best") == 2
+    assert logged.count("memory _GB_") == (0 if refused else 2)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from asyncio import CancelledError
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -224,6 +225,35 @@ def test_trials_are_chosen_ahead_and_by_as_few_draws_as_the_pace_says(
     assert [how.thin for how in plans] == [1, *[5] * (len(plans) - 1)]
 
 
+def test_a_job_fits_beside_its_trials_whenever_no_worker_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where nothing is chosen ahead, so that no choice begins while all workers are busy."""
+    monkeypatch.setattr(Pace, "ahead", property(lambda pace: 0))
+    monkeypatch.setattr(Pace, "is_long", lambda pace, seconds: True)
+    strategy = ThompsonSampling(Search(32, 8, 2, 8), features=64)
+    made = Optimizer(Space(Real("x", 0, 1)), strategy, initial=4, inference="map")
+    fitted, adopt = list[int](), made.adopt
+
+    def adopted(fit: Any) -> None:
+        adopt(fit)
+        fitted.append(made.fitted_size)
+
+    monkeypatch.setattr(made, "adopt", adopted)
+
+    def objective(params: dict[str, Any]) -> float:
+        wanted, until = len(made.completed), time.monotonic() + 20
+        while made.fit_report and made.fitted_size < wanted and len(made.trials) < 11:
+            assert time.monotonic() < until, "no fit came while all workers were busy"
+            time.sleep(0.01)
+        return float(params["x"])
+
+    with ThreadPoolExecutor(2) as threads:
+        Tuner(made, objective, budget=13, executor=threads, execution=Execution(workers=2)).run()
+    assert len(fitted) >= 4
+    assert all(trial.value is not None for trial in made.trials)
+
+
 def test_a_fit_that_takes_long_runs_beside_the_trials_and_serves_the_next_ones(
     plans: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,10 +400,11 @@ def test_a_command_is_an_objective(tmp_path: Path) -> None:
 
 
 def test_a_command_without_a_parameter_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    space = Space(Real("x", 0, 1), Integer("depth", 1, 3), Real("y", 0, 1), Real("opt.lr", 0, 1))
+    reals = [Real(name, 0, 1) for name in ("x", "y", "opt", "opt.lr")]
+    space = Space(Integer("depth", 1, 3), *reals)
     tuned(Optimizer(space), Command("train {depth:03} {{y}} {opt.lr}"), budget=3)
     (record,) = caplog.records
-    assert "has no {x}, {y}: these parameters change nothing" in record.message
+    assert "has no {x}, {y}, {opt}: these parameters change nothing" in record.message
 
 
 def test_a_program_that_is_not_there_ends_the_job_before_it_began(tmp_path: Path) -> None:
@@ -420,6 +451,42 @@ def test_unpromising_trials_are_stopped_and_their_curves_kept(tmp_path: Path) ->
     assert 1 <= sum(m.trial == 3 for m in metrics) < 20
 
 
+def test_whatever_an_objective_raises_fails_its_trial_and_is_not_tried_again(
+    tmp_path: Path,
+) -> None:
+    def objective(params: dict[str, Any]) -> float:
+        raise CancelledError("no more")
+
+    with ThreadPoolExecutor(1) as threads:
+        result = tuned(
+            stored(tmp_path),
+            objective,
+            budget=2,
+            executor=threads,
+            execution=Execution(retries=2),
+        ).run()
+    for trial in result.trials:
+        assert str(trial.reason).startswith("asyncio.exceptions.CancelledError: no more")
+    assert [attempt.number for attempt in read(tmp_path).attempts] == [1, 1]
+
+
+def test_a_result_that_was_told_as_ctrl_c_came_is_kept_with_its_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell = Optimizer.tell
+
+    def interrupted(optimizer: Optimizer, *given: Any) -> Any:
+        tell(optimizer, *given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Optimizer, "tell", interrupted)
+    with ThreadPoolExecutor(1) as threads:
+        result = tuned(stored(tmp_path), lambda params: 3.0, budget=2, executor=threads).run()
+    assert (result.stopped, len(result.trials)) == ("interrupted", 1)
+    (attempt,) = read(tmp_path).attempts
+    assert (attempt.value, attempt.reason) == (3.0, None)
+
+
 class Lost(BaseException):
     """What an executor raises that lost a worker."""
 
@@ -440,14 +507,24 @@ def test_trials_are_stopped_by_the_curves_of_last_attempts_after_resuming_too(
     def objective(params: dict[str, Any], trial: Any) -> float:
         if trial.attempt == 1:
             trial.report(0, 0.0)
-            raise Lost
+            return 0.0
         for step in range(1, 200):
             trial.report(step, 9.0)
             time.sleep(0.05)
         return 9.0
 
+    class Losing(ThreadPoolExecutor):
+        def submit(self, fn: Any, /, *given: Any, **named: Any) -> Any:
+            def run() -> Any:
+                outcome = fn(*given, **named)
+                if given[0].attempt == 1:
+                    raise Lost
+                return outcome
+
+            return super().submit(run)
+
     rule = MedianRule(trials=3)
-    with ThreadPoolExecutor(1) as threads:
+    with Losing(1) as threads:
         result = tuned(
             Optimizer.resume(tmp_path / "runs.db", "job"),
             objective,

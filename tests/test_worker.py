@@ -420,17 +420,19 @@ def test_a_command_whose_worker_is_killed_ends_with_all_that_it_started(tmp_path
     assert [path.name for path in (tmp_path / "0").iterdir()] == [LOG]
 
 
-def test_a_process_that_has_the_number_of_a_command_is_left_alone(tmp_path: Path) -> None:
-    """It began long after the command had; what the command left has the number only."""
+@pytest.mark.parametrize("own_session", [True, False])
+def test_a_process_that_has_the_number_of_a_command_is_left_alone(
+    own_session: bool, tmp_path: Path
+) -> None:
+    """It is no command if it has no session of its own; when it was noted says nothing."""
     note = tmp_path / PROCESS
-    with subprocess.Popen(["sleep", "300"], start_new_session=True) as other:
+    with subprocess.Popen(["sleep", "300"], start_new_session=own_session) as other:
         try:
-            for seconds, ended in ((-60, False), (0, True)):
-                note.write_text(str(other.pid))
-                os.utime(note, times=(time.time() + seconds,) * 2)
-                end_left(tmp_path)
-                assert lives(other.pid) != ended
-                assert not note.exists()
+            note.write_text(str(other.pid))
+            os.utime(note, times=(time.time() - 60,) * 2)
+            end_left(tmp_path)
+            assert lives(other.pid) != own_session
+            assert not note.exists()
         finally:
             other.kill()
     end_left(tmp_path)

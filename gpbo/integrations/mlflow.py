@@ -1,5 +1,6 @@
 """A tuning job in MLflow; needs ``pip install 'gpbo[mlflow]'``."""
 
+import re
 from typing import Any
 
 from gpbo.callbacks import Callback
@@ -13,9 +14,15 @@ with needs_extra("mlflow"):
     from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 
+def _allowed(name: str) -> str:
+    """The name with ``_`` for what MLflow allows in none."""
+    return re.sub(r"[^/\w.\- ]", "_", name)
+
+
 class MLflow(Callback):
     """Logs the job as a run, and every trial as a run within it: parameters, metrics, status.
 
+    Names have ``_`` for characters that MLflow does not allow in them, such as parentheses.
     A job that is resumed is another run, of the trials that ran since then.
 
     Args:
@@ -58,10 +65,10 @@ class MLflow(Callback):
             run = self._run(trial)
             if trial.value is not None:
                 for name, number in {"value": trial.value, **trial.measured}.items():
-                    self._client.log_metric(run, name, number)
+                    self._client.log_metric(run, _allowed(name), number)
             if trial.reason is not None:
                 self._client.set_tag(run, "reason", trial.reason)
-        finally:  # whatever name MLflow refuses
+        finally:  # whatever MLflow refuses
             status = "FAILED" if trial.value is None else "FINISHED"
             self._client.set_terminated(self._run(trial), status)
 
@@ -81,7 +88,7 @@ class MLflow(Callback):
             )
             self._runs[trial.id] = run  # first: it is to be ended whatever MLflow makes of the rest
             for name, value in trial.params.items():
-                self._client.log_param(run, name, value)
+                self._client.log_param(run, _allowed(name), value)
         return self._runs[trial.id]
 
     def _begin(self, tags: dict[str, Any]) -> str:
