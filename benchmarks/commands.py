@@ -66,7 +66,7 @@ def _suite_command(name: str) -> Callable[..., None]:
         peers_from: Annotated[
             Path | None,
             typer.Option(
-                help="Results of an earlier run, kept ones too: peers of the same version are "
+                help="Results of an earlier run, kept ones too: peers of the same versions are "
                 "not run again on the problems and seeds that they have there."
             ),
         ] = None,

@@ -25,6 +25,11 @@ from .record import machine
 from .suites import Case, Suite
 from .trace import Evaluate, Evaluation, Params, Trace
 
+#: Where the peers' adapters are, and what they have in common.
+_ADAPTERS = Path(__file__).parent / "peers" / "adapters"
+_SHARED = ("base.py", "serve.py", "space.py")
+#: Of an initial design: the configurations, their values, how far beyond the constraints they are.
+_Start = tuple[list[Params], list[str], list[str]]
 #: How the failure of a peer begins that had started and then took longer than its limits.
 OUT_OF_TIME = re.compile(r"[\w-]+: (?!start)\w+: no answer in time")
 
@@ -120,9 +125,9 @@ def objective(case: Case, problem: Problem, seed: int) -> Evaluate:
 
 
 def kept_peer_trace(case: Case, peer: str, seed: int, folder: str) -> Trace:
-    """The trace of a peer: the kept one of this version, problem and seed, or else a new one."""
-    key = _fingerprint(case, *_start(case, seed))
-    path = _kept_at(Path(folder), case, _versioned(peer), seed, key)
+    """The trace of a peer: the kept one of this code, problem and seed, or else a new one."""
+    versions = installed(PEERS[peer]) or {}
+    path = _kept_at(Path(folder), case, peer, versions, seed, _start(case, seed))
     if path.exists():
         kept = Trace.from_plain(json.loads(path.read_text()))
         return replace(kept, measured=kept.measured or place({}))
@@ -148,8 +153,8 @@ def adopt_peer_traces(suite: Suite, traces: Iterable[Trace], folder: Path) -> No
     """Keep peers' traces that were read from results of an earlier run.
 
     Those of other seeds, another budget or another initial design than the suite's, and failures,
-    are left out; one of another version of the peer is kept, and not found when the installed
-    version is run.
+    are left out, and so are those that are there; one of other versions of the peer's packages is
+    kept, and not found when the installed ones are run. They count as of the adapter as it is.
     """
     cases = {case.name: case for case in suite.cases}
     for trace in traces:
@@ -157,14 +162,14 @@ def adopt_peer_traces(suite: Suite, traces: Iterable[Trace], folder: Path) -> No
         wanted = trace.method in PEERS and trace.seed < suite.seeds
         if not wanted or case is None or case.budget != trace.budget:
             continue
-        design, values, excess = _start(case, trace.seed)
+        start = design, values, _ = _start(case, trace.seed)
         if _rounded(trace.values[: len(design)]) == values:
-            key = _fingerprint(case, design, values, excess)
-            peer = _versioned(trace.method, trace.versions)
-            _keep(_kept_at(folder, case, peer, trace.seed, key), trace)
+            path = _kept_at(folder, case, trace.method, trace.versions, trace.seed, start)
+            if not path.exists():
+                _keep(path, trace)
 
 
-def _start(case: Case, seed: int) -> tuple[list[Params], list[str], list[str]]:
+def _start(case: Case, seed: int) -> _Start:
     """The initial design, its values and how far it is beyond the constraints, rounded."""
     evaluate, design = objective(case, case.of([seed]), seed), initial_design(case, seed)
     results = [evaluate(params, number) for number, params in enumerate(design)]
@@ -179,8 +184,11 @@ def _versioned(peer: str, versions: Mapping[str, str] | None = None) -> str:
     return f"{peer}-{main}"
 
 
-def _kept_at(folder: Path, case: Case, peer: str, seed: int, key: str) -> Path:
-    return folder / peer / f"{case.name}-{key}" / f"seed-{seed}.json"
+def _kept_at(
+    folder: Path, case: Case, peer: str, versions: Mapping[str, str], seed: int, start: _Start
+) -> Path:
+    key = _fingerprint(case, peer, versions, start)
+    return folder / _versioned(peer, versions) / f"{case.name}-{key}" / f"seed-{seed}.json"
 
 
 def _keep(path: Path, trace: Trace) -> None:
@@ -190,9 +198,13 @@ def _keep(path: Path, trace: Trace) -> None:
     partial.replace(path)
 
 
-def _fingerprint(case: Case, design: list[Params], values: list[str], excess: list[str]) -> str:
-    """Changes with anything that the trace of a peer depends on, other than its version."""
+def _fingerprint(case: Case, peer: str, versions: Mapping[str, str], start: _Start) -> str:
+    """Changes with anything that the trace of a peer depends on."""
+    design, values, excess = start
+    files = (*_SHARED, PEERS[peer].adapter.rpartition(":")[0])
     known: dict[str, Any] = {
+        "adapter": [(_ADAPTERS / name).read_text() for name in files],
+        "versions": dict(versions),
         "budget": case.budget,
         "optimum": repr(case.problem.optimum),
         "noise": case.problem.noise,

@@ -1,5 +1,6 @@
 """Units of work, and the traces of peers, which are computed once."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,36 @@ def test_anything_that_a_trace_depends_on_makes_a_new_one(peers: FakePeers, tmp_
     peers.version = "1.1"
     again(BRANIN)
     assert peers.runs[-2:] == [4, 3]
+
+
+def test_a_trace_is_of_the_adapter_and_of_all_packages_that_it_was_made_with(
+    peers: FakePeers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    adapters = shutil.copytree(units._ADAPTERS, tmp_path / "adapters")
+    monkeypatch.setattr(units, "_ADAPTERS", adapters)
+
+    def runs() -> int:
+        units.kept_peer_trace(BRANIN, "cmaes", 3, str(tmp_path / "kept"))
+        return len(peers.runs)
+
+    assert runs() == 1
+    for number, name in enumerate(("cmaes.py", "base.py", "serve.py", "space.py"), start=2):
+        (adapters / name).write_text("another")
+        assert (runs(), runs()) == (number, number)
+    (adapters / "smac.py").write_text("another")
+    assert runs() == 5
+    monkeypatch.setattr(units, "installed", lambda peer: {"cmaes": "1.0", "numpy": "9"})
+    assert runs() == 6
+
+
+def test_a_trace_that_was_measured_here_is_not_replaced_by_one_taken_over(
+    peers: FakePeers, tmp_path: Path
+) -> None:
+    here = units.kept_peer_trace(BRANIN, "cmaes", 0, str(tmp_path))
+    there = replace(here, params=({},) * 7, measured={"commit": "old"})
+    units.adopt_peer_traces(Suite("smoke", (BRANIN,), seeds=1), [there], tmp_path)
+    assert units.kept_peer_trace(BRANIN, "cmaes", 0, str(tmp_path)) == here
+    assert peers.runs == [0]
 
 
 def test_a_peer_that_does_not_start_is_tried_again(peers: FakePeers, tmp_path: Path) -> None:
