@@ -167,6 +167,7 @@ def _rounds(figures: Any) -> Iterable[Sequence[str]]:
             f"{row['score']:.2f}{spread}",
             *published,
             _seconds(row["seconds"]),
+            row["commit"],
         )
 
 
@@ -287,6 +288,7 @@ TABLES = {
             "batch log EI",
             "BEEBO",
             "all choices of a seed",
+            "commit",
         ),
         _rounds,
     ),

@@ -118,6 +118,7 @@ def rows(runs: Iterable[dict[str, Any]], rounds: int) -> list[dict[str, Any]]:
         row |= {"seeds": len(scores), "rounds": rounds}
         row |= {"score": mean(scores), "least": min(scores), "greatest": max(scores)}
         row["seconds"] = mean(sum(made["seconds"]) for made in of_problem)
+        row["commit"] = ", ".join(dict.fromkeys(made["commit"] for made in of_problem))
         table.append(row | PUBLISHED[name])
     return table
 
@@ -156,9 +157,11 @@ def main() -> None:
                 if (name, chosen, seed) not in made:
                     done = run(name, STRATEGIES[chosen], seed, options)
                     made[name, chosen, seed] = {"strategy": chosen, **done}
-                ordered = [made[key] for key in sorted(made)]
-                table = rows(ordered, options.rounds)
-                save("thompson-rounds", {"table": table, "runs": ordered, "options": vars(options)})
+                    runs = [made[key] for key in sorted(made)]
+                    table = rows(runs, options.rounds)
+                    figures = {"table": table, "runs": runs, "options": vars(options)}
+                    save("thompson-rounds", figures)
+    table = rows([made[key] for key in sorted(made)], options.rounds)
     show(f"the way to the optimum after {options.rounds} rounds of {BATCH}", table)
 
 

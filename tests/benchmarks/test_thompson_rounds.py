@@ -59,15 +59,17 @@ def test_a_row_has_the_mean_and_the_ends_of_the_last_scores_beside_what_was_publ
             "seed": seed,
             "scores": [0.1, last],
             "seconds": [2, 3],
+            "commit": commit,
         }
-        for name, seed, last in (
-            ("hartmann6", 0, 0.5),
-            ("hartmann6", 1, 0.8),
-            ("embedded", 0, 0.25),
+        for name, seed, last, commit in (
+            ("hartmann6", 0, 0.5, "old"),
+            ("hartmann6", 1, 0.8, "new"),
+            ("embedded", 0, 0.25, "new"),
         )
     ]
     first, second = thompson_rounds.rows(runs, 2)
     assert (first["problem"], first["seeds"], first["seconds"]) == ("hartmann6", 2, 5)
+    assert (first["commit"], second["commit"]) == ("old, new", "new")
     ends = first["least"], first["score"], first["greatest"]
     assert ends == (0.5, pytest.approx(0.65), 0.8)
     assert first["published_TS"] == 0.807
@@ -85,3 +87,24 @@ def test_runs_with_the_same_options_are_kept_and_no_others(
     assert thompson_rounds.kept(Namespace(**OPTIONS)) == {("hartmann6", "cube", 3): made}
     for name, other in {"rounds": 3, "inference": "hmc", "last_fit": 600, "fresh": True}.items():
         assert thompson_rounds.kept(Namespace(**{**OPTIONS, name: other})) == {}
+
+
+def test_the_file_is_written_where_a_run_was_made_and_shown_in_any_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {"problem": "hartmann6", "strategy": "default", "scores": [0.5, 0.75], "seconds": [1.0]}
+    stored = made | {"seed": 0, "commit": "old"}
+    figures = {"options": OPTIONS, "runs": [stored]}
+    (tmp_path / "thompson-rounds.json").write_text(json.dumps({"figures": figures}))
+    saved: list[Any] = []
+    monkeypatch.setattr(thompson_rounds, "RESULTS", tmp_path)
+    monkeypatch.setattr(thompson_rounds, "save", lambda name, figures: saved.append(figures))
+    monkeypatch.setattr(
+        thompson_rounds, "run", lambda *asked: made | {"seed": asked[2], "commit": "new"}
+    )
+    options = ["rounds", "--problem=hartmann6", "--rounds=2", "--last-fit=0"]
+    for seeds, commits, shown in ((1, [], " old "), (2, ["old", "new"], " old, new ")):
+        monkeypatch.setattr("sys.argv", [*options, f"--seeds={seeds}"])
+        thompson_rounds.main()
+        assert [run["commit"] for one in saved for run in one["runs"]] == commits
+        assert shown in capsys.readouterr().out
