@@ -33,7 +33,8 @@ class OwnMethod(Protocol):
 
     Attributes:
         slow: Whether it fits the hyperparameters by a chain.
-        clocked: Whether several workers run on a simulated clock.
+        clocked: Whether it runs on a simulated clock, as several workers do.
+        alone: Whether a single worker evaluates one point after another.
     """
 
     @property
@@ -44,6 +45,9 @@ class OwnMethod(Protocol):
 
     @property
     def clocked(self) -> bool: ...
+
+    @property
+    def alone(self) -> bool: ...
 
     def run(self, case: Case, seeds: Sequence[int]) -> list[Trace]:
         """A trace for each of these consecutive seeds."""
@@ -68,7 +72,12 @@ class Method:
     @property
     def clocked(self) -> bool:
         """Whether several workers run on a simulated clock."""
-        return self.workers > 1
+        return not self.alone
+
+    @property
+    def alone(self) -> bool:
+        """Whether a single worker evaluates one point after another."""
+        return self.workers == 1
 
     @property
     def slow(self) -> bool:
@@ -113,6 +122,11 @@ class KandasamyMethod:
     method: asynchronous.Method
     slow: bool = False
     clocked: bool = True
+
+    @property
+    def alone(self) -> bool:
+        """Whether a single worker evaluates one point after another, on the same clock."""
+        return self.method.workers == 1
 
     def run(self, case: Case, seeds: Sequence[int]) -> list[Trace]:
         """A trace for each of these consecutive seeds, the first of which is 0."""

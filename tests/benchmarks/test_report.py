@@ -133,6 +133,29 @@ def test_a_report_without_parallel_methods_or_with_nothing_else(results: Path) -
     assert "| branin | `ts-map-async4` | 3.5 | 6 |" in together["Several workers"][0]
 
 
+def test_equally_many_evaluations_are_those_of_several_workers() -> None:
+    """A single worker makes fewer in the same time, unless it is alone in the report."""
+    ends = {"seqTS": [9.0, 8.0, 3.0], "asyTS": [9.0, 8.0, 7.0, 6.0, 5.0, 4.0]}
+    ends["synTS"] = [*ends["asyTS"][:4], 2.0]
+    runs = [
+        trace(method, seed, truth, clock=range(1, len(truth) + 1), budget=6)
+        for method, truth in ends.items()
+        for seed in range(2)
+    ]
+
+    def lines(kept: list[Trace]) -> list[str]:
+        rows = table.rows("kandasamy", case(), kept).to_pandas()
+        text, _ = sections.parallel_section(sections.Findings.of(rows, header(2), ()))
+        return text.splitlines()[-len(kept) // 2 :]
+
+    assert lines(runs) == [
+        "| branin | `asyTS` | 3 | 3 | 6 | 5 | 4 |",
+        "| branin | `seqTS` | 3 | 3 | 2 | 5 |  |",
+        "| branin | `synTS` | 3 | 3 | 6 | 5 | 1 |",
+    ]
+    assert lines(runs[:2]) == ["| branin | `seqTS` | 3 | 3 | 2 | 3 | 2 |"]
+
+
 def test_the_verdict_names_the_problems_that_were_lost(results: Path) -> None:
     rows, head = table.read(results)
     swapped = rows.assign(method=rows["method"].replace({"ei-hmc": "random", "random": "ei-hmc"}))
