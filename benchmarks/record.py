@@ -106,7 +106,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str:
-    """Of the checkout that this file is in, and what was changed since of the code.
+    """Of the checkout that this file is in, and what was changed or added since of the code.
 
     An installed package is in none.
     """
@@ -114,6 +114,9 @@ def _commit() -> str:
         return "unknown"
     found = _git(_ROOT, "describe", "--always").strip() or "unknown"
     changed = _git(_ROOT, "diff", "HEAD", "--", "*.py", "pyproject.toml")
+    code = ("gpbo/*.py", "benchmarks/*.py")
+    added = _git(_ROOT, "ls-files", "-z", "--others", "--exclude-standard", "--", *code)
+    changed += "".join(name + (_ROOT / name).read_text() for name in added.split("\0") if name)
     return f"{found}-dirty-{hashlib.sha256(changed.encode()).hexdigest()[:6]}" if changed else found
 
 
