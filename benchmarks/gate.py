@@ -103,14 +103,18 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def compare_speed(found: dict[str, list[float]], stored: dict[str, float]) -> list[Finding]:
-    """Ratios of now against medians of then; one that was not stored is no loss."""
+    """Ratios of now against medians of then; one that was not stored is no loss.
+
+    One that was stored and is not measured any more is.
+    """
     findings = []
     for name, ratios in found.items():
         middle = statistics.median(ratios)
         then = stored.get(name, middle)
         low, _ = analysis.interval(np.array(ratios))
         findings.append(Finding(name, then, middle, bool(low > SLOWER * then)))
-    return findings
+    gone = stored.keys() - found.keys()
+    return findings + [Finding(name, stored[name], math.nan, True) for name in sorted(gone)]
 
 
 def compare_regret(found: pd.DataFrame, stored: pd.DataFrame) -> list[Finding]:
@@ -129,7 +133,7 @@ def compare_regret(found: pd.DataFrame, stored: pd.DataFrame) -> list[Finding]:
         if method not in now.columns:
             continue
         pair = pd.concat([now[method], then[method]], axis=1, keys=["now", "then"]).dropna()
-        loss = np.log(pair["now"]) - np.log(pair["then"])
+        loss = (np.log(pair["now"]) - np.log(pair["then"])).fillna(0.0)  # NaN: neither has a value
         if method in ("random", "sobol"):
             same = bool((loss.abs() < 1e-9).all()) and len(pair) > 0
             findings.append(Finding(f"regret of {method} (same problems)", 1.0, 1.0, not same))
@@ -176,7 +180,14 @@ def check(smoke: Path, folder: Path) -> list[Finding]:
 
 
 def keep(smoke: Path, folder: Path) -> None:
-    """Store today's ratios, and the results of ``smoke``, as what is compared with from now on."""
+    """Store today's ratios, and the results of ``smoke``, as what is compared with from now on.
+
+    Raises:
+        InvalidData: a run ended early, so that nothing is stored.
+    """
+    ended = [method for method, count in _failed(table.read(smoke)[0]).items() if count]
+    if ended:
+        raise InvalidData(f"{smoke}: runs of {', '.join(ended)} ended early: expected none")
     torch.set_num_threads(1)
     medians = {name: statistics.median(ratios) for name, ratios in speed_ratios().items()}
     record.save(Path(_SPEED).stem, medians, folder)

@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from gpbo.cli import app
-from gpbo_benchmarks import gate
-from tests.benchmarks.results import rows, trace
+from gpbo.errors import InvalidData
+from gpbo_benchmarks import gate, table
+from tests.benchmarks.results import case, header, rows, trace
 
 
 def runs(worse: float, *, seeds: int = 12, shift: float = 0.0) -> pd.DataFrame:
@@ -112,6 +113,39 @@ def test_speed_is_lost_where_the_whole_interval_is_above(ratios: list[float], lo
 def test_a_ratio_that_was_not_stored_is_no_loss() -> None:
     (finding,) = gate.compare_speed({"new": [3.0] * 5}, {})
     assert not finding.lost
+
+
+def test_a_stored_ratio_that_is_not_measured_any_more_is_lost() -> None:
+    _, gone = gate.compare_speed({"ask": [1.0] * 5}, {"ask": 1.0, "old": 2.0})
+    assert str(gone) == "LOSS  old: nan, stored 2"
+
+
+def test_a_run_without_a_value_hides_no_loss_of_the_others() -> None:
+    def without(found: pd.DataFrame) -> pd.DataFrame:
+        own = (found["method"] == "ei-hmc") & (found["seed"] == 3)
+        return found.assign(value=found["value"].mask(own), truth=found["truth"].mask(own))
+
+    stored, worse = without(runs(1.0)), without(runs(2.0))
+    assert [f.name for f in gate.compare_regret(worse, stored) if f.lost] == [
+        "regret of ei-hmc on smoke"
+    ]
+    assert not any(finding.lost for finding in gate.compare_regret(stored, stored))
+
+
+def test_runs_that_ended_early_are_not_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "speed_ratios", lambda: {"ask": [1.0]})
+    smoke, folder = tmp_path / "trials.parquet", tmp_path / "stored"
+    good = [trace("random", seed, [9.0, 8.0, 5.0]) for seed in (0, 1)]
+    ended = [trace("ei-hmc", 0, [9.0], budget=3, failure="none left")]
+    table.write(smoke, table.rows("smoke", case(), good + ended), header(2))
+    with pytest.raises(InvalidData, match=r"trials\.parquet: runs of ei-hmc ended early: expected"):
+        gate.keep(smoke, folder)
+    assert not folder.exists()
+    table.write(smoke, table.rows("smoke", case(), good), header(2))
+    gate.keep(smoke, folder)
+    assert {path.name for path in folder.iterdir()} == {"check-speed.json", "check-smoke.parquet"}
 
 
 @pytest.mark.parametrize("lost", [False, True])
