@@ -5,7 +5,8 @@
 Both sides start from the same initial designs. gpbo advances all runs in one batch, hyperparameters
 integrated out or at their mode; BoTorch has its default model, a MAP fit and log EI, and as
 many threads as torch takes by itself. The last column is BoTorch's time for as many runs over
-gpbo's; BoTorch may make fewer runs than gpbo (``--peer-runs``), and the table says how many.
+gpbo's; BoTorch may make fewer runs than gpbo (``--peer-runs``), and the table says how many. It
+stays on the CPU whatever ``--device`` says.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import torch
 
 import gpbo
 from gpbo.problems import Problem
+from gpbo.backend import resolve_device
 from gpbo.replications import Replications
 from gpbo_benchmarks.record import at_least, known_device, machine, save, show
 
@@ -81,6 +83,8 @@ def main() -> None:
     design = gpbo.replicate(
         problem, strategy="sobol", runs=options.runs, budget=initial, progress=False
     )
+    if problem.constraints:
+        parser.error(f"argument --problem: {options.problem!r}: expected one without constraints")
     gpbo.replicate(problem, runs=1, budget=initial + 1, device=options.device, **quiet)  # loads
 
     print(machine())
@@ -98,7 +102,8 @@ def main() -> None:
     show(f"{problem.name}, {options.budget} evaluations a run", rows)
     show("BoTorch, one run after another", [peer])
     figures = {"case": vars(options), "gpbo": rows, "botorch": peer}
-    print(save(f"replications_{problem.name}", figures))
+    device = resolve_device(options.device).type
+    print(save(f"replications_{problem.name}-{device}", figures))
 
 
 if __name__ == "__main__":

@@ -239,7 +239,7 @@ TABLES = {
         ("data", "effective draws of 16 x 24", "BoTorch's", "R-hat, cold", "R-hat, warm"),
         _effective,
     ),
-    "replications": Table("replications_branin", "replications.py", _BESIDE, _replications),
+    "replications": Table("replications_branin-cpu", "replications.py", _BESIDE, _replications),
     "updates": Table("updates-cpu", "speed.py updates", _BESIDE, _updates),
     "numpyro": Table(
         "numpyro-cpu",

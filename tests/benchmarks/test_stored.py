@@ -66,7 +66,7 @@ def test_the_regret_of_one_run_is_not_put_beside_the_median_of_many(tmp_path: Pa
     peer = {"method": "BoTorch, MAP", "runs": 4, "seconds": 8.0, "regret": 0.75}
     figures = {"case": {"problem": "branin", "budget": 30}, "gpbo": runs, "botorch": peer}
     kept = {"machine": machine(), "figures": figures}
-    (tmp_path / "replications_branin.json").write_text(json.dumps(kept))
+    (tmp_path / "replications_branin-cpu.json").write_text(json.dumps(kept))
     many, one = stored.markdown(["replications"], tmp_path).splitlines()[-2:]
     assert "| 2 s, median regret 0.5 | 8 s, median regret 0.75 |" in many
     assert "| 2 s | 2 s |" in one
