@@ -255,6 +255,8 @@ def report_command(
         raise InvalidOption("results, --readme: expected one of the two")
     if output is not None and results is None:
         raise InvalidOption(f"--output={output}: expected results, --readme has no report")
+    if stored is not None and not readme:
+        raise InvalidOption(f"--stored={stored}: expected --readme, results have their own report")
     if results is not None:
         _, header = table.read_table(results)
         of_a_run = results.name in ("trials.parquet", "speed.parquet")

@@ -188,6 +188,13 @@ def suggestions(options: argparse.Namespace) -> None:
     print(save("speed", {"suggestion": rows, "sampling": samplings}))
 
 
+#: What takes the options that not everything does.
+TAKERS = {
+    "case": ("suggestion", "profile", *BATCHES),
+    "device": ("thompson", *BATCHES),
+    "peer_runs": ("ascent",),
+}
+
 #: What the subcommands measure, print and save.
 WORKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "suggestion": suggestions,
@@ -211,10 +218,17 @@ def main() -> None:
         help="n,d; default 50,6 and 100,20; of the others: runs,n,d",
     )
     parser.add_argument(
-        "--device", type=known_device, default="cpu", help="of thompson and of many runs"
+        "--device", type=known_device, help="of thompson and of many runs; default cpu"
     )
     parser.add_argument("--peer-runs", type=at_least(1), help="of ascent; default 8 at most")
     options = parser.parse_args()
+    for name, takers in TAKERS.items():
+        if getattr(options, name) is not None and options.work not in takers:
+            option = f"--{name.replace('_', '-')}"
+            parser.error(
+                f"argument {option}: {options.work} takes none: expected one of {', '.join(takers)}"
+            )
+    options.device = options.device or "cpu"
     axes = ("n", "d") if options.work == "suggestion" else ("runs", "n", "d")
     if any(len(case) != len(axes) for case in options.case or ()):
         parser.error(f"argument --case: expected {','.join(axes)} for {options.work}")
