@@ -1,5 +1,6 @@
 """Runs that were measured apart: together only if they are of the same designs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from gpbo.cli import app
 from gpbo.errors import InvalidData
 from gpbo_benchmarks import sections, table
 from gpbo_benchmarks.beside import elsewhere, joined, places
+from gpbo_benchmarks.trace import Trace
 from tests.benchmarks.results import case, header, trace
 
 START = (5.0, 4.0)
@@ -83,6 +85,29 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     refused("branin, seed 0: another budget or init", {"hebo": 1.0}, range(3), start=(5.0, 4.5))
     refused("branin, seed 0: another budget or init", {"hebo": 1.0}, range(3), start=(*START, 3.0))
     joined(kept, written(tmp_path / "other.parquet", {"hebo": 1.0}, range(3), start=START))
+
+
+def test_runs_that_ended_within_the_design_are_compared_as_far_as_they_came(
+    tmp_path: Path,
+) -> None:
+    ended = [trace(m, 0, START[:n], budget=3, failure="x") for m, n in (("ax", 0), ("cmaes", 1))]
+
+    def of(*runs: Trace) -> Path:
+        path = tmp_path / f"{runs[0].method}.parquet"
+        head = {**header(1), "methods": [run.method for run in runs]}
+        table.write(path, table.rows("smoke", case(), runs), head)
+        return path
+
+    own = trace("ei-map", 0, (*START, 1.0))
+    kept = of(*ended, own)
+    rows, _ = joined(kept, of(trace("hebo", 0, (*START, 2.0))))
+    assert len(rows) == 4 * 3
+    with pytest.raises(InvalidData, match="branin, seed 0: another budget or initial design"):
+        joined(kept, of(trace("hebo", 0, (5.0, 4.5, 2.0))))
+    for run in ended:
+        joined(of(own), of(run))
+    with pytest.raises(InvalidData, match="branin, seed 0: another budget or initial design"):
+        joined(of(own), of(replace(ended[0], budget=4)))
 
 
 def test_every_run_is_told_as_from_where_it_was_measured() -> None:
