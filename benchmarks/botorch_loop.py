@@ -50,8 +50,11 @@ def suggest_with_map(x: Float[Tensor, "n d"], y: Float[Tensor, "n"]) -> Suggesti
 
 def fully_bayesian_fit(
     x: Float[Tensor, "n d"], y: Float[Tensor, "n"]
-) -> tuple[float, Float[Tensor, "s d"]]:
-    """Seconds and log lengthscale draws of BoTorch's NUTS at its defaults; ``y`` standardised."""
+) -> tuple[float, Float[Tensor, "s p"]]:
+    """Seconds and draws of BoTorch's NUTS at its defaults; ``y`` standardised.
+
+    The draws are of all that is sampled: the logs of lengthscales and noise, and the mean.
+    """
     from botorch.fit import fit_fully_bayesian_model_nuts
     from botorch.models.fully_bayesian import FullyBayesianSingleTaskGP
 
@@ -59,7 +62,9 @@ def fully_bayesian_fit(
     model = FullyBayesianSingleTaskGP(x, y[:, None])
     fit_fully_bayesian_model_nuts(model, disable_progbar=True)
     seconds = time.perf_counter() - began
-    return seconds, model.covar_module.lengthscale.detach()[:, 0].log()
+    lengthscales, noise = model.covar_module.lengthscale[:, 0], model.likelihood.noise
+    draws = [lengthscales.log(), noise.log(), model.mean_module.constant[:, None]]
+    return seconds, torch.cat(draws, -1).detach()
 
 
 def minimize_with_map(

@@ -3,11 +3,13 @@
 import sys
 from importlib import import_module
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from gpbo_benchmarks import crossover, utilisation
+import gpbo
+from gpbo_benchmarks import crossover, replications, speed, stored, utilisation
 
 COUNT = "expected a whole number, 1 or more"
 
@@ -19,6 +21,20 @@ COUNT = "expected a whole number, 1 or more"
         ("speed --case 50", "argument --case: expected n,d for suggestion"),
         ("speed --case 50,x", f"argument --case: 'x': {COUNT}"),
         ("speed updates --case 50,6", "argument --case: expected runs,n,d for updates"),
+        (
+            "speed thompson --case 1,50,6",
+            "argument --case: thompson takes none: expected one of su",
+        ),
+        (
+            "speed --device cpu",
+            "argument --device: suggestion takes none: expected one of thompson",
+        ),
+        ("speed profile --device cpu", "argument --device: profile takes none: expected one of th"),
+        (
+            "speed updates --peer-runs 2",
+            "argument --peer-runs: updates takes none: expected one of",
+        ),
+        ("replications --problem gardner", "argument --problem: 'gardner': expected one without"),
         ("thompson_rounds --seeds 0", f"argument --seeds: '0': {COUNT}"),
         ("thompson_rounds --first-seed -1", "'-1': expected a whole number, 0 or more"),
         ("utilisation --budget 0", f"argument --budget: '0': {COUNT}"),
@@ -49,8 +65,6 @@ def test_an_argument_that_makes_no_sense_is_refused_by_name(
 def test_what_the_peer_lacks_is_said_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from gpbo_benchmarks import speed
-
     monkeypatch.setattr(speed, "find_spec", lambda name: None)
     monkeypatch.setattr(sys, "argv", ["speed"])
     with pytest.raises(SystemExit, match="2"):
@@ -92,3 +106,78 @@ def test_the_loading_of_a_peer_is_not_in_its_seconds(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(throughput, "updating", lambda *case: (data, 1.0, lambda index: fit))
     monkeypatch.setattr(botorch_loop, "fully_bayesian_fit", lambda x, y: (next(seconds), x))
     assert throughput.updates(2, 5, 2, 1, torch.device("cpu"))["botorch_s"] == 6.0
+
+
+def test_the_loading_of_either_side_is_in_no_seconds_of_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gpbo_benchmarks import botorch_loop
+
+    info = SimpleNamespace(rhat=torch.ones(1), ess_bulk=torch.ones(1), ess_tail=torch.ones(1))
+    ours = iter([50.0, 3.0, 2.0, 2.0, 2.0])
+    theirs, kept = iter([20.0, 6.0]), torch.randn(16, 3)
+    draws = SimpleNamespace(info=info)
+    monkeypatch.setattr(speed, "timed_draws", lambda *asked: (next(ours), draws))
+    monkeypatch.setattr(botorch_loop, "fully_bayesian_fit", lambda x, y: (next(theirs), kept))
+    found = speed.sampling(7, 2, 1)
+    assert (found["cold_s"], found["warm_s"], found["botorch_s"]) == (3.0, 2.0, 6.0)
+
+
+def test_the_loading_of_the_peer_is_not_in_the_seconds_of_its_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gpbo_benchmarks import botorch_loop
+
+    told: list[Any] = []
+
+    class Noted(replications.Moment):
+        def __init__(self) -> None:
+            super().__init__()
+            told.append("moment")
+
+    def minimize(problem: Any, design: torch.Tensor, budget: int, seed: int) -> torch.Tensor:
+        told.append((seed, budget))
+        return problem(design)
+
+    monkeypatch.setattr(replications, "Moment", Noted)
+    monkeypatch.setattr(botorch_loop, "minimize_with_map", minimize)
+    problem = gpbo.problems.get("branin")
+    design = gpbo.replicate(problem, strategy="sobol", runs=3, budget=5, progress=False)
+    replications.with_botorch(problem, design, 11, 2)
+    assert told == [(0, 6), "moment", (0, 11), (1, 11), "moment"]
+
+
+def test_many_runs_are_kept_by_the_kind_of_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured on a GPU does not take the place of what is in the table."""
+    saved: list[str] = []
+    row = {"seconds": 1.0, "runs": 1}
+    monkeypatch.setattr(gpbo, "replicate", lambda *_, **__: None)
+    monkeypatch.setattr(replications, "with_gpbo", lambda *_, **__: dict(row))
+    monkeypatch.setattr(replications, "with_botorch", lambda *_: dict(row))
+    monkeypatch.setattr(replications, "save", lambda name, figures: saved.append(name))
+    monkeypatch.setattr(sys, "argv", ["replications", "--device", "cpu"])
+    replications.main()
+    monkeypatch.setattr(replications, "known_device", str)
+    monkeypatch.setattr(replications, "resolve_device", torch.device)
+    monkeypatch.setattr(sys, "argv", ["replications", "--device", "cuda"])
+    replications.main()
+    assert saved == [stored.TABLES["replications"].file, "replications_branin-cuda"]
+
+
+@pytest.mark.filterwarnings("ignore")  # the peer's, of values that it would have otherwise
+def test_the_draws_of_the_peer_are_of_all_that_it_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numpyro", reason="NumPyro is not installed: pip install 'gpbo[bench]'")
+    from gpbo_benchmarks import botorch_loop
+
+    drawn = {"lengthscale": torch.rand(5, 3) + 0.1, "noise": torch.rand(5) + 0.1}
+    drawn["mean"] = torch.randn(5)
+    found = {name: values.double() for name, values in drawn.items()}
+    monkeypatch.setattr(
+        "botorch.fit.fit_fully_bayesian_model_nuts",
+        lambda model, **_: model.load_mcmc_samples(found),
+    )
+    _, kept = botorch_loop.fully_bayesian_fit(*speed.data(7, 3))
+    lengthscales, noise, mean = kept.split([3, 1, 1], -1)
+    assert torch.allclose(lengthscales.exp(), found["lengthscale"])
+    assert torch.allclose(noise[:, 0].exp(), found["noise"])
+    assert torch.equal(mean[:, 0], found["mean"])
