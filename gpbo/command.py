@@ -202,7 +202,7 @@ def end_left(folder: Path) -> None:
         note.unlink()
     except (OSError, ValueError):  # none was left
         return
-    with contextlib.suppress(ProcessLookupError):  # what it started may be there all the same
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # what it started may be left
         if os.getsid(group) != group:
             return  # no command, which has a session of its own: the number is another one's by now
     _end_group(group)

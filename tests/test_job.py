@@ -146,7 +146,7 @@ def test_what_is_left_out_has_its_default() -> None:
         ({"completion": {"patience": 0}}, "patience=0: expected a whole number"),
         ({"completion": {"tolerance": 0.1}}, "tolerance=0.1, patience=None: expected a patience"),
         ({"completion": {"target": "low"}}, "job: completion.target = 'low': "),
-        ({"warm_start": [{}]}, "job: warm_start.job: missing"),
+        ({"warm_start": [{}]}, "job: warm_start[0].job: missing"),
         ({"warm_start": [{"job": "a"}] * 6}, "at most 5 items"),
         ({"name": 3}, "job: name = 3: expected text"),
         ({"constraints": "m <= 1"}, "job: constraints = 'm <= 1': expected a list"),
