@@ -25,6 +25,7 @@ from gpbo.candidates import Search, raw_points
 from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.fitting import fit
+from gpbo.graphs import wait
 from gpbo.paths import Paths, draw_paths
 from gpbo.strategies import default_search
 from gpbo.surrogate import Surrogate
@@ -159,8 +160,7 @@ def measure(
     for repeat in range(repeats):
         began, worked = time.perf_counter(), time.process_time()
         run(repeat)
-        if device == "cuda":
-            torch.cuda.synchronize()
+        wait(x.device)
         seconds.append(time.perf_counter() - began)
         busy.append(time.process_time() - worked)
     return {

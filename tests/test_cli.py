@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 import gpbo
 from gpbo.cli import StrategyName, app, main
 from gpbo.strategies import STRATEGIES
+from tests.processes import lives
 
 runner = CliRunner()
 
@@ -387,13 +388,6 @@ def test_a_command_ends_with_the_driver_however_that_ends(
     (job.parent / "run.sh").write_text("echo '{\"value\": 1}'")
     _, out, _ = called(monkeypatch, capsys, "resume", job)
     assert out.startswith("4 trials (0 failed)")
-
-
-def lives(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def until(done: Callable[[], bool]) -> None:

@@ -30,6 +30,7 @@ from gpbo.worker import (
 )
 from tests import objectives
 from tests.monte_carlo import unchecked_shapes
+from tests.processes import lives
 
 NO_VALUE = 'the command printed no value: expected a line such as {"value": 0.25}'
 
@@ -397,14 +398,6 @@ def test_a_command_whose_worker_is_terminated_ends_with_it(tmp_path: Path) -> No
         assert future.result(20).reason == "the process of the trial died: SIGTERM(-15)"
 
 
-def lives(process: int) -> bool:
-    """Whether it runs; one that has ended may be there until somebody looks."""
-    try:
-        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def test_a_command_whose_worker_is_killed_ends_with_all_that_it_started(tmp_path: Path) -> None:
     """As by a system that is out of memory; the next trial has the machine to itself."""
     ready, processes = tmp_path / "ready", tmp_path / "processes"
@@ -412,9 +405,9 @@ def test_a_command_whose_worker_is_killed_ends_with_all_that_it_started(tmp_path
     with LocalWorkers(1) as workers:
         future = workers.submit(evaluate, task(shell(script), tmp_path))
         wait_for(ready, future)
-        worker, *command = map(int, processes.read_text().split())
+        worker, *command = [psutil.Process(int(number)) for number in processes.read_text().split()]
         assert all(map(lives, command))
-        os.kill(worker, signal.SIGKILL)
+        worker.kill()
         assert future.result(20).reason == "the process of the trial died: SIGKILL(-9)"
         assert not any(map(lives, command))
     assert [path.name for path in (tmp_path / "0").iterdir()] == [LOG]
@@ -428,10 +421,11 @@ def test_a_process_that_has_the_number_of_a_command_is_left_alone(
     note = tmp_path / PROCESS
     with subprocess.Popen(["sleep", "300"], start_new_session=own_session) as other:
         try:
+            process = psutil.Process(other.pid)
             note.write_text(str(other.pid))
             os.utime(note, times=(time.time() - 60,) * 2)
             end_left(tmp_path)
-            assert lives(other.pid) != own_session
+            assert lives(process) != own_session
             assert not note.exists()
         finally:
             other.kill()

@@ -1,11 +1,13 @@
 """What `benchmarks/gpu_check.sh` runs has to start where only torch, gpytorch and botorch are."""
 
 import os
-import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -28,15 +30,16 @@ def closure(*names: str) -> set[str]:
     """These distributions and all that they cannot do without."""
     found, left = set[str](), list(names)
     while left:
-        name = re.sub(r"[-_.]+", "-", left.pop()).lower()
+        name = canonicalize_name(left.pop())
         if name in found:
             continue
         try:
-            needed = requires(name) or []
+            needed = [Requirement(need) for need in requires(name) or []]
         except PackageNotFoundError:
             continue
         found.add(name)
-        left += [re.split(r"[^\w.-]", need)[0] for need in needed if "extra ==" not in need]
+        plain = {"extra": ""}
+        left += [need.name for need in needed if not need.marker or need.marker.evaluate(plain)]
     return found
 
 
@@ -45,7 +48,7 @@ def test_the_gpu_tests_and_the_scripts_start_on_a_bare_machine(tmp_path: Path) -
     lacking = [
         module
         for module, owners in packages_distributions().items()
-        if not any(re.sub(r"[-_.]+", "-", owner).lower() in there for owner in owners)
+        if there.isdisjoint(map(canonicalize_name, owners))
         and module.isidentifier()
         and module not in ("gpbo", "gpbo_benchmarks", "tests", "benchmarks")
         and not module.startswith("_")
