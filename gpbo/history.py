@@ -110,7 +110,7 @@ class History:
                 f"trial={trial!r}: expected a trial of this optimizer, or its id "
                 f"(it has {len(self)} trials)"
             )
-        if isinstance(trial, Trial) and trial.params != known.params:
+        if isinstance(trial, Trial) and not _equal(trial.params, known.params):
             raise UnknownTrial(
                 f"trial={trial!r}: trial {known.id} of this optimizer has params={known.params!r}"
             )
@@ -121,3 +121,11 @@ class History:
         if not trials:
             return torch.zeros(0, self._space.dim, dtype=DTYPE, device=self._device)
         return torch.stack([self._points[trial.id] for trial in trials])
+
+
+def _equal(one: object, other: object) -> bool:
+    """Whether these are equal, which some objects do not tell, such as an array."""
+    try:
+        return bool(one == other)
+    except (TypeError, ValueError, RuntimeError):
+        return False

@@ -30,6 +30,8 @@ class Kept:
         units: Of the values that the draws belong to.
         report: How it went.
         warm: What the next fit starts from; None without chains.
+        density: Without chains, the log posterior of hyperparameters that are 0 in its
+            coordinates, by which a model is known again; None in old files.
     """
 
     size: int
@@ -40,10 +42,11 @@ class Kept:
     units: Units
     report: FitReport
     warm: WarmState | None
+    density: Float[Tensor, "r"] | None = None
 
     @classmethod
-    def of(cls, fit: Fit, data: Observations, size: int) -> "Kept":
-        """What to keep of a fit to these observations."""
+    def of(cls, fit: Fit, data: Observations, size: int, model: Model) -> "Kept":
+        """What to keep of a fit of this model to these observations."""
         surrogate = fit.surrogate
         failed = ~surrogate.succeeded
         return cls(
@@ -55,22 +58,23 @@ class Kept:
             units=data.units,
             report=fit.report,
             warm=fit.warm,
+            density=_at_zero(model, data) if fit.warm is None else None,
         )
 
     def has_density_of(self, data: Observations, model: Model) -> bool:
-        """Whether the chains have the density now, under this model, that they were left with.
+        """Whether hyperparameters have the density under this model that they had in the fit.
 
         Args:
             data: The observations of the fit.
         """
         if self.warm is None:
-            return False
+            return self.density is not None and _alike(_at_zero(model, data), self.density)
         log_posterior = model.log_posterior(data.x, data.y, data.mask)
         position, value = self.warm.warmth.position, self.warm.warmth.value
         if position.shape[-1] != log_posterior.parametrization.size:
             return False
         now = log_posterior(position.flatten(0, 1))[0].view_as(value)
-        return torch.allclose(now, value, rtol=1e-6, atol=1e-6, equal_nan=True)
+        return _alike(now, value)
 
     def thinned(self, every: int, first: int = 0) -> "Kept":
         """With every so-many-th of the draws only, but with one at least.
@@ -136,6 +140,16 @@ class Kept:
             warmth, units = Warmth(**warm.pop("warmth")), _units(warm)
             plain["warm"] = WarmState(**warm | {"warmth": warmth, "units": units})
         return cls(**plain)
+
+
+def _at_zero(model: Model, data: Observations) -> Float[Tensor, "r"]:
+    """The log posterior density of every run at the origin of the sampler's coordinates."""
+    log_posterior = model.log_posterior(data.x, data.y, data.mask)
+    return log_posterior(data.y.new_zeros(data.runs, log_posterior.parametrization.size))[0]
+
+
+def _alike(now: Tensor, then: Tensor) -> bool:
+    return torch.allclose(now, then, rtol=1e-6, atol=1e-6, equal_nan=True)
 
 
 def _units(plain: dict[str, Any]) -> Units:

@@ -31,6 +31,7 @@ _NUMBERS = tuple(field.name for field in fields(Diagnostics) if field.name != "s
 _PHASES = ("design", "fit", "acquisition", "evaluation")
 
 
+@torch.inference_mode(False)  # a caller's, as in `gpbo.Optimizer`
 def replicate(
     problem: Problem | str,
     *,

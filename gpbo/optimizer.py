@@ -43,11 +43,14 @@ _T = TypeVar("_T")
 def _one_at_a_time(
     method: Callable[Concatenate["Optimizer", _P], _T],
 ) -> Callable[Concatenate["Optimizer", _P], _T]:
-    """The method, which waits while another thread is in one of them."""
+    """The method, which waits while another thread is in one of them.
+
+    A caller's `torch.inference_mode` ends here: a gradient may be needed of what is made.
+    """
 
     @wraps(method)
     def waiting(self: "Optimizer", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        with self._lock:
+        with self._lock, torch.inference_mode(False), self._in_agreement():
             return method(self, *args, **kwargs)
 
     return waiting
@@ -129,6 +132,7 @@ class Optimizer:
         self._lock = RLock()  # of what changes; who reads copies in one step, and does not wait
         self._history = History(space, self.device)
         self._fitted: Fitted | None = None
+        self._ahead = False  # the journal of what is remembered here
         if (storage is None) != (name is None):
             raise InvalidOption(f"storage={storage!r}, name={name!r}: expected both or none")
         self._journal: Journal | None = None
@@ -186,13 +190,13 @@ class Optimizer:
         return optimizer
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_lock", "_journal")
+        own = ("_lock", "_journal", "_ahead")
         with self._lock:
             state = {name: part for name, part in vars(self).items() if name not in own}
             return {**state, "_history": self._history.copy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=RLock(), _journal=None)
+        vars(self).update(state, _lock=RLock(), _journal=None, _ahead=False)
 
     def __enter__(self) -> "Optimizer":
         return self
@@ -359,7 +363,7 @@ class Optimizer:
             fit=lambda: fitted().fit,
             limits=lambda: fitted().limits,
         )
-        queued = [] if fixed else history.queue[:count]
+        queued = [] if fixed else self.queue[:count]
         design = self._design_left(len(queued), count - len(queued))
         return ChoicePlan(situation, self.strategy, queued, design, count, fitted)
 
@@ -380,17 +384,14 @@ class Optimizer:
             Trial(chosen.index + i, params, origin=origin, asked_at=time.time())
             for i, (params, origin) in enumerate(chosen.configurations)
         ]
-        queue = history.queue[sum(trial.origin == "enqueued" for trial in asked) :]
+        queue = history.queue[chosen.queued :]
         newer = chosen.fitted if self._is_newer(chosen.fitted) else None
-        if self._journal is not None:
-            self._journal.write(
-                trials=asked, queue=queue if history.queue else None, **_written(newer)
-            )
-        # Nothing was changed up to here: an ask that fails or is interrupted leaves no trial.
-        for trial in asked:
-            history.remember(trial)
-        history.queue = queue
-        self._fitted = self._fitted if newer is None else newer
+        queued = queue if history.queue else None
+        with self._written(newer, trials=asked, queue=queued):
+            for trial in asked:
+                history.remember(trial)
+            history.queue = queue
+            self._fitted = self._fitted if newer is None else newer
         return asked
 
     @_one_at_a_time
@@ -411,9 +412,8 @@ class Optimizer:
     def adopt(self, fitted: Fitted) -> None:
         """Go on from this fit of a `plan_fit`, unless a fit to more results was adopted."""
         if self._is_newer(fitted):
-            if self._journal is not None:
-                self._journal.write(**_written(fitted))
-            self._fitted = fitted
+            with self._written(fitted):
+                self._fitted = fitted
 
     @_one_at_a_time
     def tell(
@@ -453,7 +453,7 @@ class Optimizer:
             UnknownTrial: no trial of this optimizer.
             TrialAlreadyFinished: it has a result, or failed for another reason.
         """
-        why = legible(str(reason or "")) or "failed"
+        why = "failed" if reason is None else legible(str(reason)) or "failed"
         return self._end(self._history.find(trial), Told(None, reason=why))
 
     def add(
@@ -521,11 +521,10 @@ class Optimizer:
             trial = Trial(len(self._history) + row, valid, origin="added", asked_at=now)
             added.append(self._ended(trial, told, now))
         queued = [*self._history.queue, *map(self.space.validate, queue)]
-        if self._journal is not None:
-            self._journal.write(trials=added, queue=queued)
-        for trial in added:
-            self._history.remember(trial)
-        self._history.queue = queued
+        with self._written(trials=added, queue=queued):
+            for trial in added:
+                self._history.remember(trial)
+            self._history.queue = queued
         return added
 
     def observations(self) -> Observations:
@@ -595,6 +594,7 @@ class Optimizer:
 
     def _plan_model(self, refit: bool, thin: int = 1) -> Callable[[], Fitted]:
         """A fit, or the draws of the last one, or some of them, on all results so far."""
+        truth_value("refit", refit)
         last = self._fitted
         if refit or last is None:
             return self.plan_fit()
@@ -621,9 +621,8 @@ class Optimizer:
         if repeated and Told(known.value, known.measured, known.reason) == told:
             return replace(known)
         trial = self._ended(known, told, time.time())
-        if self._journal is not None:
-            self._journal.write(trials=[trial])
-        self._history.remember(trial)
+        with self._written(trials=[trial]):
+            self._history.remember(trial)
         return trial
 
     def _ended(self, trial: Trial, told: Told, at: float) -> Trial:
@@ -631,6 +630,36 @@ class Optimizer:
             return trial.failed(told.reason or "failed", at)
         broken = violated(self.constraints, told.measured)
         return trial.completed(told.value, at, told.measured, broken)
+
+    @contextmanager
+    def _written(self, fitted: Fitted | None = None, **written: Any) -> Iterator[None]:
+        """Write this down, then have what is inside remember it."""
+        if self._journal is not None:
+            self._ahead = True
+            try:
+                self._journal.write(**written, **_as_written(fitted))
+            except StorageError:
+                self._ahead = False  # nothing was written
+                raise
+        yield
+        self._ahead = False
+
+    @contextmanager
+    def _in_agreement(self) -> Iterator[None]:
+        """Where Ctrl-C came between what was written and what is remembered, the former counts, as
+        if the process had been killed."""
+        self._catch_up()
+        try:
+            yield
+        finally:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        if self._ahead and self._journal is not None:
+            record = self._journal.read()
+            self._history = History(self.space, self.device)
+            self._restore(record)
+            self._ahead = False
 
     def _spec(self) -> dict[str, Any]:
         """How this optimizer was made, as plain values; None for what cannot be written down."""
@@ -758,7 +787,7 @@ def _copies(trials: Iterable[Trial]) -> list[Trial]:
     return [replace(trial) for trial in trials]
 
 
-def _written(fitted: Fitted | None) -> dict[str, Any]:
+def _as_written(fitted: Fitted | None) -> dict[str, Any]:
     """What a journal keeps of a fit."""
     if fitted is None:
         return {}

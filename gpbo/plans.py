@@ -46,11 +46,13 @@ class Chosen:
     Attributes:
         index: The id of the first of them.
         configurations: Each with its origin.
+        queued: How many of them, the first ones, were enqueued.
         fitted: The model that they were chosen by; None if it was not needed.
     """
 
     index: int
     configurations: tuple[tuple[dict[str, Any], str], ...]
+    queued: int
     fitted: Fitted | None
 
 
@@ -66,6 +68,7 @@ class FitPlan:
     seed: int
     device: torch.device
 
+    @torch.inference_mode(False)  # a caller's, as in `Optimizer`
     def __call__(self) -> Fitted:
         """Make it.
 
@@ -83,7 +86,7 @@ class FitPlan:
                 self.seed, "fit", self.size, runs=self.data.runs, device=self.device
             ),
         )
-        return Fitted.of(fitted, self.data, Kept.of(fitted, self.data, self.size))
+        return Fitted.of(fitted, self.data, Kept.of(fitted, self.data, self.size, self.model))
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class ChoicePlan:
     count: int
     fitted: Lazy[Fitted]
 
+    @torch.inference_mode(False)
     def __call__(self) -> Chosen:
         """Choose them one after another, each knowing that those before it are pending.
 
@@ -132,7 +136,7 @@ class ChoicePlan:
             for point in points:
                 situation = situation.after(point.unsqueeze(0))
             chosen += [(params, origin) for params in space.decode(points)]
-        return Chosen(self.situation.index, tuple(chosen), self.fitted.made)
+        return Chosen(self.situation.index, tuple(chosen), len(self.queued), self.fitted.made)
 
 
 def _may_repeat(strategy: Strategy) -> bool:

@@ -181,6 +181,7 @@ class Simulation:
         return cls(**{**values, "seeds": tuple(values["seeds"])})
 
 
+@torch.inference_mode(False)  # a caller's, as in `gpbo.Optimizer`
 def simulate(
     problem: str | Problem,
     *,

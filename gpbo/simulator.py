@@ -324,7 +324,9 @@ class Simulator:
                 warm=warm,
                 streams=streams.select(due_rows.tolist()),
             )
-            kept = selected(Kept.of(fitted, own, int(own.counts.max())), slice(count * each))
+            kept = selected(
+                Kept.of(fitted, own, int(own.counts.max()), self.model), slice(count * each)
+            )
             fits = fits.updated(rows[chosen[:count]], kept, counts[chosen[:count]])
             if every:
                 return fitted, fits

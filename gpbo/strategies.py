@@ -283,6 +283,9 @@ class ThompsonSampling:
     searched around the best points of other basins. Where there are constraints, functions of what
     they limit are drawn too, and a function's minimum is the least where these are met.
 
+    The search sums in single precision: `torch.set_float32_matmul_precision` of the program applies
+    to it, and below ``"highest"`` may move a point by a thousandth of the cube.
+
     Args:
         search: How hard to search every function's minimum; by default hard enough to find nearly
             all of them, which in the whole cube takes more the more dimensions there are. Its

@@ -217,3 +217,24 @@ def test_it_is_not_recorded_for_replay_on_a_gpu() -> None:
     """A function may hold tensors that a recording would keep, of a surrogate of long ago."""
     with pytest.raises(_Opaque):
         _flatten(BOUND._utility(random_surrogate(), situation(LINE, [2])), [])
+
+
+def test_a_callers_inference_mode_does_not_reach_it() -> None:
+    def runs() -> list[Any]:
+        made = minimize(
+            lambda params: (params["x"] - 0.3) ** 2,
+            LINE,
+            budget=6,
+            initial=3,
+            strategy=BOUND,
+            inference="map",
+            progress=False,
+        )
+        rows = replicate("branin", strategy=BOUND, runs=2, budget=7, initial=5, progress=False)
+        beside = simulate("branin", workers=2, budget=6, strategy=BOUND, initial=3, progress=False)
+        points = [trial.params for trial in made.trials]
+        return [points, rows.points.tolist(), beside.points.tolist()]
+
+    plain = runs()
+    with torch.inference_mode():
+        assert runs() == plain

@@ -41,7 +41,12 @@ from gpbo.errors import (
 from gpbo.history import History
 from gpbo.optimizer import Optimizer
 from gpbo.space import Categorical, Integer, Real, Space
-from gpbo.strategies import ExpectedImprovement, ProbabilityOfImprovement, Strategy
+from gpbo.strategies import (
+    ExpectedImprovement,
+    ProbabilityOfImprovement,
+    RandomSearch,
+    Strategy,
+)
 from gpbo.trial import Trial, TrialStatus
 from tests.monte_carlo import random_uniform, unchecked_shapes
 
@@ -822,3 +827,40 @@ def test_a_row_of_a_table_is_a_configuration() -> None:
     optimizer = Optimizer(Space(Real("x", 0, 1), Integer("n", 1, 8)), "random")
     with unchecked_shapes():
         assert optimizer.add(Row(), 1.0).params == {"x": 0.5, "n": 3}  # type: ignore[arg-type]
+
+
+def test_who_changes_what_a_plan_chose_changes_no_queue() -> None:
+    optimizer = Optimizer(LINE, "random")
+    optimizer.enqueue({"x": 0.5})
+    optimizer.plan(1)().configurations[0][0]["x"] = 99
+    assert optimizer.queue == [{"x": 0.5}]
+
+
+def test_only_what_was_enqueued_leaves_the_queue() -> None:
+    class Enqueued(RandomSearch):
+        @property
+        def name(self) -> str:
+            return "enqueued"
+
+    optimizer = Optimizer(Space(Real("x", 0, 1), Real("y", 0, 1)), Enqueued())
+    optimizer.enqueue({"x": 0.5, "y": 0.5})
+    assert optimizer.ask(fixed={"y": 0.25}).params["y"] == 0.25
+    assert optimizer.queue == [{"x": 0.5, "y": 0.5}]
+
+
+def test_a_trial_that_was_made_incomparable_is_not_of_this_optimizer() -> None:
+    optimizer = Optimizer(LINE, "random")
+    trial = optimizer.ask()
+    other = replace(trial, params={"x": np.zeros(2)})
+    with pytest.raises(UnknownTrial, match="trial 0 of this optimizer has params"):
+        optimizer.tell(other, 1.0)
+    with unchecked_shapes():
+        assert optimizer.fail(trial, np.zeros(2)).reason == "[0. 0.]"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("look", ["fit", "posterior", "recommend"])
+def test_whether_to_refit_is_true_or_false(look: str) -> None:
+    optimizer = Optimizer(LINE, "random")
+    optimizer.add({"x": 0.5}, 1.0)
+    with unchecked_shapes(), pytest.raises(InvalidOption, match="refit=None"):
+        getattr(optimizer, look)(refit=None)

@@ -369,10 +369,10 @@ def test_a_model_of_the_users_own_goes_on_and_another_starts_anew(
     with Optimizer(LINE, model=own_model(300.0), storage=path, name="job", **options) as made:
         for _ in range(7):
             made.tell(made.ask(), made.pending[0].params["x"])
-        expected = made.plan(1)().configurations
+        expected = [made.plan(1, refit=refit)().configurations for refit in (True, False)]
     with Optimizer.resume(path, "job", model=own_model(300.0)) as again:
-        assert again.fitted_size == (made.fitted_size if inference == "hmc" else 0)
-        assert again.plan(1)().configurations == expected
+        assert again.fitted_size == made.fitted_size == 6
+        assert [again.plan(1, refit=r)().configurations for r in (True, False)] == expected
     for model in (own_model(900.0), own_model(300.0, noise_variance=Fixed(1e-3))):
         with Optimizer.resume(path, "job", model=model) as other:
             assert other.fitted_size == 0
@@ -380,3 +380,55 @@ def test_a_model_of_the_users_own_goes_on_and_another_starts_anew(
             fresh.learn([(trial.params, trial.value) for trial in made.completed])
             found, anew = other.fit().surrogate, fresh.fit().surrogate
             assert found.lengthscale.tolist() == anew.lengthscale.tolist()
+
+
+class Interrupting:
+    """A journal after whose next write Ctrl-C arrives, as it does when it came during a commit."""
+
+    def __init__(self, journal: Any) -> None:
+        self.journal, self.due = journal, True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.journal, name)
+
+    def write(self, **what: Any) -> None:
+        self.journal.write(**what)
+        if self.due:
+            self.due = False
+            raise KeyboardInterrupt
+
+
+INTERRUPTED: dict[str, Any] = {
+    "ask": lambda optimizer: optimizer.ask(2),
+    "ask for what is enqueued": lambda optimizer: optimizer.ask(1),
+    "tell": lambda optimizer: optimizer.tell(2, 0.1),
+    "fail": lambda optimizer: optimizer.fail(2, "no power"),
+    "add": lambda optimizer: optimizer.learn([({"x": 0.1}, 1.0), ({"x": 0.2}, -9.0)]),
+    "enqueue": lambda optimizer: optimizer.enqueue({"x": 0.875}),
+    "fit": lambda optimizer: optimizer.adopt(optimizer.plan_fit()()),
+}
+
+
+@pytest.mark.parametrize("call", INTERRUPTED)
+def test_what_was_written_as_ctrl_c_came_is_remembered(call: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"strategy": QUICK["ei"], "inference": "map", "initial": 2}
+    optimizer = Optimizer(LINE, storage=tmp_path / "runs.db", name="job", **options)
+    optimizer.ask(4)
+    optimizer.tell(1, 0.5)
+    if "enqueued" in call:
+        optimizer.enqueue({"x": 0.75})
+    optimizer._journal = Interrupting(optimizer.journal)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        INTERRUPTED[call](optimizer)
+    with Optimizer.of_record(optimizer.journal.read()) as stored:  # type: ignore[union-attr]
+        assert facts(optimizer) == facts(stored)
+    for trial in (0, 3, 2):
+        if trial in [each.id for each in optimizer.pending]:
+            optimizer.tell(trial, 0.25 * trial)
+    optimizer.tell(optimizer.ask(), 0.125)
+    optimizer.close()
+    with Optimizer.resume(tmp_path / "runs.db", "job") as again:
+        assert facts(again) == facts(optimizer)
+        assert [t.id for t in again.finished] == [t.id for t in optimizer.finished]
+        assert (again.queue, again.fitted_size) == (optimizer.queue, optimizer.fitted_size)
+        assert again.plan(1)().configurations == optimizer.plan(1)().configurations
