@@ -35,7 +35,7 @@ def squared_distances(
     norms = z_norm + w_norm
     distances = torch.baddbmm(norms.flatten(0, -3), z.flatten(0, -3), w.mT.flatten(0, -3), alpha=-2)
     distances = distances.reshape(norms.shape)
-    return distances.masked_fill(distances < _ROUNDING * norms, 0.0)
+    return distances.masked_fill_(distances < norms.mul_(_ROUNDING), 0.0)
 
 
 def matern(q: Float[Tensor, "*b"], nu: float) -> Float[Tensor, "*b"]:

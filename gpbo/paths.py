@@ -144,10 +144,11 @@ class Paths:
         dtype, amplitudes = _SINGLE if self.rough else z.dtype, self.amplitudes[:, sets]
         frequencies = self.frequencies[:, sets].to(dtype)
         phase = (z.to(dtype) @ frequencies.mT).unflatten(2, (amplitudes.shape[2], -1))
-        cosine, sine = phase.cos(), phase.sin()
+        sine, cosine = phase.sin(), phase.cos_()
         of_cosine, of_sine = amplitudes[..., None, :].to(dtype).chunk(2, -1)
         wave = (cosine @ of_cosine.mT + sine @ of_sine.mT).flatten(2)
-        slope = (cosine * of_sine - sine * of_cosine).flatten(2, 3) @ frequencies
+        turned = cosine.mul_(of_sine).sub_(sine.mul_(of_cosine))
+        slope = turned.flatten(2, 3) @ frequencies
         return wave.to(z.dtype), slope.to(z.dtype)
 
     def _centres(self, sets: slice) -> Float[Tensor, "r e n d"]:

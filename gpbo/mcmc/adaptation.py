@@ -103,7 +103,7 @@ def fisher_scale(
     shrinkage = count / (count + 5 + 2 * dim)
     covariance = _covariance(spread / width[:, None] / math.sqrt(count), shrinkage)
     information = _covariance(slopes * width[:, None] / math.sqrt(slopes.shape[1]), shrinkage)
-    factor, succeeded = cholesky(_geometric_mean(covariance, _inverse(information)))
+    factor, succeeded = cholesky(_geometric_mean(covariance, information))
     none = torch.eye(dim, dtype=factor.dtype, device=factor.device)
     factor = torch.where(succeeded[:, None, None], factor, none)
     return width[:, :, None] * factor
@@ -137,14 +137,17 @@ def _covariance(rows: Float[Tensor, "r n p"], shrinkage: float) -> Float[Tensor,
     return product
 
 
-def _geometric_mean(a: Float[Tensor, "r p p"], b: Float[Tensor, "r p p"]) -> Float[Tensor, "r p p"]:
-    """The geometric mean of positive definite matrices; NaN in a row that has none.
+def _geometric_mean(
+    a: Float[Tensor, "r p p"], inverse_b: Float[Tensor, "r p p"]
+) -> Float[Tensor, "r p p"]:
+    """The geometric mean of positive definite matrices ``a`` and ``b``; NaN in a row without one.
 
     The limit of arithmetic and harmonic means (Bhatia 2007, section 4.1), which converge
-    quadratically, and unlike an eigendecomposition fail row by row.
+    quadratically, and unlike an eigendecomposition fail row by row. Of the harmonic one its inverse
+    is kept, the arithmetic mean of inverses.
     """
     for _ in range(_MEANS):
-        a, b = 0.5 * (a + b), 2 * _inverse(_inverse(a) + _inverse(b))
+        a, inverse_b = 0.5 * (a + _inverse(inverse_b)), 0.5 * (_inverse(a) + inverse_b)
     return a
 
 
