@@ -156,12 +156,12 @@ class LogPosterior:
         def part(runs: slice, some: slice) -> tuple[Tensor, ...]:
             own = Hyperparameters(*(rows[runs, some].flatten(0, 1) for rows in given))
             value, gradient = self._of_runs(runs, own)
-            shape = -1, 1, given[0][runs, some].shape[1]
+            shape = given[0][runs, some].shape[:2]
             return tuple(rows.unflatten(0, shape) for rows in (value, *vars(gradient).values()))
 
         matrix_bytes = self._x.shape[1] ** 2 * self._x.element_size()
         parts = in_parts(part, self.runs, chains, matrix_bytes, self._x.device)
-        value, *gradient = (rows.flatten(0, 2) for rows in parts)
+        value, *gradient = (rows.flatten(0, 1) for rows in parts)
         return value, Hyperparameters(*gradient)
 
     def _of_runs(

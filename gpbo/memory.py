@@ -10,7 +10,7 @@ from gpbo.graphs import release
 
 logger = logging.getLogger("gpbo")
 
-#: Computes the given runs and points: tensors with the runs first and the points third.
+#: Computes the given runs and points: tensors with an axis of each, the runs first.
 Part = Callable[[slice, slice], tuple[Tensor, ...]]
 
 #: What one temporary tensor may take. On a CPU what stays in its cache: log EI of 576 points at 16
@@ -37,7 +37,7 @@ def budget(device: torch.device) -> int:
 
 
 def in_parts(
-    part: Part, runs: int, points: int, bytes_each: int, device: torch.device
+    part: Part, runs: int, points: int, bytes_each: int, device: torch.device, *, axis: int = 1
 ) -> tuple[Tensor, ...]:
     """What ``part`` makes of all runs and points, computed in parts that fit the budget.
 
@@ -48,6 +48,7 @@ def in_parts(
 
     Args:
         bytes_each: What the largest temporary tensor takes per run and point.
+        axis: That of the points.
 
     Raises:
         torch.OutOfMemoryError: there is no room even for one point of one run.
@@ -57,7 +58,7 @@ def in_parts(
         columns = min(max(1, most // max(1, bytes_each)), points)
         rows = min(max(1, most // max(1, bytes_each * points)), runs)
         try:
-            return _assembled(part, runs, points, rows, columns)
+            return _assembled(part, runs, points, rows, columns, axis)
         except torch.OutOfMemoryError:
             if _is_capturing(device) or (released and rows * columns <= 1):
                 raise
@@ -77,7 +78,9 @@ def _is_capturing(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
-def _assembled(part: Part, runs: int, points: int, rows: int, columns: int) -> tuple[Tensor, ...]:
+def _assembled(
+    part: Part, runs: int, points: int, rows: int, columns: int, axis: int
+) -> tuple[Tensor, ...]:
     if rows >= runs and columns >= points:
         return part(slice(None), slice(None))
     strips = []
@@ -86,5 +89,5 @@ def _assembled(part: Part, runs: int, points: int, rows: int, columns: int) -> t
             part(slice(row, row + rows), slice(column, column + columns))
             for column in range(0, points, columns)
         ]
-        strips.append([torch.cat(pieces, 2) for pieces in zip(*strip, strict=True)])
+        strips.append([torch.cat(pieces, axis) for pieces in zip(*strip, strict=True)])
     return tuple(torch.cat(pieces) for pieces in zip(*strips, strict=True))

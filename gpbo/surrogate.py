@@ -90,7 +90,7 @@ class Surrogate:
         jittered = noise_variance + torch.where(succeeded, jitter, 0.0)
         inverse = torch.where(succeeded[..., None, None], inverse_lower(factor), 0.0)
         residual = torch.where(mask[:, None], y[:, None] - mean[..., None], 0.0)
-        weights = _apply_transposed(inverse, _apply(inverse, residual))
+        weights = _apply(inverse.mT, _apply(inverse, residual))
         return cls(
             x=x,
             y=torch.where(mask, y, 0.0)[:, None].expand_as(residual),
@@ -207,11 +207,11 @@ class Surrogate:
         def part(rows: slice, columns: slice) -> tuple[Tensor, ...]:
             z = (candidates[rows, columns] - 0.5) / lengthscale[rows]
             correlation = matern(squared_distances(z, observed[rows]), self.nu)
-            return ((mean[rows] + (correlation @ weights[rows, :, None])[..., 0])[:, None],)
+            return (mean[rows] + (correlation @ weights[rows, :, None])[..., 0],)
 
         size = max(self.x.shape[1:]) * candidates.element_size()
         points = candidates.shape[1]
-        return in_parts(part, self.runs, points, size, candidates.device)[0][:, 0]
+        return in_parts(part, self.runs, points, size, candidates.device)[0]
 
     def moments_and_gradients(
         self, candidates: Float[Tensor, "r q d"]
@@ -325,31 +325,18 @@ class Surrogate:
         whitened = torch.where(pending_mask[:, None], whitened, 0.0)
         residual = torch.where(self.mask[:, None], self.y - self.mean[..., None], 0.0)
         whitened = torch.cat([_apply(self.inverse_factor, residual), whitened], dim=-1)
-        weights = _apply_transposed(inverse, whitened)
-        x = torch.cat([self.x, pending], dim=1)
-        mask = torch.cat([self.mask, pending_mask], dim=1)
-        extended = replace(
+        weights = _apply(inverse.mT, whitened)
+        # Of all that is known, ``y = mean + (K + noise_variance I) weights``.
+        values = self.mean[..., None] + _apply(torch.cat([cross, corner], dim=-1), weights)
+        return replace(
             self,
-            x=x,
-            mask=mask,
+            x=torch.cat([self.x, pending], dim=1),
+            y=torch.cat([self.y, torch.where(pending_mask[:, None], values, 0.0)], dim=-1),
+            mask=torch.cat([self.mask, pending_mask], dim=1),
             valued=torch.cat([self.valued, valued], dim=1),
-            y=weights,
             inverse_factor=inverse,
             weights=weights,
         )
-        return replace(extended, y=extended._values_of(weights, self.y))
-
-    def _values_of(
-        self, weights: Float[Tensor, "r s n"], known: Float[Tensor, "r s n_known"]
-    ) -> Float[Tensor, "r s n"]:
-        """Observed values with the fantasised ones appended: ``y = mean + (K + v I) weights``."""
-        count = weights.shape[-1] - known.shape[-1]
-        z = self._z()
-        rows = self._cross(matern(squared_distances(z[:, :, -count:], z), self.nu))
-        sampled = self.mean[..., None] + (rows @ weights[..., None])[..., 0]
-        sampled = sampled + self.noise_variance[..., None] * weights[..., -count:]
-        present = self.mask[:, None, -count:]
-        return torch.cat([known, torch.where(present, sampled, 0.0)], dim=-1)
 
     def to_botorch(self, run: int = 0, *, ensemble: bool = False) -> "SingleTaskGP":
         """Run ``run`` as a BoTorch model with a batch axis of draws, ``posterior(x).mean[s,q,1]``.
@@ -388,6 +375,7 @@ class Surrogate:
             points=candidates.shape[1],
             bytes_each=self.draws * n * candidates.element_size(),
             device=candidates.device,
+            axis=2,
         )
 
     def _rows(self, rows: slice) -> "Surrogate":
@@ -403,7 +391,7 @@ class Surrogate:
     def _moments(
         self, cross: Float[Tensor, "r s q n"]
     ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r s q"], Float[Tensor, "r s q n"]]:
-        mean = self.mean[..., None] + (cross @ self.weights[..., None])[..., 0]
+        mean = self.mean[..., None] + _apply(cross, self.weights)
         whitened = cross @ self.inverse_factor.mT
         prior = self.outputscale[..., None]
         variance = torch.maximum(prior - whitened.square().sum(-1), _VARIANCE_FLOOR * prior)
@@ -444,12 +432,6 @@ def _scaled(
 
 
 def _apply(
-    matrix: Float[Tensor, "r s n n"], vector: Float[Tensor, "r s n"]
-) -> Float[Tensor, "r s n"]:
+    matrix: Float[Tensor, "r s m n"], vector: Float[Tensor, "r s n"]
+) -> Float[Tensor, "r s m"]:
     return (matrix @ vector[..., None])[..., 0]
-
-
-def _apply_transposed(
-    matrix: Float[Tensor, "r s n n"], vector: Float[Tensor, "r s n"]
-) -> Float[Tensor, "r s n"]:
-    return (matrix.mT @ vector[..., None])[..., 0]

@@ -254,11 +254,11 @@ def _log_evidence(
         outputscale = whitened.square().sum(-2) / count[runs]
         log_determinant = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         fit = -0.5 * count[runs] * outputscale.log() - log_determinant[..., None]
-        return (torch.where(succeeded[..., None], fit, -torch.inf)[:, None],)
+        return (torch.where(succeeded[..., None], fit, -torch.inf),)
 
     matrix_bytes = len(noise) * x.shape[1] ** 2 * x.element_size()
     (each,) = in_parts(part, x.shape[0], len(lengthscale), matrix_bytes, x.device)
-    return (each[:, 0] + weight[..., None]).logsumexp((-3, -2))
+    return (each + weight[..., None]).logsumexp((-3, -2))
 
 
 def _log_normal(u: Float[Tensor, " j"], mean: float, deviation: float) -> Float[Tensor, " j"]:

@@ -46,7 +46,7 @@ class Machine:
 
 
 def everything(machine: Machine, bytes_each: int) -> tuple[Tensor, ...]:
-    return in_parts(machine, RUNS, POINTS, bytes_each, CPU)
+    return in_parts(machine, RUNS, POINTS, bytes_each, CPU, axis=2)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_other_errors_are_not_out_of_memory() -> None:
 
 
 def test_nothing_to_compute_is_one_empty_part() -> None:
-    (empty,) = in_parts(lambda rows, columns: (WHOLE[rows, :, :0],), RUNS, 0, 11, CPU)
+    (empty,) = in_parts(lambda rows, columns: (WHOLE[rows, :, :0],), RUNS, 0, 11, CPU, axis=2)
     assert empty.shape == (RUNS, 3, 0, 2)
 
 
