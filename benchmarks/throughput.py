@@ -144,7 +144,7 @@ def ascent(
     def ours(index: int) -> Float[Tensor, "r d"]:
         streams = Streams.named(index, "ascent", runs=runs, device=device)
         nothing = [frozenset[Any]()] * runs
-        return propose(utility, space, streams, best_x=best, taken=nothing, options=search)
+        return propose(utility, space, streams, best_x=best, taken=nothing, search=search)
 
     ours(repeats)
     times, points = zip(

@@ -8,6 +8,7 @@ proposed again.
 """
 
 import logging
+import operator
 from collections.abc import Hashable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ _FINALISTS, _MOVES, _ROUNDS = 4, 10, 2
 # Iterations after which scouts are compared, the share of them that goes on, and the gain at which
 # these end, coarse enough for a utility in single precision.
 _SCOUTING, _GOING_ON, _ROUGH_GAIN = 10, 4, 1e-6
+# Of a finite space, around how many points in turn the next best is looked for where one is taken.
+_EXPANSIONS = 20
 # Random points that are tried before a configuration is looked for one by one.
 _RANDOM = 64
 # An ascent ends where the utility is exact to this; log EI differs by more between draws.
@@ -134,7 +137,7 @@ def propose(
     *,
     best_x: Float[Tensor, "r j d"],
     taken: Sequence[AbstractSet[Hashable]],
-    options: Search | None = None,
+    search: Search | None = None,
     any_scale: bool = False,
 ) -> Float[Tensor, "r d"]:
     """Each run's legal point of greatest utility that it did not take before.
@@ -142,19 +145,22 @@ def propose(
     Args:
         best_x: points to perturb, such as the best observed ones; may be none.
         taken: per run, the `Space.key` of every configuration not to propose.
-        options: the defaults of `Search` if None.
+        search: by default `Search`'s own.
         any_scale: whether the utility's values may be of any size; those of a logarithm are not.
 
     Raises:
         SpaceExhausted: a run has taken every configuration of a finite space.
     """
-    search = options or Search()
+    search = search or Search()
     raw = _ranked(utility, raw_points(space, streams, best_x, search))
     if bool(raw.value.isneginf().all(1).any()):
         logger.warning("the acquisition is NaN or -inf at all of %d points", raw.value.shape[1])
     if any_scale:
         utility, raw = _rescaled(utility, raw)
-    return first_free(maxima(utility, space, streams, raw, search), space, streams, taken)
+    found = maxima(utility, space, streams, raw, search)
+    if space.size is not None:
+        found = _around_taken(utility, space, found, taken)
+    return first_free(found, space, streams, taken)
 
 
 def _rescaled(utility: Utility, raw: Ranked) -> tuple[Utility, Ranked]:
@@ -325,6 +331,57 @@ def _try_neighbours(utility: Utility, space: Space, points: Ranked) -> Ranked:
         moved = around.take_along_dim(index[..., None, None], 2).squeeze(2)
         points = points.replaced(better, Ranked(moved, value))
     return points
+
+
+def _around_taken(
+    utility: Utility, space: Space, ranked: Ranked, taken: Sequence[AbstractSet[Hashable]]
+) -> Ranked:
+    """The points, and neighbours of the best ones, where the best one is taken.
+
+    Ascents and moves all lead there, and past it nothing was looked for: so to the neighbours of
+    the best point, then of the best one but that, and so on, until it is a free one.
+    """
+    searches = [_Neighbourhood(space, keys) for keys in taken]
+    for run, winner in enumerate(space.decode(ranked.top(1).x.squeeze(1))):
+        if space.key(winner) in taken[run]:
+            searches[run].learn(ranked.x[run], ranked.value[run])
+    for _ in range(_EXPANSIONS):
+        centres = [search.next_centre() for search in searches]
+        if all(centre is None for centre in centres):
+            break
+        x = [ranked.x[run, 0] if each is None else each for run, each in enumerate(centres)]
+        around = space.neighbours(torch.stack(x)[:, None]).squeeze(1)
+        idle = torch.tensor([each is None for each in centres], device=around.device)
+        value = _ranked(utility, around).value.masked_fill(idle[:, None], -torch.inf)
+        ranked = ranked.joined(Ranked(around, value))
+        for run, search in enumerate(searches):
+            if centres[run] is not None:
+                search.learn(around[run], value[run])
+    return ranked
+
+
+class _Neighbourhood:
+    """What one run knows of a finite space, and around which configurations it has looked."""
+
+    def __init__(self, space: Space, taken: AbstractSet[Hashable]) -> None:
+        self._space, self._taken = space, taken
+        self._known: dict[Hashable, tuple[float, Tensor]] = {}
+        self._looked: set[Hashable] = set()
+
+    def learn(self, x: Float[Tensor, "b d"], value: Float[Tensor, " b"]) -> None:
+        """The values of these points."""
+        keys = map(self._space.key, self._space.decode(x))
+        self._known.update(zip(keys, zip(value.tolist(), x, strict=True), strict=True))
+
+    def next_centre(self) -> Float[Tensor, " d"] | None:
+        """The best point, down to the best free one, around which to look; None after that."""
+        spent = self._looked & self._taken
+        left = [(value, key) for key, (value, _) in self._known.items() if key not in spent]
+        _, best = max(left, key=operator.itemgetter(0), default=(None, None))
+        if best is None or best in self._looked:
+            return None
+        self._looked.add(best)
+        return self._known[best][1]
 
 
 def _replace_taken(

@@ -100,7 +100,7 @@ class _Maximiser(ABC):
                 situation.streams("ascent"),
                 best_x=_best_points(known, data, space),
                 taken=situation.closed(self.repeats),
-                options=self.search,
+                search=self.search,
                 any_scale=self._any_scale,
             )
 

@@ -228,7 +228,7 @@ def test_a_step_to_a_neighbour_repairs_what_snapping_spoils() -> None:
         _streams(),
         best_x=_nothing_known(space),
         taken=[set()],
-        options=Search(raw=8, restarts=2),
+        search=Search(raw=8, restarts=2),
     )
     assert float(found[0, 1]) == pytest.approx(0.25)
     assert float(found[0, 0]) == pytest.approx(0.25, abs=1e-3)
@@ -244,7 +244,7 @@ def test_moves_between_neighbours_find_the_best_of_many_categories() -> None:
         _streams(),
         best_x=_nothing_known(space),
         taken=[set()],
-        options=Search(raw=32, restarts=4),
+        search=Search(raw=32, restarts=4),
     )
     best = worth.view(7, 4).argmax(-1)
     assert torch.equal(found.view(7, 4).argmax(-1), best)
@@ -260,9 +260,7 @@ def test_the_ascents_start_at_the_best_points_and_at_others_drawn_among_the_good
     function = _bumps(REALS, 1)
     utility = _Known(function)
     options = Search(raw=256, restarts=20, perturbed=0)
-    propose(
-        utility, REALS, _streams(), best_x=_nothing_known(REALS), taken=[set()], options=options
-    )
+    propose(utility, REALS, _streams(), best_x=_nothing_known(REALS), taken=[set()], search=options)
     seen = torch.cat(utility.seen)
     screened, starts = seen[:256], seen[256 : 256 + 20]
     assert len(starts.unique(dim=0)) == 20
@@ -332,7 +330,7 @@ def test_points_near_the_best_ones_are_screened() -> None:
     utility = _Known(_peak(0.5, 0.5, 0.5))
     best_x = torch.tensor([[[0.2, 0.4, 0.9], [0.6, 0.1, 0.3]]], dtype=DTYPE)
     options = Search(raw=16, restarts=2, perturbed=32)
-    propose(utility, REALS, _streams(), best_x=best_x, taken=[set()], options=options)
+    propose(utility, REALS, _streams(), best_x=best_x, taken=[set()], search=options)
     screened = torch.cat(utility.seen)[: 16 + 32]
     distance = torch.cdist(screened, best_x[0]).sort(dim=0).values
     assert (distance[15] < 0.3).all()
@@ -516,3 +514,25 @@ def test_a_flat_utility_draws_different_points_for_different_trials() -> None:
 def test_options_that_make_no_sense_are_refused(options: dict[str, int], message: str) -> None:
     with unchecked_shapes(), pytest.raises(InvalidOption, match=message):
         Search(**options)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        Space(Categorical(f"c{i}", ["w", "x", "y", "z"]) for i in range(7)),
+        Space(Integer("i", 0, 9999)),
+    ],
+)
+def test_the_next_best_of_a_large_finite_space_is_looked_for_beside_what_is_taken(
+    space: Space,
+) -> None:
+    slope = torch.randn(space.dim, generator=torch.Generator().manual_seed(0), dtype=DTYPE)
+    function = lambda x: x @ slope  # noqa: E731
+    values = function(space.encode(list(space.grid(10_000)))).sort(descending=True).values
+    taken: list[set[Hashable]] = [set(), set()]
+    for expected in values[:13]:
+        # One run took nothing; it must not notice what the other one looks at.
+        found = _propose(function, space, runs=2, taken=taken)
+        assert float(function(found[0])) == pytest.approx(float(values[0]), abs=1e-12)
+        assert float(function(found[1])) == pytest.approx(float(expected), abs=1e-12)
+        taken[1].add(space.key(space.decode(found[1:])[0]))
