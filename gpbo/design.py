@@ -36,7 +36,10 @@ def sobol(count: int, dim: int, streams: Streams, skip: int = 0) -> Float[Tensor
     if skip < 0:
         raise InvalidOption(f"skip={skip!r}: expected 0 or more")
     if not 1 <= dim <= LARGEST_SOBOL_DIM:
-        raise InvalidOption(f"dim={dim!r}: expected 1 to {LARGEST_SOBOL_DIM}")
+        raise InvalidOption(
+            f"dim={dim!r}: expected 1 to {LARGEST_SOBOL_DIM} columns; a Categorical has one for "
+            "each choice, an Ordinal one in all"
+        )
     seeds: list[int] = streams.integers(2**62).tolist()
     if count == 0:
         return torch.zeros(len(seeds), 0, dim, dtype=DTYPE, device=streams.device)
@@ -57,7 +60,7 @@ def sobol(count: int, dim: int, streams: Streams, skip: int = 0) -> Float[Tensor
 def default_initial(space: object, budget: int | None = None) -> int:
     """The size of the initial design if none is given: see `Optimizer`.
 
-    At most half of the budget, where one is known.
+    A parameter of one value is none to search. At most half of the budget, where one is known.
 
     Raises:
         InvalidOption: not a space.
@@ -65,4 +68,5 @@ def default_initial(space: object, budget: int | None = None) -> int:
     if not isinstance(space, Space):
         raise InvalidOption(f"space={space!r}: expected a gpbo.Space")
     most = LARGEST_DESIGN if budget is None else max(1, budget // 2)
-    return min(max(2 * len(space.parameters), SMALLEST_DESIGN), LARGEST_DESIGN, most)
+    searched = sum(each.size != 1 for each in space.parameters)
+    return min(max(2 * searched, SMALLEST_DESIGN), LARGEST_DESIGN, most)

@@ -18,10 +18,10 @@ from gpbo.errors import InvalidJob, SpaceError, StorageError, UnknownJob
 from gpbo.execution import Execution
 from gpbo.fitting import Inference
 from gpbo.objectives import check_command, check_is_here
-from gpbo.optimizer import Optimizer, check_same
+from gpbo.optimizer import Optimizer
 from gpbo.options import read_model, read_strategy
 from gpbo.record import Record
-from gpbo.spec import read_space, write_space
+from gpbo.spec import check_same, read_space, write_space
 from gpbo.storage import SqliteStorage
 from gpbo.transfer import LARGEST_START, Kind, started_from, warm_start
 from gpbo.trial import Direction

@@ -1,6 +1,5 @@
 """Ask and tell: the memory of one optimization, with no loop and no waiting in it."""
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from gpbo.checks import legible, one_of, truth_value, whole_number
 from gpbo.constraints import Told, read_constraints, result_told, violated
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
-from gpbo.errors import GpboError, InvalidOption, InvalidParams, InvalidResult, StorageError
+from gpbo.errors import InvalidOption, InvalidParams, InvalidResult, StorageError
 from gpbo.fixed import with_fixed
 from gpbo.history import History
 from gpbo.kept import Kept
@@ -28,7 +27,7 @@ from gpbo.posterior import Posterior, Recommendation
 from gpbo.rows import selected
 from gpbo.situation import Lazy, Situation
 from gpbo.space import Space
-from gpbo.spec import read_space, write_space
+from gpbo.spec import check_same, read_space, write_space
 from gpbo.strategies import Strategy, resolve_strategy
 from gpbo.trial import Direction, Trial, TrialStatus, best_of, records, sign_of
 
@@ -74,7 +73,8 @@ class Optimizer:
         seed: The seed of everything random, 0 or more.
         initial: Size of the initial design of a strategy with a model, 1 or more: `ask` gives
             scrambled Sobol points until so many trials were asked or added, failed ones not
-            counted, and one has a value. By default two per parameter, at least 5, at most 20.
+            counted, and one has a value. By default two per parameter that has
+            several values, at least 5, at most 20.
         constraints: What a result has to keep to besides being good, such as ``"memory <= 16"``:
             the name of a quantity that is measured with every value and told with it, ``<=`` or
             ``>=``, and a number. A model of each is fitted to what was measured; proposals weigh
@@ -734,41 +734,6 @@ class Optimizer:
         # A model of the user's own is known by its density only.
         if model is not None or kept.has_density_of(data, self.model):
             self._fitted = Fitted.of(kept.condition(data, self.model.nu), data, kept)
-
-
-def check_same(
-    given: Mapping[str, Any], record: "Record", wrong: type[GpboError] = InvalidOption
-) -> None:
-    """Nothing, where a stored job has this space, direction, seed, initial design, inference and
-    constraints.
-
-    Raises:
-        InvalidOption: it has another; or what ``wrong`` says.
-    """
-    for option in ("space", "direction", "seed", "initial", "inference", "constraints"):
-        own, stored = given[option], record.spec.get(option, [])
-        if _written_as(own) != _written_as(stored):
-            if option == "space":
-                own, stored = _differences(own, stored)
-            raise wrong(
-                f"{option}={own!r}: the stored job {record.name!r} has {stored!r}: "
-                "expected the same to go on with it, or another name"
-            )
-
-
-def _written_as(value: object) -> str:
-    """Text that tells True from 1, and one order of parameters from another."""
-    return json.dumps(value)
-
-
-def _differences(own: dict[str, Any], stored: dict[str, Any]) -> tuple[Any, Any]:
-    """What the spaces differ in, without what would hide it; or the orders of their parameters."""
-    names = [
-        name for name in own | stored if _written_as(own.get(name)) != _written_as(stored.get(name))
-    ]
-    if not names:
-        return list(own), list(stored)
-    return {name: own.get(name) for name in names}, {name: stored.get(name) for name in names}
 
 
 @contextmanager

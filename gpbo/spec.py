@@ -1,12 +1,16 @@
-"""A search space as plain values that a file or a database can hold, and back."""
+"""A search space as plain values that a file or a database can hold, and back; and whether a stored
+job has the same one.
+"""
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from enum import Enum
 from typing import Any
 
 from gpbo.checks import misfit
-from gpbo.errors import SpaceError
+from gpbo.errors import GpboError, InvalidOption, SpaceError
+from gpbo.record import Record
 from gpbo.space import Categorical, Integer, Ordinal, Parameter, Real, Space
 
 #: The kinds of parameters by the name that a specification gives them.
@@ -71,3 +75,38 @@ def _read(name: str, given: object) -> Parameter:
     if wrong is not None:
         raise SpaceError(f"{name}: {wrong}")
     return kind(name, **values)
+
+
+def check_same(
+    given: Mapping[str, Any], record: Record, wrong: type[GpboError] = InvalidOption
+) -> None:
+    """Nothing, where a stored job has this space, direction, seed, initial design, inference and
+    constraints.
+
+    Raises:
+        InvalidOption: it has another; or what ``wrong`` says.
+    """
+    for option in ("space", "direction", "seed", "initial", "inference", "constraints"):
+        own, stored = given[option], record.spec.get(option, [])
+        if _written_as(own) != _written_as(stored):
+            if option == "space":
+                own, stored = _differences(own, stored)
+            raise wrong(
+                f"{option}={own!r}: the stored job {record.name!r} has {stored!r}: "
+                "expected the same to go on with it, or another name"
+            )
+
+
+def _written_as(value: object) -> str:
+    """Text that tells True from 1, and one order of parameters from another."""
+    return json.dumps(value)
+
+
+def _differences(own: dict[str, Any], stored: dict[str, Any]) -> tuple[Any, Any]:
+    """What the spaces differ in, without what would hide it; or the orders of their parameters."""
+    names = [
+        name for name in own | stored if _written_as(own.get(name)) != _written_as(stored.get(name))
+    ]
+    if not names:
+        return list(own), list(stored)
+    return {name: own.get(name) for name in names}, {name: stored.get(name) for name in names}

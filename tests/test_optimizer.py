@@ -210,6 +210,8 @@ def test_the_default_design_has_two_points_per_parameter_within_limits() -> None
         return Space([Real(f"x{i}", 0, 1) for i in range(count)])
 
     assert [default_initial(real_space(count)) for count in (1, 2, 6, 60)] == [5, 5, 12, 20]
+    constants = [Integer("seed", 3, 3), Categorical("kind", ["a"])]
+    assert default_initial(Space([*real_space(6).parameters, *constants])) == 12
     assert Optimizer(real_space(6)).initial == 12
 
 
@@ -838,9 +840,7 @@ def test_who_changes_what_a_plan_chose_changes_no_queue() -> None:
 
 def test_only_what_was_enqueued_leaves_the_queue() -> None:
     class Enqueued(RandomSearch):
-        @property
-        def name(self) -> str:
-            return "enqueued"
+        name = "enqueued"
 
     optimizer = Optimizer(Space(Real("x", 0, 1), Real("y", 0, 1)), Enqueued())
     optimizer.enqueue({"x": 0.5, "y": 0.5})

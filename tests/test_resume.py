@@ -417,7 +417,7 @@ def test_what_was_written_as_ctrl_c_came_is_remembered(call: str, tmp_path: Path
     optimizer.tell(1, 0.5)
     if "enqueued" in call:
         optimizer.enqueue({"x": 0.75})
-    optimizer._journal = Interrupting(optimizer.journal)  # type: ignore[assignment]
+    optimizer._journal = Interrupting(optimizer.journal)
     with pytest.raises(KeyboardInterrupt):
         INTERRUPTED[call](optimizer)
     with Optimizer.of_record(optimizer.journal.read()) as stored:  # type: ignore[union-attr]
