@@ -26,7 +26,7 @@ _FAR_BELOW = -300.0
 
 
 @runtime_checkable
-class Posterior(Protocol):
+class Moments(Protocol):
     """What an acquisition asks of a surrogate; see `gpbo.surrogate.Surrogate`."""
 
     def moments(
@@ -82,7 +82,7 @@ class _ImprovementUtility(ABC):
         best: the values to improve on, per draw.
     """
 
-    surrogate: Posterior
+    surrogate: Moments
     best: Float[Tensor, "r s"]
 
     _sd_power: ClassVar[float]

@@ -34,7 +34,7 @@ Objective: TypeAlias = Callable[
     [Float[Tensor, "k d"]], tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]
 ]
 
-Bounds: TypeAlias = Float[Tensor, "k d"] | Float[Tensor, " d"] | float
+Bound: TypeAlias = Float[Tensor, "k d"] | Float[Tensor, " d"] | float
 
 # Sufficient increase: the fraction of the gain promised by the gradient (Nocedal and Wright 2006,
 # Numerical Optimization, section 3.1).
@@ -104,8 +104,8 @@ class _State:
 def maximize(
     objective: Objective,
     start: Float[Tensor, "k d"],
-    lower: Bounds,
-    upper: Bounds,
+    lower: Bound,
+    upper: Bound,
     *,
     iterations: int = 100,
     history: int = 10,
@@ -152,7 +152,7 @@ def maximize(
     return Ascent(x, -result.cost, norm, result.converged, iterations=done)
 
 
-def _box(start: Float[Tensor, "k d"], lower: Bounds, upper: Bounds) -> _Box:
+def _box(start: Float[Tensor, "k d"], lower: Bound, upper: Bound) -> _Box:
     low, high = (
         torch.as_tensor(bound, dtype=start.dtype, device=start.device).expand_as(start)
         for bound in (lower, upper)

@@ -17,7 +17,7 @@ from gpbo.checks import is_bool
 from gpbo.parameters import Discrete, Given, Kind, equal_cell, equal_cell_centre
 
 
-class _Listed(Discrete):
+class Listed(Discrete):
     """A discrete parameter whose values are listed one by one."""
 
     @property
@@ -82,7 +82,7 @@ class _Listed(Discrete):
 
 
 @dataclass(frozen=True)
-class Categorical(_Listed):
+class Categorical(Listed):
     """One of several choices without an order: one-hot, a cube column per choice.
 
     A cube point means the choice of its largest column, the first of them where they tie.
@@ -123,7 +123,7 @@ class Categorical(_Listed):
 
 
 @dataclass(frozen=True)
-class Ordinal(_Listed):
+class Ordinal(Listed):
     """One of several values in the given order, at equal steps, e.g. ``(16, 32, 64, 128)``.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
-from gpbo.checks import one_of, positive_number, whole_number
+from gpbo.checks import instance_of, one_of, positive_number, whole_number
 from gpbo.completion import MedianRule
 from gpbo.errors import InvalidOption
 from gpbo.trial import Mode
@@ -48,10 +48,7 @@ class Execution:
         one_of("mode", self.mode, get_args(Mode))
         if self.time_limit_s is not None:
             positive_number("time_limit_s", self.time_limit_s)
-        if not isinstance(self.early_stopping, MedianRule | None):
-            raise InvalidOption(
-                f"early_stopping={self.early_stopping!r}: expected a MedianRule, or None"
-            )
+        instance_of("early_stopping", self.early_stopping, MedianRule | None)
         if isinstance(self.gpus, str) or not _are_texts(self.gpus):
             raise InvalidOption(f"gpus={self.gpus!r}: expected a list of text, such as ['0', '1']")
         if not (isinstance(self.env, Mapping) and _are_texts([*self.env, *self.env.values()])):

@@ -19,7 +19,7 @@ from gpbo.surrogate import Surrogate
 
 
 @dataclass(frozen=True)
-class Fixed(Discrete):
+class Held(Discrete):
     """A parameter held at one of its values."""
 
     name: str
@@ -80,14 +80,14 @@ def with_fixed(space: Space, fixed: Mapping[str, Any]) -> Space:
                 f"fixed: unknown {name!r}: expected some of {', '.join(map(repr, space.names))}"
             )
     return Space(
-        Fixed(each.name, each, each.validate(fixed[each.name])) if each.name in fixed else each
+        Held(each.name, each, each.validate(fixed[each.name])) if each.name in fixed else each
         for each in space.parameters
     )
 
 
 def holds(space: Space, params: Mapping[str, Any]) -> bool:
     """Whether a configuration of the whole space lies in the slice."""
-    held = (each for each in space.parameters if isinstance(each, Fixed))
+    held = (each for each in space.parameters if isinstance(each, Held))
     return all(params[each.name] == each.held for each in held)
 
 
@@ -98,7 +98,7 @@ def lie_within(space: Space, x: Float[Tensor, "*batch d"]) -> Bool[Tensor, "*bat
 
 def is_slice(space: Space) -> bool:
     """Whether some of its parameters are held."""
-    return any(isinstance(each, Fixed) for each in space.parameters)
+    return any(isinstance(each, Held) for each in space.parameters)
 
 
 def means_within(surrogate: Surrogate, space: Space) -> Float[Tensor, "r s n"]:

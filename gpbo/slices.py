@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from gpbo.choices import Categorical, Ordinal
+from gpbo.choices import Listed
 from gpbo.optimizer import Optimizer
 from gpbo.parameters import Integer, Parameter, Real
 from gpbo.posterior import Posterior
@@ -90,7 +90,7 @@ def _slice(
     name = parameter.name
     values = parameter.grid(_POINTS)
     expected = posterior.predict([{**best.params, name: value} for value in values])
-    listed = isinstance(parameter, Categorical | Ordinal)
+    listed = isinstance(parameter, Listed)
 
     def place(trial: Trial) -> tuple[float, float]:
         value = trial.params[name]

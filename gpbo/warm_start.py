@@ -16,7 +16,7 @@ from gpbo.data import Observations
 from gpbo.errors import InvalidOption
 from gpbo.evidence import LogPosterior
 from gpbo.inference import HyperparameterDraws, by_chain, cold_start
-from gpbo.mcmc.annealing import resampled, worth
+from gpbo.mcmc.annealing import effective_sample_size, resampled
 from gpbo.mcmc.sampling import Warmth
 from gpbo.rows import bucket, put, selected
 from gpbo.units import Units
@@ -26,7 +26,7 @@ _FAR_OUT = 10.0
 #: Chains are drawn anew when, weighted for what came in, they are worth less than this share; and
 #: start afresh, from the prior, when they are worth less than the second one, or there are so many
 #: times the results of the last time.
-_LEAST_WORTH, _COLLAPSED, _AFRESH = 0.5, 0.25, 2.0
+_LEAST_ESS, _COLLAPSED, _AFRESH = 0.5, 0.25, 2.0
 #: A round of transitions is enough for chains worth more than this share; others need two, and
 #: those that were drawn anew most of all.
 _STEADY, MOST_ROUNDS = 0.95, 4
@@ -107,7 +107,7 @@ def started_afresh(
     """
     spent, counts = torch.zeros_like(warm.afresh), data.counts.to(data.y)
     chains = warm.log_weight.shape[1]
-    due = (counts >= _AFRESH * warm.afresh) | (_share(warm) < _COLLAPSED)
+    due = (counts >= _AFRESH * warm.afresh) | (_relative_ess(warm) < _COLLAPSED)
     if not bool(due.any()):
         return warm, spent
     runs, count = bucket(due)
@@ -124,15 +124,15 @@ def started_afresh(
 
 def rounds_due(warm: WarmState, afresh: Bool[Tensor, "r"]) -> Int[Tensor, "r"]:
     """How many rounds of transitions the chains need: the more, the less they are worth."""
-    share = _share(warm)
+    share = _relative_ess(warm)
     moved = (share < _STEADY) | afresh
-    return torch.where(share < _LEAST_WORTH, MOST_ROUNDS, 1 + moved.long())
+    return torch.where(share < _LEAST_ESS, MOST_ROUNDS, 1 + moved.long())
 
 
 def drawn_anew(warm: WarmState, streams: Streams) -> tuple[Warmth, Float[Tensor, "r c"]]:
     """The chains, drawn anew where their weights are uneven, and the weights."""
     warmth, log_weight = warm.warmth, warm.log_weight
-    renewed = _share(warm) < _LEAST_WORTH
+    renewed = _relative_ess(warm) < _LEAST_ESS
     own = torch.arange(log_weight.shape[1], device=log_weight.device)
     drawn = resampled(log_weight, streams.uniform(1)[:, 0])
     ancestors = torch.where(renewed[:, None], drawn, own)
@@ -149,6 +149,6 @@ def latest_draws(
     return (own if before is None else torch.cat([before.recent, own], 2))[:, :, -length:]
 
 
-def _share(warm: WarmState) -> Float[Tensor, "r"]:
+def _relative_ess(warm: WarmState) -> Float[Tensor, "r"]:
     """What the weighted chains are worth, as a share of their number."""
-    return worth(warm.log_weight) / warm.log_weight.shape[1]
+    return effective_sample_size(warm.log_weight) / warm.log_weight.shape[1]

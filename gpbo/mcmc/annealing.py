@@ -25,7 +25,7 @@ from gpbo.mcmc.nuts import ACCEPTANCE, Point
 from gpbo.mcmc.sampling import Warmth
 
 #: What share of the particles the weighted ones must be worth after a step.
-_LEAST_WORTH = 0.5
+_LEAST_ESS = 0.5
 #: Transitions after every step.
 _MOVES = 3
 #: Steps at most; the last one goes all the way.
@@ -117,8 +117,8 @@ def resampled(log_weight: Float[Tensor, "r c"], uniform: Float[Tensor, "r"]) -> 
     return torch.searchsorted(cumulative, places).clamp_max(count - 1)
 
 
-def worth(log_weight: Float[Tensor, "r c"]) -> Float[Tensor, "r"]:
-    """How many even draws weighted ones are worth (Kish 1965)."""
+def effective_sample_size(log_weight: Float[Tensor, "r c"]) -> Float[Tensor, "r"]:
+    """How many draws of equal weight they are worth (Kish 1965)."""
     return 1 / torch.softmax(log_weight, -1).square().sum(-1)
 
 
@@ -187,14 +187,14 @@ def _rise(
 ) -> Float[Tensor, "r"]:
     """How much hotter: as much as leaves the usable particles their worth, by bisection."""
     height = torch.where(usable, likelihood, -torch.inf)
-    least = _LEAST_WORTH * usable.sum(-1).to(likelihood)
+    least = _LEAST_ESS * usable.sum(-1).to(likelihood)
     high = 1 - temperature
     low, whole = torch.zeros_like(high), high
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
-        enough = worth(height * middle[:, None]) >= least
+        enough = effective_sample_size(height * middle[:, None]) >= least
         low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
-    return torch.where(worth(height * whole[:, None]) >= least, whole, low)
+    return torch.where(effective_sample_size(height * whole[:, None]) >= least, whole, low)
 
 
 def _joined(

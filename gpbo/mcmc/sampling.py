@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpbo.backend import Streams
+from gpbo.checks import one_of, whole_number
 from gpbo.errors import InvalidOption
 from gpbo.graphs import replayed
 from gpbo.mcmc.adaptation import DualAveraging, fisher_scale, refreshed_scale
@@ -94,15 +95,11 @@ class Schedule:
     target: float = 0.8
 
     def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise InvalidOption(f"draws={self.draws}: expected at least 1")
-        if self.kernel not in get_args(Kernel):
-            raise InvalidOption(f"kernel={self.kernel!r}: expected one of {get_args(Kernel)}")
-        if self.settle < 0 or any(window < 2 for window in self.windows):
-            raise InvalidOption(
-                f"settle={self.settle}, windows={self.windows}: expected non-negative settle and "
-                "windows of at least 2 transitions"
-            )
+        whole_number("draws", self.draws, least=1)
+        whole_number("settle", self.settle, least=0)
+        for window in self.windows:
+            whole_number("windows", window, least=2)
+        one_of("kernel", self.kernel, get_args(Kernel))
         if not 1 <= self.max_depth <= 12:
             raise InvalidOption(f"max_depth={self.max_depth}: expected 1 to 12")
         if not 0 < self.target < 1:

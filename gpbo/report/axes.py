@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
-from gpbo.choices import Categorical, Ordinal
+from gpbo.choices import Listed
 from gpbo.parameters import Integer, Parameter, Real
 from gpbo.result import cut
 from gpbo.ticks import log_ticks, reverse_log_ticks, value_limits
@@ -41,7 +41,7 @@ class Axis:
 
 def axis(parameter: Parameter) -> Axis:
     """The axis of a parameter."""
-    if isinstance(parameter, Categorical | Ordinal):
+    if isinstance(parameter, Listed):
         labels = [cut(str(value), _LABEL) for value in parameter.listed]
         shown = tuple((float(i), label) for i, label in enumerate(labels))[
             :: -(-len(labels) // _VALUES)
@@ -65,7 +65,7 @@ def axis(parameter: Parameter) -> Axis:
 
 def position(parameter: Parameter, value: Any) -> float:
     """Where a value of the parameter lies on its axis."""
-    if isinstance(parameter, Categorical | Ordinal):
+    if isinstance(parameter, Listed):
         return float(parameter.key(value))
     assert isinstance(parameter, Real | Integer)
     if parameter.scale == "log":

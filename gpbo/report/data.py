@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gpbo import slices
-from gpbo.choices import Categorical, Ordinal
+from gpbo.choices import Listed
 from gpbo.errors import InvalidOption
 from gpbo.importance import Importance, importance_data
 from gpbo.optimizer import Optimizer
@@ -160,7 +160,7 @@ def slices_of(
     return tuple(
         Slice(
             axis=axis(parameter),
-            listed=isinstance(parameter, Categorical | Ordinal),
+            listed=isinstance(parameter, Listed),
             observed=tuple((_place(parameter, t), float(t.value or 0.0)) for t in completed),
             about=tuple(map(about, completed)),
             closeness=near,

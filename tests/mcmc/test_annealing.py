@@ -9,7 +9,15 @@ from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams
 from gpbo.mcmc import annealing
-from gpbo.mcmc.annealing import _PACE, _TARGET, _rise, _Tempered, anneal, resampled, worth
+from gpbo.mcmc.annealing import (
+    _PACE,
+    _TARGET,
+    _rise,
+    _Tempered,
+    anneal,
+    effective_sample_size,
+    resampled,
+)
 from gpbo.mcmc.nuts import Point
 from tests.monte_carlo import random_normal, random_uniform, unchecked_shapes
 
@@ -232,11 +240,11 @@ def test_resampling_gives_every_particle_its_expected_number_of_descendants() ->
 def test_even_weights_change_nothing_and_are_worth_their_number() -> None:
     even = torch.full((3, 5), -7.0, dtype=DTYPE)
     assert torch.equal(resampled(even, random_uniform(7, 3)), torch.arange(5).expand(3, -1))
-    torch.testing.assert_close(worth(even), torch.full((3,), 5.0, dtype=DTYPE))
+    torch.testing.assert_close(effective_sample_size(even), torch.full((3,), 5.0, dtype=DTYPE))
     one = torch.full((1, 5), -torch.inf, dtype=DTYPE)
     one[0, 2] = 0.0
     assert torch.equal(resampled(one, random_uniform(8, 1)), torch.full((1, 5), 2))
-    assert float(worth(one)) == 1.0
+    assert float(effective_sample_size(one)) == 1.0
 
 
 def test_weights_that_add_up_to_less_than_the_last_place_choose_an_ancestor_all_the_same() -> None:
