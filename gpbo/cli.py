@@ -105,7 +105,7 @@ def problems() -> None:
     """List the built-in benchmark problems, all of which are minimised."""
     from rich.console import Console
 
-    from gpbo.result import new_table
+    from gpbo.text import new_table
 
     table = new_table("problem", "parameters", "constraints", "optimum", "from")
     table.columns[0].no_wrap = True
@@ -265,7 +265,7 @@ def stop(
     name: Annotated[str | None, typer.Argument(help="The job; by default the latest.")] = None,
 ) -> None:
     """Ask the process that drives a job to end it; `gpbo resume` goes on."""
-    from gpbo.result import STOPPED
+    from gpbo.completion import STOPPED
 
     store, job = _stored(where, name)
     ended = _at_present(store, job).ended
@@ -310,8 +310,8 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
     from gpbo import terminal, view
     from gpbo.callbacks import Callback
     from gpbo.job import read_job
-    from gpbo.result import outcome, short_params, without_value
     from gpbo.storage import SqliteStorage
+    from gpbo.text import outcome, short_params, without_value
     from gpbo.trial import Trial
 
     job = read_job(file)

@@ -10,7 +10,23 @@ from gpbo.checks import positive_number, real_number, whole_number
 from gpbo.errors import InvalidOption
 from gpbo.trial import STOPPED_EARLY, Trial
 
+#: What of a `Completion` is met.
 Reason = Literal["runtime", "target", "failures", "no improvement"]
+
+#: Why a loop or a job ended.
+Stopped = Literal["budget", "exhausted", "interrupted", "broken"] | Reason
+
+#: The same in words.
+STOPPED: Mapping[str, str] = {
+    "budget": "the budget was used",
+    "exhausted": "nothing was left to try",
+    "interrupted": "interrupted",
+    "broken": "the executor broke",
+    "runtime": "the time was used",
+    "target": "the target was reached",
+    "failures": "one trial after another failed",
+    "no improvement": "no improvement any more",
+}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from gpbo import fitting, problems
 from gpbo.backend import DTYPE, Streams, resolve_device
 from gpbo.checks import truth_value, whole_number
+from gpbo.completion import Stopped
 from gpbo.data import Observations, feasible, with_room
 from gpbo.design import default_initial
 from gpbo.errors import SpaceExhausted
@@ -20,7 +21,6 @@ from gpbo.fitting import Fit, FitReport, Inference, Model, WarmState, check_infe
 from gpbo.graphs import wait
 from gpbo.problems import Problem
 from gpbo.replications import Diagnostics, Replications
-from gpbo.result import Stopped
 from gpbo.situation import Lazy, Situation, Strategy, apart, points_and_keys, proposed
 from gpbo.strategies import SobolSearch, resolve_strategy
 

@@ -26,14 +26,14 @@ import torch
 from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, check_callbacks, tell
 from gpbo.checks import instance_of, one_of, truth_value, whole_number
-from gpbo.completion import Completion, Streak
+from gpbo.completion import Completion, Stopped, Streak
 from gpbo.constraints import returned
 from gpbo.design import default_initial
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
 from gpbo.fitting import Inference, Model
 from gpbo.optimizer import Optimizer
 from gpbo.plans import Fitted
-from gpbo.result import Result, Stopped
+from gpbo.result import Result
 from gpbo.situation import Strategy
 from gpbo.space import Space
 from gpbo.state import State

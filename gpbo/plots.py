@@ -32,8 +32,9 @@ from gpbo.importance import Importance, importance_data
 from gpbo.optimizer import Optimizer
 from gpbo.posterior import BAND
 from gpbo.replications import RegretCurve, Replications
-from gpbo.result import Result, cut, design_end, optimizer_of
+from gpbo.result import Result, optimizer_of
 from gpbo.slices import Slice, slices_data
+from gpbo.text import cut, design_end
 from gpbo.ticks import MOST_LABELS, drawable, log_ticks, reverse_log_ticks, value_limits
 from gpbo.trial import Trial, incumbents
 

@@ -20,10 +20,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gpbo.result import outcome, short, short_params
 from gpbo.state import State
 from gpbo.terminal import console as standard_error
 from gpbo.terminal import is_terminal
+from gpbo.text import outcome, short, short_params
 from gpbo.trial import Trial
 
 #: Without a terminal a long run prints about this many lines, and one for each improvement.

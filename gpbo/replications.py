@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int, Num, Shaped
 
 from gpbo import archive
-from gpbo.result import STOPPED, Stopped, short
+from gpbo.completion import STOPPED, Stopped
+from gpbo.text import short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

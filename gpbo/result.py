@@ -1,53 +1,33 @@
 """What came of an optimization: the best trial, all trials, where the time went."""
 
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from gpbo.checks import legible, whole_number
+from gpbo.checks import whole_number
+from gpbo.completion import STOPPED, Stopped
 from gpbo.errors import InvalidOption
 from gpbo.fitting import FitReport
 from gpbo.optimizer import Optimizer
 from gpbo.posterior import Recommendation
-from gpbo.trial import STOPPED_EARLY, Direction, Trial, TrialStatus, best_of, incumbents, records
+from gpbo.text import (
+    ALL,
+    literally,
+    measured_names,
+    new_table,
+    none_is_best,
+    outcome,
+    parameter_cells,
+    parameter_headings,
+    short,
+    without_value,
+)
+from gpbo.trial import STOPPED_EARLY, Direction, Trial, best_of, incumbents, records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
-    from rich.text import Text
-
-#: Why a loop or a job ended.
-Stopped = Literal[
-    "budget",
-    "exhausted",
-    "interrupted",
-    "broken",
-    "runtime",
-    "target",
-    "failures",
-    "no improvement",
-]
-
-#: The same in words.
-STOPPED: Mapping[str, str] = {
-    "budget": "the budget was used",
-    "exhausted": "nothing was left to try",
-    "interrupted": "interrupted",
-    "broken": "the executor broke",
-    "runtime": "the time was used",
-    "target": "the target was reached",
-    "failures": "one trial after another failed",
-    "no improvement": "no improvement any more",
-}
-
-#: A table has a column for each parameter if there are so many at most, and the terminal has room
-#: for them, each so wide at least, beside so many characters of other columns; otherwise one, of
-#: this heading, for all of them.
-_MOST_COLUMNS, _ALL = 8, "configuration"
-_NARROWEST, _BESIDE = 9, 30
 
 
 @dataclass(frozen=True, repr=False)
@@ -126,7 +106,7 @@ class Result:
         headings = ["trial", "value", *measured, *parameter_headings(names), "origin", "s"]
         table = new_table(*headings)
         for column, heading in zip(table.columns, headings, strict=True):
-            column.justify = "left" if heading in ("origin", _ALL) else "right"
+            column.justify = "left" if heading in ("origin", ALL) else "right"
         first = 0 if last is None else max(0, len(self.trials) - last)
         for trial in self.trials[first:]:
             value = str(trial.status) if trial.value is None else short(trial.value)
@@ -190,91 +170,3 @@ def optimizer_of(source: Result | Optimizer) -> Optimizer:
     raise InvalidOption(
         f"source has type {type(source).__name__}: expected a gpbo.Result or gpbo.Optimizer"
     )
-
-
-def without_value(trials: Iterable[Trial]) -> tuple[list[Trial], list[Trial]]:
-    """The trials that failed by themselves, and those that their job stopped early."""
-    ended = [trial for trial in trials if trial.status is TrialStatus.FAILED]
-    stopped = [trial for trial in ended if trial.stopped_early]
-    return [trial for trial in ended if not trial.stopped_early], stopped
-
-
-def none_is_best(trials: Iterable[Trial]) -> str:
-    """Why there is no best trial."""
-    valued = any(trial.value is not None for trial in trials)
-    return "no trial meets the constraints" if valued else "no trial has a value"
-
-
-def measured_names(trials: Iterable[Trial]) -> list[str]:
-    """What was measured with the values."""
-    return list(dict.fromkeys(name for trial in trials for name in trial.measured))
-
-
-def new_table(*headings: str) -> "Table":
-    """An empty table with these headings."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in literally(*headings):
-        table.add_column(heading, overflow="fold")  # a number must not lose its exponent
-    return table
-
-
-def parameter_headings(names: Sequence[str]) -> list[str]:
-    """Of a column for each parameter, or of one for all of them if they are many or wide."""
-    return [*names] if _have_columns(names) else [_ALL]
-
-
-def parameter_cells(names: Sequence[str], params: Mapping[str, Any]) -> list[str]:
-    """A configuration in the columns of `parameter_headings`."""
-    if _have_columns(names):
-        return [short(params[name]) for name in names]
-    return [short_params(params)]
-
-
-def _have_columns(names: Sequence[str]) -> bool:
-    width = sum(max(len(name), _NARROWEST) + 1 for name in names)
-    room = shutil.get_terminal_size().columns - _BESIDE
-    return len(names) <= _MOST_COLUMNS and width <= room
-
-
-def literally(*cells: str) -> "list[Text]":
-    """Text as it is: brackets in a name, a choice or a reason are no markup."""
-    from rich.text import Text
-
-    return list(map(Text, cells))
-
-
-def short(value: object) -> str:
-    """A value for people: floats with four digits, and of names of files what can be printed."""
-    return f"{value:.4g}" if isinstance(value, float) else legible(str(value))
-
-
-def short_params(params: Mapping[str, Any]) -> str:
-    """A configuration on one line."""
-    return "  ".join(f"{name}={short(value)}" for name, value in params.items())
-
-
-def outcome(trial: Trial, most: int = 40) -> str:
-    """A trial's value, and what it violates, or the first line of why it has none, in so many
-    characters at most.
-    """
-    if trial.value is not None:
-        beyond = f", violates {', '.join(trial.violated)}" if trial.violated else ""
-        return cut(f"{short(trial.value)}{beyond}", most)
-    if trial.reason is None:
-        return str(trial.status)
-    reason = trial.reason.removeprefix(f"trial {trial.id}: ")
-    line = cut(reason.splitlines()[0] if reason else "", most)
-    return line if trial.stopped_early else f"failed: {line}"
-
-
-def cut(text: str, most: int) -> str:
-    """A text in so many characters at most."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def design_end(trials: Sequence[Trial]) -> int:
-    """How many trials, from the first, were done when the initial design was."""
-    return max((i for i, t in enumerate(trials, 1) if t.origin == "design"), default=0)

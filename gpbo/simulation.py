@@ -18,13 +18,13 @@ from torch import Tensor
 from gpbo import archive, problems
 from gpbo.backend import Streams, resolve_device
 from gpbo.checks import finite, one_of, positive_number, real_number, truth_value, whole_number
+from gpbo.completion import Stopped
 from gpbo.data import feasible
 from gpbo.design import default_initial
 from gpbo.errors import InvalidOption
 from gpbo.fitting import Inference, Model, check_inference, resolve_model
 from gpbo.lockstep import display, median_regret
 from gpbo.problems import Problem
-from gpbo.result import Stopped
 from gpbo.simulator import Simulator, Times
 from gpbo.situation import Strategy
 from gpbo.strategies import resolve_strategy

@@ -19,7 +19,7 @@ from gpbo.callbacks import Callback, check_callbacks, tell
 from gpbo.checks import instance_of, legible, whole_number
 from gpbo.chooser import Chooser
 from gpbo.command import Command
-from gpbo.completion import Completion, Streak
+from gpbo.completion import Completion, Stopped, Streak
 from gpbo.constraints import Constraint, Told, quantities, result_told, returned
 from gpbo.engine import Engine
 from gpbo.errors import InvalidOption, InvalidResult
@@ -28,7 +28,7 @@ from gpbo.executors import LocalWorkers, NotStarted
 from gpbo.objectives import check_command, check_is_here, warn_of_unused
 from gpbo.optimizer import Optimizer
 from gpbo.record import JOB_ENDED, JOB_INTERRUPTED, NOT_RUN, Attempt, Metric
-from gpbo.result import Result, Stopped
+from gpbo.result import Result
 from gpbo.trial import Trial, sign_of
 from gpbo.worker import Imported, Objective, Task, evaluate
 

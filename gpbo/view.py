@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from gpbo.completion import STOPPED
 from gpbo.record import Attempt, Record
-from gpbo.result import (
-    STOPPED,
+from gpbo.text import (
     literally,
     new_table,
     none_is_best,

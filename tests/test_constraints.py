@@ -28,7 +28,6 @@ from gpbo.fitting import Fit
 from gpbo.loop import Objective, minimize, run
 from gpbo.optimizer import Optimizer
 from gpbo.paths import draw_paths
-from gpbo.result import outcome
 from gpbo.space import Categorical, Real, Space
 from gpbo.strategies import (
     CustomAcquisition,
@@ -38,6 +37,7 @@ from gpbo.strategies import (
     ThompsonSampling,
 )
 from gpbo.surrogate import Surrogate
+from gpbo.text import outcome
 from gpbo.thompson import DrawnLimits, PathUtility, minima
 from gpbo.trial import TrialStatus, incumbents
 from gpbo.trust_region import NestedBoxes, TrustRegion

@@ -93,6 +93,15 @@ print([name for name in heavy if name in sys.modules])
     assert in_a_new_process(script) == "[]\n"
 
 
+def test_looking_at_a_stored_job_loads_no_tensor_stack() -> None:
+    script = """
+import sys
+import gpbo.cli, gpbo.progress, gpbo.storage, gpbo.view
+print([name for name in ["torch", "scipy", "matplotlib", "sklearn"] if name in sys.modules])
+"""
+    assert in_a_new_process(script) == "[]\n"
+
+
 def test_an_optimization_loads_the_tensor_stack_and_no_plots_tables_or_commands() -> None:
     script = """
 import sys

@@ -23,7 +23,6 @@ from gpbo.loop import minimize
 from gpbo.optimizer import Optimizer
 from gpbo.problems import Problem
 from gpbo.replications import Replications
-from gpbo.result import short
 from gpbo.strategies import (
     STRATEGIES,
     ExpectedImprovement,
@@ -31,6 +30,7 @@ from gpbo.strategies import (
     Strategy,
     ThompsonSampling,
 )
+from gpbo.text import short
 
 BRANIN = problems.get("branin")
 HARTMANN = problems.get("hartmann3")

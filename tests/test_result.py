@@ -13,15 +13,9 @@ from rich.console import Console
 from gpbo.completion import Completion
 from gpbo.errors import InvalidOption
 from gpbo.loop import minimize
-from gpbo.result import (
-    Result,
-    outcome,
-    parameter_cells,
-    parameter_headings,
-    short,
-    short_params,
-)
+from gpbo.result import Result
 from gpbo.space import Categorical, Real, Space
+from gpbo.text import outcome, parameter_cells, parameter_headings, short, short_params
 from gpbo.trial import Trial
 from tests.monte_carlo import unchecked_shapes
 

@@ -18,10 +18,10 @@ from gpbo.lockstep import replicate
 from gpbo.optimizer import Optimizer
 from gpbo.problems import Problem
 from gpbo.replications import Replications
-from gpbo.result import short
 from gpbo.simulation import LAWS, Simulation, pareto, simulate
 from gpbo.situation import Situation
 from gpbo.strategies import ExpectedImprovement, GridSearch, RandomSearch, ThompsonSampling
+from gpbo.text import short
 from tests.monte_carlo import unchecked_shapes
 
 BRANIN = problems.get("branin")

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gpbo.choices import Listed
 from gpbo.parameters import Integer, Parameter, Real
-from gpbo.result import cut
+from gpbo.text import cut
 from gpbo.ticks import log_ticks, reverse_log_ticks, value_limits
 
 #: So many listed values, and so many steps between whole numbers, are enough for an axis.

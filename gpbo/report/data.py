@@ -14,8 +14,8 @@ from gpbo.optimizer import Optimizer
 from gpbo.parameters import Parameter
 from gpbo.record import Attempt, Record
 from gpbo.report.axes import Axis, axis, position, value_axis
-from gpbo.result import design_end, measured_names, outcome, short
 from gpbo.strategies import RandomSearch
+from gpbo.text import design_end, measured_names, outcome, short
 from gpbo.trial import (
     STOPPED_EARLY,
     Trial,

@@ -13,7 +13,7 @@ from gpbo.posterior import Recommendation
 from gpbo.record import Record
 from gpbo.report import data
 from gpbo.report.sections import sections_of
-from gpbo.result import short, short_params
+from gpbo.text import short, short_params
 from gpbo.view import summary
 
 

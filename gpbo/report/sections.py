@@ -10,7 +10,7 @@ from gpbo.optimizer import Optimizer
 from gpbo.parameters import Parameter
 from gpbo.record import Record
 from gpbo.report import data, figures
-from gpbo.result import measured_names, short
+from gpbo.text import measured_names, short
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
