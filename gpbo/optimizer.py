@@ -14,7 +14,7 @@ import torch
 
 from gpbo import fitting
 from gpbo.backend import DTYPE, resolve_device
-from gpbo.checks import legible, one_of, truth_value, whole_number
+from gpbo.checks import each_of, legible, one_of, truth_value, whole_number
 from gpbo.constraints import Told, read_constraints, result_told, violated
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
@@ -507,26 +507,28 @@ class Optimizer:
             raise InvalidResult(f"results={results!r}: expected a list of pairs")
         if isinstance(queue, Mapping) or not isinstance(queue, Iterable):
             raise InvalidParams(f"queue={queue!r}: expected a list of configurations")
-        results = list(results)
-        for row, result in enumerate(results):
-            where = f"results[{row}]: " if len(results) > 1 else ""
-            if not isinstance(result, list | tuple) or len(result) not in (2, 3):
-                raise InvalidResult(f"results: {result!r}: expected a configuration and its value")
-            params, value, measured = (*result, None)[:3]
-            try:
-                valid = self.space.validate(params)
-                told = result_told("", self.constraints, value, measured)
-            except (InvalidParams, InvalidResult) as error:
-                raise type(error)(f"{where}{error}") from error
-            trial = Trial(len(self._history) + row, valid, origin="added", asked_at=now)
-            added.append(self._ended(trial, told, now))
-        queued = [*self._history.queue, *map(self.space.validate, queue)]
+        now = time.time()
+        added = [
+            self._ended(Trial(number, params, origin="added", asked_at=now), told, now)
+            for number, (params, told) in enumerate(
+                each_of("results", results, self._checked), start=len(self._history)
+            )
+        ]
+        queued = [*self._history.queue, *each_of("queue", queue, self.space.validate)]
         if self._journal is not None:
             self._journal.write(trials=added, queue=queued)
         for trial in added:
             self._history.remember(trial)
         self._history.queue = queued
         return added
+
+    def _checked(self, result: Sequence[Any]) -> tuple[dict[str, Any], Told]:
+        """A result of `learn`: its configuration, and what it tells."""
+        if not isinstance(result, list | tuple) or len(result) not in (2, 3):
+            raise InvalidResult(f"result={result!r}: expected a configuration and its value")
+        params, value, measured = (*result, None)[:3]
+        valid = self.space.validate(params)
+        return valid, result_told("", self.constraints, value, measured)
 
     def observations(self) -> Observations:
         """The results and the pending points as the engine sees them: one run, minimised."""
