@@ -424,7 +424,8 @@ class Optimizer:
         A number that is NaN or infinite makes the trial a failed one, whose configuration is not
         proposed again. Telling the same twice changes nothing, so whoever does not know
         whether it was recorded may tell it again. A result that comes after its trial has failed
-        can be kept with `add`.
+        can be kept with `add`. One that was mistyped stays: make a new optimizer, and have it
+        `learn` the results that are right, ``(trial.params, trial.value, trial.measured)`` of each.
 
         Args:
             trial: A trial of this optimizer, or its id.
@@ -501,8 +502,6 @@ class Optimizer:
             InvalidParams: no list, or not a configuration of the space; nothing is recorded.
             InvalidResult: no list, no such pair or triple, or as in `tell`; nothing is recorded.
         """
-        now = time.time()
-        added = []
         if not isinstance(results, Iterable):
             raise InvalidResult(f"results={results!r}: expected a list of pairs")
         if isinstance(queue, Mapping) or not isinstance(queue, Iterable):
@@ -577,18 +576,24 @@ class Optimizer:
             fitted.fit.surrogate, units, self.space, self.direction, known, fitted.limits
         )
 
-    def recommend(self, *, refit: bool = True) -> Recommendation:
+    def recommend(
+        self, *, refit: bool = True, fixed: Mapping[str, Any] | None = None
+    ) -> Recommendation:
         """The tried configuration that the model expects to be the best, and what it expects.
 
         With noisy values it is mostly better than that of `best`, whose value is a lucky one.
 
         Args:
             refit: As in `fit`.
+            fixed: Values that the configuration is to have, by name of the parameter, as in `ask`:
+                only those that were tried with them are compared.
 
         Raises:
-            InvalidData: there is no result yet, or none that meets the constraints.
+            InvalidData: there is no result yet, or none with these values that meets the
+                constraints.
+            InvalidParams: ``fixed`` has a name or a value that the space does not have.
         """
-        return self.posterior(refit=refit).recommend()
+        return self.posterior(refit=refit).recommend(fixed=fixed)
 
     def _is_newer(self, fitted: Fitted | None) -> bool:
         if fitted is None or self._fitted is None:

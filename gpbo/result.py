@@ -82,13 +82,16 @@ class Result:
         """
         return best_of(self.trials, self.direction)
 
-    def recommend(self, *, refit: bool = True) -> Recommendation:
+    def recommend(
+        self, *, refit: bool = True, fixed: Mapping[str, Any] | None = None
+    ) -> Recommendation:
         """The tried configuration that the model expects to be the best: `Optimizer.recommend`.
 
         Raises:
-            InvalidData: no trial has a value, or none meets the constraints.
+            InvalidData: no trial has a value, or none with these values meets the constraints.
+            InvalidParams: ``fixed`` has a name or a value that the space does not have.
         """
-        return self.optimizer.recommend(refit=refit)
+        return self.optimizer.recommend(refit=refit, fixed=fixed)
 
     @property
     def interrupted(self) -> bool:
