@@ -1,7 +1,8 @@
 """What came of an optimization: the best trial, all trials, where the time went."""
 
+import re
 import shutil
-from collections import Counter
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ STOPPED: Mapping[str, str] = {
 #: this heading, for all of them.
 _MOST_COLUMNS, _ALL = 8, "configuration"
 _NARROWEST, _BESIDE = 9, 30
+#: In reasons of failures; two that differ in numbers alone are one.
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+|[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True, repr=False)
@@ -165,10 +168,14 @@ class Result:
         beside = f" beside {added} added result{'s' * (added > 1)}" * bool(added)
         lines = [f"{len(own)} trials ({counts}){beside}, {STOPPED.get(self.stopped, self.stopped)}"]
         if failed:
-            reasons = Counter(outcome(trial, 200) for trial in failed)
-            ((why, count),) = reasons.most_common(1)
+            alike: dict[str, list[Trial]] = {}
+            for trial in failed:
+                reason = _NUMBER.sub("#", outcome(trial, sys.maxsize))
+                alike.setdefault(reason, []).append(trial)
+            first, *more = max(alike.values(), key=len)
+            count = 1 + len(more)
             others = f", and {len(failed) - count} for other reasons" * (count < len(failed))
-            lines.append(why + f" ({count} times)" * (count > 1) + others)
+            lines.append(outcome(first, 200) + f" ({count} times)" * (count > 1) + others)
         if self.best is None:
             lines.append(none_is_best(self.trials))
         else:
