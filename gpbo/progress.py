@@ -58,14 +58,10 @@ def panel(state: State) -> RenderableType:
 
 
 class Lines(Callback):
-    """Prints a line for each trial that ended.
+    """Prints a line for each trial that ended on the standard error stream."""
 
-    Args:
-        console: Where to; by default the standard error stream.
-    """
-
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = standard_error() if console is None else console
+    def __init__(self) -> None:
+        self._console = standard_error()
 
     def ended(self, trial: Trial) -> None:
         """Print it, with its outcome and its configuration."""
