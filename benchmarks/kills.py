@@ -50,7 +50,7 @@ def drive(path: Path, name: str, budget: int) -> None:
     except UnknownJob:
         options: dict[str, Any] = {"inference": "map", "initial": 4, "seed": 3}
         optimizer = Optimizer(SPACE, STRATEGY, **options, storage=path, name=name)
-    Tuner(optimizer, objective, budget=budget).run()
+    Tuner(optimizer, objective, budget=budget).run(progress=False)
 
 
 def forked(path: Path, name: str, budget: int) -> int:

@@ -69,7 +69,7 @@ def measure(strategy: str, trials: int) -> dict[str, Any]:
             optimizer = Optimizer(
                 SPACE, STRATEGIES[strategy], inference="map", storage=path, name="job"
             )
-            Tuner(optimizer, objective, budget=trials, executor=Inline()).run()
+            Tuner(optimizer, objective, budget=trials, executor=Inline()).run(progress=False)
             optimizer.close()
             size = path.stat().st_size
     finally:

@@ -75,7 +75,7 @@ def measure(options: argparse.Namespace, mode: Any, strategy: str) -> dict[str, 
             sleeper(options.seconds, ledger),
             budget=options.budget,
             execution=Execution(workers=options.workers, mode=mode),
-        ).run()
+        ).run(progress=False)
         optimizer.close()
         elapsed = time.time() - began
         steady, whole = shares(

@@ -2,11 +2,14 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from gpbo.errors import InvalidOption
-from gpbo.optimizer import Optimizer
-from gpbo.result import Result
 from gpbo.trial import Trial
+
+if TYPE_CHECKING:
+    from gpbo.optimizer import Optimizer
+    from gpbo.result import Result
 
 logger = logging.getLogger("gpbo")
 
@@ -18,7 +21,7 @@ class Callback:
     logged as a warning and changes nothing.
     """
 
-    def started(self, optimizer: Optimizer) -> None:
+    def started(self, optimizer: "Optimizer") -> None:
         """The loop or the job begins, or goes on after an interruption."""
 
     def reported(self, trial: Trial, step: int, value: float) -> None:
@@ -27,7 +30,7 @@ class Callback:
     def ended(self, trial: Trial) -> None:
         """A trial was completed or failed; one that is to be tried again has not ended."""
 
-    def finished(self, result: Result) -> None:
+    def finished(self, result: "Result") -> None:
         """The loop or the job ended; `gpbo.Result.stopped` says why."""
 
 

@@ -4,15 +4,18 @@ import math
 import numbers
 import os
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 
-from gpbo.errors import InvalidData, InvalidOption, InvalidResult
+from gpbo.errors import GpboError, InvalidData, InvalidOption, InvalidResult
+
+_Entry = TypeVar("_Entry")
+_Checked = TypeVar("_Checked")
 
 
 def whole_number(name: str, value: object, *, least: int) -> int:
@@ -127,6 +130,26 @@ def misfit(kind: type, given: Mapping[str, object], *hidden: str) -> str | None:
     return f"missing {', '.join(missing)}" if missing else None
 
 
+def each_of(
+    name: str, entries: Iterable[_Entry], check: Callable[[_Entry], _Checked]
+) -> list[_Checked]:
+    """What a check makes of the entries of a list; of several the one that it refuses is named.
+
+    Raises:
+        GpboError: as the check does.
+    """
+    entries = list(entries)
+    checked: list[_Checked] = []
+    for place, entry in enumerate(entries):
+        try:
+            checked.append(check(entry))
+        except GpboError as error:
+            if len(entries) == 1:
+                raise
+            raise type(error)(f"{name}[{place}]: {error}") from error
+    return checked
+
+
 def truth_value(name: str, value: object) -> bool:
     """An option that is on or off.
 
@@ -200,11 +223,12 @@ def path_to_write(name: str, path: str | Path) -> Path:
     target = Path(path)
     expected = f"{name}={str(path)!r}: expected a path of a file, in a folder that exists"
     try:
-        if not target.parent.is_dir() or target.is_dir():
-            raise InvalidOption(expected)
+        fits = target.parent.is_dir() and not target.is_dir()
         place = target if target.exists() else target.parent
     except (OSError, ValueError) as error:  # a name that is too long, a folder not to be entered
         raise InvalidOption(f"{expected}: {error}") from error
+    if not fits:
+        raise InvalidOption(expected)
     if not os.access(place, os.W_OK):
         raise InvalidOption(f"{name}={str(path)!r}: expected a place where a file may be written")
     return target

@@ -308,22 +308,13 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
     from rich.live import Live
 
     from gpbo import terminal, view
-    from gpbo.callbacks import Callback
     from gpbo.job import read_job
     from gpbo.storage import SqliteStorage
-    from gpbo.text import outcome, short_params, without_value
-    from gpbo.trial import Trial
+    from gpbo.text import without_value
 
     job = read_job(file)
     console = terminal.console()
-
-    class Lines(Callback):
-        def ended(self, trial: Trial) -> None:
-            line = f"trial {trial.id}: {outcome(trial, 200)}  {short_params(trial.params)}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    told = callbacks if console.is_terminal else [*callbacks, Lines()]
-    tuner = job.tuner(file.parent, resume=resume, callbacks=told)
+    tuner = job.tuner(file.parent, resume=resume, callbacks=callbacks)
     store = SqliteStorage(file.parent / job.storage)
     if console.is_terminal:
         with Live(
@@ -332,7 +323,7 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
             refresh_per_second=2,
             redirect_stdout=terminal.is_terminal(sys.stdout),
         ):
-            result = tuner.run()
+            result = tuner.run(progress=False)
     else:
         result = tuner.run()
     print(result)

@@ -103,10 +103,12 @@ def result_told(
 
     Raises:
         InvalidResult: the value is not one real number, or ``measured`` is no mapping from the
-            names of the constraints, and no others, to real numbers.
+            names of the constraints, and no others, to real numbers. Where there is no finite
+            value, it may be left out.
     """
     number = as_number(f"{where}value", value)
-    numbers = _measurements(where, constraints, measured)
+    alone = measured is None and not math.isfinite(number)
+    numbers = {} if alone else _measurements(where, constraints, measured)
     for name, each in {"the value": number, **numbers}.items():
         if not math.isfinite(each):
             return Told(None, reason=legible(f"{name} is {each}"))
@@ -116,13 +118,19 @@ def result_told(
 def returned(result: object, constraints: Sequence[Constraint]) -> tuple[Any, ...]:
     """The value, and with constraints what was measured with it, of what an objective returned.
 
+    It may have measured more than the constraints limit, which is left out.
+
     Raises:
         InvalidResult: there are constraints, and it is no pair.
     """
     if not constraints:
         return (result,)
     if isinstance(result, tuple | list) and len(result) == 2:
-        return tuple(result)
+        value, measured = result
+        if isinstance(measured, Mapping):
+            limited = quantities(constraints)
+            measured = {name: measured[name] for name in limited if name in measured}
+        return value, measured
     names = ", ".join(f"{name!r}: ..." for name in quantities(constraints))
     raise InvalidResult(
         f"the objective returned {reprlib.repr(result)}: expected a pair (value, {{{names}}}), "

@@ -13,7 +13,7 @@ import torch
 
 from gpbo import fitting
 from gpbo.backend import DTYPE, resolve_device
-from gpbo.checks import legible, one_of, truth_value, whole_number
+from gpbo.checks import each_of, legible, one_of, truth_value, whole_number
 from gpbo.constraints import Told, read_constraints, result_told, violated
 from gpbo.data import Observations, with_room
 from gpbo.design import default_initial
@@ -424,7 +424,8 @@ class Optimizer:
         A number that is NaN or infinite makes the trial a failed one, whose configuration is not
         proposed again. Telling the same twice changes nothing, so whoever does not know
         whether it was recorded may tell it again. A result that comes after its trial has failed
-        can be kept with `add`.
+        can be kept with `add`. One that was mistyped stays: make a new optimizer, and have it
+        `learn` the results that are right, ``(trial.params, trial.value, trial.measured)`` of each.
 
         Args:
             trial: A trial of this optimizer, or its id.
@@ -501,31 +502,31 @@ class Optimizer:
             InvalidParams: no list, or not a configuration of the space; nothing is recorded.
             InvalidResult: no list, no such pair or triple, or as in `tell`; nothing is recorded.
         """
-        now = time.time()
-        added = []
         if not isinstance(results, Iterable):
             raise InvalidResult(f"results={results!r}: expected a list of pairs")
         if isinstance(queue, Mapping) or not isinstance(queue, Iterable):
             raise InvalidParams(f"queue={queue!r}: expected a list of configurations")
-        results = list(results)
-        for row, result in enumerate(results):
-            where = f"results[{row}]: " if len(results) > 1 else ""
-            if not isinstance(result, list | tuple) or len(result) not in (2, 3):
-                raise InvalidResult(f"results: {result!r}: expected a configuration and its value")
-            params, value, measured = (*result, None)[:3]
-            try:
-                valid = self.space.validate(params)
-                told = result_told("", self.constraints, value, measured)
-            except (InvalidParams, InvalidResult) as error:
-                raise type(error)(f"{where}{error}") from error
-            trial = Trial(len(self._history) + row, valid, origin="added", asked_at=now)
-            added.append(self._ended(trial, told, now))
-        queued = [*self._history.queue, *map(self.space.validate, queue)]
+        now = time.time()
+        added = [
+            self._ended(Trial(number, params, origin="added", asked_at=now), told, now)
+            for number, (params, told) in enumerate(
+                each_of("results", results, self._checked), start=len(self._history)
+            )
+        ]
+        queued = [*self._history.queue, *each_of("queue", queue, self.space.validate)]
         with self._written(trials=added, queue=queued):
             for trial in added:
                 self._history.remember(trial)
             self._history.queue = queued
         return added
+
+    def _checked(self, result: Sequence[Any]) -> tuple[dict[str, Any], Told]:
+        """A result of `learn`: its configuration, and what it tells."""
+        if not isinstance(result, list | tuple) or len(result) not in (2, 3):
+            raise InvalidResult(f"result={result!r}: expected a configuration and its value")
+        params, value, measured = (*result, None)[:3]
+        valid = self.space.validate(params)
+        return valid, result_told("", self.constraints, value, measured)
 
     def observations(self) -> Observations:
         """The results and the pending points as the engine sees them: one run, minimised."""
@@ -574,18 +575,24 @@ class Optimizer:
             fitted.fit.surrogate, units, self.space, self.direction, known, fitted.limits
         )
 
-    def recommend(self, *, refit: bool = True) -> Recommendation:
+    def recommend(
+        self, *, refit: bool = True, fixed: Mapping[str, Any] | None = None
+    ) -> Recommendation:
         """The tried configuration that the model expects to be the best, and what it expects.
 
         With noisy values it is mostly better than that of `best`, whose value is a lucky one.
 
         Args:
             refit: As in `fit`.
+            fixed: Values that the configuration is to have, by name of the parameter, as in `ask`:
+                only those that were tried with them are compared.
 
         Raises:
-            InvalidData: there is no result yet, or none that meets the constraints.
+            InvalidData: there is no result yet, or none with these values that meets the
+                constraints.
+            InvalidParams: ``fixed`` has a name or a value that the space does not have.
         """
-        return self.posterior(refit=refit).recommend()
+        return self.posterior(refit=refit).recommend(fixed=fixed)
 
     def _is_newer(self, fitted: Fitted | None) -> bool:
         if fitted is None or self._fitted is None:

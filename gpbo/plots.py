@@ -33,8 +33,8 @@ from gpbo.optimizer import Optimizer
 from gpbo.posterior import BAND
 from gpbo.replications import RegretCurve, Replications
 from gpbo.result import Result, optimizer_of
-from gpbo.slices import Slice, slices_data
-from gpbo.text import cut, design_end
+from gpbo.slices import Slice, name_of_best, slices_data
+from gpbo.text import cut, cut_within, design_end
 from gpbo.ticks import MOST_LABELS, drawable, log_ticks, reverse_log_ticks, value_limits
 from gpbo.trial import Trial, incumbents
 
@@ -58,6 +58,8 @@ _MOST_BARS = 30
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 #: Characters of the label of a listed value, and of all of them side by side.
 _LONGEST_LABEL, _MOST_CHARACTERS = 12, 30
+#: The most digits of a whole number that matplotlib writes out, and the most steps of their axis.
+_MOST_DIGITS, _MOST_INTERVALS = 7, 9
 #: Between these the ticks of a log axis are not written as powers of ten.
 _SMALLEST_PLAIN, _LARGEST_PLAIN = 1e-3, 1e4
 #: Decades up to which matplotlib writes out ticks that are no powers.
@@ -146,7 +148,8 @@ def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure
     """The surrogate's median and 95 % band along each parameter, through the best trial.
 
     Trials lie off the slices by their other parameters: the closer to the best one, the darker;
-    rings violate a constraint.
+    rings violate a constraint. While all of them do, the slices go through the one with the best
+    value.
 
     Args:
         source: A result, or an optimizer that has results; its model is fitted if it was not.
@@ -175,7 +178,7 @@ def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure
     values = [value for _, value in data[0].observed]
     shown = [*values, *np.quantile(bands, [0.05, 0.95])]
     _set_value_axis(grid[0, 0], shown, keep=[data[0].best[1], min(medians), max(medians)])
-    _legend(figure, columns, violated=not all(data[0].feasible))
+    _legend(figure, columns, data[0].feasible)
     return _written(figure, path)
 
 
@@ -270,18 +273,19 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence], *, is_down: bo
     running = [best for curve in curves for best in curve.best[max(design - 1, 0) :]]
     found = [*filter(math.isfinite, running)]
     _set_value_axis(axes, [float(np.median(values))] if found else values, keep=found)
+    lines: list[Line2D] = []
     for number, curve in enumerate(curves):
         colour, best = _COLOURS[number % len(_COLOURS)], drawable(curve.best)
         _paint_trials(axes, curve, colour, 0.02 + 0.03 * number, is_down=is_down)
         trials = range(1, len(best) + 1)
-        axes.step(trials, best, where="post", **_line_look(len(best), colour, curve.label))
+        lines += axes.step(trials, best, where="post", **_line_look(len(best), colour, curve.label))
     longest = max((len(curve.values) for curve in curves), default=1)
     axes.set_xlim(0.5, longest + 0.5)
     axes.xaxis.set_major_locator(_whole_numbers())
     axes.set_xlabel("trial")
     axes.set_ylabel("value, and the best so far")
     if len(curves) > 1:
-        axes.legend(frameon=False)
+        _name(axes, lines)
     _clean(axes)
 
 
@@ -341,7 +345,7 @@ def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> 
         axes.set_xlabel("trial")
         axes.set_title(title, fontsize="medium")
         _clean(axes)
-    panels[0].legend(frameon=False)
+    _name(panels[0], panels[0].lines)
 
 
 def _paint_slice(axes: Axes, part: Slice) -> None:
@@ -352,7 +356,7 @@ def _paint_slice(axes: Axes, part: Slice) -> None:
         axes.bar(positions, high - low, 0.5, bottom=low, color=colour, alpha=0.2, linewidth=0)
         axes.hlines(median, positions - 0.25, positions + 0.25, color=colour, linewidth=2)
         every = math.ceil(len(part.labels) / MOST_LABELS)
-        labels = [_plain(cut(label, _LONGEST_LABEL)) for label in part.labels]
+        labels = [_plain(cut_within(label, _LONGEST_LABEL)) for label in part.labels]
         shown = labels[::every]
         crowded = max(map(len, shown)) * len(shown) > _MOST_CHARACTERS
         axes.set_xticks(positions[::every], shown)
@@ -381,6 +385,11 @@ def _line_look(points: int, colour: str, label: str) -> dict[str, Any]:
     return {"marker": marker, "color": colour, "linewidth": 2, "label": _plain(label)}
 
 
+def _name(axes: Axes, lines: Sequence[Line2D]) -> None:
+    """A legend of lines by their labels, those too that begin with "_", which matplotlib hides."""
+    axes.legend(lines, [str(line.get_label()) for line in lines], frameon=False)
+
+
 def _whole_numbers() -> MaxNLocator:
     """Ticks at whole numbers; at one alone, rather than at fractions beside it."""
     return MaxNLocator("auto", integer=True, min_n_ticks=1)
@@ -391,17 +400,18 @@ def _plain(text: str) -> str:
     return legible(text).replace("$", r"\$")
 
 
-def _legend(figure: Figure, columns: int, *, violated: bool) -> None:
+def _legend(figure: Figure, columns: int, feasible: Sequence[bool]) -> None:
     blue, orange = _COLOURS[:2]
     shown: dict[str, Line2D | Patch] = {
         "median": Line2D([], [], color=blue),
         "95 % band": Patch(color=blue, alpha=0.2, linewidth=0),
         "trials, darker near the best": _mark("o", mew=0),
-        "best trial": _mark("*", color=orange, markersize=10, mec="white"),
+        name_of_best(feasible): _mark("*", color=orange, markersize=10, mec="white"),
     }
-    if violated:
+    if not all(feasible):
         shown[_VIOLATE] = _mark("o", mfc="none")
-    _explain(figure, shown, columns=4 if columns > 1 else 2)
+    room = 4 if columns > 1 else 2
+    _explain(figure, shown, columns=room if any(feasible) else room - 1)  # for the longer label
 
 
 def _mark(marker: str, **look: Any) -> Line2D:
@@ -434,7 +444,10 @@ def _set_position_axis(axes: Axes, part: Slice, positions: Float[np.ndarray, " q
         width = (high - low) or abs(low) or 1.0
         axes.set_xlim(low - margin * width, high + margin * width)
         if part.whole:
-            axes.xaxis.set_major_locator(_whole_numbers())
+            # The room that an axis has is not known yet: what counts is how long its labels are.
+            digits = min(_MOST_DIGITS, max(len(str(int(end))) for end in (low, high)))
+            most = min(_MOST_INTERVALS, _MOST_CHARACTERS // (digits + 1))
+            axes.xaxis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))
         labels = axes.xaxis.get_major_formatter().format_ticks(axes.get_xticks().tolist())
         if len("".join(labels)) > _MOST_CHARACTERS:
             axes.xaxis.set_major_locator(MaxNLocator(3, integer=part.whole, min_n_ticks=1))

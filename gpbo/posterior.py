@@ -14,6 +14,7 @@ from gpbo.backend import Streams
 from gpbo.checks import whole_number
 from gpbo.errors import InvalidData
 from gpbo.feasibility import Limits
+from gpbo.fixed import holds, with_fixed
 from gpbo.space import Space
 from gpbo.surrogate import Surrogate
 from gpbo.trial import Direction, Trial, sign_of
@@ -138,16 +139,29 @@ class Posterior:
         """Values of the surrogate's scale in the user's units."""
         return sign_of(self.direction) * self.units.back(values)[0].cpu().numpy()
 
-    def recommend(self) -> Recommendation:
+    def recommend(self, *, fixed: Mapping[str, Any] | None = None) -> Recommendation:
         """The tried configuration of the least posterior mean, averaged over the draws, of those
         with a result that meets the constraints.
 
+        Args:
+            fixed: Values that it is to have, by name of the parameter.
+
         Raises:
-            InvalidData: no result does.
+            InvalidParams: ``fixed`` has a name or a value that the space does not have.
+            InvalidData: there is no such configuration.
         """
-        if not bool(self.surrogate.valued.any()):
-            raise InvalidData("no trial meets the constraints yet: expected one or more")
-        params = self.completed[int(self.surrogate.recommended)].params
+        space = self.space if fixed is None else with_fixed(self.space, fixed)
+        valued, means = self.surrogate.valued[0].tolist(), self.surrogate.expected[0].tolist()
+        places = [
+            place
+            for place, trial in enumerate(self.completed)
+            if valued[place] and holds(space, trial.params)
+        ]
+        if not places:
+            where = "" if fixed is None else f"fixed={fixed!r}: "
+            lacking = "has a value" if self.limits is None else "meets the constraints"
+            raise InvalidData(f"{where}no trial {lacking} yet: expected one or more")
+        params = self.completed[min(places, key=means.__getitem__)].params
         key = self.space.key(params)
         trials = [trial.id for trial in self.completed if self.space.key(trial.params) == key]
         expected = self.predict([params])

@@ -1,4 +1,6 @@
-"""What a running optimization shows: a live panel on a terminal, elsewhere a line per trial."""
+"""What a running optimization shows: a live panel on a terminal, elsewhere a line per trial; of a
+job, whose panel needs its storage, a line per trial everywhere.
+"""
 
 import math
 import sys
@@ -20,6 +22,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from gpbo.callbacks import Callback
 from gpbo.state import State
 from gpbo.terminal import console as standard_error
 from gpbo.terminal import is_terminal
@@ -52,6 +55,18 @@ def panel(state: State) -> RenderableType:
     facts.add_row("now", Text(_activity(state)))
     facts.add_row("time", Text(_times(state)))
     return Panel(Group(bar, facts), title=Text(state.title), title_align="left", expand=False)
+
+
+class Lines(Callback):
+    """Prints a line for each trial that ended on the standard error stream."""
+
+    def __init__(self) -> None:
+        self._console = standard_error()
+
+    def ended(self, trial: Trial) -> None:
+        """Print it, with its outcome and its configuration."""
+        text = f"trial {trial.id}: {outcome(trial, 200)}  {short_params(trial.params)}"
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def line(state: State, trial: Trial) -> str:

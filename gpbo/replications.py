@@ -31,6 +31,20 @@ def quartiles(values: Num[np.ndarray, "r *t"]) -> Float[np.ndarray, "3 *t"]:
     return np.where(finite.all(axis=0), between, np.quantile(values, at, axis=0, method="higher"))
 
 
+def over_runs(what: str, values: Num[np.ndarray, "r"]) -> list[str]:
+    """A line about what came of the runs; none without a run."""
+    if not len(values):
+        return []
+    low, middle, high = (short(float(quartile)) for quartile in quartiles(values))
+    mean = short(float(values.mean()))
+    return [f"{what}: median {middle} (quartiles {low} to {high}), mean {mean}"]
+
+
+def not_counted(runs: int) -> str:
+    """A line about runs whose values are not among those of `over_runs`."""
+    return f"runs without a trial that meets the constraints, not counted: {runs}"
+
+
 @dataclass(frozen=True, eq=False)
 class Diagnostics:
     """How the fit behind each trial went; see `gpbo.FitReport`.
@@ -197,17 +211,11 @@ class Replications:
         what, final = "simple regret", self.final_regret
         if math.isnan(self.optimum):
             what, final = "true value at the best trial", self._final(self.reached)
-        final = final[~np.isnan(final)]
-        if len(final):
-            low, middle, high = (short(float(q)) for q in quartiles(final))
-            lines.append(
-                f"{what}: median {middle} (quartiles {low} to {high}), "
-                f"mean {short(float(final.mean()))}"
-            )
+        lines += over_runs(what, final[~np.isnan(final)])
         spent = ", ".join(f"{seconds:.1f} s {phase}" for phase, seconds in self.seconds.items())
         if self.excess.shape[-1]:
             without = int((self.incumbents[:, -1:] < 0).all(axis=-1).sum())
-            lines.append(f"runs without a trial that meets the constraints, not counted: {without}")
+            lines.append(not_counted(without))
         lines.append(f"time: {spent}")
         statuses, counts = np.unique(self.diagnostics.status, return_counts=True)
         fits = [

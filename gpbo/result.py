@@ -1,6 +1,8 @@
 """What came of an optimization: the best trial, all trials, where the time went."""
 
-from collections import Counter
+import re
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,9 @@ from gpbo.trial import STOPPED_EARLY, Direction, Trial, best_of, incumbents, rec
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
+
+#: In reasons of failures; two that differ in numbers alone are one.
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+|[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,13 +67,16 @@ class Result:
         """
         return best_of(self.trials, self.direction)
 
-    def recommend(self, *, refit: bool = True) -> Recommendation:
+    def recommend(
+        self, *, refit: bool = True, fixed: Mapping[str, Any] | None = None
+    ) -> Recommendation:
         """The tried configuration that the model expects to be the best: `Optimizer.recommend`.
 
         Raises:
-            InvalidData: no trial has a value, or none meets the constraints.
+            InvalidData: no trial has a value, or none with these values meets the constraints.
+            InvalidParams: ``fixed`` has a name or a value that the space does not have.
         """
-        return self.optimizer.recommend(refit=refit)
+        return self.optimizer.recommend(refit=refit, fixed=fixed)
 
     @property
     def interrupted(self) -> bool:
@@ -142,10 +150,14 @@ class Result:
         beside = f" beside {added} added result{'s' * (added > 1)}" * bool(added)
         lines = [f"{len(own)} trials ({counts}){beside}, {STOPPED.get(self.stopped, self.stopped)}"]
         if failed:
-            reasons = Counter(outcome(trial, 200) for trial in failed)
-            ((why, count),) = reasons.most_common(1)
+            alike: dict[str, list[Trial]] = {}
+            for trial in failed:
+                reason = _NUMBER.sub("#", outcome(trial, sys.maxsize))
+                alike.setdefault(reason, []).append(trial)
+            commonest = max(alike.values(), key=len)
+            first, count = commonest[0], len(commonest)
             others = f", and {len(failed) - count} for other reasons" * (count < len(failed))
-            lines.append(why + f" ({count} times)" * (count > 1) + others)
+            lines.append(outcome(first, 200) + f" ({count} times)" * (count > 1) + others)
         if self.best is None:
             lines.append(none_is_best(self.trials))
         else:

@@ -5,26 +5,29 @@ worker ends (or, in step, all of them) and is asked for again, so the runs stay 
 numbers of trials while each has a clock of its own, and every step is one batch of all runs.
 """
 
-from collections.abc import Iterator
+import math
+import reprlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from gpbo import archive, problems
-from gpbo.backend import Streams, resolve_device
+from gpbo.backend import DTYPE, Streams, resolve_device
 from gpbo.checks import finite, one_of, positive_number, real_number, truth_value, whole_number
-from gpbo.completion import Stopped
+from gpbo.completion import STOPPED, Stopped
 from gpbo.data import feasible
 from gpbo.design import default_initial
 from gpbo.errors import InvalidOption
 from gpbo.fitting import Inference, Model, check_inference, resolve_model
 from gpbo.lockstep import display, median_regret
 from gpbo.problems import Problem
+from gpbo.replications import not_counted, over_runs
 from gpbo.simulator import Simulator, Times
 from gpbo.situation import Strategy
 from gpbo.strategies import resolve_strategy
@@ -61,7 +64,7 @@ LAWS: dict[str, Times] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Simulation:
     """The trials of every run, in the order in which they ended.
 
@@ -118,18 +121,59 @@ class Simulation:
         """
         return self._reached.cummin(-1).values - self.optimum
 
-    def regret_at(self, times: Float[Tensor, " k"]) -> Float[Tensor, "r k"]:
-        """The regret of what had ended at these times; infinite before the first trial has."""
-        late = self.ended.unsqueeze(-1) > times.to(self.ended.device)
+    def regret_at(
+        self, times: float | Sequence[float] | Float[np.ndarray, " k"] | Shaped[Tensor, " k"]
+    ) -> Float[Tensor, "r k"]:
+        """The regret of what had ended at these times; infinite before the first trial has.
+
+        Args:
+            times: On the simulated clock: a list, an array or a tensor of numbers, or one number.
+
+        Raises:
+            InvalidOption: they are no such numbers.
+        """
+        return self._reached_at(times) - self.optimum
+
+    def _reached_at(self, times: object) -> Float[Tensor, "r k"]:
+        try:
+            at = torch.as_tensor(times, dtype=DTYPE, device=self.ended.device)
+        except (TypeError, ValueError, RuntimeError):  # as torch calls what is no number
+            at = self.ended.new_zeros(0, 0)
+        if at.ndim > 1:
+            raise InvalidOption(
+                f"times={reprlib.repr(times)}: expected a number, or a list of them"
+            )
+        at = at.flatten()
+        late = self.ended.unsqueeze(-1) > at
         reached = self._reached.unsqueeze(-1).masked_fill(late, torch.inf)
-        none_yet = reached.new_full((len(reached), 1, len(times)), torch.inf)
-        return torch.cat([none_yet, reached], 1).amin(1) - self.optimum
+        none_yet = reached.new_full((len(reached), 1, len(at)), torch.inf)
+        return torch.cat([none_yet, reached], 1).amin(1)
 
     @property
     def _reached(self) -> Float[Tensor, "r t"]:
         """The truth, infinite where a trial does not count."""
         counted = feasible(self.values, self.excess).isfinite()
         return self.truth.masked_fill(~counted, torch.inf)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        trials, running = self.trial.shape[1], self.unfinished.shape[1]
+        lines = [
+            f"{len(self.seeds)} runs, {trials} trials of each ended and {running} were running, "
+            f"{STOPPED[self.stopped]}"
+        ]
+        by = "" if math.isinf(self.horizon) else f" by time {self.horizon:g}"
+        what, final = "simple regret", self.regret_at(self.horizon)
+        if math.isnan(self.optimum):
+            what, final = "true value at the best trial", self._reached_at(self.horizon)
+        counted = final.isfinite()
+        lines += over_runs(what + by, final[counted].numpy(force=True))
+        if self.excess.shape[-1]:
+            lines.append(not_counted(int((~counted).sum())))
+        heard = self.evaluations.numpy(force=True)
+        return "\n".join([*lines, *over_runs(f"trials told{by}", heard)])
 
     def events(self, run: int = 0) -> Iterator[tuple[Literal["ask", "tell"], int]]:
         """The log of a run: its trials' numbers, as they were asked for and told.

@@ -80,6 +80,11 @@ def best_shown(trials: Sequence[Trial], direction: Direction) -> Trial | None:
     return best_of(trials, direction) or best_valued(trials, direction)
 
 
+def name_of_best(feasible: Sequence[bool]) -> str:
+    """What `best_shown` gives, of trials that meet the constraints or do not."""
+    return "best trial" if any(feasible) else "best value, violates a constraint"
+
+
 def _slice(
     parameter: Parameter,
     posterior: Posterior,

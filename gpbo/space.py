@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gpbo.backend import DTYPE
-from gpbo.checks import check_tensor, whole_number
+from gpbo.checks import check_tensor, each_of, whole_number
 from gpbo.choices import Categorical, Ordinal
 from gpbo.errors import InvalidData, InvalidParams, SpaceError
 from gpbo.parameters import Discrete, Integer, Kind, Parameter, Real
@@ -157,7 +157,7 @@ class Space:
                 f"configurations={configurations!r}: expected a list of mappings, not of names "
                 "(a pandas table gives one by to_dict('records'))"
             )
-        valid = [self.validate(params) for params in configurations]
+        valid = each_of("configurations", configurations, self.validate)
         return torch.cat(
             [p.to_cube([params[p.name] for params in valid]) for p in self.parameters], dim=-1
         )

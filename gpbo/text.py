@@ -101,6 +101,14 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def cut_within(text: str, most: int) -> str:
+    """The same with its two ends, since those of a list may differ at the end alone."""
+    if len(text) <= most:
+        return text
+    tail = (most - 1) // 2
+    return f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
+
+
 def design_end(trials: Sequence[Trial]) -> int:
     """How many trials, from the first, were done when the initial design was."""
     return max((i for i, t in enumerate(trials, 1) if t.origin == "design"), default=0)

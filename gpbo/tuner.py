@@ -1,6 +1,7 @@
 """A tuning job: an optimizer proposes, workers run the trials, a storage remembers."""
 
 import logging
+import re
 import shutil
 import signal
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 from gpbo.attempt import STOP, Outcome, read_reports
 from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, check_callbacks, tell
-from gpbo.checks import instance_of, legible, whole_number
+from gpbo.checks import instance_of, legible, truth_value, whole_number
 from gpbo.chooser import Chooser
 from gpbo.command import Command
 from gpbo.completion import Completion, Stopped, Streak
@@ -76,8 +77,8 @@ class Tuner:
         optimizer: What proposes; nobody else may use it while the job runs.
         objective: A function of a configuration, or of a configuration and a
             `gpbo.worker.RunningTrial` to report to, that returns one real number, or where the
-            optimizer has constraints a pair of it and a dict of what was measured;
-            ``"module:function"``; or a `gpbo.worker.Command`.
+            optimizer has constraints a pair of it and a dict of what was measured, where more is
+            ignored; ``"module:function"``; or a `gpbo.worker.Command`.
         budget: How many trials there are, failed ones and those before a resume included, added
             results not.
         execution: Workers, mode, time limit, retries, early stopping, GPUs, environment.
@@ -137,7 +138,7 @@ class Tuner:
                 )
         self._executor = executor
         self._folder = folder
-        self._callbacks = tuple(callbacks)
+        self._callbacks = self._told = tuple(callbacks)  # the latter with the display of a run
         self._journal = optimizer.journal
         self._sign = sign_of(optimizer.direction)
         self._attempts: dict[int, Attempt] = {}  # the last one of each trial
@@ -152,18 +153,24 @@ class Tuner:
         self._began_at = time.monotonic()
         self._busy_s = 0.0
 
-    def run(self) -> Result:
+    def run(self, *, progress: bool = True) -> Result:
         """Run the job to its end, or until Ctrl-C, a signal to terminate, the end of the terminal
         or `gpbo stop`.
 
         Trials that run when the job ends early are killed and stay pending: if it is resumed, or
         `run` again, they run again.
 
+        Args:
+            progress: Whether to report progress on the standard error stream, a line per trial.
+
         Raises:
-            InvalidOption: the folder cannot be made, or as `gpbo.Optimizer.ask`.
+            InvalidOption: ``progress`` is neither True nor False, the folder cannot be made, or as
+                `gpbo.Optimizer.ask`.
             StorageError: the storage cannot be used any more.
         """
-        tell(self._callbacks, lambda callback: callback.started(self.optimizer))
+        truth_value("progress", progress)
+        self._told = (*self._callbacks, *_display(progress))
+        tell(self._told, lambda callback: callback.started(self.optimizer))
         with ExitStack() as stack:
             stack.enter_context(_terminated_as_interrupted())
             # An objective may change the folder of its process.
@@ -192,7 +199,7 @@ class Tuner:
             optimizer=self.optimizer,
         )
         with suppress(KeyboardInterrupt):  # of a callback that takes long: the result is there
-            tell(self._callbacks, lambda callback: callback.finished(result))
+            tell(self._told, lambda callback: callback.finished(result))
         return result
 
     def _default_folder(self, stack: ExitStack) -> Path:
@@ -382,7 +389,7 @@ class Tuner:
         return self.optimizer.tell(attempt.trial, attempt.value, attempt.measured)
 
     def _notify_end(self, trial: Trial) -> None:
-        tell(self._callbacks, lambda callback: callback.ended(trial))
+        tell(self._told, lambda callback: callback.ended(trial))
 
     def _write(
         self,
@@ -420,7 +427,15 @@ class Tuner:
         return bool(metrics)
 
     def _notify_report(self, trial: Trial, metric: Metric) -> None:
-        tell(self._callbacks, lambda one: one.reported(trial, metric.step, metric.value))
+        tell(self._told, lambda one: one.reported(trial, metric.step, metric.value))
+
+
+def _display(progress: bool) -> Sequence[Callback]:
+    if not progress:
+        return ()
+    from gpbo.progress import Lines
+
+    return (Lines(),)
 
 
 def _made(folder: Path) -> Path:
@@ -476,10 +491,19 @@ def _outcome(future: Future[Outcome]) -> Outcome:
         return Outcome(reason="the executor cancelled the trial", died=True)
     error = future.exception()
     if error is not None:
-        told = [one for one in (error, error.__cause__) if one is not None]
-        why = "; ".join(f"{type(one).__name__}: {one}" for one in told)
-        return Outcome(reason=why, died=True)
+        return Outcome(reason=_told_by(error), died=True)
     return future.result()
+
+
+def _told_by(error: BaseException) -> str:
+    """Why an executor failed: what it says, what that came from, and where if another process."""
+    said, cause = f"{type(error).__name__}: {error}", error.__cause__
+    if cause is None:
+        return said
+    raised = re.findall(r"^ .*\n(\w.*)", str(cause), re.MULTILINE)  # after the lines of a traceback
+    if not raised:
+        return f"{said}; {type(cause).__name__}: {cause}"
+    return "; ".join(dict.fromkeys([said, raised[-1]])) + f"\n{cause}"
 
 
 def _ended(

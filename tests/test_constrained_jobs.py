@@ -244,6 +244,9 @@ def test_a_page_has_dots_and_rings_each_with_a_place_in_the_legend(constrained: 
             assert list(drawn[kind].y) == [trial.value for trial in trials[kind]]
             for trial, text in zip(trials[kind], drawn[kind].hovertext, strict=True):
                 assert text.startswith(f"trial {trial.id} (")
+    (star,) = (t for t in figures.slices(slices_of(constrained)).data if t.marker.symbol == "star")
+    unmet = "best value, violates a constraint"
+    assert star.name == ("best trial" if constrained.best else unmet)
 
 
 def test_pictures_are_drawn_whether_or_not_a_trial_meets_the_constraints(

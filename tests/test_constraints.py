@@ -208,6 +208,18 @@ def test_what_lacks_a_quantity_is_no_result(measured: Any) -> None:
     assert [each.status for each in optimizer.trials] == [TrialStatus.PENDING]
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_where_there_is_no_value_nothing_need_be_measured(value: float) -> None:
+    optimizer = Optimizer(SQUARE, "random", constraints=["memory <= 16"])
+    told = optimizer.tell(optimizer.ask(), value)
+    added = optimizer.add(told.params, value)
+    (learned,) = optimizer.learn([(told.params, value)])
+    for trial in (told, added, learned):
+        assert (trial.status, trial.reason) == (TrialStatus.FAILED, f"the value is {value}")
+    with pytest.raises(InvalidResult, match="has 'other': expected 'memory'"):
+        optimizer.add(told.params, value, {"memory": 1.0, "other": 1.0})
+
+
 def test_without_constraints_nothing_is_measured() -> None:
     optimizer = Optimizer(SQUARE, "random")
     with pytest.raises(InvalidResult, match="expected nothing, of the constraints"):
@@ -825,6 +837,14 @@ def test_an_objective_that_returns_no_pair_makes_failed_trials(wrong: Any) -> No
     reasons = {trial.reason for trial in result.trials}
     assert all(reason is not None and "expected" in reason for reason in reasons)
     assert "no trial has a value" in str(result)
+
+
+def test_what_an_objective_measured_beyond_the_constraints_is_ignored() -> None:
+    result = minimize(
+        lambda params: (params["x"], {"memory": 1.0, "epochs": 3, "model": "large"}),
+        SQUARE, budget=2, strategy="random", constraints=["memory <= 16"], progress=False,
+    )  # fmt: skip
+    assert [dict(trial.measured) for trial in result.trials] == [{"memory": 1.0}] * 2
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])

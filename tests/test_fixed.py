@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gpbo.acquisition import LogExpectedImprovement
 from gpbo.backend import DTYPE
-from gpbo.errors import InvalidParams, SpaceExhausted
+from gpbo.errors import InvalidData, InvalidParams, SpaceExhausted
 from gpbo.fixed import holds, is_slice, means_within, with_fixed
 from gpbo.model_free import GridSearch
 from gpbo.optimizer import Optimizer
@@ -202,6 +202,38 @@ def test_the_minimum_of_a_task_is_found_though_another_task_has_lower_values(
         best = min(own, key=lambda trial: trial.value or 0.0)
         assert math.dist((best.params["x"], best.params["y"]), lowest) < 0.06
         assert best.value == pytest.approx(height, abs=0.06**2)
+
+
+def test_what_is_recommended_has_the_fixed_values_and_is_not_the_luckiest() -> None:
+    space = Space(Categorical("arm", ("a", "b")), Categorical("task", ("easy", "hard")))
+    made = optimizer(space)
+    results = {"a": [-3.0, 4.0, 6.0, 5.0, 3.0], "b": [1.0, 1.2, 0.9, 1.1, 0.8]}
+    for task, higher in (("easy", 0.0), ("hard", 50.0)):
+        for arm, values in results.items():
+            made.learn([({"arm": arm, "task": task}, value + higher) for value in values])
+    assert made.recommend().params == {"arm": "b", "task": "easy"}
+    hard = made.recommend(fixed={"task": "hard"})
+    assert hard.params == {"arm": "b", "task": "hard"}
+    assert hard.trials == (15, 16, 17, 18, 19)
+    assert made.posterior().recommend(fixed={"task": "hard"}) == hard
+    assert made.recommend(fixed={"arm": "a", "task": "hard"}).trials == (10, 11, 12, 13, 14)
+    assert made.recommend(fixed={}) == made.recommend()
+
+
+def test_where_nothing_was_tried_nothing_is_recommended() -> None:
+    made = optimizer(constraints=["memory <= 16"])
+    made.add({"x": 0.5, "y": 0.5, "task": "easy"}, 1.0, {"memory": 1.0})
+    made.add({"x": 0.5, "y": 0.5, "task": "hard"}, 1.0, {"memory": 17.0})
+    with pytest.raises(InvalidData, match=r"^fixed=\{'task': 'hard'\}: no trial meets the const"):
+        made.recommend(fixed={"task": "hard"})
+    plain = optimizer()
+    plain.add({"x": 0.5, "y": 0.5, "task": "easy"}, 1.0)
+    with pytest.raises(InvalidData, match=r"^fixed=\{'task': 'hard'\}: no trial has a value yet"):
+        plain.recommend(fixed={"task": "hard"})
+    with pytest.raises(InvalidParams, match="task='no': expected one of 'easy', 'hard'"):
+        plain.recommend(fixed={"task": "no"})
+    with pytest.raises(InvalidParams, match="fixed: unknown 'tusk'"):
+        plain.recommend(fixed={"tusk": "easy"})
 
 
 def test_what_is_to_be_improved_on_is_the_best_that_is_expected_in_the_slice() -> None:

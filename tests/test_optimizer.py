@@ -716,6 +716,12 @@ def test_of_many_results_the_wrong_one_is_named() -> None:
         optimizer.learn([good, good, ({"x": 0.5}, "bad")])
     with pytest.raises(InvalidParams, match=r"^x=1.5"):
         optimizer.add({"x": 1.5}, 1.0)
+    with unchecked_shapes(), pytest.raises(InvalidResult, match=r"^results\[1\]: result=3: expec"):
+        optimizer.learn([good, 3])  # type: ignore[list-item]
+    with pytest.raises(InvalidParams, match=r"^queue\[1\]: x=1.5: expected a real number"):
+        optimizer.learn(queue=[{"x": 0.5}, {"x": 1.5}])
+    with pytest.raises(InvalidParams, match=r"^x=1.5"):
+        optimizer.enqueue({"x": 1.5})
     assert optimizer.trials == []
 
 

@@ -1,5 +1,6 @@
 """Plots are functions that return data, and thin painters of it."""
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -352,6 +354,52 @@ def test_while_no_trial_meets_the_constraints_the_plot_has_room_for_most_of_them
     assert high > 37.0
 
 
+def test_the_star_of_slices_that_no_trial_may_be_is_not_called_the_best_trial() -> None:
+    optimizer = Optimizer(
+        Space(Real("x", 0, 1)), "sobol", constraints=["size <= 1"], inference="map"
+    )
+    optimizer.add({"x": 0.2}, 1.0, {"size": 2.0})
+    optimizer.add({"x": 0.4}, 2.0, {"size": 2.0})
+    figure = plots.slices(optimizer)
+    ((*_, star, ring),) = _legend(figure)
+    assert (star, ring) == ("best value, violates a constraint", "violate a constraint")
+    box, page = figure.legends[0].get_window_extent(), figure.bbox
+    assert page.x0 <= box.x0 < box.x1 <= page.x1
+    optimizer.add({"x": 0.6}, 3.0, {"size": 1.0})
+    ((*_, star, ring),) = _legend(plots.slices(optimizer))
+    assert (star, ring) == ("best trial", "violate a constraint")
+
+
+def test_labels_that_begin_with_an_underscore_are_in_the_legend(result: Result) -> None:
+    runs = replicate("branin", strategy="random", runs=3, budget=2, progress=False)
+    for figure in (
+        plots.convergence({"_old": result, "new": result}),
+        plots.regret({"_old": runs, "new": runs}),
+    ):
+        legend = figure.axes[0].get_legend()
+        assert legend is not None
+        assert [text.get_text() for text in legend.get_texts()] == ["_old", "new"]
+        colours = [line.get_color() for line in legend.get_lines()]
+        assert colours == ["#0072B2", "#D55E00"]
+
+
+@pytest.mark.parametrize("largest", [10**4, 10**5 - 1, 10**6, 10**9])
+def test_the_ticks_of_large_integers_lie_apart(largest: int) -> None:
+    space = Space(Integer("n", -5, largest), Real("a", 0, 1), Real("b", 0, 1))
+    optimizer = Optimizer(space, inference="map")
+    for n in (0, 7):
+        optimizer.add({"n": n, "a": 0.5, "b": 0.5}, float(n))
+    figure = plots.slices(optimizer)
+    FigureCanvasAgg(figure).draw()  # which lays it out
+    axes = figure.axes[0]
+    low, high = axes.get_xlim()
+    ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+    boxes = [label.get_window_extent() for tick, label in ticks if low <= tick <= high]
+    assert len(boxes) >= 3
+    for left, right in itertools.pairwise(boxes):
+        assert left.x1 < right.x0
+
+
 def test_crosses_are_explained_and_dots_need_no_legend(result: Result) -> None:
     assert _legend(plots.convergence(result)) == [["failed"]]
     assert _legend(plots.convergence(optimized(objective=lambda _: 3.0, budget=2))) == []
@@ -459,7 +507,7 @@ def test_many_or_long_choices_do_not_overprint(tmp_path: Path) -> None:
         optimizer.add({"kind": str(number)}, float(number))
     figure = plots.slices(optimizer, tmp_path / "slices.png")
     labels = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
-    assert labels == ["one of very…", *map(str, range(3, 29, 4))]
+    assert labels == ["one of…words", *map(str, range(3, 29, 4))]
     (legend,) = figure.legends
     box, page = legend.get_window_extent(), figure.bbox
     assert page.x0 <= box.x0

@@ -230,6 +230,11 @@ def test_what_is_no_configuration_is_refused() -> None:
         told().posterior().predict([{"y": 1.0}])
 
 
+def test_of_many_configurations_the_wrong_one_is_named() -> None:
+    with pytest.raises(InvalidParams, match=r"^configurations\[1\]: params: missing 'x'"):
+        told().posterior().predict([{"x": 1.0}, {"y": 1.0}])
+
+
 def test_looking_changes_nothing_that_is_proposed() -> None:
     looked, other = told(), told()
     looked.recommend()

@@ -299,6 +299,14 @@ def test_a_place_where_nothing_may_be_written_is_refused(
         runs.save(path)
 
 
+def test_a_place_without_a_folder_is_told_once(tmp_path: Path) -> None:
+    place = str(tmp_path / "nowhere" / "runs.npz")
+    with pytest.raises(InvalidOption) as raised:
+        record([[3.0]]).save(place)
+    expected = "expected a path of a file, in a folder that exists"
+    assert str(raised.value) == f"path={place!r}: {expected}"
+
+
 def test_a_plot_without_a_path_is_a_figure_and_runs_show_what_they_print() -> None:
     runs = record([[3.0, 2.0], [4.0, 1.0]])
     assert len(runs.plot().axes) == 2

@@ -120,6 +120,8 @@ def test_long_lists_and_labels_stay_readable() -> None:
     ticks = axis(Categorical("word", [f"{number}" + "x" * 40 for number in range(300)])).ticks
     assert len(ticks) <= 25
     assert all(len(label) <= 24 for _, label in ticks)
+    alike = axis(Categorical("word", ["x" * 40 + end for end in "ab"])).ticks
+    assert [label[-1] for _, label in alike] == ["a", "b"]
 
 
 def test_an_integer_with_one_value_has_an_axis_with_two_ends() -> None:

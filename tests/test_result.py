@@ -15,7 +15,7 @@ from gpbo.errors import InvalidOption
 from gpbo.loop import minimize
 from gpbo.result import Result
 from gpbo.space import Categorical, Real, Space
-from gpbo.text import outcome, parameter_cells, parameter_headings, short, short_params
+from gpbo.text import cut_within, outcome, parameter_cells, parameter_headings, short, short_params
 from gpbo.trial import Trial
 from tests.monte_carlo import unchecked_shapes
 
@@ -124,6 +124,27 @@ def test_a_result_tells_the_commonest_reason_of_failures() -> None:
     often = "failed: value=None has type NoneType: expected one real number (2 times)"
     assert lines[1] == f"{often}, and 1 for other reasons"
     assert lines[2] == "no trial has a value"
+
+
+def test_reasons_that_differ_in_numbers_are_one() -> None:
+    def crash(params: dict[str, Any]) -> float:
+        if params["rate"] < 1e-3:
+            raise MemoryError
+        raise ValueError(f"rate {params['rate']} of <object at {hex(id(params))}> is too large")
+
+    found = minimize(crash, SPACE, budget=7, strategy="sobol", progress=False)
+    reasons = [str(trial.reason).splitlines()[0] for trial in found.trials]
+    large = [reason for reason in reasons if "too large" in reason]
+    assert len({*large}) == len(large) > 3
+    others = f", and {7 - len(large)} for other reasons" * (len(large) < 7)
+    assert str(found).splitlines()[1] == f"failed: {large[0]} ({len(large)} times){others}"
+
+
+def test_what_is_cut_within_keeps_both_ends() -> None:
+    assert cut_within("a rather long one", 12) == "a rath…g one"
+    assert cut_within("a rather long two", 12) == "a rath…g two"
+    assert cut_within("twelve chars", 12) == "twelve chars"
+    assert [cut_within("long", most) for most in (1, 2, 3)] == ["…", "l…", "l…g"]
 
 
 def test_added_results_are_counted_by_themselves() -> None:

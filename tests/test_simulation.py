@@ -280,6 +280,43 @@ def test_a_strategy_sees_where_trials_failed() -> None:
         assert seen[-2].data.mask[run].tolist() == (~failed[run]).tolist()
 
 
+@pytest.mark.parametrize("wrong", ["soon", None, ["a"], [[1.0]], {"at": 1.0}])
+@unchecked_shapes()
+def test_what_is_no_time_is_refused(wrong: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"^times=.*: expected a number, or a list of them"):
+        clock().regret_at(wrong)
+
+
+def test_the_summary_says_what_came_of_it() -> None:
+    result = clock(runs=5)
+    low, middle, high = np.quantile(result.regret_at(4.0), [0.25, 0.5, 0.75])
+    first, regret, told = str(result).splitlines()
+    trials = result.trial.shape[1]
+    assert first == f"5 runs, {trials} trials of each ended and 3 were running, the time was used"
+    assert regret.startswith(
+        f"simple regret by time 4: median {short(float(middle))} "
+        f"(quartiles {short(float(low))} to {short(float(high))}), mean "
+    )
+    heard = np.quantile(result.evaluations, 0.5)
+    assert told.startswith(f"trials told by time 4: median {short(float(heard))} (")
+    assert repr(result) == str(result)
+    unknown = replace(result, optimum=math.nan)
+    reached = short(float(middle) + BRANIN.optimum)
+    assert f"true value at the best trial by time 4: median {reached} (" in str(unknown)
+    assert str(clock(horizon=math.inf, budget=6)).splitlines()[1].startswith("simple regret: med")
+
+
+def test_the_summary_counts_the_runs_that_met_no_constraint() -> None:
+    result = clock(problem=GRAMACY, runs=2)
+    excess = result.excess.clone()
+    excess[0] = 1.0
+    told = str(replace(result, excess=excess)).splitlines()
+    assert "runs without a trial that meets the constraints, not counted: 1" in told
+    none = str(replace(result, excess=torch.ones_like(excess)))
+    assert "regret" not in none
+    assert "not counted: 2" in none
+
+
 def test_runs_that_fail_everywhere_have_an_infinite_regret() -> None:
     nowhere = replace(BRANIN, function=lambda x: x[..., 0] * torch.inf)
     result = clock(problem=nowhere, strategy=TS, progress=True)
@@ -384,6 +421,9 @@ def test_the_regret_at_a_time_is_that_of_what_had_ended() -> None:
     assert violated.regret.tolist() == [[2.5, 2.5, 0.5]]
     times = torch.tensor([0.5, 1.0, 3.0, 5.0])
     assert result.regret_at(times).tolist() == [[float("inf"), 2.5, 2.5, 0.5]]
+    assert result.regret_at([0.5, 1.0, 3.0, 5.0]).tolist() == result.regret_at(times).tolist()
+    assert result.regret_at(times.numpy()).tolist() == result.regret_at(times).tolist()
+    assert result.regret_at(2.0).tolist() == result.regret_at(3.0).tolist() == [[2.5]]
     assert result.evaluations.tolist() == [2]
     assert list(result.events()) == [
         ("ask", 0), ("ask", 1), ("tell", 1), ("ask", 2), ("tell", 0), ("ask", 3), ("tell", 2),

@@ -524,3 +524,11 @@ def test_a_parameter_of_one_value_is_nowhere_to_go() -> None:
     )
     assert space.ordered.tolist() == [False, True, False, False, False]
     assert space.kinds[:3] == ("ordered",) * 3
+
+
+def test_of_many_configurations_the_wrong_one_is_named() -> None:
+    space = Space(Real("x", 0, 1))
+    with pytest.raises(InvalidParams, match=r"^configurations\[1\]: x=1.5: expected a real number"):
+        space.encode([{"x": 0.5}, {"x": 1.5}])
+    with pytest.raises(InvalidParams, match=r"^x=1.5: expected a real number"):
+        space.encode([{"x": 1.5}])

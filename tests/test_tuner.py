@@ -1024,6 +1024,56 @@ def test_what_cannot_be_sent_to_a_worker_is_named() -> None:
     (trial,) = job.run().trials
     assert trial.reason is not None
     assert "cannot pickle '_thread.lock' object" in trial.reason
+    first = trial.reason.splitlines()[0]
+    assert first.startswith("PicklingError: ")
+    assert first.endswith("; TypeError: cannot pickle '_thread.lock' object")
+
+
+class Failing(Executor):
+    """Whose trials fail with an error that comes from this one."""
+
+    def __init__(self, cause: BaseException | None) -> None:
+        self._cause = cause
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        error = RuntimeError("gone")
+        error.__cause__ = self._cause
+        future: Future[Any] = Future()
+        future.set_exception(error)
+        return future
+
+
+def test_what_an_executor_says_comes_with_its_cause() -> None:
+    def failed(cause: BaseException | None) -> str:
+        options: dict[str, Any] = {"budget": 1, "executor": Failing(cause)}
+        (trial,) = Tuner(Optimizer(LINE, "sobol"), lambda params: 0.5, **options).run().trials
+        return str(trial.reason)
+
+    assert failed(None) == "RuntimeError: gone"
+    assert failed(ValueError("bad")) == "RuntimeError: gone; ValueError: bad"
+    traceback = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    f()\n'
+    reason = failed(Exception(f"{traceback}KeyError: 3\na note\n"))
+    assert reason.splitlines()[0] == "RuntimeError: gone; KeyError: 3"
+    assert "line 1, in f" in reason
+    again = failed(Exception(f"{traceback}RuntimeError: gone\n"))
+    assert again.splitlines()[0] == "RuntimeError: gone"
+
+
+def test_a_job_prints_a_line_per_trial_unless_told_not_to(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = Tuner(Optimizer(LINE, "sobol"), lambda params: 0.25, budget=2, executor=Inline())
+    trials = job.run().trials
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.split("  ")[0] for line in err.splitlines()] == [
+        f"trial {trial.id}: 0.25" for trial in trials
+    ]
+    job = Tuner(Optimizer(LINE, "sobol"), lambda params: 0.25, budget=2, executor=Inline())
+    job.run(progress=False)
+    assert capsys.readouterr() == ("", "")
+    with unchecked_shapes(), pytest.raises(InvalidOption, match="progress='no': expected True or"):
+        job.run(progress="no")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gpbo.choices import Listed
 from gpbo.parameters import Integer, Parameter, Real
-from gpbo.text import cut
+from gpbo.text import cut_within
 from gpbo.ticks import log_ticks, reverse_log_ticks, value_limits
 
 #: So many listed values, and so many steps between whole numbers, are enough for an axis.
@@ -42,7 +42,7 @@ class Axis:
 def axis(parameter: Parameter) -> Axis:
     """The axis of a parameter."""
     if isinstance(parameter, Listed):
-        labels = [cut(str(value), _LABEL) for value in parameter.listed]
+        labels = [cut_within(str(value), _LABEL) for value in parameter.listed]
         shown = tuple((float(i), label) for i, label in enumerate(labels))[
             :: -(-len(labels) // _VALUES)
         ]

@@ -21,6 +21,7 @@ from gpbo.report.data import (
     Progress,
     Slice,
 )
+from gpbo.slices import name_of_best
 from gpbo.ticks import LARGEST_DRAWN
 
 #: Okabe and Ito's colours, which colour-blind people can tell apart.
@@ -182,7 +183,7 @@ def _slice(
                 "color": _ORANGE,
                 "line": {"width": 1, "color": "white"},
             },
-            name="best trial",
+            name=name_of_best(part.feasible),
             legendgroup="best",
             showlegend=legend,
             hovertext=_hover(part.about[part.best]),
