@@ -25,6 +25,7 @@ from gpbo.inference import (
     by_chain,
     cold_start,
     constrained,
+    convergence,
     diagnosed,
     draw,
     mode,
@@ -373,6 +374,29 @@ def test_diagnostics_are_the_worst_over_the_coordinates() -> None:
     steps = raw.warmup_steps + raw.steps.sum(-1).mean(-1)
     torch.testing.assert_close(info.leapfrog_steps, steps)
     assert info.transitions == 8
+
+
+def test_diagnostics_are_of_the_draws_since_the_last_that_is_not_of_the_posterior() -> None:
+    """For each run on its own; of fewer than a dozen there are none."""
+    position = random_normal(5, 6, 4, 24, DIM)
+    lost = [0, 1, 12, 13, 24]  # how many of the first draws; one of the sixth run's is in between
+    for run, count in enumerate(lost):
+        position[run, :, :count] = torch.nan
+    position[5, 2, 3, 1] = torch.inf
+    found = torch.stack(convergence(position))
+    for run, count in enumerate([*lost, 4]):
+        if count > 12:
+            assert found[:, run].isnan().all()
+        else:
+            own = torch.stack(convergence(position[run : run + 1, :, count:]))
+            assert own.isfinite().all()
+            torch.testing.assert_close(found[:, run : run + 1], own, rtol=1e-12, atol=0)
+    position[0, 1, -1] = torch.nan
+    assert torch.stack(convergence(position[:1])).isnan().all()
+
+
+def test_chains_of_fewer_than_a_dozen_draws_in_all_have_diagnostics() -> None:
+    assert torch.stack(convergence(random_normal(5, 2, 4, 8, DIM))).isfinite().all()
 
 
 @unchecked_shapes()
