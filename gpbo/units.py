@@ -205,10 +205,18 @@ def _bent_from(above: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]) -> Float[
     quantile = ordered.gather(-1, place[:, None])[:, 0]
     _, _, deviation = centred(above, mask)
     unit = torch.where(mask.any(-1), quantile, 0.0).maximum(_LEAST_UNIT * deviation)
-    second = torch.where(ordered > 0, ordered, torch.inf).amin(-1)
-    tied = ((ordered == 0).sum(-1) > 1) & second.isfinite()
-    unit = torch.where(tied, unit.maximum(second), unit)
+    ties, second = _ties(above, mask)
+    unit = torch.where(ties > 0, unit.maximum(second), unit)
     return torch.where(unit > 0, unit, 1.0)
+
+
+def _ties(
+    above: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]
+) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
+    """How many values share the best, 0 where one is or all are; how far above is the next one."""
+    best = (mask & (above == 0)).sum(-1)
+    second = torch.where(mask & (above > 0), above, torch.inf).amin(-1)
+    return torch.where((best > 1) & second.isfinite(), best, 0).to(above), second
 
 
 def _power(
@@ -223,6 +231,11 @@ def _power(
     bent, _, _ = centred(_bent(each, powers[:, None], unit[:, None, None]), known)
     bending = torch.where(mask, (above / unit[:, None]).log1p(), 0.0).sum(-1, keepdim=True)
     evidence = _log_evidence(x, bent, mask) + (powers - 1) * bending
+    # The slope is 1 at the best, and values that tie there would be bent for nothing: they pay for
+    # how the distance to the next one shrinks.
+    ties, second = (each[:, None].expand_as(evidence) for each in _ties(above, mask))
+    chord = (_bent(second, powers, unit[:, None]) / second).log()
+    evidence = evidence + torch.where(ties > 0, ties * chord, 0.0)
     gain = (evidence - evidence[:, :1]).nan_to_num(nan=-torch.inf)
     return torch.where(gain >= _RELUCTANCE * (1 - powers), powers, 1.0).amin(-1)
 
