@@ -45,6 +45,8 @@ _PENALTY, _LEAST_SHARE, _LEAST_REST, _LEAST_SPREAD = 1e4, 0.5, 4, 1e-6
 # Values are divided by a power of two near their largest magnitude before they are squared, so
 # that neither 1e300 nor 1e-300 leaves the range of a double. 2**1000 and 2**-1000 are both normal.
 _LARGEST_EXPONENT = 1000
+#: The least number of which there is a half.
+_LEAST_SCALE = 2 * math.ulp(0.0)
 
 
 @dataclass(frozen=True)
@@ -153,11 +155,10 @@ def in_own_units(
     divisor = deviation.masked_fill(constant, 1.0)
     # A limited quantity that was always the same is known by how far it is from its limit, 0.
     alone = torch.where(straight & (best != 0.0), (best * magnitude).abs(), 1.0)
-    tiny = torch.finfo(DTYPE).tiny
     return (y / divisor.unsqueeze(-1)).masked_fill(constant.unsqueeze(-1), 0.0), Units(
         power=power,
         best=best * magnitude,
-        scale=torch.where(constant, alone, (deviation * magnitude).clamp(min=tiny)),
+        scale=torch.where(constant, alone, deviation * magnitude).clamp(min=_LEAST_SCALE),
         centre=mean / divisor,
         unit=unit / divisor,
         worst=torch.where(straight & ~constant, torch.inf, worst / divisor),

@@ -367,6 +367,25 @@ def test_values_without_ties_at_the_best_pay_for_none(monkeypatch: pytest.Monkey
     assert torch.equal(y[others], without[others])
 
 
+@pytest.mark.parametrize("straight", [False, True])
+@pytest.mark.parametrize("exponent", [-323, -319, -315, -311, -307, -303])
+def test_values_that_differ_by_subnormal_numbers_map_back(exponent: int, straight: bool) -> None:
+    values = torch.tensor([[0.0, 1.0, 2.0, 5.0, 3.0]], dtype=DTYPE) * 10.0**exponent
+    mask = torch.ones_like(values, dtype=torch.bool)
+    y, own = in_own_units(random_uniform(3, 1, 5, 2), values, mask, torch.tensor([straight]))
+    smallest = 2.0**-1074
+    relative = 1e-15 + smallest / own.scale.item()  # what a digit of the scale is
+    torch.testing.assert_close(own(values), y, rtol=0, atol=8 * relative)
+    torch.testing.assert_close(own.back(y), values, rtol=8 * relative, atol=3 * smallest)
+
+
+def test_the_least_number_there_is_has_a_scale_to_divide_by() -> None:
+    values, mask = torch.full((1, 3), 5e-324, dtype=DTYPE), torch.ones(1, 3, dtype=torch.bool)
+    y, own = in_own_units(random_uniform(3, 1, 3, 2), values, mask, torch.tensor([True]))
+    assert torch.equal(own(values), y)
+    assert own(torch.zeros_like(values)).isfinite().all()
+
+
 @pytest.mark.parametrize("new", [-1e160, -1e300])
 def test_values_beyond_measure_leave_the_scale_alone(new: float) -> None:
     """Draws are carried over as they are, and not to scales of 0 or infinity."""
