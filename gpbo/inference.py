@@ -32,7 +32,8 @@ _STUCK = 20.0
 _ROUNDING = 1e-6
 #: R-hat and ESS are not told of chains with fewer draws of the present posterior.
 _FEWEST = 12
-#: Values whose mean or standard deviation is larger were not standardised.
+#: Values whose mean is farther from 0, or whose standard deviation is more than so many times 1 or
+#: less than its inverse, were not standardised.
 _FAR_FROM_ZERO, _FAR_FROM_ONE = 3.0, 10.0
 #: Starts of the mode search.
 _MODE_STARTS = 8
@@ -211,11 +212,17 @@ def _batched(
         low, high = float(outside.min()), float(outside.max())
         raise InvalidData(f"x has coordinates from {low:g} to {high:g}: expected 0 to 1")
     _, mean, deviation = centred(y, mask)
-    if bool((mean.abs() > _FAR_FROM_ZERO).any() | (deviation > _FAR_FROM_ONE).any()):
+    # That of equal values is the rounding of their mean, and says nothing.
+    deviation = deviation[deviation > y.shape[1] * torch.finfo(DTYPE).eps * mean.abs()]
+    scaled = (deviation > _FAR_FROM_ONE) | (deviation < 1 / _FAR_FROM_ONE)
+    if bool((mean.abs() > _FAR_FROM_ZERO).any() | scaled.any()):
+        spread = "no spread"
+        if len(deviation):
+            least, most = float(deviation.min()), float(deviation.max())
+            spread = f"standard deviations from {least:g} to {most:g}"
         warnings.warn(
-            f"y has means up to {float(mean.abs().max()):g} and standard deviations up to "
-            f"{float(deviation.max()):g}: the priors are for values of about zero mean and unit "
-            "variance",
+            f"y has means up to {float(mean.abs().max()):g} and {spread}: the priors are for "
+            "values of about zero mean and unit variance",
             stacklevel=3,
         )
     return x, y, mask

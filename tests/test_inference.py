@@ -36,6 +36,7 @@ from gpbo.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess
 from gpbo.mcmc.sampling import Schedule, Warmth, sample
 from gpbo.priors import Fixed, LogNormal
 from gpbo.pyro_nuts import draw_with_pyro
+from gpbo.units import centred
 from tests.monte_carlo import (
     COLD_NUTS,
     chain_means,
@@ -619,11 +620,29 @@ def test_bad_input_is_refused_by_name(
         _call(**changes)
 
 
-@pytest.mark.parametrize("wrong", [lambda y: 1e4 * y, lambda y: y + 5.0])
+@pytest.mark.parametrize("wrong", [lambda y: 1e4 * y, lambda y: y + 5.0, lambda y: 1e-3 * y])
 def test_values_that_were_not_standardised_are_warned_of(wrong: Callable[[Tensor], Tensor]) -> None:
     _, y = _data(19, 2, 5, DIM)
     with pytest.warns(UserWarning, match="the priors are for values of about zero mean"):
         _call(y=wrong(y))
+
+
+def test_the_smallest_spread_is_warned_of_and_equal_values_have_none() -> None:
+    x, y = _data(19, 3, 7, DIM)
+    _, _, deviation = centred(y, torch.ones_like(y, dtype=torch.bool))
+    y = y / deviation[:, None] * torch.tensor([[1.0], [0.02], [1.0]], dtype=DTYPE)
+    y[2] = 0.1 + 0.2
+    with pytest.warns(UserWarning, match="standard deviations from 0.02 to 1: the priors"):
+        _call(x=x, y=y)
+    with pytest.warns(UserWarning, match="means up to 5 and no spread: the priors"):
+        _call(x=x, y=torch.full_like(y, 5.0))
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_equal_values_one_or_none_are_not_warned_of(count: int) -> None:
+    x, y = random_uniform(3, 2, 7, DIM), torch.full((2, 7), 0.1 + 0.2, dtype=DTYPE)
+    y[1] = 0.0
+    _call(x=x, y=y, mask=torch.arange(7).expand(2, -1) < count)  # a warning is an error here
 
 
 def test_draws_are_compared_as_objects_and_none_is_no_number_of_them() -> None:
