@@ -102,13 +102,15 @@ class FitReport:
 
     Attributes:
         inference: How the hyperparameters were treated.
-        status: What became of every run. ``"ok"``: its chains agree; ``"extended"``: they do after
-            sampling on; ``"unconverged"``: they do not, and their draws serve all the same;
-            ``"fallback-map"``: the sampler failed, and the posterior's mode stands in; ``"map"``: a
-            point estimate, as asked.
+        status: What became of every run. ``"ok"``: its chains agree, as far as their draws tell;
+            ``"extended"``: they do after sampling on; ``"unconverged"``: they do not, and their
+            draws serve all the same; ``"fallback-map"``: the sampler failed, and the posterior's
+            mode stands in; ``"map"``: a point estimate, as asked.
         rhat: Rank-normalised split R-hat (Vehtari et al. 2021) of the latest draws: after a warm
-            start those of earlier fits, too, up to as many as a cold start keeps. NaN for a point
-            estimate, as are the two below, ``depth_saturation`` and ``leapfrog_steps``.
+            start those of earlier fits, too, up to as many as a cold start keeps. NaN, as are the
+            two below, where there are too few draws to tell: fewer than a dozen of every chain
+            since it started afresh, or since the power changed by which the values are seen. NaN
+            for a point estimate, as are ``depth_saturation`` and ``leapfrog_steps``.
         ess_bulk: Effective sample size of the same draws for means.
         ess_tail: Effective sample size for the 5 % and 95 % quantiles.
         divergences: Transitions that ended in a divergence.
@@ -139,10 +141,15 @@ class FitReport:
         several = ", ".join(f"{count} {status}" for status, count in counts.items())
         outcome = several if len(self.status) > 1 else self.status[0]
         start = "warm" if self.warm else "cold"
+        agreement, known = "", ~self.rhat.isnan()
+        if bool(known.any()):
+            agreement = (
+                f", R-hat {float(self.rhat[known].max()):.3f}"
+                f", bulk ESS {float(self.ess_bulk[known].min()):.0f}"
+                f", tail ESS {float(self.ess_tail[known].min()):.0f}"
+            )
         return (
-            f"{self.inference} ({start} start): {outcome}, R-hat {float(self.rhat.max()):.3f}"
-            f", bulk ESS {float(self.ess_bulk.min()):.0f}"
-            f", tail ESS {float(self.ess_tail.min()):.0f}"
+            f"{self.inference} ({start} start): {outcome}{agreement}"
             f", {float(self.divergences.sum()):.0f} divergences"
             f", {100 * float(self.depth_saturation.nan_to_num(0.0).max()):.0f} % at maximal depth"
             f", {self.seconds:.2f} s"
@@ -354,8 +361,12 @@ def _with_modes(
     }
     if state is not None:
         warmth, _ = cold_start(troubled, own, state.warmth.position.shape[1])
-        even = state.log_weight.index_fill(0, rows, 0.0)
-        state = replace(state, warmth=put(state.warmth, rows, warmth), log_weight=even)
+        state = replace(
+            state,
+            warmth=put(state.warmth, rows, warmth),
+            log_weight=state.log_weight.index_fill(0, rows, 0.0),
+            recent=state.recent.index_fill(0, rows, torch.nan),
+        )
     return replace(draws, **replaced), state
 
 

@@ -30,7 +30,10 @@ _CANDIDATES = 8
 _STUCK = 20.0
 #: Coordinates may leave the unit cube by a rounding of single precision.
 _ROUNDING = 1e-6
-#: Values whose mean or standard deviation is larger were not standardised.
+#: R-hat and ESS are not told of chains with fewer draws of the present posterior.
+_FEWEST = 12
+#: Values whose mean is farther from 0, or whose standard deviation is more than so many times 1 or
+#: less than its inverse, were not standardised.
 _FAR_FROM_ZERO, _FAR_FROM_ONE = 3.0, 10.0
 #: Starts of the mode search.
 _MODE_STARTS = 8
@@ -209,11 +212,17 @@ def _batched(
         low, high = float(outside.min()), float(outside.max())
         raise InvalidData(f"x has coordinates from {low:g} to {high:g}: expected 0 to 1")
     _, mean, deviation = centred(y, mask)
-    if bool((mean.abs() > _FAR_FROM_ZERO).any() | (deviation > _FAR_FROM_ONE).any()):
+    # That of equal values is the rounding of their mean, and says nothing.
+    deviation = deviation[deviation > y.shape[1] * torch.finfo(DTYPE).eps * mean.abs()]
+    scaled = (deviation > _FAR_FROM_ONE) | (deviation < 1 / _FAR_FROM_ONE)
+    if bool((mean.abs() > _FAR_FROM_ZERO).any() | scaled.any()):
+        spread = "no spread"
+        if len(deviation):
+            least, most = float(deviation.min()), float(deviation.max())
+            spread = f"standard deviations from {least:g} to {most:g}"
         warnings.warn(
-            f"y has means up to {float(mean.abs().max()):g} and standard deviations up to "
-            f"{float(deviation.max()):g}: the priors are for values of about zero mean and unit "
-            "variance",
+            f"y has means up to {float(mean.abs().max()):g} and {spread}: the priors are for "
+            "values of about zero mean and unit variance",
             stacklevel=3,
         )
     return x, y, mask
@@ -331,13 +340,23 @@ def diagnosed(
 def convergence(
     position: Float[Tensor, "r c t p"],
 ) -> tuple[Float[Tensor, "r"], Float[Tensor, "r"], Float[Tensor, "r"]]:
-    """R-hat, bulk and tail effective sample size of draws, the worst over the coordinates."""
-    by_coordinate = position.permute(0, 3, 1, 2)
-    return (
-        rank_rhat(by_coordinate).amax(-1),
-        bulk_ess(by_coordinate).amin(-1),
-        tail_ess(by_coordinate).amin(-1),
-    )
+    """R-hat, bulk and tail effective sample size of draws, the worst over the coordinates.
+
+    Of the draws since the last that is not finite in all chains; NaN where these are fewer than a
+    dozen, unless they are all.
+    """
+    finite = position.isfinite().all(-1).all(1)
+    lengths = finite.flip(-1).long().cumprod(-1).sum(-1)
+    found = position.new_full((3, position.shape[0]), torch.nan)
+    for length in lengths.unique().tolist():
+        if length >= min(_FEWEST, position.shape[2]):
+            rows = torch.nonzero(lengths == length)[:, 0]
+            by_coordinate = position[rows, :, -length:].permute(0, 3, 1, 2)
+            found[0, rows] = rank_rhat(by_coordinate).amax(-1)
+            found[1, rows] = bulk_ess(by_coordinate).amin(-1)
+            found[2, rows] = tail_ess(by_coordinate).amin(-1)
+    rhat, ess_bulk, ess_tail = found
+    return rhat, ess_bulk, ess_tail
 
 
 def mode(log_posterior: LogPosterior, streams: Streams) -> Float[Tensor, "r p"]:

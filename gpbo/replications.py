@@ -50,7 +50,8 @@ class Diagnostics:
     """How the fit behind each trial went; see `gpbo.FitReport`.
 
     Numbers are NaN, and the status is empty, where there was no fit: in the initial design, and
-    throughout for a strategy without a model.
+    throughout for a strategy without a model. R-hat and effective sample sizes are NaN, too, where
+    there were too few draws to tell.
     """
 
     status: Shaped[np.ndarray, "r t"]

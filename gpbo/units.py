@@ -45,6 +45,8 @@ _PENALTY, _LEAST_SHARE, _LEAST_REST, _LEAST_SPREAD = 1e4, 0.5, 4, 1e-6
 # Values are divided by a power of two near their largest magnitude before they are squared, so
 # that neither 1e300 nor 1e-300 leaves the range of a double. 2**1000 and 2**-1000 are both normal.
 _LARGEST_EXPONENT = 1000
+#: The least number of which there is a half.
+_LEAST_SCALE = 2 * math.ulp(0.0)
 
 
 @dataclass(frozen=True)
@@ -153,11 +155,10 @@ def in_own_units(
     divisor = deviation.masked_fill(constant, 1.0)
     # A limited quantity that was always the same is known by how far it is from its limit, 0.
     alone = torch.where(straight & (best != 0.0), (best * magnitude).abs(), 1.0)
-    tiny = torch.finfo(DTYPE).tiny
     return (y / divisor.unsqueeze(-1)).masked_fill(constant.unsqueeze(-1), 0.0), Units(
         power=power,
         best=best * magnitude,
-        scale=torch.where(constant, alone, (deviation * magnitude).clamp(min=tiny)),
+        scale=torch.where(constant, alone, deviation * magnitude).clamp(min=_LEAST_SCALE),
         centre=mean / divisor,
         unit=unit / divisor,
         worst=torch.where(straight & ~constant, torch.inf, worst / divisor),
@@ -205,10 +206,18 @@ def _bent_from(above: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]) -> Float[
     quantile = ordered.gather(-1, place[:, None])[:, 0]
     _, _, deviation = centred(above, mask)
     unit = torch.where(mask.any(-1), quantile, 0.0).maximum(_LEAST_UNIT * deviation)
-    second = torch.where(ordered > 0, ordered, torch.inf).amin(-1)
-    tied = ((ordered == 0).sum(-1) > 1) & second.isfinite()
-    unit = torch.where(tied, unit.maximum(second), unit)
+    ties, second = _ties(above, mask)
+    unit = torch.where(ties > 0, unit.maximum(second), unit)
     return torch.where(unit > 0, unit, 1.0)
+
+
+def _ties(
+    above: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]
+) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
+    """How many values share the best, 0 where one is or all are; how far above is the next one."""
+    best = (mask & (above == 0)).sum(-1)
+    second = torch.where(mask & (above > 0), above, torch.inf).amin(-1)
+    return torch.where((best > 1) & second.isfinite(), best, 0).to(above), second
 
 
 def _power(
@@ -223,6 +232,11 @@ def _power(
     bent, _, _ = centred(_bent(each, powers[:, None], unit[:, None, None]), known)
     bending = torch.where(mask, (above / unit[:, None]).log1p(), 0.0).sum(-1, keepdim=True)
     evidence = _log_evidence(x, bent, mask) + (powers - 1) * bending
+    # The slope is 1 at the best, and values that tie there would be bent for nothing: they pay for
+    # how the distance to the next one shrinks.
+    ties, second = (each[:, None].expand_as(evidence) for each in _ties(above, mask))
+    chord = (_bent(second, powers, unit[:, None]) / second).log()
+    evidence = evidence + torch.where(ties > 0, ties * chord, 0.0)
     gain = (evidence - evidence[:, :1]).nan_to_num(nan=-torch.inf)
     return torch.where(gain >= _RELUCTANCE * (1 - powers), powers, 1.0).amin(-1)
 

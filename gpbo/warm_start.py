@@ -39,7 +39,9 @@ class WarmState:
     Attributes:
         warmth: Positions, step sizes and mass matrices.
         log_weight: Importance weights that the chains have gathered since they were last even.
-        recent: The latest draws of every chain, of this fit and those before.
+        recent: The latest draws of every chain, of this fit and those before; NaN in place of those
+            that were of another posterior: before the chains started afresh, or the power of the
+            units changed.
         units: Of the values that the chains were fitted to.
         afresh: How many results there were when the chains last started from the prior.
     """
@@ -84,6 +86,8 @@ def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterio
         position=torch.where(lost[..., None], stayed, moved),
         value=torch.where(lost, here, there),
     )
+    same = (warm.units.power == data.units.power)[:, None, None, None]
+    recent = rescaled(warm.recent.flatten(1, 2), *rescaling).view_as(warm.recent)
     gain = (warmth.value - warm.warmth.value).nan_to_num(nan=-torch.inf, posinf=0.0)
     log_weight = warm.log_weight + gain
     # A run without any chain of finite density cannot be weighted.
@@ -92,7 +96,7 @@ def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterio
         warm,
         warmth=warmth,
         log_weight=torch.where(usable, log_weight - log_weight.amax(-1, keepdim=True), 0.0),
-        recent=rescaled(warm.recent.flatten(1, 2), *rescaling).reshape(warm.recent.shape),
+        recent=torch.where(same, recent, torch.nan),
     )
 
 
@@ -117,6 +121,7 @@ def started_afresh(
         warm,
         warmth=put(warm.warmth, due_runs, selected(warmth, slice(count))),
         log_weight=warm.log_weight.masked_fill(due[:, None], 0.0),
+        recent=warm.recent.masked_fill(due[:, None, None, None], torch.nan),
         afresh=torch.where(due, counts, warm.afresh),
     )
     return afresh, spent.index_copy(0, due_runs, steps[:count])

@@ -232,6 +232,15 @@ def test_a_summary_is_one_line_that_names_the_worst() -> None:
     assert _report(inference="map", seconds=0.5).summary() == "map, 0.50 s"
 
 
+def test_a_summary_leaves_out_what_too_few_draws_do_not_tell() -> None:
+    unknown = torch.full((2,), math.nan, dtype=DTYPE)
+    none = _report(rhat=unknown, ess_bulk=unknown, ess_tail=unknown).summary()
+    assert none.startswith("nuts (cold start): 1 ok, 1 unconverged, 3 divergences, 25 %")
+    some = torch.tensor([1.05, math.nan], dtype=DTYPE)
+    told = _report(rhat=some, ess_bulk=100 * some, ess_tail=200 * some).summary()
+    assert ", R-hat 1.050, bulk ESS 105, tail ESS 210, 3 divergences" in told
+
+
 # Trouble.
 
 
@@ -329,6 +338,9 @@ def test_a_run_that_cannot_be_sampled_gets_its_mode_and_a_fresh_start_and_is_log
     assert (position[1].std(0) > 0).all()
     assert torch.isfinite(posterior(position.flatten(0, 1))[0]).all()
     assert torch.equal(position[[0, 2]], clean.warm.warmth.position[[0, 2]])
+    # What the sampler drew in vain tells nothing of how the chains go on.
+    lost = found.warm.recent.isnan().flatten(1)
+    assert (lost.all(-1).tolist(), lost.any(-1).tolist()) == ([False, True, False],) * 2
     _assert_finite(found, data)
 
 
@@ -408,10 +420,38 @@ def test_an_observation_as_expected_costs_little_and_a_surprise_gets_more_transi
     assert (steps[[0, 2]] < 0.2 * before.report.leapfrog_steps[[0, 2]]).all()
     assert steps[1] > 2 * steps[[0, 2]].max()
     assert warm.report.transitions == Sampling().warm_draws
-    # So few transitions tell no R-hat, but with those of the fit before there are enough.
-    assert torch.isfinite(warm.report.rhat).all()
+    # So few transitions tell no R-hat, but with those of the fit before there are enough, where
+    # the chains did not start afresh.
+    assert torch.isfinite(warm.report.rhat).tolist() == [True, False, True]
     assert warm.warm is not None
     assert warm.warm.recent.shape[2] == Sampling().draws
+
+
+def test_draws_of_another_posterior_do_not_count_in_diagnostics() -> None:
+    """Another power is another posterior, and so is what made the chains start afresh."""
+    x = random_uniform(6, 4, 12, 1)
+    values = torch.sin(5 * x[..., 0])
+    values[:, 5], values[:, 7] = 1e4, -1e3
+    warm: WarmState | None = None
+    known, powers, rhats = [torch.full((4,), 24)], [], []
+    for count in range(3, 13):
+        data = Observations.of(x[:, :count], values[:, :count])
+        found = fit(data, warm=warm, streams=Streams.named(5, "fit", count, runs=4))
+        assert found.warm is not None
+        if warm is not None:
+            same = (warm.units.power == data.units.power) & (warm.afresh == found.warm.afresh)
+            known.append((torch.where(same, known[-1], 0) + 4).clamp(max=24))
+        warm = found.warm
+        assert torch.equal(warm.recent.isfinite().all(-1).all(1).sum(-1), known[-1])
+        assert torch.equal(found.report.rhat.isfinite(), known[-1] >= 12)
+        powers.append(data.units.power)
+        rhats.append(found.report.rhat)
+    assert (torch.stack(powers).diff(dim=0) != 0).any(0).all()
+    assert (torch.stack(known) == 4).sum() > 8
+    rhat = torch.stack(rhats)
+    assert rhat.isnan().any(0).all()
+    # The third run's posterior has two modes for a while, which its chains do not leave.
+    assert (rhat > fitting.RHAT_LIMIT).any(0).tolist() == [False, False, True, False]
 
 
 def _observing(recorded: list[Warmth]) -> Callable[..., HyperparameterDraws]:

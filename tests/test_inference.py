@@ -25,6 +25,7 @@ from gpbo.inference import (
     by_chain,
     cold_start,
     constrained,
+    convergence,
     diagnosed,
     draw,
     mode,
@@ -35,6 +36,7 @@ from gpbo.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess
 from gpbo.mcmc.sampling import Schedule, Warmth, sample
 from gpbo.priors import Fixed, LogNormal
 from gpbo.pyro_nuts import draw_with_pyro
+from gpbo.units import centred
 from tests.monte_carlo import (
     COLD_NUTS,
     chain_means,
@@ -375,6 +377,29 @@ def test_diagnostics_are_the_worst_over_the_coordinates() -> None:
     assert info.transitions == 8
 
 
+def test_diagnostics_are_of_the_draws_since_the_last_that_is_not_of_the_posterior() -> None:
+    """For each run on its own; of fewer than a dozen there are none."""
+    position = random_normal(5, 6, 4, 24, DIM)
+    lost = [0, 1, 12, 13, 24]  # how many of the first draws; one of the sixth run's is in between
+    for run, count in enumerate(lost):
+        position[run, :, :count] = torch.nan
+    position[5, 2, 3, 1] = torch.inf
+    found = torch.stack(convergence(position))
+    for run, count in enumerate([*lost, 4]):
+        if count > 12:
+            assert found[:, run].isnan().all()
+        else:
+            own = torch.stack(convergence(position[run : run + 1, :, count:]))
+            assert own.isfinite().all()
+            torch.testing.assert_close(found[:, run : run + 1], own, rtol=1e-12, atol=0)
+    position[0, 1, -1] = torch.nan
+    assert torch.stack(convergence(position[:1])).isnan().all()
+
+
+def test_chains_of_fewer_than_a_dozen_draws_in_all_have_diagnostics() -> None:
+    assert torch.stack(convergence(random_normal(5, 2, 4, 8, DIM))).isfinite().all()
+
+
 @unchecked_shapes()
 def test_a_single_draw_per_chain_has_no_diagnostics_but_is_drawn() -> None:
     x, y = _data(13, RUNS, 5, DIM)
@@ -595,11 +620,29 @@ def test_bad_input_is_refused_by_name(
         _call(**changes)
 
 
-@pytest.mark.parametrize("wrong", [lambda y: 1e4 * y, lambda y: y + 5.0])
+@pytest.mark.parametrize("wrong", [lambda y: 1e4 * y, lambda y: y + 5.0, lambda y: 1e-3 * y])
 def test_values_that_were_not_standardised_are_warned_of(wrong: Callable[[Tensor], Tensor]) -> None:
     _, y = _data(19, 2, 5, DIM)
     with pytest.warns(UserWarning, match="the priors are for values of about zero mean"):
         _call(y=wrong(y))
+
+
+def test_the_smallest_spread_is_warned_of_and_equal_values_have_none() -> None:
+    x, y = _data(19, 3, 7, DIM)
+    _, _, deviation = centred(y, torch.ones_like(y, dtype=torch.bool))
+    y = y / deviation[:, None] * torch.tensor([[1.0], [0.02], [1.0]], dtype=DTYPE)
+    y[2] = 0.1 + 0.2
+    with pytest.warns(UserWarning, match="standard deviations from 0.02 to 1: the priors"):
+        _call(x=x, y=y)
+    with pytest.warns(UserWarning, match="means up to 5 and no spread: the priors"):
+        _call(x=x, y=torch.full_like(y, 5.0))
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_equal_values_one_or_none_are_not_warned_of(count: int) -> None:
+    x, y = random_uniform(3, 2, 7, DIM), torch.full((2, 7), 0.1 + 0.2, dtype=DTYPE)
+    y[1] = 0.0
+    _call(x=x, y=y, mask=torch.arange(7).expand(2, -1) < count)  # a warning is an error here
 
 
 def test_draws_are_compared_as_objects_and_none_is_no_number_of_them() -> None:

@@ -23,7 +23,7 @@ from gpbo.record import Attempt, Metric, Record
 from gpbo.report import data, figures
 from gpbo.report.axes import axis, position, value_axis
 from gpbo.report.page import html, write
-from gpbo.report.sections import _shown
+from gpbo.report.sections import _last_fit, _shown
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
 from gpbo.storage import SqliteStorage
 from gpbo.strategies import ExpectedImprovement
@@ -343,7 +343,9 @@ def test_diagnostics_are_the_reports_of_all_fits(tmp_path: Path) -> None:
     found = data.diagnostics_data(read(tmp_path))
     assert found.sizes == (4, 5, 6)
     assert optimizer.fit_report is not None
-    assert found.columns["rhat"][-1] == float(optimizer.fit_report.rhat)
+    last = float(optimizer.fit_report.rhat)
+    assert found.columns["rhat"][0] is not None
+    assert found.columns["rhat"][-1] == (None if math.isnan(last) else last)
     assert found.columns["status"][-1] == optimizer.fit_report.status[0]
     assert found.columns["warm"] == (False, True, True)
 
@@ -572,6 +574,18 @@ def test_the_json_of_a_job_has_its_fits(nine: tuple[Optimizer, Record]) -> None:
     told = json.loads(json.dumps(plain(nine[1]), allow_nan=False))
     assert [fit["size"] for fit in told["fits"]]
     assert told["fits"][0]["report"]["inference"] == "map"
+
+
+def test_a_fit_with_too_few_draws_for_an_rhat_is_told_with_what_else_is_known(
+    nine: tuple[Optimizer, Record],
+) -> None:
+    (last,) = nine[1].fits[-1:]
+    known = {"inference": "hmc", "status": "ok", "divergences": 3.0, "transitions": 4, "warm": True}
+    unknown = {"rhat": None, "ess_bulk": None, "ess_tail": None}
+    fit = replace(last, report={**last.report, **known, **unknown})
+    told = _last_fit(replace(nine[1], fits=(fit,)))
+    assert "<th>divergences</th><td>3" in told
+    assert "R-hat" not in told
 
 
 def test_fits_are_plain_values(nine: tuple[Optimizer, Record]) -> None:

@@ -336,6 +336,56 @@ def test_ties_at_the_best_do_not_buy_a_power() -> None:
     assert (units._bent_from(values, torch.ones_like(values, dtype=torch.bool)) >= 1.0).all()
 
 
+def test_two_values_are_the_same_under_every_power_and_buy_none() -> None:
+    """Passed or not, of what has nothing to do with the points."""
+    values = (random_uniform(3, 40, 80) < 0.3).to(DTYPE)
+    assert all_of(values, random_uniform(4, 40, 80, 3))[1].power.tolist() == [1.0] * 40
+
+
+def test_counts_that_are_often_the_least_are_seen_as_they_are() -> None:
+    values = scipy.stats.poisson.ppf(random_uniform(3, 100, 40).numpy(), 0.7)
+    assert ((values == values.min(axis=-1, keepdims=True)).sum(axis=-1) > 1).all()
+    _, found = all_of(torch.from_numpy(values), random_uniform(4, 100, 40, 3))
+    assert (found.power == 1.0).sum() >= 90
+
+
+def test_values_without_ties_at_the_best_pay_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit, beside others that tie; two that tie elsewhere, or all of them, do not."""
+    values, x = bowl(12.0, runs=5)
+    values[1] = (values[1] > values[1].median()).to(DTYPE)
+    values[2, 3:5] = values[2].amax()
+    values[3] = 7.0
+    mask = torch.arange(29) < torch.tensor([[29], [29], [29], [29], [1]])
+    values = torch.where(mask, values, 0.0)
+    y, found = in_own_units(x, values, mask)
+    ties, _ = units._ties(values - values.amin(-1, keepdim=True), mask)
+    assert (ties > 1).tolist() == [False, True, False, False, False]
+    monkeypatch.setattr(units, "_ties", lambda above, mask: (torch.zeros(len(above)), above[:, 0]))
+    without, known = in_own_units(x, values, mask)
+    assert found.equals(known).tolist() == [True, False, True, True, True]
+    others = [0, 2, 3, 4]
+    assert torch.equal(y[others], without[others])
+
+
+@pytest.mark.parametrize("straight", [False, True])
+@pytest.mark.parametrize("exponent", [-323, -319, -315, -311, -307, -303])
+def test_values_that_differ_by_subnormal_numbers_map_back(exponent: int, straight: bool) -> None:
+    values = torch.tensor([[0.0, 1.0, 2.0, 5.0, 3.0]], dtype=DTYPE) * 10.0**exponent
+    mask = torch.ones_like(values, dtype=torch.bool)
+    y, own = in_own_units(random_uniform(3, 1, 5, 2), values, mask, torch.tensor([straight]))
+    smallest = 2.0**-1074
+    relative = 1e-15 + smallest / own.scale.item()  # what a digit of the scale is
+    torch.testing.assert_close(own(values), y, rtol=0, atol=8 * relative)
+    torch.testing.assert_close(own.back(y), values, rtol=8 * relative, atol=3 * smallest)
+
+
+def test_the_least_number_there_is_has_a_scale_to_divide_by() -> None:
+    values, mask = torch.full((1, 3), 5e-324, dtype=DTYPE), torch.ones(1, 3, dtype=torch.bool)
+    y, own = in_own_units(random_uniform(3, 1, 3, 2), values, mask, torch.tensor([True]))
+    assert torch.equal(own(values), y)
+    assert own(torch.zeros_like(values)).isfinite().all()
+
+
 @pytest.mark.parametrize("new", [-1e160, -1e300])
 def test_values_beyond_measure_leave_the_scale_alone(new: float) -> None:
     """Draws are carried over as they are, and not to scales of 0 or infinity."""

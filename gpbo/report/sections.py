@@ -197,7 +197,7 @@ def _plot(figure: "Figure", key: str) -> str:
 
 def _last_fit(record: Record) -> str:
     last = record.fits[-1]
-    names = _FIT if last.report["rhat"] is not None else ("inference", "status", "seconds")
+    names = _FIT if last.report["inference"] != "map" else ("inference", "status", "seconds")
     facts = {
         _FIT[name]: _fit_value(name, last.report[name])
         for name in names
