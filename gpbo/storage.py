@@ -234,6 +234,7 @@ class SqliteJournal:
         self._connection = connection
         self._name = name
         self._lock = lock
+        self._file = database.identity()
         weakref.finalize(self, _forget, connection, os.getpid())
         (self._job,) = connection.execute("SELECT id FROM job WHERE name = ?", (name,)).fetchone()
 
@@ -268,6 +269,11 @@ class SqliteJournal:
             raise StorageError(
                 f"name={self._name!r}: expected an open job, and this one was closed; "
                 "Optimizer.resume goes on with it"
+            )
+        if self._database.identity() != self._file:  # SQLite would go on with what has no name
+            raise StorageError(
+                f"storage={str(self._storage.path)!r}: the file was removed or replaced; "
+                "nothing was written"
             )
         with self._database.transaction(self._connection) as run:
             for trial in trials:
