@@ -228,6 +228,13 @@ class Optimizer:
         return self._strategy
 
     @property
+    def history(self) -> History:
+        """What `trials`, `finished` and the like are copies of, which take long where there are
+        thousands: for gpbo's own modules, which look more often than trials end.
+        """
+        return self._history
+
+    @property
     def trials(self) -> list[Trial]:
         """Every trial there is, by id."""
         return _copies(self._history.trials)

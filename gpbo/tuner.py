@@ -147,6 +147,7 @@ class Tuner:
         self._attempts: dict[int, Attempt] = {}  # the last one of each trial
         self._deaths: Counter[int] = Counter()  # attempts that died, of each trial
         self._failures = Streak()
+        self._finished: list[Trial] = []  # copies, as a rule of the user's own is told of them
         self._curves: dict[int, dict[int, float]] = defaultdict(dict)
         self._ready: deque[Trial] = deque()
         self._running: dict[Future[Outcome], _Run] = {}
@@ -288,7 +289,10 @@ class Tuner:
         elapsed = time.monotonic() - self._began_at
         running = (run.submitted_at for run in self._running.values())
         failed = 0 if self._chooser.left <= 0 else self._failures.in_vain(running)
-        reached = self.completion.reached(self.optimizer.finished, self._sign, elapsed, failed)
+        news = self.optimizer.history.ended[len(self._finished) :]
+        self._finished.extend(replace(trial) for trial in news)  # `finished` would copy all
+        finished = list(self._finished)
+        reached = self.completion.reached(finished, self._sign, elapsed, failed)
         if reached is not None:
             return reached
         if self._running or self._ready or self._chooser.choosing:
@@ -435,7 +439,7 @@ class Tuner:
     def _follow(self) -> None:
         """Read what the trials reported, and stop those that are not worth going on with."""
         rule = self.execution.early_stopping
-        trials = [] if rule is None else self.optimizer.completed
+        trials = [] if rule is None else self.optimizer.history.completed
         completed = [self._curves[trial.id] for trial in trials if trial.id in self._curves]
         for run in self._running.values():
             if self._read_metrics(run) and rule is not None and run.stopping is None:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import scipy.sparse
 
+from gpbo import optimizer as optimizer_module
 from gpbo.attempt import METRICS, STOP
 from gpbo.callbacks import Callback
 from gpbo.candidates import Search
@@ -730,6 +731,37 @@ def test_failures_that_end_before_an_earlier_trial_does_end_no_job() -> None:
             completion=Completion(failures=3),
         ).run()
     assert result.stopped == "budget"
+
+
+def test_to_look_at_a_job_copies_no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which there may be thousands, and five looks a second."""
+    looks, copied = list[None](), list[int]()
+    ended, copies = Tuner._ended, optimizer_module._copies
+
+    def looked(tuner: Tuner) -> Any:
+        looks.append(None)
+        return ended(tuner)
+
+    def counted(trials: Any) -> list[Trial]:
+        copied.append(len(given := list(trials)))
+        return copies(given)
+
+    monkeypatch.setattr("gpbo.tuner._LOOK_S", 0.01)
+    monkeypatch.setattr(Tuner, "_ended", looked)
+    monkeypatch.setattr(optimizer_module, "_copies", counted)
+    optimizer = Optimizer(LINE, "random")
+    optimizer.learn([({"x": number / 7}, float(number)) for number in range(7)])
+
+    def objective(params: dict[str, Any]) -> int:
+        wanted, before = len(looks) + 10, len(copied)
+        wait_until(lambda: len(looks) >= wanted)
+        return len(copied) - before
+
+    execution = Execution(workers=2, early_stopping=MedianRule())
+    with ThreadPoolExecutor(2) as threads:
+        job = tuned(optimizer, objective, budget=4, executor=threads, execution=execution)
+        assert [trial.value for trial in job.run().trials[7:]] == [0.0] * 4
+    assert copied
 
 
 def test_a_budget_that_failures_use_up_is_used_up() -> None:
