@@ -982,7 +982,7 @@ def test_a_trial_that_failed_is_not_run_again_whenever_the_driver_dies(tmp_path:
     for writes in itertools.count():
         (folder := tmp_path / str(writes)).mkdir()
         optimizer = stored(folder)
-        optimizer._journal = Dying(optimizer.journal, writes)  # type: ignore[assignment]
+        optimizer._journal = Dying(optimizer.journal, writes)
         died = False
         try:
             tuned(optimizer, objective, budget=2, completion=Completion(failures=None)).run()
