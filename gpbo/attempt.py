@@ -53,14 +53,15 @@ def write_report(folder: Path, step: Any, value: float) -> None:
 def read_reports(folder: Path, start: int) -> tuple[list[tuple[int, float]], int]:
     """The steps and values reported from this place in the file on, and where to go on reading.
 
-    A line that is not complete is left for the next time; the objective may write others there.
+    A line that is not complete is left for the next time; the objective may write others there. So
+    is what the system does not let us read, if there is a file at all.
     """
-    path = folder / METRICS
-    if not path.exists():
+    try:
+        with (folder / METRICS).open("rb") as file:
+            file.seek(start)
+            news = file.read()
+    except OSError:
         return [], start
-    with path.open("rb") as file:
-        file.seek(start)
-        news = file.read()
     complete = news[: news.rfind(b"\n") + 1]
     told = map(reported, complete.splitlines())
     return [one for one in told if one is not None], start + len(complete)

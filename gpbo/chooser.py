@@ -71,7 +71,9 @@ class Chooser:
     @property
     def left(self) -> int:
         """How many trials of the budget were not asked for."""
-        return self._budget - sum(trial.origin != "added" for trial in self._optimizer.trials)
+        return self._budget - sum(
+            trial.origin != "added" for trial in self._optimizer.history.trials
+        )
 
     def advance(self, engine: Engine, running: int, ready: int) -> list[Trial]:
         """Take what the engine has done, and give it what is to be done next.
@@ -139,7 +141,7 @@ class Chooser:
 
         So it waits while a worker does, but not until there is half as much again to learn from.
         """
-        known, fitted = len(self._optimizer.completed), self._optimizer.fitted_size
+        known, fitted = len(self._optimizer.history.completed), self._optimizer.fitted_size
         if known <= fitted or self.exhausted or self.left <= 0:
             return False
         return busy >= self._workers or known >= _MUCH_MORE * fitted

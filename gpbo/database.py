@@ -100,6 +100,14 @@ class Database:
         with closing(self._to_read()) as connection, self.transaction(connection, "DEFERRED"):
             yield connection
 
+    def identity(self) -> tuple[int, int] | None:
+        """What the file is, and not only its name; None where it cannot be found."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
     def to_write(self) -> sqlite3.Connection:
         """The file, made if it is missing, and brought up to date."""
         connection = self._connect(create=True)

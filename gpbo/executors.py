@@ -1,17 +1,21 @@
 """Where trials run on this machine: a process per worker, whose end is the end of one trial."""
 
 import io
+import math
 import os
 import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
 
 from loky import ProcessPoolExecutor
+from loky.backend.utils import get_exitcodes_terminated_worker
 from loky.process_executor import ShutdownExecutorError
 
 from gpbo.attempt import Outcome
@@ -34,6 +38,12 @@ ONE_THREAD = dict.fromkeys(
 NO_LEAK_CHECK = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}
 #: Seconds that a trial has beyond its time limit, when its command is ended by its own process.
 _GRACE_S = 5.0
+#: Seconds that a process which runs, and has nothing to do, may take to say so.
+_ANSWER_S = 60.0
+#: Seconds between two looks at whether a process lives that is waited for.
+_LOOK_S = 1.0
+
+_T = TypeVar("_T")
 
 
 class NotStarted(BrokenExecutor):
@@ -142,14 +152,12 @@ class LocalWorkers(Executor):
         if fn is evaluate:
             fn = evaluate_in_own_process
         is_command = isinstance(task.objective, Command)
-        limit = task.time_limit_s
-        if limit is not None:
-            limit += _GRACE_S if is_command else 0.0
-            limit = min(limit, threading.TIMEOUT_MAX)  # a longer one cannot be waited for
+        limit = math.inf if task.time_limit_s is None else task.time_limit_s
+        limit += _GRACE_S if is_command else 0.0
         try:
             pool, process = self._started(task.worker)  # which is not of the trial's time
             with self._noted(task, process) if is_command else nullcontext():
-                outcome: Outcome = pool.submit(fn, task).result(limit)
+                outcome: Outcome = _awaited(pool, pool.submit(fn, task), limit)
             return outcome
         except NotStarted:
             self._discard(task.worker)
@@ -175,16 +183,18 @@ class LocalWorkers(Executor):
                 self._command_ended.notify_all()
 
     def _started(self, worker: int) -> tuple[ProcessPoolExecutor, int]:
-        """The pool of this worker and its process; a new one if it died with nothing to do."""
+        """The pool of this worker and its process; a new one if it died, or hangs, with nothing to
+        do."""
         pool = self._pool(worker)
+        limit = _ANSWER_S if _process_of(pool) is not None else math.inf
         try:
-            return pool, start(pool).result()
+            return pool, _awaited(pool, start(pool), limit)
         except NotStarted:
             raise
-        except (BrokenExecutor, ShutdownExecutorError):
+        except (BrokenExecutor, ShutdownExecutorError, TimeoutError):
             self._discard(worker)
             pool = self._pool(worker)
-            return pool, start(pool).result()
+            return pool, _awaited(pool, start(pool))
 
     def _pool(self, worker: int) -> ProcessPoolExecutor:
         with self._lock:
@@ -203,6 +213,32 @@ class LocalWorkers(Executor):
             pool, self._pools[worker] = self._pools[worker], None
         if pool is not None:
             pool.shutdown(kill_workers=True)
+
+
+def _process_of(pool: ProcessPoolExecutor) -> BaseProcess | None:
+    """The one process of a pool; None before it was started, and when loky saw it die."""
+    return next(iter(list(pool._processes.values())), None)
+
+
+def _awaited(pool: ProcessPoolExecutor, future: "Future[_T]", limit: float = math.inf) -> _T:
+    """What the process of a pool was given to do comes to.
+
+    loky sees the death of a process by a pipe that closes, which a child that the process forked
+    holds open; so it is asked for here, too.
+
+    Raises:
+        BrokenExecutor: the process died.
+        TimeoutError: it took longer than the limit, in seconds.
+    """
+    process = _process_of(pool)
+    until, dead = time.monotonic() + limit, False
+    while not wait([future], max(0.0, min(_LOOK_S, until - time.monotonic()))).done:
+        if dead:  # and was so a look ago: loky had the time to tell it, or a result
+            raise BrokenExecutor(get_exitcodes_terminated_worker({0: process}))
+        if time.monotonic() >= until:
+            raise TimeoutError
+        dead = process is not None and process.exitcode is not None
+    return future.result()
 
 
 def _why_it_died(error: Exception) -> str:

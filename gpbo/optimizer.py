@@ -1,5 +1,6 @@
 """Ask and tell: the memory of one optimization, with no loop and no waiting in it."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from gpbo.trial import Direction, Trial, TrialStatus, best_of, records, sign_of
 if TYPE_CHECKING:
     from gpbo.record import Journal, Record, Storage
 
+logger = logging.getLogger("gpbo")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -228,6 +230,13 @@ class Optimizer:
     def strategy(self) -> Strategy:
         """What proposes."""
         return self._strategy
+
+    @property
+    def history(self) -> History:
+        """What `trials`, `finished` and the like are copies of, which take long where there are
+        thousands: for gpbo's own modules, which look more often than trials end.
+        """
+        return self._history
 
     @property
     def trials(self) -> list[Trial]:
@@ -736,7 +745,12 @@ class Optimizer:
         model = write_model(self.model)
         if record.engine is None or model != record.spec["model"]:
             return
-        kept = Kept.from_bytes(record.engine, self.device)
+        try:
+            kept = Kept.from_bytes(record.engine, self.device)
+        except Exception as error:  # noqa: BLE001  whatever reading it meets, the trials are there
+            why = type(error).__name__  # torch's words advise to run whatever code is in it
+            logger.warning("job %r: its last fit cannot be read: %s", record.name, why)
+            return
         data = self._observations(self._history.completed[: kept.size])
         # A model of the user's own is known by its density only.
         if model is not None or kept.has_density_of(data, self.model):

@@ -34,7 +34,7 @@ __all__ = [
 
 #: Seconds that a lock may outlive its process, in a child that it had forked when it was killed and
 #: that has not begun its own program yet.
-_INHERITED_S = 1.0
+INHERITED_S = 1.0
 #: A job's name is part of the name of a file.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -90,7 +90,7 @@ class SqliteStorage:
         with ExitStack() as undo:
             lock = self._lock(name)
             try:
-                lock.acquire(timeout=_INHERITED_S)
+                lock.acquire(timeout=INHERITED_S)
             except Timeout as error:
                 raise JobInUse(
                     f"name={name!r}: a process drives this job of {self.path} already, perhaps "
@@ -234,6 +234,7 @@ class SqliteJournal:
         self._connection = connection
         self._name = name
         self._lock = lock
+        self._file = database.identity()
         weakref.finalize(self, _forget, connection, os.getpid())
         (self._job,) = connection.execute("SELECT id FROM job WHERE name = ?", (name,)).fetchone()
 
@@ -268,6 +269,11 @@ class SqliteJournal:
             raise StorageError(
                 f"name={self._name!r}: expected an open job, and this one was closed; "
                 "Optimizer.resume goes on with it"
+            )
+        if self._database.identity() != self._file:  # SQLite would go on with what has no name
+            raise StorageError(
+                f"storage={str(self._storage.path)!r}: the file was removed or replaced; "
+                "nothing was written"
             )
         with self._database.transaction(self._connection) as run:
             for trial in trials:

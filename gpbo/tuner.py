@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from gpbo.attempt import STOP, Outcome, read_reports
 from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, check_callbacks, tell
@@ -30,7 +32,8 @@ from gpbo.objectives import check_command, check_is_here, warn_of_unused
 from gpbo.optimizer import Optimizer
 from gpbo.record import JOB_ENDED, JOB_INTERRUPTED, NOT_RUN, Attempt, Metric
 from gpbo.result import Result
-from gpbo.trial import Trial, sign_of
+from gpbo.storage import INHERITED_S
+from gpbo.trial import Trial, TrialStatus, sign_of
 from gpbo.worker import Imported, Objective, Task, evaluate
 
 __all__ = ["Execution", "Tuner"]
@@ -88,7 +91,8 @@ class Tuner:
             a time limit kills a command, but a function that exceeds it is only given up. The time
             begins when the worker makes the trial's folder, which this process must see.
         folder: Where logs and metrics go, in a folder for each attempt that is emptied first; by
-            default beside the storage, or without one a temporary folder that is removed.
+            default beside the storage, or without one a temporary folder that is removed. Two jobs
+            that run have two folders.
         callbacks: Who is told what happens.
 
     Raises:
@@ -144,6 +148,7 @@ class Tuner:
         self._attempts: dict[int, Attempt] = {}  # the last one of each trial
         self._deaths: Counter[int] = Counter()  # attempts that died, of each trial
         self._failures = Streak()
+        self._finished: list[Trial] = []  # copies, as a rule of the user's own is told of them
         self._curves: dict[int, dict[int, float]] = defaultdict(dict)
         self._ready: deque[Trial] = deque()
         self._running: dict[Future[Outcome], _Run] = {}
@@ -164,8 +169,8 @@ class Tuner:
             progress: Whether to report progress on the standard error stream, a line per trial.
 
         Raises:
-            InvalidOption: ``progress`` is neither True nor False, the folder cannot be made, or as
-                `gpbo.Optimizer.ask`.
+            InvalidOption: ``progress`` is neither True nor False, the folder cannot be made or
+                written, or another job that runs has it, or as `gpbo.Optimizer.ask`.
             StorageError: the storage cannot be used any more.
         """
         truth_value("progress", progress)
@@ -174,7 +179,7 @@ class Tuner:
         with ExitStack() as stack:
             stack.enter_context(_terminated_as_interrupted())
             # An objective may change the folder of its process.
-            self._root = _made(Path(self._folder or self._default_folder(stack)).absolute())
+            self._root = self._made_folder(stack)
             self._resume()
             workers = self._executor
             if workers is None:
@@ -202,10 +207,35 @@ class Tuner:
             tell(self._told, lambda callback: callback.finished(result))
         return result
 
-    def _default_folder(self, stack: ExitStack) -> Path:
-        if self._journal is not None:
-            return self._journal.folder
-        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gpbo-")))
+    def _made_folder(self, stack: ExitStack) -> Path:
+        """The folder of the trials, which can be written and is nobody else's in here.
+
+        Raises:
+            InvalidOption: it cannot be made or written, or a job that runs has it.
+        """
+        stored = None if self._journal is None else self._journal.folder
+        given = self._folder or stored
+        if given is None:
+            # In somebody's executor trials may go on writing when the job has ended.
+            own = tempfile.TemporaryDirectory(prefix="gpbo-", ignore_cleanup_errors=True)
+            return Path(stack.enter_context(own)).absolute()
+        folder = Path(given).absolute()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryDirectory(dir=folder).cleanup()  # as a trial's is made
+            if given is not stored:  # which belongs to whoever drives the job
+                lock = FileLock(folder / ".lock")
+                stack.enter_context(lock.acquire(timeout=INHERITED_S))
+        except Timeout as error:
+            raise InvalidOption(
+                f"folder={str(folder)!r}: a job that runs has this folder: expected another one"
+            ) from error
+        except OSError as error:
+            raise InvalidOption(
+                f"folder={str(folder)!r}: {error.strerror}: expected a folder to write in, or "
+                "where to make one"
+            ) from error
+        return folder
 
     def _resume(self) -> None:
         """Take up what the last driver, or run, left: results that were not told, what it ran."""
@@ -225,12 +255,16 @@ class Tuner:
             last = self._attempts.get(metric.trial)
             if last is not None and last.number == metric.attempt:
                 self._curves[metric.trial][metric.step] = metric.value
-        for trial in self.optimizer.pending:
+        for trial in self.optimizer.trials:
             attempt = self._attempts.get(trial.id)
             if attempt is not None and attempt.ended_at is None:
-                lost = replace(attempt, ended_at=time.time(), reason=JOB_INTERRUPTED)
+                # If its trial was failed, that was all that was written.
+                ended_at, reason = trial.finished_at or time.time(), trial.reason or JOB_INTERRUPTED
+                lost = replace(attempt, ended_at=ended_at, reason=reason)
                 self._write(attempts=[lost])
                 self._attempts[trial.id] = lost
+            if trial.status is not TrialStatus.PENDING:
+                continue
             if attempt is not None and attempt.value is not None:
                 self._notify_end(self._tell(attempt))
             else:
@@ -261,7 +295,10 @@ class Tuner:
         elapsed = time.monotonic() - self._began_at
         running = (run.submitted_at for run in self._running.values())
         failed = 0 if self._chooser.left <= 0 else self._failures.in_vain(running)
-        reached = self.completion.reached(self.optimizer.finished, self._sign, elapsed, failed)
+        news = self.optimizer.history.ended[len(self._finished) :]
+        self._finished.extend(replace(trial) for trial in news)  # `finished` would copy all
+        finished = list(self._finished)
+        reached = self.completion.reached(finished, self._sign, elapsed, failed)
         if reached is not None:
             return reached
         if self._running or self._ready or self._chooser.choosing:
@@ -277,14 +314,14 @@ class Tuner:
                 if not (outcome := _outcome(future)).died:
                     self._finish(future, outcome)
         now = time.time()
-        lost = [
-            replace(run.attempt, ended_at=now, reason=JOB_ENDED)
-            for run in self._running.values()
-            if self._attempts[run.trial.id].ended_at is None
+        last = [self._attempts[run.trial.id] for run in self._running.values()]
+        ended = [
+            one if one.ended_at is not None else replace(one, ended_at=now, reason=JOB_ENDED)
+            for one in last
         ]
         for future in self._running:
             future.cancel()
-        self._write(attempts=lost, ended=stopped)
+        self._write(attempts=ended, ended=stopped)
 
     # --- the workers
 
@@ -368,18 +405,20 @@ class Tuner:
             outcome = replace(outcome, reason=run.stopping)
         attempt = _ended(run.attempt, outcome, self.optimizer.constraints)
         self._attempts[run.trial.id] = attempt
+        retried = outcome.died and self._deaths[run.trial.id] < self.execution.retries
+        if attempt.value is None and not retried:
+            # First: an attempt that failed does not say that its trial is not to be tried again.
+            ended = self.optimizer.fail(run.trial.id, attempt.reason)
         self._write(attempts=[attempt])
         if attempt.value is not None:
             ended = self._tell(attempt)
-        elif outcome.died and self._deaths[run.trial.id] < self.execution.retries:
+        elif retried:
             self._deaths[run.trial.id] += 1
             self._ready.appendleft(run.trial)
+        elif outcome.stopped:
+            self._failures.end()
         else:
-            if outcome.stopped:
-                self._failures.end()
-            else:
-                self._failures.fail(now)
-            ended = self.optimizer.fail(run.trial.id, attempt.reason)
+            self._failures.fail(now)
         del self._running[future]
         if ended is not None:
             self._notify_end(ended)
@@ -406,14 +445,16 @@ class Tuner:
     def _follow(self) -> None:
         """Read what the trials reported, and stop those that are not worth going on with."""
         rule = self.execution.early_stopping
-        trials = [] if rule is None else self.optimizer.completed
+        trials = [] if rule is None else self.optimizer.history.completed
         completed = [self._curves[trial.id] for trial in trials if trial.id in self._curves]
         for run in self._running.values():
             if self._read_metrics(run) and rule is not None and run.stopping is None:
                 curve = self._curves[run.trial.id]
-                run.stopping = rule.verdict(curve, completed, self._sign)
-                if run.stopping is not None:
-                    (run.folder / STOP).touch()
+                why = rule.verdict(curve, completed, self._sign)
+                if why is not None:
+                    with suppress(OSError):  # else at its next report
+                        (run.folder / STOP).touch()
+                        run.stopping = why
 
     def _read_metrics(self, run: _Run) -> bool:
         """Whether the attempt reported something new."""
@@ -436,21 +477,6 @@ def _display(progress: bool) -> Sequence[Callback]:
     from gpbo.progress import Lines
 
     return (Lines(),)
-
-
-def _made(folder: Path) -> Path:
-    """The folder of the trials, which is there from now on.
-
-    Raises:
-        InvalidOption: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidOption(
-            f"folder={str(folder)!r}: {error.strerror}: expected a folder, or where to make one"
-        ) from error
-    return folder
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from gpbo.attempt import LOG, STOP, Outcome, write_report
 from gpbo.command import Command, end_all, run_command
 from gpbo.errors import InvalidOption
@@ -153,13 +155,18 @@ def evaluate_in_own_process(task: Task) -> Outcome:
 
 
 def die_with(driver: int) -> None:
-    """End this process, and its command, when its driver is gone, however that ended."""
+    """End this process, and all that it started, when its driver is gone, however that ended."""
 
     def watch() -> None:
         while os.getppid() == driver:
             time.sleep(_LOOK_S)
-        end_all()
-        os._exit(1)
+        try:
+            end_all()
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    child.kill()
+        finally:
+            os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
     # Ctrl-C in a terminal, and its end, reach the whole group; the driver decides what becomes of

@@ -2,6 +2,8 @@
 
 import math
 import re
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,30 @@ def test_a_space_that_was_used_up_is_used_up_after_resuming(tmp_path: Path) -> N
     optimizer.close()
     with pytest.raises(SpaceExhausted):
         Optimizer.resume(tmp_path / "runs.db", "job").ask()
+
+
+@pytest.mark.parametrize("written", [b"\x00\x11", b"", None])
+def test_a_fit_that_cannot_be_read_is_made_anew_and_no_trial_is_lost(
+    written: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Damaged, empty, or cut off in the middle."""
+    path = tmp_path / "runs.db"
+    with Optimizer(SPACE, QUICK["ei"], initial=2, storage=path, name="job") as optimizer:
+        for _ in range(4):
+            trial = optimizer.ask()
+            optimizer.tell(trial, loss(trial.params))
+        trials = optimizer.trials
+    if written is None:
+        engine = SqliteStorage(path).read("job").engine
+        assert engine is not None
+        written = engine[: len(engine) // 2]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE job SET engine = ?", (written,))
+    with Optimizer.resume(path, "job") as resumed:
+        assert "job 'job': its last fit cannot be read" in caplog.text
+        assert resumed.trials == trials
+        assert resumed.fit_report is None
+        assert resumed.ask().origin == "model:ei"
 
 
 def test_a_strategy_and_a_model_with_options_are_stored(tmp_path: Path) -> None:

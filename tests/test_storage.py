@@ -5,6 +5,7 @@ import inspect
 import logging
 import math
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -544,6 +545,34 @@ def test_a_damaged_file_is_told_by_whatever_meets_the_damage(tmp_path: Path) -> 
     again.close()
     with pytest.raises(StorageError, match=r"runs\.db': .* closed"):
         again.stop_requested()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="keeps files that are open")
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_file_that_was_removed_or_replaced_is_told(replaced: bool, tmp_path: Path) -> None:
+    """SQLite would write on where nobody finds it, and say nothing."""
+    optimizer = Optimizer(LINE, "random", storage=tmp_path / "runs.db", name="job")
+    trial = optimizer.ask()
+    path = tmp_path / "runs.db"
+    if replaced:
+        shutil.copy(path, tmp_path / "copy.db")
+        (tmp_path / "copy.db").replace(path)
+    else:
+        path.unlink()
+    with pytest.raises(StorageError, match=r"runs\.db': .* removed or replaced; nothing was wr"):
+        optimizer.tell(trial, 0.5)
+    assert optimizer.pending == [trial]
+
+
+def test_whatever_else_is_done_to_a_file_it_is_written_on(tmp_path: Path) -> None:
+    (tmp_path / "link.db").symlink_to("runs.db")
+    journal = SqliteStorage(tmp_path / "link.db").create("job", SPEC)
+    (tmp_path / "link.db").unlink()
+    for number, statement in enumerate(["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"]):
+        with closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as other:
+            other.execute(statement)
+        journal.write(trials=[Trial(number, {"x": 0.5})])
+    assert len(journal.read().trials) == 2
 
 
 def test_what_nobody_closed_is_closed_when_it_goes(tmp_path: Path) -> None:

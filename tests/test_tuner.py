@@ -1,5 +1,6 @@
 """A tuning job: whatever trials do, in whatever order they end, it ends well and can go on."""
 
+import errno
 import itertools
 import math
 import os
@@ -19,7 +20,8 @@ from typing import Any
 import pytest
 import scipy.sparse
 
-from gpbo.attempt import METRICS
+from gpbo import optimizer as optimizer_module
+from gpbo.attempt import METRICS, STOP
 from gpbo.callbacks import Callback
 from gpbo.candidates import Search
 from gpbo.completion import Completion, MedianRule
@@ -491,6 +493,28 @@ class Lost(BaseException):
     """What an executor raises that lost a worker."""
 
 
+def test_a_death_that_was_told_as_ctrl_c_came_is_kept_with_its_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail = Optimizer.fail
+
+    def interrupted(optimizer: Optimizer, *given: Any) -> Any:
+        fail(optimizer, *given)
+        raise KeyboardInterrupt
+
+    class Losing(Executor):
+        def submit(self, fn: Any, /, *given: Any, **named: Any) -> Any:
+            future: Future[Any] = Future()
+            future.set_exception(Lost("a worker"))
+            return future
+
+    monkeypatch.setattr(Optimizer, "fail", interrupted)
+    result = tuned(stored(tmp_path), budget=2, executor=Losing()).run()
+    assert (result.stopped, len(result.trials)) == ("interrupted", 1)
+    (attempt,) = read(tmp_path).attempts
+    assert attempt.reason == result.trials[0].reason == "Lost: a worker"
+
+
 def test_trials_are_stopped_by_the_curves_of_last_attempts_after_resuming_too(
     tmp_path: Path,
 ) -> None:
@@ -553,6 +577,36 @@ def test_a_line_of_metrics_that_is_half_written_is_read_when_it_is_whole(tmp_pat
     with ThreadPoolExecutor(1) as threads:
         tuned(stored(tmp_path), objective, budget=1, executor=threads, callbacks=[Heard()]).run()
     assert [(metric.step, metric.value) for metric in read(tmp_path).metrics] == [(0, 2), (1, 3)]
+
+
+def test_reports_that_cannot_be_read_or_answered_are_no_reason_to_end_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch = Path.touch
+
+    def touched(path: Path, *given: Any, **named: Any) -> None:
+        if path.name == STOP and not asked:
+            asked.append(path)
+            raise OSError(errno.ESTALE, "Stale file handle")
+        touch(path, *given, **named)
+
+    def objective(params: dict[str, Any], trial: Any) -> float:
+        if trial.id == 0:
+            (trial.folder / METRICS).mkdir()
+            return 0.5
+        for step in range(200):
+            trial.report(step, 1.0 if trial.id == 1 else 2.0)
+            time.sleep(0.0 if trial.id == 1 else 0.05)
+        return 0.5
+
+    asked: list[Path] = []
+    monkeypatch.setattr(Path, "touch", touched)
+    execution = Execution(early_stopping=MedianRule(trials=1))
+    with ThreadPoolExecutor(1) as threads:
+        job = tuned(stored(tmp_path), objective, budget=3, executor=threads, execution=execution)
+        first, second, third = job.run().trials
+    assert (first.value, second.value, len(asked)) == (0.5, 0.5, 1)
+    assert third.stopped_early
 
 
 @pytest.mark.parametrize(
@@ -677,6 +731,37 @@ def test_failures_that_end_before_an_earlier_trial_does_end_no_job() -> None:
             completion=Completion(failures=3),
         ).run()
     assert result.stopped == "budget"
+
+
+def test_to_look_at_a_job_copies_no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which there may be thousands, and five looks a second."""
+    looks, copied = list[None](), list[int]()
+    ended, copies = Tuner._ended, optimizer_module._copies
+
+    def looked(tuner: Tuner) -> Any:
+        looks.append(None)
+        return ended(tuner)
+
+    def counted(trials: Any) -> list[Trial]:
+        copied.append(len(given := list(trials)))
+        return copies(given)
+
+    monkeypatch.setattr("gpbo.tuner._LOOK_S", 0.01)
+    monkeypatch.setattr(Tuner, "_ended", looked)
+    monkeypatch.setattr(optimizer_module, "_copies", counted)
+    optimizer = Optimizer(LINE, "random")
+    optimizer.learn([({"x": number / 7}, float(number)) for number in range(7)])
+
+    def objective(params: dict[str, Any]) -> int:
+        wanted, before = len(looks) + 10, len(copied)
+        wait_until(lambda: len(looks) >= wanted)
+        return len(copied) - before
+
+    execution = Execution(workers=2, early_stopping=MedianRule())
+    with ThreadPoolExecutor(2) as threads:
+        job = tuned(optimizer, objective, budget=4, executor=threads, execution=execution)
+        assert [trial.value for trial in job.run().trials[7:]] == [0.0] * 4
+    assert copied
 
 
 def test_a_budget_that_failures_use_up_is_used_up() -> None:
@@ -831,6 +916,19 @@ def test_the_folder_of_a_job_that_is_not_stored_goes_with_it() -> None:
     assert not folders[0].parent.exists()
 
 
+def test_a_folder_that_is_written_as_it_is_removed_takes_no_result_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By trials that somebody's executor still runs when the job ends early."""
+
+    def written_meanwhile(*given: Any, **named: Any) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "rmdir", written_meanwhile)
+    assert len(tuned(Optimizer(LINE, "sobol"), budget=2).run().trials) == 2
+
+
 def test_a_job_that_was_asked_to_stop_is_run_again(tmp_path: Path) -> None:
     optimizer = stored(tmp_path)
     tuner = tuned(optimizer, budget=3)
@@ -858,6 +956,51 @@ def test_what_ran_when_the_driver_died_runs_again_and_a_result_that_came_is_told
     }
     attempts = [(a.trial, a.number, a.reason) for a in read(tmp_path).attempts]
     assert attempts == [(0, 1, None), (1, 1, "the job was interrupted"), (1, 2, None), (2, 1, None)]
+
+
+def test_a_trial_that_failed_is_not_run_again_whenever_the_driver_dies(tmp_path: Path) -> None:
+    """Between any two of its writes, too."""
+
+    class Dying:
+        def __init__(self, journal: Any, writes: int) -> None:
+            self._journal, self._left = journal, writes
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._journal, name)
+
+        def write(self, **what: Any) -> None:
+            if self._left == 0:
+                raise Lost
+            self._left -= 1
+            self._journal.write(**what)
+
+    def objective(params: dict[str, Any], trial: Any) -> float:
+        if trial.id == 0:
+            raise ValueError("no convergence")
+        return 1.0
+
+    for writes in itertools.count():
+        (folder := tmp_path / str(writes)).mkdir()
+        optimizer = stored(folder)
+        optimizer._journal = Dying(optimizer.journal, writes)
+        died = False
+        try:
+            tuned(optimizer, objective, budget=2, completion=Completion(failures=None)).run()
+        except Lost:
+            died = True
+        optimizer.close()
+        with Optimizer.resume(folder / "runs.db", "job") as resumed:
+            result = tuned(resumed, objective, budget=2).run()
+        assert [trial.value for trial in result.trials] == [None, 1.0]
+        attempts = read(folder).attempts
+        assert all(attempt.ended_at is not None for attempt in attempts)
+        for attempt, after in itertools.pairwise(attempts):
+            assert attempt.interrupted == (attempt.trial == after.trial), writes
+        last = [attempt for attempt in attempts if attempt.trial == 0][-1]
+        assert last.reason == result.trials[0].reason
+        if not died:
+            break
+    assert writes > 5
 
 
 class Slow(Executor):
@@ -1016,6 +1159,43 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(InvalidOption, match=r"folder='.*file"):
             tuned(Optimizer(LINE, "sobol"), budget=3, folder=folder).run()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_a_trial_fails_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*given: Any, **named: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (tmp_path / "here").mkdir()
+    for optimizer, options in (
+        (Optimizer(LINE, "sobol"), {"folder": tmp_path / "here"}),
+        (stored(tmp_path), {}),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "mkdir", lambda *given: None)  # as where the folder is there
+            patched.setattr("tempfile.mkdtemp", forbidden)
+            with pytest.raises(InvalidOption, match=r"folder='.*: Permission denied: .* write in"):
+                tuned(optimizer, budget=3, **options).run()
+        assert optimizer.trials == []
+
+
+def test_two_jobs_that_run_have_two_folders(tmp_path: Path) -> None:
+    """They would empty each other's, whose attempts have the same names."""
+
+    def job(objective: Any, folder: Path) -> Any:
+        return tuned(Optimizer(LINE, "sobol"), objective, budget=1, folder=folder).run()
+
+    def within(params: dict[str, Any], trial: Any) -> float:
+        if trial.folder.parent.name == "other":
+            return 1.0
+        with pytest.raises(InvalidOption, match=r"folder='.*mine': a job that runs has this fold"):
+            job(objectives.bowl, tmp_path / "mine")
+        job(within, tmp_path / "other")
+        return 0.5
+
+    for _ in range(2):  # one after the other
+        assert [trial.value for trial in job(within, tmp_path / "mine").trials] == [0.5]
 
 
 def test_what_cannot_be_sent_to_a_worker_is_named() -> None:

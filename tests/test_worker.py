@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -439,6 +441,82 @@ def test_a_process_that_dies_with_nothing_to_do_fails_no_trial(tmp_path: Path) -
         time.sleep(0.5)  # until it is noticed
         outcome = workers.submit(evaluate, task(objectives.bowl, tmp_path)).result(60)
     assert outcome.value == pytest.approx(0.04)
+
+
+def test_a_process_that_hangs_with_nothing_to_do_fails_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpbo.executors._ANSWER_S", 0.5)
+    with LocalWorkers(1) as workers:
+        idle = workers.submit(evaluate, task(lambda params: os.getpid(), tmp_path)).result(60)
+        os.kill(int(idle.value), signal.SIGSTOP)
+        outcome = workers.submit(evaluate, task(objectives.bowl, tmp_path)).result(60)
+    assert outcome.value == pytest.approx(0.04)
+
+
+@pytest.fixture
+def noted(tmp_path: Path) -> Iterator[Path]:
+    """Where a trial notes the process that it started, which is ended after the test."""
+    note = tmp_path / "noted"
+    yield note
+    if note.exists():
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(int(note.read_text())).kill()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="has no fork")
+@pytest.mark.parametrize(
+    ("how", "why"), [("exit", "EXIT(3)"), ("killed", "SIGKILL(-9)")], ids=["exit", "killed"]
+)
+def test_the_death_of_a_process_is_noticed_while_a_child_that_it_forked_lives(
+    how: str, why: str, noted: Path, tmp_path: Path
+) -> None:
+    """The child holds open what closes with a process."""
+
+    def forks(params: dict[str, Any]) -> float:
+        child = os.fork()
+        if child == 0:
+            time.sleep(300)
+            os._exit(0)
+        noted.write_text(str(child))
+        return float(objectives.treacherous({"how": how}))
+
+    with LocalWorkers(1) as workers:
+        outcome = workers.submit(evaluate, task(forks, tmp_path)).result(60)
+        assert lives(psutil.Process(int(noted.read_text())))
+        assert (outcome.reason, outcome.died) == (f"the process of the trial died: {why}", True)
+        again = workers.submit(evaluate, task(objectives.bowl, tmp_path)).result(60)
+    assert again.value == pytest.approx(0.04)
+
+
+def test_what_a_function_started_ends_when_the_driver_is_killed(
+    noted: Path, tmp_path: Path
+) -> None:
+    script = f"""
+import subprocess, time
+from pathlib import Path
+from gpbo.executors import LocalWorkers
+from gpbo.worker import Task, evaluate
+
+def objective(params):
+    with subprocess.Popen(["sleep", "300"]) as started:
+        Path({str(noted)!r} + "-").write_text(str(started.pid))
+        Path({str(noted)!r} + "-").rename({str(noted)!r})
+
+task = Task(objective, 0, 1, {{}}, Path({str(tmp_path / "0")!r}))
+with LocalWorkers(1) as workers:
+    workers.submit(evaluate, task).result()
+"""
+    with subprocess.Popen([sys.executable, "-c", script]) as driver:
+        while not noted.exists():
+            assert driver.poll() is None
+            time.sleep(0.02)
+        started = psutil.Process(int(noted.read_text()))
+        driver.kill()
+    until = time.monotonic() + 60
+    while lives(started) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not lives(started)
 
 
 @pytest.mark.parametrize("limit", [math.inf, 1e10])
