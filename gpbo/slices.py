@@ -12,7 +12,7 @@ from gpbo.parameters import Integer, Parameter, Real
 from gpbo.posterior import Posterior
 from gpbo.result import Result, optimizer_of
 from gpbo.space import Space
-from gpbo.trial import Direction, Trial, best_of, best_valued
+from gpbo.trial import Trial, best_shown
 
 #: Points of a curve along a real parameter, and the most along an integer one.
 _POINTS = 101
@@ -75,13 +75,8 @@ def slices_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Slic
     )
 
 
-def best_shown(trials: Sequence[Trial], direction: Direction) -> Trial | None:
-    """The best trial; while none meets the constraints, the one with the best value."""
-    return best_of(trials, direction) or best_valued(trials, direction)
-
-
 def name_of_best(feasible: Sequence[bool]) -> str:
-    """What `best_shown` gives, of trials that meet the constraints or do not."""
+    """What `gpbo.trial.best_shown` gives, of trials that meet the constraints or do not."""
     return "best trial" if any(feasible) else "best value, violates a constraint"
 
 

@@ -1,6 +1,6 @@
 """Warm start: what finished jobs teach a new one."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -10,7 +10,7 @@ from gpbo.errors import InvalidData, InvalidOption, InvalidParams
 from gpbo.optimizer import Optimizer
 from gpbo.record import Record
 from gpbo.space import Space
-from gpbo.trial import Trial, best_of
+from gpbo.trial import Trial, best_shown
 
 Kind = Literal["same", "transfer"]
 
@@ -24,9 +24,10 @@ def warm_start(optimizer: Optimizer, parents: Sequence[tuple[Record, Kind]]) -> 
     Args:
         parents: Up to five stored jobs, each with its kind. ``"same"``: it measured the same, so
             its results are added as they are. ``"transfer"``: it measured something related, so
-            its values are not used, but its best configuration is asked first. Trials that are not
-            in the optimizer's space, have no value, or, of the first kind, lack a quantity of its
-            constraints are left out.
+            its values are not used, but its best configuration is asked first, whatever it violates
+            if there is no other. Trials that are not in the optimizer's space, have no value, or,
+            of the first kind, lack a quantity of its constraints are left out. What several jobs
+            have because one started from another counts once, and each configuration is asked once.
 
     Returns:
         How many of their configurations are used.
@@ -37,30 +38,50 @@ def warm_start(optimizer: Optimizer, parents: Sequence[tuple[Record, Kind]]) -> 
     """
     if len(parents) > LARGEST_START:
         raise InvalidOption(f"{len(parents)} jobs to start from: expected {LARGEST_START} or fewer")
-    results: list[Sequence[Any]] = []
-    queue: list[dict[str, Any]] = []
+    space, names = optimizer.space, quantities(optimizer.constraints)
+    measured: list[list[Trial]] = []
+    queue: dict[Hashable, dict[str, Any]] = {}
     for parent, kind in parents:
         one_of("kind", kind, get_args(Kind))
-        usable = _usable(optimizer.space, parent)
+        usable = _usable(space, parent)
         if kind == "same":
-            results += _results(usable, optimizer, parent.name)
-        else:
-            best = best_of(usable, parent.spec["direction"])
-            queue += [] if best is None else [dict(best.params)]
-    optimizer.learn(results, queue)
+            measured.append(_measured(usable, names, parent.name))
+        elif best := best_shown(usable, parent.spec["direction"]):
+            queue.setdefault(space.key(best.params), dict(best.params))
+    results = [
+        (trial.params, trial.value, {name: trial.measured[name] for name in names})
+        for trial in _counted_once(space, measured)
+    ]
+    optimizer.learn(results, queue.values())
     return len(results) + len(queue)
 
 
-def _results(trials: Sequence[Trial], optimizer: Optimizer, parent: str) -> list[Sequence[Any]]:
-    """What these trials tell an optimizer, with the quantities of its constraints."""
-    names = quantities(optimizer.constraints)
+def _measured(trials: Sequence[Trial], names: Sequence[str], parent: str) -> list[Trial]:
+    """Those of a job's trials that have the quantities of the constraints."""
     measured = [trial for trial in trials if trial.measured.keys() >= {*names}]
     if not measured:
         raise InvalidData(
             f"job {parent!r} has no result with {', '.join(map(repr, names))}: expected "
             "one or more, for the constraints"
         )
-    return [(t.params, t.value, {name: t.measured[name] for name in names}) for t in measured]
+    return measured
+
+
+def _counted_once(space: Space, jobs: Sequence[Sequence[Trial]]) -> list[Trial]:
+    """The trials of all jobs, without results that one job has from another of them."""
+    results = [
+        (number, trial, (space.key(trial.params), trial.value))
+        for number, trials in enumerate(jobs)
+        for trial in trials
+    ]
+    sources: dict[Hashable, int] = {}
+    for number, _, result in sorted(results, key=lambda one: one[1].origin == "added"):
+        sources.setdefault(result, number)  # whoever measured it before who was told
+    return [
+        trial
+        for number, trial, result in results
+        if trial.origin != "added" or sources[result] == number
+    ]
 
 
 def started_from(record: Record, space: Space, parent: Record, kind: Kind) -> bool:
@@ -77,7 +98,10 @@ def started_from(record: Record, space: Space, parent: Record, kind: Kind) -> bo
         return any((space.key(trial.params), trial.value) in added for trial in usable)
     enqueued = [trial.params for trial in record.trials if trial.origin == "enqueued"]
     asked = {*map(space.key, [*enqueued, *record.queue])}
-    return any(space.key(trial.params) in asked for trial in usable)
+    if any(space.key(trial.params) in asked for trial in usable):
+        return True
+    # Of a parent without any that meets its constraints, earlier versions had nothing.
+    return not any(trial.feasible for trial in usable)
 
 
 def _usable(space: Space, parent: Record) -> list[Trial]:

@@ -3,7 +3,7 @@
 import math
 import operator
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
@@ -145,6 +145,11 @@ def best_valued(trials: Iterable[Trial], direction: Direction) -> Trial | None:
     sign = sign_of(direction)
     valued = [(sign * trial.value, trial) for trial in trials if trial.value is not None]
     return min(valued, key=operator.itemgetter(0))[1] if valued else None
+
+
+def best_shown(trials: Sequence[Trial], direction: Direction) -> Trial | None:
+    """The best trial; while none meets the constraints, the one with the best value."""
+    return best_of(trials, direction) or best_valued(trials, direction)
 
 
 def incumbents(trials: Iterable[Trial], direction: Direction) -> Iterator[Trial | None]:

@@ -21,7 +21,7 @@ from gpbo.slices import slices_data
 from gpbo.space import Real, Space
 from gpbo.storage import SqliteStorage
 from gpbo.transfer import warm_start
-from gpbo.trial import TrialStatus
+from gpbo.trial import Trial, TrialStatus
 from gpbo.tuner import Execution, Tuner
 from gpbo.worker import Command
 from tests import objectives
@@ -185,6 +185,27 @@ def test_a_job_learns_from_one_that_measured_the_same(tmp_path: Path) -> None:
     asked_first = Optimizer(LINE, constraints=["memory <= 1"])
     assert warm_start(asked_first, [(read(tmp_path), "transfer")]) == 1
     assert asked_first.ask().params == {"x": 0.6}
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_of_a_job_that_never_met_its_constraints_the_best_value_is_asked_first(
+    more: bool, tmp_path: Path
+) -> None:
+    parent = stored(tmp_path)
+    for x, value in ((0.2, 0.5), (0.6, 0.25), (0.8, 0.75)):
+        parent.add({"x": x}, value, {"depth": 0.0})
+    table = {**TABLE, "name": "child", "constraints": [], "storage": "runs.db"}
+    table["warm_start"] = [{"job": "deep", "kind": "transfer"}]
+    job = check_job(table)
+    with job.tuner(tmp_path, resume=False).optimizer as child:
+        assert (child.queue, child.trials) == ([{"x": 0.6}], [])
+        assert child.journal is not None
+        child.journal.write(queue=[], trials=[Trial(0, {"x": 0.1}, origin="sobol")])
+    if more:
+        parent.add({"x": 0.3}, 1.0, {"depth": 0.0})
+    # As it was stored when nothing was taken of such a job.
+    with job.tuner(tmp_path, resume=True).optimizer as child:
+        assert (child.queue, len(child.trials)) == ([], 1)
 
 
 # --- what people see

@@ -21,7 +21,7 @@ from gpbo.record import Record
 from gpbo.space import Integer, Real, Space
 from gpbo.storage import SqliteStorage
 from gpbo.strategies import NestedBoxes, ThompsonSampling
-from gpbo.transfer import warm_start
+from gpbo.transfer import Kind, warm_start
 from gpbo.tuner import Execution
 from gpbo.worker import Command, Imported
 from tests.monte_carlo import unchecked_shapes
@@ -418,6 +418,34 @@ def test_a_warm_start_takes_what_fits_the_space(tmp_path: Path) -> None:
     assert [(t.params, t.value) for t in child.trials] == [({"n": 8}, -8.0)]
     with pytest.raises(InvalidData, match="no result in this space"):
         warm_start(Optimizer(Space(Real("n", 0.25, 0.75))), [(store.read("parent"), "same")])
+
+
+def test_what_a_job_had_from_another_counts_once(tmp_path: Path) -> None:
+    """In any order of them; what one was told twice counts twice."""
+    store, space = SqliteStorage(tmp_path / "runs.db"), Space(Integer("n", 0, 9))
+    first = Optimizer(space, storage=store, name="first")
+    first.add({"n": 2}, 1.0)
+    first.add({"n": 2}, 1.0)
+    for number in (3, 4):
+        first.enqueue({"n": number})
+        first.tell(first.ask(), float(number))
+    second = Optimizer(space, storage=store, name="second")
+    assert warm_start(second, [(store.read("first"), "same")]) == 4
+    second.enqueue({"n": 5})
+    second.tell(second.ask(), 5.0)
+    second.add({"n": 4}, 4.5)
+    parents: list[tuple[Record, Kind]] = [
+        (store.read(name), "same") for name in ("first", "second")
+    ]
+    for order in (parents, parents[::-1]):
+        child = Optimizer(space)
+        assert warm_start(child, order) == 6
+        results = sorted((trial.params["n"], trial.value) for trial in child.trials)
+        assert results == [(2, 1.0), (2, 1.0), (3, 3.0), (4, 4.0), (4, 4.5), (5, 5.0)]
+    both: list[tuple[Record, Kind]] = [(parent, "transfer") for parent, _ in parents]
+    asked = Optimizer(space)
+    assert warm_start(asked, both) == 1
+    assert asked.queue == [{"n": 2}]
 
 
 def test_the_best_of_a_related_job_is_that_of_its_own_direction(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from gpbo.trial import (
     Trial,
     TrialStatus,
     best_of,
+    best_shown,
     incumbents,
     is_of_early_stop,
 )
@@ -154,7 +155,7 @@ def slices_of(
     """A slice along these parameters, or all, by the last fit conditioned on all results."""
     completed = optimizer.completed
     failed = [trial for trial in optimizer.finished if trial.value is None]
-    best = slices.best_shown(completed, optimizer.direction)
+    best = best_shown(completed, optimizer.direction)
     near = () if best is None else slices.nearness(optimizer.space, completed, best)
     curves = _curves(optimizer)
     return tuple(
