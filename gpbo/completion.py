@@ -105,13 +105,30 @@ class Completion:
         """Whether those that came before the last ones are as good as all of them."""
         if not before:
             return False
-        enough = self.tolerance * (statistics.median(values) - min(values))
-        return not min(before) - min(values) > enough
+        earlier, best = min(before), min(values)
+        if not self.tolerance:
+            return earlier <= best
+        # In halves: the distance of two values may be more than the largest number.
+        enough = self.tolerance * (_median(values) / 2 - best / 2)
+        return earlier / 2 - best / 2 <= enough
 
 
 def _values(trials: Sequence[Trial], sign: float) -> list[float]:
     """Of those that meet the constraints."""
     return [sign * trial.value for trial in trials if trial.value is not None and trial.feasible]
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of finite values, even if they add up to more than the largest number."""
+    try:
+        return statistics.fmean(values)
+    except OverflowError:
+        return float(statistics.mean(values))  # exact, and slow
+
+
+def _median(values: Sequence[float]) -> float:
+    """Likewise."""
+    return _mean([statistics.median_low(values), statistics.median_high(values)])
 
 
 @dataclass
@@ -188,10 +205,10 @@ class MedianRule:
         for other in others:
             upto = [sign * v for step, v in other.items() if step <= last and math.isfinite(v)]
             if upto and max(other) >= last:
-                averages.append(statistics.fmean(upto))
+                averages.append(_mean(upto))
         if len(averages) < self.trials:
             return None
-        best, median = min(finite.values()), statistics.median(averages)
+        best, median = min(finite.values()), _median(averages)
         if best <= median:
             return None
         return (

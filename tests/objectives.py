@@ -50,6 +50,13 @@ def curve(params: dict[str, Any], trial: Any) -> float:
     return float(params["x"])
 
 
+def huge_reports(params: dict[str, Any], trial: Any) -> float:
+    for step in range(3):
+        trial.report(step, 1.5e308)
+    time.sleep(0.5)  # until they are read
+    return float(params["x"])
+
+
 def once_unlucky(params: dict[str, Any], trial: Any) -> float:
     if trial.attempt == 1:
         os._exit(9)

@@ -1,6 +1,7 @@
 """When a job is done, and which trials end early."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,11 @@ import pytest
 from gpbo.completion import Completion, MedianRule
 from gpbo.errors import InvalidOption
 from gpbo.loop import minimize
+from gpbo.optimizer import Optimizer
 from gpbo.space import Real, Space
 from gpbo.trial import Trial
+from gpbo.tuner import Execution, Tuner
+from tests import objectives
 from tests.monte_carlo import unchecked_shapes
 
 
@@ -45,6 +49,19 @@ def ended(*values: float | None) -> list[Trial]:
         ({"patience": 2, "tolerance": 0.01}, [10.0, 9.0, 1.0, 0.9, 5.0], 1, None),
         ({"patience": 2, "tolerance": 0.01}, [10.0, 9.0, 1.0, 0.97, 5.0], 1, "no improvement"),
         ({"patience": 2, "tolerance": 0.01}, [10.0, 9.0, 1.0, 0.93, 5.0], 1, None),
+        # The distances are beyond the largest number.
+        ({"patience": 2}, [1.0, 1e308, -1e308, -1.5e308], 1, None),
+        ({"patience": 2}, [1.5e308, -1e308, -1e308], 1, None),
+        ({"patience": 2}, [-1e308, 1.5e308, 1.4e308, 1.5e308], -1, "no improvement"),
+        ({"patience": 2, "tolerance": 0.1}, [1.5e308, 1.5e308, 1e308, -1e308], 1, None),
+        (
+            {"patience": 2, "tolerance": 0.1},
+            [1.6e308] * 4 + [-1e308, -1.1e308, 0.0],
+            1,
+            "no improvement",
+        ),
+        ({"patience": 2, "tolerance": 0.1}, [1.6e308] * 4 + [-1e308, -1.4e308, 0.0], 1, None),
+        ({"patience": 1}, [1e-323, 5e-324], 1, None),
     ],
 )
 def test_a_job_ends_when_it_should(
@@ -150,6 +167,27 @@ def test_others_are_judged_by_the_mean_of_their_finite_values() -> None:
     for value, stops in ((2.9, False), (3.1, True)):
         curve = {0: value, 1: value, 2: value}
         assert (MedianRule(trials=3).verdict(curve, others, 1.0) is not None) == stops
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_reports_may_add_up_to_more_than_the_largest_number(sign: float) -> None:
+    others = [{0: sign * 1.7e308, 1: sign * 1.5e308, 2: sign * 1.6e308}] * 4
+    for value, stops in ((1.7e308, True), (1.6e308, False), (1.5e308, False), (-1.7e308, False)):
+        verdict = MedianRule(trials=4).verdict({2: sign * value}, others, sign)
+        assert (verdict is not None) == stops, value
+
+
+def test_a_job_whose_reports_are_huge_goes_on_and_is_resumed(tmp_path: Path) -> None:
+    space, values = Space(Real("x", 0.0, 1.0)), (0.1, 0.2, 0.3)
+    execution = Execution(early_stopping=MedianRule(trials=1))
+    with Optimizer(space, "sobol", storage=tmp_path / "runs.db", name="job") as optimizer:
+        for x in values:
+            optimizer.enqueue({"x": x})
+        result = Tuner(optimizer, objectives.huge_reports, budget=2, execution=execution).run()
+        assert [trial.value for trial in result.trials] == [0.1, 0.2]
+    with Optimizer.resume(tmp_path / "runs.db", "job") as optimizer:
+        result = Tuner(optimizer, objectives.huge_reports, budget=3, execution=execution).run()
+        assert [trial.value for trial in result.trials] == [0.1, 0.2, 0.3]
 
 
 def test_a_value_that_is_no_number_counts_as_a_step_of_the_trial_that_reported_it() -> None:
