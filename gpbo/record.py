@@ -6,7 +6,7 @@ the disk when it returns. `gpbo.storage` has the one that comes with gpbo.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -102,6 +102,29 @@ class Record:
     metrics: tuple[Metric, ...]
     fits: tuple[FitSummary, ...]
     ended: str | None
+
+    @property
+    def last_heard_at(self) -> float:
+        """The last time, in seconds since the epoch, that was written down of the job."""
+        trials = (time for one in self.trials for time in (one.asked_at, one.finished_at))
+        attempts = (time for one in self.attempts for time in (one.started_at, one.ended_at))
+        times = [*trials, *attempts, *(fit.at for fit in self.fits)]
+        return max((time for time in times if time is not None), default=self.created_at)
+
+    def ended_attempts(self) -> tuple[Attempt, ...]:
+        """Its attempts, if no process drives it: those without an end were interrupted with it.
+
+        They ended when it was last heard of, as nobody wrote down when its driver was killed; or
+        with their trial, if that has ended: then it was all that was written.
+        """
+        last, trials = self.last_heard_at, {trial.id: trial for trial in self.trials}
+
+        def ended(attempt: Attempt) -> Attempt:
+            trial = trials.get(attempt.trial)
+            told = (None, None) if trial is None else (trial.finished_at, trial.reason)
+            return replace(attempt, ended_at=told[0] or last, reason=told[1] or JOB_INTERRUPTED)
+
+        return tuple(one if one.ended_at is not None else ended(one) for one in self.attempts)
 
 
 @runtime_checkable

@@ -30,10 +30,10 @@ from gpbo.execution import Execution
 from gpbo.executors import LocalWorkers, NotStarted
 from gpbo.objectives import check_command, check_is_here, warn_of_unused
 from gpbo.optimizer import Optimizer
-from gpbo.record import JOB_ENDED, JOB_INTERRUPTED, NOT_RUN, Attempt, Metric
+from gpbo.record import JOB_ENDED, NOT_RUN, Attempt, Metric
 from gpbo.result import Result
 from gpbo.storage import INHERITED_S
-from gpbo.trial import Trial, TrialStatus, sign_of
+from gpbo.trial import Trial, sign_of
 from gpbo.worker import Imported, Objective, Task, evaluate
 
 __all__ = ["Execution", "Tuner"]
@@ -249,22 +249,17 @@ class Tuner:
             return
         record = self._journal.read()
         self._began_at = time.monotonic() - max(0.0, time.time() - record.created_at)
-        self._attempts = {attempt.trial: attempt for attempt in record.attempts}
-        self._deaths = Counter(attempt.trial for attempt in record.attempts if _has_died(attempt))
+        attempts = record.ended_attempts()
+        known = zip(record.attempts, attempts, strict=True)
+        self._write(attempts=[ended for before, ended in known if ended is not before])
+        self._attempts = {attempt.trial: attempt for attempt in attempts}
+        self._deaths = Counter(attempt.trial for attempt in attempts if _has_died(attempt))
         for metric in record.metrics:
             last = self._attempts.get(metric.trial)
             if last is not None and last.number == metric.attempt:
                 self._curves[metric.trial][metric.step] = metric.value
-        for trial in self.optimizer.trials:
+        for trial in self.optimizer.pending:
             attempt = self._attempts.get(trial.id)
-            if attempt is not None and attempt.ended_at is None:
-                # If its trial was failed, that was all that was written.
-                ended_at, reason = trial.finished_at or time.time(), trial.reason or JOB_INTERRUPTED
-                lost = replace(attempt, ended_at=ended_at, reason=reason)
-                self._write(attempts=[lost])
-                self._attempts[trial.id] = lost
-            if trial.status is not TrialStatus.PENDING:
-                continue
             if attempt is not None and attempt.value is not None:
                 self._notify_end(self._tell(attempt))
             else:

@@ -27,6 +27,7 @@ from gpbo.report.sections import _last_fit, _shown
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
 from gpbo.storage import SqliteStorage
 from gpbo.strategies import ExpectedImprovement
+from gpbo.trial import Trial
 from gpbo.view import plain
 from tests import browser
 
@@ -265,6 +266,44 @@ def test_the_timeline_knows_what_became_of_each_attempt(tmp_path: Path) -> None:
     assert bars[1].about == "trial 1, attempt 1: failed\nit broke"
     assert data.utilisation(bars) == pytest.approx((4 + 1 + 1 + 5 + 2) / 18)
     assert data.utilisation(()) is None
+
+
+def test_in_the_timeline_what_ran_when_a_driver_was_killed_ended_with_it(tmp_path: Path) -> None:
+    store = SqliteStorage(tmp_path / "runs.db")
+    journal = store.create("job", {"space": {}})
+    made = journal.read().created_at
+    journal.write(
+        trials=[
+            Trial(0, {}, asked_at=made).completed(0.5, made + 4),
+            Trial(1, {}, asked_at=made).failed("it broke", made + 3),
+            Trial(2, {}, asked_at=made + 5),
+        ],
+        attempts=[
+            Attempt(0, 1, 0, made, made + 4, value=0.5),
+            Attempt(1, 1, 1, made + 1),
+            Attempt(2, 1, 0, made + 4),
+        ],
+    )
+    record = journal.read()
+    assert [bar.outcome for bar in data.timeline_data(record, made + 99)[1:]] == ["running"] * 2
+    bars = data.timeline_data(replace(record, ended="no process drives it"), made + 99)
+    assert [bar.outcome for bar in bars] == ["completed", "failed", "interrupted"]
+    assert [round(bar.end, 3) for bar in bars] == [4, 3, 5]
+
+
+@pytest.mark.parametrize("day", [86400.0, 10.0])
+def test_nobody_works_between_an_interruption_and_the_next_start(day: float) -> None:
+    bars = [
+        data.Bar(0, 0.0, 4.0, "completed", ""),
+        data.Bar(0, 5.0, 10.0, "interrupted", ""),
+        data.Bar(1, 1.0, 10.0, "completed", ""),  # just as the job was killed
+        data.Bar(1, 2.0, 3.0, "interrupted", ""),  # not run, but the other one went on
+        data.Bar(0, day, day + 5, "completed", ""),
+        data.Bar(1, day + 1, day + 7, "completed", ""),
+        data.Bar(0, day + 8, day + 10, "interrupted", ""),
+    ]
+    for told in (bars, bars[::-1]):
+        assert data.utilisation(told) == pytest.approx((4 + 5 + 9 + 1 + 5 + 6 + 2) / 40)
 
 
 def test_intermediate_values_are_those_of_the_last_attempt(tmp_path: Path) -> None:

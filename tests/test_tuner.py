@@ -958,6 +958,29 @@ def test_what_ran_when_the_driver_died_runs_again_and_a_result_that_came_is_told
     assert attempts == [(0, 1, None), (1, 1, "the job was interrupted"), (1, 2, None), (2, 1, None)]
 
 
+def test_what_ran_when_the_driver_was_killed_ended_when_the_job_was_last_heard_of(
+    tmp_path: Path,
+) -> None:
+    optimizer = stored(tmp_path)
+    ran, told, waited = optimizer.ask(3)
+    assert optimizer.journal is not None
+    optimizer.journal.write(
+        attempts=[Attempt(ran.id, 1, 0, time.time()), Attempt(told.id, 1, 1, time.time())]
+    )
+    optimizer.tell(told, 0.5)
+    last = read(tmp_path).attempts[1].started_at
+    optimizer.journal.write(attempts=[Attempt(waited.id, 1, 1, last + 2, last + 3, reason="no")])
+    optimizer.close()
+    first = tuned(Optimizer.resume(tmp_path / "runs.db", "job"), budget=3, executor=Broken())
+    first.run()
+    ended = {a.trial: a.ended_at for a in read(tmp_path).attempts if a.number == 1}
+    assert ended == {
+        ran.id: last + 3,
+        told.id: first.optimizer.trials[1].finished_at,
+        waited.id: last + 3,
+    }
+
+
 def test_a_trial_that_failed_is_not_run_again_whenever_the_driver_dies(tmp_path: Path) -> None:
     """Between any two of its writes, too."""
 

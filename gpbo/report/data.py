@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from gpbo import slices
@@ -216,6 +217,7 @@ class Bar:
 
 def timeline_data(record: Record, now: float) -> tuple[Bar, ...]:
     """What the workers did when; ``now`` in seconds since the epoch."""
+    attempts = record.attempts if record.ended is None else record.ended_attempts()
     return tuple(
         Bar(
             worker=attempt.worker,
@@ -224,17 +226,33 @@ def timeline_data(record: Record, now: float) -> tuple[Bar, ...]:
             outcome=_outcome(attempt),
             about=_about_attempt(attempt),
         )
-        for attempt in record.attempts
+        for attempt in attempts
     )
 
 
 def utilisation(bars: Sequence[Bar]) -> float | None:
-    """The share of the workers' time, from the first start to the last end, that trials took."""
+    """The share of the workers' time that trials took.
+
+    It is from the first start to the last end, but for what lies between an interruption of the
+    job and the next start.
+    """
     if not bars:
         return None
     workers = 1 + max(bar.worker for bar in bars)
-    span = max(bar.end for bar in bars) - min(bar.start for bar in bars)
+    by_start = sorted(bars, key=lambda bar: bar.start)
+    latest = list(accumulate(by_start, lambda *two: max(two, key=_last)))
+    span = latest[-1].end - by_start[0].start
+    span -= sum(
+        after.start - before.end
+        for before, after in zip(latest, by_start[1:], strict=False)
+        if before.outcome == "interrupted" and after.start > before.end
+    )
     return sum(bar.end - bar.start for bar in bars) / (workers * span) if span > 0 else None
+
+
+def _last(bar: Bar) -> tuple[float, bool]:
+    """The greater, the later it ended; if that was with others, an interruption was the last."""
+    return bar.end, bar.outcome == "interrupted"
 
 
 def _outcome(attempt: Attempt) -> str:
