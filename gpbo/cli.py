@@ -236,11 +236,14 @@ def show(
 
     from gpbo import view
 
+    if watch and (as_json or html is not None):
+        raise InvalidOption("--watch: expected neither --json nor --html, which show one moment")
     store, job = _stored(where, name)
+    record = _at_present(store, job)
     if html is not None:
         from gpbo.report.page import write
 
-        write(_at_present(store, job), html)
+        write(record, html)
         print(f"wrote {html}", file=sys.stderr if as_json else sys.stdout)
     if as_json:
         more = {"driven": store.is_driven(job), "folder": str(store.folder(job))}

@@ -230,6 +230,22 @@ def test_the_latest_job_of_a_storage_is_shown_unless_one_is_named(
         assert f"also here: {', '.join(n for n in ('zebra', 'yak', 'ant') if n != name)}" in out
 
 
+@pytest.mark.parametrize("option", [["--json"], ["--html", "page.html"]])
+def test_what_shows_one_moment_is_not_watched(
+    option: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    storage = tmp_path / "runs.db"
+    gpbo.Optimizer(gpbo.Space(gpbo.Real("x", 0, 1)), storage=storage, name="job").close()
+    code, out, err = called(monkeypatch, capsys, "show", storage, "--watch", *option)
+    assert (code, out) == (2, "")
+    assert err == "gpbo: --watch: expected neither --json nor --html, which show one moment\n"
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_a_job_is_watched_until_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -327,8 +343,9 @@ def test_a_job_that_is_not_there_leaves_no_file(
     gpbo.Optimizer(gpbo.Space(gpbo.Real("x", 0, 1)), storage=storage, name="job").close()
     before = {*tmp_path.iterdir()}
     for command, name in itertools.product(("show", "stop"), ("none", "a/b")):
-        code, _, err = called(monkeypatch, capsys, command, storage, name)
+        code, out, err = called(monkeypatch, capsys, command, storage, name)
         assert (code, "has no such job; it has 'job'" in err) == (2, True)
+        assert out == ""
     assert {*tmp_path.iterdir()} == before
 
 
