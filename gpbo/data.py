@@ -1,4 +1,9 @@
-"""Results of trials as the engine sees them: in its units, minimised, padded, masked."""
+"""Results of trials as the engine sees them: in its units, minimised, padded, masked.
+
+Where there are ``k`` constraints, a run has ``1 + k`` outputs, each of which is a row as if it were
+a run of its own: the values of run 0, the ``k`` quantities that its constraints limit, the values
+of run 1, ... Fits, what is kept of them and their random streams have the same rows.
+"""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,6 +14,7 @@ from torch import Tensor
 
 from gpbo.backend import DTYPE
 from gpbo.errors import InvalidData
+from gpbo.rows import selected
 from gpbo.units import Units, centred, in_own_units
 
 
@@ -21,8 +27,8 @@ class Observations:
     ``y`` is ``units(values)``.
 
     Those that are not ``eligible`` violate a constraint: they are results as all others are, but
-    none of them is the best one. The values of ``straight`` runs are quantities with a limit, which
-    must not be taken for penalties, and are standardised only.
+    none of them is the best one. Of the ``outputs`` of a run, a row each, the first one is its
+    values; the others, the ``straight`` ones, are how far quantities are beyond their limits.
 
     The units are the most probable ones. They cost a few factorisations, which searches without a
     model do not pay: they are worked out when first asked for.
@@ -34,7 +40,7 @@ class Observations:
     pending: Float[Tensor, "r m d"]
     pending_mask: Bool[Tensor, "r m"]
     eligible: Bool[Tensor, "r n"]
-    straight: Bool[Tensor, " r"]
+    outputs: int = 1
 
     @classmethod
     def of(
@@ -45,14 +51,13 @@ class Observations:
         pending: Float[Tensor, "r m d"] | None = None,
         pending_mask: Bool[Tensor, "r m"] | None = None,
         eligible: Bool[Tensor, "r n"] | None = None,
-        straight: Bool[Tensor, " r"] | None = None,
+        outputs: int = 1,
     ) -> "Observations":
         """Observations from padded tensors; without a mask every row counts.
 
         Args:
             values: to be minimised; anything, NaN too, where masked.
             eligible: by default all that the mask keeps.
-            straight: by default no run.
 
         Raises:
             InvalidData: an unmasked value or point is not finite.
@@ -71,9 +76,7 @@ class Observations:
                     f"{name}{bad} is {float(tensor[tuple(bad)])}: expected finite numbers"
                 )
         eligible = mask if eligible is None else eligible & mask
-        if straight is None:
-            straight = torch.zeros(len(values), dtype=torch.bool, device=values.device)
-        return cls(x, values, mask, pending, pending_mask, eligible, straight)
+        return cls(x, values, mask, pending, pending_mask, eligible, outputs)
 
     @property
     def y(self) -> Float[Tensor, "r n"]:
@@ -93,6 +96,21 @@ class Observations:
     def runs(self) -> int:
         """How many runs there are, ``r``."""
         return self.x.shape[0]
+
+    @property
+    def straight(self) -> Bool[Tensor, " r"]:
+        """The rows of what is limited: it is standardised only, and nothing in it is a penalty."""
+        return torch.arange(self.runs, device=self.x.device) % self.outputs > 0
+
+    @property
+    def of_values(self) -> "Observations":
+        """The rows of the values alone."""
+        return replace(selected(self, slice(None, None, self.outputs)), outputs=1)
+
+    def rows_of(self, runs: Int[Tensor, " j"]) -> Int[Tensor, " rows"]:
+        """All rows of these runs, to select whole runs by (`gpbo.rows.selected`)."""
+        own = torch.arange(self.outputs, device=runs.device)
+        return (self.outputs * runs.unsqueeze(-1) + own).flatten()
 
     @property
     def dim(self) -> int:
@@ -149,18 +167,17 @@ def capacity(count: int, device: torch.device) -> int:
 
 
 def _with_limited(data: Observations, excess: Float[Tensor, "r n k"]) -> Observations:
-    """Each run with the runs of what its constraints limit after it."""
-    rows = 1 + excess.shape[-1]
+    """The values and what the constraints limit."""
+    outputs = 1 + excess.shape[-1]
     met = (excess <= 0).all(-1, keepdim=True)
-    mask = data.mask.repeat_interleave(rows, 0)
     return Observations.of(
-        data.x.repeat_interleave(rows, 0),
+        data.x.repeat_interleave(outputs, 0),
         torch.cat([data.values.unsqueeze(-1), excess], -1).mT.flatten(0, 1),
-        mask,
-        data.pending.repeat_interleave(rows, 0),
-        data.pending_mask.repeat_interleave(rows, 0),
+        data.mask.repeat_interleave(outputs, 0),
+        data.pending.repeat_interleave(outputs, 0),
+        data.pending_mask.repeat_interleave(outputs, 0),
         eligible=torch.cat([met, torch.ones_like(excess, dtype=torch.bool)], -1).mT.flatten(0, 1),
-        straight=torch.arange(len(mask), device=mask.device) % rows > 0,
+        outputs=outputs,
     )
 
 
@@ -176,8 +193,7 @@ def with_room(
     Args:
         x, values, mask, pending: as in `Observations.of`.
         excess: how far results are beyond each of ``k`` constraints, 0 or less where they meet it.
-            The values are eligible where all are met, and each run is followed by ``k`` straight
-            ones, of what the constraints limit.
+            The values are eligible where all are met, and each run has ``1 + k`` outputs.
     """
     data = Observations.of(x, values, mask, pending)
     if excess is not None and excess.shape[-1]:

@@ -79,39 +79,36 @@ class Limits:
 
     Attributes:
         surrogate: A row for each constraint of each run, those of run 0 first.
-        most: On the scale of each, how much the quantity may be.
+        most: On the scale of each, how much the quantity may be: a row for each run.
     """
 
     surrogate: Surrogate
-    most: Float[Tensor, " rows"]
+    most: Float[Tensor, "r k"]
 
     @classmethod
-    def apart(
-        cls, fitted: Surrogate, data: Observations, runs: int
-    ) -> tuple[Surrogate, "Limits | None"]:
-        """The models of the values of so many runs, and of what their constraints limit, if any.
+    def apart(cls, fitted: Surrogate, data: Observations) -> tuple[Surrogate, "Limits | None"]:
+        """The models of the values, and of what the constraints limit, if any.
 
         Args:
-            fitted: The models of all rows of ``data``, in which what is limited follows each run.
+            fitted: The models of all rows of ``data``.
         """
-        if data.runs == runs:
+        if data.outputs == 1:
             return fitted, None
-        rows = torch.arange(data.runs, device=data.x.device).view(runs, -1)
-        limited = rows[:, 1:].flatten()
+        rows = torch.arange(data.runs, device=data.x.device).view(-1, data.outputs)
         limit, none_beyond = _limit(data)
-        most = (data.units(limit) + none_beyond)[:, 0]
-        return selected(fitted, rows[:, 0]), cls(selected(fitted, limited), most[limited])
+        most = (data.units(limit) + none_beyond).view_as(rows)[:, 1:]
+        return selected(fitted, rows[:, 0]), cls(selected(fitted, rows[:, 1:].flatten()), most)
 
-    def log_chance(self, runs: int) -> Utility:
+    def log_chance(self) -> Utility:
         """The log of the chance that a point meets the constraints, taken as independent."""
-        best = self.most[:, None].expand(-1, self.surrogate.draws)
-        return _AllMet(LogProbabilityOfImprovement(self.surrogate, best), len(self.most) // runs)
+        best = self.most.flatten()[:, None].expand(-1, self.surrogate.draws)
+        return _AllMet(LogProbabilityOfImprovement(self.surrogate, best), self.most.shape[1])
 
     def ahead(self, data: Observations) -> "Limits":
         """Once what is pending will have returned what is expected of it."""
-        each = len(self.most) // data.runs
+        constraints = self.most.shape[1]
         pending, mask = (
-            part.repeat_interleave(each, 0) for part in (data.pending, data.pending_mask)
+            part.repeat_interleave(constraints, 0) for part in (data.pending, data.pending_mask)
         )
         return replace(self, surrogate=self.surrogate.hallucinate(pending, mask))
 
@@ -191,7 +188,7 @@ def log_chance(
             success = log_chance_of_success(data, failed, failed_mask, gives)
     if limits is not None and ahead:
         limits = limits.ahead(data)
-    return with_limits(success, limits, data.runs)
+    return with_limits(success, limits)
 
 
 def likely_at(chance: Utility | None, x: Float[Tensor, "r b d"]) -> Bool[Tensor, "r b"]:
@@ -201,11 +198,11 @@ def likely_at(chance: Utility | None, x: Float[Tensor, "r b d"]) -> Bool[Tensor,
     return chance(x) > -math.log(2)
 
 
-def with_limits(success: Utility | None, limits: Limits | None, runs: int) -> Utility | None:
+def with_limits(success: Utility | None, limits: Limits | None) -> Utility | None:
     """The log of the chance that a point meets the constraints too, if there are any."""
     if limits is None:
         return success
-    met = limits.log_chance(runs)
+    met = limits.log_chance()
     return met if success is None else Sum((success, met))
 
 

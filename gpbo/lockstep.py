@@ -256,12 +256,11 @@ class _Engine:
     def _searched(self, runs: _Runs, count: int) -> _Runs:
         """The runs after ``count`` more trials, proposed by the strategy."""
         data = runs.observations()
-        rows = data.runs // len(runs.seeds)
 
         def fitted() -> Fit:
             with self.clock.on("fit"):
                 streams = Streams.per_seed(
-                    runs.seeds, "fit", runs.trials, rows=rows, device=self.device
+                    runs.seeds, "fit", runs.trials, rows=data.outputs, device=self.device
                 )
                 return fitting.fit(
                     data, self.model, inference=self.inference, warm=runs.warm, streams=streams
@@ -279,7 +278,7 @@ class _Engine:
     def _situation(
         self, runs: _Runs, all_rows: Observations, fit_all: Callable[[], Fit]
     ) -> Situation:
-        data, fit, limits = apart(all_rows, len(runs.seeds), fit_all)
+        data, fit, limits = apart(all_rows, fit_all)
         failed = ~runs.succeeded
         some = failed.any(0)
         return Situation(

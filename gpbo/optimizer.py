@@ -25,7 +25,6 @@ from gpbo.kept import Kept
 from gpbo.options import read_model, read_strategy, write_model, write_strategy
 from gpbo.plans import ChoicePlan, Chosen, FitPlan, Fitted
 from gpbo.posterior import Posterior, Recommendation
-from gpbo.rows import selected
 from gpbo.situation import Lazy, Situation
 from gpbo.space import Space
 from gpbo.spec import check_same, read_space, write_space
@@ -539,7 +538,7 @@ class Optimizer:
 
     def observations(self) -> Observations:
         """The results and the pending points as the engine sees them: one run, minimised."""
-        return selected(self._observations(self._history.completed), slice(1))
+        return self._observations(self._history.completed).of_values
 
     def _observations(self, completed: Sequence[Trial]) -> Observations:
         """Of the values, and as further runs of what the constraints limit."""
@@ -579,7 +578,7 @@ class Optimizer:
         fitted = self._plan_model(refit)()
         # Results may have come since: those that the fit knows are the first ones.
         known = self.completed[: int(fitted.fit.surrogate.mask.sum())]
-        units = selected(self._observations(known).units, slice(1))
+        units = self._observations(known).of_values.units
         return Posterior(
             fitted.fit.surrogate, units, self.space, self.direction, known, fitted.limits
         )

@@ -34,8 +34,8 @@ class Fitted:
 
     @classmethod
     def of(cls, fit: fitting.Fit, data: Observations, kept: Kept) -> "Fitted":
-        """From a fit whose first run is of the values, and the others of what is limited."""
-        surrogate, limits = Limits.apart(fit.surrogate, data, runs=1)
+        """From a fit to these values and to what is limited."""
+        surrogate, limits = Limits.apart(fit.surrogate, data)
         return cls(replace(fit, surrogate=surrogate), limits, kept)
 
 

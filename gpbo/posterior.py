@@ -105,7 +105,7 @@ class Posterior:
         x = self._points(configurations)
         if self.limits is None:
             return np.ones(x.shape[1])
-        return self.limits.log_chance(1)(x)[0].exp().cpu().numpy()
+        return self.limits.log_chance()(x)[0].exp().cpu().numpy()
 
     def sample(
         self, configurations: Sequence[Mapping[str, Any]], count: int, *, seed: int = 0

@@ -53,29 +53,20 @@ class Trials:
 
 @dataclass(frozen=True)
 class _Fits:
-    """The last fit of every run, and to how many results it was made: 0 where there is none yet.
-
-    Attributes:
-        limited: How many quantities are limited: a run's row of ``kept`` has theirs after it.
-    """
+    """The last fit of every run, and to how many results it was made: 0 where there is none yet."""
 
     kept: Kept | None  # rows of runs without a fit mean nothing
     size: Int[Tensor, " r"]
-    limited: int
 
-    def rows_of(self, runs: Int[Tensor, " j"]) -> Int[Tensor, " rows"]:
-        """The rows of these runs."""
-        rows = 1 + self.limited
-        own = torch.arange(rows, device=runs.device)
-        return (rows * runs.unsqueeze(-1) + own).flatten()
-
-    def updated(self, runs: Int[Tensor, " j"], kept: Kept, size: Int[Tensor, " j"]) -> "_Fits":
-        """With these fits of these runs."""
+    def updated(
+        self, data: Observations, runs: Int[Tensor, " j"], kept: Kept, size: Int[Tensor, " j"]
+    ) -> "_Fits":
+        """With these fits of these runs, each of which has as many rows as in ``data``."""
         old = self.kept
         if old is None:
-            old = selected(kept, self.rows_of(torch.zeros_like(self.size)))
-        new = put(old, self.rows_of(runs), kept)
-        return replace(self, kept=new, size=self.size.index_copy(0, runs, size))
+            old = selected(kept, data.rows_of(torch.zeros_like(self.size)))
+        new = put(old, data.rows_of(runs), kept)
+        return _Fits(new, self.size.index_copy(0, runs, size))
 
 
 @dataclass(frozen=True)
@@ -129,11 +120,10 @@ class Simulator:
         nothing = torch.zeros(runs, 0, dtype=DTYPE, device=self.device)
         x = torch.zeros(runs, 0, self.problem.dim, dtype=DTYPE, device=self.device)
         number = nothing.long()
-        limited = len(self.problem.constraints)
-        excess = x.new_zeros(runs, 0, limited)
+        excess = x.new_zeros(runs, 0, len(self.problem.constraints))
         none = Trials(number, nothing, nothing, nothing, number, x, nothing, nothing, excess)
         zero = torch.zeros(runs, dtype=DTYPE, device=self.device)
-        fits = _Fits(None, zero.long(), limited)
+        fits = _Fits(None, zero.long())
         return State(none, none, zero, zero, 0, (frozenset(),) * runs, fits)
 
     def begin(self, state: State) -> State:
@@ -262,7 +252,7 @@ class Simulator:
         seeds = tuple(self.seeds[run] for run in rows.tolist())
 
         fitted = Lazy(lambda: self._fit(all_rows, seeds, rows, state.fits))
-        data, fit, limits = apart(all_rows, len(rows), lambda: fitted()[0])
+        data, fit, limits = apart(all_rows, lambda: fitted()[0])
         situation = Situation(
             space=self.problem.space,
             data=data,
@@ -303,9 +293,10 @@ class Simulator:
         self, data: Observations, seeds: tuple[int, ...], rows: Int[Tensor, " j"], fits: _Fits
     ) -> tuple[Fit, _Fits]:
         """The model of these runs, with hyperparameters fitted anew where enough results came."""
-        each = 1 + fits.limited
-        counts, last = data.counts[::each], fits.size[rows]
-        streams = Streams.per_seed(seeds, "fit", counts.tolist(), rows=each, device=self.device)
+        counts, last = data.of_values.counts, fits.size[rows]
+        streams = Streams.per_seed(
+            seeds, "fit", counts.tolist(), rows=data.outputs, device=self.device
+        )
         first = last == 0
         for due in (first, ~first & (counts >= last + self.refit_every)):
             if not bool(due.any()):
@@ -313,9 +304,9 @@ class Simulator:
             chosen, count = bucket(due)
             warm = None
             if fits.kept is not None and fits.kept.warm is not None and not bool(first[chosen[0]]):
-                warm = selected(fits.kept.warm, fits.rows_of(rows[chosen]))
+                warm = selected(fits.kept.warm, data.rows_of(rows[chosen]))
             every = count == len(rows)
-            due_rows = fits.rows_of(chosen)
+            due_rows = data.rows_of(chosen)
             own = data if every else selected(data, due_rows)
             fitted = fitting.fit(
                 own,
@@ -324,11 +315,10 @@ class Simulator:
                 warm=warm,
                 streams=streams.select(due_rows.tolist()),
             )
-            kept = selected(
-                Kept.of(fitted, own, int(own.counts.max()), self.model), slice(count * each)
-            )
-            fits = fits.updated(rows[chosen[:count]], kept, counts[chosen[:count]])
+            kept = Kept.of(fitted, own, int(own.counts.max()), self.model)
+            kept = selected(kept, slice(count * data.outputs))
+            fits = fits.updated(data, rows[chosen[:count]], kept, counts[chosen[:count]])
             if every:
                 return fitted, fits
         assert fits.kept is not None
-        return selected(fits.kept, fits.rows_of(rows)).condition(data, self.model.nu), fits
+        return selected(fits.kept, data.rows_of(rows)).condition(data, self.model.nu), fits

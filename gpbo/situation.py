@@ -14,7 +14,6 @@ from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.feasibility import Limits, no_limits
 from gpbo.fitting import Fit
 from gpbo.fixed import lie_within
-from gpbo.rows import selected
 from gpbo.space import Space
 
 _T = TypeVar("_T")
@@ -92,19 +91,18 @@ class Situation:
 
 
 def apart(
-    data: Observations, runs: int, fit: Callable[[], Fit]
+    data: Observations, fit: Callable[[], Fit]
 ) -> tuple[Observations, Callable[[], Fit], Callable[[], Limits | None]]:
-    """What a `Situation` of so many runs has: their results, their model, and what is limited.
+    """What a `Situation` has: the results, their model, and the models of what is limited.
 
     Args:
-        data: Runs, each followed by what its constraints limit (`gpbo.data.with_room`).
+        data: Of the values and of what is limited.
         fit: The model of all of these rows.
     """
-    if data.runs == runs:
+    if data.outputs == 1:
         return data, fit, no_limits
-    models = Lazy(lambda: Limits.apart(fit().surrogate, data, runs))
-    values = selected(data, slice(None, None, data.runs // runs))
-    return values, lambda: replace(fit(), surrogate=models()[0]), lambda: models()[1]
+    models = Lazy(lambda: Limits.apart(fit().surrogate, data))
+    return data.of_values, lambda: replace(fit(), surrogate=models()[0]), lambda: models()[1]
 
 
 def points_and_keys(

@@ -349,7 +349,7 @@ class ThompsonSampling:
             limits = situation.limits()
             if limits is not None and self.hallucinate:
                 limits = limits.ahead(data)
-            chance = with_limits(success, limits, data.runs)
+            chance = with_limits(success, limits)
             surrogate = _valued_within(surrogate, space, chance)
             if self.region is None:
                 raw = raw_points(space, screen, _best_points(surrogate, data, space), search)
@@ -360,8 +360,7 @@ class ThompsonSampling:
             anchors = raw[:, -_ANCHORS:] if space.dim <= _ANCHORED_DIM else None
             paths, limited = self._drawn(situation, surrogate, count, anchors), None
             if limits is not None:
-                rows = len(limits.most) // data.runs
-                names = [f" of limit {row}" for row in range(rows)]
+                names = [f" of limit {row}" for row in range(limits.most.shape[1])]
                 drawn = self._drawn(situation, limits.surrogate, count, anchors, names)
                 limited = DrawnLimits(drawn, limits.most)
             return minima(

@@ -40,11 +40,11 @@ class DrawnLimits:
 
     Attributes:
         paths: The functions, a row for each constraint of each run, those of run 0 first.
-        most: How much each quantity may be.
+        most: How much each quantity may be: a row for each run.
     """
 
     paths: Paths
-    most: Float[Tensor, " rows"]
+    most: Float[Tensor, "r k"]
 
     def parts(self, most: int) -> Iterator["DrawnLimits"]:
         """As those of the paths."""
@@ -52,19 +52,19 @@ class DrawnLimits:
 
     def at(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r q b"]:
         """What points of a run cost its paths by what is beyond the limits there."""
-        constraints = len(self.most) // len(x)
-        cost, _ = self._cost(self.paths.at(x.repeat_interleave(constraints, 0)))
-        return cost.unflatten(0, (len(x), -1)).sum(1)
+        cost, _ = self._cost(self.paths.at(x.repeat_interleave(self.most.shape[1], 0)))
+        return cost.unflatten(0, self.most.shape).sum(1)
 
     def value_and_gradient(
         self, x: Float[Tensor, "r q b d"]
     ) -> tuple[Float[Tensor, "r q b"], Float[Tensor, "r q b d"]]:
         """What points of its own cost each path, and the gradient."""
-        constraints = len(self.most) // len(x)
-        value, gradient = self.paths.value_and_gradient(x.repeat_interleave(constraints, 0))
+        rows = x.repeat_interleave(self.most.shape[1], 0)
+        value, gradient = self.paths.value_and_gradient(rows)
         cost, slope = self._cost(value)
         cost, gradient = (
-            each.unflatten(0, (len(x), -1)).sum(1) for each in (cost, slope[..., None] * gradient)
+            each.unflatten(0, self.most.shape).sum(1)
+            for each in (cost, slope[..., None] * gradient)
         )
         return cost, gradient
 
@@ -72,7 +72,7 @@ class DrawnLimits:
         self, value: Float[Tensor, "rows q b"]
     ) -> tuple[Float[Tensor, "rows q b"], Float[Tensor, "rows q b"]]:
         """Half the square of what is beyond, in units of `_BEYOND`, and its slope."""
-        beyond = (value - self.most[:, None, None]).clamp(min=0.0) / _BEYOND
+        beyond = (value - self.most.flatten()[:, None, None]).clamp(min=0.0) / _BEYOND
         return beyond.square() / 2, beyond / _BEYOND
 
 

@@ -146,7 +146,6 @@ def test_the_truth_ranks_uniformly_after_results_came_one_at_a_time() -> None:
             pending=points[:, :0],
             pending_mask=seen[:, :0],
             eligible=seen,
-            straight=torch.zeros(runs, dtype=torch.bool),
         )
         observed = in_units(observed, plain)
         streams = Streams.named(5, "fit", count, runs=runs)

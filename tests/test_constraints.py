@@ -41,6 +41,7 @@ from gpbo.text import outcome
 from gpbo.thompson import DrawnLimits, PathUtility, minima
 from gpbo.trial import TrialStatus, incumbents
 from gpbo.trust_region import NestedBoxes, TrustRegion
+from gpbo.units import in_own_units
 from tests.monte_carlo import random_uniform, unchecked_shapes
 
 RUNS, LIMITED, DRAWS, RESULTS, POINTS, DIM = 2, 3, 5, 7, 11, 2
@@ -331,7 +332,7 @@ def limits(runs: int = RUNS, constraints: int = LIMITED) -> tuple[Observations, 
         0.01 + 0.1 * random_uniform(9, rows, DRAWS),
         random_uniform(10, rows, DRAWS) - 0.5,
     )
-    most = 0.5 * random_uniform(11, rows)
+    most = 0.5 * random_uniform(11, rows).view(runs, constraints)
     eligible = torch.ones(runs, RESULTS, dtype=torch.bool)
     eligible[1:] = False
     data = Observations.of(x, random_uniform(12, runs, RESULTS), eligible=eligible)
@@ -349,8 +350,8 @@ def test_chances_of_a_run_are_multiplied_and_averaged_over_the_draws() -> None:
     data, limited, x = limits()
     mean, variance = limited.surrogate.moments(x.repeat_interleave(LIMITED, 0))
     normal = torch.distributions.Normal(mean, variance.sqrt())
-    each = normal.cdf(limited.most[:, None, None]).mean(1).view(RUNS, LIMITED, POINTS)
-    chance = limited.log_chance(RUNS)
+    each = normal.cdf(limited.most.flatten()[:, None, None]).mean(1).view(RUNS, LIMITED, POINTS)
+    chance = limited.log_chance()
     torch.testing.assert_close(chance(x).exp(), each.prod(1))
     assert torch.equal(likely_at(chance, x), each.prod(1) > 0.5)
     no_failure = x[:, :0], torch.zeros(RUNS, 0, dtype=torch.bool)
@@ -385,8 +386,8 @@ def test_what_is_pending_is_taken_to_measure_what_is_expected_of_it() -> None:
     nothing = x[:, :0], torch.zeros(RUNS, 0, dtype=torch.bool)
     chance = log_chance(pending, *nothing, limited, ahead=True)
     assert chance is not None
-    torch.testing.assert_close(chance(x), ahead.log_chance(RUNS)(x))
-    assert not torch.equal(chance(x), limited.log_chance(RUNS)(x))
+    torch.testing.assert_close(chance(x), ahead.log_chance()(x))
+    assert not torch.equal(chance(x), limited.log_chance()(x))
 
 
 def test_the_unit_of_a_quantity_that_was_always_the_same_changes_nothing() -> None:
@@ -458,8 +459,8 @@ def test_a_run_knows_its_own_constraints_only() -> None:
         for name, part in vars(limited.surrogate).items()
         if isinstance(part, Tensor)
     }
-    alone = Limits(Surrogate(**parts, nu=limited.surrogate.nu), limited.most[rows])
-    torch.testing.assert_close(alone.log_chance(1)(x[1:]), limited.log_chance(RUNS)(x)[1:])
+    alone = Limits(Surrogate(**parts, nu=limited.surrogate.nu), limited.most[1:])
+    torch.testing.assert_close(alone.log_chance()(x[1:]), limited.log_chance()(x)[1:])
 
 
 def test_the_weighted_utility_is_botorchs_constrained_expected_improvement() -> None:
@@ -484,7 +485,7 @@ def test_the_weighted_utility_is_botorchs_constrained_expected_improvement() -> 
         ModelListGP(*models),
         best_f=known.incumbent[0, 0],
         objective_index=0,
-        constraints={row + 1: (None, float(limited.most[row])) for row in range(LIMITED)},
+        constraints={row + 1: (None, float(limited.most[0, row])) for row in range(LIMITED)},
         maximize=False,
     )
     no_failure = data.x[:, :0], data.mask[:, :0]
@@ -503,7 +504,7 @@ def test_a_run_without_a_result_that_meets_the_constraints_seeks_one_whatever_it
             return self(x), torch.full_like(x, 1e3)
 
     no_failure = x[:, :0], torch.zeros(RUNS, 0, dtype=torch.bool)
-    utility, chance = weighed(Steep(), data, *no_failure, limited), limited.log_chance(RUNS)
+    utility, chance = weighed(Steep(), data, *no_failure, limited), limited.log_chance()
     (value, gradient), (alone, slope) = (each.value_and_gradient(x) for each in (utility, chance))
     torch.testing.assert_close(value[1], alone[1])
     torch.testing.assert_close(gradient[1], slope[1])
@@ -548,14 +549,13 @@ def test_padding_changes_no_result_and_is_never_eligible(monkeypatch: pytest.Mon
     values = (12 * random_uniform(21, RUNS, RESULTS)).exp()  # which would be bent
     mask = torch.ones(RUNS, RESULTS, dtype=torch.bool)
     mask[1, 5:] = False
-    straight = torch.tensor([False, True])
-    padded = Observations.of(x, values, mask, straight=straight)
-    alone = Observations.of(x[1:, :5], values[1:, :5], straight=straight[1:])
-    torch.testing.assert_close(padded.y[1:, :5], alone.y)
+    padded = Observations.of(x, values, mask, outputs=2)
+    alone, units = in_own_units(x[1:, :5], values[1:, :5], mask[1:, :5], torch.tensor([True]))
+    torch.testing.assert_close(padded.y[1:, :5], alone)
     assert torch.equal(padded.eligible, mask)
     y = values[1, :5]
-    torch.testing.assert_close(alone.y[0], (y - y.mean()) / y.std(correction=0))
-    torch.testing.assert_close(alone.units.back(alone.y), values[1:, :5])
+    torch.testing.assert_close(alone[0], (y - y.mean()) / y.std(correction=0))
+    torch.testing.assert_close(units.back(alone), values[1:, :5])
     some = values > 100.0
     monkeypatch.setattr("gpbo.data.capacity", lambda count, device: 17)
     excess = torch.stack([100.0 - values, torch.full_like(values, -1.0)], -1)
@@ -619,7 +619,7 @@ def drawn(count: int = 13) -> tuple[PathUtility, Tensor]:
             0 * ones,
         )
         pair.append(draw_paths(surrogate, count, features=256, **by_number(number, 1)))
-    return PathUtility(pair[0], limits=DrawnLimits(pair[1], torch.zeros(1, dtype=DTYPE))), grid
+    return PathUtility(pair[0], limits=DrawnLimits(pair[1], torch.zeros(1, 1, dtype=DTYPE))), grid
 
 
 def test_a_drawn_function_has_its_minimum_where_the_drawn_limit_is_kept() -> None:
@@ -665,7 +665,7 @@ def test_limits_are_those_of_the_run_and_of_the_path() -> None:
     paths = draw_paths(limited.surrogate, count, features=64, **by_number(3, RUNS * LIMITED))
     cost = DrawnLimits(paths, limited.most)
     rows = x.repeat_interleave(LIMITED, 0)[:, None].expand(-1, count, -1, -1)
-    beyond = (paths(rows) - limited.most[:, None, None]).clamp(min=0)
+    beyond = (paths(rows) - limited.most.flatten()[:, None, None]).clamp(min=0)
     expected = (beyond / 3e-3).square().div(2).view(RUNS, LIMITED, count, POINTS).sum(1)
     own = x[:, None].expand(-1, count, -1, -1)
     torch.testing.assert_close(cost.value_and_gradient(own)[0], expected)
@@ -737,7 +737,7 @@ def test_boxes_lie_around_the_result_that_most_probably_meets_the_constraints() 
     data, limited, _ = limits()
     mask = torch.ones(RUNS, RESULTS, dtype=torch.bool)
     mask[:, 5:] = False
-    chance = limited.log_chance(RUNS)
+    chance = limited.log_chance()
     best = chance(data.x).masked_fill(~mask, -math.inf).argmax(1)
     none = Observations.of(data.x, data.values, mask, eligible=~mask)
     boxes = NestedBoxes().boxes(none, smooth(none), SQUARE, chance)
@@ -880,5 +880,5 @@ def test_a_strategy_of_the_users_may_ask_for_the_models() -> None:
     (fit, limited), (_, none) = seen
     assert fit.surrogate.runs == 1
     assert limited is not None
-    assert limited.surrogate.runs == len(limited.most) == 2
+    assert limited.surrogate.runs == limited.most.shape[1] == 2
     assert none is None

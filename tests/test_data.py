@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gpbo.backend import DTYPE
 from gpbo.data import Observations, capacity, with_room
 from gpbo.errors import InvalidData
+from gpbo.rows import selected
 from tests.monte_carlo import ragged, random_normal, random_uniform
 from tests.penalties import without_penalties
 
@@ -136,6 +137,22 @@ def test_pending_points_are_padded_and_masked_and_can_be_added_to() -> None:
     assert more.pending_mask.tolist() == [[False, False, True], [True, True, True]]
     torch.testing.assert_close(more.pending[:, 2:], point)
     assert data.pending.shape == (2, 2, 3)
+
+
+def test_rows_of_a_run_are_its_values_and_then_each_quantity_that_is_limited() -> None:
+    x, values = random_uniform(94, 3, 4, 2), random_normal(95, 3, 4)
+    excess = random_normal(96, 3, 4, 2)
+    data = with_room(x, values, excess=excess)
+    assert (data.runs, data.outputs) == (9, 3)
+    assert torch.equal(data.of_values.values, values)
+    assert torch.equal(data.of_values.x, x)
+    assert data.of_values.outputs == 1
+    assert not data.of_values.straight.any()
+    later = selected(data, data.rows_of(torch.tensor([2, 1])))
+    expected = torch.cat([values[..., None], excess], -1).mT
+    assert torch.equal(later.values, expected[[2, 1]].flatten(0, 1))
+    assert later.straight.tolist() == [False, True, True] * 2
+    assert torch.equal(later.of_values.values, values[[2, 1]])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
