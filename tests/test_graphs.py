@@ -521,7 +521,7 @@ def test_whole_runs_are_the_same_and_record_once_for_each_capacity(
     few = Sampling(chains=2, warmup=8, draws=4, warm_draws=2, kept=2)
     monkeypatch.setattr(fitting, "Sampling", lambda: few)
     monkeypatch.setattr(fitting, "RHAT_LIMIT", np.inf)
-    monkeypatch.setattr(warm_start, "_LEAST_WORTH", 0.0)
+    monkeypatch.setattr(warm_start, "_LEAST_ESS", 0.0)
     monkeypatch.setattr(warm_start, "_STEADY", 0.0)
     monkeypatch.setattr(warm_start, "_COLLAPSED", 0.0)
     monkeypatch.setattr(fitting, "_BROKEN_DIVERGENCES", 1.0)
