@@ -288,11 +288,12 @@ def parallel_section(findings: Findings) -> Section:
         short = made.groupby("method").min() < fewest
         at = analysis.at_time(own, np.array([time]), "clock")[time].groupby("method").median()
         even = own[own["evaluation"] == fewest].groupby("method")["simple"].median()
-        done = own[own["clock"] <= time].groupby(["method", "seed"]).size().groupby("method").mean()
+        by_then = (own["clock"] <= time).groupby([own["method"], own["seed"]]).sum()
+        done = by_then.groupby("method").mean()
         for method in own["method"].unique():
             after = "" if short.get(method, False) else number(even[method])
             lines.append(
-                [problem, f"`{method}`", number(time), number(done.get(method, 0)),
+                [problem, f"`{method}`", number(time), number(done[method]),
                  number(at[method]), fewest, after]
             )  # fmt: skip
     header = ["problem", "method", "time", "evaluations by then", "median regret then"]

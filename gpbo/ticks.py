@@ -14,6 +14,8 @@ MOST_LABELS = 8
 LARGEST_DRAWN = 1e200
 #: A positive quantity that spans this factor is drawn on a log axis.
 _LOG_SPAN = 1e3
+#: Characters that an axis is long, and the share of it that the label of its lower end takes.
+_CHARACTERS, _LABEL_OF_LOW = 40, 0.15
 
 
 def drawable(values: Sequence[Any]) -> Float[np.ndarray, "..."]:
@@ -33,9 +35,14 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def reverse_log_ticks(low: float, high: float) -> list[float]:
-    """The lower end, and 0.9, 0.99, ... as far as they lie above it."""
-    nines = [1 - 10.0**-power for power in range(1, 16)]
-    return [low, *(tick for tick in nines if low < tick <= high)]
+    """The lower end, and of 0.9, 0.99, ... above it as many as are readable, evenly apart."""
+    first, last = (-math.log10(1 - end) for end in (low, high))
+    length = last - first
+    nines = [1 - 10.0**-power for power in range(1, 16) if power > first + _LABEL_OF_LOW * length]
+    # Of so many nines a label has two characters more, and one between it and the next.
+    step = max(1, math.ceil(length * (last + 3) / _CHARACTERS))
+    ticks = [low, *(tick for tick in nines[::step] if low < tick <= high)]
+    return ticks if len(ticks) > 1 else sorted({low, high})
 
 
 def value_limits(values: Sequence[float], keep: Sequence[float]) -> tuple[float, float, bool]:

@@ -258,6 +258,9 @@ def _power(factor: str, power: int) -> str:
         (Real("x", 2e-5, 5e-5, "log"), [_power("2", -5), _power("5", -5)]),
         (Real("x", 1e-5, 1e-1, "log"), [_power("", power) for power in range(-5, 0)]),
         (Real("x", 0.1, 0.1001), ["0.00000", "0.00004", "0.00008"]),
+        (Real("x", 0.5, 0.9999, "reverse_log"), ["0.5", "0.9", "0.99", "0.999", "0.9999"]),
+        (Real("x", 0.89, 0.999, "reverse_log"), ["0.89", "0.99", "0.999"]),
+        (Real("x", 0.89, 0.95, "reverse_log"), ["0.89", "0.95"]),
     ],
 )
 def test_the_ticks_of_a_slice_are_few_and_those_of_integers_whole_numbers(
@@ -389,7 +392,20 @@ def test_the_ticks_of_large_integers_lie_apart(largest: int) -> None:
     optimizer = Optimizer(space, inference="map")
     for n in (0, 7):
         optimizer.add({"n": n, "a": 0.5, "b": 0.5}, float(n))
-    figure = plots.slices(optimizer)
+    _check_apart(plots.slices(optimizer))
+
+
+@pytest.mark.parametrize("nines", [3, 4, 5, 6, 8, 10, 12, 15])
+def test_the_ticks_of_many_nines_lie_apart(nines: int) -> None:
+    space = Space(Real("m", 0, 1 - 10.0**-nines, "reverse_log"), Real("a", 0, 1), Real("b", 0, 1))
+    optimizer = Optimizer(space, inference="map")
+    for m in (0.2, 0.7):
+        optimizer.add({"m": m, "a": 0.5, "b": 0.5}, m)
+    _check_apart(plots.slices(optimizer))
+
+
+def _check_apart(figure: Figure) -> None:
+    """The labels of the first of several slices do not touch each other."""
     FigureCanvasAgg(figure).draw()  # which lays it out
     axes = figure.axes[0]
     low, high = axes.get_xlim()

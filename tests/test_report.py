@@ -131,6 +131,12 @@ def test_an_integer_with_one_value_has_an_axis_with_two_ends() -> None:
     assert one.ticks == ((3, "3"),)
 
 
+def test_an_axis_whose_ends_lie_at_the_same_place_has_ticks() -> None:
+    one = axis(Real("x", 0, 1e-20, "reverse_log"))
+    assert one.low < one.high
+    assert [label for _, label in one.ticks] == ["0", "1e-20"]
+
+
 @pytest.mark.parametrize(("low", "high", "step"), [(0, 1, 1), (-3, 3, 1), (1, 1000, 200)])
 def test_an_integer_has_ticks_at_whole_numbers(low: int, high: int, step: int) -> None:
     ticks = [tick for tick, _ in axis(Integer("n", low, high)).ticks]
@@ -173,6 +179,30 @@ def test_coordinates_hold_every_completed_trial_and_clip_outliers() -> None:
     assert found.positions[2][:2] == (5.0, 6.0)
     assert found.positions[2][3] == found.axes[2].high < 100
     assert found.positions[2][7] == -1.0  # the best is always on the axis
+
+
+def test_coordinates_leave_out_what_violates_a_constraint_and_say_so(tmp_path: Path) -> None:
+    space = Space(Real("x", 0, 1))
+    optimizer = Optimizer(
+        space, storage=tmp_path / "runs.db", name="job", strategy="sobol", constraints=["c <= 0"]
+    )
+    words = "Trials that violate a constraint are left out."
+
+    def body() -> str:
+        page = html(read(tmp_path), 0.0)
+        return page[page.index("<body>") :]
+
+    optimizer.add({"x": 0.1}, -1e6, measured={"c": 1.0})
+    assert 'id="plot-coordinates"' not in body()
+    assert "No trial meets the constraints." in body()
+    for x in (0.2, 0.4):
+        optimizer.add({"x": x}, x, measured={"c": -1.0})
+    found = data.coordinates_data(optimizer)
+    assert found.trials == (1, 2)
+    assert found.positions == ((0.2, 0.4), (0.2, 0.4))
+    assert found.axes[-1].low > 0  # nor does the axis make room for it
+    assert 'id="plot-coordinates"' in body()
+    assert words in body()
 
 
 def test_slices_hold_trials_failures_and_the_surrogate_of_the_last_fit(
@@ -478,6 +508,7 @@ def test_a_job_of_any_kind_has_a_report(kind: str, tmp_path: Path) -> None:
     assert ("ei with search = {" in page) == (kind == "a strategy of options")
     assert ("a strategy of the user&#x27;s own" in page) == (kind == "a strategy of the user")
     body = page[page.index("<body>") :]
+    assert "violate a constraint are left out" not in body
     assert not re.search(r">(nan|inf)<", body)
     assert body.count("<b>") == 0
 

@@ -88,7 +88,8 @@ def about(trial: Trial) -> str:
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Completed trials, each a line through the axes of the parameters and of the value.
+    """Trials that meet the constraints, each a line through the axes of the parameters and of the
+    value.
 
     Attributes:
         axes: Of the parameters, the last one of the value.
@@ -104,9 +105,9 @@ class Coordinates:
 def coordinates_data(
     optimizer: Optimizer, parameters: Sequence[Parameter] | None = None
 ) -> Coordinates:
-    """The completed trials in parallel coordinates: by these parameters, or all."""
+    """The trials that meet the constraints in parallel coordinates: by these parameters, or all."""
     parameters = optimizer.space.parameters if parameters is None else parameters
-    trials = optimizer.completed
+    trials = [trial for trial in optimizer.completed if trial.feasible]
     values = [trial.value for trial in trials if trial.value is not None]
     best = best_of(trials, optimizer.direction)
     last, is_log = value_axis(values, [] if best is None or best.value is None else [best.value])

@@ -117,7 +117,7 @@ def _curves(figure: go.Figure, curves: Sequence[LearningCurve], name: str, colou
 
 
 def coordinates(data: Coordinates, direction: str) -> go.Figure:
-    """Completed trials as lines through their parameters, coloured by their value."""
+    """Trials as lines through their parameters, coloured by their value."""
     last = data.axes[-1]
     bar = {"title": last.name, "thickness": 14}
     if last.ticks:

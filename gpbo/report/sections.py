@@ -78,16 +78,21 @@ def _convergence(optimizer: Optimizer) -> Section:
 
 
 def _coordinates(optimizer: Optimizer, shown: Sequence[Parameter], of_many: str) -> Section:
-    if optimizer.completed:
+    completed = optimizer.completed
+    feasible = [trial for trial in completed if trial.feasible]
+    if feasible:
         coordinates = data.coordinates_data(optimizer, shown)
         body = _plot(figures.coordinates(coordinates, optimizer.direction), "coordinates")
     else:
-        body = _nothing("No trial has a value.")
+        body = _nothing("No trial meets the constraints." if completed else "No trial has a value.")
+    left_out = ""
+    if len(feasible) < len(completed):
+        left_out = " Trials that violate a constraint are left out."
     return Section(
         "trials-in-parallel",
         "Parallel coordinates",
         "A line is a completed trial; drag along an axis to select, and an axis by its name. "
-        f"Values far from most lie at the end of their axis.{of_many}",
+        f"Values far from most lie at the end of their axis.{left_out}{of_many}",
         body,
     )
 

@@ -1,5 +1,6 @@
 """Regret, ranks and tests against numbers worked out by hand and by other packages."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -191,6 +192,35 @@ def test_the_interval_covers_the_median_about_as_often_as_it_says() -> None:
     assert 0.90 <= hits / 200 <= 0.99
     assert all(np.isnan(analysis.interval(np.arange(4.0))))
     assert analysis.interval(np.full(5, 2.0)) == (2.0, 2.0)
+
+
+def test_the_ends_of_the_interval_do_not_depend_on_chance() -> None:
+    """Of ten draws at least five are of the two high values with chance 0.033, six with 0.006."""
+    for high in itertools.combinations(range(10), 2):
+        values = np.zeros(10)
+        values[[*high]] = 5.0
+        assert analysis.interval(values) == (0.0, 2.5)
+
+
+@pytest.mark.parametrize("count", [5, 6])
+def test_the_ends_of_the_interval_are_those_of_all_resamples_there_are(count: int) -> None:
+    rng = np.random.default_rng(1)
+    resamples = np.array([*itertools.product(range(count), repeat=count)])
+    for values in (*rng.exponential(size=(10, count)), np.arange(count) // 3.0):
+        medians = np.median(values[resamples], axis=1)
+        ends = np.quantile(medians, [0.025, 0.975], method="inverted_cdf")
+        assert analysis.interval(values) == pytest.approx(tuple(ends))
+
+
+@pytest.mark.parametrize("count", [9, 20])
+def test_the_chances_of_the_middle_are_those_of_many_resamples(count: int) -> None:
+    resamples = np.random.default_rng(2).integers(0, count, (100_000, count))
+    resamples.sort(axis=1)
+    found = np.zeros((count, count))
+    np.add.at(found, (resamples[:, (count - 1) // 2], resamples[:, count // 2]), 1e-5)
+    chances = analysis._chances_of_middle(count)
+    assert chances.sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(found, chances, atol=5 * np.sqrt(0.25 / 100_000))
 
 
 def test_a_summary_has_the_quartiles_and_the_interval_of_what_the_seeds_ended_with() -> None:

@@ -156,6 +156,16 @@ def test_equally_many_evaluations_are_those_of_several_workers() -> None:
     assert lines(runs[:2]) == ["| branin | `seqTS` | 3 | 3 | 2 | 3 | 2 |"]
 
 
+def test_a_run_without_an_evaluation_by_then_counts_as_none() -> None:
+    runs = [
+        trace("asyTS", 0, [9.0, 8.0, 7.0], clock=[1, 2, 3]),
+        trace("asyTS", 1, [9.0, 8.0, 7.0], clock=[4, 5, 6]),
+    ]
+    rows = table.rows("kandasamy", case(), runs).to_pandas()
+    text, _ = sections.parallel_section(sections.Findings.of(rows, header(2), ()))
+    assert "| branin | `asyTS` | 3 | 1.5 |" in text
+
+
 def test_the_verdict_names_the_problems_that_were_lost(results: Path) -> None:
     rows, head = table.read(results)
     swapped = rows.assign(method=rows["method"].replace({"ei-hmc": "random", "random": "ei-hmc"}))
