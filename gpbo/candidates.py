@@ -223,13 +223,19 @@ def first_free(
     Raises:
         SpaceExhausted: a row has taken every configuration of a finite space.
     """
-    winner = ranked.top(1).x.squeeze(1)
-    clashes = [
-        space.key(params) in keys for params, keys in zip(space.decode(winner), taken, strict=True)
-    ]
+    winner, clashes = _winners(ranked, space, taken)
     if not any(clashes):
         return winner
     return _replace_taken(winner, clashes, ranked, space, streams, taken, spare)
+
+
+def _winners(
+    ranked: Ranked, space: Space, taken: Sequence[AbstractSet[Hashable]]
+) -> tuple[Float[Tensor, "r d"], list[bool]]:
+    """The best point of each row, and whether it is taken."""
+    winner = ranked.top(1).x.squeeze(1)
+    keys = map(space.key, space.decode(winner))
+    return winner, [key in closed for key, closed in zip(keys, taken, strict=True)]
 
 
 def raw_points(
@@ -342,8 +348,8 @@ def _around_taken(
     the best point, then of the best one but that, and so on, until it is a free one.
     """
     searches = [_Neighbourhood(space, keys) for keys in taken]
-    for run, winner in enumerate(space.decode(ranked.top(1).x.squeeze(1))):
-        if space.key(winner) in taken[run]:
+    for run, clash in enumerate(_winners(ranked, space, taken)[1]):
+        if clash:
             searches[run].learn(ranked.x[run], ranked.value[run])
     for _ in range(_EXPANSIONS):
         centres = [search.next_centre() for search in searches]

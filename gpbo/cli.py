@@ -239,25 +239,25 @@ def show(
     if watch and (as_json or html is not None):
         raise InvalidOption("--watch: expected neither --json nor --html, which show one moment")
     store, job = _stored(where, name)
-    record = _at_present(store, job)
     if html is not None:
         from gpbo.report.page import write
 
-        write(record, html)
+        write(_at_present(store, job), html)
         print(f"wrote {html}", file=sys.stderr if as_json else sys.stdout)
     if as_json:
         more = {"driven": store.is_driven(job), "folder": str(store.folder(job))}
         print(json.dumps({**view.plain(store.read(job)), **more}, allow_nan=False))
     if html is not None or as_json:
         return
-    console = Console()
+    console, latest = Console(), _at_present(store, job)
     if store.folder(job).exists():
         console.print(f"logs of the trials: {store.folder(job)}", markup=False, soft_wrap=True)
     if others := [other for other in store.names() if other != job]:
         console.print(f"also here: {', '.join(others)}", markup=False, soft_wrap=True)
-    with Live(get_renderable=lambda: view.panel(_at_present(store, job)), console=console):
-        while watch and _at_present(store, job).ended is None:
+    with Live(get_renderable=lambda: view.panel(latest), console=console):
+        while watch and latest.ended is None:
             time.sleep(0.5)
+            latest = _at_present(store, job)
     if not console.is_terminal:
         console.line()  # which rich writes to terminals only
 

@@ -31,7 +31,8 @@ class Kept:
         report: How it went.
         warm: What the next fit starts from; None without chains.
         density: Without chains, the log posterior of hyperparameters that are 0 in its
-            coordinates, by which a model is known again; None in old files.
+            coordinates, by which a model is known again; None in old files, and where nobody will
+            ask.
     """
 
     size: int
@@ -45,8 +46,12 @@ class Kept:
     density: Float[Tensor, "r"] | None = None
 
     @classmethod
-    def of(cls, fit: Fit, data: Observations, size: int, model: Model) -> "Kept":
-        """What to keep of a fit of this model to these observations."""
+    def of(cls, fit: Fit, data: Observations, size: int, model: Model | None = None) -> "Kept":
+        """What to keep of a fit to these observations.
+
+        Args:
+            model: Where `has_density_of` is to know it again.
+        """
         surrogate = fit.surrogate
         failed = ~surrogate.succeeded
         return cls(
@@ -58,7 +63,7 @@ class Kept:
             units=data.units,
             report=fit.report,
             warm=fit.warm,
-            density=_at_zero(model, data) if fit.warm is None else None,
+            density=None if model is None or fit.warm is not None else _at_zero(model, data),
         )
 
     def has_density_of(self, data: Observations, model: Model) -> bool:

@@ -355,7 +355,6 @@ class Optimizer:
         """
         whole_number("count", count, least=1)
         whole_number("thin", thin, least=1)
-        truth_value("refit", refit)
         fitted = Lazy(self._plan_model(refit, thin))
         history = self._history
         space = self.space if fixed is None else with_fixed(self.space, fixed)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from gpbo.backend import Streams
 from gpbo.checks import whole_number
 from gpbo.errors import InvalidData
 from gpbo.feasibility import Limits
-from gpbo.fixed import holds, with_fixed
+from gpbo.fixed import lie_within, with_fixed
 from gpbo.space import Space
 from gpbo.surrogate import Surrogate
 from gpbo.trial import Direction, Trial, sign_of
@@ -150,18 +150,15 @@ class Posterior:
             InvalidParams: ``fixed`` has a name or a value that the space does not have.
             InvalidData: there is no such configuration.
         """
-        space = self.space if fixed is None else with_fixed(self.space, fixed)
-        valued, means = self.surrogate.valued[0].tolist(), self.surrogate.expected[0].tolist()
-        places = [
-            place
-            for place, trial in enumerate(self.completed)
-            if valued[place] and holds(space, trial.params)
-        ]
-        if not places:
+        surrogate = self.surrogate
+        if fixed is not None:
+            here = lie_within(with_fixed(self.space, fixed), surrogate.x)
+            surrogate = replace(surrogate, valued=surrogate.valued & here)
+        if not bool(surrogate.valued.any()):
             where = "" if fixed is None else f"fixed={fixed!r}: "
             lacking = "has a value" if self.limits is None else "meets the constraints"
             raise InvalidData(f"{where}no trial {lacking} yet: expected one or more")
-        params = self.completed[min(places, key=means.__getitem__)].params
+        params = self.completed[int(surrogate.recommended)].params
         key = self.space.key(params)
         trials = [trial.id for trial in self.completed if self.space.key(trial.params) == key]
         expected = self.predict([params])

@@ -472,16 +472,21 @@ def test_whatever_an_objective_raises_fails_its_trial_and_is_not_tried_again(
     assert [attempt.number for attempt in read(tmp_path).attempts] == [1, 1]
 
 
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Have Ctrl-C come when this method of an optimizer has done its work."""
+    call = getattr(Optimizer, name)
+
+    def interrupted(optimizer: Optimizer, *given: Any) -> Any:
+        call(optimizer, *given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Optimizer, name, interrupted)
+
+
 def test_a_result_that_was_told_as_ctrl_c_came_is_kept_with_its_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell = Optimizer.tell
-
-    def interrupted(optimizer: Optimizer, *given: Any) -> Any:
-        tell(optimizer, *given)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Optimizer, "tell", interrupted)
+    interrupt_after(monkeypatch, "tell")
     with ThreadPoolExecutor(1) as threads:
         result = tuned(stored(tmp_path), lambda params: 3.0, budget=2, executor=threads).run()
     assert (result.stopped, len(result.trials)) == ("interrupted", 1)
@@ -496,19 +501,13 @@ class Lost(BaseException):
 def test_a_death_that_was_told_as_ctrl_c_came_is_kept_with_its_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fail = Optimizer.fail
-
-    def interrupted(optimizer: Optimizer, *given: Any) -> Any:
-        fail(optimizer, *given)
-        raise KeyboardInterrupt
-
     class Losing(Executor):
         def submit(self, fn: Any, /, *given: Any, **named: Any) -> Any:
             future: Future[Any] = Future()
             future.set_exception(Lost("a worker"))
             return future
 
-    monkeypatch.setattr(Optimizer, "fail", interrupted)
+    interrupt_after(monkeypatch, "fail")
     result = tuned(stored(tmp_path), budget=2, executor=Losing()).run()
     assert (result.stopped, len(result.trials)) == ("interrupted", 1)
     (attempt,) = read(tmp_path).attempts
