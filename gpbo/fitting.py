@@ -74,7 +74,7 @@ class Sampling:
         warmup: Transitions after a cold start before the kept ones.
         draws: Transitions kept per chain after a cold start.
         warm_draws: Transitions per chain in a round of a warm start, kept of the last one. One
-            observation more hardly moves most posteriors, and a round is enough for them; others
+            observation more hardly moves many posteriors, and a round is enough for them; others
             get two or four.
         kept: Draws that the surrogate averages over, the latest of every chain.
     """
@@ -82,7 +82,7 @@ class Sampling:
     chains: int = 16
     warmup: int = 8
     draws: int = 24
-    warm_draws: int = 4
+    warm_draws: int = 2
     kept: int = 16
 
     def __post_init__(self) -> None:

@@ -23,13 +23,15 @@ from gpbo.units import Units
 
 #: A chain is not moved along with the values to where its density is this much less, in logarithms.
 _FAR_OUT = 10.0
-#: Chains are drawn anew when, weighted for what came in, they are worth less than this share; and
-#: start afresh, from the prior, when they are worth less than the second one, or there are so many
-#: times the results of the last time.
-_LEAST_ESS, _COLLAPSED, _AFRESH = 0.5, 0.25, 2.0
-#: A round of transitions is enough for chains worth more than this share; others need two, and
-#: those that were drawn anew most of all.
-_STEADY, MOST_ROUNDS = 0.95, 4
+#: Chains are drawn anew when, weighted for what came in, they are worth less than this share: draws
+#: are averaged with equal weights. Systematic resampling of nearly even weights hardly changes them.
+_STEADY = 0.95
+#: A round of transitions is enough for steady chains, and others need two; but most of all when
+#: they are worth less than this share.
+_LEAST_ESS, MOST_ROUNDS = 0.5, 4
+#: Chains start afresh, from the prior, when they are worth less than this share, or there are so
+#: many times the results of the last time.
+_COLLAPSED, _AFRESH = 0.25, 2.0
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def rounds_due(warm: WarmState, afresh: Bool[Tensor, "r"]) -> Int[Tensor, "r"]:
 def drawn_anew(warm: WarmState, streams: Streams) -> tuple[Warmth, Float[Tensor, "r c"]]:
     """The chains, drawn anew where their weights are uneven, and the weights."""
     warmth, log_weight = warm.warmth, warm.log_weight
-    renewed = _relative_ess(warm) < _LEAST_ESS
+    renewed = _relative_ess(warm) < _STEADY
     own = torch.arange(log_weight.shape[1], device=log_weight.device)
     drawn = resampled(log_weight, streams.uniform(1)[:, 0])
     ancestors = torch.where(renewed[:, None], drawn, own)

@@ -434,9 +434,11 @@ def test_draws_of_another_posterior_do_not_count_in_diagnostics() -> None:
     values[:, 5], values[:, 7] = 1e4, -1e3
     warm: WarmState | None = None
     known, powers, rhats = [torch.full((4,), 24)], [], []
+    sampling = Sampling(warm_draws=4)
     for count in range(3, 13):
         data = Observations.of(x[:, :count], values[:, :count])
-        found = fit(data, warm=warm, streams=Streams.named(5, "fit", count, runs=4))
+        streams = Streams.named(5, "fit", count, runs=4)
+        found = fit(data, sampling=sampling, warm=warm, streams=streams)
         assert found.warm is not None
         if warm is not None:
             same = (warm.units.power == data.units.power) & (warm.afresh == found.warm.afresh)
@@ -451,7 +453,7 @@ def test_draws_of_another_posterior_do_not_count_in_diagnostics() -> None:
     rhat = torch.stack(rhats)
     assert rhat.isnan().any(0).all()
     # The third run's posterior has two modes for a while, which its chains do not leave.
-    assert (rhat > fitting.RHAT_LIMIT).any(0).tolist() == [False, False, True, False]
+    assert (rhat > 1.3).any(0).tolist() == [False, False, True, False]
 
 
 def _observing(recorded: list[Warmth]) -> Callable[..., HyperparameterDraws]:
@@ -508,7 +510,7 @@ def test_chains_gather_the_predictive_density_of_what_comes_in_as_their_weight()
     found = fit(data, sampling=BRIEF, warm=replace(warm, log_weight=before), streams=_streams())
     assert found.warm is not None
     log_weight = before + gain
-    even = torch.softmax(log_weight, -1).square().sum(-1) < 2 / BRIEF.chains
+    even = torch.softmax(log_weight, -1).square().sum(-1) < 1 / (0.95 * BRIEF.chains)
     assert even.any()
     torch.testing.assert_close(
         torch.softmax(found.warm.log_weight, -1)[even],
@@ -522,23 +524,25 @@ def test_chains_gather_the_predictive_density_of_what_comes_in_as_their_weight()
 def test_chains_of_uneven_weights_are_drawn_anew_and_sample_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Run 0's chains are even, one of run 1 has three quarters of the weight, one of run 2 half."""
+    """Those of run 0 nearly are not, one of run 1 has three quarters of the weight, one of run 2
+    half."""
     data, warm = _data(), _warm()
     log_weight = torch.zeros(RUNS, BRIEF.chains, dtype=DTYPE)
+    log_weight[0, 3] = math.log(1.3)
     log_weight[1, 2] = math.log(3 * (BRIEF.chains - 1))
     log_weight[2, 1] = math.log(BRIEF.chains - 1)
     starts: list[Warmth] = []
     monkeypatch.setattr(fitting, "draw", _observing(starts))
     found = fit(data, sampling=BRIEF, warm=replace(warm, log_weight=log_weight), streams=_streams())
     begun, old = starts[0].position, warm.warmth.position
-    torch.testing.assert_close(begun[[0, 2]], old[[0, 2]])
-    descendants = (begun[1] == old[1, 2]).all(-1).sum()
-    assert descendants == 3
+    torch.testing.assert_close(begun[0], old[0])
+    for run, chain, descendants in ((1, 2, 3), (2, 1, 2)):
+        assert (begun[run] == old[run, chain]).all(-1).sum() == descendants
     assert [len(start.position) for start in starts] == [RUNS, 2, 1, 1]
     assert found.warm is not None
-    assert (found.warm.log_weight[:2] == 0).all()
-    weights = torch.softmax(found.warm.log_weight[2], -1)
-    torch.testing.assert_close(weights, torch.softmax(log_weight[2], -1), rtol=1e-8, atol=1e-8)
+    assert (found.warm.log_weight[1:] == 0).all()
+    weights = torch.softmax(found.warm.log_weight[0], -1)
+    torch.testing.assert_close(weights, torch.softmax(log_weight[0], -1), rtol=1e-8, atol=1e-8)
     assert found.report.leapfrog_steps.argsort().tolist() == [0, 2, 1]
 
 
@@ -730,7 +734,8 @@ def test_a_warm_state_of_other_hyperparameters_is_refused() -> None:
         ({"chains": 0}, "chains=0"),
         ({"draws": 0}, "draws=0"),
         ({"kept": 0}, "kept=0"),
-        ({"chains": 2, "draws": 3, "kept": 7}, "kept=7.*6"),
+        ({"chains": 2, "draws": 3, "warm_draws": 4, "kept": 7}, "kept=7.*6"),
+        ({"chains": 2, "draws": 3, "warm_draws": 2, "kept": 5}, "kept=5.*4"),
     ],
 )
 def test_a_sampling_that_makes_no_sense_is_refused(options: dict[str, int], message: str) -> None:
