@@ -10,14 +10,11 @@ from torch import Tensor
 
 from gpbo.allocator import keep_freed_memory
 from gpbo.errors import InvalidOption
+from gpbo.parallel import parallel_parts
 
 #: Factorisations, densities and acquisitions are computed in double precision: close to an
 #: optimum the noise variance is tiny, and single-precision Cholesky factors fail there.
 DTYPE = torch.float64
-
-#: Matrices from this size on are worth several threads on a CPU.
-_LEAST_PARALLEL_SIZE = 128
-
 
 #: From so many results, and so many runs with them, ``"auto"`` takes a GPU: there a step costs
 #: what launching its kernels costs, about the same for one run and for many. ``python
@@ -66,19 +63,17 @@ def resolve_device(
 
 
 @contextmanager
-def settings_for(size: int, device: torch.device) -> Iterator[None]:
-    """Run under the settings of the process that make batches of matrices of this size fast.
+def settings_for(device: torch.device) -> Iterator[None]:
+    """Run under the settings of the process that make batches of matrices fast on this device.
 
     In the precision that the code says, whatever a caller's ``torch.autocast`` would make of it.
-    On a CPU, memory that is freed is kept from then on (`gpbo.allocator`). And there is one thread
-    where matrices gain nothing from more: LAPACK on batches of 50 x 50 matrices takes twice as
-    long with two threads as with one, and more threads make it worse; at 100 x 100 the two are
-    level. The number of threads is put back at the end.
+    On a CPU, memory that is freed is kept from then on (`gpbo.allocator`), and torch's threads
+    take a part of a batch each (`gpbo.parallel`).
     """
     if device.type == "cpu":
         keep_freed_memory()
-    small = device.type == "cpu" and size < _LEAST_PARALLEL_SIZE
-    with _threads(1 if small else torch.get_num_threads()), _as_written(device):
+    parts = parallel_parts() if device.type == "cpu" else nullcontext()
+    with parts, _as_written(device):
         yield
 
 

@@ -205,7 +205,7 @@ def fit(
     check_inference(inference)
     if not bool(data.mask.any(-1).all()):
         raise InvalidData("a run has no observation yet: expected at least one to fit to")
-    with settings_for(data.x.shape[1], data.x.device):
+    with settings_for(data.x.device):
         return _fit(data, resolve_model(model), inference, sampling or Sampling(), warm, streams)
 
 

@@ -174,7 +174,7 @@ def sample_hyperparameters(
     warmth = None if start is None else start.warmth
     if chains is None:
         chains = _CHAINS if warmth is None else warmth.position.shape[1]
-    with settings_for(x.shape[1], x.device):
+    with settings_for(x.device):
         found = draw(log_posterior, streams, schedule, chains=chains, warmth=warmth)
     return diagnosed(replace(found, continuations=continuations), by_chain(found))
 

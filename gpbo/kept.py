@@ -102,7 +102,7 @@ class Kept:
         divided by ``factor`` squared.
         """
         shift, factor = (each[:, None] for each in data.rescaling(self.units))
-        with settings_for(data.x.shape[1], data.x.device):
+        with settings_for(data.x.device):
             surrogate = Surrogate.condition(
                 data.x,
                 data.y,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gpbo.graphs import release
+from gpbo.parallel import each
 
 logger = logging.getLogger("gpbo")
 
@@ -55,8 +56,8 @@ def in_parts(
     """
     most, released = budget(device), False
     while True:
-        columns = min(max(1, most // max(1, bytes_each)), points)
-        rows = min(max(1, most // max(1, bytes_each * points)), runs)
+        columns = _even(max(1, most // max(1, bytes_each)), points)
+        rows = _even(max(1, most // max(1, bytes_each * points)), runs)
         try:
             return _assembled(part, runs, points, rows, columns, axis)
         except torch.OutOfMemoryError:
@@ -73,6 +74,11 @@ def in_parts(
         release(device)
 
 
+def _even(most: int, count: int) -> int:
+    """How many of so many go in a part, if parts of at most that many are made even."""
+    return -(-count // max(1, -(-count // most)))
+
+
 def _is_capturing(device: torch.device) -> bool:
     """Whether a CUDA graph is being captured, which ends where memory runs out."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
@@ -83,11 +89,15 @@ def _assembled(
 ) -> tuple[Tensor, ...]:
     if rows >= runs and columns >= points:
         return part(slice(None), slice(None))
-    strips = []
-    for row in range(0, runs, rows):
-        strip = [
-            part(slice(row, row + rows), slice(column, column + columns))
-            for column in range(0, points, columns)
-        ]
-        strips.append([torch.cat(pieces, axis) for pieces in zip(*strip, strict=True)])
-    return tuple(torch.cat(pieces) for pieces in zip(*strips, strict=True))
+    places = [
+        (slice(row, row + rows), slice(column, column + columns))
+        for row in range(0, runs, rows)
+        for column in range(0, points, columns)
+    ]
+    pieces = each(part, places)
+    width = -(-points // columns)
+    strips = [
+        [torch.cat(strip, axis) for strip in zip(*pieces[first : first + width], strict=True)]
+        for first in range(0, len(pieces), width)
+    ]
+    return tuple(torch.cat(strip) for strip in zip(*strips, strict=True))

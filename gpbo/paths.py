@@ -28,6 +28,7 @@ from gpbo.errors import InvalidOption
 from gpbo.kernels import matern, matern_and_slope, squared_distances
 from gpbo.linalg import add_diagonal, append_inverse_lower
 from gpbo.memory import budget
+from gpbo.parallel import each
 from gpbo.surrogate import Surrogate
 
 #: The random streams of a number.
@@ -94,7 +95,8 @@ class Paths:
     def at(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r q b"]:
         """The values of all paths at the same points, in single precision: see `_SINGLE`."""
         values = x.new_empty(*self.coefficients.shape[:3], x.shape[1])
-        for sets, points in self._chunks(x.shape[0] * x.shape[1], x.shape[1]):
+
+        def chunk(sets: slice, points: slice) -> None:
             z = (x[:, None, points] - 0.5) / self.lengthscale[:, sets, None]
             correlation = matern(squared_distances(z, self._centres(sets)), self.nu)
             values[:, sets, :, points] = (
@@ -102,6 +104,8 @@ class Paths:
                 + _waves(z, self.frequencies[:, sets], self.amplitudes[:, sets])
                 + self.coefficients[:, sets] @ correlation.mT
             )
+
+        each(chunk, self._chunks(x.shape[0] * x.shape[1], x.shape[1]))
         return self._dealt_back(values)
 
     def __call__(self, x: Float[Tensor, "r q b d"]) -> Float[Tensor, "r q b"]:
@@ -115,10 +119,13 @@ class Paths:
         dealt = self._dealt(x)
         values, gradients = dealt.new_empty(dealt.shape[:-1]), torch.empty_like(dealt)
         r, _, g, b, _ = dealt.shape
-        for sets, points in self._chunks(r * g * b, b):
+
+        def chunk(sets: slice, points: slice) -> None:
             value, gradient = self._value_and_gradient(sets, dealt[:, sets, :, points])
             values[:, sets, :, points] = value
             gradients[:, sets, :, points] = gradient
+
+        each(chunk, self._chunks(r * g * b, b))
         return self._dealt_back(values), self._dealt_back(gradients)
 
     def _value_and_gradient(
@@ -154,15 +161,17 @@ class Paths:
     def _centres(self, sets: slice) -> Float[Tensor, "r e n d"]:
         return (self.x[:, None] - 0.5) / self.lengthscale[:, sets, None]
 
-    def _chunks(self, rows: int, points: int) -> Iterator[tuple[slice, slice]]:
+    def _chunks(self, rows: int, points: int) -> list[tuple[slice, slice]]:
         """Sets and points that are evaluated at once, ``rows`` of all points to a set."""
         limit = _limit(self.x)
         width = max(self.frequencies.shape[2], self.x.shape[1], 1)
         sets = max(1, limit // max(1, width * rows))
         some = max(1, limit * points // max(1, width * rows)) if sets == 1 else points
-        for e in range(0, self.mean.shape[1], sets):
-            for b in range(0, points, max(1, some)):
-                yield slice(e, e + sets), slice(b, b + some)
+        return [
+            (slice(e, e + sets), slice(b, b + some))
+            for e in range(0, self.mean.shape[1], sets)
+            for b in range(0, points, max(1, some))
+        ]
 
     def _dealt(self, x: Float[Tensor, "r q b d"]) -> Float[Tensor, "r e g b d"]:
         """Rows of paths in their sets; the places of missing paths repeat a point."""
@@ -224,12 +233,15 @@ def draw_paths(
     # Pending points may follow the padding of the results: noise goes by what is there.
     order = (surrogate.mask.cumsum(-1) - 1).clamp(min=0)[:, None, None]
     noise = normals.noise.take_along_dim(order, -1)
-    for draw in sorted(set(index.tolist())):
+
+    def of_draw(draw: int) -> None:
         known = _Known.of(surrogate, draw, anchors)
         for j in torch.nonzero(index == draw)[:, 0].tolist():
             coefficients[:, j] = known.coefficients(
                 frequencies[:, j], amplitudes[:, j], normals.anchors[:, j], noise[:, j]
             )
+
+    each(of_draw, [(draw,) for draw in sorted(set(index.tolist()))])
     return Paths(
         count=count,
         x=torch.cat([surrogate.x, anchors], 1),

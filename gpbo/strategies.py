@@ -84,8 +84,7 @@ class _Maximiser(ABC):
         data, space = situation.data, situation.space
         known = situation.fit().surrogate
         failed = situation.failed, situation.failed_mask
-        points = (data.x, data.pending, situation.failed)
-        with settings_for(sum(each.shape[1] for each in points), data.x.device):
+        with settings_for(data.x.device):
             chance = log_chance(data, *failed, situation.limits(), ahead=True)
             known = _valued_within(known, space, chance)
             likely = likely_at(chance, space.snap(data.pending))
@@ -332,7 +331,7 @@ class ThompsonSampling:
     def _hallucinated(self, situation: Situation) -> Float[Tensor, "r d"]:
         data = situation.data
         surrogate = situation.fit().surrogate
-        with settings_for(data.x.shape[1] + data.pending.shape[1], data.x.device):
+        with settings_for(data.x.device):
             surrogate = surrogate.hallucinate(data.pending, data.pending_mask)
             return self._minima(situation, surrogate, 1).squeeze(1)
 
@@ -341,7 +340,7 @@ class ThompsonSampling:
     ) -> Float[Tensor, "r q d"]:
         data, space = situation.data, situation.space
         results: list[int] = data.counts.tolist()
-        with settings_for(surrogate.x.shape[1], surrogate.x.device):
+        with settings_for(surrogate.x.device):
             search = self.search or default_search(space, confined=self.region is not None)
             screen, confined = situation.streams("screen", results), None
             failed = situation.failed, situation.failed_mask

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gpbo.backend import DTYPE
+from gpbo.backend import DTYPE, settings_for
 from gpbo.kernels import matern, squared_distances
 from gpbo.linalg import add_diagonal, cholesky
 from gpbo.memory import in_parts
@@ -271,7 +271,8 @@ def _log_evidence(
         return (torch.where(succeeded[..., None], fit, -torch.inf),)
 
     matrix_bytes = len(noise) * x.shape[1] ** 2 * x.element_size()
-    (each,) = in_parts(part, x.shape[0], len(lengthscale), matrix_bytes, x.device)
+    with settings_for(x.device):
+        (each,) = in_parts(part, x.shape[0], len(lengthscale), matrix_bytes, x.device)
     return (each + weight[..., None]).logsumexp((-3, -2))
 
 

@@ -23,8 +23,8 @@ from gpbo.units import Units
 
 #: A chain is not moved along with the values to where its density is this much less, in logarithms.
 _FAR_OUT = 10.0
-#: Chains are drawn anew when, weighted for what came in, they are worth less than this share: draws
-#: are averaged with equal weights. Systematic resampling of nearly even weights hardly changes them.
+#: Chains are drawn anew when, weighted for what came in, they are worth less than this share: the
+#: surrogate averages over them with equal weights.
 _STEADY = 0.95
 #: A round of transitions is enough for steady chains, and others need two; but most of all when
 #: they are worth less than this share.

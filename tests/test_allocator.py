@@ -22,7 +22,7 @@ u = log_posterior.parametrization.sample(Streams.named(0, "u", runs=runs), chain
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-with settings_for(n, x.device):
+with settings_for(x.device):
     for _ in range(10):
         log_posterior(u)
     before = faults()

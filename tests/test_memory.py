@@ -54,9 +54,9 @@ def everything(machine: Machine, bytes_each: int) -> tuple[Tensor, ...]:
     [
         (100, [(5, 7)]),  # all at once
         (35, [(5, 7)]),
-        (34, [(4, 7), (1, 7)]),  # whole runs
+        (34, [(3, 7), (2, 7)]),  # whole runs, evenly
         (7, [(1, 7)] * 5),
-        (6, [(1, 6), (1, 1)] * 5),  # points of one run
+        (6, [(1, 4), (1, 3)] * 5),  # points of one run, evenly
         (1, [(1, 1)] * 35),
         (0, [(1, 1)] * 35),  # nothing fits: the least that there is
     ],
