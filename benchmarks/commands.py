@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from gpbo.errors import InvalidOption
 
@@ -16,8 +17,24 @@ if TYPE_CHECKING:
     from .runner import Run
     from .suites import Suite
 
+
+class _Commands(TyperGroup):
+    """The commands; a path of a user's own suite is one too."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, if there is one."""
+        if ":" not in cmd_name:
+            return super().get_command(ctx, cmd_name)
+        own = typer.Typer(add_completion=False)
+        own.command(help=f"The problems at {cmd_name}." + _AGAIN)(_suite_command(cmd_name))
+        return typer.main.get_command(own)
+
+
 app = typer.Typer(
-    help="Compare methods: run a suite, report it, watch for losses.", no_args_is_help=True
+    cls=_Commands,
+    help="Compare methods: run a suite, or module:attribute with problems of your own; report it, "
+    "watch for losses.",
+    no_args_is_help=True,
 )
 
 #: What gpbo's extra ``suite`` installs.
@@ -57,7 +74,8 @@ def _suite_command(name: str) -> Callable[..., None]:
             int | None, typer.Option(help="At most so many evaluations each: a dry run.")
         ] = None,
         method: Annotated[
-            list[str] | None, typer.Option(help="Only these; may be repeated.")
+            list[str] | None,
+            typer.Option(help="Only these, your own as module:attribute; may be repeated."),
         ] = None,
         problem: Annotated[
             list[str] | None, typer.Option(help="Only these; may be repeated.")
@@ -135,7 +153,7 @@ def _asked(
 ) -> "Run":
     from gpbo.checks import whole_number
 
-    from . import suites
+    from . import paths, suites
     from .peers import PEERS
     from .runner import Run, chosen_methods
 
@@ -156,7 +174,8 @@ def _asked(
         if peers and not asked and suite.peers:
             typer.echo(f"skipped {why}", err=True)
     methods = chosen_methods(suite, asked, available if asked or (peers and suite.peers) else [])
-    return Run(suite, methods, _folder("--output", output) / name, _count(processes))
+    folder = _folder("--output", output) / paths.file_name(name)
+    return Run(suite, methods, folder, _count(processes))
 
 
 def _why_not(name: str, suite: "Suite") -> str | None:
@@ -293,13 +312,13 @@ def keep(
     ] = None,
 ) -> None:
     """Keep results, without the configurations, for a README and for the regression gate."""
-    from . import gate, table
+    from . import gate, paths, table
 
     if name is not None and not re.fullmatch(r"[\w-]+", name):
         raise InvalidOption(f"--name={name}: expected letters, digits, hyphens and underscores")
     folder = _to_keep_in(stored)
     suite = table.read_table(results)[1]["suite"]
-    target = folder / f"{name or suite}.parquet"
+    target = folder / f"{name or paths.file_name(suite)}.parquet"
     gate.keep_results(results, target, beside)
     typer.echo(target)
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from . import analysis
-from .methods import METHODS
+from .peers import PEERS
 from .suites import SEQUENTIAL
 
 #: How many plots of problems stand side by side.
@@ -38,7 +38,7 @@ def style(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     for method in methods:
         if method in _GREYS:
             continue
-        own = method in METHODS
+        own = method not in PEERS
         found[method] = {
             "color": _OWN.get(method) or next(left),
             "ls": "-." if not own else "--" if _SYNC.search(method) else "-",

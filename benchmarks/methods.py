@@ -1,11 +1,13 @@
 """gpbo's own methods: all seeds of a problem as rows of one batch, timed part by part."""
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import gpbo
+from gpbo.errors import InvalidOption
 from gpbo.fitting import Inference, Model
 from gpbo.simulation import simulate
 from gpbo.situation import Strategy
@@ -15,11 +17,13 @@ from gpbo.strategies import (
     RandomSearch,
     SobolSearch,
     ThompsonSampling,
+    resolve_strategy,
 )
 from gpbo.trial import Mode
 from gpbo.trust_region import TrustRegion
 
-from . import asynchronous
+from . import asynchronous, paths
+from .peers import PEERS
 from .suites import Case
 from .timing import Done, TimedFunction, TimedStrategy
 from .trace import Trace
@@ -177,3 +181,34 @@ def _own() -> dict[str, OwnMethod]:
 #: By name, such as ``"ei-hmc"``: strategy, inference, and if several workers, how many and how.
 #: Those of `asynchronous` have its names, such as ``"asyTS"``.
 METHODS: dict[str, OwnMethod] = _own()
+
+
+@functools.cache
+def find(method: str) -> OwnMethod | None:
+    """The method of this name, or the user's at this path; None for what is a peer's name, if any.
+
+    A strategy at a path goes by the name of the attribute, and is run as `Method` is by default.
+
+    Raises:
+        InvalidOption: there is nothing at the path, or no strategy or `Method`, or its name is
+            taken or cannot be that of a file.
+    """
+    if not paths.is_path(method):
+        return METHODS.get(method)
+    option, found = f"--method={method}", paths.load("--method", method)
+    own = found if isinstance(found, Method) else None
+    try:
+        strategy = resolve_strategy(found if own is None else own.strategy)
+    except InvalidOption as error:
+        raise InvalidOption(f"{option}: expected a strategy or a Method: {error}") from error
+    own = own or Method(method.partition(":")[2], strategy)
+    paths.check_name(option, own.name)
+    if own.name in METHODS or own.name in PEERS:
+        raise InvalidOption(f"{option}: expected another name than {own.name!r}, which is taken")
+    return replace(own, strategy=strategy)
+
+
+def label(method: str) -> str:
+    """What a method, or a peer, is called in results."""
+    own = find(method)
+    return method if own is None else own.name

@@ -20,9 +20,9 @@ from gpbo.errors import InvalidOption
 from gpbo.executors import ONE_THREAD
 from gpbo.worker import die_with
 
-from . import table
+from . import paths, table
 from .beside import elsewhere, place, places, runs_of
-from .methods import METHODS, KandasamyMethod
+from .methods import METHODS, KandasamyMethod, label
 from .record import machine
 from .suites import Suite
 from .trace import Trace
@@ -94,12 +94,14 @@ class Run:
         for unit, traces in measured(left, self.processes):
             found = table.rows(self.suite.name, unit.case, traces)
             kept = next((trace.measured for trace in traces if trace.measured), header)
-            table.write(self._path(unit), found, {**header, "measured": place(kept)})
+            own = {**_header_of(unit, header), "measured": place(kept)}
+            table.write(self._path(unit), found, own)
             done += 1
             show(done, len(every), unit, next((t.failure for t in traces if t.failure), ""))
         files = [table.read_table(self._path(unit)) for unit in every]
         measured_at = {run: own["measured"] for rows, own in files for run in runs_of(rows)}
         header["peers_from"] = elsewhere(measured_at, header)
+        header["versions"] |= paths.versions(self.suite.name, *self.methods)
         table.write(self.results, pa.concat_tables([rows for rows, _ in files]), header)
         return self.results
 
@@ -127,7 +129,7 @@ class Run:
         for unit in self.units:
             if (path := self._path(unit)).exists():
                 rows, other = table.read_table(path)
-                self._refuse_another(header, other)
+                self._refuse_another(_header_of(unit, header), other)
                 reasons = rows["failure"].drop_null()
                 found[unit] = reasons[0].as_py() if len(reasons) else ""
         return found
@@ -138,19 +140,29 @@ class Run:
             **where,
             "suite": self.suite.name,
             "seeds": list(range(self.suite.seeds)),
-            "methods": list(self.methods),
+            "methods": [label(method) for method in self.methods],
             "processes": self.processes,
             "threads_per_process": 1,
         }
 
     def _refuse_another(self, header: Mapping[str, Any], other: Mapping[str, Any]) -> None:
         for name in ("commit", "versions"):
-            if other[name] != header[name]:
+            there, here = other[name], header[name]
+            if there != here:
+                if name == "versions":  # only those that differ
+                    there, here = (
+                        dict(one.items() - another.items())
+                        for one, another in ((there, here), (here, there))
+                    )
                 raise InvalidOption(
-                    f"--output={self.folder.parent}: has results of {name} {other[name]}, and "
-                    f"this is {header[name]}: expected another folder, or --fresh to measure "
-                    "all anew"
+                    f"--output={self.folder.parent}: has results of {name} {there}, and this is "
+                    f"{here}: expected another folder, or --fresh to measure all anew"
                 )
+
+
+def _header_of(unit: Unit, header: Mapping[str, Any]) -> dict[str, Any]:
+    # Of a user's own modules only those that it needs: the others may change.
+    return {**header, "versions": header["versions"] | unit.versions}
 
 
 def _is_tried_again(failure: str) -> bool:
@@ -217,16 +229,24 @@ def chosen_methods(suite: Suite, wanted: Sequence[str], peers: Sequence[str]) ->
     """The names of the methods to run: those wanted, by default the suite's and then all peers.
 
     Raises:
-        InvalidOption: there is no such method, or it is one of another suite's problems.
+        InvalidOption: there is no such method, or it is one of another suite's problems; of a
+            user's own, see `methods.find`, or two have the same name.
     """
-    names = list(wanted) or [*suite.methods, *peers]
+    names = dict.fromkeys(wanted or [*suite.methods, *peers])
     own = [
         name
         for name, method in METHODS.items()
         if suite.name == "kandasamy" or not isinstance(method, KandasamyMethod)
     ]
+    called: dict[str, str] = {}
     for name in names:
-        if name not in own and name not in peers:
+        if not paths.is_path(name) and name not in own and name not in peers:
             known = ", ".join([*own, *peers])
-            raise InvalidOption(f"--method={name}: expected one of {known}")
-    return tuple(dict.fromkeys(names))
+            raise InvalidOption(
+                f"--method={name}: expected one of {known}, or your own as module:attribute"
+            )
+        if (other := called.setdefault(label(name), name)) != name:
+            raise InvalidOption(
+                f"--method={name}: expected another name than {label(name)!r}, which {other} has"
+            )
+    return tuple(names)

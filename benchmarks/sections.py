@@ -37,7 +37,9 @@ class Findings:
     ) -> "Findings":
         """From the rows of a file."""
         rows = analysis.regrets(rows)
-        several = rows["method"].isin([name for name, method in METHODS.items() if method.clocked])
+        # Of a user's own methods nothing is known but their rows.
+        clocked = {name for name, method in METHODS.items() if method.clocked}
+        several = rows["method"].isin(clocked | {*rows.loc[rows["clock"].notna(), "method"]})
         sequential, parallel = rows[~several], rows[several]
         return cls(header["suite"], header, sequential, parallel, tuple(targets))
 
@@ -282,7 +284,7 @@ def parallel_section(findings: Findings) -> Section:
         if made.empty:  # all failed
             continue
         # A single worker makes few more than the design in that time, and hides the others' rest.
-        single = [name for name, _ in made.index if METHODS[name].alone]
+        single = [name for name, _ in made.index if name in METHODS and METHODS[name].alone]
         several = made.drop(single, level="method")
         fewest = int((made if several.empty else several).min())
         short = made.groupby("method").min() < fewest

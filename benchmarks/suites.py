@@ -7,6 +7,7 @@ and initial design, which is scrambled Sobol.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,8 +21,8 @@ from gpbo.design import default_initial
 from gpbo.errors import InvalidOption
 from gpbo.problems import Problem
 
-from . import asynchronous
-from .estimators import TUNING
+from . import asynchronous, paths
+from .estimators import TUNING, TuningProblem
 
 #: The methods of gpbo that a sequential comparison runs: every acquisition with hyperparameters
 #: integrated out and with their most probable values, and the two searches without a model.
@@ -65,8 +66,9 @@ class Suite:
     """Problems, methods and seeds that are run and reported together.
 
     Attributes:
+        name: One of `get`, or the path that a user's own is at, whatever it was given.
         seeds: How many, from 0 on.
-        methods: Names in `gpbo_benchmarks.methods.METHODS`.
+        methods: Names in `gpbo_benchmarks.methods.METHODS`, or paths of a user's own.
         peers: Whether the other packages' methods are compared too, where they are installed.
         targets: Of the time to target: shares of the regret that the initial design leaves.
     """
@@ -102,11 +104,16 @@ class Suite:
 
 
 def _case(name: str, dim: int | None = None, *, budget: int | None = None) -> Case:
-    """A problem of the catalogue; by default 20 evaluations per dimension, at most 200."""
+    """A problem of the catalogue, by default with the usual budget."""
     problem = problems.get(name, dim)
     scalable = problems.get(name).dim != problem.dim or dim is not None
     label = f"{name}-{problem.dim}" if scalable else name
-    return Case(label, problem, budget or min(20 * problem.dim, 200))
+    return Case(label, problem, budget or _usual_budget(problem))
+
+
+def _usual_budget(problem: Problem) -> int:
+    """Twenty evaluations per dimension, at most 200."""
+    return min(20 * problem.dim, 200)
 
 
 def noisy(case: Case, share: float) -> Case:
@@ -246,13 +253,46 @@ _SUITES: dict[str, Callable[[], Suite]] = {
 }
 
 
+def _at(path: str) -> Suite:
+    """The user's suite at a path, where there may be problems too: then the rest is as usual."""
+    found = paths.load("suite", path)
+    if isinstance(found, Suite):
+        suite = replace(found, name=path)
+    else:
+        given = [found] if isinstance(found, Problem) else found
+        if not isinstance(given, Sequence) or not all(isinstance(one, Problem) for one in given):
+            raise InvalidOption(
+                f"suite={path}: expected a Suite, a gpbo.problems.Problem or a sequence of these, "
+                f"and this is {type(found).__name__}"
+            )
+        suite = Suite(path, tuple(map(_posed, given)), seeds=20)
+    if not all(isinstance(case, Case) for case in suite.cases):
+        raise InvalidOption(
+            f"suite={path}: cases={suite.cases!r}: expected a Case for each problem"
+        )
+    names = [case.name for case in suite.cases]
+    if not names or len(set(names)) < len(names):
+        raise InvalidOption(f"suite={path}: problems {names}: expected at least one, none twice")
+    for name in names:
+        paths.check_name(f"suite={path}", name)
+    return suite
+
+
+def _posed(problem: Problem) -> Case:
+    known = not math.isnan(problem.optimum)
+    shifted = not isinstance(problem, TuningProblem)
+    return Case(problem.name, problem, _usual_budget(problem), shifted, known)
+
+
 @functools.cache
 def get(name: str) -> Suite:
-    """The suite of this name.
+    """The suite of this name, or the user's at this path.
 
     Raises:
         InvalidOption: there is none.
     """
+    if paths.is_path(name):
+        return _at(name)
     if name not in _SUITES:
         raise InvalidOption(f"suite={name!r}: expected one of {', '.join(_SUITES)}")
     return _SUITES[name]()

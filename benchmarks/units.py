@@ -16,10 +16,9 @@ from gpbo.backend import Streams
 from gpbo.design import sobol
 from gpbo.problems import Problem
 
-from . import suites
+from . import methods, paths, suites
 from .beside import place
 from .estimators import TuningProblem
-from .methods import METHODS
 from .peers import PEERS, installed, run_peer
 from .record import machine
 from .suites import Case, Suite
@@ -39,6 +38,7 @@ class Unit:
     """What is measured in one go, and kept in one file.
 
     Attributes:
+        suite, method: Names, or paths of a user's own, which are imported where it is done.
         budget: Evaluations of each run, which may be fewer than the suite's.
         peer_traces: Where the traces of peers are kept, for all suites.
     """
@@ -54,7 +54,8 @@ class Unit:
     def file(self) -> str:
         """The name of the file that keeps it."""
         seeds = f"{self.seeds[0]}" if len(self.seeds) == 1 else f"{self.seeds[0]}-{self.seeds[-1]}"
-        method = self.method if self.method in METHODS else _versioned(self.method)
+        own = methods.find(self.method)
+        method = _versioned(self.method) if own is None else own.name
         return f"{self.problem}--{method}--{self.budget}--{seeds}.parquet"
 
     @property
@@ -62,38 +63,46 @@ class Unit:
         """The problem as the suite poses it, with this budget."""
         return replace(suites.get(self.suite).case(self.problem), budget=self.budget)
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of the modules that a user's own suite and method are in."""
+        return paths.versions(self.suite, self.method)
+
     def measure(self) -> list[Trace]:
         """A trace for each seed; what gpbo's own methods raise passes."""
-        if self.method in METHODS:
-            return METHODS[self.method].run(self.case, self.seeds)
+        if (own := methods.find(self.method)) is not None:
+            versions = paths.versions(self.method)
+            return [
+                replace(trace, versions={**trace.versions, **versions})
+                for trace in own.run(self.case, self.seeds)
+            ]
         return [
             kept_peer_trace(self.case, self.method, seed, self.peer_traces) for seed in self.seeds
         ]
 
     def failed(self, reason: str) -> list[Trace]:
         """The traces of a unit that could not be measured."""
-        case = self.case
+        case, method = self.case, methods.label(self.method)
         return [
-            Trace(self.method, self.problem, seed, self.budget, case.design, failure=reason)
+            Trace(method, self.problem, seed, self.budget, case.design, failure=reason)
             for seed in self.seeds
         ]
 
 
-def units(suite: Suite, methods: tuple[str, ...], peer_traces: Path) -> Iterator[Unit]:
+def units(suite: Suite, wanted: tuple[str, ...], peer_traces: Path) -> Iterator[Unit]:
     """All units of a suite: the long ones first, so that no process is left with one at the end."""
     seeds = tuple(range(suite.seeds))
     for case in sorted(suite.cases, key=lambda case: -case.budget):
-        for method in sorted(methods, key=_cost, reverse=True):
-            parts = [seeds] if method in METHODS else [(seed,) for seed in seeds]
+        for method in sorted(wanted, key=_cost, reverse=True):
+            parts = [(seed,) for seed in seeds] if methods.find(method) is None else [seeds]
             for part in parts:
                 yield Unit(suite.name, case.name, method, part, case.budget, str(peer_traces))
 
 
 def _cost(method: str) -> int:
     """Peers, and gpbo's own methods with a chain for the hyperparameters, take the longest."""
-    if method not in METHODS:
-        return 2
-    return int(METHODS[method].slow)
+    own = methods.find(method)
+    return 2 if own is None else int(own.slow)
 
 
 def initial_design(case: Case, seed: int) -> list[Params]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -95,12 +96,15 @@ class Imported:
 
     def load(self) -> Callable[..., Any]:
         """The function itself."""
-        module, _, name = self.target.partition(":")
+        function: Callable[..., Any] = getattr(self.module(), self.target.partition(":")[2])
+        return function
+
+    def module(self) -> ModuleType:
+        """The module that it is in."""
         folder = str(self.folder or Path.cwd())
         if folder not in sys.path:
             sys.path.insert(0, folder)
-        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-        return function
+        return importlib.import_module(self.target.partition(":")[0])
 
 
 Objective = Callable[..., Any] | Imported | Command

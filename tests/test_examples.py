@@ -10,6 +10,7 @@ import pytest
 from gpbo.storage import SqliteStorage
 
 ROOT = Path(__file__).parent.parent
+CLI = "from gpbo.cli import main; main()"
 README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
@@ -23,6 +24,20 @@ def run(arguments: list[str], folder: Path) -> str:
 @pytest.mark.parametrize("number", range(len(README)))
 def test_an_example_of_the_readme_runs(number: int, tmp_path: Path) -> None:
     assert run(["-c", README[number]], tmp_path)
+
+
+def test_a_method_and_a_problem_of_ones_own_are_compared(tmp_path: Path) -> None:
+    text = (ROOT / "examples" / "compare.py").read_text()
+    _, code = text.split('"""\n\n', 1)
+    assert f"```python\n{code}```" in (ROOT / "BENCHMARKS.md").read_text()
+    (tmp_path / "compare.py").write_text(text)
+    command = ["bench", "compare:valley", "--method", "ei-map", "--method", "compare:lcb"]
+    short = ["--seeds", "2", "--budget", "8", "--no-peers"]
+    run(["-c", CLI, *command, *short], tmp_path)
+    report = (tmp_path / "bench-results" / "compare-valley" / "report.md").read_text()
+    assert report.startswith("# Benchmark suite `compare:valley`")
+    assert "| problem | `ei-map` | `lcb-map` |" in report
+    assert "None." in report.partition("## Runs that ended early")[2]
 
 
 def test_the_demo_runs_and_writes_its_plots(tmp_path: Path) -> None:
@@ -51,8 +66,7 @@ def test_the_shell_command_is_tuned(tmp_path: Path) -> None:
     for name in ("job.toml", "train.sh"):
         text = (ROOT / "examples" / "shell" / name).read_text()
         (tmp_path / name).write_text(text.replace("budget = 25", "budget = 7"))
-    cli = ["-c", "from gpbo.cli import main; main()"]
-    printed = run([*cli, "tune", "job.toml"], tmp_path)
+    printed = run(["-c", CLI, "tune", "job.toml"], tmp_path)
     assert printed.startswith("7 trials (")
     record = SqliteStorage(tmp_path / "line.db").read("line")
     values = [trial.value for trial in record.trials if trial.value is not None]

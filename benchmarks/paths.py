@@ -1,0 +1,72 @@
+"""What users have written themselves, named by the path ``module:attribute`` of its import."""
+
+import hashlib
+import re
+import sys
+from pathlib import Path
+
+from gpbo.errors import InvalidOption
+from gpbo.trial import reason_of
+from gpbo.worker import Imported
+
+
+def is_path(name: str) -> bool:
+    """Whether a name is a path, and none of gpbo's."""
+    return ":" in name
+
+
+def load(option: str, path: str) -> object:
+    """What is there, imported; the current folder is where modules are looked for first.
+
+    Args:
+        option: What it was given as, for an error message.
+
+    Raises:
+        InvalidOption: it is no path, there is no such module or attribute, or the module raises.
+    """
+    try:
+        target = Imported(path)
+    except InvalidOption as error:
+        raise InvalidOption(f"{option}={path}: expected module:attribute") from error
+    name, _, attribute = path.partition(":")
+    try:
+        module = target.module()
+    except (Exception, SystemExit) as error:
+        why = f"importing it raised {reason_of(error)}"
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            where = f"{str(Path.cwd())!r}, or an installed one"
+            why = f"there is no module {error.name!r}: expected one in {where}"
+        raise InvalidOption(f"{option}={path}: {why}") from error
+    if not hasattr(module, attribute):
+        raise InvalidOption(
+            f"{option}={path}: {name} has no attribute {attribute!r}: expected one of it"
+        )
+    return getattr(module, attribute)
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Of those that are paths, loaded before: a hash of the module's file, to know a change by."""
+    return {name: _hash(name.partition(":")[0]) for name in names if is_path(name)}
+
+
+def _hash(module: str) -> str:
+    file = sys.modules[module].__file__
+    assert file is not None  # a package without one has no attributes
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:6]
+
+
+def check_name(option: str, name: object) -> None:
+    """See whether files can be named by the name of a method or a problem.
+
+    Raises:
+        InvalidOption: they cannot.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+        raise InvalidOption(
+            f"{option}: name={name!r}: expected letters, digits, dots, hyphens and underscores"
+        )
+
+
+def file_name(name: str) -> str:
+    """A name, or a path, as that of a file."""
+    return re.sub(r"[^\w-]", "-", name)
