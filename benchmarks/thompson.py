@@ -9,7 +9,7 @@ less than the time on the clock. BoTorch draws 1024 features by default, gpbo 40
 import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from gpytorch.kernels import MaternKernel, ScaleKernel
 from torch import Tensor
 
 from gpbo import problems
-from gpbo.backend import Streams
+from gpbo.backend import Streams, settings_for
 from gpbo.candidates import Search, raw_points
 from gpbo.data import Observations
 from gpbo.design import sobol
@@ -64,27 +64,29 @@ def botorch_model(x: Tensor, y: Tensor, lengthscale: Tensor) -> SingleTaskGP:
 
 
 def our_paths(posterior: Surrogate, count: int, seed: int, features: int = 4096) -> Paths:
-    """Functions drawn."""
+    """Functions drawn, under the settings that the engine draws them under."""
     device = posterior.x.device
-    return draw_paths(
-        posterior,
-        count,
-        own=lambda number: Streams.named(seed, "own", number, device=device),
-        shared=lambda number: Streams.named(seed, "shared", number, device=device),
-        features=features,
-    )
+    with torch.no_grad(), settings_for(device):
+        return draw_paths(
+            posterior,
+            count,
+            own=lambda number: Streams.named(seed, "own", number, device=device),
+            shared=lambda number: Streams.named(seed, "shared", number, device=device),
+            features=features,
+        )
 
 
 def our_minima(posterior: Surrogate, paths: Paths, search: Search, seed: int) -> Tensor:
-    """The minimum of each of the functions, ``[q, d]``."""
+    """The minimum of each of the functions, ``[q, d]``, under the same settings."""
     device = posterior.x.device
     space = cube(posterior.dim)
     best = posterior.x[:, posterior.y[0, 0].argsort()[:5]]
-    raw = raw_points(space, Streams([seed], device), best, search)
-    streams = [Streams([seed + j], device) for j in range(paths.count)]
-    return minima(PathUtility(paths), space, streams, raw=raw, taken=[frozenset()], search=search)[
-        0
-    ]
+    with torch.no_grad(), settings_for(device):
+        raw = raw_points(space, Streams([seed], device), best, search)
+        streams = [Streams([seed + j], device) for j in range(paths.count)]
+        taken: list[frozenset[Hashable]] = [frozenset()]
+        found = minima(PathUtility(paths), space, streams, raw=raw, taken=taken, search=search)
+    return found[0]
 
 
 def draw_ours(known: Known, count: int) -> Callable[[int], object]:
