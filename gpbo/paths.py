@@ -223,10 +223,10 @@ def draw_paths(
     anchors = surrogate.x[:, :0] if anchors is None else anchors
     sizes = (features, anchors.shape[1], surrogate.x.shape[1])
     normals = _Normals.draw([own(first + j) for j in range(count)], sets, members, sizes)
-    frequencies = torch.stack(
-        [_frequencies(features // 2, surrogate, shared(number)) for number in numbers], 1
-    )
-    scale = (surrogate.outputscale[:, index] / (features // 2)).sqrt()
+    waves = features // 2
+    own_frequencies = [(waves, surrogate, shared(number)) for number in numbers]
+    frequencies = torch.stack(each(_frequencies, own_frequencies), 1)
+    scale = (surrogate.outputscale[:, index] / waves).sqrt()
     amplitudes = normals.amplitudes.mul_(scale[..., None, None].to(_SINGLE))
     width = surrogate.x.shape[1] + anchors.shape[1]
     coefficients = frequencies.new_empty(*amplitudes.shape[:3], width)
@@ -236,10 +236,13 @@ def draw_paths(
 
     def of_draw(draw: int) -> None:
         known = _Known.of(surrogate, draw, anchors)
-        for j in torch.nonzero(index == draw)[:, 0].tolist():
+
+        def of_set(j: int) -> None:
             coefficients[:, j] = known.coefficients(
                 frequencies[:, j], amplitudes[:, j], normals.anchors[:, j], noise[:, j]
             )
+
+        each(of_set, [(j,) for j in torch.nonzero(index == draw)[:, 0].tolist()])
 
     each(of_draw, [(draw,) for draw in sorted(set(index.tolist()))])
     return Paths(
@@ -270,8 +273,12 @@ class _Normals:
         rounded = _BLOCK * math.ceil(sum(sizes) / _BLOCK)
         shape = streams[0].runs, sets, members, rounded
         normals = torch.zeros(shape, dtype=_SINGLE, device=streams[0].device)
-        for j, path in enumerate(streams):
-            path.fill_normal(normals[:, j % sets, j // sets])
+
+        def fill(own: int) -> None:
+            for member, path in enumerate(streams[own::sets]):
+                path.fill_normal(normals[:, own, member])
+
+        each(fill, [(own,) for own in range(sets)])
         rest = normals[..., features : sum(sizes)].to(DTYPE)
         return cls(normals[..., :features], *rest.split(others, -1))
 
