@@ -14,6 +14,7 @@ from gpbo import paths
 from gpbo.backend import DTYPE, Streams
 from gpbo.errors import InvalidOption
 from gpbo.kernels import NUS, matern, squared_distances
+from gpbo.parallel import parallel_parts
 from gpbo.paths import Paths, draw_paths
 from gpbo.surrogate import Surrogate
 from tests.monte_carlo import random_uniform
@@ -338,6 +339,30 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             (functions.at(x), *functions.value_and_gradient(own)), whole, strict=True
         ):
             torch.testing.assert_close(part, all_of_it, rtol=0, atol=SINGLE)
+
+
+@pytest.mark.parametrize("draws", [1, 5])
+@pytest.mark.parametrize("anchored", [False, True])
+def test_on_several_threads_paths_and_their_values_are_the_same(
+    draws: int, anchored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last digit; in several parts."""
+    monkeypatch.setattr(paths, "_CPU_CHUNK", 1000)
+    surrogate = posterior(3, 11, runs=2, draws=draws)
+    anchors = random_uniform(8, 2, 7, 3) if anchored else None
+    x, own = random_uniform(9, 2, 13, 3), random_uniform(10, 2, 23, 3, 3)
+
+    def numbers() -> list[Tensor]:
+        functions = drawn(surrogate, 23, features=64, anchors=anchors)
+        made = functions.frequencies, functions.amplitudes, functions.coefficients
+        return [*made, functions.at(x), *functions.value_and_gradient(own)]
+
+    alone = numbers()
+    torch.set_num_threads(3)
+    with parallel_parts(), torch.no_grad():
+        several = numbers()
+    for one, other in zip(several, alone, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_draw_that_failed_gives_a_path_of_its_prior_and_harms_no_other() -> None:
