@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpbo.allocator import keep_freed_memory
 from gpbo.errors import InvalidOption
-from gpbo.parallel import parallel_parts
+from gpbo.parallel import parallel_parts, threads
 
 #: Factorisations, densities and acquisitions are computed in double precision: close to an
 #: optimum the noise variance is tiny, and single-precision Cholesky factors fail there.
@@ -90,20 +90,7 @@ def threads_beside(workers: int) -> AbstractContextManager[None]:
     busy process on two cores, a border of 8 rows takes 130 ms with two threads and 1.4 ms with one.
     Threads started meanwhile have this number too; it is put back at the end.
     """
-    return _threads(max(1, torch.get_num_threads() - workers))
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count == before:
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return threads(max(1, torch.get_num_threads() - workers))
 
 
 def stream_seed(seed: int, purpose: str, index: int = 0) -> int:

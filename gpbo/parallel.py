@@ -23,21 +23,28 @@ _allowed: ContextVar[int] = ContextVar("threads", default=1)
 
 
 @contextmanager
-def parallel_parts() -> Iterator[None]:
-    """Run with one thread for an operation, and with those that torch had for the parts of it.
-
-    The number of torch's threads is put back at the end.
-    """
-    threads = torch.get_num_threads()
-    allowed = _allowed.set(max(threads, _allowed.get()))
-    if threads > 1:
-        torch.set_num_threads(1)
+def threads(count: int) -> Iterator[None]:
+    """Run with so many of torch's threads; their number is put back at the end."""
+    before = torch.get_num_threads()
+    if count == before:
+        yield
+        return
+    torch.set_num_threads(count)
     try:
         yield
     finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def parallel_parts() -> Iterator[None]:
+    """Run with one thread for an operation, and with those that torch has for the parts of it."""
+    allowed = _allowed.set(max(torch.get_num_threads(), _allowed.get()))
+    try:
+        with threads(1):
+            yield
+    finally:
         _allowed.reset(allowed)
-        if threads > 1:
-            torch.set_num_threads(threads)
 
 
 def each(

@@ -224,8 +224,8 @@ def draw_paths(
     sizes = (features, anchors.shape[1], surrogate.x.shape[1])
     normals = _Normals.draw([own(first + j) for j in range(count)], sets, members, sizes)
     waves = features // 2
-    own_frequencies = [(waves, surrogate, shared(number)) for number in numbers]
-    frequencies = torch.stack(each(_frequencies, own_frequencies), 1)
+    of_numbers = each(_frequencies, [(waves, surrogate, shared(number)) for number in numbers])
+    frequencies = torch.stack(of_numbers, 1)
     scale = (surrogate.outputscale[:, index] / waves).sqrt()
     amplitudes = normals.amplitudes.mul_(scale[..., None, None].to(_SINGLE))
     width = surrogate.x.shape[1] + anchors.shape[1]
