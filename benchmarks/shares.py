@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from gpbo.parallel import threads
+
 from .throughput import updating
 
 #: Operators of torch by what they are for; all others are elementwise or move data.
@@ -20,8 +22,12 @@ _PARTS = {
 }
 
 
+@threads(1)
 def shares(runs: int, n: int, dim: int, repeats: int) -> dict[str, Any]:
-    """Shares of the time of warm updates; what is no operation of torch is Python between them."""
+    """Shares of the time of warm updates; what is no operation of torch is Python between them.
+
+    On one thread: the profiler does not see what others do.
+    """
     _, _, update = updating(runs, n, dim, torch.device("cpu"))
     update(repeats)  # the first one of a process pays for loading
     wall_s, steps = 0.0, 0.0
