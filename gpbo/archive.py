@@ -3,9 +3,10 @@
 import json
 import os
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -24,15 +25,22 @@ def write(path: str | Path, values: Mapping[str, Any]) -> None:
         InvalidOption: the path is in no folder that exists.
     """
     target = path_to_write("path", path)
-    partial = target.with_name(f"{target.name}.part")
     arrays: dict[str, Any] = {
         name: one for name, one in values.items() if isinstance(one, np.ndarray)
     }
     header = {name: one for name, one in values.items() if name not in arrays}
     arrays["header"] = np.array(json.dumps({**header, "format": _FORMAT}))
+    with appearing(target) as file:
+        np.savez_compressed(file, **arrays)
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[IO[bytes]]:
+    """A file to write what is to be at the target when it is complete, or never."""
+    partial = target.with_name(f"{target.name}.part")
     try:
         with partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+            yield file
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)

@@ -136,10 +136,14 @@ def run(
     save: Annotated[
         Path | None, typer.Option(help="Write the runs here, for gpbo.Replications.load.")
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Go on from this file, which is written while the runs advance."),
+    ] = None,
 ) -> None:
     """Optimize a built-in problem in this process, once or many times, and say how close it came.
 
-    Many runs, and a run to be saved, advance together in one batch.
+    Many runs, and a run to be saved or with a checkpoint, advance together in one batch.
     """
     from gpbo.checks import path_to_write
 
@@ -147,18 +151,21 @@ def run(
     for option, path in (("--plot", plot), ("--slices", slices)):
         if path is not None:
             gpbo.plots.check_path(option, path)
-    if save is not None:
-        path_to_write("--save", save)
+    for option, path in (("--save", save), ("--checkpoint", checkpoint)):
+        if path is not None:
+            path_to_write(option, path)
     options: dict[str, Any] = {
         "budget": budget,
         "strategy": strategy.value,
         "seed": seed,
         "inference": inference.value,
     }
-    if runs != 1 or save is not None:
+    if runs != 1 or save is not None or checkpoint is not None:
         if slices is not None:
-            raise InvalidOption(f"--slices={slices}: expected a single run that is not saved")
-        _run_many(target, options, runs, plot, save)
+            raise InvalidOption(
+                f"--slices={slices}: expected a single run, without --save and --checkpoint"
+            )
+        _run_many(target, {**options, "runs": runs, "checkpoint": checkpoint}, plot, save)
         return
     objective = target.measure if target.constraints else target.evaluate
     result = gpbo.minimize(objective, target.space, constraints=target.limits, **options)
@@ -178,11 +185,10 @@ def run(
 def _run_many(
     target: "gpbo.problems.Problem",
     options: dict[str, Any],
-    runs: int,
     plot: Path | None,
     save: Path | None,
 ) -> None:
-    replications = gpbo.replicate(target, runs=runs, **options)
+    replications = gpbo.replicate(target, **options)
     print(replications)
     if save is not None:
         replications.save(save)

@@ -147,6 +147,10 @@ class Kept:
         return cls(**plain)
 
 
+#: The dataclasses that consist of tensors, plain values and one another.
+PLAIN = (Kept, FitReport, WarmState, Warmth, Units)
+
+
 def _at_zero(model: Model, data: Observations) -> Float[Tensor, "r"]:
     """The log posterior density of every run at the origin of the sampler's coordinates."""
     log_posterior = model.log_posterior(data.x, data.y, data.mask)

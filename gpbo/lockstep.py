@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from gpbo import fitting, problems
 from gpbo.backend import DTYPE, Streams, resolve_device
+from gpbo.checkpoint import Checkpoint, identified
 from gpbo.checks import truth_value, whole_number
 from gpbo.completion import Stopped
 from gpbo.data import Observations, feasible, with_room
@@ -19,6 +21,7 @@ from gpbo.design import default_initial
 from gpbo.errors import SpaceExhausted
 from gpbo.fitting import Fit, FitReport, Inference, Model, WarmState, check_inference, resolve_model
 from gpbo.graphs import wait
+from gpbo.kept import PLAIN
 from gpbo.problems import Problem
 from gpbo.replications import Diagnostics, Replications
 from gpbo.situation import Lazy, Situation, Strategy, apart, points_and_keys, proposed
@@ -44,6 +47,7 @@ def replicate(
     model: Model | None = None,
     initial: int | None = None,
     device: str = "auto",
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> Replications:
     """Run a strategy many times on a benchmark problem, all runs in one batch.
@@ -60,7 +64,8 @@ def replicate(
 
     A value that is NaN or infinite is a failed trial: that run's initial design gets one trial
     more, its model one observation less. Ctrl-C ends all runs and returns what there is. An
-    exception of the problem's function ends all runs and is passed on.
+    exception of the problem's function ends all runs and is passed on. With a ``checkpoint`` the
+    same call goes on after either, or after a crash, and makes the trials that it would have made.
 
     Args:
         problem: A name that `gpbo.problems.get` knows, or a problem. One with shifts has one for
@@ -76,12 +81,17 @@ def replicate(
             as in `minimize`: two per parameter, 5 to 20, at most half of the budget.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:<index>"``, or ``"auto"``: a GPU, if there is one,
             where so many runs are expected to be faster on it.
+        checkpoint: Path of a file that is written every few seconds and at the end, from which
+            the next call with it goes on; it may have a larger ``budget``. Of a function, and of a
+            strategy or a prior of your own, the file knows no more than the name.
         progress: Whether to report progress on the standard error stream.
 
     Raises:
-        InvalidOption: an option has a value that is not allowed, or a strategy of your own
-            proposed something other than points; see `gpbo.strategies.Strategy`.
-        InvalidData: the problem returned something other than a value for every point.
+        InvalidOption: an option has a value that is not allowed, or another one than in the
+            ``checkpoint``; or a strategy of your own proposed something other than points, see
+            `gpbo.strategies.Strategy`.
+        InvalidData: the problem returned something other than a value for every point, or the
+            ``checkpoint`` is no such file.
     """
     budget = whole_number("budget", budget, least=1)
     runs = whole_number("runs", runs, least=1)
@@ -106,8 +116,19 @@ def replicate(
         device=target,
         clock=_Clock(target),
     )
-    with display(f"{chosen.name} on {problem.name}", runs * budget, progress) as show:
-        return engine.run(show)
+    settings = {"runs": runs, "seed": seed, "batch": batch, "initial": engine.initial}
+    kept: Checkpoint[_State] = Checkpoint(
+        checkpoint,
+        identified(problem, chosen, engine.model, inference=inference, **settings),
+        first=((engine.beginning(),), dict(engine.clock.seconds)),
+        kinds=(_Runs, *PLAIN),
+        device=target,
+    )
+    with (
+        display(f"{chosen.name} on {problem.name}", runs * budget, progress) as show,
+        closing(kept),
+    ):
+        return engine.run(show, kept)
 
 
 @dataclass(frozen=True)
@@ -166,6 +187,10 @@ class _Runs:
         ]
 
 
+#: Groups of runs, and the seconds spent on each phase.
+_State = tuple[tuple[_Runs, ...], dict[str, float]]
+
+
 class _Clock:
     """Seconds spent on each phase; a phase inside another one interrupts it."""
 
@@ -208,19 +233,21 @@ class _Engine:
     device: torch.device
     clock: _Clock
 
-    def run(self, show: Show) -> Replications:
-        """From the first trial to the last.
+    def run(self, show: Show, kept: Checkpoint[_State]) -> Replications:
+        """From where the checkpoint is to the last trial.
 
         The runs are one group, and part only where trials of the initial design fail. A group is
         replaced when its step is complete, so an interrupt costs that step and nothing else.
         """
-        groups = [self._beginning()]
+        groups, seconds = kept.state
+        self.clock.seconds.update(seconds)
         stopped: Stopped = "budget"
         try:
             while unfinished := [group for group in groups if group.trials < self.budget]:
                 group = min(unfinished, key=lambda group: group.trials)
                 advanced = self._step(group)
-                groups = [other for other in groups if other is not group] + advanced
+                groups = (*(other for other in groups if other is not group), *advanced)
+                kept.advance((groups, dict(self.clock.seconds)))
                 values = [feasible(group.values, group.excess) for group in groups]
                 regret = median_regret(values, self.problem.optimum)
                 show(sum(len(group.seeds) * group.trials for group in groups), regret)
@@ -230,7 +257,8 @@ class _Engine:
             stopped = "interrupted"
         return self._collected(groups, stopped)
 
-    def _beginning(self) -> _Runs:
+    def beginning(self) -> _Runs:
+        """Before the first trial."""
         runs = len(self.seeds)
         nothing = torch.zeros(runs, 0, dtype=DTYPE, device=self.device)
         x = torch.zeros(runs, 0, self.problem.dim, dtype=DTYPE, device=self.device)

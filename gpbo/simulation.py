@@ -8,6 +8,7 @@ numbers of trials while each has a clock of its own, and every step is one batch
 import math
 import reprlib
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from gpbo import archive, problems
 from gpbo.backend import DTYPE, Streams, resolve_device
+from gpbo.checkpoint import Checkpoint, identified
 from gpbo.checks import finite, one_of, positive_number, real_number, truth_value, whole_number
 from gpbo.completion import STOPPED, Stopped
 from gpbo.data import feasible
@@ -28,7 +30,7 @@ from gpbo.fitting import Inference, Model, check_inference, resolve_model
 from gpbo.lockstep import display, median_regret
 from gpbo.problems import Problem
 from gpbo.replications import not_counted, over_runs
-from gpbo.simulator import Simulator, Times
+from gpbo.simulator import KINDS, Simulator, State, Times
 from gpbo.situation import Strategy
 from gpbo.strategies import resolve_strategy
 from gpbo.trial import Mode
@@ -243,13 +245,15 @@ def simulate(
     inference: Inference = "map",
     model: Model | None = None,
     device: str = "auto",
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> Simulation:
     """Run a strategy with several workers until every run's clock, or its budget, has run out.
 
     Run ``i`` has the seed ``seed + i``. Under a law of `LAWS` its ``j``-th trial takes the same
     time, and has the same noise, whatever the strategy and the mode. Ctrl-C ends all runs and
-    returns what has ended so far.
+    returns what has ended so far. With a ``checkpoint`` the same call goes on after it, or after a
+    crash, and makes the trials that it would have made.
 
     A value that is NaN or infinite is a failed trial, heard of when it ends: that run's initial
     design gets one trial more, its model one observation less.
@@ -277,13 +281,16 @@ def simulate(
         inference: As in `gpbo.Optimizer`, but by default ``"map"``.
         model: As in `gpbo.Optimizer`.
         device: As in `gpbo.Optimizer`; ``"auto"`` is the CPU for many runs, too.
+        checkpoint: As in `gpbo.replicate`: a file from which the next call with it goes on, with a
+            larger ``horizon`` or ``budget`` if wanted.
         progress: Whether to report progress on the standard error stream, as the share of the
             horizon, or of the budget, that is spent.
 
     Raises:
-        InvalidOption: an option has a value that is not allowed, ``times`` returned something
-            other than times, or a strategy of your own something other than points; see
-            `gpbo.strategies.Strategy`.
+        InvalidOption: an option has a value that is not allowed, or another one than in the
+            ``checkpoint``; ``times`` returned something other than times, or a strategy of your own
+            something other than points, see `gpbo.strategies.Strategy`.
+        InvalidData: the ``checkpoint`` is no such file.
     """
     runs = whole_number("runs", runs, least=1)
     problem = problems.resolve(problem, runs=runs)
@@ -318,17 +325,40 @@ def simulate(
         seeds=tuple(range(seed, seed + runs)),
         device=resolve_device(device),
     )
+    kept: Checkpoint[State] = Checkpoint(
+        checkpoint,
+        identified(
+            problem,
+            simulator.strategy,
+            simulator.model,
+            runs=runs,
+            seed=seed,
+            workers=workers,
+            mode=mode,
+            times=times if isinstance(times, str) else None,
+            latency=latency,
+            refit_every=refit_every,
+            initial=initial,
+            inference=inference,
+        ),
+        first=simulator.idle(),
+        kinds=KINDS,
+        device=simulator.device,
+    )
     stopped: Stopped = "runtime"
-    state = simulator.idle()
-    with display(f"{simulator.strategy.name} on {problem.name}", 100, progress, unit="%") as show:
+    state = kept.state
+    title = f"{simulator.strategy.name} on {problem.name}"
+    with display(title, 100, progress, unit="%") as show, closing(kept):
         try:
-            state = simulator.begin(state)
+            if not state.asked:
+                state = simulator.begin(state)
             while (
                 state.running.trial.shape[1]
                 and state.done.trial.shape[1] < most
                 and bool((state.now <= horizon).any())
             ):
                 state = simulator.advance(state)
+                kept.advance(state)
                 if progress:
                     clock = float((state.now / horizon).nan_to_num(nan=0.0).min())
                     spent = max(clock, state.done.trial.shape[1] / most)

@@ -14,7 +14,7 @@ from gpbo.backend import DTYPE, Streams
 from gpbo.data import Observations, with_room
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.fitting import Fit, Inference, Model
-from gpbo.kept import Kept
+from gpbo.kept import PLAIN, Kept
 from gpbo.problems import Problem
 from gpbo.rows import bucket, put, selected
 from gpbo.situation import Lazy, Situation, Strategy, apart, points_and_keys, proposed
@@ -95,6 +95,10 @@ class State:
     def trials(self) -> Trials:
         """All of them, in the order in which they end."""
         return self.done.joined(self.running.at(self.running.ended.argsort(stable=True)))
+
+
+#: The dataclasses that states consist of.
+KINDS = (State, Trials, _Fits, *PLAIN)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""A search space as plain values that a file or a database can hold, and back; and whether a stored
-job has the same one.
+"""A search space as plain values that a file or a database can hold, and back; and whether what is
+stored has the same options.
 """
 
 import json
@@ -86,14 +86,33 @@ def check_same(
     Raises:
         InvalidOption: it has another; or what ``wrong`` says.
     """
-    for option in ("space", "direction", "seed", "initial", "inference", "constraints"):
-        own, stored = given[option], record.spec.get(option, [])
-        if _written_as(own) != _written_as(stored):
-            if option == "space":
-                own, stored = _differences(own, stored)
+    names = "space", "direction", "seed", "initial", "inference", "constraints"
+    own = {option: given[option] for option in names}
+    stored = {option: record.spec.get(option, []) for option in names}
+    check_equal(own, stored, f"the stored job {record.name!r}", "another name", wrong)
+
+
+def check_equal(
+    given: Mapping[str, Any],
+    stored: Mapping[str, Any],
+    whose: str,
+    instead: str,
+    wrong: type[GpboError] = InvalidOption,
+) -> None:
+    """Nothing, where the stored options are the given ones, which are plain values.
+
+    Raises:
+        InvalidOption: one differs; or what ``wrong`` says, with what has the stored ones, and what
+            may be given instead of it.
+    """
+    for option, own in given.items():
+        other = stored.get(option)
+        if _written_as(own) != _written_as(other):
+            if isinstance(own, dict) and isinstance(other, dict):
+                own, other = _differences(own, other)
             raise wrong(
-                f"{option}={own!r}: the stored job {record.name!r} has {stored!r}: "
-                "expected the same to go on with it, or another name"
+                f"{option}={own!r}: {whose} has {other!r}: "
+                f"expected the same to go on with it, or {instead}"
             )
 
 
@@ -103,7 +122,7 @@ def _written_as(value: object) -> str:
 
 
 def _differences(own: dict[str, Any], stored: dict[str, Any]) -> tuple[Any, Any]:
-    """What the spaces differ in, without what would hide it; or the orders of their parameters."""
+    """What tables differ in, without what would hide it; or the orders of their names."""
     names = [
         name for name in own | stored if _written_as(own.get(name)) != _written_as(stored.get(name))
     ]

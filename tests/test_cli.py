@@ -69,6 +69,16 @@ def test_many_runs_of_a_problem_are_summed_up_plotted_and_saved(tmp_path: Path) 
     assert gpbo.Replications.load(save).seeds == (5, 6, 7)
 
 
+def test_runs_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+    file = ["--strategy", "sobol", "--checkpoint", str(tmp_path / "runs")]
+    for budget in (4, 7):
+        result = runner.invoke(app, ["run", "branin", "--budget", str(budget), *file])
+        assert result.exit_code == 0, result.output
+        assert f"1 runs of sobol on branin, {budget} trials on cpu" in result.output
+    refused = runner.invoke(app, ["run", "hartmann3", *file])
+    assert "problem='hartmann3': the checkpoint" in str(refused.exception)
+
+
 @pytest.mark.parametrize("runs", [1, 2])
 def test_a_problem_with_constraints_is_optimized_within_them(runs: int) -> None:
     options = ["--strategy", "sobol", "--budget", "9", "--seed", "3", "--runs", str(runs)]
@@ -125,6 +135,7 @@ def test_every_named_strategy_can_be_asked_for() -> None:
         (["run", "branin", "--save", "no/runs"], "gpbo: --save='no/runs': expected a path"),
         (["run", "branin", "--runs", "2", "--slices", "x.png"], "gpbo: --slices=x.png: expected"),
         (["run", "branin", "--slices", "no/x.png"], "gpbo: --slices='no/x.png': expected"),
+        (["run", "branin", "--checkpoint", "no/x"], "gpbo: --checkpoint='no/x': expected"),
         (["bogus"], "No such command 'bogus'"),
     ],
 )
