@@ -6,6 +6,7 @@ code (kirthevasank/gp-parallel-ts). The suite and the script `kandasamy` run the
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -134,6 +135,7 @@ def run(
     runs: int,
     device: str = "auto",
     latency: bool = False,
+    checkpoint: Path | None = None,
 ) -> Simulation:
     """All runs of a method, until the clock stops or the budget is spent.
 
@@ -153,6 +155,7 @@ def run(
         initial=max(case.workers, min(6 * problem.dim, 25)),
         refit_every=case.workers,
         device=device,
+        checkpoint=checkpoint,
         progress=False,
     )
     return whole(done)

@@ -11,7 +11,7 @@ evaluation times, noise and initial design in all methods. Tells how many evalua
 time, and simple regret against time and against completed evaluations; a single worker goes on
 until it has made as many as the others. Without ``--full``: a third of the time, fewer waves and a
 quicker search, some hours on two cores for all cases. With ``--keep`` the same command goes on
-where it was interrupted.
+where it was interrupted, in the middle of a method's runs, too.
 
 As in the authors' code the time that choosing a point takes does not count; ``--latency`` counts
 it.
@@ -59,21 +59,31 @@ def run_all(
         file = None if keep is None else keep / f"{name}.npz"
         if file is not None and file.exists():
             done = Simulation.load(file)
-        elif alone:
-            # The times of a run's trials are the same whatever is evaluated.
-            in_time = run(
-                case, replace(method, strategy=RandomSearch()), horizon=horizon, **options
-            )
-            budget = max(min(made), in_time.truth.shape[1])
-            done = run(case, method, horizon=math.inf, budget=budget, **options)
         else:
-            done = run(case, method, horizon=horizon, **options)
-        if file is not None and not file.exists():
-            file.parent.mkdir(exist_ok=True)
-            done.save(file)
+            ends: dict[str, Any] = {"horizon": horizon}
+            if alone:
+                # The times of a run's trials are the same whatever is evaluated.
+                in_time = run(case, replace(method, strategy=RandomSearch()), **ends, **options)
+                budget = max(min(made), in_time.truth.shape[1])
+                ends = {"horizon": math.inf, "budget": budget}
+            done = kept(file, case, method, **ends, **options)
         if not alone:
             made.append(done.truth.shape[1])
         yield name, done
+
+
+def kept(file: Path | None, case: Case, method: Method, **options: Any) -> Simulation:
+    """The runs of a method, which are kept in a file if there is one, and before they are done in
+    another beside it.
+    """
+    if file is None:
+        return run(case, method, **options)
+    file.parent.mkdir(exist_ok=True)
+    begun = file.with_suffix(".begun")
+    done = run(case, method, checkpoint=begun, **options)
+    done.save(file)
+    begun.unlink(missing_ok=True)
+    return done
 
 
 def interval(values: Tensor) -> tuple[float, float, float]:

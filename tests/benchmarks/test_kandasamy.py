@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams
 from gpbo.design import sobol
 from gpbo.simulation import Simulation
+from gpbo.situation import Situation
 from gpbo.strategies import RandomSearch
 from gpbo_benchmarks import asynchronous, kandasamy
 from gpbo_benchmarks.asynchronous import CASES, Case, Method
@@ -51,6 +53,32 @@ def test_what_is_kept_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(second) == list(first)
     for method, one in first.items():
         torch.testing.assert_close(second[method].regret, one.regret, rtol=0, atol=0)
+
+
+def test_the_runs_of_a_method_go_on_where_they_were_interrupted(tmp_path: Path) -> None:
+    calls = 0
+
+    class Interrupted(RandomSearch):
+        def propose(self, situation: Situation, count: int) -> Tensor:
+            nonlocal calls
+            calls += 1
+            if calls == 20:
+                raise KeyboardInterrupt
+            return super().propose(situation, count)
+
+    def runs(keep: Path | None) -> Simulation:
+        method = Method(Interrupted(), "async")
+        options: dict[str, Any] = {"horizon": 7.0, "runs": 3, "keep": keep}
+        return dict(kandasamy.run_all(CASES["branin"], {"asyRAND": method}, **options))["asyRAND"]
+
+    with pytest.raises(KeyboardInterrupt):
+        runs(tmp_path / "branin")
+    assert [file.name for file in (tmp_path / "branin").iterdir()] == ["asyRAND.begun"]
+    found, made = runs(tmp_path / "branin"), calls
+    assert [file.name for file in (tmp_path / "branin").iterdir()] == ["asyRAND.npz"]
+    whole = runs(None)
+    assert calls - made == made - 1  # the one that was interrupted was made once more
+    torch.testing.assert_close(found.regret, whole.regret, rtol=0, atol=0)
 
 
 def test_a_folder_keeps_runs_of_the_same_options_only(tmp_path: Path) -> None:
