@@ -4,11 +4,12 @@ import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, get_args
 
 import gpbo
+from gpbo.checks import one_of, whole_number
 from gpbo.errors import InvalidOption
-from gpbo.fitting import Inference, Model
+from gpbo.fitting import Inference, Model, check_inference, resolve_model
 from gpbo.simulation import simulate
 from gpbo.situation import Strategy
 from gpbo.strategies import (
@@ -64,6 +65,9 @@ class Method:
 
     Attributes:
         workers, mode: With more than one, they run on a simulated clock, in step or not.
+
+    Raises:
+        InvalidOption: an option has a value that is not allowed.
     """
 
     name: str
@@ -72,6 +76,12 @@ class Method:
     model: Model | None = None
     workers: int = 1
     mode: Mode = "async"
+
+    def __post_init__(self) -> None:
+        check_inference(self.inference)
+        resolve_model(self.model)
+        whole_number("workers", self.workers, least=1)
+        one_of("mode", self.mode, get_args(Mode))
 
     @property
     def clocked(self) -> bool:

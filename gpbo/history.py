@@ -3,6 +3,7 @@
 import numbers
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -66,10 +67,16 @@ class History:
         """Those that have a value, in the order in which the values came."""
         return [trial for trial in self.ended if trial.value is not None]
 
+    def results(self, count: int | None = None) -> list[Trial]:
+        """The first ``count`` of these, or all, by id: a model of the same results is the same to
+        the last digit, in whatever order they came.
+        """
+        return sorted(self.completed[:count], key=attrgetter("id"))
+
     @property
     def failed(self) -> list[Trial]:
-        """Those that ended without a value, in that order."""
-        return [trial for trial in self.ended if trial.value is None]
+        """Those that ended without a value, by id."""
+        return [trial for trial in self.trials if trial.status is TrialStatus.FAILED]
 
     def taken_in(self, space: Space) -> set[Hashable]:
         """What is taken of this space, which may be a slice of the one of the trials."""

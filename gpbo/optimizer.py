@@ -61,10 +61,10 @@ class Optimizer:
 
     Any number of trials may be pending and results may come in any order: they are matched by
     trial id. `tell` only records; the model is fitted by the next `ask`, and only if results came
-    since the last fit. The same seed and the same order of calls give the same proposals. Threads
-    may share an optimizer: calls that change it run one at a time, so they wait while another
-    thread asks (but not while it runs a `plan`). A copy, pickled or not, knows the same and is not
-    stored.
+    since the last fit. The same seed and the same order of calls give the same proposals, in
+    whatever order the results came between two of its fits. Threads may share an optimizer: calls
+    that change it run one at a time, so they wait while another thread asks (but not while it runs
+    a `plan`). A copy, pickled or not, knows the same and is not stored.
 
     Args:
         space: Where to search.
@@ -412,7 +412,7 @@ class Optimizer:
         if last is not None and last.kept.size == size:
             return lambda: last
         warm = None if last is None else last.kept.warm
-        data = self._observations(self._history.completed)
+        data = self._observations(self._history.results())
         return FitPlan(data, size, self.model, self.inference, warm, self.seed, self.device)
 
     @_one_at_a_time
@@ -537,18 +537,17 @@ class Optimizer:
 
     def observations(self) -> Observations:
         """The results and the pending points as the engine sees them: one run, minimised."""
-        return self._observations(self._history.completed).of_values
+        return self._observations(self._history.results()).of_values
 
-    def _observations(self, completed: Sequence[Trial]) -> Observations:
+    def _observations(self, results: Sequence[Trial]) -> Observations:
         """Of the values, and as further runs of what the constraints limit."""
-        values = [self._sign * trial.value for trial in completed if trial.value is not None]
+        values = [self._sign * trial.value for trial in results if trial.value is not None]
         excess = [
-            [one.excess(trial.measured[one.name]) for one in self.constraints]
-            for trial in completed
+            [one.excess(trial.measured[one.name]) for one in self.constraints] for trial in results
         ]
-        shape = 1, len(completed), len(self.constraints)
+        shape = 1, len(results), len(self.constraints)
         return with_room(
-            self._history.points(completed).unsqueeze(0),
+            self._history.points(results).unsqueeze(0),
             torch.tensor([values], dtype=DTYPE, device=self.device),
             pending=self._history.points(self._history.pending).unsqueeze(0),
             excess=torch.tensor(excess, dtype=DTYPE, device=self.device).view(shape),
@@ -576,7 +575,7 @@ class Optimizer:
         """
         fitted = self._plan_model(refit)()
         # Results may have come since: those that the fit knows are the first ones.
-        known = self.completed[: int(fitted.fit.surrogate.mask.sum())]
+        known = _copies(self._history.results(int(fitted.fit.surrogate.mask.sum())))
         units = self._observations(known).of_values.units
         return Posterior(
             fitted.fit.surrogate, units, self.space, self.direction, known, fitted.limits
@@ -613,7 +612,7 @@ class Optimizer:
         if refit or last is None:
             return self.plan_fit()
         kept = last.kept.thinned(thin, len(self._history))
-        data, nu = self._observations(self._history.completed), self.model.nu
+        data, nu = self._observations(self._history.results()), self.model.nu
         return lambda: Fitted.of(kept.condition(data, nu), data, last.kept)
 
     def _design_left(self, queued: int, wanted: int) -> int:
@@ -749,7 +748,7 @@ class Optimizer:
             why = type(error).__name__  # torch's words advise to run whatever code is in it
             logger.warning("job %r: its last fit cannot be read: %s", record.name, why)
             return
-        data = self._observations(self._history.completed[: kept.size])
+        data = self._observations(self._history.results(kept.size))
         # A model of the user's own is known by its density only.
         if model is not None or kept.has_density_of(data, self.model):
             self._fitted = Fitted.of(kept.condition(data, self.model.nu), data, kept)

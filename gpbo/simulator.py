@@ -247,12 +247,11 @@ class Simulator:
 
         The first ``design`` points are of the initial design.
         """
-        x, values = trials.x[:, :known], trials.values[:, :known]
-        succeeded = values.isfinite()
+        told = trials.at(trials.trial[:, :known].argsort())  # by number, as an optimizer has them
+        succeeded = told.values.isfinite()
         some = ~succeeded.all(0)
         waiting = known + trials.trial[:, known:].argsort()
-        excess = trials.excess[:, :known]
-        all_rows = with_room(x, values, succeeded, trials.at(waiting).x, excess)
+        all_rows = with_room(told.x, told.values, succeeded, trials.at(waiting).x, told.excess)
         seeds = tuple(self.seeds[run] for run in rows.tolist())
 
         fitted = Lazy(lambda: self._fit(all_rows, seeds, rows, state.fits))
@@ -260,7 +259,7 @@ class Simulator:
         situation = Situation(
             space=self.problem.space,
             data=data,
-            failed=x[:, some],
+            failed=told.x[:, some],
             failed_mask=~succeeded[:, some],
             taken=tuple(state.taken[run] for run in rows.tolist()),
             seeds=seeds,

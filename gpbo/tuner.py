@@ -73,8 +73,7 @@ class Tuner:
     a process of their own), and what is asked meanwhile comes from the last draws, conditioned
     on all results. Where workers would have to wait, trials are chosen ahead, and where they would
     wait even then, by some of the draws in turn. What is proposed then depends on when results
-    come; in mode ``"sync"`` on the order only in which those of a batch came, and with one worker
-    on neither.
+    come; in mode ``"sync"``, and with one worker, on the seed and the results only.
 
     Args:
         optimizer: What proposes; nobody else may use it while the job runs.

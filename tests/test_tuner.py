@@ -13,6 +13,7 @@ from asyncio import CancelledError
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -143,6 +144,41 @@ def test_where_the_seed_decides_a_job_proposes_what_ask_and_tell_propose(
         for trial in by_hand.ask(min(workers, 8 - len(by_hand.trials))):
             by_hand.tell(trial, objectives.bowl(dict(trial.params)))
     assert [t.params for t in result.trials] == [t.params for t in by_hand.trials]
+
+
+class LastFirst(Executor):
+    """Ends the trials of a batch one after another, the last one first."""
+
+    def __init__(self, optimizer: Optimizer, batch: int) -> None:
+        self._optimizer, self._batch = optimizer, batch
+        self._waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._waiting.append((future, partial(fn, *args)))
+        if len(self._waiting) == self._batch:
+            threading.Thread(target=self._end, args=[self._waiting]).start()
+            self._waiting = []
+        return future
+
+    def _end(self, waiting: list[tuple[Future[Any], Callable[[], Any]]]) -> None:
+        for future, trial in reversed(waiting):
+            told = len(self._optimizer.finished)
+            future.set_result(trial())
+            while len(self._optimizer.finished) == told:
+                time.sleep(0.001)
+
+
+def test_in_step_a_job_does_not_depend_on_who_is_fast() -> None:
+    options: dict[str, Any] = {"initial": 3, "seed": 2}
+    execution = Execution(workers=3, mode="sync")
+    in_order = tuned(Optimizer(LINE, EI, **options), budget=9, execution=execution).run()
+    optimizer = Optimizer(LINE, EI, **options)
+    executor = LastFirst(optimizer, batch=3)
+    backwards = tuned(optimizer, budget=9, execution=execution, executor=executor).run()
+    assert [trial.id for trial in backwards.optimizer.finished] == [2, 1, 0, 5, 4, 3, 8, 7, 6]
+    trials = backwards.optimizer.trials
+    assert [t.params for t in trials] == [t.params for t in in_order.trials]
 
 
 @pytest.mark.parametrize("mode", ["async", "sync"])

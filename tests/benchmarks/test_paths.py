@@ -6,15 +6,18 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from gpbo.cli import app, main
 from gpbo.errors import InvalidOption
+from gpbo.strategies import RandomSearch
 from gpbo_benchmarks import methods, runner, suites, table
 from gpbo_benchmarks.runner import chosen_methods
 from gpbo_benchmarks.units import Unit
+from tests.monte_carlo import unchecked_shapes
 
 CODE = """
 import math
@@ -86,6 +89,22 @@ def test_a_strategy_at_a_path_is_a_method_with_the_name_of_the_attribute(module:
     assert method == methods.Method("bare", method.strategy)
     failed = Unit("smoke", "branin", f"{module}:bare", (0,), 7, "").failed("why")
     assert failed[0].method == "bare"
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong", "message"),
+    [
+        ("inference", "mcmc", "inference='mcmc': expected one of"),
+        ("model", "saas", "model='saas': expected a gpbo.Model"),
+        ("workers", 0, "workers=0: expected a whole number, 1 or more"),
+        ("mode", "batch", "mode='batch': expected 'async' or 'sync'"),
+    ],
+)
+def test_an_option_that_a_method_cannot_have_is_refused_before_it_runs(
+    option: str, wrong: Any, message: str
+) -> None:
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=message):
+        methods.Method("own", RandomSearch(), **{option: wrong})
 
 
 def test_problems_at_a_path_are_posed_as_usual(module: str) -> None:
