@@ -352,10 +352,10 @@ def _stored(where: Path, name: str | None) -> "tuple[SqliteStorage, str]":
 
     hint = ""
     if where.suffix == ".toml":
-        from gpbo.job import read_job
+        from gpbo.job_file import stored_at
 
-        file, job = where, read_job(where)
-        where, name = where.parent / job.storage, job.name if name is None else name
+        file, (where, own) = where, stored_at(where)
+        name = own if name is None else name
         hint = f", and the storage of this job is not there yet: `gpbo tune {file}` begins it"
     if not where.is_file():
         raise InvalidOption(

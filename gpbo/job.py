@@ -1,7 +1,6 @@
 """A tuning job in a TOML file: read, checked, and every mistake in it named with its key."""
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from gpbo.design import default_initial
 from gpbo.errors import InvalidJob, SpaceError, StorageError, UnknownJob
 from gpbo.execution import Execution
 from gpbo.fitting import Inference
+from gpbo.job_file import STORAGE, read_file
 from gpbo.objectives import check_command, check_is_here
 from gpbo.optimizer import Optimizer
 from gpbo.options import read_model, read_strategy
@@ -103,7 +103,7 @@ class Job(BaseModel):
     constraints: list[str] = []
     inference: Inference = "hmc"
     device: str = "auto"
-    storage: str = "gpbo.db"
+    storage: str = STORAGE
     execution: _Execution = Field(default_factory=_Execution)
     completion: _Completion = Field(default_factory=_Completion)
     warm_start: list[_Start] = Field(default=[], max_length=LARGEST_START)
@@ -264,15 +264,7 @@ def read_job(path: str | Path) -> Job:
     Raises:
         InvalidJob: no such file, not TOML, or mistakes in it, with a line for each of them.
     """
-    try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidJob(f"{path}: {error.strerror}: expected a job file") from error
-    except UnicodeDecodeError as error:
-        raise InvalidJob(f"{path}: expected a job file in TOML, which is text in UTF-8") from error
-    except ValueError as error:
-        raise InvalidJob(f"{path}: {error}") from error
-    return check_job(content, str(path))
+    return check_job(read_file(path), str(path))
 
 
 def check_job(content: Mapping[str, Any], where: str = "job") -> Job:

@@ -227,6 +227,49 @@ def test_a_job_is_tuned_shown_and_resumed(
     assert err.count("trial ") == 2
 
 
+def test_a_job_is_shown_and_stopped_by_its_file_without_the_tensor_stack(
+    job: Path, tmp_path: Path
+) -> None:
+    """Whatever became of the rest of the file."""
+    gpbo.Optimizer(
+        gpbo.Space(gpbo.Real("x", 0, 1)), storage=job.parent / "gpbo.db", name="bowl"
+    ).close()
+    job.write_text(JOB.replace("budget = 4", "budget = 'many'"))
+    script = """
+import sys
+from gpbo.cli import main
+try:
+    main()
+except SystemExit as ended:
+    print("ended with", ended.code, "torch" in sys.modules)
+"""
+    for command, code in (("show", 0), ("stop", 2)):  # no process drives it
+        ran = subprocess.run(
+            [sys.executable, "-c", script, command, job], capture_output=True, text=True, check=True
+        )
+        assert ran.stdout.endswith(f"ended with {code} False\n"), ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("name = 3", "name=3: expected a text"),
+        ("", "name=None: expected a text"),
+        ("name = 'bowl'\nstorage = ['a']", "storage=['a']: expected a text"),
+    ],
+)
+def test_a_file_that_does_not_say_where_its_job_is_is_refused(
+    line: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "job.toml").write_text(line)
+    code, _, err = called(monkeypatch, capsys, "show", tmp_path / "job.toml")
+    assert (code, message in err) == (2, True), err
+
+
 def test_the_latest_job_of_a_storage_is_shown_unless_one_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

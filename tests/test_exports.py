@@ -96,7 +96,7 @@ print([name for name in heavy if name in sys.modules])
 def test_looking_at_a_stored_job_loads_no_tensor_stack() -> None:
     script = """
 import sys
-import gpbo.cli, gpbo.progress, gpbo.storage, gpbo.view
+import gpbo.cli, gpbo.job_file, gpbo.progress, gpbo.storage, gpbo.view
 print([name for name in ["torch", "scipy", "matplotlib", "sklearn"] if name in sys.modules])
 """
     assert in_a_new_process(script) == "[]\n"

@@ -1,0 +1,44 @@
+"""A job file as it is written, and where its job is stored, which asks for no tensor stack."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from gpbo.errors import InvalidJob
+
+#: The database of a job whose file names none.
+STORAGE = "gpbo.db"
+
+
+def read_file(path: str | Path) -> dict[str, Any]:
+    """What a job file says, unchecked.
+
+    Raises:
+        InvalidJob: no such file, or not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidJob(f"{path}: {error.strerror}: expected a job file") from error
+    except UnicodeDecodeError as error:
+        raise InvalidJob(f"{path}: expected a job file in TOML, which is text in UTF-8") from error
+    except ValueError as error:
+        raise InvalidJob(f"{path}: {error}") from error
+
+
+def stored_at(path: Path) -> tuple[Path, str]:
+    """The database of a job file's job, and its name there, whatever else the file says.
+
+    Raises:
+        InvalidJob: no such file, not TOML, or one of these two is no text.
+    """
+    content = {"storage": STORAGE, **read_file(path)}
+    storage, name = (_text(path, content, key) for key in ("storage", "name"))
+    return path.parent / storage, name
+
+
+def _text(path: Path, content: dict[str, Any], key: str) -> str:
+    value = content.get(key)
+    if not isinstance(value, str):
+        raise InvalidJob(f"{path}: {key}={value!r}: expected a text")
+    return value
