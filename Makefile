@@ -35,10 +35,10 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/tune_svm.py --output demo-output
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --long
+	$(BIN)/python -m pytest -n 2 --dist worksteal --long
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -81,7 +81,7 @@ def assert_equal(found: Replications | Simulation, expected: Replications | Simu
 OPTIONS: dict[str, Any] = {
     "strategy": EI,
     "runs": 3,
-    "budget": 11,
+    "budget": 8,
     "initial": 4,
     "seed": 5,
     "progress": False,
@@ -127,7 +127,7 @@ def test_so_are_those_on_a_simulated_clock(
     whole = simulate(failing(BRANIN), **options)
     interruptions = 0
     for _ in range(40):
-        problem = interrupted(failing(BRANIN), at=7)
+        problem = interrupted(failing(BRANIN), at=5)
         runs = simulate(problem, checkpoint=tmp_path / "runs", **options)
         if runs.stopped == "budget":
             break
@@ -194,7 +194,7 @@ def test_an_exception_of_the_function_loses_nothing(tmp_path: Path) -> None:
     assert_equal(
         replicate(changed(BRANIN, fail), checkpoint=path, **options), replicate(BRANIN, **options)
     )
-    assert calls == 4 + 11 - 6  # the design in one, then a call for each trial
+    assert calls == 4 + 8 - 6  # the design in one, then a call for each trial
 
 
 def test_states_are_written_while_the_runs_advance(
