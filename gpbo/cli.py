@@ -244,7 +244,7 @@ def show(
 
     if watch and (as_json or html is not None):
         raise InvalidOption("--watch: expected neither --json nor --html, which show one moment")
-    store, job = _stored(where, name)
+    store, job, budget = _stored(where, name)
     if html is not None:
         from gpbo.report.page import write
 
@@ -260,7 +260,7 @@ def show(
         console.print(f"logs of the trials: {store.folder(job)}", markup=False, soft_wrap=True)
     if others := [other for other in store.names() if other != job]:
         console.print(f"also here: {', '.join(others)}", markup=False, soft_wrap=True)
-    with Live(get_renderable=lambda: view.panel(latest), console=console):
+    with Live(get_renderable=lambda: view.panel(latest, budget), console=console):
         while watch and latest.ended is None:
             time.sleep(0.5)
             latest = _at_present(store, job)
@@ -276,7 +276,7 @@ def stop(
     """Ask the process that drives a job to end it; `gpbo resume` goes on."""
     from gpbo.completion import STOPPED
 
-    store, job = _stored(where, name)
+    store, job, _ = _stored(where, name)
     ended = _at_present(store, job).ended
     if ended is not None:
         why = STOPPED.get(ended, ended)
@@ -327,7 +327,7 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
     store = SqliteStorage(file.parent / job.storage)
     if console.is_terminal:
         with Live(
-            get_renderable=lambda: view.panel(store.read(job.name)),
+            get_renderable=lambda: view.panel(store.read(job.name), job.budget),
             console=console,
             refresh_per_second=2,
             redirect_stdout=terminal.is_terminal(sys.stdout),
@@ -346,16 +346,18 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
         raise typer.Exit(1)
 
 
-def _stored(where: Path, name: str | None) -> "tuple[SqliteStorage, str]":
-    """The storage and the job that two arguments mean."""
+def _stored(where: Path, name: str | None) -> "tuple[SqliteStorage, str, int | None]":
+    """The storage and the job that two arguments mean, and the budget that a job file tells."""
     from gpbo.storage import SqliteStorage
 
-    hint = ""
+    hint, budget = "", None
     if where.suffix == ".toml":
-        from gpbo.job_file import stored_at
+        from gpbo.job_file import stored
 
-        file, (where, own) = where, stored_at(where)
-        name = own if name is None else name
+        file, job = where, stored(where)
+        if name is None or name == job.name:
+            name, budget = job.name, job.budget
+        where = job.storage
         hint = f", and the storage of this job is not there yet: `gpbo tune {file}` begins it"
     if not where.is_file():
         raise InvalidOption(
@@ -365,4 +367,4 @@ def _stored(where: Path, name: str | None) -> "tuple[SqliteStorage, str]":
     names = store.names()
     if name is None and not names:
         raise InvalidOption(f"where={str(where)!r}: it has no job")
-    return store, names[-1] if name is None else name
+    return store, names[-1] if name is None else name, budget

@@ -1,6 +1,7 @@
 """A job file as it is written, and where its job is stored, which asks for no tensor stack."""
 
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,29 @@ def read_file(path: str | Path) -> dict[str, Any]:
         raise InvalidJob(f"{path}: {error}") from error
 
 
-def stored_at(path: Path) -> tuple[Path, str]:
-    """The database of a job file's job, and its name there, whatever else the file says.
+@dataclass(frozen=True)
+class Stored:
+    """A job in a database.
+
+    Attributes:
+        budget: How many trials the file allows it; None if the file does not say.
+    """
+
+    storage: Path
+    name: str
+    budget: int | None
+
+
+def stored(path: Path) -> Stored:
+    """Where a job file's job is, whatever else the file says.
 
     Raises:
-        InvalidJob: no such file, not TOML, or one of these two is no text.
+        InvalidJob: no such file, not TOML, or ``storage`` or ``name`` is no text.
     """
     content = {"storage": STORAGE, **read_file(path)}
     storage, name = (_text(path, content, key) for key in ("storage", "name"))
-    return path.parent / storage, name
+    budget = content.get("budget")
+    return Stored(path.parent / storage, name, budget if isinstance(budget, int) else None)
 
 
 def _text(path: Path, content: dict[str, Any], key: str) -> str:

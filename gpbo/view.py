@@ -53,7 +53,7 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def panel(record: Record, now: float | None = None) -> "RenderableType":
+def panel(record: Record, budget: int | None = None, now: float | None = None) -> "RenderableType":
     """Where the job stands, what its workers do, and its latest trials, the last one first.
 
     A terminal may have room for the first lines only.
@@ -64,20 +64,25 @@ def panel(record: Record, now: float | None = None) -> "RenderableType":
 
     now = time.time() if now is None else now
     return Panel(
-        Group(Text(summary(record)), *_workers(record, now), _trials(record)),
+        Group(Text(summary(record, budget)), *_workers(record, now), _trials(record)),
         title=Text(f"gpbo {record.spec['direction']} {record.name}"),
         title_align="left",
         expand=False,
     )
 
 
-def summary(record: Record) -> str:
-    """One or two lines: counts, the end, the best."""
+def summary(record: Record, budget: int | None = None) -> str:
+    """One or two lines: counts, the end, the best.
+
+    Of a budget, if it is known, results from elsewhere take nothing.
+    """
     failed, stopped = map(len, without_value(record.trials))
     ended = record.ended
     state = "not ended" if ended is None else f"ended: {STOPPED.get(ended, ended)}"
     missing = f"{failed} of them failed" + f", {stopped} {STOPPED_EARLY}" * bool(stopped)
-    counts = f"{len(record.finished)} trials ended, {missing}; {state}"
+    finished = [trial for trial in _finished(record) if not budget or trial.origin != "added"]
+    of_budget = f" of {budget}" if budget else ""
+    counts = f"{len(finished)}{of_budget} trials ended, {missing}; {state}"
     best = _best(record)
     if best is None:
         return f"{counts}\n{none_is_best(record.trials)}"

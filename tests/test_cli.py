@@ -208,7 +208,7 @@ def test_a_job_is_tuned_shown_and_resumed(
     assert err.count("trial ") == 4
     code, out, _ = called(monkeypatch, capsys, "show", job)
     assert out.endswith("╯\n")
-    assert "ended: the budget was used" in out
+    assert "4 of 4 trials ended, 0 of them failed; ended: the budget was used" in out
     code, out, _ = called(monkeypatch, capsys, "show", job.parent / "gpbo.db", "bowl", "--json")
     assert len(json.loads(out)["trials"]) == 4
     page = job.parent / "report.html"

@@ -35,9 +35,9 @@ def recorded(folder: Path, ended: str | None = None) -> Record:
     return store.read("svm")
 
 
-def text(record: Record) -> str:
+def text(record: Record, budget: int | None = None) -> str:
     console = Console(width=200, file=io.StringIO(), record=True)
-    console.print(panel(record, now=34.0))
+    console.print(panel(record, budget, now=34.0))
     return console.export_text()
 
 
@@ -49,6 +49,16 @@ def test_workers_and_trials_are_shown(tmp_path: Path) -> None:
     rows = [line.strip("│ ").split() for line in shown.splitlines()]
     assert ["3", "2", "1", "30", "7", "nan"] in rows
     assert "failed: out of memory" in shown
+
+
+def test_of_a_known_budget_is_told_how_much_is_spent(tmp_path: Path) -> None:
+    """Which added results are no part of."""
+    record = recorded(tmp_path)
+    assert "2 of 9 trials ended, 1 of them failed; not ended" in text(record, 9)
+    added = replace(record.trials[0], origin="added")
+    of_others = replace(record, trials=(added, *record.trials[1:]))
+    assert "1 of 9 trials ended" in text(of_others, 9)
+    assert "2 trials ended" in text(of_others)
 
 
 def test_what_was_stopped_early_is_counted_by_itself(tmp_path: Path) -> None:
