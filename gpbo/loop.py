@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import (
-    ALL_COMPLETED,
     FIRST_COMPLETED,
     Executor,
     Future,
@@ -331,10 +330,10 @@ class _Loop:
         return trials
 
     def _end_trials(self, show: Callable[[Trial], None]) -> None:
-        """Wait for a worker, in step for all of them, and record the results in order of asking."""
-        first, _ = wait(self._futures, None, ALL_COMPLETED if self._in_step else FIRST_COMPLETED)
+        """Wait for a worker, and record its result; those of several in the order of asking."""
+        ended, _ = wait(self._futures, None, FIRST_COMPLETED)
         self._now("engine")
-        for future in [future for future in self._futures if future in first]:
+        for future in [future for future in self._futures if future in ended]:
             # Told before it is forgotten: if Ctrl-C comes between, it is told again.
             trial = self._tell(self._futures[future], future)
             del self._futures[future]

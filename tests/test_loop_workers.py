@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +17,11 @@ import torch
 from gpbo import fitting, loop
 from gpbo.candidates import Search
 from gpbo.errors import InvalidOption
-from gpbo.loop import minimize
+from gpbo.loop import minimize, run
 from gpbo.optimizer import Optimizer
 from gpbo.result import Result
 from gpbo.space import Integer, Real, Space
+from gpbo.storage import SqliteStorage
 from gpbo.strategies import ThompsonSampling
 
 LINE = Space(Real("x", 0, 1))
@@ -100,6 +102,26 @@ def test_in_step_the_trials_do_not_depend_on_who_is_fast() -> None:
         for trial in optimizer.ask(3):
             optimizer.tell(trial, (trial.params["x"] - 0.3) ** 2)
     assert params_of(first) == [trial.params for trial in optimizer.trials]
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_result_is_recorded_when_it_comes_whoever_is_waited_for(
+    mode: Any, tmp_path: Path
+) -> None:
+    """So that a process that dies in a batch loses what runs, and nothing that has ended."""
+    optimizer = Optimizer(LINE, "random", storage=tmp_path / "runs.db", name="job")
+    store = SqliteStorage(tmp_path / "runs.db")
+
+    def objective(params: dict[str, Any]) -> float:
+        if params == optimizer.trials[0].params:
+            deadline = time.monotonic() + 20
+            while not store.read("job").finished and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert store.read("job").finished == (1,)
+        return float(params["x"])
+
+    result = run(optimizer, objective, budget=2, workers=2, mode=mode, progress=False)
+    assert [trial.id for trial in result.trials if trial.value is not None] == [1, 0]
 
 
 def test_while_a_fit_is_under_way_free_workers_are_answered(
