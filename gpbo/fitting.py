@@ -311,7 +311,9 @@ def _sample(
             more = _with_steps(more, draws.info.leapfrog_steps[runs])
             draws = put(draws, runs[:count], selected(more, slice(count)))
     latest = latest_draws(draws, warm, sampling.draws)
-    state = WarmState(draws.warmth, log_weight, latest, data.units, afresh)
+    # The next fit is to other data.
+    kept = replace(draws.warmth, gradient=None)
+    state = WarmState(kept, log_weight, latest, data.units, afresh)
     return draws, state, (settling | (rounds == MOST_ROUNDS)).cpu()
 
 

@@ -171,7 +171,7 @@ def sample_hyperparameters(
     continuations = 0 if start is None else start.continuations + 1
     streams = Streams.named(seed, "nuts", continuations, runs=x.shape[0], device=x.device)
     schedule = schedule_for(warmup, draws, cold=start is None, kernel=kernel)
-    warmth = None if start is None else start.warmth
+    warmth = None if start is None else replace(start.warmth, gradient=None)
     if chains is None:
         chains = _CHAINS if warmth is None else warmth.position.shape[1]
     with settings_for(x.device):
@@ -274,8 +274,8 @@ def cold_start(
     prior = log_posterior.parametrization.sample(streams, chains * _PARTICLES)
     warmth, steps = anneal(log_posterior, prior, streams)
     # Particles that have an ancestor in common are neighbours.
-    own = slice(None, None, _PARTICLES)
-    return replace(warmth, position=warmth.position[:, own], value=warmth.value[:, own]), steps
+    own = torch.arange(0, prior.shape[1], _PARTICLES, device=prior.device)
+    return warmth.of_chains(own.expand(log_posterior.runs, -1)), steps
 
 
 def _without_stuck(warmth: Warmth) -> Warmth:
@@ -285,16 +285,12 @@ def _without_stuck(warmth: Warmth) -> Warmth:
     Falling from there, it is faster than its step size can follow, and may end where no covariance
     can be factorised: it would stay there in every fit that goes on from this one.
     """
-    position, value = warmth.position, warmth.value.nan_to_num(nan=-torch.inf)
+    value = warmth.value.nan_to_num(nan=-torch.inf)
     best, chain = value.max(-1, keepdim=True)
     # Among draws of the posterior the density varies by about the square root of p.
-    stuck = value < best - (_STUCK + position.shape[2])
-    at_best = position.take_along_dim(chain[..., None], 1)
-    return replace(
-        warmth,
-        position=torch.where(stuck[..., None], at_best, position),
-        value=torch.where(stuck, best, value),
-    )
+    stuck = value < best - (_STUCK + warmth.position.shape[2])
+    own = torch.arange(value.shape[1], device=value.device)
+    return replace(warmth, value=value).of_chains(torch.where(stuck, chain, own))
 
 
 def constrained(log_posterior: LogPosterior, draws: Draws) -> HyperparameterDraws:

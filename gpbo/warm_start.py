@@ -23,6 +23,8 @@ from gpbo.units import Units
 
 #: A chain is not moved along with the values to where its density is this much less, in logarithms.
 _FAR_OUT = 10.0
+#: One that moves by no more than this, in any coordinate, is moved along without a look.
+_DISPLACED = 0.1
 #: Chains are drawn anew when, weighted for what came in, they are worth less than this share: the
 #: surrogate averages over them with equal weights.
 _STEADY = 0.95
@@ -78,19 +80,18 @@ def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterio
     rescaling = data.rescaling(warm.units)
     rescaled = log_posterior.parametrization.rescaled
     moved = rescaled(stayed, *rescaling)
-    here, there = (
-        log_posterior(position.flatten(0, 1))[0].reshape(warm.warmth.value.shape)
-        for position in (stayed, moved)
-    )
-    lost = there < here - _FAR_OUT
-    warmth = replace(
-        warm.warmth,
-        position=torch.where(lost[..., None], stayed, moved),
-        value=torch.where(lost, here, there),
-    )
+    value, gradient = _evaluated(log_posterior, moved)
+    position, displaced = moved, ((moved - stayed).abs() > _DISPLACED).any(-1)
+    if bool(displaced.any()):
+        here, slope = _evaluated(log_posterior, stayed)
+        lost = displaced & (value < here - _FAR_OUT)
+        position = torch.where(lost[..., None], stayed, moved)
+        value = torch.where(lost, here, value)
+        gradient = torch.where(lost[..., None], slope, gradient)
+    warmth = replace(warm.warmth, position=position, value=value, gradient=gradient)
     same = (warm.units.power == data.units.power)[:, None, None, None]
     recent = rescaled(warm.recent.flatten(1, 2), *rescaling).view_as(warm.recent)
-    gain = (warmth.value - warm.warmth.value).nan_to_num(nan=-torch.inf, posinf=0.0)
+    gain = (value - warm.warmth.value).nan_to_num(nan=-torch.inf, posinf=0.0)
     log_weight = warm.log_weight + gain
     # A run without any chain of finite density cannot be weighted.
     usable = torch.isfinite(log_weight).any(-1, keepdim=True)
@@ -138,14 +139,19 @@ def rounds_due(warm: WarmState, afresh: Bool[Tensor, "r"]) -> Int[Tensor, "r"]:
 
 def drawn_anew(warm: WarmState, streams: Streams) -> tuple[Warmth, Float[Tensor, "r c"]]:
     """The chains, drawn anew where their weights are uneven, and the weights."""
-    warmth, log_weight = warm.warmth, warm.log_weight
+    log_weight = warm.log_weight
     renewed = _relative_ess(warm) < _STEADY
     own = torch.arange(log_weight.shape[1], device=log_weight.device)
     drawn = resampled(log_weight, streams.uniform(1)[:, 0])
     ancestors = torch.where(renewed[:, None], drawn, own)
-    position = warmth.position.take_along_dim(ancestors[..., None], 1)
-    again = replace(warmth, position=position, value=warmth.value.gather(1, ancestors))
-    return again, log_weight.masked_fill(renewed[:, None], 0.0)
+    return warm.warmth.of_chains(ancestors), log_weight.masked_fill(renewed[:, None], 0.0)
+
+
+def _evaluated(
+    log_posterior: LogPosterior, position: Float[Tensor, "r c p"]
+) -> tuple[Float[Tensor, "r c"], Float[Tensor, "r c p"]]:
+    value, gradient = log_posterior(position.flatten(0, 1))
+    return value.reshape(position.shape[:2]), gradient.reshape(position.shape)
 
 
 def latest_draws(

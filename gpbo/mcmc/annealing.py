@@ -96,13 +96,14 @@ def anneal(
             moved = _advanced(density, particles, streams, last=number == _MOST_STEPS - 1)
             particles = _chosen(under_way, moved, particles)
             steps += under_way * sum(islice(cycle(LENGTHS), _MOVES))
-        value, _ = _Tempered(density, ones)(particles.position.flatten(0, 1))
-        value = value.reshape(runs, count)
+        value, gradient = _Tempered(density, ones)(particles.position.flatten(0, 1))
+        value, gradient = value.reshape(runs, count), gradient.reshape(runs, count, dim)
     return Warmth(
         particles.position.clone(),
         value.clone(),
         particles.step_size.clone(),
         particles.scale.clone(),
+        gradient.clone(),
     ), steps.clone()
 
 

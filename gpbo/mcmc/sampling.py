@@ -1,7 +1,7 @@
 """Warm-up and sampling: drives the ticks until every chain has its transitions."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Literal, get_args
 
@@ -36,12 +36,25 @@ class Warmth:
         step_size: Step size of every run, corrected for the acceptance of the draws.
         scale: A factor of every run's inverse mass matrix, already brought up to date with the
             draws that it comes with.
+        gradient: Of the log-density there, if it and the value are those of the density that is to
+            be sampled; None has them computed.
     """
 
     position: Float[Tensor, "r c p"]
     value: Float[Tensor, "r c"]
     step_size: Float[Tensor, "r"]
     scale: Float[Tensor, "r p p"]
+    gradient: Float[Tensor, "r c p"] | None = None
+
+    def of_chains(self, own: Int[Tensor, "r j"]) -> "Warmth":
+        """Every run with these of its chains, each as often as it is there."""
+        gradient = self.gradient
+        return replace(
+            self,
+            position=self.position.take_along_dim(own[..., None], 1),
+            value=self.value.gather(1, own),
+            gradient=None if gradient is None else gradient.take_along_dim(own[..., None], 1),
+        )
 
 
 @dataclass(frozen=True)
@@ -122,24 +135,24 @@ def sample(
         streams: One stream per run.
     """
     with torch.inference_mode():
-        runs, chains, dim = start.position.shape
-        position = start.position.reshape(runs * chains, dim)
-        step_size, scale = start.step_size, start.scale
+        runs, chains, _ = start.position.shape
+        place, step_size, scale = _begun(log_density, start), start.step_size, start.scale
         warmup_steps = torch.zeros_like(step_size)
         for phase, length in enumerate((*schedule.windows, schedule.settle)):
             if length == 0:
                 continue
             driver = _Driver(log_density, schedule, streams, chains, scale)
             averaging = DualAveraging.start(step_size, schedule.target)
-            records, step_size = driver.run(position, step_size, length, averaging)
-            position = records[:, -1, :dim]
+            records, step_size = driver.run(place, step_size, length, averaging)
+            place = _reached(records, scale)
             warmup_steps += _by_run(records, runs)[..., STEPS].sum(-1).mean(-1)
             if phase < len(schedule.windows):
                 second_half = _by_run(records, runs)[:, :, length // 2 :]
                 scale = fisher_scale(*_draws_and_gradients(second_half, scale))
         driver = _Driver(log_density, schedule, streams, chains, scale)
-        records, _ = driver.run(position, step_size, schedule.draws)
-        scale = refreshed_scale(scale, *_draws_and_gradients(_by_run(records, runs), scale))
+        records, _ = driver.run(place, step_size, schedule.draws)
+        draws, gradients = _draws_and_gradients(_by_run(records, runs), scale)
+        scale = refreshed_scale(scale, draws, gradients)
         excess = _by_run(records, runs)[..., ACCEPTANCE].mean((1, 2)) - schedule.target
         step_size = step_size * excess.exp()
     by_run = _by_run(records.clone(), runs)
@@ -152,9 +165,38 @@ def sample(
         steps=steps,
         diverged=diverged,
         saturated=saturated,
-        warmth=Warmth(position[:, :, -1], value[:, :, -1], step_size.clone(), scale.clone()),
+        warmth=Warmth(
+            position[:, :, -1],
+            value[:, :, -1],
+            step_size.clone(),
+            scale.clone(),
+            gradients[:, :, -1].clone(),
+        ),
         warmup_steps=warmup_steps.clone(),
     )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where chains are, the log-density there and its gradient."""
+
+    position: Float[Tensor, "k p"]
+    value: Float[Tensor, "k"]
+    gradient: Float[Tensor, "k p"]
+
+
+def _begun(log_density: LogDensity, start: Warmth) -> _Place:
+    position = start.position.flatten(0, 1)
+    if start.gradient is None:
+        return _Place(position, *log_density(position))
+    return _Place(position, start.value.flatten(), start.gradient.flatten(0, 1))
+
+
+def _reached(records: Float[Tensor, "k t packed"], scale: Float[Tensor, "r p p"]) -> _Place:
+    last = _by_run(records[:, -1:], len(scale))
+    position, gradient = _draws_and_gradients(last, scale)
+    _, _, value = unpack(last[..., :ACCEPTANCE])
+    return _Place(position.flatten(0, 2), value.flatten(), gradient.flatten(0, 2))
 
 
 class _Driver:
@@ -176,7 +218,7 @@ class _Driver:
 
     def run(
         self,
-        position: Float[Tensor, "k p"],
+        place: _Place,
         step_size: Float[Tensor, "r"],
         transitions: int,
         averaging: DualAveraging | None = None,
@@ -186,23 +228,26 @@ class _Driver:
         It is fixed, or with dual averaging follows the acceptance, pooled over a run's chains.
         """
         run = self._run_nuts if self._schedule.kernel == "nuts" else self._run_hmc
-        return run(position, step_size, transitions, averaging)
+        by_run = place.gradient.reshape(len(self._scale), self._chains, -1)
+        whitened = (by_run @ self._scale).flatten(0, 1)
+        point = Point(place.position, whitened, place.value)
+        return run(point, step_size, transitions, averaging)
 
     def _run_nuts(
         self,
-        position: Float[Tensor, "k p"],
+        point: Point,
         step_size: Float[Tensor, "r"],
         transitions: int,
         averaging: DualAveraging | None,
     ) -> tuple[Float[Tensor, "k t packed"], Float[Tensor, "r"]]:
-        chains, dim = position.shape
-        device = position.device
+        chains, dim = point.position.shape
+        device = point.position.device
         chain = torch.arange(chains, device=device)
         # One slot more than is kept: chains that are done go on, and write there.
-        records = position.new_zeros(chains, transitions + 1, 2 * dim + 5)
+        records = point.position.new_zeros(chains, transitions + 1, 2 * dim + 5)
         noise = self._noise(dim)
         walk = _Walk(
-            state=begin(self._point(position), next(noise), self._schedule.max_depth),
+            state=begin(point, next(noise), self._schedule.max_depth),
             step=step_size.repeat_interleave(self._chains),
             finished=torch.zeros_like(chain),
             wanted=torch.full_like(chain[0], transitions),
@@ -221,18 +266,17 @@ class _Driver:
 
     def _run_hmc(
         self,
-        position: Float[Tensor, "k p"],
+        point: Point,
         step_size: Float[Tensor, "r"],
         transitions: int,
         averaging: DualAveraging | None,
     ) -> tuple[Float[Tensor, "k t packed"], Float[Tensor, "r"]]:
-        streams = self._streams.spawn()
-        point, records = self._point(position), []
-        with replayed(_hop, position.device) as hop:
+        streams, records = self._streams.spawn(), []
+        with replayed(_hop, point.position.device) as hop:
             for length in islice(cycle(LENGTHS), transitions):
                 if averaging is not None:
                     step_size = averaging.log_step.exp()
-                momentum = streams.normal(self._chains, position.shape[1]).flatten(0, 1)
+                momentum = streams.normal(self._chains, point.position.shape[1]).flatten(0, 1)
                 log_uniform = streams.uniform(self._chains).flatten().log()
                 point, record = hop(
                     point,
@@ -250,11 +294,6 @@ class _Driver:
         if averaging is not None:
             step_size = averaging.log_average.exp()
         return torch.stack(records, 1), step_size
-
-    def _point(self, position: Float[Tensor, "k p"]) -> Point:
-        value, gradient = self._log_density(position)
-        by_run = gradient.reshape(len(self._scale), self._chains, -1)
-        return Point(position, (by_run @ self._scale).reshape(position.shape), value)
 
     def _noise(self, dim: int) -> Iterator[Noise]:
         # How many ticks a phase takes depends on the slowest run; what a run draws must not.
