@@ -4,7 +4,6 @@ A run that ended early has all of its rows: those that it did not make are ``"mi
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gpbo.archive import appearing
 from gpbo.errors import InvalidData
 
 from .suites import Case
@@ -137,9 +137,8 @@ def write(path: Path, table: pa.Table, header: Mapping[str, Any]) -> None:
     plain = json.dumps({"format": FORMAT, **header}, sort_keys=True).encode()
     table = table.replace_schema_metadata({_HEADER: plain})
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    pq.write_table(table, partial, compression="zstd")
-    os.replace(partial, path)
+    with appearing(path) as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:

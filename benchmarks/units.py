@@ -5,13 +5,13 @@ A unit is plain data, so that another process can do it.
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gpbo.archive import appearing
 from gpbo.backend import Streams
 from gpbo.design import sobol
 from gpbo.problems import Problem
@@ -202,9 +202,8 @@ def _kept_at(
 
 def _keep(path: Path, trace: Trace) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    partial.write_text(json.dumps(trace.to_plain()))
-    partial.replace(path)
+    with appearing(path) as file:
+        file.write(json.dumps(trace.to_plain()).encode())
 
 
 def _fingerprint(case: Case, peer: str, versions: Mapping[str, str], start: _Start) -> str:

@@ -36,8 +36,11 @@ def write(path: str | Path, values: Mapping[str, Any]) -> None:
 
 @contextmanager
 def appearing(target: Path) -> Iterator[IO[bytes]]:
-    """A file to write what is to be at the target when it is complete, or never."""
-    partial = target.with_name(f"{target.name}.part")
+    """A file to write what is to be at the target when it is complete, or never.
+
+    Processes that write to one target do not meet before.
+    """
+    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
             yield file

@@ -21,10 +21,10 @@ from gpbo.strategies import Strategy
 #: Seconds between two writes: what a killed process loses, beside the step that it was in.
 _EVERY_S = 5.0
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-class Checkpoint(Generic[T]):
+class Checkpoint(Generic[_T]):
     """Keeps the latest state of a computation in a file; without a path, nowhere.
 
     Attributes:
@@ -47,7 +47,7 @@ class Checkpoint(Generic[T]):
         path: str | Path | None,
         options: Mapping[str, Any],
         *,
-        first: T,
+        first: _T,
         kinds: Sequence[type],
         device: torch.device,
     ) -> None:
@@ -60,7 +60,7 @@ class Checkpoint(Generic[T]):
             self.state = self._read(self._path, device)
         self._written, self._written_at = self.state, time.monotonic()
 
-    def advance(self, state: T) -> None:
+    def advance(self, state: _T) -> None:
         """Go over to this state; it is written if some seconds have passed since the last one."""
         self.state = state
         if time.monotonic() - self._written_at > _EVERY_S:
@@ -78,7 +78,7 @@ class Checkpoint(Generic[T]):
             self._written = self.state
         self._written_at = time.monotonic()
 
-    def _read(self, path: Path, device: torch.device) -> T:
+    def _read(self, path: Path, device: torch.device) -> _T:
         try:
             with torch.serialization.safe_globals(self._classes):  # no code in it is run
                 whole = torch.load(path, map_location=device, weights_only=True)
@@ -90,7 +90,7 @@ class Checkpoint(Generic[T]):
         if layout != self._layout:
             raise InvalidData(f"checkpoint={str(path)!r}: of another version of gpbo")
         check_equal(self._options, options, f"the checkpoint {str(path)!r}", "another file")
-        kept: T = state
+        kept: _T = state
         return kept
 
 
