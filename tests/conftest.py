@@ -6,6 +6,7 @@ long as the work; ``tests/mcmc/test_shapes.py`` runs a whole sampling with them 
 
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -30,6 +31,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+from gpbo import fitting  # noqa: E402
 from tests.delays import delay_threads  # noqa: E402
 
 # No test measures time, neither of an example nor of its making; seeds are fixed.
@@ -69,3 +71,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A posterior of few draws is as good as another for what is tested."""
+    few = partial(fitting.Sampling, chains=2, warmup=8, draws=4, warm_draws=2, kept=4)
+    monkeypatch.setattr(fitting, "Sampling", few)

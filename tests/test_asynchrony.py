@@ -3,7 +3,6 @@
 import math
 import random
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,14 +164,13 @@ def test_several_results_at_once_cost_one_fit(
     assert fits() == 1
 
 
+@pytest.mark.usefixtures("few_draws")
 @STRATEGIES
 @pytest.mark.parametrize("inference", ["map", "hmc"])
 def test_what_is_proposed_does_not_depend_on_the_order_in_which_results_came(
-    strategy: Strategy, inference: Inference, monkeypatch: pytest.MonkeyPatch
+    strategy: Strategy, inference: Inference
 ) -> None:
     """Nor what is recommended, of fits that are cold and of ones that are warm; with failures."""
-    few = partial(fitting.Sampling, chains=2, warmup=8, draws=4, warm_draws=2, kept=4)
-    monkeypatch.setattr(fitting, "Sampling", few)
 
     def proposed(mixed: random.Random | None) -> list[Any]:
         made = optimizer(strategy, inference=inference, initial=5, constraints=["depth <= 5"])

@@ -1,12 +1,10 @@
 """A long computation goes on from a file, and makes the trials that it would have made."""
 
-import math
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +21,13 @@ from gpbo.problems import Problem
 from gpbo.replications import Replications
 from gpbo.simulation import Simulation, simulate
 from gpbo.strategies import ExpectedImprovement, Strategy, ThompsonSampling, TrustRegion
+from tests.changed_problems import changed, failing
 
 BRANIN = problems.get("branin")
 QUICK = Search(raw=32, perturbed=8, restarts=3, iterations=12)
 EI = ExpectedImprovement(QUICK)
 
 Changed = Callable[[Tensor, Tensor], Tensor]
-
-
-@pytest.fixture
-def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A posterior of few draws is as good as another for what is tested here."""
-    few = partial(fitting.Sampling, chains=2, warmup=8, draws=4, warm_draws=2, kept=4)
-    monkeypatch.setattr(fitting, "Sampling", few)
-
-
-def changed(problem: Problem, change: Changed) -> Problem:
-    """The problem with other values, from the points in user units and its own values."""
-    function = problem.function
-    return replace(problem, function=lambda x: change(x, function(x)))
-
-
-def failing(problem: Problem) -> Problem:
-    """A third of the box has no value."""
-    return changed(problem, lambda x, y: torch.where(x[..., 0] < 0.3, math.nan, y))
 
 
 def interrupted(problem: Problem, at: int) -> Problem:

@@ -5,9 +5,7 @@ import math
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +29,7 @@ from gpbo.strategies import (
     ThompsonSampling,
 )
 from gpbo.text import short
+from tests.changed_problems import changed, failing
 
 BRANIN = problems.get("branin")
 HARTMANN = problems.get("hartmann3")
@@ -38,13 +37,6 @@ GRAMACY = problems.get("gramacy")
 QUICK = Search(raw=32, perturbed=8, restarts=3, iterations=12)
 
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-
-
-@pytest.fixture
-def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A posterior of few draws is as good as another for what is tested here."""
-    few = partial(fitting.Sampling, chains=2, warmup=8, draws=4, warm_draws=2, kept=4)
-    monkeypatch.setattr(fitting, "Sampling", few)
 
 
 def quick(name: str) -> Strategy:
@@ -67,17 +59,6 @@ def quietly(problem: Problem | str = BRANIN, strategy: str = "ei", **options: An
         **options,
     }
     return replicate(problem, strategy=quick(strategy), **chosen)
-
-
-def changed(problem: Problem, change: Callable[[Tensor, Tensor], Tensor]) -> Problem:
-    """The problem with other values, from the points in user units and its own values."""
-    function = problem.function
-    return replace(problem, function=lambda x: change(x, function(x)))
-
-
-def failing(problem: Problem) -> Problem:
-    """A third of the box has no value."""
-    return changed(problem, lambda x, y: torch.where(x[..., 0] < 0.3, math.nan, y))
 
 
 # --- a row is a run
