@@ -3,7 +3,7 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,6 @@ from tests.changed_problems import changed, failing
 BRANIN = problems.get("branin")
 QUICK = Search(raw=32, perturbed=8, restarts=3, iterations=12)
 EI = ExpectedImprovement(QUICK)
-
-Changed = Callable[[Tensor, Tensor], Tensor]
 
 
 def interrupted(problem: Problem, at: int) -> Problem:
