@@ -116,7 +116,7 @@ def replicate(
         device=target,
         clock=_Clock(target),
     )
-    settings = {"runs": runs, "seed": seed, "batch": batch, "initial": engine.initial}
+    settings = {"runs": runs, "seed": seed, "batch": engine.batch, "initial": engine.initial}
     kept: Checkpoint[_State] = Checkpoint(
         checkpoint,
         identified(problem, chosen, engine.model, inference=inference, **settings),

@@ -22,6 +22,7 @@ from gpbo.replications import Replications
 from gpbo.simulation import Simulation, simulate
 from gpbo.strategies import ExpectedImprovement, Strategy, ThompsonSampling, TrustRegion
 from tests.changed_problems import changed, failing
+from tests.monte_carlo import unchecked_shapes
 
 BRANIN = problems.get("branin")
 QUICK = Search(raw=32, perturbed=8, restarts=3, iterations=12)
@@ -304,3 +305,13 @@ def test_no_code_in_a_file_is_run(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match="expected a file that an earlier call wrote"):
         replicate(BRANIN, strategy="random", runs=1, budget=1, checkpoint=path, progress=False)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("run", [replicate, simulate])
+@unchecked_shapes()
+def test_a_call_with_numbers_of_numpy_goes_on_too(run: Any, tmp_path: Path) -> None:
+    own = {"workers": 2, "refit_every": 1} if run is simulate else {"batch": 2}
+    numbers = {**own, "runs": 2, "budget": 4, "initial": 2, "seed": 5}
+    options = {**OPTIONS, **numbers, "strategy": "sobol", "checkpoint": tmp_path / "runs"}
+    first = run(BRANIN, **{**options, **{name: np.int64(numbers[name]) for name in numbers}})
+    assert_equal(run(BRANIN, **options), first)
