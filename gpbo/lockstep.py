@@ -24,7 +24,7 @@ from gpbo.graphs import wait
 from gpbo.kept import PLAIN
 from gpbo.problems import Problem
 from gpbo.replications import Diagnostics, Replications
-from gpbo.situation import Lazy, Situation, Strategy, apart, points_and_keys, proposed
+from gpbo.situation import Lazy, Situation, Strategy, points_and_keys, proposed
 from gpbo.strategies import SobolSearch, resolve_strategy
 
 #: Called after every step with what is done so far, of all runs, and their median regret.
@@ -274,52 +274,41 @@ class _Engine:
         left = self.budget - runs.trials
         lacking = self.initial - int(runs.succeeded.sum(-1).min())
         if lacking <= 0:
-            return [self._searched(runs, min(self.batch, left))]
-        with self.clock.on("design"):
-            situation = self._situation(runs, runs.observations(), _no_fit)
-            points = SobolSearch().propose(situation, min(lacking, left))
-        designed = self._evaluated(runs, points)
+            return [self._tried(runs, "acquisition", self.strategy, min(self.batch, left))]
+        designed = self._tried(runs, "design", SobolSearch(), min(lacking, left))
         return replace(designed, design=designed.trials).by_results()
 
-    def _searched(self, runs: _Runs, count: int) -> _Runs:
+    def _tried(self, runs: _Runs, phase: str, strategy: Strategy, count: int) -> _Runs:
         """The runs after ``count`` more trials, proposed by the strategy."""
-        data = runs.observations()
+        rows = runs.observations()
 
         def fitted() -> Fit:
             with self.clock.on("fit"):
                 streams = Streams.per_seed(
-                    runs.seeds, "fit", runs.trials, rows=data.outputs, device=self.device
+                    runs.seeds, "fit", runs.trials, rows=rows.outputs, device=self.device
                 )
                 return fitting.fit(
-                    data, self.model, inference=self.inference, warm=runs.warm, streams=streams
+                    rows, self.model, inference=self.inference, warm=runs.warm, streams=streams
                 )
 
         fit = Lazy(fitted)
-        with self.clock.on("acquisition"):
-            points = proposed(self.strategy, self._situation(runs, data, fit), count)
-        searched = self._evaluated(runs, points)
+        with self.clock.on(phase):
+            situation = Situation.of_trials(
+                self.problem.space,
+                runs.x,
+                runs.succeeded,
+                rows,
+                fit,
+                taken=runs.taken,
+                seeds=runs.seeds,
+                index=runs.trials,
+            )
+            points = proposed(strategy, situation, count)
+        tried = self._evaluated(runs, points)
         if fit.made is None:
-            return searched
+            return tried
         reports = (*runs.reports, (runs.trials, fit.made.report))
-        return replace(searched, reports=reports, warm=fit.made.warm)
-
-    def _situation(
-        self, runs: _Runs, all_rows: Observations, fit_all: Callable[[], Fit]
-    ) -> Situation:
-        data, fit, limits = apart(all_rows, fit_all)
-        failed = ~runs.succeeded
-        some = failed.any(0)
-        return Situation(
-            space=self.problem.space,
-            data=data,
-            failed=runs.x[:, some],
-            failed_mask=failed[:, some],
-            taken=runs.taken,
-            seeds=runs.seeds,
-            index=runs.trials,
-            fit=fit,
-            limits=limits,
-        )
+        return replace(tried, reports=reports, warm=fit.made.warm)
 
     def _evaluated(self, runs: _Runs, points: Float[Tensor, "r q d"]) -> _Runs:
         """The runs with these points tried."""
@@ -375,10 +364,6 @@ class _Engine:
             seconds=dict(self.clock.seconds),
             stopped=stopped,
         )
-
-
-def _no_fit() -> Fit:
-    raise AssertionError("the initial design needs no model")
 
 
 def median_regret(values: Sequence[Float[Tensor, "_ _"]], optimum: float) -> float:

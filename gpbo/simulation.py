@@ -371,17 +371,8 @@ def simulate(
                 stopped = "exhausted"
         except KeyboardInterrupt:
             stopped = "interrupted"
-    done = state.done
     return Simulation(
-        trial=done.trial,
-        started=done.started,
-        ended=done.ended,
-        told=done.told,
-        known=done.known,
-        points=done.x,
-        values=done.values,
-        truth=done.truth,
-        excess=done.excess,
+        **vars(state.done),
         unfinished=state.running.trial,
         unfinished_started=state.running.started,
         unfinished_known=state.running.known,

@@ -17,7 +17,7 @@ from gpbo.fitting import Fit, Inference, Model
 from gpbo.kept import PLAIN, Kept
 from gpbo.problems import Problem
 from gpbo.rows import bucket, put, selected
-from gpbo.situation import Lazy, Situation, Strategy, apart, points_and_keys, proposed
+from gpbo.situation import Lazy, Situation, Strategy, points_and_keys, proposed
 from gpbo.strategies import SobolSearch
 
 #: How long points take to evaluate, 0 or more each, from the points in the unit cube and the
@@ -34,7 +34,7 @@ class Trials:
     ended: Float[Tensor, "r t"]
     told: Float[Tensor, "r t"]
     known: Int[Tensor, "r t"]
-    x: Float[Tensor, "r t d"]
+    points: Float[Tensor, "r t d"]
     values: Float[Tensor, "r t"]
     truth: Float[Tensor, "r t"]
     excess: Float[Tensor, "r t k"]
@@ -192,7 +192,7 @@ class Simulator:
         """How many trials each run has heard of when its ask begins, those while it waited too."""
         begins = torch.where(state.free_at > state.now, state.free_at, -torch.inf)
         meanwhile = state.running.ended <= begins.unsqueeze(-1)
-        return state.done.x.shape[1] + meanwhile.sum(-1)
+        return state.done.trial.shape[1] + meanwhile.sum(-1)
 
     def _evaluated(
         self, x: Float[Tensor, "r 1 d"], number: int
@@ -225,7 +225,7 @@ class Simulator:
         """
         trials = state.trials
         design = self._design_left(trials, known, count)
-        points = state.done.x.new_zeros(len(self.seeds), count, self.problem.dim)
+        points = state.done.points.new_zeros(len(self.seeds), count, self.problem.dim)
         keys = list(zip(known.tolist(), design.tolist(), strict=True))
         for key in sorted({*keys}):
             group = [run for run, own in enumerate(keys) if own == key]
@@ -249,25 +249,26 @@ class Simulator:
         """
         told = trials.at(trials.trial[:, :known].argsort())  # by number, as an optimizer has them
         succeeded = told.values.isfinite()
-        some = ~succeeded.all(0)
         waiting = known + trials.trial[:, known:].argsort()
-        all_rows = with_room(told.x, told.values, succeeded, trials.at(waiting).x, told.excess)
+        all_rows = with_room(
+            told.points, told.values, succeeded, trials.at(waiting).points, told.excess
+        )
         seeds = tuple(self.seeds[run] for run in rows.tolist())
 
         fitted = Lazy(lambda: self._fit(all_rows, seeds, rows, state.fits))
-        data, fit, limits = apart(all_rows, lambda: fitted()[0])
-        situation = Situation(
-            space=self.problem.space,
-            data=data,
-            failed=told.x[:, some],
-            failed_mask=~succeeded[:, some],
+        situation = Situation.of_trials(
+            self.problem.space,
+            told.points,
+            succeeded,
+            all_rows,
+            lambda: fitted()[0],
             taken=tuple(state.taken[run] for run in rows.tolist()),
             seeds=seeds,
             index=state.asked,
-            fit=fit,
-            limits=limits,
         )
-        points = SobolSearch().propose(situation, design) if design else data.x[:, :0]
+        points = told.points[:, :0]
+        if design:
+            points = SobolSearch().propose(situation, design)
         for point in points.unbind(1):
             situation = situation.after(point)
         if design < count:

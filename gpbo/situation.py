@@ -65,6 +65,25 @@ class Situation:
     fit: Callable[[], Fit]
     limits: Callable[[], Limits | None] = no_limits
 
+    @classmethod
+    def of_trials(
+        cls,
+        space: Space,
+        x: Float[Tensor, "r n d"],
+        succeeded: Bool[Tensor, "r n"],
+        rows: Observations,
+        fit: Callable[[], Fit],
+        *,
+        taken: tuple[frozenset[Hashable], ...],
+        seeds: tuple[int, ...],
+        index: int,
+    ) -> "Situation":
+        """After trials at ``x``; ``rows``, and what is fitted to them, are of the values and of
+        what is limited."""
+        data, fit, limits = _apart(rows, fit)
+        some = ~succeeded.all(0)
+        return cls(space, data, x[:, some], ~succeeded[:, some], taken, seeds, index, fit, limits)
+
     def streams(self, purpose: str, index: int | Sequence[int] | None = None) -> Streams:
         """A random stream per run, of this purpose and trial (or of another ``index``, or each)."""
         number = self.index if index is None else index
@@ -90,7 +109,7 @@ class Situation:
         )
 
 
-def apart(
+def _apart(
     data: Observations, fit: Callable[[], Fit]
 ) -> tuple[Observations, Callable[[], Fit], Callable[[], Limits | None]]:
     """What a `Situation` has: the results, their model, and the models of what is limited.

@@ -380,7 +380,7 @@ def test_so_it_has_of_one_in_which_nothing_met_the_constraints(tmp_path: Path) -
     job_in(tmp_path, **options).tuner(tmp_path, resume=False).optimizer.close()
     job_in(tmp_path, **options).tuner(tmp_path, resume=True).optimizer.close()
     options["warm_start"] = [{"job": "other", "kind": "transfer"}]
-    with pytest.raises(InvalidJob, match="warm_start: .* nothing of 'other'"):
+    with pytest.raises(InvalidJob, match=r"warm_start: .* nothing of 'other'"):
         job_in(tmp_path, **options).tuner(tmp_path, resume=True)
 
 
