@@ -20,7 +20,7 @@ from loky.process_executor import ShutdownExecutorError
 
 from gpbo.attempt import Outcome
 from gpbo.command import Command, end_left
-from gpbo.worker import Task, die_with, evaluate, evaluate_in_own_process
+from gpbo.worker import Task, begin, evaluate, evaluate_in_own_process
 
 #: Trials share the cores; a library that starts a thread per core in each of them slows all down.
 ONE_THREAD = dict.fromkeys(
@@ -203,7 +203,7 @@ class LocalWorkers(Executor):
             pool = self._pools[worker]
             if pool is None:
                 pool = pool_of_one(
-                    env=self._env[worker], initializer=die_with, initargs=(os.getpid(),)
+                    env=self._env[worker], initializer=begin, initargs=(os.getpid(),)
                 )
                 self._pools[worker] = pool
             return pool

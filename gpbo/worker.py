@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import inspect
+import multiprocessing
 import os
 import re
 import signal
@@ -30,6 +31,7 @@ __all__ = [
     "RunningTrial",
     "Task",
     "TrialStopped",
+    "begin",
     "die_with",
     "evaluate",
     "evaluate_in_own_process",
@@ -178,6 +180,14 @@ def die_with(driver: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda number, frame: None)
+
+
+def begin(driver: int) -> None:
+    """What a process of trials does first."""
+    die_with(driver)
+    # loky leaves its own way to start a process as the default, by which those of
+    # `multiprocessing`, as torch's loaders of data have, cannot be started.
+    multiprocessing.set_start_method(None, force=True)
 
 
 def _takes_trial(objective: Callable[..., Any]) -> bool:

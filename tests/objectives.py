@@ -1,6 +1,7 @@
 """Objectives that worker processes import: none of them needs anything but this file."""
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -101,3 +102,12 @@ def silent(params: dict[str, Any]) -> float:
 
 def bowl_and_depth(params: dict[str, Any]) -> tuple[float, dict[str, float]]:
     return bowl(params), {"depth": params["x"]}
+
+
+def starts_processes(params: dict[str, Any]) -> float:
+    context = multiprocessing.get_context(params["method"])
+    process = context.Process(target=abs, args=(-1,))
+    process.start()
+    process.join()
+    with context.Pool(1) as pool:
+        return sum(pool.map(abs, [-1, 2])) + float(process.exitcode or 0)

@@ -559,6 +559,14 @@ def test_a_worker_loads_no_tensors(tmp_path: Path) -> None:
         assert workers.submit(evaluate, task(loaded, tmp_path)).result(60).value == 0.0
 
 
+@pytest.mark.parametrize("method", [None, "fork", "spawn"])
+def test_an_objective_has_processes_of_its_own(method: str | None, tmp_path: Path) -> None:
+    """torch's loaders of data start them by the default method."""
+    with LocalWorkers(1) as workers:
+        one = Task(objectives.starts_processes, 0, 1, {"method": method}, tmp_path, 0, 30.0)
+        assert workers.submit(evaluate, one).result(60).value == 3.0
+
+
 def test_a_process_that_grew_in_its_first_trial_runs_the_next_ones_too(tmp_path: Path) -> None:
     with LocalWorkers(1) as workers:
         tasks = [
