@@ -42,6 +42,9 @@ _BENT_FROM, _LEAST_UNIT = 0.25, 0.01
 #: no fewer than four values, which differ by more than this share of their size: a search whose
 #: best results are the same up to a rounding has found a plateau, and no penalty.
 _PENALTY, _LEAST_SHARE, _LEAST_REST, _LEAST_SPREAD = 1e4, 0.5, 4, 1e-6
+#: Values that are so little above the best, as a share of its size, are the best but for roundings:
+#: a mean is not the same to the last bit when it is summed in another order.
+_TIED = 1e-12
 # Values are divided by a power of two near their largest magnitude before they are squared, so
 # that neither 1e300 nor 1e-300 leaves the range of a double. 2**1000 and 2**-1000 are both normal.
 _LARGEST_EXPONENT = 1000
@@ -146,9 +149,10 @@ def in_own_units(
     best = torch.where(mask, scaled, torch.inf).amin(-1).masked_fill(empty, 0.0)
     above = torch.where(mask, scaled - best.unsqueeze(-1), 0.0)
     worst = above.amax(-1)
-    unit = _bent_from(above, mask)
+    told = torch.where(above > _TIED * best.abs().unsqueeze(-1), above, 0.0)
+    unit = _bent_from(told, mask)
     bendable = torch.nonzero(~straight)[:, 0]
-    likeliest = _power(*(part[bendable] for part in (x, above, unit, mask)))
+    likeliest = _power(*(part[bendable] for part in (x, told, unit, mask)))
     power = torch.ones_like(unit).index_copy(0, bendable, likeliest)
     y, mean, deviation = centred(_bent(above, power[:, None], unit[:, None]), mask)
     constant = worst == 0.0

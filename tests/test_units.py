@@ -336,6 +336,29 @@ def test_ties_at_the_best_do_not_buy_a_power() -> None:
     assert (units._bent_from(values, torch.ones_like(values, dtype=torch.bool)) >= 1.0).all()
 
 
+@pytest.mark.parametrize("ties", [2, 5, 9])
+def test_values_that_tie_but_for_a_rounding_tie(ties: int) -> None:
+    """As means do that are summed in another order."""
+    x, values = random_uniform(3, 29, 17, 2), 0.31 + 0.1 * random_uniform(4, 29, 17)
+    values[:, :ties] = 0.3
+    rounded = values.clone()
+    rounded[:, 1:ties:2] += 2.0**-54
+    assert ((rounded == rounded.amin(-1, keepdim=True)).sum(-1) < ties).all()
+    exactly, expected = all_of(values, x)
+    nearly, found = all_of(rounded, x)
+    assert found.power.tolist() == expected.power.tolist()
+    assert (found.power == 1.0).sum() > 20
+    torch.testing.assert_close(nearly, exactly, rtol=0, atol=1e-12)
+
+
+def test_values_that_differ_by_roundings_only_are_seen_as_they_are() -> None:
+    values = 0.3 + 2.0**-54 * (torch.arange(11, dtype=DTYPE) % 3).expand(2, -1)
+    assert len(values.unique()) > 1
+    y, found = all_of(values, random_uniform(5, 2, 11, 2))
+    assert found.power.tolist() == [1.0, 1.0]
+    torch.testing.assert_close(y.std(-1, correction=0), torch.ones(2, dtype=DTYPE))
+
+
 def test_two_values_are_the_same_under_every_power_and_buy_none() -> None:
     """Passed or not, of what has nothing to do with the points."""
     values = (random_uniform(3, 40, 80) < 0.3).to(DTYPE)
