@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -29,10 +29,12 @@ class Checkpoint(Generic[_T]):
 
     Attributes:
         state: The latest one; at first the one in the file if it exists, else ``first``.
+        options: What the states depend on.
 
     Args:
         path: Of the file, which stays when the computation is done.
         options: Plain values that the states depend on.
+        free: Options of which those in the file hold, if it exists, whatever they are.
         first: The state that the computation begins with.
         kinds: The dataclasses that states consist of, beside tensors and plain values.
         device: Where the tensors of a state are.
@@ -47,17 +49,18 @@ class Checkpoint(Generic[_T]):
         path: str | Path | None,
         options: Mapping[str, Any],
         *,
+        free: Collection[str] = (),
         first: _T,
         kinds: Sequence[type],
         device: torch.device,
     ) -> None:
         self.state = first
         self._path = None if path is None else path_to_write("checkpoint", path)
-        self._options = dict(options)
+        self.options = dict(options)
         self._classes: list[Any] = [*kinds, frozenset]
         self._layout = {kind.__qualname__: [one.name for one in fields(kind)] for kind in kinds}
         if self._path is not None and self._path.exists():
-            self.state = self._read(self._path, device)
+            self.state, self.options = self._read(self._path, device, free)
         self._written, self._written_at = self.state, time.monotonic()
 
     def advance(self, state: _T) -> None:
@@ -72,13 +75,15 @@ class Checkpoint(Generic[_T]):
 
     def _write(self) -> None:
         if self._path is not None and self._written is not self.state:
-            whole = {"layout": self._layout, "options": self._options, "state": self.state}
+            whole = {"layout": self._layout, "options": self.options, "state": self.state}
             with archive.appearing(self._path) as file:
                 torch.save(whole, file)
             self._written = self.state
         self._written_at = time.monotonic()
 
-    def _read(self, path: Path, device: torch.device) -> _T:
+    def _read(
+        self, path: Path, device: torch.device, free: Collection[str]
+    ) -> tuple[_T, dict[str, Any]]:
         try:
             with torch.serialization.safe_globals(self._classes):  # no code in it is run
                 whole = torch.load(path, map_location=device, weights_only=True)
@@ -89,9 +94,10 @@ class Checkpoint(Generic[_T]):
             ) from error
         if layout != self._layout:
             raise InvalidData(f"checkpoint={str(path)!r}: of another version of gpbo")
-        check_equal(self._options, options, f"the checkpoint {str(path)!r}", "another file")
+        own = {**self.options, **{name: options[name] for name in free}}
+        check_equal(own, options, f"the checkpoint {str(path)!r}", "another file")
         kept: _T = state
-        return kept
+        return kept, own
 
 
 def identified(

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from gpbo.backend import DTYPE, Streams
+from gpbo.checks import whole_number
 from gpbo.errors import InvalidOption
 from gpbo.space import Space
 
@@ -70,3 +71,13 @@ def default_initial(space: object, budget: int | None = None) -> int:
     most = LARGEST_DESIGN if budget is None else max(1, budget // 2)
     searched = sum(each.size != 1 for each in space.parameters)
     return min(max(2 * searched, SMALLEST_DESIGN), LARGEST_DESIGN, most)
+
+
+def resolve_initial(initial: int | None, space: object, budget: int | None = None) -> int:
+    """The size of the initial design, or the default one for None.
+
+    Raises:
+        InvalidOption: not a space, or no whole number, 1 or more.
+    """
+    default = default_initial(space, budget)
+    return default if initial is None else whole_number("initial", initial, least=1)

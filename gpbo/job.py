@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass as checked
 from gpbo.command import Command
 from gpbo.completion import Completion, MedianRule
 from gpbo.constraints import read_constraints
-from gpbo.design import default_initial
+from gpbo.design import resolve_initial
 from gpbo.errors import InvalidJob, SpaceError, StorageError, UnknownJob
 from gpbo.execution import Execution
 from gpbo.fitting import Inference
@@ -204,9 +204,7 @@ class Job(BaseModel):
                 strategy,
                 direction=self.direction,
                 seed=self.seed,
-                initial=default_initial(space, self.budget)
-                if self.initial is None
-                else self.initial,
+                initial=resolve_initial(self.initial, space, self.budget),
                 constraints=self.constraints,
                 inference=self.inference,
                 model=model,

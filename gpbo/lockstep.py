@@ -17,7 +17,7 @@ from gpbo.checkpoint import Checkpoint, identified
 from gpbo.checks import truth_value, whole_number
 from gpbo.completion import Stopped
 from gpbo.data import Observations, feasible, with_room
-from gpbo.design import default_initial
+from gpbo.design import resolve_initial
 from gpbo.errors import SpaceExhausted
 from gpbo.fitting import Fit, FitReport, Inference, Model, WarmState, check_inference, resolve_model
 from gpbo.graphs import wait
@@ -82,8 +82,9 @@ def replicate(
         device: ``"cpu"``, ``"cuda"``, ``"cuda:<index>"``, or ``"auto"``: a GPU, if there is one,
             where so many runs are expected to be faster on it.
         checkpoint: Path of a file that is written every few seconds and at the end, from which
-            the next call with it goes on; it may have a larger ``budget``. Of a function, and of a
-            strategy or a prior of your own, the file knows no more than the name.
+            the next call with it goes on; it may have a larger ``budget``, which adds to the
+            initial design and the batches that there were. Of a function, and of a strategy or a
+            prior of your own, the file knows no more than the name.
         progress: Whether to report progress on the standard error stream.
 
     Raises:
@@ -99,9 +100,7 @@ def replicate(
     truth_value("progress", progress)
     problem = problems.resolve(problem, runs=runs)
     chosen = resolve_strategy(strategy)
-    if initial is None:
-        initial = default_initial(problem.space, budget)
-    initial = whole_number("initial", initial, least=1)
+    design = resolve_initial(initial, problem.space, budget)
     rows = runs * (1 + len(problem.constraints))
     target = resolve_device(device, runs=rows, results=budget if chosen.uses_model else 0)
     engine = _Engine(
@@ -109,7 +108,7 @@ def replicate(
         strategy=chosen,
         budget=budget,
         batch=whole_number("batch", batch, least=1),
-        initial=initial if chosen.uses_model else 0,
+        initial=design if chosen.uses_model else 0,
         inference=check_inference(inference),
         model=resolve_model(model),
         seeds=tuple(range(seed, seed + runs)),
@@ -121,9 +120,11 @@ def replicate(
         checkpoint,
         identified(problem, chosen, engine.model, inference=inference, **settings),
         first=((engine.beginning(),), dict(engine.clock.seconds)),
+        free={"initial"} if initial is None else (),  # a larger budget has a larger one
         kinds=(_Runs, *PLAIN),
         device=target,
     )
+    engine = replace(engine, initial=kept.options["initial"])
     with (
         display(f"{chosen.name} on {problem.name}", runs * budget, progress) as show,
         closing(kept),

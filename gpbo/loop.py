@@ -27,7 +27,7 @@ from gpbo.callbacks import Callback, check_callbacks, tell
 from gpbo.checks import instance_of, one_of, truth_value, whole_number
 from gpbo.completion import Completion, Stopped, Streak
 from gpbo.constraints import returned
-from gpbo.design import default_initial
+from gpbo.design import resolve_initial
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
 from gpbo.fitting import Inference, Model
 from gpbo.optimizer import Optimizer
@@ -88,7 +88,7 @@ def minimize(
         strategy,
         direction=direction,
         seed=seed,
-        initial=default_initial(space, budget) if initial is None else initial,
+        initial=resolve_initial(initial, space, budget),
         constraints=constraints,
         inference=inference,
         model=model,

@@ -17,7 +17,7 @@ from gpbo.backend import DTYPE, resolve_device
 from gpbo.checks import each_of, legible, one_of, truth_value, whole_number
 from gpbo.constraints import Told, read_constraints, result_told, violated
 from gpbo.data import Observations, with_room
-from gpbo.design import default_initial
+from gpbo.design import resolve_initial
 from gpbo.errors import InvalidOption, InvalidParams, InvalidResult, StorageError
 from gpbo.fixed import with_fixed
 from gpbo.history import History
@@ -118,13 +118,12 @@ class Optimizer:
         name: str | None = None,
         exist_ok: bool = False,
     ) -> None:
-        default = default_initial(space)
+        self.initial = resolve_initial(initial, space)
         one_of("direction", direction, get_args(Direction))
         self.space = space
         self._strategy = resolve_strategy(strategy)
         self.direction = direction
         self.seed = whole_number("seed", seed, least=0)
-        self.initial = default if initial is None else whole_number("initial", initial, least=1)
         self.constraints = read_constraints(constraints)
         self.inference = fitting.check_inference(inference)
         self.model = fitting.resolve_model(model)

@@ -24,7 +24,7 @@ from gpbo.checkpoint import Checkpoint, identified
 from gpbo.checks import finite, one_of, positive_number, real_number, truth_value, whole_number
 from gpbo.completion import STOPPED, Stopped
 from gpbo.data import feasible
-from gpbo.design import default_initial
+from gpbo.design import resolve_initial
 from gpbo.errors import InvalidOption
 from gpbo.fitting import Inference, Model, check_inference, resolve_model
 from gpbo.lockstep import display, median_regret
@@ -309,8 +309,6 @@ def simulate(
         latency = seconds
     workers = whole_number("workers", workers, least=1)
     seed = whole_number("seed", seed, least=0)
-    if initial is None:
-        initial = default_initial(problem.space)
     simulator = Simulator(
         problem=problem,
         strategy=resolve_strategy(strategy),
@@ -319,7 +317,7 @@ def simulate(
         times=LAWS[times] if isinstance(times, str) else times,
         latency=latency,
         refit_every=whole_number("refit_every", refit_every, least=1),
-        initial=whole_number("initial", initial, least=1),
+        initial=resolve_initial(initial, problem.space),
         inference=check_inference(inference),
         model=resolve_model(model),
         seeds=tuple(range(seed, seed + runs)),

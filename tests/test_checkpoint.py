@@ -158,6 +158,16 @@ def test_runs_that_are_done_go_on_with_a_larger_budget(tmp_path: Path) -> None:
     assert longer.seconds["fit"] > short.seconds["fit"] > 0.0  # those of both calls
 
 
+def test_a_larger_budget_goes_on_from_the_design_that_there_was(tmp_path: Path) -> None:
+    options = {**OPTIONS, "inference": "map", "checkpoint": tmp_path / "runs", "initial": None}
+    assert (replicate(BRANIN, **{**options, "budget": 6}).design == 3).all()
+    longer = replicate(BRANIN, **{**options, "budget": 9})
+    expected = replicate(BRANIN, **{**options, "budget": 9, "initial": 3, "checkpoint": None})
+    assert_equal(longer, expected)
+    with pytest.raises(InvalidOption, match=r"initial=4: the checkpoint '.*' has 3"):
+        replicate(BRANIN, **{**options, "budget": 9, "initial": 4})
+
+
 def test_an_exception_of_the_function_loses_nothing(tmp_path: Path) -> None:
     path, calls = tmp_path / "runs", 0
 
