@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import shlex
@@ -116,6 +117,8 @@ class Command:
             if self.metric is None:
                 told = json.loads(line)
                 step, value = told.get("step"), told["value"]
+                if value is None:  # as encoders write NaN that keep to the standard
+                    value = math.nan
             else:
                 pattern = re.compile(self.metric)
                 found = pattern.search(line)

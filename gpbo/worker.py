@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from gpbo.attempt import LOG, STOP, Outcome, write_report
+from gpbo.checks import as_number
 from gpbo.command import Command, end_all, run_command
 from gpbo.errors import InvalidOption
 from gpbo.trial import reason_of
@@ -71,8 +72,9 @@ class RunningTrial:
         Raises:
             TrialStopped: the job decided to stop this trial early.
             InvalidOption: the step is no whole number of 64 bits.
+            InvalidResult: the value is not one real number; it may be NaN.
         """
-        write_report(self.folder, step, value)
+        write_report(self.folder, step, as_number("value", value))
         if (self.folder / STOP).exists():
             raise TrialStopped(f"stopped at step {step}")
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from gpbo.attempt import LOG, METRICS, PROCESS
 from gpbo.command import end_left
@@ -67,6 +68,8 @@ def reported(folder: Path) -> list[tuple[int, float]]:
         (None, "[1, 2]", None),
         (None, "loss 0.5", None),
         (None, '{"value": NaN}', (None, "nan")),
+        (None, '{"value": null}', (None, "nan")),
+        (None, '{"step": 3, "value": null}', (3, "nan")),
         (r"loss=(\S+)", "epoch 3 loss=0.25 ok", (None, 0.25)),
         (r"loss=(\S+)", "loss=none", None),
         (r"(?P<step>\d+): (?P<value>\S+)", "12: -1e-3", (12, -1e-3)),
@@ -85,6 +88,7 @@ def test_a_line_of_output_is_read(metric: str | None, line: str, reading: Any) -
     found = Command("true", metric).reading(line)
     if reading is not None and reading[1] == "nan":
         assert found is not None
+        assert found[0] == reading[0]
         assert found[1] != found[1]
     else:
         assert found == reading
@@ -326,6 +330,28 @@ def test_a_step_that_no_storage_holds_is_refused(step: Any, tmp_path: Path) -> N
 
     reason = str(evaluate(task(objective, tmp_path)).reason)
     assert f"step={step!r}: expected a whole number of 64 bits" in reason
+
+
+@pytest.mark.parametrize("value", ["0.5", None, True, [1.0, 2.0]])
+def test_a_report_of_what_is_no_number_is_refused(value: Any, tmp_path: Path) -> None:
+    def objective(params: dict[str, Any], trial: Any) -> float:
+        inspect.unwrap(type(trial).report)(trial, 1, value)
+        return 0.0
+
+    reason = str(evaluate(task(objective, tmp_path)).reason)
+    assert f"value={value!r} has type {type(value).__name__}: expected one real number" in reason
+
+
+def test_a_report_may_be_a_tensor_or_nan(tmp_path: Path) -> None:
+    def objective(params: dict[str, Any], trial: Any) -> float:
+        inspect.unwrap(type(trial).report)(trial, 1, torch.tensor([0.25]))
+        inspect.unwrap(type(trial).report)(trial, 2, math.nan)
+        return 0.0
+
+    assert evaluate(task(objective, tmp_path)).value == 0.0
+    (first, loss), (second, missing) = reported(tmp_path)
+    assert (first, loss, second) == (1, 0.25, 2)
+    assert math.isnan(missing)
 
 
 def test_a_function_is_found_by_its_name(tmp_path: Path) -> None:
