@@ -82,7 +82,7 @@ class Tuner:
             optimizer has constraints a pair of it and a dict of what was measured, where more is
             ignored; ``"module:function"``; or a `gpbo.worker.Command`.
         budget: How many trials there are, failed ones and those before a resume included, added
-            results not.
+            results not. Trials that are pending beyond it stay so.
         execution: Workers, mode, time limit, retries, early stopping, GPUs, environment.
         completion: What ends the job earlier; by default twenty trials in a row that fail.
         executor: Where to run trials instead of processes of this machine: any
@@ -295,7 +295,7 @@ class Tuner:
         reached = self.completion.reached(finished, self._sign, elapsed, failed)
         if reached is not None:
             return reached
-        if self._running or self._ready or self._chooser.choosing:
+        if self._running or self._chooser.choosing or (self._ready and self._room > 0):
             return None
         if self._chooser.left <= 0:
             return "budget"
@@ -319,9 +319,17 @@ class Tuner:
 
     # --- the workers
 
+    @property
+    def _room(self) -> int:
+        """How many more trials may run: on workers that are free, and of the budget, which may be
+        less than what is pending.
+        """
+        ended = sum(trial.origin != "added" for trial in self._finished)
+        return min(self.execution.workers, self.budget - ended) - len(self._running)
+
     def _start(self, workers: Executor) -> None:
         """Give each free worker a trial."""
-        while self._ready and len(self._running) < self.execution.workers:
+        while self._ready and self._room > 0:
             trial = self._ready.popleft()
             last = self._attempts.get(trial.id)
             busy = {run.attempt.worker for run in self._running.values()}

@@ -939,6 +939,20 @@ def test_what_had_ended_when_ctrl_c_came_is_told_and_what_died_of_it_is_not(
     assert [trial.id for trial in result.optimizer.pending] == [3]
 
 
+@pytest.mark.parametrize(("budget", "ended"), [(2, 2), (5, 5), (9, 9)])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_trials_that_are_pending_beyond_the_budget_stay_so(
+    workers: int, budget: int, ended: int, tmp_path: Path
+) -> None:
+    optimizer = stored(tmp_path)
+    optimizer.add({"x": 0.5}, 0.25)
+    optimizer.ask(5)
+    result = tuned(optimizer, budget=budget, execution=Execution(workers=workers)).run()
+    assert result.stopped == "budget"
+    assert len([trial for trial in optimizer.finished if trial.origin != "added"]) == ended
+    assert len(optimizer.pending) == max(0, 5 - budget)
+
+
 def test_the_folder_of_a_job_that_is_not_stored_goes_with_it() -> None:
     folders: list[Path] = []
 
