@@ -214,7 +214,7 @@ def importance(source: Result | Optimizer, path: str | Path | None = None) -> Fi
     axes.set_yticks(range(len(shown)), labels)
     axes.set_ylim(max(3, len(shown)) - 0.5, -0.5)  # the first one on top
     axes.set_xlim(left=0.0)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     more = f" ({len(shown)} of {len(shares)} parameters)" if len(shown) < len(shares) else ""
     axes.set_xlabel(f"share of relevance{more}")
     _clean(axes)
@@ -375,7 +375,7 @@ def _paint_slice(axes: Axes, part: Slice) -> None:
     axes.plot(
         *drawable(part.best), "*", color=_COLOURS[1], markersize=11, mec="white", mew=0.6, zorder=4
     )
-    axes.set_xlabel(_plain(part.name))
+    axes.set_xlabel(_plain(cut(part.name, _MOST_CHARACTERS)))
     _clean(axes)
 
 

@@ -471,6 +471,24 @@ def test_slices_reach_to_the_ends_of_a_double() -> None:
         assert np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all()
 
 
+def test_small_shares_have_ticks_that_can_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = [plots.Importance(f"p{i}", 0.017, 0.018, 0.019) for i in range(53)]
+    monkeypatch.setattr(plots, "importance_data", lambda source: shares)
+    (axes,) = plots.importance(Optimizer(Space(Real("p0", 0, 1)))).axes
+    ticks = axes.get_xticks().tolist()
+    assert len(set(axes.xaxis.get_major_formatter().format_ticks(ticks))) == len(ticks)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_long_name_leaves_room_for_its_slice(tmp_path: Path) -> None:
+    space = Space(Real("several\nlines " + 30 * "long ", 0, 1), Real("short", 0, 1))
+    found = minimize(
+        lambda params: params["short"], space, budget=3, inference="map", progress=False
+    )
+    figure = plots.slices(found, tmp_path / "slices.png")
+    assert all(axes.get_window_extent().width > 100 for axes in figure.axes)
+
+
 def test_one_result_or_set_of_runs_needs_no_label(result: Result) -> None:
     (axes,) = plots.convergence(result).axes
     assert axes.get_legend() is None
