@@ -481,7 +481,7 @@ def test_small_shares_have_ticks_that_can_be_told_apart(monkeypatch: pytest.Monk
 
 @pytest.mark.filterwarnings("error")
 def test_a_long_name_leaves_room_for_its_slice(tmp_path: Path) -> None:
-    space = Space(Real("several\nlines " + 30 * "long ", 0, 1), Real("short", 0, 1))
+    space = Space(Real(60 * "line\n", 0, 1), Real("short", 0, 1))
     found = minimize(
         lambda params: params["short"], space, budget=3, inference="map", progress=False
     )
