@@ -162,7 +162,7 @@ class Strategy(Protocol):
 
         Fewer only where no more are left, at least one. Row ``i`` depends on run ``i`` only, and
         a batch of points is what as many single calls would have proposed, up to rounding errors
-        (in Thompson sampling of single precision, which may move a point by 1e-4 of the cube).
+        (in Thompson sampling of single precision, which may move a point by 1e-3 of the cube).
 
         Raises:
             SpaceExhausted: some run has nothing left to try.

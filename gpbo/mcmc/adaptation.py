@@ -9,6 +9,8 @@ from torch import Tensor
 
 from gpbo.linalg import cholesky, inverse_from_factor
 
+#: The acceptance probability that step sizes aim at.
+TARGET = 0.8
 #: Constants of dual averaging. The offset is that of Hoffman and Gelman (2014), section 3.2; their
 #: ``gamma`` of 0.05 lets the step size swing so much over a dozen transitions that its average
 #: accepts 0.92 where 0.8 was aimed at, with half as many leapfrog steps again.
@@ -41,7 +43,6 @@ class DualAveraging:
         error: Running mean of target less acceptance.
         center: Log step size that the iterates shrink towards.
         count: Updates so far.
-        target: Acceptance probability to reach.
     """
 
     log_step: Float[Tensor, "r"]
@@ -49,21 +50,20 @@ class DualAveraging:
     error: Float[Tensor, "r"]
     center: Float[Tensor, "r"]
     count: Float[Tensor, "r"]
-    target: float = 0.8
 
     @classmethod
-    def start(cls, step_size: Float[Tensor, "r"], target: float = 0.8) -> "DualAveraging":
+    def start(cls, step_size: Float[Tensor, "r"]) -> "DualAveraging":
         """Begin at these step sizes; the first guesses lean to larger ones."""
         zeros = torch.zeros_like(step_size)
         log_step = step_size.log()
-        return cls(log_step, log_step, zeros, log_step + _LEAN, zeros, target)
+        return cls(log_step, log_step, zeros, log_step + _LEAN, zeros)
 
     def update(self, done: Bool[Tensor, "k"], acceptance: Float[Tensor, "k"]) -> "DualAveraging":
         """Take in the acceptance probability of the chains that finished a transition."""
         finished = done.reshape(len(self.count), -1)
         share = _PACE / finished.shape[1]
         amount = share * finished.sum(-1).to(acceptance)
-        excess = torch.where(done, self.target - acceptance, 0.0)
+        excess = torch.where(done, TARGET - acceptance, 0.0)
         pull = share * excess.reshape(finished.shape).sum(-1)
         count = self.count + amount
         error = self.error + (pull - amount * self.error) / (count + _OFFSET)

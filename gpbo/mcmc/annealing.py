@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gpbo.backend import Streams
 from gpbo.graphs import replayed
-from gpbo.mcmc.adaptation import fisher_scale
+from gpbo.mcmc.adaptation import TARGET, fisher_scale
 from gpbo.mcmc.hmc import LENGTHS, transition
 from gpbo.mcmc.nuts import ACCEPTANCE, Point
 from gpbo.mcmc.sampling import Warmth
@@ -32,7 +32,7 @@ _MOVES = 3
 _MOST_STEPS = 40
 _BISECTIONS = 30
 _BARELY = 1e-9
-_TARGET, _FIRST_STEP_SIZE, _PACE = 0.8, 0.4, 0.8
+_FIRST_STEP_SIZE, _PACE = 0.4, 0.8
 
 
 @runtime_checkable
@@ -176,11 +176,9 @@ def _move(
 ) -> tuple[tuple[Point, Float[Tensor, "r"]], None]:
     """A transition, and the step size corrected for how often it was accepted."""
     point, step_size = state
-    count = len(momentum) // len(step_size)
-    step = step_size.repeat_interleave(count)
-    point, record = transition(density, point, step, scale, momentum, log_uniform, length)
-    acceptance = record[:, ACCEPTANCE].reshape(-1, count).mean(-1)
-    return (point, step_size * (_PACE * (acceptance - _TARGET)).exp()), None
+    point, record = transition(point, density, step_size, scale, momentum, log_uniform, length)
+    acceptance = record[:, ACCEPTANCE].reshape(len(step_size), -1).mean(-1)
+    return (point, step_size * (_PACE * (acceptance - TARGET)).exp()), None
 
 
 def _rise(

@@ -20,9 +20,9 @@ LENGTHS = (4, 6, 5)
 
 
 def transition(
-    log_density: LogDensity,
     point: Point,
-    step: Float[Tensor, "k"],
+    log_density: LogDensity,
+    step_size: Float[Tensor, "r"],
     scale: Float[Tensor, "r p p"],
     momentum: Float[Tensor, "k p"],
     log_uniform: Float[Tensor, "k"],
@@ -33,12 +33,12 @@ def transition(
     Duane, Kennedy, Pendleton and Roweth (1987).
 
     Args:
-        step: Step size.
         scale: ``A`` of every run, where ``A A'`` is the inverse mass matrix.
         momentum: Standard normal.
         log_uniform: Logarithms of uniform numbers.
         length: Leapfrog steps.
     """
+    step = step_size.repeat_interleave(len(momentum) // len(step_size))
     position, whitened, gradient, value = point.position, momentum, point.gradient, point.value
     for _ in range(length):
         position, whitened, value, gradient = leapfrog(

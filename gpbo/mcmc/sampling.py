@@ -1,4 +1,4 @@
-"""Warm-up and sampling: drives the ticks until every chain has its transitions."""
+"""Warm-up and sampling: transitions, of HMC or of NUTS, until every chain has its number."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from gpbo.backend import Streams
 from gpbo.checks import one_of, whole_number
 from gpbo.errors import InvalidOption
 from gpbo.graphs import replayed
-from gpbo.mcmc.adaptation import DualAveraging, fisher_scale, refreshed_scale
+from gpbo.mcmc.adaptation import TARGET, DualAveraging, fisher_scale, refreshed_scale
 from gpbo.mcmc.hmc import LENGTHS, transition
 from gpbo.mcmc.leapfrog import LogDensity
 from gpbo.mcmc.nuts import ACCEPTANCE, STEPS, Noise, Point, Trajectory, begin, tick, unpack
@@ -97,7 +97,6 @@ class Schedule:
         kernel: ``"nuts"``, which finds out how far a trajectory should go; or ``"hmc"``, for a
             start in the posterior, with trajectories of ``gpbo.mcmc.hmc.LENGTHS``.
         max_depth: A trajectory of NUTS has at most ``2^max_depth - 1`` leapfrog steps.
-        target: Acceptance probability that the step size aims at.
     """
 
     windows: tuple[int, ...]
@@ -105,7 +104,6 @@ class Schedule:
     draws: int
     kernel: Kernel
     max_depth: int = 7
-    target: float = 0.8
 
     def __post_init__(self) -> None:
         whole_number("draws", self.draws, least=1)
@@ -115,8 +113,6 @@ class Schedule:
         one_of("kernel", self.kernel, get_args(Kernel))
         if not 1 <= self.max_depth <= 12:
             raise InvalidOption(f"max_depth={self.max_depth}: expected 1 to 12")
-        if not 0 < self.target < 1:
-            raise InvalidOption(f"target={self.target}: expected a number between 0 and 1")
 
 
 def sample(
@@ -142,7 +138,7 @@ def sample(
             if length == 0:
                 continue
             driver = _Driver(log_density, schedule, streams, chains, scale)
-            averaging = DualAveraging.start(step_size, schedule.target)
+            averaging = DualAveraging.start(step_size)
             records, step_size = driver.run(place, step_size, length, averaging)
             place = _reached(records, scale)
             warmup_steps += _by_run(records, runs)[..., STEPS].sum(-1).mean(-1)
@@ -153,7 +149,7 @@ def sample(
         records, _ = driver.run(place, step_size, schedule.draws)
         draws, gradients = _draws_and_gradients(_by_run(records, runs), scale)
         scale = refreshed_scale(scale, draws, gradients)
-        excess = _by_run(records, runs)[..., ACCEPTANCE].mean((1, 2)) - schedule.target
+        excess = _by_run(records, runs)[..., ACCEPTANCE].mean((1, 2)) - TARGET
         step_size = step_size * excess.exp()
     by_run = _by_run(records.clone(), runs)
     position, _, value = unpack(by_run[..., :ACCEPTANCE])
@@ -272,13 +268,13 @@ class _Driver:
         averaging: DualAveraging | None,
     ) -> tuple[Float[Tensor, "k t packed"], Float[Tensor, "r"]]:
         streams, records = self._streams.spawn(), []
-        with replayed(_hop, point.position.device) as hop:
+        with replayed(transition, point.position.device) as moved:
             for length in islice(cycle(LENGTHS), transitions):
                 if averaging is not None:
                     step_size = averaging.log_step.exp()
                 momentum = streams.normal(self._chains, point.position.shape[1]).flatten(0, 1)
                 log_uniform = streams.uniform(self._chains).flatten().log()
-                point, record = hop(
+                point, record = moved(
                     point,
                     self._log_density,
                     step_size,
@@ -338,19 +334,6 @@ def _advance(
             step = torch.where(ended.done, proposed, step)
     advanced = _Walk(state, step, finished, walk.wanted, averaging)
     return advanced, (torch.stack(slots), torch.stack(records))
-
-
-def _hop(
-    point: Point,
-    log_density: LogDensity,
-    step_size: Float[Tensor, "r"],
-    scale: Float[Tensor, "r p p"],
-    momentum: Float[Tensor, "k p"],
-    log_uniform: Float[Tensor, "k"],
-    length: int,
-) -> tuple[Point, Float[Tensor, "k packed"]]:
-    step = step_size.repeat_interleave(len(momentum) // len(step_size))
-    return transition(log_density, point, step, scale, momentum, log_uniform, length)
 
 
 def _by_run(records: Float[Tensor, "k t packed"], runs: int) -> Float[Tensor, "r c t packed"]:

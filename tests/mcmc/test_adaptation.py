@@ -25,7 +25,7 @@ def _acceptance(step: Tensor, width: Tensor) -> Tensor:
 def _adapt(
     width: Tensor, start: Tensor, rounds: int, seed: int = 0, chains: int = CHAINS
 ) -> DualAveraging:
-    averaging = DualAveraging.start(start, target=0.8)
+    averaging = DualAveraging.start(start)
     runs = len(width)
     for turn in range(rounds):
         step = averaging.log_step.exp().repeat_interleave(chains)
@@ -93,7 +93,7 @@ def test_at_the_target_the_step_is_twice_the_first_one_and_replaces_it_in_the_av
     first = torch.tensor([0.03, 0.7, 20.0], dtype=DTYPE)
     everyone = torch.ones(RUNS * CHAINS, dtype=torch.bool)
     at_target = torch.full((RUNS * CHAINS,), 0.8, dtype=DTYPE)
-    averaging = DualAveraging.start(first, target=0.8).update(everyone, at_target)
+    averaging = DualAveraging.start(first).update(everyone, at_target)
     torch.testing.assert_close(averaging.log_step.exp(), 2 * first)
     torch.testing.assert_close(averaging.log_average.exp(), 2 * first)
 
@@ -102,7 +102,7 @@ def test_a_constant_acceptance_takes_the_step_where_the_formula_says() -> None:
     """In however many parts: an excess ``e`` in ``n`` updates is an error of ``e n / (n + o)``."""
     first = torch.tensor([0.03, 0.7, 20.0], dtype=DTYPE)
     acceptance = torch.tensor([0.95, 0.6, 0.8], dtype=DTYPE)
-    averaging = DualAveraging.start(first, target=0.8)
+    averaging = DualAveraging.start(first)
     for turn in range(11):
         done = random_uniform(turn, RUNS * CHAINS) < 0.4
         averaging = averaging.update(done, acceptance.repeat_interleave(CHAINS))

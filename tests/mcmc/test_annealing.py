@@ -9,9 +9,9 @@ from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams
 from gpbo.mcmc import annealing
+from gpbo.mcmc.adaptation import TARGET
 from gpbo.mcmc.annealing import (
     _PACE,
-    _TARGET,
     _rise,
     _Tempered,
     anneal,
@@ -163,7 +163,7 @@ def test_a_step_size_grows_where_more_is_accepted_than_it_should_and_else_shrink
     state = Point(position, gradient, value), first
     (_, after), _ = annealing._move(state, density, scale, momentum, log_uniform, 5)
     acceptance = torch.tensor([1.0, 0.0], dtype=DTYPE)
-    torch.testing.assert_close(after, first * (_PACE * (acceptance - _TARGET)).exp())
+    torch.testing.assert_close(after, first * (_PACE * (acceptance - TARGET)).exp())
 
 
 class OneMode(TwoModes):

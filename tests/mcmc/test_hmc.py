@@ -35,10 +35,10 @@ def _point(density: LogDensity, scale: Tensor) -> Point:
 def _moved(uniform: float, step_size: float = 0.3, length: int = 4) -> tuple[Point, Point, Tensor]:
     density, scale = _density(), _scale()
     before = _point(density, scale)
-    step = torch.full((RUNS * CHAINS,), step_size, dtype=DTYPE)
+    step = torch.full((RUNS,), step_size, dtype=DTYPE)
     momentum = random_normal(2, RUNS * CHAINS, DIM)
-    log_uniform = torch.full_like(step, math.log(uniform))
-    after, record = transition(density, before, step, scale, momentum, log_uniform, length)
+    log_uniform = torch.full_like(before.value, math.log(uniform))
+    after, record = transition(before, density, step, scale, momentum, log_uniform, length)
     return before, after, record
 
 
@@ -81,10 +81,10 @@ def test_a_trajectory_into_a_region_without_density_is_rejected_and_told() -> No
 
     scale = _scale()
     before = _point(walled, scale)
-    step = torch.full((RUNS * CHAINS,), 0.3, dtype=DTYPE)
+    step = torch.full((RUNS,), 0.3, dtype=DTYPE)
     momentum = random_normal(2, RUNS * CHAINS, DIM)
-    log_uniform = torch.full_like(step, math.log(1e-12))
-    after, record = transition(walled, before, step, scale, momentum, log_uniform, 4)
+    log_uniform = torch.full_like(before.value, math.log(1e-12))
+    after, record = transition(before, walled, step, scale, momentum, log_uniform, 4)
     inside = torch.isfinite(before.value)
     assert torch.isfinite(after.value[inside]).all()
     crossed = record[:, -2] == 1
