@@ -156,14 +156,14 @@ def no_limits() -> None:
     """Where there are no constraints."""
 
 
-def weighted(utility: Utility, chance: Utility | None, valued: Bool[Tensor, " r"]) -> Utility:
+def weighted(utility: Utility, chance: Utility | None, eligible: Bool[Tensor, " r"]) -> Utility:
     """The utility plus the log of the chance that a point gives a value that may be the best.
 
     Args:
         chance: As `log_chance` has it.
-        valued: Whether a run has such a value yet; it counts the chance alone if not.
+        eligible: Whether a run has such a value yet; it counts the chance alone if not.
     """
-    return utility if chance is None else Sum((Where(utility, valued), chance))
+    return utility if chance is None else Sum((Where(utility, eligible), chance))
 
 
 def log_chance(

@@ -262,7 +262,7 @@ def _fit(
     _log(report)
     each = {part.name: getattr(natural, part.name) for part in fields(Hyperparameters)}
     surrogate = Surrogate.condition(
-        data.x, data.y, data.mask, **each, nu=model.nu, valued=data.eligible
+        data.x, data.y, data.mask, **each, nu=model.nu, eligible=data.eligible
     )
     return Fit(surrogate, report, state, draws)
 
@@ -382,7 +382,7 @@ def _map_fit(
     natural = log_posterior.parametrization.constrain(mode(log_posterior, streams))
     single = {name: value[:, None] for name, value in vars(natural).items()}
     surrogate = Surrogate.condition(
-        data.x, data.y, data.mask, **single, nu=model.nu, valued=data.eligible
+        data.x, data.y, data.mask, **single, nu=model.nu, eligible=data.eligible
     )
     unknown = torch.full_like(natural.mean, torch.nan)
     status: list[Status] = ["map"] * data.runs

@@ -153,8 +153,8 @@ class Posterior:
         surrogate = self.surrogate
         if fixed is not None:
             here = lie_within(with_fixed(self.space, fixed), surrogate.x)
-            surrogate = replace(surrogate, valued=surrogate.valued & here)
-        if not bool(surrogate.valued.any()):
+            surrogate = replace(surrogate, eligible=surrogate.eligible & here)
+        if not bool(surrogate.eligible.any()):
             where = "" if fixed is None else f"fixed={fixed!r}: "
             lacking = "has a value" if self.limits is None else "meets the constraints"
             raise InvalidData(f"{where}no trial {lacking} yet: expected one or more")

@@ -86,7 +86,7 @@ class _Maximiser(ABC):
         failed = situation.failed, situation.failed_mask
         with settings_for(data.x.device):
             chance = log_chance(data, *failed, situation.limits(), ahead=True)
-            known = _valued_within(known, space, chance)
+            known = _eligible_within(known, space, chance)
             likely = likely_at(chance, space.snap(data.pending))
             streams = situation.streams("fantasy")
             surrogate = known.fantasize(data.pending, data.pending_mask, streams, likely)
@@ -94,7 +94,7 @@ class _Maximiser(ABC):
             surrogate = surrogate.hallucinate(*failed)
             utility = self._utility(surrogate, situation)
             return propose(
-                weighted(utility, chance, known.valued.any(-1)),
+                weighted(utility, chance, known.eligible.any(-1)),
                 space,
                 situation.streams("ascent"),
                 best_x=_best_points(known, data, space),
@@ -243,8 +243,8 @@ class CustomAcquisition(_Maximiser):
 
     def _utility(self, surrogate: Surrogate, situation: Situation) -> Utility:
         if is_slice(situation.space):
-            within = surrogate.valued & lie_within(situation.space, surrogate.x)
-            surrogate = replace(surrogate, valued=within)
+            within = surrogate.eligible & lie_within(situation.space, surrogate.x)
+            surrogate = replace(surrogate, eligible=within)
         function: object = self.acquisition(surrogate)
         if not callable(function):
             raise InvalidOption(
@@ -349,7 +349,7 @@ class ThompsonSampling:
             if limits is not None and self.hallucinate:
                 limits = limits.ahead(data)
             chance = with_limits(success, limits)
-            surrogate = _valued_within(surrogate, space, chance)
+            surrogate = _eligible_within(surrogate, space, chance)
             if self.region is None:
                 raw = raw_points(space, screen, _best_points(surrogate, data, space), search)
             else:
@@ -469,15 +469,15 @@ def resolve_strategy(strategy: object) -> Strategy:
     )
 
 
-def _valued_within(surrogate: Surrogate, space: Space, chance: Utility | None) -> Surrogate:
+def _eligible_within(surrogate: Surrogate, space: Space, chance: Utility | None) -> Surrogate:
     """The surrogate where, in a slice of the space, results that are moved into it have a value
     that may be the best if they likely have one there.
     """
     if chance is None or not is_slice(space):
         return surrogate
     moved = surrogate.mask & likely_at(chance, space.snap(surrogate.x))
-    valued = torch.where(lie_within(space, surrogate.x), surrogate.valued, moved)
-    return replace(surrogate, valued=valued)
+    eligible = torch.where(lie_within(space, surrogate.x), surrogate.eligible, moved)
+    return replace(surrogate, eligible=eligible)
 
 
 def _best_points(surrogate: Surrogate, data: Observations, space: Space) -> Float[Tensor, "r j d"]:

@@ -34,7 +34,7 @@ class Surrogate:
         x: Observed points in the unit cube; fantasised points follow the real ones.
         y: Observed values per draw (fantasies differ between draws).
         mask: Which of the points are there; the others are padding and change nothing.
-        valued: Which of those have a value that may be the best one: a fantasy, too, but no
+        eligible: Which of those have a value that may be the best one: a fantasy, too, but no
             hallucination, and not the value of a result that violates a constraint.
         lengthscale, outputscale, noise_variance, mean: The hyperparameter draws.
         inverse_factor: ``L^-1`` of ``K + noise_variance I = L L'``.
@@ -47,7 +47,7 @@ class Surrogate:
     x: Float[Tensor, "r n d"]
     y: Float[Tensor, "r s n"]
     mask: Bool[Tensor, "r n"]
-    valued: Bool[Tensor, "r n"]
+    eligible: Bool[Tensor, "r n"]
     lengthscale: Float[Tensor, "r s d"]
     outputscale: Float[Tensor, "r s"]
     noise_variance: Float[Tensor, "r s"]
@@ -68,12 +68,12 @@ class Surrogate:
         noise_variance: Float[Tensor, "r s"],
         mean: Float[Tensor, "r s"],
         nu: float = 2.5,
-        valued: Bool[Tensor, "r n"] | None = None,
+        eligible: Bool[Tensor, "r n"] | None = None,
     ) -> "Surrogate":
         """The posterior given observations, one factorisation per draw.
 
         Args:
-            valued: By default all that the mask keeps.
+            eligible: By default all that the mask keeps.
 
         Raises:
             InvalidOption: ``nu`` is not 0.5, 1.5 or 2.5.
@@ -95,7 +95,7 @@ class Surrogate:
             x=x,
             y=torch.where(mask, y, 0.0)[:, None].expand_as(residual),
             mask=mask,
-            valued=mask if valued is None else valued & mask,
+            eligible=mask if eligible is None else eligible & mask,
             lengthscale=torch.where(succeeded[..., None], lengthscale, 1.0),
             outputscale=_usable(outputscale, succeeded, 1.0),
             noise_variance=_usable(jittered, succeeded, 1.0),
@@ -144,7 +144,7 @@ class Surrogate:
         """Such means over the draws that succeeded, as those of `expected`."""
         counted = self.succeeded | ~self.succeeded.any(1, keepdim=True)
         total = torch.where(counted[..., None], means, 0.0).sum(1)
-        return torch.where(self.valued, total / counted.sum(1, keepdim=True), torch.inf)
+        return torch.where(self.eligible, total / counted.sum(1, keepdim=True), torch.inf)
 
     @property
     def recommended(self) -> Int[Tensor, " r"]:
@@ -160,7 +160,7 @@ class Surrogate:
         """The least of such values where there is one, per draw; the mean if there is none."""
         if not values.shape[-1]:
             return self.mean
-        least = torch.where(self.valued[:, None], values, torch.inf).amin(-1)
+        least = torch.where(self.eligible[:, None], values, torch.inf).amin(-1)
         return torch.where(torch.isfinite(least) & self.succeeded, least, self.mean)
 
     def moments(
@@ -275,8 +275,8 @@ class Surrogate:
             eligible: Which of them may be the best one; by default all.
         """
         sampled = streams.normal(self.draws, pending.shape[1])
-        valued = pending_mask if eligible is None else pending_mask & eligible
-        return self._bordered(pending, pending_mask, sampled, valued)
+        eligible = pending_mask if eligible is None else pending_mask & eligible
+        return self._bordered(pending, pending_mask, sampled, eligible)
 
     def hallucinate(
         self, pending: Float[Tensor, "r m d"], pending_mask: Bool[Tensor, "r m"]
@@ -294,7 +294,7 @@ class Surrogate:
         pending: Float[Tensor, "r m d"],
         pending_mask: Bool[Tensor, "r m"],
         whitened: Float[Tensor, "r s m"],
-        valued: Bool[Tensor, "r m"],
+        eligible: Bool[Tensor, "r m"],
     ) -> "Surrogate":
         """Conditioned on pending points too, with these whitened residuals.
 
@@ -306,8 +306,8 @@ class Surrogate:
             return self
         room = capacity(count, pending.device) - count
         pending = torch.nn.functional.pad(pending, (0, 0, 0, room))
-        pending_mask, valued = (
-            torch.nn.functional.pad(each, (0, room)) for each in (pending_mask, valued)
+        pending_mask, eligible = (
+            torch.nn.functional.pad(each, (0, room)) for each in (pending_mask, eligible)
         )
         whitened = torch.nn.functional.pad(whitened, (0, room))
         pending = torch.where(pending_mask[..., None], pending, 0.5)
@@ -333,7 +333,7 @@ class Surrogate:
             x=torch.cat([self.x, pending], dim=1),
             y=torch.cat([self.y, torch.where(pending_mask[:, None], values, 0.0)], dim=-1),
             mask=torch.cat([self.mask, pending_mask], dim=1),
-            valued=torch.cat([self.valued, valued], dim=1),
+            eligible=torch.cat([self.eligible, eligible], dim=1),
             inverse_factor=inverse,
             weights=weights,
         )

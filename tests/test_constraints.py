@@ -89,7 +89,7 @@ def smooth(data: Observations, draws: int = 1) -> Surrogate:
         ones,
         0.1 * ones,
         0 * ones,
-        valued=data.eligible,
+        eligible=data.eligible,
     )
 
 
@@ -475,7 +475,7 @@ def test_the_weighted_utility_is_botorchs_constrained_expected_improvement() -> 
         torch.full((1, 1), 0.2, dtype=DTYPE),
     )
     single = {
-        name: part[:, :1] if name not in ("x", "mask", "valued") else part
+        name: part[:, :1] if name not in ("x", "mask", "eligible") else part
         for name, part in vars(limited.surrogate).items()
         if isinstance(part, Tensor)
     }
@@ -538,10 +538,10 @@ def test_results_that_violate_a_constraint_are_not_to_be_improved_on() -> None:
     pending, mask = random_uniform(19, RUNS, 3, DIM), torch.ones(RUNS, 3, dtype=torch.bool)
     likely = torch.tensor([[True, False, False], [False, False, True]])
     fantasies = surrogate.fantasize(pending, mask, Streams.named(0, "f", runs=RUNS), likely)
-    assert torch.equal(fantasies.valued, torch.cat([eligible, likely], 1))
+    assert torch.equal(fantasies.eligible, torch.cat([eligible, likely], 1))
     whole = surrogate.fantasize(pending, mask, Streams.named(0, "f", runs=RUNS))
     torch.testing.assert_close(fantasies.weights, whole.weights)
-    assert whole.valued[:, RESULTS:].all()
+    assert whole.eligible[:, RESULTS:].all()
 
 
 def test_padding_changes_no_result_and_is_never_eligible(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -779,7 +779,7 @@ def test_what_is_pending_is_improved_on_where_it_rather_meets_the_constraints() 
     seen: list[Tensor] = []
 
     def noting(surrogate: Surrogate) -> Any:
-        seen.append(surrogate.valued)
+        seen.append(surrogate.eligible)
         return lambda x: -surrogate.moments(x)[0].mean(1)
 
     strategy = CustomAcquisition("noting", noting)

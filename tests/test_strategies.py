@@ -580,7 +580,7 @@ def test_the_search_starts_from_results_that_violate_a_constraint_before_padding
     data = Observations.of(x, x[..., 0], mask, eligible=eligible)
     one = torch.ones(1, 1, dtype=DTYPE)
     surrogate = Surrogate.condition(
-        data.x, data.y, mask, 0.1 * one.unsqueeze(-1), one, 1e-6 * one, one, valued=eligible
+        data.x, data.y, mask, 0.1 * one.unsqueeze(-1), one, 1e-6 * one, one, eligible=eligible
     )
     found = _best_points(surrogate, data, Space(Real("x", 0, 1)))[0, :, 0]
     assert found.tolist() == [0.1, 0.2, 0.3, 0.1, 0.2]
