@@ -127,25 +127,24 @@ def maximize(
             model are at most this, relative to ``max(1, |value|)``.
         runs: say that the rows are ``runs x b``, run by run, that only the best row of a run is
             wanted, and that the objective takes any ``b``: rows without a prospect of catching up
-            then end, and rows that ended are dropped where that saves time.
+            then end, and rows that ended are dropped where that saves time. By default every row
+            is a run.
     """
+    runs = len(start) if runs is None else runs
     box = _box(start, lower, upper)
     state = _begin(objective, start, box, history, tolerance)
     result, rows = state, torch.arange(start.shape[0], device=start.device)
-    left = state.alive.any()
-    leader = start.new_full((runs or 1,), torch.inf)
+    leader = start.new_full((runs,), torch.inf)
     done = 0
     with replayed(_iterate, start.device) as iterate:
         while done < iterations:
             if done % _LOOK_EVERY == 0:
-                if runs is not None:
-                    state, leader = _without_stragglers(state, leader, runs)
-                    left = state.alive.any()
-                if not bool(left):
+                state, leader = _without_stragglers(state, leader, runs)
+                if not bool(state.alive.any()):
                     break
-                if runs is not None and iterate is _iterate:
+                if iterate is _iterate:
                     result, state, box, rows = _drop_ended(result, state, box, rows, runs)
-            state, left = iterate(state, objective, box, tolerance, gain_tolerance)
+            state, _ = iterate(state, objective, box, tolerance, gain_tolerance)
             done += 1
         result = _put(result, state, rows)
     x, norm = result.point[:, 0], result.gradient_norm
@@ -188,8 +187,8 @@ def _evaluate(
 
 def _iterate(
     state: _State, objective: Objective, box: _Box, tolerance: float, gain_tolerance: float
-) -> tuple[_State, Bool[Tensor, ""]]:
-    """The state after another evaluation, and whether any row has further to go."""
+) -> tuple[_State, None]:
+    """The state after another evaluation."""
     cost, point = _evaluate(objective, state.trial, box)
     # The term without weight carries a NaN or an infinity of the gradient over to the gain.
     gain = torch.add(state.cost - cost, point[:, 1].sum(-1), alpha=0.0)
@@ -223,8 +222,8 @@ def _iterate(
     alive = state.alive & ~(reached | (failed ^ restart))
     promise = torch.maximum(slope / step, gain * accept)
     promise = torch.where(scale > 0, promise, torch.inf)
-    state = _State(point, cost, pairs, scale, step, trial, slope, promise, norm, converged, alive)
-    return state, alive.any()
+    after = _State(point, cost, pairs, scale, step, trial, slope, promise, norm, converged, alive)
+    return after, None
 
 
 def _remember(

@@ -227,7 +227,6 @@ class _Loop:
         self._write(stopped)
         result = Result(
             trials=tuple(self._optimizer.finished),
-            direction=self._optimizer.direction,
             stopped=stopped,
             objective_s=self._spent["objective"],
             engine_s=self._spent["engine"],

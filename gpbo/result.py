@@ -41,7 +41,6 @@ class Result:
 
     Attributes:
         trials: Completed and failed ones.
-        direction: ``"minimize"`` or ``"maximize"``.
         stopped: ``"budget"``: all trials were done; ``"exhausted"``: the space has no
             configuration left; ``"interrupted"``: by Ctrl-C, and what was done is here;
             ``"broken"``: the executor takes no more trials; and the reasons of a
@@ -54,11 +53,15 @@ class Result:
     """
 
     trials: tuple[Trial, ...]
-    direction: Direction
     stopped: Stopped
     objective_s: float
     engine_s: float
     optimizer: Optimizer
+
+    @property
+    def direction(self) -> Direction:
+        """``"minimize"`` or ``"maximize"``."""
+        return self.optimizer.direction
 
     @property
     def best(self) -> Trial | None:

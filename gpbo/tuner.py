@@ -196,7 +196,6 @@ class Tuner:
             self._leave(stopped)
         result = Result(
             trials=tuple(self.optimizer.finished),
-            direction=self.optimizer.direction,
             stopped=stopped,
             objective_s=self._busy_s,
             engine_s=self._chooser.seconds,
