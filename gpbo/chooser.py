@@ -2,7 +2,7 @@
 
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from gpbo.engine import LOST, Engine
@@ -24,7 +24,7 @@ class _UnderWay(Generic[_T]):
     """What the engine is busy with."""
 
     future: Future[_T]
-    since: float = field(default_factory=time.monotonic)
+    since: float
 
 
 class Chooser:

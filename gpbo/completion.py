@@ -84,7 +84,7 @@ class Completion:
         Args:
             finished: Trials in the order in which they ended.
             sign: 1 where values are minimised, -1 where they are maximised.
-            elapsed_s: Seconds since the job was first started.
+            elapsed_s: Seconds that it has run, as ``runtime_s`` counts them.
             failed: How many trials have failed in a row.
         """
         own = [trial for trial in finished if trial.origin != "added"]

@@ -111,7 +111,7 @@ class Database:
     def to_write(self) -> sqlite3.Connection:
         """The file, made if it is missing, and brought up to date."""
         connection = self._connect(create=True)
-        with self.told(), _closed_if_it_fails(connection):
+        with self.errors_named(), _closed_if_it_fails(connection):
             self._version(connection)
             self._set_journal_mode(connection)
             with self.transaction(connection):
@@ -128,7 +128,7 @@ class Database:
             StorageError: the disk is full, another process holds the database for too long, or the
                 file is damaged.
         """
-        with self.told("; nothing was written" if kind == "IMMEDIATE" else ""):
+        with self.errors_named("; nothing was written" if kind == "IMMEDIATE" else ""):
             try:
                 connection.execute(f"BEGIN {kind}")
                 yield connection
@@ -139,7 +139,7 @@ class Database:
                 raise
 
     @contextmanager
-    def told(self, more: str = "") -> Iterator[None]:
+    def errors_named(self, more: str = "") -> Iterator[None]:
         """What SQLite cannot do is an error that names the file.
 
         Raises:
@@ -156,7 +156,7 @@ class Database:
     def _to_read(self) -> sqlite3.Connection:
         """The file; where it is missing, empty or of an older version, what it would be now."""
         connection = self._connect() if self.path.exists() else sqlite3.connect(":memory:")
-        with self.told(), _closed_if_it_fails(connection):
+        with self.errors_named(), _closed_if_it_fails(connection):
             version = self._version(connection)
             if version == len(MIGRATIONS):
                 return connection
@@ -172,7 +172,7 @@ class Database:
         if not (os.access(self.path.parent, os.W_OK) or self._log.exists()):
             # SQLite would make a log to share with writers, of whom there are none.
             mode = "ro&immutable=1"
-        with self.told():
+        with self.errors_named():
             # Whoever has the journal may hand it from thread to thread; SQLite itself serialises.
             connection = sqlite3.connect(
                 f"{self.path.as_uri()}?mode={mode}",

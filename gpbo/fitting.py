@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -14,7 +14,7 @@ from gpbo.checks import one_of, whole_number
 from gpbo.data import Observations
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model, resolve_model
-from gpbo.hyperparameters import Hyperparameters
+from gpbo.hyperparameters import NAMES
 from gpbo.inference import (
     HyperparameterDraws,
     by_chain,
@@ -260,7 +260,7 @@ def _fit(
         seconds=time.perf_counter() - began,
     )
     _log(report)
-    each = {part.name: getattr(natural, part.name) for part in fields(Hyperparameters)}
+    each = {name: getattr(natural, name) for name in NAMES}
     surrogate = Surrogate.condition(
         data.x, data.y, data.mask, **each, nu=model.nu, eligible=data.eligible
     )

@@ -7,7 +7,7 @@ any ``gpytorch`` prior or ``torch`` / ``pyro`` distribution takes the place of o
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
@@ -38,6 +38,10 @@ class Hyperparameters:
     outputscale: Float[Tensor, "k"]
     noise_variance: Float[Tensor, "k"]
     mean: Float[Tensor, "k"]
+
+
+#: What a hyperparameter vector has, in the order of its fields.
+NAMES = tuple(field.name for field in fields(Hyperparameters))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Hyperparameters given observations: draws from their posterior, or its mode."""
 
 import warnings
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -12,7 +12,7 @@ from gpbo.backend import DTYPE, Streams, settings_for
 from gpbo.checks import check_tensor, whole_number
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model, resolve_model
-from gpbo.hyperparameters import Hyperparameters
+from gpbo.hyperparameters import NAMES
 from gpbo.mcmc.annealing import anneal
 from gpbo.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess
 from gpbo.mcmc.sampling import Draws, Kernel, Schedule, Warmth, sample
@@ -107,7 +107,7 @@ class HyperparameterDraws:
         latest = index.flip(1)[:, ::stride][:, :per_chain].T.flatten()[:count]
         # In the order of the draws, so that those of a chain stay adjacent.
         kept = latest.sort().values.to(self.mean.device)
-        names = (*(field.name for field in fields(Hyperparameters)), "unconstrained")
+        names = (*NAMES, "unconstrained")
         parts = {name: getattr(self, name)[:, kept] for name in names}
         chains = min(self.chains, count)
         return replace(self, chains=chains if len(kept) % chains == 0 else 1, **parts)
@@ -250,10 +250,8 @@ def draw(
     """Draws from a posterior, from ``warmth`` or cold; R-hat and ESS are left to `diagnosed`.
 
     Raises:
-        InvalidOption: There is no chain, or ``warmth`` is of other runs, chains or hyperparameters.
+        InvalidOption: ``warmth`` is of other runs, chains or hyperparameters.
     """
-    if chains < 1:
-        raise InvalidOption(f"chains={chains}: expected at least 1")
     if warmth is None:
         start, steps = cold_start(log_posterior, streams, chains)
     else:

@@ -23,7 +23,7 @@ from gpbo.options import read_model, read_strategy
 from gpbo.record import Record
 from gpbo.spec import check_same, read_space, write_space
 from gpbo.storage import SqliteStorage
-from gpbo.transfer import LARGEST_START, Kind, started_from, warm_start
+from gpbo.transfer import LARGEST_START, StartKind, started_from, warm_start
 from gpbo.trial import Direction
 from gpbo.tuner import Tuner
 from gpbo.worker import Imported
@@ -56,7 +56,7 @@ class _Start(BaseModel):
     model_config = _STRICT
     job: str
     storage: str | None = None
-    kind: Kind = "same"
+    kind: StartKind = "same"
 
 
 class Job(BaseModel):
@@ -225,7 +225,7 @@ class Job(BaseModel):
 
     def _parents(
         self, folder: Path, store: SqliteStorage, *, may_be_gone: bool
-    ) -> list[tuple[Record, Kind]]:
+    ) -> list[tuple[Record, StartKind]]:
         parents = []
         for start in self.warm_start:
             try:
@@ -236,7 +236,7 @@ class Job(BaseModel):
                     raise
         return parents
 
-    def _check_same(self, record: Record, parents: Sequence[tuple[Record, Kind]]) -> None:
+    def _check_same(self, record: Record, parents: Sequence[tuple[Record, StartKind]]) -> None:
         space = read_space(self.space)
         now = {
             "space": write_space(space),

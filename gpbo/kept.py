@@ -13,6 +13,7 @@ from gpbo.backend import settings_for
 from gpbo.data import Observations
 from gpbo.evidence import Model
 from gpbo.fitting import Fit, FitReport, WarmState
+from gpbo.hyperparameters import NAMES
 from gpbo.mcmc.sampling import Warmth
 from gpbo.record import FitSummary
 from gpbo.surrogate import Surrogate
@@ -81,7 +82,7 @@ class Kept:
         now = log_posterior(position.flatten(0, 1))[0].view_as(value)
         return _alike(now, value)
 
-    def thinned(self, every: int, first: int = 0) -> "Kept":
+    def thinned(self, every: int, first: int) -> "Kept":
         """With every so-many-th of the draws only, but with one at least.
 
         Consecutive numbers have others of them. They are not in step with `gpbo.paths`, where
@@ -90,9 +91,8 @@ class Kept:
         draws = self.outputscale.shape[1]
         every = min(every, draws)
         first += first // draws
-        names = ("lengthscale", "outputscale", "noise_variance", "mean")
         some = slice(first % every, None, every)
-        return replace(self, **{name: getattr(self, name)[:, some] for name in names})
+        return replace(self, **{name: getattr(self, name)[:, some] for name in NAMES})
 
     def condition(self, data: Observations, nu: float) -> Fit:
         """The fit again, exactly, on the observations that it came from; on others, their posterior

@@ -15,7 +15,7 @@ from gpbo.candidates import Search
 from gpbo.checks import misfit
 from gpbo.errors import InvalidOption
 from gpbo.evidence import Model
-from gpbo.hyperparameters import HyperparameterPrior, Hyperparameters
+from gpbo.hyperparameters import NAMES, HyperparameterPrior
 from gpbo.priors import Fixed, Gamma, HalfCauchy, Horseshoe, LogNormal, Normal, Saas, Uniform
 from gpbo.strategies import STRATEGIES, NestedBoxes, Strategy, TrustRegion
 
@@ -36,7 +36,6 @@ _PRIORS: Mapping[str, type] = {
     "fixed": Fixed,
     "saas": Saas,
 }
-_HYPERPARAMETERS = {field.name for field in fields(Hyperparameters)}
 #: In JSON, which has no such number.
 _INFINITE = "inf"
 
@@ -106,7 +105,7 @@ def _write(name: str, value: Any) -> Any:
         return _write_named(value, _REGIONS)
     if name == "prior":
         return _write_options(value, HyperparameterPrior)
-    if name in _HYPERPARAMETERS:
+    if name in NAMES:
         return _write_named(value, _PRIORS)
     if isinstance(value, list | tuple):
         return [_write(name, each) for each in value]
@@ -148,7 +147,7 @@ def _read(name: str, value: Any) -> Any:
         return _read_named(name, value, _REGIONS)
     if name == "prior":
         return value if isinstance(value, str) else _made(name, HyperparameterPrior, value)
-    if name in _HYPERPARAMETERS:
+    if name in NAMES:
         return _read_named(name, value, _PRIORS)
     if isinstance(value, list):
         return tuple(_read(name, each) for each in value)

@@ -66,7 +66,6 @@ class FitPlan:
     inference: fitting.Inference
     warm: fitting.WarmState | None
     seed: int
-    device: torch.device
 
     @torch.inference_mode(False)  # a caller's, as in `Optimizer`
     def __call__(self) -> Fitted:
@@ -83,7 +82,7 @@ class FitPlan:
             inference=self.inference,
             warm=self.warm,
             streams=Streams.named(
-                self.seed, "fit", self.size, runs=self.data.runs, device=self.device
+                self.seed, "fit", self.size, runs=self.data.runs, device=self.data.x.device
             ),
         )
         return Fitted.of(fitted, self.data, Kept.of(fitted, self.data, self.size, self.model))

@@ -1,4 +1,4 @@
-"""Plots: functions that return the data of a plot, and thin painters of them.
+"""Plots: thin painters, and what returns the data of each (of two, modules of their own).
 
     convergence   the running best of one or several results over the trials
     slices        the surrogate along each parameter, through the best trial

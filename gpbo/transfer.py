@@ -12,13 +12,13 @@ from gpbo.record import Record
 from gpbo.space import Space
 from gpbo.trial import Trial, best_shown
 
-Kind = Literal["same", "transfer"]
+StartKind = Literal["same", "transfer"]
 
 #: The most jobs that a new one starts from.
 LARGEST_START = 5
 
 
-def warm_start(optimizer: Optimizer, parents: Sequence[tuple[Record, Kind]]) -> int:
+def warm_start(optimizer: Optimizer, parents: Sequence[tuple[Record, StartKind]]) -> int:
     """Let an optimizer that has asked nothing yet learn from finished jobs, from all or from none.
 
     Args:
@@ -42,7 +42,7 @@ def warm_start(optimizer: Optimizer, parents: Sequence[tuple[Record, Kind]]) -> 
     measured: list[list[Trial]] = []
     queue: dict[Hashable, dict[str, Any]] = {}
     for parent, kind in parents:
-        one_of("kind", kind, get_args(Kind))
+        one_of("kind", kind, get_args(StartKind))
         usable = _usable(space, parent)
         if kind == "same":
             measured.append(_measured(usable, names, parent.name))
@@ -84,7 +84,7 @@ def _counted_once(space: Space, jobs: Sequence[Sequence[Trial]]) -> list[Trial]:
     ]
 
 
-def started_from(record: Record, space: Space, parent: Record, kind: Kind) -> bool:
+def started_from(record: Record, space: Space, parent: Record, kind: StartKind) -> bool:
     """Whether a stored job holds anything that `warm_start` would have had from this parent.
 
     The parent may have gone on since: it has what it had then, and may have more.

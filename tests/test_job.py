@@ -21,7 +21,7 @@ from gpbo.record import Record
 from gpbo.space import Integer, Real, Space
 from gpbo.storage import SqliteStorage
 from gpbo.strategies import NestedBoxes, ThompsonSampling
-from gpbo.transfer import Kind, warm_start
+from gpbo.transfer import StartKind, warm_start
 from gpbo.tuner import Execution
 from gpbo.worker import Command, Imported
 from tests.monte_carlo import unchecked_shapes
@@ -448,7 +448,7 @@ def test_what_a_job_had_from_another_counts_once(tmp_path: Path) -> None:
     second.enqueue({"n": 5})
     second.tell(second.ask(), 5.0)
     second.add({"n": 4}, 4.5)
-    parents: list[tuple[Record, Kind]] = [
+    parents: list[tuple[Record, StartKind]] = [
         (store.read(name), "same") for name in ("first", "second")
     ]
     for order in (parents, parents[::-1]):
@@ -456,7 +456,7 @@ def test_what_a_job_had_from_another_counts_once(tmp_path: Path) -> None:
         assert warm_start(child, order) == 6
         results = sorted((trial.params["n"], trial.value) for trial in child.trials)
         assert results == [(2, 1.0), (2, 1.0), (3, 3.0), (4, 4.0), (4, 4.5), (5, 5.0)]
-    both: list[tuple[Record, Kind]] = [(parent, "transfer") for parent, _ in parents]
+    both: list[tuple[Record, StartKind]] = [(parent, "transfer") for parent, _ in parents]
     asked = Optimizer(space)
     assert warm_start(asked, both) == 1
     assert asked.queue == [{"n": 2}]
