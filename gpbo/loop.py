@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, TypeVar, get_args
 
 import torch
 
+from gpbo.attempt import Outcome
 from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, check_callbacks, tell
 from gpbo.checks import instance_of, one_of, truth_value, whole_number
@@ -190,7 +191,7 @@ class _Loop:
         self._callbacks = tuple(callbacks)
         self._waiting = deque(optimizer.pending)
         self._fitting: Future[Fitted] | None = None
-        self._futures: dict[Future[tuple[object, str | None]], Trial] = {}
+        self._futures: dict[Future[Outcome], Trial] = {}
         self._running: tuple[Trial, ...] = ()
         self._began: dict[int, float] = {}  # when each trial was started, by its number
         self._ended: Stopped | None = None
@@ -350,17 +351,18 @@ class _Loop:
         current = time.perf_counter() - self._since
         return {**self._spent, self._activity: self._spent[self._activity] + current}
 
-    def _tell(self, trial: Trial, future: Future[tuple[object, str | None]]) -> Trial:
+    def _tell(self, trial: Trial, future: Future[Outcome]) -> Trial:
         try:
-            value, failure = future.result()
+            outcome = future.result()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  such as a worker that died
             return self._optimizer.fail(trial, f"{type(error).__name__}: {error}")
-        if failure is not None:
-            return self._optimizer.fail(trial, failure)
+        if outcome.reason is not None:
+            return self._optimizer.fail(trial, outcome.reason)
         try:
-            return self._optimizer.tell(trial, *returned(value, self._optimizer.constraints))
+            told = returned(outcome.value, self._optimizer.constraints)
+            return self._optimizer.tell(trial, *told)
         except InvalidResult as error:
             return self._optimizer.fail(trial, str(error))
 
@@ -413,11 +415,10 @@ def _display(loop: _Loop, progress: bool) -> AbstractContextManager[Callable[[Tr
     return shown(loop.snapshot)
 
 
-def _evaluate(objective: Objective, params: Mapping[str, Any]) -> tuple[object, str | None]:
-    """The objective's value, or why it has none."""
+def _evaluate(objective: Objective, params: Mapping[str, Any]) -> Outcome:
     try:
-        return objective(dict(params)), None
+        return Outcome(objective(dict(params)))
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001  whatever it raises, the trial failed
-        return None, reason_of(error)
+        return Outcome(reason=reason_of(error))
