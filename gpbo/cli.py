@@ -319,7 +319,7 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
     from gpbo import terminal, view
     from gpbo.job import read_job
     from gpbo.storage import SqliteStorage
-    from gpbo.text import without_value
+    from gpbo.trial import without_value
 
     job = read_job(file)
     console = terminal.console()

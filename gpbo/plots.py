@@ -34,9 +34,9 @@ from gpbo.posterior import BAND
 from gpbo.replications import RegretCurve, Replications
 from gpbo.result import Result, optimizer_of
 from gpbo.slices import Slice, name_of_best, slices_data
-from gpbo.text import cut, cut_within, design_end
+from gpbo.text import cut, cut_within
 from gpbo.ticks import MOST_LABELS, drawable, log_ticks, reverse_log_ticks, value_limits
-from gpbo.trial import Trial, incumbents
+from gpbo.trial import Trial, design_end, incumbents
 
 __all__ = [
     "Convergence",

@@ -16,16 +16,23 @@ from gpbo.posterior import Recommendation
 from gpbo.text import (
     ALL,
     literally,
-    measured_names,
     new_table,
     none_is_best,
     outcome,
     parameter_cells,
     parameter_headings,
     short,
+)
+from gpbo.trial import (
+    STOPPED_EARLY,
+    Direction,
+    Trial,
+    best_of,
+    incumbents,
+    measured_names,
+    records,
     without_value,
 )
-from gpbo.trial import STOPPED_EARLY, Direction, Trial, best_of, incumbents, records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpbo.checks import legible
-from gpbo.trial import Trial, TrialStatus
+from gpbo.trial import Trial
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,22 +18,10 @@ _MOST_COLUMNS, ALL = 8, "configuration"
 _NARROWEST, _BESIDE = 9, 30
 
 
-def without_value(trials: Iterable[Trial]) -> tuple[list[Trial], list[Trial]]:
-    """The trials that failed by themselves, and those that their job stopped early."""
-    ended = [trial for trial in trials if trial.status is TrialStatus.FAILED]
-    stopped = [trial for trial in ended if trial.stopped_early]
-    return [trial for trial in ended if not trial.stopped_early], stopped
-
-
 def none_is_best(trials: Iterable[Trial]) -> str:
     """Why there is no best trial."""
     valued = any(trial.value is not None for trial in trials)
     return "no trial meets the constraints" if valued else "no trial has a value"
-
-
-def measured_names(trials: Iterable[Trial]) -> list[str]:
-    """What was measured with the values."""
-    return list(dict.fromkeys(name for trial in trials for name in trial.measured))
 
 
 def new_table(*headings: str) -> "Table":
@@ -107,8 +95,3 @@ def cut_within(text: str, most: int) -> str:
         return text
     tail = (most - 1) // 2
     return f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
-
-
-def design_end(trials: Sequence[Trial]) -> int:
-    """How many trials, from the first, were done when the initial design was."""
-    return max((i for i, t in enumerate(trials, 1) if t.origin == "design"), default=0)

@@ -160,6 +160,23 @@ def incumbents(trials: Iterable[Trial], direction: Direction) -> Iterator[Trial 
         yield best
 
 
+def without_value(trials: Iterable[Trial]) -> tuple[list[Trial], list[Trial]]:
+    """The trials that failed by themselves, and those that their job stopped early."""
+    ended = [trial for trial in trials if trial.status is TrialStatus.FAILED]
+    stopped = [trial for trial in ended if trial.stopped_early]
+    return [trial for trial in ended if not trial.stopped_early], stopped
+
+
+def measured_names(trials: Iterable[Trial]) -> list[str]:
+    """What was measured with the values."""
+    return list(dict.fromkeys(name for trial in trials for name in trial.measured))
+
+
+def design_end(trials: Sequence[Trial]) -> int:
+    """How many trials, from the first, were done when the initial design was."""
+    return max((i for i, t in enumerate(trials, 1) if t.origin == "design"), default=0)
+
+
 def records(trials: Iterable[Trial]) -> list[dict[str, Any]]:
     """Trials as plain values, a dict for each; a configuration in columns ``params.<name>``, what
     was measured in ``measured.<name>``, and then whether it is feasible.

@@ -17,9 +17,8 @@ from gpbo.text import (
     parameter_headings,
     short,
     short_params,
-    without_value,
 )
-from gpbo.trial import STOPPED_EARLY, Trial, best_of
+from gpbo.trial import STOPPED_EARLY, Trial, best_of, without_value
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

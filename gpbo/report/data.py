@@ -16,15 +16,17 @@ from gpbo.parameters import Parameter
 from gpbo.record import Attempt, Record
 from gpbo.report.axes import Axis, axis, position, value_axis
 from gpbo.strategies import RandomSearch
-from gpbo.text import design_end, measured_names, outcome, short
+from gpbo.text import outcome, short
 from gpbo.trial import (
     STOPPED_EARLY,
     Trial,
     TrialStatus,
     best_of,
     best_shown,
+    design_end,
     incumbents,
     is_of_early_stop,
+    measured_names,
 )
 
 

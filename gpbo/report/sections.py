@@ -10,7 +10,8 @@ from gpbo.optimizer import Optimizer
 from gpbo.parameters import Parameter
 from gpbo.record import Record
 from gpbo.report import data, figures
-from gpbo.text import measured_names, short
+from gpbo.text import short
+from gpbo.trial import measured_names
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
