@@ -7,7 +7,6 @@ from the chains of the last one, and a proposal by expected improvement. It ends
 GPU is faster. The last line is what `gpbo.backend.CROSSOVER` should be on this machine.
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -23,7 +22,8 @@ from gpbo.design import sobol
 from gpbo.graphs import wait
 from gpbo.situation import Situation
 from gpbo.strategies import ExpectedImprovement
-from gpbo_benchmarks.record import at_least, machine, save, show
+from gpbo_benchmarks import script
+from gpbo_benchmarks.record import machine, save
 
 PROBLEM = problems.get("hartmann6")
 
@@ -87,12 +87,10 @@ def _no_fit() -> fitting.Fit:
 
 def main() -> None:
     """Measure, print and save."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--results", type=at_least(1), nargs="+", default=[32, 64, 128, 256])
-    parser.add_argument("--most", type=at_least(1), default=64, help="runs")
-    parser.add_argument("--repeats", type=at_least(1), default=3)
+    parser = script.parser(__doc__)
+    parser.add_argument("--results", type=script.at_least(1), nargs="+", default=[32, 64, 128, 256])
+    parser.add_argument("--most", type=script.at_least(1), default=64, help="runs")
+    parser.add_argument("--repeats", type=script.at_least(1), default=3)
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("no CUDA device here: there is no crossover to measure")
@@ -102,7 +100,7 @@ def main() -> None:
         for results in sorted(options.results)
         for row in crossover(results, options.most, options.repeats)
     ]
-    show("a warm step, seconds", rows)
+    script.show("a warm step, seconds", rows)
     print(save("crossover", {"steps": rows, "crossover": table(rows)}))
     print(f"CROSSOVER = {table(rows)}")
 

@@ -71,7 +71,7 @@ class CrossValidation:
         return Evaluation(loss, loss, time.perf_counter() - began)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class TuningProblem(Problem):
     """A problem over a mixed space, whose optimum nobody knows (NaN).
 
@@ -80,8 +80,8 @@ class TuningProblem(Problem):
         objective: The loss of a configuration.
     """
 
-    mixed: Space = field(default_factory=lambda: Space(Real("unset", 0.0, 1.0)))
-    objective: CrossValidation | None = None
+    mixed: Space
+    objective: CrossValidation
 
     @cached_property
     def space(self) -> Space:

@@ -17,7 +17,6 @@ As in the authors' code the time that choosing a point takes does not count; ``-
 it.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -33,8 +32,9 @@ from torch import Tensor
 from gpbo.backend import Streams
 from gpbo.simulation import LAWS, Simulation
 from gpbo.strategies import RandomSearch
+from gpbo_benchmarks import script
 from gpbo_benchmarks.asynchronous import CASES, Case, Method, methods, run
-from gpbo_benchmarks.record import RESULTS, at_least, known_device, machine, save, show
+from gpbo_benchmarks.record import RESULTS, machine, save
 
 #: Regret is drawn from here on: several of the optima are corners, which are met exactly.
 _LEAST = 1e-6
@@ -213,22 +213,20 @@ def begin(folder: Path, asked: dict[str, Any]) -> None:
 
 def main() -> None:
     """Measure, print, save and paint."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("--full", action="store_true", help="as long, and as well, as the authors")
     parser.add_argument("--case", action="append", choices=list(CASES))
-    parser.add_argument("--runs", type=at_least(1), default=20)
+    parser.add_argument("--runs", type=script.at_least(1), default=20)
     parser.add_argument(
-        "--share", type=at_least(0.01), help="of the time; by default all or a third"
+        "--share", type=script.at_least(0.01), help="of the time; by default all or a third"
     )
     parser.add_argument("--latency", action="store_true", help="count what choosing a point takes")
-    parser.add_argument("--device", type=known_device, default="auto")
+    parser.add_argument("--device", type=script.known_device, default="auto")
     parser.add_argument(
         "--keep", type=Path, help="folder of what is done, with which it is not run again"
     )
     parser.add_argument(
-        "--output", type=str, default=str(RESULTS / "figures"), help="folder of the plot"
+        "--output", type=Path, default=RESULTS / "figures", help="folder of the plot"
     )
     options = parser.parse_args()
     share = options.share or (1.0 if options.full else 1 / 3)
@@ -257,11 +255,11 @@ def main() -> None:
             print(f"{name} {method}: {time.perf_counter() - began:.0f} s", flush=True)
             began = time.perf_counter()
         table = summarise(name, done[name], horizons[name])
-        show(f"{name} (the authors: {CASES[name].verdict}), {options.runs} runs", table)
+        script.show(f"{name} (the authors: {CASES[name].verdict}), {options.runs} runs", table)
         tables += table
         ratios.append(counts(name, done[name], CASES[name]))
-    show("evaluations without waiting over those in step", ratios)
-    folder = Path(options.output)
+    script.show("evaluations without waiting over those in step", ratios)
+    folder = options.output
     folder.mkdir(exist_ok=True, parents=True)
     paint(done, horizons, folder / "kandasamy.png")
     figures = {"table": tables, "counts": ratios, "options": asked}

@@ -8,7 +8,6 @@ same values; and no trial may have been evaluated to its end twice, unless it wa
 that and the moment when its result was stored.
 """
 
-import argparse
 import os
 import random
 import signal
@@ -28,7 +27,7 @@ from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.storage import SqliteStorage
 from gpbo.strategies import ExpectedImprovement
 from gpbo.tuner import Tuner
-from gpbo_benchmarks.record import at_least
+from gpbo_benchmarks import script
 
 SPACE = Space(Real("rate", 1e-4, 1, "log"), Integer("depth", 1, 9), Categorical("kind", ("a", "b")))
 STRATEGY = ExpectedImprovement(Search(raw=32, perturbed=8, restarts=2, iterations=8))
@@ -109,10 +108,10 @@ def compare(whole: Record, parts: Record, evaluations: list[int]) -> None:
 
 def main() -> None:
     """Kill so many times, in as many jobs as that takes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=at_least(1), default=1000)
-    parser.add_argument("--budget", type=at_least(1), default=10)
-    parser.add_argument("--seed", type=at_least(0), default=0)
+    parser = script.parser(__doc__)
+    parser.add_argument("--kills", type=script.at_least(1), default=1000)
+    parser.add_argument("--budget", type=script.at_least(1), default=10)
+    parser.add_argument("--seed", type=script.at_least(0), default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     seconds = random.Random(options.seed)

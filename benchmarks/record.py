@@ -1,22 +1,16 @@
 """Where and with what a figure was measured, saved beside the figure."""
 
-import argparse
 import datetime
 import hashlib
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-
-from gpbo.backend import resolve_device
-from gpbo.errors import InvalidOption
 
 PACKAGES = ("gpbo", "torch", "gpytorch", "botorch", "numpyro", "jax")
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -48,45 +42,6 @@ def save(name: str, figures: Any, folder: Path = RESULTS) -> Path:
     path = folder / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=1) + "\n")
     return path
-
-
-def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print a table, a row per case, with nothing but Python: a bare machine has no more."""
-    cells = [[name.replace("_", " ") for name in rows[0]]]
-    for row in rows:
-        values = row.values()
-        cells.append(
-            [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]
-        )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    print(f"\n{title}")
-    for line in cells:
-        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
-
-
-Number = TypeVar("Number", int, float)
-
-
-def at_least(least: Number) -> Callable[[str], Number]:
-    """The ``type`` of an argument of a command: a number like ``least``, which is the least."""
-    kind = "whole number" if isinstance(least, int) else "number"
-
-    def number(text: str) -> Number:
-        with suppress(ValueError):
-            if (given := type(least)(text)) >= least:
-                return given
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a {kind}, {least} or more")
-
-    return number
-
-
-def known_device(text: str) -> str:
-    """The ``type`` of an argument of a command: a device of this machine, or ``auto``."""
-    try:
-        resolve_device(text)
-    except InvalidOption as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
 
 
 def _processor() -> str:

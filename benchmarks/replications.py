@@ -13,14 +13,16 @@ import argparse
 import time
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import gpbo
 from gpbo.backend import resolve_device
 from gpbo.problems import Problem
-from gpbo.replications import Replications
-from gpbo_benchmarks.record import at_least, known_device, machine, save, show
+from gpbo.replications import Replications, quartiles
+from gpbo_benchmarks import script
+from gpbo_benchmarks.record import machine, save
 
 
 def with_gpbo(problem: Problem, options: argparse.Namespace, **how: Any) -> dict[str, Any]:
@@ -57,12 +59,10 @@ class Moment:
 def summary(method: str, began: Moment, regret: Any) -> dict[str, Any]:
     """What every method reports."""
     now = Moment()
-    final = torch.as_tensor(regret, dtype=torch.float64)
-    quartiles = final.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
-    low, middle, high = quartiles
+    low, middle, high = map(float, quartiles(np.asarray(regret)))
     return {
         "method": method,
-        "runs": len(final),
+        "runs": len(regret),
         "seconds": now.wall - began.wall,
         "core_seconds": now.cores - began.cores,
         "regret": middle,
@@ -73,14 +73,12 @@ def summary(method: str, began: Moment, regret: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print and save."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("--problem", default="branin")
-    parser.add_argument("--runs", type=at_least(1), default=16)
-    parser.add_argument("--budget", type=at_least(1), default=30)
-    parser.add_argument("--device", type=known_device, default="auto")
-    parser.add_argument("--peer-runs", type=at_least(1), help="default: as many")
+    parser.add_argument("--runs", type=script.at_least(1), default=16)
+    parser.add_argument("--budget", type=script.at_least(1), default=30)
+    parser.add_argument("--device", type=script.known_device, default="auto")
+    parser.add_argument("--peer-runs", type=script.at_least(1), help="default: as many")
     options = parser.parse_args()
     problem = gpbo.problems.get(options.problem)
     if problem.constraints:
@@ -104,10 +102,10 @@ def main() -> None:
     print(peer, flush=True)
     for row in rows:
         row["ratio"] = peer["seconds"] / peer["runs"] * row["runs"] / row["seconds"]
-    show(f"{problem.name}, {options.budget} evaluations a run", rows)
-    show("BoTorch, one run after another", [peer])
+    script.show(f"{problem.name}, {options.budget} evaluations a run", rows)
+    script.show("BoTorch, one run after another", [peer])
     figures = {"case": vars(options), "gpbo": rows, "botorch": peer}
-    device = resolve_device(options.device).type
+    device = resolve_device(options.device, runs=options.runs, results=options.budget).type
     print(save(f"replications_{problem.name}-{device}", figures))
 
 

@@ -32,7 +32,7 @@ def write(results: Path, suite: Suite, folder: Path | None = None) -> tuple[Path
     findings = Findings.of(rows, header, suite.targets)
     folder = folder or results.parent
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    parts = [f"# Benchmark suite `{findings.name}`"]
+    parts = [f"# Benchmark suite `{header['suite']}`"]
     for title, (text, drawn) in sections(findings).items():
         parts += [f"## {title}", text]
         for name, figure in drawn.items():

@@ -25,7 +25,6 @@ class Findings:
         parallel: Of those with several workers on a simulated clock.
     """
 
-    name: str
     header: Mapping[str, Any]
     sequential: pd.DataFrame
     parallel: pd.DataFrame
@@ -41,7 +40,12 @@ class Findings:
         clocked = {name for name, method in METHODS.items() if method.clocked}
         several = rows["method"].isin(clocked | {*rows.loc[rows["clock"].notna(), "method"]})
         sequential, parallel = rows[~several], rows[several]
-        return cls(header["suite"], header, sequential, parallel, tuple(targets))
+        return cls(header, sequential, parallel, tuple(targets))
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """Of all methods."""
+        return pd.concat([self.sequential, self.parallel])
 
     @property
     def noisy(self) -> bool:
@@ -258,7 +262,7 @@ def target_section(findings: Findings) -> Section:
 
 def overhead_section(findings: Findings) -> Section:
     """Seconds of a proposal and its parts."""
-    rows = pd.concat([findings.sequential, findings.parallel])
+    rows = findings.rows
     found = analysis.overhead(rows)
     if found.empty:
         return "No proposal was made.", {}
@@ -310,7 +314,7 @@ def parallel_section(findings: Findings) -> Section:
 
 def failure_section(findings: Findings) -> Section:
     """Runs that ended early."""
-    rows = pd.concat([findings.sequential, findings.parallel])
+    rows = findings.rows
     ended = rows[rows["failure"].notna()].drop_duplicates(analysis.RUN)
     grouped = ended.groupby(["method", "problem", "failure"])["seed"].count().reset_index()
     if grouped.empty:
@@ -323,8 +327,8 @@ def failure_section(findings: Findings) -> Section:
 
 
 def version_section(findings: Findings) -> Section:
-    """The versions of everything that was compared, and the problems with their citations."""
-    rows = pd.concat([findings.sequential, findings.parallel])
+    """The versions of everything that was compared."""
+    rows = findings.rows
     lines = [
         [f"`{method}`", ", ".join(f"{n} {v}" for n, v in json.loads(found).items())]
         for method, found in rows.groupby("method", sort=False)["versions"].first().items()

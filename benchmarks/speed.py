@@ -1,4 +1,4 @@
-"""How long gpbo's fully Bayesian parts take, beside BoTorch's, in one process.
+"""How long gpbo's fully Bayesian parts take, beside BoTorch's; but for `thompson` in one process.
 
     python benchmarks/speed.py [--repeats 3] [--case 50,6] [--case 100,20]
     python benchmarks/speed.py thompson [--repeats 3] [--device cuda]
@@ -29,9 +29,9 @@ from gpbo import Optimizer
 from gpbo.backend import Streams, resolve_device
 from gpbo.inference import HyperparameterDraws, sample_hyperparameters
 from gpbo.mcmc.diagnostics import bulk_ess
-from gpbo_benchmarks import thompson
+from gpbo_benchmarks import script, thompson
 from gpbo_benchmarks.inputs import cube, observed
-from gpbo_benchmarks.record import at_least, known_device, machine, save, show
+from gpbo_benchmarks.record import machine, save
 
 
 def data(n: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,7 +135,7 @@ PROFILED = ((1, 50, 6), (16, 50, 6), (1, 100, 20))
 
 def sizes(text: str) -> tuple[int, ...]:
     """The numbers of a case."""
-    return tuple(map(at_least(1), text.split(",")))
+    return tuple(map(script.at_least(1), text.split(",")))
 
 
 def many_runs(options: argparse.Namespace) -> None:
@@ -152,7 +152,7 @@ def many_runs(options: argparse.Namespace) -> None:
             measure = throughput.updates if options.work == "updates" else throughput.numpyro
             row = measure(runs, n, dim, options.repeats, device)
         rows.append(row)
-        show(f"{options.work}, many runs in one batch", [row])
+        script.show(f"{options.work}, many runs in one batch", [row])
     print(save(f"{options.work}-{device.type}", {options.work: rows}))
 
 
@@ -161,7 +161,7 @@ def profiled(options: argparse.Namespace) -> None:
     from gpbo_benchmarks.shares import shares
 
     rows = [shares(*case, options.repeats) for case in options.case or PROFILED]
-    show("shares of the time of a warm update", rows)
+    script.show("shares of the time of a warm update", rows)
     print(save("profile", {"profile": rows}))
 
 
@@ -169,12 +169,12 @@ def functions_drawn(options: argparse.Namespace) -> None:
     """Thompson sampling's parts."""
     device = resolve_device(options.device)
     rows = thompson.figures(options.repeats, device.type)
-    show("functions drawn (draw), and their minima found too (batch)", rows)
+    script.show("functions drawn (draw), and their minima found too (batch)", rows)
     shares = [
         thompson.optimality(name, dim, n, 32)
         for name, dim, n in (("hartmann6", 6, 60), ("levy", 20, 100), ("styblinski_tang", 20, 300))
     ]
-    show("share of functions whose own minimum was found", shares)
+    script.show("share of functions whose own minimum was found", shares)
     print(save(f"thompson-{device.type}", {"speed": rows, "optimality": shares}))
 
 
@@ -182,9 +182,9 @@ def suggestions(options: argparse.Namespace) -> None:
     """A suggestion, and draws of the hyperparameters."""
     cases = options.case or [(50, 6), (100, 20)]
     rows = [suggestion(n, dim, 3 * options.repeats) for n, dim in cases]
-    show("one suggestion, seconds", rows)
+    script.show("one suggestion, seconds", rows)
     samplings = [sampling(n, dim, options.repeats) for n, dim in cases]
-    show("draws of the hyperparameters, seconds", samplings)
+    script.show("draws of the hyperparameters, seconds", samplings)
     print(save("speed", {"suggestion": rows, "sampling": samplings}))
 
 
@@ -206,11 +206,9 @@ WORKS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 def main() -> None:
     """Measure, print and save."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("work", nargs="?", choices=list(WORKS), default="suggestion")
-    parser.add_argument("--repeats", type=at_least(1), default=3)
+    parser.add_argument("--repeats", type=script.at_least(1), default=3)
     parser.add_argument(
         "--case",
         type=sizes,
@@ -218,9 +216,9 @@ def main() -> None:
         help="n,d; default 50,6 and 100,20; of the others: runs,n,d",
     )
     parser.add_argument(
-        "--device", type=known_device, help="of thompson and of many runs; default cpu"
+        "--device", type=script.known_device, help="of thompson and of many runs; default cpu"
     )
-    parser.add_argument("--peer-runs", type=at_least(1), help="of ascent; default 8 at most")
+    parser.add_argument("--peer-runs", type=script.at_least(1), help="of ascent; default 8 at most")
     options = parser.parse_args()
     for name, takers in TAKERS.items():
         if getattr(options, name) is not None and options.work not in takers:

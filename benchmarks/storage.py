@@ -7,7 +7,6 @@ is a transaction that is on the disk when it returns. The seconds in the storage
 its calls, by the clock and by the processor's time of the thread; the trials themselves take none.
 """
 
-import argparse
 import tempfile
 import time
 from concurrent.futures import Executor, Future
@@ -20,7 +19,8 @@ from gpbo import Optimizer, Real, Space, Tuner
 from gpbo.candidates import Search
 from gpbo.storage import SqliteJournal
 from gpbo.strategies import ExpectedImprovement, RandomSearch, Strategy
-from gpbo_benchmarks.record import at_least, save, show
+from gpbo_benchmarks import script
+from gpbo_benchmarks.record import save
 
 SPACE = Space(*(Real(f"x{number}", 0, 1) for number in range(10)))
 STRATEGIES: dict[str, Strategy] = {
@@ -89,12 +89,12 @@ def measure(strategy: str, trials: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=at_least(1), default=300)
+    parser = script.parser(__doc__)
+    parser.add_argument("--trials", type=script.at_least(1), default=300)
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [measure(strategy, options.trials) for strategy in STRATEGIES]
-    show("Storage, per trial", rows)
+    script.show("Storage, per trial", rows)
     print(f"saved {save('storage', rows)}")
 
 

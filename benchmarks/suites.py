@@ -42,14 +42,17 @@ class Case:
         problem: The function, its box, its optimum and its citation, without a shift.
         budget: Evaluations of every run, the initial design among them.
         shifted: Whether every seed moves the optimum.
-        optimum_known: If not, regret is counted from the best value that any method found.
     """
 
     name: str
     problem: Problem
     budget: int
     shifted: bool = True
-    optimum_known: bool = True
+
+    @property
+    def optimum_known(self) -> bool:
+        """If not, regret is counted from the best value that any method found."""
+        return not math.isnan(self.problem.optimum)
 
     @property
     def design(self) -> int:
@@ -106,8 +109,7 @@ class Suite:
 def _case(name: str, dim: int | None = None, *, budget: int | None = None) -> Case:
     """A problem of the catalogue, by default with the usual budget."""
     problem = problems.get(name, dim)
-    scalable = problems.get(name).dim != problem.dim or dim is not None
-    label = f"{name}-{problem.dim}" if scalable else name
+    label = name if dim is None else f"{name}-{dim}"
     return Case(label, problem, budget or _usual_budget(problem))
 
 
@@ -224,10 +226,7 @@ def _constrained() -> Suite:
 
 
 def _tuning() -> Suite:
-    cases = tuple(
-        Case(name, problem, budget=60, shifted=False, optimum_known=False)
-        for name, problem in TUNING.items()
-    )
+    cases = tuple(Case(name, problem, budget=60, shifted=False) for name, problem in TUNING.items())
     methods = ("ei-hmc", "ei-map", "ts-hmc", "ts-map", "random", "sobol")
     return Suite("tuning", cases, seeds=10, methods=methods)
 
@@ -279,9 +278,8 @@ def _at(path: str) -> Suite:
 
 
 def _posed(problem: Problem) -> Case:
-    known = not math.isnan(problem.optimum)
     shifted = not isinstance(problem, TuningProblem)
-    return Case(problem.name, problem, _usual_budget(problem), shifted, known)
+    return Case(problem.name, problem, _usual_budget(problem), shifted)
 
 
 @functools.cache

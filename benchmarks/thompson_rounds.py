@@ -30,7 +30,8 @@ from gpbo.backend import Streams
 from gpbo.problems import Problem
 from gpbo.strategies import Strategy, ThompsonSampling
 from gpbo.trust_region import TrustRegion
-from gpbo_benchmarks.record import RESULTS, at_least, machine, save, show
+from gpbo_benchmarks import script
+from gpbo_benchmarks.record import RESULTS, machine, save
 from gpbo_benchmarks.suites import embedded
 
 #: Runs with other values of these options are others.
@@ -132,18 +133,16 @@ def best(optimizer: Optimizer) -> float:
 
 def main() -> None:
     """Measure, print and save."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("--problem", action="append", choices=list(PROBLEMS))
     parser.add_argument("--strategy", action="append", choices=list(STRATEGIES))
-    parser.add_argument("--seeds", type=at_least(1), default=1)
-    parser.add_argument("--first-seed", type=at_least(0), default=0)
-    parser.add_argument("--rounds", type=at_least(1), default=10)
+    parser.add_argument("--seeds", type=script.at_least(1), default=1)
+    parser.add_argument("--first-seed", type=script.at_least(0), default=0)
+    parser.add_argument("--rounds", type=script.at_least(1), default=10)
     parser.add_argument("--inference", choices=["map", "hmc", "nuts"], default="map")
     parser.add_argument(
         "--last-fit",
-        type=at_least(0),
+        type=script.at_least(0),
         default=600,
         help="to so many results at most; 0: to any number",
     )
@@ -162,7 +161,7 @@ def main() -> None:
                     figures = {"table": table, "runs": runs, "options": vars(options)}
                     save("thompson-rounds", figures)
     table = rows([made[key] for key in sorted(made)], options.rounds)
-    show(f"the way to the optimum after {options.rounds} rounds of {BATCH}", table)
+    script.show(f"the way to the optimum after {options.rounds} rounds of {BATCH}", table)
 
 
 if __name__ == "__main__":

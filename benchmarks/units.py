@@ -121,7 +121,7 @@ def objective(case: Case, problem: Problem, seed: int) -> Evaluate:
     first = Streams.per_seed([seed], "noise", 0).normal(case.design)[0].tolist()
 
     def evaluate(params: Params, number: int) -> Evaluation:
-        if isinstance(problem, TuningProblem) and problem.objective is not None:
+        if isinstance(problem, TuningProblem):
             return problem.objective(problem.space.validate(params))
         truth, measured = problem.measure(params)
         excess = tuple(measured.values())

@@ -21,7 +21,8 @@ from gpbo import Categorical, Integer, Optimizer, Real, Space, Tuner
 from gpbo.fitting import Inference
 from gpbo.strategies import STRATEGIES
 from gpbo.tuner import Execution
-from gpbo_benchmarks.record import at_least, save, show
+from gpbo_benchmarks import script
+from gpbo_benchmarks.record import save
 
 SPACE = Space(
     Real("rate", 1e-4, 1, "log"),
@@ -97,10 +98,10 @@ def measure(options: argparse.Namespace, mode: Any, strategy: str) -> dict[str, 
 
 def main() -> None:
     """Measure, print and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", type=at_least(1), default=8)
-    parser.add_argument("--seconds", type=at_least(0.0), default=1.0)
-    parser.add_argument("--budget", type=at_least(1), default=200)
+    parser = script.parser(__doc__)
+    parser.add_argument("--workers", type=script.at_least(1), default=8)
+    parser.add_argument("--seconds", type=script.at_least(0.0), default=1.0)
+    parser.add_argument("--budget", type=script.at_least(1), default=200)
     parser.add_argument("--inference", choices=get_args(Inference), default="hmc")
     parser.add_argument(
         "--strategy", action="append", choices=list(STRATEGIES), help="by default random, ei and ts"
@@ -116,8 +117,8 @@ def main() -> None:
     for strategy in options.strategy or ("random", "ei", "ts"):
         for mode in options.mode or ("async", "sync"):
             rows.append(measure(options, mode, strategy))
-            show("Utilisation of the workers", rows[-1:])
-    show("Utilisation of the workers", rows)
+            script.show("Utilisation of the workers", rows[-1:])
+    script.show("Utilisation of the workers", rows)
     print(f"saved {save('utilisation', rows)}")
 
 

@@ -9,7 +9,7 @@ class Peer:
 
     Attributes:
         name: By which `run_peer` knows it.
-        title: For tables.
+        title: The same in words.
         adapter: ``file.py:Class``; a file that is not absolute is one of ``adapters/``.
         environment: Its requirements, a file in ``requirements/``.
         distributions: Whose versions are recorded, the peer's own first.

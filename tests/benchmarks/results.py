@@ -1,6 +1,8 @@
 """Results made by hand, for the tests of what is made of results."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -49,12 +51,10 @@ def trace(
     )
 
 
-def case(name: str = "branin", *, known: bool = True, optimum: float = 1.0) -> Case:
+def case(name: str = "branin", *, known: bool = True) -> Case:
     """A case of two dimensions, a design of two and an optimum that is easy to subtract."""
-    from dataclasses import replace
-
-    problem = replace(gpbo.problems.get("branin"), optimum=optimum)
-    return Case(name, problem, budget=4, optimum_known=known)
+    problem = replace(gpbo.problems.get("branin"), optimum=1.0 if known else math.nan)
+    return Case(name, problem, budget=4)
 
 
 def rows(*traces: Trace, known: bool = True) -> pd.DataFrame:

@@ -157,11 +157,20 @@ def test_many_runs_are_kept_by_the_kind_of_device(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(replications, "save", lambda name, figures: saved.append(name))
     monkeypatch.setattr(sys, "argv", ["replications", "--device", "cpu"])
     replications.main()
-    monkeypatch.setattr(replications, "known_device", str)
-    monkeypatch.setattr(replications, "resolve_device", torch.device)
-    monkeypatch.setattr(sys, "argv", ["replications", "--device", "cuda"])
-    replications.main()
-    assert saved == [stored.TABLES["replications"].file, "replications_branin-cuda"]
+    asked: list[Any] = []
+
+    def resolve(device: str, **sizes: int) -> torch.device:
+        asked.append((device, sizes))
+        return torch.device("cuda")
+
+    monkeypatch.setattr(replications.script, "known_device", str)
+    monkeypatch.setattr(replications, "resolve_device", resolve)
+    for device in ("cuda", "auto"):
+        monkeypatch.setattr(sys, "argv", ["replications", "--device", device, "--runs", "7"])
+        replications.main()
+    assert saved == [stored.TABLES["replications"].file, *["replications_branin-cuda"] * 2]
+    # "auto" decides by the sizes, as `gpbo.replicate` does.
+    assert asked == [(device, {"runs": 7, "results": 30}) for device in ("cuda", "auto")]
 
 
 @pytest.mark.filterwarnings("ignore")  # the peer's, of values that it would have otherwise

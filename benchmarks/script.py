@@ -1,0 +1,52 @@
+"""What the scripts have in common: their arguments, and tables on the terminal."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from gpbo.backend import resolve_device
+from gpbo.errors import InvalidOption
+
+Number = TypeVar("Number", int, float)
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """Of the arguments of a script, whose help is its docstring as it is."""
+    return argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
+
+
+def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table, a row per case, with nothing but Python: a bare machine has no more."""
+    cells = [[name.replace("_", " ") for name in rows[0]]]
+    for row in rows:
+        values = row.values()
+        cells.append(
+            [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]
+        )
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    print(f"\n{title}")
+    for line in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+def at_least(least: Number) -> Callable[[str], Number]:
+    """The ``type`` of an argument of a command: a number like ``least``, which is the least."""
+    kind = "whole number" if isinstance(least, int) else "number"
+
+    def number(text: str) -> Number:
+        with suppress(ValueError):
+            if (given := type(least)(text)) >= least:
+                return given
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a {kind}, {least} or more")
+
+    return number
+
+
+def known_device(text: str) -> str:
+    """The ``type`` of an argument of a command: a device of this machine, or ``auto``."""
+    try:
+        resolve_device(text)
+    except InvalidOption as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
