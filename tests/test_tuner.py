@@ -61,7 +61,7 @@ def read(folder: Path) -> Record:
 
 
 class Inline(Executor):
-    """Runs a trial at once; `order` says when its end is seen."""
+    """Runs a trial at once."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
