@@ -185,7 +185,8 @@ def maxima(
     bounds: Bounds | None = None,
     rough: Utility | None = None,
 ) -> Ranked:
-    """The points where ascents from the promising raw points end, joined by the raw points.
+    """The points where ascents from the promising raw points end, joined by the raw points; the
+    best of both improved where some parameters are discrete.
 
     Args:
         bounds: Of each row's ascents, lower and upper; the cube's if None.
@@ -194,7 +195,13 @@ def maxima(
     starts = _pick_starts(raw, max(search.restarts, search.scouts), streams)
     if search.scouts > search.restarts:
         starts = _scouted(rough or utility, space, starts, search, bounds)
-    return _climb(utility, space, starts, search, bounds).joined(raw)
+    movable = (space.continuous | space.ordered).to(starts.x.device)
+    ends = _ascend(utility, starts.x, movable, search.iterations, bounds)
+    if all(kind == "continuous" for kind in space.kinds):
+        return ends.joined(raw)
+    # Snapped, the end of an ascent may be worse than a raw point, which is legal already.
+    legal = _ranked(utility, space.snap(ends.x)).joined(raw)
+    return _improved(utility, space, legal.top(_FINALISTS), search, bounds).joined(legal)
 
 
 def _scouted(
@@ -271,17 +278,11 @@ def _pick_starts(raw: Ranked, restarts: int, streams: Streams) -> Ranked:
     return Ranked(raw.x.take_along_dim(index[..., None], 1), raw.value.gather(1, index))
 
 
-def _climb(
-    utility: Utility, space: Space, starts: Ranked, search: Search, bounds: Bounds | None
+def _improved(
+    utility: Utility, space: Space, best: Ranked, search: Search, bounds: Bounds | None
 ) -> Ranked:
-    """What the ascents end at, and for a space with discrete parameters its refinement."""
-    device = starts.x.device
-    continuous, ordered = space.continuous.to(device), space.ordered.to(device)
-    climbed = _ascend(utility, starts.x, continuous | ordered, search.iterations, bounds)
-    if all(kind == "continuous" for kind in space.kinds):
-        return climbed
-    ends = _ranked(utility, space.snap(climbed.x))
-    best = ends.top(_FINALISTS)
+    """These points moved to better discrete neighbours, and polished in the continuous columns."""
+    continuous = space.continuous.to(best.x.device)
     going_on = torch.ones_like(best.value[:, :1], dtype=torch.bool)
     for _ in range(_ROUNDS):
         after = _try_neighbours(utility, space, best)
@@ -292,7 +293,7 @@ def _climb(
         best, going_on = best.replaced(going_on, after), going_on & gained
         if not bool(going_on.any()):
             break
-    return best.joined(ends)
+    return best
 
 
 def _ascend(

@@ -234,6 +234,31 @@ def test_a_step_to_a_neighbour_repairs_what_snapping_spoils() -> None:
     assert float(found[0, 0]) == pytest.approx(0.25, abs=1e-3)
 
 
+def test_a_raw_point_moves_to_its_neighbours_where_ascents_end_at_worse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As they may, snapped."""
+    space, peak = Space(Integer("i", 0, 10), Integer("j", 0, 12)), _peak(0.5, 0.25)
+
+    def function(x: Tensor) -> Tensor:
+        return peak(x) + 0.5 * (x > 0.92).all(-1)
+
+    def astray(utility: Any, starts: Tensor, *others: Any) -> Ranked:
+        ends = torch.ones_like(starts)
+        return Ranked(ends, utility(ends))
+
+    monkeypatch.setattr(candidates, "_ascend", astray)
+    found = propose(
+        _Known(function),
+        space,
+        _streams(),
+        best_x=_nothing_known(space),
+        taken=[set()],
+        search=Search(raw=8, restarts=2),
+    )
+    assert space.decode(found) == [{"i": 5, "j": 3}]
+
+
 def test_moves_between_neighbours_find_the_best_of_many_categories() -> None:
     # 4^7 configurations, 32 raw points, and no gradient to follow: only the moves can do it.
     space = Space([Categorical(f"c{index}", ["w", "x", "y", "z"]) for index in range(7)])
