@@ -98,7 +98,10 @@ def started_from(record: Record, space: Space, parent: Record, kind: StartKind) 
         return any((space.key(trial.params), trial.value) in added for trial in usable)
     enqueued = [trial.params for trial in record.trials if trial.origin == "enqueued"]
     asked = {*map(space.key, [*enqueued, *record.queue])}
-    return any(space.key(trial.params) in asked for trial in usable)
+    if any(space.key(trial.params) in asked for trial in usable):
+        return True
+    # Of a parent without any that meets its constraints, earlier versions had nothing.
+    return not any(trial.feasible for trial in usable)
 
 
 def _usable(space: Space, parent: Record) -> list[Trial]:

@@ -370,20 +370,6 @@ def test_a_resumed_job_has_something_of_every_job_that_its_file_starts_from(tmp_
     resume(warm_start=[*starts, {"job": "gone"}, {"job": "gone", "storage": "no/folder.db"}])
 
 
-def test_so_it_has_of_one_in_which_nothing_met_the_constraints(tmp_path: Path) -> None:
-    limits = {"constraints": ["depth >= 2"], "objective": "tests.objectives:bowl_and_depth"}
-    for seed, name in enumerate(("job", "other")):
-        parent = job_in(tmp_path, name=name, seed=seed, **limits)
-        parent.tuner(tmp_path, resume=False).run().optimizer.close()
-    start = [{"job": "job", "kind": "transfer"}]
-    options: dict[str, Any] = {"name": "again", **limits, "warm_start": start}
-    job_in(tmp_path, **options).tuner(tmp_path, resume=False).optimizer.close()
-    job_in(tmp_path, **options).tuner(tmp_path, resume=True).optimizer.close()
-    options["warm_start"] = [{"job": "other", "kind": "transfer"}]
-    with pytest.raises(InvalidJob, match=r"warm_start: .* nothing of 'other'"):
-        job_in(tmp_path, **options).tuner(tmp_path, resume=True)
-
-
 def test_the_jobs_to_start_from_are_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
