@@ -241,7 +241,7 @@ def test_a_raw_point_moves_to_its_neighbours_where_ascents_end_at_worse(
     space, peak = Space(Integer("i", 0, 10), Integer("j", 0, 12)), _peak(0.4, 0.6)
 
     def function(x: Tensor) -> Tensor:
-        return peak(x) + 0.5 * (x > 0.92).all(-1)
+        return peak(x) + 0.4 * (x > 0.92).all(-1)
 
     def astray(utility: Any, starts: Tensor, *others: Any) -> Ranked:
         ends = torch.ones_like(starts)
