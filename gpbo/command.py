@@ -61,7 +61,7 @@ class Command:
             without one.
         folder: Where it runs; by default the current folder.
         measured: Quantities that are measured with the value, by name: they are looked for in
-            lines that are JSON objects, with the value or without, and the last ones count. A
+            lines that end with a JSON object, with the value or without, and the last ones count. A
             `gpbo.Tuner` fills in those of its constraints.
 
     Raises:
@@ -115,7 +115,7 @@ class Command:
         """The step, if it has one, and the value that a line of output tells; None if none."""
         try:
             if self.metric is None:
-                told = json.loads(line)
+                told = _object(line)
                 step, value = told.get("step"), told["value"]
                 if value is None:  # as encoders write NaN that keep to the standard
                     value = math.nan
@@ -135,9 +135,14 @@ class Command:
     def quantities(self, line: str) -> dict[str, Any]:
         """What was measured, as a line of output tells it."""
         with contextlib.suppress(*UNREADABLE):
-            told = json.loads(line)
+            told = _object(line)
             return {name: told[name] for name in self.measured if name in told}
         return {}
+
+
+def _object(line: str) -> Any:
+    """The JSON object that a line ends with: a progress bar before it, say, is in the same line."""
+    return json.loads(line[max(line.find("{"), 0) :])
 
 
 def run_command(

@@ -1,5 +1,6 @@
 """Where trials run on this machine: a process per worker, whose end is the end of one trial."""
 
+import functools
 import io
 import math
 import os
@@ -20,7 +21,7 @@ from loky.process_executor import ShutdownExecutorError
 
 from gpbo.attempt import Outcome
 from gpbo.command import Command, end_left
-from gpbo.worker import Task, begin, evaluate, evaluate_in_own_process
+from gpbo.worker import Task, die_with, evaluate, evaluate_in_own_process
 
 #: Trials share the cores; a library that starts a thread per core in each of them slows all down.
 ONE_THREAD = dict.fromkeys(
@@ -43,6 +44,8 @@ _ANSWER_S = 60.0
 #: Seconds between two looks at whether a process lives that is waited for.
 _LOOK_S = 1.0
 
+_Cached = type(functools.lru_cache(lambda: None))
+
 _T = TypeVar("_T")
 
 
@@ -59,7 +62,20 @@ def pool_of_one(**options: Any) -> ProcessPoolExecutor:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, _Nowhere())
-    return ProcessPoolExecutor(1, **options)
+    return ProcessPoolExecutor(1, job_reducers={_Cached: _by_value}, **options)
+
+
+def _by_value(cached: Any) -> Any:
+    """How a function is sent that `functools.lru_cache` wraps: of a script by value, as all others
+    of it are; what is in a module is found there.
+    """
+    if cached.__module__ != "__main__":
+        return cached.__qualname__
+    return _cached, (cached.__wrapped__, cached.cache_parameters())
+
+
+def _cached(function: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+    return functools.lru_cache(**options)(function)
 
 
 def start(pool: ProcessPoolExecutor) -> "Future[int]":
@@ -167,6 +183,8 @@ class LocalWorkers(Executor):
             return Outcome.out_of_time(task.time_limit_s or 0.0)
         except (BrokenExecutor, ShutdownExecutorError) as error:
             self._discard(task.worker)
+            if "un-serialize" in str(error):  # in loky's words
+                return Outcome(reason=_why_it_cannot_be_read(error))
             return Outcome(reason=_why_it_died(error), died=True)
 
     @contextmanager
@@ -203,7 +221,7 @@ class LocalWorkers(Executor):
             pool = self._pools[worker]
             if pool is None:
                 pool = pool_of_one(
-                    env=self._env[worker], initializer=begin, initargs=(os.getpid(),)
+                    env=self._env[worker], initializer=die_with, initargs=(os.getpid(),)
                 )
                 self._pools[worker] = pool
             return pool
@@ -239,6 +257,16 @@ def _awaited(pool: ProcessPoolExecutor, future: "Future[_T]", limit: float = mat
             raise TimeoutError
         dead = process is not None and process.exitcode is not None
     return future.result()
+
+
+def _why_it_cannot_be_read(error: Exception) -> str:
+    """The last line of the traceback that loky has from the process."""
+    lines = [line for line in str(error.__cause__).splitlines() if re.match(r"\w", line)]
+    why = f": {lines[-1]}" if lines else ""
+    return (
+        f"the process of the trial cannot read the objective{why}: expected what it uses in a "
+        "module that it imports"
+    )
 
 
 def _why_it_died(error: Exception) -> str:

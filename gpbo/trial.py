@@ -19,6 +19,8 @@ STOPPED_EARLY = "stopped early"
 
 #: How many frames of a traceback, the innermost, are kept as the reason of a failed trial.
 _FRAMES = 3
+#: Characters of what it says, at the start and at the end, if it says more.
+_MOST = 1000
 
 
 class TrialStatus(StrEnum):
@@ -204,4 +206,6 @@ def reason_of(error: BaseException) -> str:
     """What an objective raised, and the innermost frames."""
     told = traceback.TracebackException.from_exception(error, limit=-_FRAMES)
     summary = "".join(told.format_exception_only()).strip()
+    if len(summary) > 2 * _MOST:
+        summary = f"{summary[:_MOST]} … {summary[-_MOST:]}"
     return f"{summary}\n{''.join(told.stack.format())}".rstrip()

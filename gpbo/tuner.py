@@ -312,8 +312,10 @@ class Tuner:
             one if one.ended_at is not None else replace(one, ended_at=now, reason=JOB_ENDED)
             for one in last
         ]
-        for future in self._running:
-            future.cancel()
+        for future, run in self._running.items():
+            if not future.cancel():  # another's executor goes on, and is asked to end it
+                with suppress(OSError):
+                    (run.folder / STOP).touch()
         self._write(attempts=ended, ended=stopped)
 
     # --- the workers

@@ -1,10 +1,12 @@
 """What runs where a trial runs: the objective, and what it prints. Loads no tensor stack."""
 
 import contextlib
+import functools
 import importlib
 import inspect
 import multiprocessing
 import os
+import pickle
 import re
 import signal
 import sys
@@ -32,7 +34,6 @@ __all__ = [
     "RunningTrial",
     "Task",
     "TrialStopped",
-    "begin",
     "die_with",
     "evaluate",
     "evaluate_in_own_process",
@@ -136,6 +137,7 @@ def evaluate(task: Task) -> Outcome:
         objective = task.objective
         if isinstance(objective, Imported):
             objective = objective.load()
+        _settle(objective)
         trial = RunningTrial(task.trial, dict(task.params), task.attempt, task.folder)
         given = (dict(task.params), trial) if _takes_trial(objective) else (dict(task.params),)
         return Outcome(objective(*given))
@@ -156,9 +158,24 @@ def evaluate_in_own_process(task: Task) -> Outcome:
         _ending_commands() if is_command else contextlib.nullcontext(),
     ):
         outcome = evaluate(task)
+        if not is_command:
+            outcome = _sendable(outcome)
     if outcome.reason is not None and not is_command:
-        with (task.folder / LOG).open("a", encoding="utf-8", errors="replace") as log:
+        # The folder may be gone, or the disk full.
+        with (
+            contextlib.suppress(OSError),
+            (task.folder / LOG).open("a", encoding="utf-8", errors="replace") as log,
+        ):
             print(outcome.reason, file=log)
+    return outcome
+
+
+def _sendable(outcome: Outcome) -> Outcome:
+    """The outcome, or that it cannot be sent to the driver, which runs no trial again for that."""
+    try:
+        pickle.dumps(outcome)
+    except Exception as error:  # noqa: BLE001  whatever its value raises
+        return Outcome(reason=f"what the objective returned cannot be pickled: {reason_of(error)}")
     return outcome
 
 
@@ -184,12 +201,21 @@ def die_with(driver: int) -> None:
         signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
-def begin(driver: int) -> None:
-    """What a process of trials does first."""
-    die_with(driver)
+def _settle(objective: Callable[..., Any]) -> None:
+    """Make a process that loky started like one that the objective's author knows."""
     # loky leaves its own way to start a process as the default, by which those of
     # `multiprocessing`, as torch's loaders of data have, cannot be started.
-    multiprocessing.set_start_method(None, force=True)
+    if str(multiprocessing.get_start_method(allow_none=True)).startswith("loky"):
+        multiprocessing.set_start_method(None, force=True)
+    # A function of a script is sent by value, with what it uses. To be pickled, or found by another
+    # process, that has to be in the main module, which is loky's.
+    while isinstance(objective, functools.partial):
+        objective = objective.func
+    used = getattr(inspect.unwrap(objective), "__globals__", None)
+    used = getattr(type(objective).__call__, "__globals__", {}) if used is None else used
+    main = vars(sys.modules["__main__"])
+    if used.get("__name__") == "__main__" and used is not main:
+        main.update({name: used[name] for name in used if not name.startswith("__")})
 
 
 def _takes_trial(objective: Callable[..., Any]) -> bool:
@@ -213,11 +239,14 @@ def _ending_commands() -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    # A command would inherit that an interrupt is ignored, but not what is done with it.
+    handlers = {signal.SIGTERM: end, signal.SIGINT: lambda number, frame: None}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

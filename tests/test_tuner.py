@@ -939,6 +939,29 @@ def test_what_had_ended_when_ctrl_c_came_is_told_and_what_died_of_it_is_not(
     assert [trial.id for trial in result.optimizer.pending] == [3]
 
 
+def test_what_an_executor_of_ones_own_still_runs_is_asked_to_end(tmp_path: Path) -> None:
+    class Slow(Inline):
+        """Trials but the first one begin and do not end."""
+
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            (given,) = args
+            if given.trial == 0:
+                return super().submit(fn, given)
+            given.folder.mkdir(parents=True)
+            future: Future[Any] = Future()
+            assert future.set_running_or_notify_cancel()
+            return future
+
+    options: dict[str, Any] = {"execution": Execution(workers=2), "executor": Slow()}
+    job = tuned(stored(tmp_path), budget=4, completion=Completion(target=9.0), **options)
+    result = job.run()
+    assert (result.stopped, len(result.trials)) == ("target", 1)
+    running = [trial.id for trial in result.optimizer.pending]
+    assert running
+    for trial in running:
+        assert (tmp_path / "runs.db-trials" / "job" / f"{trial:05}.1" / STOP).exists()
+
+
 @pytest.mark.parametrize(("budget", "ended"), [(2, 2), (5, 5), (9, 9)])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_trials_that_are_pending_beyond_the_budget_stay_so(

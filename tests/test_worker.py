@@ -5,9 +5,12 @@ import json
 import math
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -69,6 +72,9 @@ def reported(folder: Path) -> list[tuple[int, float]]:
         (None, "loss 0.5", None),
         (None, '{"value": NaN}', (None, "nan")),
         (None, '{"value": null}', (None, "nan")),
+        (None, ' 20%|##    | 1/5 [00:00<00:00]{"step": 1, "value": 0.5}', (1, 0.5)),
+        (None, 'INFO: {"value": 2}', (None, 2.0)),
+        (None, '{"value": 2} was read', None),
         (None, '{"step": 3, "value": null}', (3, "nan")),
         (r"loss=(\S+)", "epoch 3 loss=0.25 ok", (None, 0.25)),
         (r"loss=(\S+)", "loss=none", None),
@@ -591,6 +597,95 @@ def test_an_objective_has_processes_of_its_own(method: str | None, tmp_path: Pat
     with LocalWorkers(1) as workers:
         one = Task(objectives.starts_processes, 0, 1, {"method": method}, tmp_path, 0, 30.0)
         assert workers.submit(evaluate, one).result(60).value == 3.0
+
+
+def test_what_a_script_defines_can_be_pickled_and_found_by_processes(tmp_path: Path) -> None:
+    """Its functions are sent by value, to a process whose main module is another one."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import functools, json, multiprocessing, pickle
+from pathlib import Path
+from gpbo.executors import LocalWorkers
+from gpbo.worker import Task, evaluate
+
+class Net:
+    def __call__(self, params):
+        return len(pickle.dumps(Net())) > 0
+
+def square(number):
+    return number * number
+
+@functools.lru_cache(maxsize=7)
+def cached(number):
+    return number + cached.cache_parameters()["maxsize"]
+
+def pooled(params):
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return sum(pool.map(square, [1, 2]))
+
+def trained(params, trial):
+    (trial.folder / "net").write_bytes(pickle.dumps(Net()))
+    return cached(1)
+
+def unread(params):
+    return Unread().number
+
+class Unread:
+    number = 3
+    def __reduce__(self):
+        return square, ("text",)
+
+unread.of = Unread()
+
+if __name__ == "__main__":
+    objectives = trained, functools.partial(pooled), Net(), unread
+    with LocalWorkers(1) as workers:
+        for number, objective in enumerate(objectives):
+            task = Task(objective, number, 1, {}, Path(str(number)))
+            outcome = workers.submit(evaluate, task).result()
+            print(json.dumps([outcome.value, outcome.reason, outcome.died]))
+"""
+    )
+    ran = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    *values, unread = map(json.loads, ran.stdout.splitlines())
+    assert values == [[8, None, False], [5, None, False], [True, None, False]]
+    assert unread[1].startswith("the process of the trial cannot read the objective: TypeError: ")
+    assert unread[::2] == [None, False]
+    assert b"__main__" in (tmp_path / "0" / "net").read_bytes()
+
+
+def test_a_failure_of_its_own_is_no_death(tmp_path: Path) -> None:
+    """Trials are run again only for those."""
+
+    def locked(params: dict[str, Any]) -> Any:
+        return threading.Lock()
+
+    def homeless(params: dict[str, Any], trial: Any) -> float:
+        shutil.rmtree(trial.folder)
+        raise ValueError("no convergence")
+
+    expected: dict[Any, str] = {
+        locked: "what the objective returned cannot be pickled: TypeError",
+        homeless: "ValueError: no convergence",
+    }
+    for number, (objective, reason) in enumerate(expected.items()):
+        objective.__module__ = "__main__"
+        with LocalWorkers(1) as workers:
+            one = Task(objective, number, 1, {}, tmp_path / str(number))
+            outcome = workers.submit(evaluate, one).result(60)
+        assert str(outcome.reason).startswith(reason)
+        assert not outcome.died
+
+
+def test_a_command_can_be_interrupted_by_what_started_it(tmp_path: Path) -> None:
+    script = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    with LocalWorkers(1) as workers:
+        command = Command(shlex.join([sys.executable, "-c", script]), metric="(True|False)")
+        workers.submit(evaluate, task(command, tmp_path)).result(60)
+    assert (tmp_path / "0" / LOG).read_text() == "True\n"
 
 
 def test_a_process_that_grew_in_its_first_trial_runs_the_next_ones_too(tmp_path: Path) -> None:
