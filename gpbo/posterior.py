@@ -88,8 +88,9 @@ class Posterior:
             InvalidParams: no list of configurations of the space.
         """
         mean, variance = self.surrogate.moments(self._points(configurations))
-        centre = mean.mean(1)
-        spread = variance.mean(1) + (mean - centre.unsqueeze(1)).square().mean(1)
+        over_draws = self.surrogate.over_draws
+        centre = over_draws(mean)
+        spread = over_draws(variance + (mean - centre.unsqueeze(1)).square())
         width = sign_of(self.direction) * BAND * spread.sqrt()
         median, low, high = (
             self._back(centre + shift) for shift in (torch.zeros_like(width), -width, width)
@@ -123,10 +124,12 @@ class Posterior:
         """
         count, seed = whole_number("count", count, least=1), whole_number("seed", seed, least=0)
         mean, covariance = self.surrogate.joint(self._points(configurations))
+        counted = self.surrogate.counted[0]
+        mean, covariance = mean[:, counted], covariance[:, counted]
         # The root of a matrix that may be singular, as it is where a configuration comes twice.
         values, vectors = torch.linalg.eigh(covariance[0])
         root = vectors * values.clamp(min=0.0).sqrt().unsqueeze(-2)
-        turns = math.ceil(count / self.surrogate.draws)
+        turns = math.ceil(count / mean.shape[1])
         streams = Streams.named(seed, "posterior", device=mean.device)
         normals = streams.normal(turns, *mean.shape[1:])
         rows = mean.unsqueeze(1) + (normals.unsqueeze(-2) @ root.mT).squeeze(-2)

@@ -142,9 +142,18 @@ class Surrogate:
 
     def averaged(self, means: Float[Tensor, "r s n"]) -> Float[Tensor, "r n"]:
         """Such means over the draws that succeeded, as those of `expected`."""
-        counted = self.succeeded | ~self.succeeded.any(1, keepdim=True)
-        total = torch.where(counted[..., None], means, 0.0).sum(1)
-        return torch.where(self.eligible, total / counted.sum(1, keepdim=True), torch.inf)
+        return torch.where(self.eligible, self.over_draws(means), torch.inf)
+
+    @property
+    def counted(self) -> Bool[Tensor, "r s"]:
+        """The draws that succeeded; all, where none did."""
+        return self.succeeded | ~self.succeeded.any(1, keepdim=True)
+
+    def over_draws(self, values: Float[Tensor, "r s b"]) -> Float[Tensor, "r b"]:
+        """The mean over the draws that are counted."""
+        counted = self.counted
+        total = torch.where(counted[..., None], values, 0.0).sum(1)
+        return total / counted.sum(1, keepdim=True)
 
     @property
     def recommended(self) -> Int[Tensor, " r"]:

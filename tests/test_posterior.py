@@ -13,6 +13,7 @@ from scipy.stats import norm
 from gpbo import fitting
 from gpbo.backend import DTYPE
 from gpbo.errors import InvalidData, InvalidOption, InvalidParams
+from gpbo.hyperparameters import NAMES
 from gpbo.loop import minimize
 from gpbo.optimizer import Optimizer
 from gpbo.posterior import Posterior
@@ -121,6 +122,27 @@ def test_the_band_is_as_wide_as_the_draws_of_the_hyperparameters_disagree() -> N
     assert expected.median[0] == pytest.approx(3.0, rel=1e-9)
     assert expected.high[0] == pytest.approx(3.0 + norm.ppf(0.975) * spread, rel=1e-9)
     assert expected.low[0] == pytest.approx(3.0 + norm.ppf(0.025) * spread, rel=1e-9)
+
+
+def test_a_draw_that_failed_is_left_out() -> None:
+    posterior = told().posterior()
+    surrogate = posterior.surrogate
+    each = {name: getattr(surrogate, name) for name in NAMES}
+    draws = {name: part.repeat_interleave(5, 1) for name, part in each.items()}
+    draws["lengthscale"] *= torch.linspace(0.5, 2.0, 5, dtype=DTYPE)[:, None]
+    rest = {name: part[:, 1:] for name, part in draws.items()}
+    draws["lengthscale"][0, 0] = torch.nan
+    data = surrogate.x, surrogate.y[:, 0], surrogate.mask
+    failed, expected = (
+        replace(posterior, surrogate=Surrogate.condition(*data, **part, nu=surrogate.nu))
+        for part in (draws, rest)
+    )
+    assert failed.surrogate.succeeded.sum() == expected.surrogate.draws
+    asked = between(7)
+    found, other = failed.predict(asked), expected.predict(asked)
+    for name in ("median", "low", "high"):
+        np.testing.assert_allclose(getattr(found, name), getattr(other, name), rtol=1e-9)
+    np.testing.assert_allclose(failed.sample(asked, 40), expected.sample(asked, 40), rtol=1e-7)
 
 
 def test_sampled_functions_take_the_draws_of_the_hyperparameters_in_turn() -> None:
