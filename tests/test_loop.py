@@ -66,6 +66,19 @@ def test_an_objective_that_raises_is_a_failed_trial_with_its_reason() -> None:
     assert result.best.params["x"] >= 0.5
 
 
+def test_of_a_long_message_a_reason_has_both_ends() -> None:
+    told = f"begins {10**6 * 'x'} ends"
+
+    def objective(params: dict[str, Any]) -> float:
+        raise ValueError(told)
+
+    result = quietly(objective, budget=1)
+    reason = str(result.trials[0].reason)
+    assert reason.startswith("ValueError: begins x")
+    assert " ends" in reason
+    assert len(reason) < 4000
+
+
 def test_a_reason_keeps_the_innermost_part_of_a_long_traceback() -> None:
     def innermost() -> float:
         return 1 / 0
