@@ -6,7 +6,6 @@ import importlib
 import inspect
 import multiprocessing
 import os
-import pickle
 import re
 import signal
 import sys
@@ -19,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import psutil
+from loky.backend.reduction import dumps
 
 from gpbo.attempt import LOG, STOP, Outcome, write_report
 from gpbo.checks import as_number
@@ -173,7 +173,7 @@ def evaluate_in_own_process(task: Task) -> Outcome:
 def _sendable(outcome: Outcome) -> Outcome:
     """The outcome, or that it cannot be sent to the driver, which runs no trial again for that."""
     try:
-        pickle.dumps(outcome)
+        dumps(outcome)
     except Exception as error:  # noqa: BLE001  whatever its value raises
         return Outcome(reason=f"what the objective returned cannot be pickled: {reason_of(error)}")
     return outcome
