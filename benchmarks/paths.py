@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from gpbo.errors import InvalidOption
-from gpbo.trial import reason_of
+from gpbo.text import reason_of
 from gpbo.worker import Imported
 
 

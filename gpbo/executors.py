@@ -259,10 +259,15 @@ def _awaited(pool: ProcessPoolExecutor, future: "Future[_T]", limit: float = mat
     return future.result()
 
 
+def raised_there(cause: BaseException | None) -> str | None:
+    """What another process raised, if its traceback, as text, is the cause of an error here."""
+    raised = re.findall(r"^ .*\n(\w.*)", str(cause), re.MULTILINE)  # after the lines of frames
+    return raised[-1] if raised else None
+
+
 def _why_it_cannot_be_read(error: Exception) -> str:
-    """The last line of the traceback that loky has from the process."""
-    lines = [line for line in str(error.__cause__).splitlines() if re.match(r"\w", line)]
-    why = f": {lines[-1]}" if lines else ""
+    raised = raised_there(error.__cause__)
+    why = "" if raised is None else f": {raised}"
     return (
         f"the process of the trial cannot read the objective{why}: expected what it uses in a "
         "module that it imports"

@@ -37,7 +37,8 @@ from gpbo.result import Result
 from gpbo.situation import Strategy
 from gpbo.space import Space
 from gpbo.state import State
-from gpbo.trial import Direction, Mode, Trial, TrialStatus, reason_of, sign_of
+from gpbo.text import reason_of
+from gpbo.trial import Direction, Mode, Trial, TrialStatus, sign_of
 
 logger = logging.getLogger("gpbo")
 

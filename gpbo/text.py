@@ -1,6 +1,7 @@
 """Trials and configurations as text, for a terminal, a table or a page."""
 
 import shutil
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 #: this heading, for all of them.
 _MOST_COLUMNS, ALL = 8, "configuration"
 _NARROWEST, _BESIDE = 9, 30
+#: Frames of a traceback that a reason keeps, and the characters of the message before them.
+_FRAMES, _LONGEST_MESSAGE = 3, 2000
 
 
 def none_is_best(trials: Iterable[Trial]) -> str:
@@ -95,3 +98,11 @@ def cut_within(text: str, most: int) -> str:
         return text
     tail = (most - 1) // 2
     return f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def reason_of(error: BaseException) -> str:
+    """What an objective raised, and the innermost frames."""
+    told = traceback.TracebackException.from_exception(error, limit=-_FRAMES)
+    summary = "".join(told.format_exception_only()).strip()
+    frames = "".join(told.stack.format())
+    return f"{cut_within(summary, _LONGEST_MESSAGE)}\n{frames}".rstrip()

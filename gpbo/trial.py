@@ -2,7 +2,6 @@
 
 import math
 import operator
-import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -16,11 +15,6 @@ Mode = Literal["async", "sync"]
 
 #: How the reason of a trial begins that its job stopped before its end.
 STOPPED_EARLY = "stopped early"
-
-#: How many frames of a traceback, the innermost, are kept as the reason of a failed trial.
-_FRAMES = 3
-#: Characters of what it says, at the start and at the end, if it says more.
-_MOST = 1000
 
 
 class TrialStatus(StrEnum):
@@ -200,12 +194,3 @@ def records(trials: Iterable[Trial]) -> list[dict[str, Any]]:
         }
         for trial in trials
     ]
-
-
-def reason_of(error: BaseException) -> str:
-    """What an objective raised, and the innermost frames."""
-    told = traceback.TracebackException.from_exception(error, limit=-_FRAMES)
-    summary = "".join(told.format_exception_only()).strip()
-    if len(summary) > 2 * _MOST:
-        summary = f"{summary[:_MOST]} … {summary[-_MOST:]}"
-    return f"{summary}\n{''.join(told.stack.format())}".rstrip()

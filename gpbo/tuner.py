@@ -1,7 +1,6 @@
 """A tuning job: an optimizer proposes, workers run the trials, a storage remembers."""
 
 import logging
-import re
 import shutil
 import signal
 import tempfile
@@ -27,7 +26,7 @@ from gpbo.constraints import Constraint, Told, quantities, result_told, returned
 from gpbo.engine import Engine
 from gpbo.errors import InvalidOption, InvalidResult
 from gpbo.execution import Execution
-from gpbo.executors import LocalWorkers, NotStarted
+from gpbo.executors import LocalWorkers, NotStarted, raised_there
 from gpbo.objectives import check_command, check_is_here, warn_of_unused
 from gpbo.optimizer import Optimizer
 from gpbo.record import JOB_ENDED, NOT_RUN, Attempt, Metric
@@ -529,10 +528,10 @@ def _told_by(error: BaseException) -> str:
     said, cause = f"{type(error).__name__}: {error}", error.__cause__
     if cause is None:
         return said
-    raised = re.findall(r"^ .*\n(\w.*)", str(cause), re.MULTILINE)  # after the lines of a traceback
-    if not raised:
+    raised = raised_there(cause)
+    if raised is None:
         return f"{said}; {type(cause).__name__}: {cause}"
-    return "; ".join(dict.fromkeys([said, raised[-1]])) + f"\n{cause}"
+    return "; ".join(dict.fromkeys([said, raised])) + f"\n{cause}"
 
 
 def _ended(

@@ -24,7 +24,7 @@ from gpbo.attempt import LOG, STOP, Outcome, write_report
 from gpbo.checks import as_number
 from gpbo.command import Command, end_all, run_command
 from gpbo.errors import InvalidOption
-from gpbo.trial import reason_of
+from gpbo.text import reason_of
 
 __all__ = [
     "Command",
@@ -157,9 +157,7 @@ def evaluate_in_own_process(task: Task) -> Outcome:
         _output_to(task.folder / LOG),
         _ending_commands() if is_command else contextlib.nullcontext(),
     ):
-        outcome = evaluate(task)
-        if not is_command:
-            outcome = _sendable(outcome)
+        outcome = evaluate(task) if is_command else _sendable(evaluate(task))
     if outcome.reason is not None and not is_command:
         # The folder may be gone, or the disk full.
         with (

@@ -82,6 +82,7 @@ def _propose(
     runs: int = 1,
     taken: list[set[Hashable]] | None = None,
     index: int = 0,
+    search: Search | None = None,
 ) -> Tensor:
     return propose(
         _Known(function),
@@ -89,6 +90,7 @@ def _propose(
         _streams(runs, index),
         best_x=_nothing_known(space, runs),
         taken=taken or [set()] * runs,
+        search=search,
     )
 
 
@@ -222,14 +224,7 @@ def test_a_step_to_a_neighbour_repairs_what_snapping_spoils() -> None:
     def ridge(x: Tensor) -> Tensor:
         return -1e4 * (x[..., 0] - x[..., 1]).square() - (x - 0.48).square().sum(-1)
 
-    found = propose(
-        _Known(ridge),
-        space,
-        _streams(),
-        best_x=_nothing_known(space),
-        taken=[set()],
-        search=Search(raw=8, restarts=2),
-    )
+    found = _propose(ridge, space, search=Search(raw=8, restarts=2))
     assert float(found[0, 1]) == pytest.approx(0.25)
     assert float(found[0, 0]) == pytest.approx(0.25, abs=1e-3)
 
@@ -248,14 +243,7 @@ def test_a_raw_point_moves_to_its_neighbours_where_ascents_end_at_worse(
         return Ranked(ends, utility(ends))
 
     monkeypatch.setattr(candidates, "_ascend", astray)
-    found = propose(
-        _Known(function),
-        space,
-        _streams(),
-        best_x=_nothing_known(space),
-        taken=[set()],
-        search=Search(raw=8, restarts=2),
-    )
+    found = _propose(function, space, search=Search(raw=8, restarts=2))
     assert space.decode(found) == [{"i": 4, "j": 7}]
 
 

@@ -33,6 +33,7 @@ def transition(
     Duane, Kennedy, Pendleton and Roweth (1987).
 
     Args:
+        step_size: Of every run.
         scale: ``A`` of every run, where ``A A'`` is the inverse mass matrix.
         momentum: Standard normal.
         log_uniform: Logarithms of uniform numbers.
