@@ -54,6 +54,8 @@ app = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 
+_WHICH = "The job; by default that of the job file, or the latest of the storage."
+
 
 class StrategyName(StrEnum):
     """The strategies that have a name; `gpbo.strategies` is not imported for ``--help``."""
@@ -229,7 +231,7 @@ def resume(
 @app.command()
 def show(
     where: Annotated[Path, typer.Argument(help="A job file, or a storage.")],
-    name: Annotated[str | None, typer.Argument(help="The job; by default the latest.")] = None,
+    name: Annotated[str | None, typer.Argument(help=_WHICH)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all there is as JSON.")] = False,
     html: Annotated[
         Path | None, typer.Option(help="Write all there is here, as a page for a browser.")
@@ -271,7 +273,7 @@ def show(
 @app.command()
 def stop(
     where: Annotated[Path, typer.Argument(help="A job file, or a storage.")],
-    name: Annotated[str | None, typer.Argument(help="The job; by default the latest.")] = None,
+    name: Annotated[str | None, typer.Argument(help=_WHICH)] = None,
 ) -> None:
     """Ask the process that drives a job to end it; `gpbo resume` goes on."""
     from gpbo.completion import STOPPED

@@ -46,7 +46,7 @@ _FILLED = _Filled()
 
 @dataclass(frozen=True)
 class Command:
-    """A command line, which prints the value; the last one counts.
+    """A command line, which prints the value; the last line with one counts.
 
     The trial fails if the command ends with a status other than 0 or prints no value.
 
@@ -56,9 +56,9 @@ class Command:
             runs it.
         metric: A regular expression that finds the value in a line: in its group ``value``, or the
             first group that is not ``step``; a group ``step`` has the step. By default the value
-            is ``"value"`` in a line that is a JSON object, and the step its ``"step"``. Values with
-            a step are intermediate ones; the last of them is the result if no line has a value
-            without one.
+            is ``"value"`` in a line that ends with a JSON object, and the step its ``"step"``.
+            Values with a step are intermediate ones; the last of them is the result if no line has
+            a value without one.
         folder: Where it runs; by default the current folder.
         measured: Quantities that are measured with the value, by name: they are looked for in
             lines that end with a JSON object, with the value or without, and the last ones count. A

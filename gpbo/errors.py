@@ -71,4 +71,4 @@ class JobInUse(GpboError):
 
 
 class InvalidJob(GpboError, ValueError):
-    """A job file has mistakes; the message has a line for each of them."""
+    """A job file has mistakes; the message has a line for each key or table with one."""

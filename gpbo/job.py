@@ -260,7 +260,8 @@ def read_job(path: str | Path) -> Job:
     """The job in a TOML file.
 
     Raises:
-        InvalidJob: no such file, not TOML, or mistakes in it, with a line for each of them.
+        InvalidJob: no such file, not TOML, or mistakes in it, with a line for each key or table
+            with one.
     """
     return check_job(read_file(path), str(path))
 
@@ -269,7 +270,7 @@ def check_job(content: Mapping[str, Any], where: str = "job") -> Job:
     """The job that these values describe.
 
     Raises:
-        InvalidJob: with a line for each mistake.
+        InvalidJob: with a line for each key or table with a mistake.
     """
     try:
         # As JSON, where strictness is about values: a table is an object of its class there.

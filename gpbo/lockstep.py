@@ -55,8 +55,9 @@ def replicate(
     Run ``i`` has the seed ``seed + i``: it makes the trials that ``replicate(..., runs=1,
     seed=seed + i)`` makes, and, as long as no trial fails, those of ``minimize(problem.evaluate,
     problem.space, seed=seed + i)`` with the same ``budget`` and ``initial`` for a problem without
-    noise. The arithmetic of a batch may differ by roundings from that of a single run. (Where a
-    trial fails, `minimize` keeps its last fit and this function fits anew with all runs.)
+    noise. The arithmetic of a batch may differ by roundings from that of a single run, which a
+    sampler and Thompson sampling amplify to other trials of the same distribution. (Where a trial
+    fails, `minimize` keeps its last fit and this function fits anew with all runs.)
 
     Where the problem has constraints, each run has a model of every one of them, which is a
     further row of the batch; they are those of ``minimize(problem.measure, problem.space,

@@ -73,7 +73,8 @@ def minimize(
 
     Args:
         objective: Gets a configuration as a dict, returns one real number; with ``constraints`` a
-            pair of it and a dict of what was measured, and maybe more; as in `run`.
+            pair of it and a dict of what was measured, whose other entries are ignored; as in
+            `run`.
         space: Where to search.
         budget: How many trials there are, failed ones included.
         initial: As in `Optimizer`, but by default at most half of the budget.
@@ -139,9 +140,9 @@ def run(
         optimizer: What proposes; nobody else may ask or tell it meanwhile. If it has a storage,
             `gpbo stop` ends the loop when the next trial ends.
         objective: Gets a configuration as a dict, returns one real number; where the optimizer has
-            constraints, a pair of it and a dict of what was measured, where more is ignored. With
-            several workers it is called by several threads at once; an executor of processes must
-            be able to pickle it.
+            constraints, a pair of it and a dict of what was measured, whose other entries are
+            ignored. With several workers it is called by several threads at once; an executor of
+            processes must be able to pickle it.
         budget: How many trials there are, failed ones and those from before included, added results
             not.
         workers: How many trials run at a time.

@@ -90,7 +90,7 @@ class Optimizer:
             file, or a `gpbo.storage.Storage`. `Optimizer.resume` goes on from there, and
             proposes exactly what this optimizer would have proposed.
         name: The job's name in the storage; in a SQLite file, up to 100 letters, digits, ``.``,
-            ``_`` and ``-``.
+            ``_`` and ``-``, the first a letter or digit.
         exist_ok: Whether to go on with the stored job of this name, if there is one, as `resume`
             does: a script that is run again goes on where it ended.
 

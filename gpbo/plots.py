@@ -279,7 +279,7 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence], *, is_down: bo
         _paint_trials(axes, curve, colour, 0.02 + 0.03 * number, is_down=is_down)
         trials = range(1, len(best) + 1)
         lines += axes.step(trials, best, where="post", **_line_look(len(best), colour, curve.label))
-    longest = max((len(curve.values) for curve in curves), default=1)
+    longest = max([1, *(len(curve.values) for curve in curves)])
     axes.set_xlim(0.5, longest + 0.5)
     axes.xaxis.set_major_locator(_whole_numbers())
     axes.set_xlabel("trial")

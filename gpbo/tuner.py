@@ -78,8 +78,8 @@ class Tuner:
         optimizer: What proposes; nobody else may use it while the job runs.
         objective: A function of a configuration, or of a configuration and a
             `gpbo.worker.RunningTrial` to report to, that returns one real number, or where the
-            optimizer has constraints a pair of it and a dict of what was measured, where more is
-            ignored; ``"module:function"``; or a `gpbo.worker.Command`.
+            optimizer has constraints a pair of it and a dict of what was measured, whose other
+            entries are ignored; ``"module:function"``; or a `gpbo.worker.Command`.
         budget: How many trials there are, failed ones and those before a resume included, added
             results not. Trials that are pending beyond it stay so.
         execution: Workers, mode, time limit, retries, early stopping, GPUs, environment.

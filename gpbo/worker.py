@@ -73,7 +73,7 @@ class RunningTrial:
         Raises:
             TrialStopped: the job decided to stop this trial early.
             InvalidOption: the step is no whole number of 64 bits.
-            InvalidResult: the value is not one real number; it may be NaN.
+            InvalidResult: the value is not one real number; it may be NaN or infinite.
         """
         write_report(self.folder, step, as_number("value", value))
         if (self.folder / STOP).exists():

@@ -591,3 +591,8 @@ def test_importance_needs_results_and_a_place_to_be_written_to(tmp_path: Path) -
         plots.importance("result")  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match="path="):
         plots.importance(Optimizer(SPACE), tmp_path / "none" / "importance.png")
+
+
+def test_a_convergence_plot_without_a_trial_has_an_axis_all_the_same() -> None:
+    figure = plots.convergence(Optimizer(SPACE))  # a warning of matplotlib's fails the tests
+    assert figure.axes[0].get_xlim() == (0.5, 1.5)
