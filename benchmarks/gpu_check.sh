@@ -1,27 +1,35 @@
 #!/usr/bin/env bash
 # The GPU tests and the speed benchmarks on a machine with a GPU, from a checkout:
 #
-#     PYTHON=python3 benchmarks/gpu_check.sh [--quick]
+#     PYTHON=python3 [BUDGET_S=570] benchmarks/gpu_check.sh [--quick] [step ...]
+#
+# Steps, by default all of them in this order: tests updates ascent runs thompson large crossover
+# numpyro one. With BUDGET_S all of it ends after so many seconds, a step after its share of them,
+# and what was measured until then is kept.
 #
 # Needs Python >= 3.11 with torch, gpytorch and botorch, and no network. What else is installed is
 # used: with pytest all tests that need a GPU run, with jax and numpyro BoTorch's NUTS is timed too.
-# Every step runs whatever became of the ones before; ends with 1 if a test failed, and with 2 if
-# there is no GPU. Figures go to benchmarks/results/.
+# --quick takes small cases, to see that all of it works. Ends with status 0 if the tests passed.
+
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
-quick=${1:-}
+quick=
+[ "${1:-}" = "--quick" ] && { quick=yes; shift; }
+steps=${*:-tests updates ascent runs thompson large crossover numpyro one}
 
 has() { "$python" -c "import $1" 2>/dev/null; }
 
-# Installed, this folder is the package gpbo_benchmarks; here a link is.
 links=$(mktemp -d)
-trap 'rm -r "$links"' EXIT
+trap 'rm -rf "$links"' EXIT
+ln -s "$PWD/gpbo" "$links/gpbo"
 ln -s "$PWD/benchmarks" "$links/gpbo_benchmarks"
 paths=$PWD:$links
 has jaxtyping || paths=$PWD/benchmarks/bare:$paths
 export PYTHONPATH=$paths${PYTHONPATH:+:$PYTHONPATH}
-export PYTHONDONTWRITEBYTECODE=1
+export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# jax takes three quarters of a GPU's memory otherwise.
+export XLA_PYTHON_CLIENT_PREALLOCATE=false
 
 "$python" - <<'EOF' || exit 2
 import sys
@@ -35,45 +43,83 @@ EOF
 
 summary=()
 status=0
-step() { # step <may fail | must pass> <name> <command...>
-    local need=$1 name=$2 began=$SECONDS
+run() { # run <name> <seconds of a budget at most> <command...>; the command's status
+    local name=$1 most=$2 began=$SECONDS left ended how
     shift 2
-    printf '\n== %s\n' "$name"
-    if "$@"; then
-        summary+=("ok      $name, $((SECONDS - began)) s")
-    else
-        summary+=("FAILED  $name, $((SECONDS - began)) s")
-        [ "$need" = "may fail" ] || status=1
+    if [ -n "${BUDGET_S:-}" ]; then
+        left=$((BUDGET_S - SECONDS))
+        if [ "$left" -lt 10 ]; then
+            summary+=("skipped $name: no time left")
+            return 0
+        fi
+        set -- timeout --kill-after=5 $((most < left ? most : left)) "$@"
     fi
+    printf '\n== %s\n' "$name"
+    "$@"
+    ended=$?
+    case $ended in
+        0) how=ok ;;
+        124 | 137) how="CUT OFF" ;;
+        *) how=FAILED ;;
+    esac
+    summary+=("$(printf '%-7s %s, %s s' "$how" "$name" $((SECONDS - began)))")
+    return $ended
+}
+measure() { # measure <name> <seconds of a budget at most> <script> <arguments...>
+    local name=$1 most=$2 script=$3
+    shift 3
+    run "$name" "$most" "$python" "benchmarks/$script.py" "$@"
 }
 
-step "must pass" "tests on the GPU" "$python" -m unittest -v tests.test_gpu
-if has pytest && has hypothesis && has beartype && has arviz_stats; then
-    step "must pass" "tests marked gpu" "$python" -m pytest -m gpu -p no:cacheprovider
-else
-    summary+=("skipped tests marked gpu: pytest, hypothesis, beartype or arviz-stats is missing")
-fi
-
-if [ "$quick" = "--quick" ]; then
-    step "may fail" "crossover" "$python" benchmarks/crossover.py --results 32 --most 2 --repeats 1
-    step "may fail" "many runs" "$python" benchmarks/replications.py --runs 4 --budget 9 \
-        --peer-runs 1 --device cuda
-    step "may fail" "updates" "$python" benchmarks/speed.py updates --case 8,20,6 --repeats 1 \
-        --device cuda
-else
-    step "may fail" "crossover" "$python" benchmarks/crossover.py
-    step "may fail" "many runs" "$python" benchmarks/replications.py --problem hartmann6 \
-        --runs 64 --budget 100 --peer-runs 1 --device cuda
-    for work in updates ascent numpyro thompson; do
-        step "may fail" "speed of $work" "$python" benchmarks/speed.py $work --device cuda
-    done
-    if has numpyro; then
-        step "may fail" "speed of one run" "$python" benchmarks/speed.py
-    else
-        summary+=("skipped speed of one run: numpyro is missing, which BoTorch samples with")
-    fi
-fi
+for step in $steps; do
+    case $step in
+        tests)
+            run "tests on the GPU" 300 "$python" -m unittest -v tests.test_gpu || status=1
+            if has pytest && has hypothesis && has beartype && has arviz_stats; then
+                run "tests marked gpu" 300 \
+                    "$python" -m pytest -m gpu -p no:cacheprovider || status=1
+            else
+                summary+=("skipped tests marked gpu: pytest, hypothesis, beartype or arviz-stats is missing")
+            fi
+            ;;
+        updates)
+            # BoTorch samples one run, which takes seconds on the processor: jax would take the GPU.
+            JAX_PLATFORMS=cpu measure updates 300 speed updates --device cuda \
+                ${quick:+--case 8,20,6 --repeats 1}
+            ;;
+        ascent)
+            measure ascent 200 speed ascent --device cuda \
+                ${quick:+--case 4,20,6 --repeats 1 --peer-runs 1}
+            ;;
+        runs)
+            size="--problem hartmann6 --runs 64 --budget 100"
+            [ "$quick" ] && size="--runs 4 --budget 9"
+            # shellcheck disable=SC2086  # the size is several arguments
+            measure "many runs" 500 replications --device cuda --peer-runs 1 $size
+            ;;
+        thompson) [ "$quick" ] || measure thompson 400 speed thompson --device cuda ;;
+        large) [ "$quick" ] || measure "many functions" 200 speed large --device cuda ;;
+        crossover)
+            measure crossover 300 crossover ${quick:+--results 32 --most 2 --repeats 1}
+            ;;
+        numpyro)
+            # All chains wait for the longest trajectory of any, so fewer runs come first.
+            [ "$quick" ] || measure numpyro 560 speed numpyro --device cuda \
+                --case 16,50,6 --case 128,50,6
+            ;;
+        one)
+            if [ "$quick" ]; then
+                continue
+            elif has numpyro; then
+                JAX_PLATFORMS=cpu measure "one run" 400 speed
+            else
+                summary+=("skipped one run: numpyro is missing, which BoTorch samples with")
+            fi
+            ;;
+        *) summary+=("skipped $step: there is no such step") ;;
+    esac
+done
 
 printf '\n== summary\n'
 printf '%s\n' "${summary[@]}"
-exit $status
+exit "$status"

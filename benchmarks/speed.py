@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py [--repeats 3] [--case 50,6] [--case 100,20]
     python benchmarks/speed.py thompson [--repeats 3] [--device cuda]
+    python benchmarks/speed.py large [--device cuda]
     python benchmarks/speed.py profile [--case runs,n,d]
     python benchmarks/speed.py updates | ascent | numpyro [--device cuda] [--case runs,n,d]
 
@@ -153,7 +154,8 @@ def many_runs(options: argparse.Namespace) -> None:
             row = measure(runs, n, dim, options.repeats, device)
         rows.append(row)
         script.show(f"{options.work}, many runs in one batch", [row])
-    print(save(f"{options.work}-{device.type}", {options.work: rows}))
+        # After each, for who ends this before the last.
+        print(save(f"{options.work}-{device.type}", {options.work: rows}))
 
 
 def profiled(options: argparse.Namespace) -> None:
@@ -170,12 +172,23 @@ def functions_drawn(options: argparse.Namespace) -> None:
     device = resolve_device(options.device)
     rows = thompson.figures(options.repeats, device.type)
     script.show("functions drawn (draw), and their minima found too (batch)", rows)
+    if device.type != "cpu":  # the shares are the same there
+        print(save(f"thompson-{device.type}", {"speed": rows}))
+        return
     shares = [
         thompson.optimality(name, dim, n, 32)
         for name, dim, n in (("hartmann6", 6, 60), ("levy", 20, 100), ("styblinski_tang", 20, 300))
     ]
     script.show("share of functions whose own minimum was found", shares)
     print(save(f"thompson-{device.type}", {"speed": rows, "optimality": shares}))
+
+
+def many_functions_drawn(options: argparse.Namespace) -> None:
+    """As many functions of as many results as the goals name, of gpbo alone."""
+    device = resolve_device(options.device)
+    rows = [thompson.largest(device.type)]
+    script.show("functions drawn and their minima found", rows)
+    print(save(f"large-{device.type}", {"large": rows}))
 
 
 def suggestions(options: argparse.Namespace) -> None:
@@ -191,7 +204,7 @@ def suggestions(options: argparse.Namespace) -> None:
 #: What takes the options that not everything does.
 TAKERS = {
     "case": ("suggestion", "profile", *BATCHES),
-    "device": ("thompson", *BATCHES),
+    "device": ("thompson", "large", *BATCHES),
     "peer_runs": ("ascent",),
 }
 
@@ -199,6 +212,7 @@ TAKERS = {
 WORKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "suggestion": suggestions,
     "thompson": functions_drawn,
+    "large": many_functions_drawn,
     "profile": profiled,
     **dict.fromkeys(BATCHES, many_runs),
 }

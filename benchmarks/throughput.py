@@ -12,6 +12,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
+from unittest import mock
 
 import torch
 from botorch.acquisition import AcquisitionFunction
@@ -20,7 +21,7 @@ from botorch.optim import optimize_acqf
 from jaxtyping import Float
 from torch import Tensor
 
-from gpbo import fitting
+from gpbo import fitting, graphs
 from gpbo.acquisition import LogExpectedImprovement
 from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Search, propose
@@ -31,7 +32,7 @@ from gpbo.surrogate import Surrogate
 from gpbo_benchmarks.inputs import cube, observed
 
 #: The module that samples with NumPyro, where it is installed.
-NUMPYRO = "gpbo_benchmarks.peers.numpyro_sampler"
+NUMPYRO = "gpbo_benchmarks.numpyro_sampler"
 #: Beyond so many results BoTorch's NUTS is not waited for.
 _LARGEST_PEER = 200
 
@@ -88,6 +89,11 @@ def updates(runs: int, n: int, dim: int, repeats: int, device: torch.device) -> 
         "leapfrog_steps": steps,
         "extended": statistics.median(fit.report.status.count("extended") for fit in fits),
     }
+    if device.type != "cpu":
+        with mock.patch.dict(graphs.RECORDERS, clear=True):
+            eager = [seconds(partial(update, index), device)[0] for index in range(repeats)]
+        row["warm_without_graphs_s"] = statistics.median(eager)
+    print(row, flush=True)
     return row | _botorch_nuts(data, runs, repeats, warm_s)
 
 
@@ -152,6 +158,7 @@ def ascent(
         strict=True,
     )
     our_s = statistics.median(times)
+    print(f"gpbo: {our_s} s", flush=True)
     bounds = torch.stack([torch.zeros(dim), torch.ones(dim)]).to(surrogate.x)
     their_s, theirs = 0.0, []
 
@@ -211,6 +218,7 @@ def numpyro(runs: int, n: int, dim: int, repeats: int, device: torch.device) -> 
         "warm_s": warm_s,
         "warm_ess_per_s": warm_ess / warm_s,
     }
+    print(row, flush=True)
     try:
         peer = import_module(NUMPYRO)
     except ModuleNotFoundError as error:

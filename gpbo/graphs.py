@@ -87,6 +87,15 @@ def record_on_cuda(work: Work, buffers: list[Tensor]) -> tuple[Graph, list[Tenso
             # for good, and no memory is given back (https://github.com/pytorch/pytorch/pull/180395).
             with suppress(RuntimeError):
                 torch._C._cuda_endAllocateToPool(device.index, pool)
+            # They take the default generator, too, to be in it until another capture ends, and
+            # who draws from it gets an error (https://github.com/pytorch/pytorch/issues/172390).
+            with (
+                suppress(RuntimeError),
+                torch.cuda.graph(
+                    torch.cuda.CUDAGraph(), None, stream, capture_error_mode="thread_local"
+                ),
+            ):
+                buffers[0].sum()
             if reason is not None:
                 raise reason from None
             raise

@@ -28,10 +28,11 @@ _LEAST_SHARE = 0.01
 #: A quantity that is so far beyond its limit, in its standard deviations, costs a path one half.
 _BEYOND = 3e-3
 #: Paths are searched so many at a time that what their ascents remember, this many numbers for each
-#: start and dimension, takes at most so much in all: 100 MB, or four times what one temporary
-#: tensor may take of a GPU's memory.
+#: start and dimension, takes at most so much in all: 100 MB, or twice what one temporary tensor may
+#: take of a GPU's memory. A graph of an iteration keeps several times as much, and there are two:
+#: the last paths are fewer.
 _NUMBERS_OF_A_START = 20
-_CPU_NUMBERS, _GPU_TENSORS = 100 * 2**17, 4
+_CPU_NUMBERS, _GPU_TENSORS = 100 * 2**17, 2
 
 
 @dataclass(frozen=True)

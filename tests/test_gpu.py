@@ -453,7 +453,9 @@ class OnAGpu(OnAnyDevice, unittest.TestCase):
                         state, _ = play(state, by)
                     assert state.tolist() == [4.0] * 3
                     assert (len(graphs._refused), len(replays)) == (refused, replayed)
-                torch.cuda.empty_cache()  # an error where torch believes in a capture under way
+                # Errors where torch believes in a capture under way.
+                torch.cuda.empty_cache()
+                torch.rand(1, device=device)
 
     def test_a_replay_is_what_it_was_once_other_graphs_are_gone(self) -> None:
         """Libraries have workspaces, which graphs that are captured on one stream might share."""

@@ -314,6 +314,8 @@ def test_a_capture_that_fails_is_over_for_the_allocator_and_says_what_was_wrong(
         graphs.record_on_cuda(work, [mock.Mock(device=torch.device("cuda", 3))])
     assert raised.value is fault
     ended.assert_called_once_with(3, cuda.graph_pool_handle.return_value)
+    # The end of a capture, whether or not it fails too, for the default generator.
+    assert cuda.graph.return_value.__enter__.call_count == 2
     cuda.set_stream.assert_called_once_with(cuda.current_stream.return_value)
 
 

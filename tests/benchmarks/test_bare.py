@@ -23,6 +23,10 @@ sys.path[:0] = ["benchmarks/bare", ".", sys.argv[1]]
 import tests.test_gpu
 for script in ("crossover", "replications", "speed"):
     runpy.run_path(f"benchmarks/{script}.py", run_name="started")
+try:
+    import gpbo_benchmarks.numpyro_sampler
+except ModuleNotFoundError as error:
+    assert error.name in ("jax", "numpyro"), error  # which may be all that is lacking
 """
 
 

@@ -16,7 +16,7 @@ from tests.monte_carlo import random_normal, random_uniform
 
 jax = pytest.importorskip("jax", reason="jax is not installed: pip install 'gpbo[peer-numpyro]'")
 pytest.importorskip("numpyro", reason="NumPyro is not installed: pip install 'gpbo[peer-numpyro]'")
-numpyro_sampler = pytest.importorskip("gpbo_benchmarks.peers.numpyro_sampler")
+numpyro_sampler = pytest.importorskip("gpbo_benchmarks.numpyro_sampler")
 
 R, N, D, POINTS = 2, 7, 3, 5
 
