@@ -220,7 +220,7 @@ def _iterate(
     step = step.masked_fill(restart, 1.0)
     converged = state.converged | (reached & state.alive)
     alive = state.alive & ~(reached | (failed ^ restart))
-    promise = torch.maximum(slope / step, gain * accept)
+    promise = torch.maximum(slope / step, torch.where(accept, gain, 0.0))
     promise = torch.where(scale > 0, promise, torch.inf)
     after = _State(point, cost, pairs, scale, step, trial, slope, promise, norm, converged, alive)
     return after, None

@@ -59,11 +59,6 @@ class Chooser:
         self.exhausted = False
 
     @property
-    def choosing(self) -> bool:
-        """Whether the engine is busy with a choice."""
-        return self._choice is not None
-
-    @property
     def under_way(self) -> list[Future[Any]]:
         """What the engine is busy with."""
         return [work.future for work in (self._choice, self._fit) if work is not None]
@@ -89,7 +84,7 @@ class Chooser:
         chosen = self._take_choice()
         busy = running + ready + len(chosen)
         wanted, beside = self._wanted(busy), self._fits_beside()
-        if wanted > 0 and not self.choosing and not self.exhausted:
+        if wanted > 0 and self._choice is None and not self.exhausted:
             began = time.monotonic()
             plan = self._optimizer.plan(wanted, refit=not beside, thin=self.pace.thin)
             self._choice = _UnderWay(engine.choose(plan), began)

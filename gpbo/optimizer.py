@@ -668,9 +668,7 @@ class Optimizer:
 
     def _catch_up(self) -> None:
         if self._ahead and self._journal is not None:
-            record = self._journal.read()
-            self._history = History(self.space, self.device)
-            self._restore(record)
+            self._restore(self._journal.read())
             self._ahead = False
 
     def _spec(self) -> dict[str, Any]:

@@ -301,7 +301,7 @@ class SqliteJournal:
 
     def stop_requested(self) -> bool:
         """Whether someone asked the job to stop since its journal was opened."""
-        query = "SELECT stop_requested FROM job WHERE id = ?"
+        query = "SELECT EXISTS (SELECT 1 FROM job WHERE id = ? AND stop_requested)"
         with self._database.errors_named():
             (wanted,) = self._connection.execute(query, (self._job,)).fetchone()
         return bool(wanted)

@@ -293,7 +293,7 @@ class Tuner:
         reached = self.completion.reached(finished, self._sign, elapsed, failed)
         if reached is not None:
             return reached
-        if self._running or self._chooser.choosing or (self._ready and self._room > 0):
+        if self._running or (self._ready and self._room > 0):
             return None
         if self._chooser.left <= 0:
             return "budget"

@@ -192,7 +192,7 @@ def _without_penalties(
     following = torch.nn.functional.pad(above[:, 1:], (0, 1), value=torch.inf)
     counted = torch.arange(1, values.shape[1] + 1, device=values.device)
     least = (_LEAST_SHARE * mask.sum(-1, keepdim=True).to(values)).clamp(min=_LEAST_REST)
-    size = ordered.abs().maximum(ordered[:, :1].abs()) / 2
+    size = ordered.abs() / 2
     differ = above >= _LEAST_SPREAD * size
     last = (counted >= least) & differ & _is_penalty(following, above)
     worst = torch.where(last, ordered, torch.inf).amin(-1, keepdim=True)

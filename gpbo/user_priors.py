@@ -115,7 +115,7 @@ class FromDistribution(Prior):
         draws = torch.empty(0, dtype=DTYPE, device="cpu")
         for _ in range(_REJECTION_ROUNDS):
             try:
-                natural = distribution.sample(torch.Size((max(number, 16),)))
+                natural = distribution.sample(torch.Size((number,)))
             except NotImplementedError as error:
                 raise InvalidOption(
                     f"{self.distribution!r}: expected a distribution that can be drawn from"

@@ -183,8 +183,45 @@ def _visited(slope: float, curvature: float) -> list[float]:
     return seen
 
 
-def test_steps_double_while_no_curvature_is_known() -> None:
-    assert _visited(7.0, 0.0)[:5] == pytest.approx([0.0, 0.1, 0.3, 0.7, 1.0])
+@pytest.mark.parametrize("curvature", [0.0, 1e-9])
+def test_steps_double_while_no_curvature_is_known(curvature: float) -> None:
+    """One that is next to nothing beside the slope is a rounding, and not known."""
+    assert _visited(7.0, curvature)[:5] == pytest.approx([0.0, 0.1, 0.3, 0.7, 1.0])
+
+
+def test_a_steep_coordinate_at_its_bound_does_not_shorten_the_first_step() -> None:
+    slope = torch.tensor([-1e3, 7.0], dtype=DTYPE)
+    seen: list[Tensor] = []
+
+    def objective(x: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(x)
+        return x @ slope, slope.expand_as(x)
+
+    maximize(objective, torch.zeros(1, 2, dtype=DTYPE), 0.0, 1.0, iterations=1)
+    torch.testing.assert_close(seen[1], torch.tensor([[0.0, 0.1]], dtype=DTYPE))
+
+
+def test_a_row_of_unknown_curvature_is_not_given_up() -> None:
+    """Far behind the other row of its run, and of no great slope, it ends far above it."""
+    slope = torch.tensor([1.0, 1e3], dtype=DTYPE)
+
+    def objective(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x @ slope, slope.expand_as(x)
+
+    start = torch.tensor([[0.0, 1.0], [0.0, 0.0]], dtype=DTYPE)
+    upper = start + torch.tensor([[0.0, 0.0], [1e5, 0.0]], dtype=DTYPE)
+    result = maximize(objective, start, start, upper, runs=1)
+    assert result.value.tolist() == [1e3, 1e5]
+
+
+def test_rows_that_jam_start_again_along_the_gradient() -> None:
+    """In flat valleys that end at a face of the box one step in a thousand finds no gain."""
+    rows, d = 2000, 3
+    objective = _quadratic(_curvature(1, rows, d, ridge=1e-3), 0.5 + _random(100, rows, d))
+    start = torch.rand(rows, d, generator=torch.Generator().manual_seed(5), dtype=DTYPE)
+    result = maximize(objective, start, 0.0, 1.0, iterations=200)
+    assert result.converged.all()
+    assert (result.gradient_norm < 1e-3).all()
 
 
 def test_a_step_too_long_shrinks_to_the_top_of_the_parabola() -> None:
@@ -348,6 +385,16 @@ def test_a_gradient_that_lies_ends_the_row_at_its_start() -> None:
     result = maximize(downhill, start, 0.0, 1.0)
     assert torch.equal(result.x, start)
     assert not result.converged.any()
+
+
+def test_a_pair_that_lies_outside_of_the_free_coordinates_has_no_say() -> None:
+    """What little is left of it there is a rounding, and would be scaled up to a curvature of 1."""
+    step = torch.tensor([1.0, 1e-8, 0.0], dtype=DTYPE)
+    pairs = torch.stack([step, step]).view(1, 2, 1, 3)
+    gradient = torch.tensor([[5.0, 3.0, 2.0]], dtype=DTYPE)
+    free = torch.tensor([[0.0, 1.0, 1.0]], dtype=DTYPE)
+    scale = torch.full((1, 1), 0.25, dtype=DTYPE)
+    assert torch.equal(ascent._quasi_newton(pairs, gradient, free, scale), scale * gradient)
 
 
 def test_the_tape_of_the_start_is_left_alone() -> None:

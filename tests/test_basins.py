@@ -157,6 +157,19 @@ def test_boxes_elsewhere_lie_around_other_basins_outside_of_the_longest_box() ->
     assert not wide().present.any()
 
 
+def test_a_basin_within_the_longest_finite_box_is_no_other_one() -> None:
+    """Which reaches the second well, while the shortest is about the first alone."""
+    surrogate = wells(CENTRES, 61)
+    data = results(surrogate)
+    boxes = NestedBoxes((float("inf"), 1.36, 0.1), others=2).boxes(data, surrogate, SPACE)
+    assert ((CENTRES[1] > boxes.lower[0, 1]) & (CENTRES[1] < boxes.upper[0, 1])).all()
+    assert boxes.elsewhere is not None
+    others = boxes.elsewhere()
+    outside = (others.centre < boxes.lower[:, 1:2]) | (others.centre > boxes.upper[:, 1:2])
+    assert others.present.any()
+    assert outside.any(-1)[others.present].all()
+
+
 def test_other_basins_are_looked_for_once_and_only_where_they_are_needed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -49,6 +49,7 @@ def ended(*values: float | None) -> list[Trial]:
         ({"patience": 2, "tolerance": 0.01}, [10.0, 9.0, 1.0, 0.9, 5.0], 1, None),
         ({"patience": 2, "tolerance": 0.01}, [10.0, 9.0, 1.0, 0.97, 5.0], 1, "no improvement"),
         ({"patience": 2, "tolerance": 0.01}, [10.0, 9.0, 1.0, 0.93, 5.0], 1, None),
+        ({"patience": 2, "tolerance": 0.01}, [1.0, 1.0, 1.0], 1, "no improvement"),
         # The distances are beyond the largest number.
         ({"patience": 2}, [1.0, 1e308, -1e308, -1.5e308], 1, None),
         ({"patience": 2}, [1.5e308, -1e308, -1e308], 1, None),

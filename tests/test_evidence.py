@@ -483,6 +483,27 @@ def test_a_chain_without_a_factor_is_rejected_alone(nu: float, failure: str) -> 
     torch.testing.assert_close(gradient[others], good_gradient[others], rtol=1e-11, atol=1e-11)
 
 
+class Cusp(td.Normal):
+    """A density with a peak that has no slope."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return -value.abs().sqrt()
+
+
+def test_a_chain_with_a_value_but_no_gradient_is_rejected_alone() -> None:
+    prior = HyperparameterPrior(LogNormal(), LogNormal(), LogNormal(), Cusp(0.0, 1.0))
+    density = LogPosterior(*data(), prior)
+    u = coordinates(prior, D)
+    good, good_gradient = density(u)
+    u[2, -1] = 0.0
+    value, gradient = density(u)
+    others = [0, 1, 3, 4, 5]
+    assert float(value[2]) == -math.inf
+    assert gradient[2].tolist() == [0.0] * (D + 3)
+    torch.testing.assert_close(value[others], good[others], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient[others], good_gradient[others], rtol=1e-11, atol=1e-11)
+
+
 DEGENERATE: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
     "one observation": lambda: (data(1, 1)[0], random_normal(0, 1, 1)),
     "one observation of 0": lambda: (data(1, 1)[0], torch.zeros(1, 1, dtype=DTYPE)),
@@ -490,6 +511,7 @@ DEGENERATE: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
     "one point again and again": lambda: (0.3 + 0.0 * data(1)[0], random_normal(0, 1, N)),
     "repeated points": lambda: data(1, repeat=True)[:2],
     "points at a corner": lambda: (torch.ones(1, N, D, dtype=DTYPE), random_normal(0, 1, N)),
+    "points a billionth apart": lambda: (0.3 + 1e-9 * data(1)[0], random_normal(0, 1, N)),
     "points a rounding apart": lambda: (0.5 + 1e-15 * data(1)[0], random_normal(0, 1, N)),
     "an outlier": lambda: (data(1)[0], torch.eye(N, dtype=DTYPE)[:1] * 1e6),
     "huge values": lambda: (data(1)[0], 1e12 * random_normal(0, 1, N)),

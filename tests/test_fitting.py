@@ -562,10 +562,21 @@ def test_chains_start_afresh(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     found = fit(data, sampling=BRIEF, warm=warm, streams=_streams())
     moved = (starts[0].position != warm.warmth.position).any(-1).any(-1)
     assert moved.tolist() == [False, True, False]
+    assert len(starts[0].position[1].unique(dim=0)) == BRIEF.chains
     assert found.warm is not None
     assert (found.warm.afresh == COUNT).all()
     assert found.report.leapfrog_steps[1] > found.report.leapfrog_steps[0]
     assert found.report.status[1] != "fallback-map"
+
+
+def test_chains_that_all_lost_their_density_are_weighted_evenly() -> None:
+    data, warm = _data(), _warm()
+    log_weight = torch.zeros(RUNS, BRIEF.chains, dtype=DTYPE)
+    log_weight[1] = -torch.inf
+    log_posterior = Model().log_posterior(data.x, data.y, data.mask)
+    found = warm_start.carried_over(replace(warm, log_weight=log_weight), data, log_posterior)
+    assert (found.log_weight[1] == 0).all()
+    assert found.log_weight.isfinite().all()
 
 
 def test_an_outlier_does_not_carry_the_chains_off() -> None:

@@ -252,6 +252,20 @@ def test_a_display_sees_the_time_that_passes_while_an_objective_runs(
     assert (result.objective_s, result.engine_s) == (15.0, 2.5)
 
 
+def test_a_display_counts_what_was_done_and_failed_before() -> None:
+    optimizer, values = Optimizer(LINE, "random"), iter([2.0, math.nan, 3.0])
+    optimizer.fail(optimizer.ask())
+    optimizer.tell(optimizer.ask(), 5.0)
+    loop = _Loop(optimizer, lambda params: next(values), 5, 1, "async", None, ())
+    before = loop.snapshot()
+    loop.run(None, False)
+    seen = [
+        (state.done, state.failed, state.best and state.best.value)
+        for state in (before, loop.snapshot())
+    ]
+    assert seen == [(2, 1, 5.0), (5, 2, 2.0)]
+
+
 @pytest.mark.parametrize(("limit", "trials"), [(3.5, 1), (3.6, 2), (7.0, 2), (7.1, 3)])
 def test_the_time_limit_is_on_the_engine_too(
     limit: float, trials: int, monkeypatch: pytest.MonkeyPatch

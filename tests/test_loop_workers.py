@@ -85,6 +85,12 @@ def test_in_step_no_trial_starts_before_the_last_of_a_batch_has_ended() -> None:
     assert len(events) == 14
 
 
+def test_results_that_came_together_are_told_in_the_order_of_asking() -> None:
+    options = {"budget": 13, "workers": 13, "mode": "sync", "executor": loop._InThisThread()}
+    result = quietly(lambda params: params["x"], **options)
+    assert [trial.id for trial in result.trials] == list(range(13))
+
+
 def test_in_step_the_trials_do_not_depend_on_who_is_fast() -> None:
     def timed(seconds: float) -> Callable[[dict[str, Any]], float]:
         def objective(params: dict[str, Any]) -> float:

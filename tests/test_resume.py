@@ -1,6 +1,7 @@
 """An optimizer that is resumed proposes exactly what the uninterrupted one proposes."""
 
 import math
+import os
 import re
 import sqlite3
 from contextlib import closing
@@ -178,6 +179,7 @@ def test_another_model_begins_anew_and_is_the_stored_one_then(
     usual = resolve_prior("dimension-scaled")
     known = Model(1.5, replace(usual, lengthscale=Fixed(0.25), noise_variance=Fixed(1e-4)))
     Optimizer.resume(**stored, strategy="ts", model=known).close()
+    assert SqliteStorage(stored["storage"]).read("job").engine is None
     again = Optimizer.resume(**stored)
     assert again.fit_report is None
     assert again.fit().surrogate.lengthscale.unique().tolist() == [0.25]
@@ -218,6 +220,15 @@ def test_a_job_that_another_process_made_in_the_meantime_is_gone_on_with(
 
     monkeypatch.setattr(SqliteStorage, "create", create_second)
     assert Optimizer(SPACE, **options, exist_ok=True).ask().id == 0
+
+
+def test_a_job_that_cannot_be_made_is_not_taken_for_one_that_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SqliteStorage(tmp_path / "runs.db").create("other", {}).close()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(StorageError, match="readonly database"):
+        Optimizer(SPACE, storage=tmp_path / "runs.db", name="job", exist_ok=True)
 
 
 def test_a_script_that_is_run_again_goes_on_with_its_job(tmp_path: Path) -> None:

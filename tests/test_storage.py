@@ -79,12 +79,30 @@ def test_all_that_is_written_is_read_again(store: SqliteStorage) -> None:
     assert math.isnan(record.metrics[2].value)
 
 
+def test_a_job_was_last_heard_of_when_the_latest_of_all_that_has_a_time_was(
+    store: SqliteStorage,
+) -> None:
+    journal = store.create("job", SPEC)
+    assert store.read("job").last_heard_at == store.read("job").created_at
+    later: list[dict[str, Any]] = [
+        {"trials": [Trial(0, {"x": 0}, asked_at=1e10)]},
+        {"attempts": [Attempt(0, 1, 0, 2e10)]},
+        {"fits": [FitSummary(1, 3e10, {})]},
+        {"attempts": [Attempt(0, 1, 0, 2e10, 4e10)]},
+        {"trials": [Trial(0, {"x": 0}, asked_at=1e10).completed(1.0, 5e10)]},
+    ]
+    for number, written in enumerate(later, 1):
+        journal.write(**written)
+        assert store.read("job").last_heard_at == number * 1e10
+
+
 def test_writing_the_same_again_changes_nothing(store: SqliteStorage) -> None:
     journal = store.create("job", SPEC)
     first, second = (Trial(number, {"x": number}).completed(1.0, None) for number in (0, 1))
     for _ in range(2):
         journal.write(trials=[first], attempts=[Attempt(0, 1, 0, 1.0, 2.0, 1.0)])
         journal.write(trials=[second])
+    journal.write(trials=[first])  # whose place stays the first one
     record = store.read("job")
     assert record.trials == (first, second)
     assert record.finished == (0, 1)
@@ -254,6 +272,15 @@ def test_where_nothing_can_be_written_jobs_are_read_all_the_same(
     assert not store.is_driven("job")
 
 
+def test_where_nothing_can_be_written_what_is_in_the_log_is_read_too(
+    store: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = store.create("job", SPEC)
+    journal.write(trials=[Trial(0, {"x": 0})])
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert len(SqliteStorage(store.path).read("job").trials) == 1
+
+
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(store: SqliteStorage) -> None:
     store.create("job", SPEC).close()
     with closing(sqlite3.connect(store.path)) as connection:
@@ -276,6 +303,21 @@ def test_an_older_file_is_brought_up_to_date(
         again.open("job").close()
     with closing(sqlite3.connect(store.path)) as connection:
         assert connection.execute("SELECT note FROM job").fetchall() == [("new",)]
+
+
+def test_a_file_that_cannot_be_brought_up_to_date_stays_as_it_was(
+    store: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create("job", SPEC).close()
+    steps = "ALTER TABLE job ADD COLUMN note TEXT", "ALTER TABLE lost ADD COLUMN note TEXT"
+    monkeypatch.setattr(database, "MIGRATIONS", (*MIGRATIONS, steps))
+    with pytest.raises(StorageError, match="no such table: lost"):
+        store.create("other", SPEC)
+    monkeypatch.undo()
+    store.open("job").close()
+    with closing(sqlite3.connect(store.path)) as connection:
+        columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(job)")]
+    assert "note" not in columns
 
 
 def test_a_file_of_the_first_version_is_opened_and_its_job_goes_on(tmp_path: Path) -> None:
@@ -564,6 +606,16 @@ def test_a_file_that_was_removed_or_replaced_is_told(replaced: bool, tmp_path: P
     assert optimizer.pending == [trial]
 
 
+def test_to_a_job_that_was_deleted_nothing_is_added(tmp_path: Path) -> None:
+    optimizer = Optimizer(LINE, "random", storage=tmp_path / "runs.db", name="job")
+    with closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as other:
+        other.execute("DELETE FROM job")
+    assert optimizer.journal is not None
+    assert not optimizer.journal.stop_requested()
+    with pytest.raises(UnknownJob, match="it has none"):
+        optimizer.ask()
+
+
 def test_whatever_else_is_done_to_a_file_it_is_written_on(tmp_path: Path) -> None:
     (tmp_path / "link.db").symlink_to("runs.db")
     journal = SqliteStorage(tmp_path / "link.db").create("job", SPEC)
@@ -582,6 +634,18 @@ def test_what_nobody_closed_is_closed_when_it_goes(tmp_path: Path) -> None:
     gc.collect()
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         connection.execute("SELECT 1")
+
+
+def test_a_child_that_was_forked_closes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = SqliteStorage(tmp_path / "runs.db").create("job", {})
+    connection = journal._connection
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    del journal
+    gc.collect()
+    connection.execute("SELECT 1")
+    connection.close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has other locks")

@@ -307,6 +307,16 @@ def broken(given_: Problem, where: str, value: float) -> Problem:
     return replace(given_, **{where: spoilt})
 
 
+@pytest.mark.parametrize("where", ["noise_variance", "mean"])
+def test_a_draw_that_is_not_finite_fails_without_an_observation_too(where: str) -> None:
+    given_ = problem()
+    given_ = replace(given_, x=given_.x[:, :0], y=given_.y[:, :0], mask=given_.mask[:, :0])
+    assert given_.condition().succeeded.all()
+    bad = broken(given_, where, math.nan).condition()
+    assert torch.nonzero(~bad.succeeded).tolist() == [[1, 2]]
+    assert float(getattr(bad, where)[1, 2]) == {"noise_variance": 1.0, "mean": 0.0}[where]
+
+
 @pytest.mark.parametrize("nu", NUS)
 @pytest.mark.parametrize(
     ("where", "value"),

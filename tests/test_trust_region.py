@@ -52,6 +52,9 @@ def test_three_successes_in_a_row_double_the_length_up_to_the_longest() -> None:
     assert length([7, 6, 5]) == pytest.approx([0.4])
     assert length([7, 6, 9, 5]) == pytest.approx([0.2])
     assert length([7, 6, 5, 4, 3, 2]) == pytest.approx([0.5])
+    small = TrustRegion(length=0.1)
+    assert length([7, 6, 5, 4, 3], region=small) == pytest.approx([0.2])
+    assert length([7, 6, 5, 4, 3, 2], region=small) == pytest.approx([0.4])
 
 
 def test_as_many_failures_as_dimensions_halve_it_but_four_at_least() -> None:
@@ -110,6 +113,14 @@ def test_when_it_is_too_short_the_search_starts_anew_in_the_whole_cube() -> None
     assert (box.upper - box.lower)[0, 0].tolist() == pytest.approx([0.2, 0.2])
 
 
+def test_after_a_new_start_results_are_judged_as_after_the_first() -> None:
+    """Two for each dimension are not, and what was found before is no measure of the others."""
+    region = TrustRegion(length=0.2, shortest=0.15)
+    assert length([9.0] * 4 + [9.5, 9.6, 9.7, 9.8, 9.9], region=region) == pytest.approx([0.2])
+    found = length([9.0] * 4 + [9.9, 9.6, 9.8, 9.7, 9.5, 9.4, 9.3], region=region)
+    assert found == pytest.approx([0.4])
+
+
 def test_no_trial_that_is_not_judged_undoes_a_new_start() -> None:
     """Neither one that failed nor a result outside of the slice that is searched."""
     region = TrustRegion(length=0.2, shortest=0.15)
@@ -156,6 +167,24 @@ def test_results_that_violate_a_constraint_are_results_of_a_new_start() -> None:
     box = region.boxes(some, model(some), CUBE, Nearer(data.x[0, 9]))
     assert (box.upper - box.lower)[0, 0].tolist() == pytest.approx([0.2, 0.2])
     assert box.centre[0, 0].tolist() == data.x[0, 9].tolist()
+
+
+class Certain(Nearer):
+    """A chance of 1 at the point, and everywhere else one of less than a half."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.where((x == self._point).all(-1), 0.0, -1.0).to(x)
+
+
+def test_padding_is_no_centre_and_takes_none_away_whatever_chance_there_is() -> None:
+    """It lies at 0.5: nearer to it than the results are, and alone in being likely."""
+    data, region = history([7.0, 8.0, float("nan")]), TrustRegion(length=0.2)
+    padding = data.x[0, -1]
+    box = region.boxes(data, model(data), CUBE, Certain(padding))
+    assert box.centre[0, 0].tolist() == data.x[0, 4].tolist()
+    violating = replace(data, eligible=torch.zeros_like(data.mask))
+    box = region.boxes(violating, model(violating), CUBE, Nearer(padding))
+    assert box.centre[0, 0].tolist() == data.x[0, 5].tolist()
 
 
 def test_the_sides_go_with_the_lengthscales_and_end_at_the_cube() -> None:

@@ -22,10 +22,12 @@ import pytest
 import scipy.sparse
 
 from gpbo import optimizer as optimizer_module
-from gpbo.attempt import METRICS, STOP
+from gpbo.attempt import METRICS, STOP, write_report
 from gpbo.callbacks import Callback
 from gpbo.candidates import Search
+from gpbo.chooser import Chooser
 from gpbo.completion import Completion, MedianRule
+from gpbo.engine import Engine
 from gpbo.errors import InvalidOption
 from gpbo.optimizer import Optimizer
 from gpbo.pace import Pace
@@ -312,6 +314,30 @@ def test_a_fit_that_takes_long_runs_beside_the_trials_and_serves_the_next_ones(
     assert 1 <= waits.count(True) < len(waits)
 
 
+@pytest.mark.parametrize(
+    ("budget", "exhausted", "fits"), [(6, False, 1), (6, True, 0), (5, False, 0)]
+)
+def test_no_fit_is_begun_for_trials_that_do_not_come(
+    budget: int, exhausted: bool, fits: int
+) -> None:
+    begun: list[Any] = []
+
+    class Noting(Engine):
+        def fit(self, plan: Callable[[], Any]) -> Future[Any]:
+            begun.append(plan)
+            return Future()
+
+    optimizer = Optimizer(LINE, EI, inference="map", initial=3)
+    for trial in optimizer.ask(3):
+        optimizer.tell(trial, trial.params["x"])
+    optimizer.tell(optimizer.ask(2)[0], 0.5)  # after a fit
+    chooser = Chooser(optimizer, budget, Execution(workers=2))
+    chooser.exhausted = exhausted
+    with Noting(apart=False) as engine:
+        chooser.advance(engine, running=2, ready=0)
+    assert len(begun) == fits
+
+
 def test_trials_that_fail_are_trials_and_the_job_goes_on(tmp_path: Path) -> None:
     ways = ("segfault", "exit", "killed", "hang", "raise", "nan", "text", "lock", "fine")
     optimizer = stored(tmp_path, Space(Categorical("how", ways)), "grid")
@@ -361,6 +387,25 @@ class Broken(Executor):
         future: Future[Any] = Future()
         future.set_exception(RuntimeError("worker lost"))
         return future
+
+
+def test_a_trial_that_was_lost_or_cancelled_is_tried_again_before_others_begin() -> None:
+    ran: list[int] = []
+
+    class Unlucky(Inline):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            ran.append(args[0].trial)
+            if args[0].attempt == 2:
+                return super().submit(fn, *args)
+            future = Broken().submit(fn) if args[0].trial else Future[Any]()
+            if future.cancel():
+                future.set_running_or_notify_cancel()
+            return future
+
+    optimizer = Optimizer(LINE, "sobol")
+    optimizer.ask(3)
+    tuned(optimizer, budget=3, executor=Unlucky(), execution=Execution(retries=1)).run()
+    assert ran == [0, 0, 1, 1, 2, 2]
 
 
 def test_interruptions_use_no_retries_up(tmp_path: Path) -> None:
@@ -487,6 +532,18 @@ def test_unpromising_trials_are_stopped_and_their_curves_kept(tmp_path: Path) ->
     metrics = read(tmp_path).metrics
     assert [m.step for m in metrics if m.trial == 0] == list(range(20))
     assert 1 <= sum(m.trial == 3 for m in metrics) < 20
+
+
+def test_a_trial_that_ends_by_itself_when_it_is_to_stop_has_its_value(tmp_path: Path) -> None:
+    def objective(params: dict[str, Any], trial: Any) -> float:
+        write_report(trial.folder, 0, float(trial.id))
+        wait_until(lambda: trial.id == 0 or (trial.folder / STOP).exists())
+        return 0.5
+
+    execution = Execution(early_stopping=MedianRule(trials=1))
+    with ThreadPoolExecutor(1) as threads:
+        job = tuned(stored(tmp_path), objective, budget=2, executor=threads, execution=execution)
+        assert [trial.value for trial in job.run().trials] == [0.5, 0.5]
 
 
 def test_whatever_an_objective_raises_fails_its_trial_and_is_not_tried_again(
@@ -731,6 +788,24 @@ def test_a_job_that_failures_ended_is_run_again() -> None:
     assert [tuner.run().stopped for _ in range(2)] == ["failures", "budget"]
 
 
+def test_what_a_run_was_choosing_when_it_ended_is_chosen_anew_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left: Future[Any] = Future()
+    verdicts = iter([None, "target"])
+
+    class Soon(Completion):
+        def reached(self, *given: Any, **named: Any) -> Any:
+            return next(verdicts, None)
+
+    tuner = tuned(Optimizer(LINE, "sobol"), budget=2, completion=Soon())
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "choose", lambda engine, plan: left)
+        assert tuner.run().stopped == "target"
+    left.set_exception(RuntimeError("its engine is gone"))
+    assert tuner.run().stopped == "budget"
+
+
 def test_the_time_of_a_job_is_counted_from_its_first_start_pauses_included(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -740,6 +815,16 @@ def test_the_time_of_a_job_is_counted_from_its_first_start_pauses_included(
     resumed = Optimizer.resume(tmp_path / "runs.db", "job")
     result = tuned(resumed, budget=3, completion=Completion(runtime_s=1800.0)).run()
     assert (result.stopped, result.trials) == ("runtime", ())
+
+
+def test_of_a_job_that_was_created_in_the_future_the_time_is_counted_from_now_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: 1e12)
+        optimizer = stored(tmp_path)
+    job = tuned(optimizer, budget=50, completion=Completion(runtime_s=1e-6))
+    assert job.run().stopped == "runtime"
 
 
 def test_failures_that_end_before_an_earlier_trial_does_end_no_job() -> None:
@@ -1019,8 +1104,15 @@ def test_what_ran_when_the_driver_died_runs_again_and_a_result_that_came_is_told
         attempts=[Attempt(told.id, 1, 0, 1.0, 2.0, value=0.25), Attempt(ran.id, 1, 1, 1.0)]
     )
     optimizer.close()
+    heard: list[int] = []
+
+    class Heard(Callback):
+        def ended(self, trial: Trial) -> None:
+            heard.append(trial.id)
+
     resumed = Optimizer.resume(tmp_path / "runs.db", "job")
-    result = tuned(resumed, budget=3).run()
+    result = tuned(resumed, budget=3, callbacks=[Heard()]).run()
+    assert heard == [0, 1, 2]
     assert {t.id: t.value for t in result.trials} == {
         told.id: 0.25,
         ran.id: objectives.bowl(dict(ran.params)),
@@ -1135,6 +1227,27 @@ def test_a_result_that_comes_too_late_is_kept_and_changes_nothing(
     assert (first.value, first.late, first.reason) == (0.125, True, None)
 
 
+def test_a_trial_that_is_cancelled_when_its_time_is_over_ended_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpbo.tuner._GRACE_S", 0.0)
+
+    waiting: Future[Any] = Future()
+
+    class Waiting(Inline):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if args[0].trial:
+                return super().submit(fn, *args)
+            args[0].folder.mkdir(parents=True)
+            return waiting
+
+    execution = Execution(time_limit_s=0.1)
+    tuned(stored(tmp_path), budget=2, executor=Waiting(), execution=execution).run()
+    first = read(tmp_path).attempts[0]
+    assert waiting.cancelled()
+    assert (first.reason, first.late) == ("the time limit of 0.1 s was reached", False)
+
+
 def test_the_time_of_a_trial_begins_when_its_worker_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three times as many trials as threads: the last ones wait longer than a trial may take."""
     monkeypatch.setattr("gpbo.tuner._GRACE_S", 0.0)
@@ -1228,10 +1341,25 @@ def test_a_job_whose_executor_takes_no_more_trials_ends_and_keeps_them(
 
     optimizer = stored(tmp_path)
     assert tuned(optimizer, budget=2, executor=Closed()).run().stopped == "broken"
-    assert f"trial 0 was not run: {type(error).__name__}: gone" in caplog.text
+    why = f"{type(error).__name__}: gone"
+    assert f"trial 0 was not run: {why}" in caplog.text
+    assert [attempt.reason for attempt in read(tmp_path).attempts] == [f"not run: {why}"]
     optimizer.close()
     resumed = Optimizer.resume(tmp_path / "runs.db", "job")
     assert len(tuned(resumed, budget=2).run().trials) == 2
+
+
+def test_a_job_whose_executor_is_mended_is_run_again() -> None:
+    works = iter([False])
+
+    class Mended(Inline):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if not next(works, True):
+                raise BrokenExecutor("gone")
+            return super().submit(fn, *args)
+
+    tuner = tuned(Optimizer(LINE, "sobol"), budget=2, executor=Mended())
+    assert [tuner.run().stopped for _ in range(2)] == ["broken", "budget"]
 
 
 def test_a_module_that_is_not_there_ends_the_job_before_it_began(

@@ -351,6 +351,24 @@ def test_values_that_tie_but_for_a_rounding_tie(ties: int) -> None:
     torch.testing.assert_close(nearly, exactly, rtol=0, atol=1e-12)
 
 
+def test_a_limited_quantity_that_was_always_the_same_has_its_size_for_a_scale() -> None:
+    """But a distance of 0 from the limit is none; and there is no worst one without a scale."""
+    values = torch.tensor([-3.0, 0.0, 7.0, 7.0], dtype=DTYPE)[:, None].expand(-1, 5)
+    straight = torch.tensor([True, True, True, False])
+    mask = torch.ones_like(values, dtype=torch.bool)
+    y, own = in_own_units(random_uniform(5, 4, 5, 2), values, mask, straight)
+    assert (y == 0).all()
+    assert own.scale.tolist() == [3.0, 1.0, 7.0, 1.0]
+    assert own.worst.tolist() == [0.0] * 4
+
+
+def test_how_far_a_quantity_is_beyond_its_limit_is_not_bent() -> None:
+    values, x = bowl(12.0)
+    straight = torch.tensor([False, True, False])
+    _, own = in_own_units(x, values, torch.ones_like(values, dtype=torch.bool), straight)
+    assert own.power.tolist() == [0.0, 1.0, 0.0]
+
+
 def test_values_that_differ_by_roundings_only_are_seen_as_they_are() -> None:
     values = 0.3 + 2.0**-54 * (torch.arange(11, dtype=DTYPE) % 3).expand(2, -1)
     assert len(values.unique()) > 1

@@ -203,6 +203,7 @@ def test_draws_are_in_the_support_and_have_the_density(name: str) -> None:
     assert u.shape == (2, 211, J)
     assert u.dtype == DTYPE
     assert bool(u.isfinite().all())
+    assert len(u.unique()) == u.numel()
     natural = prior.constrain(u.reshape(-1, 1)).flatten().numpy()
     low, high = case.bounds
     assert low <= natural.min() < natural.max() <= high
@@ -284,6 +285,23 @@ def test_a_distribution_that_states_more_support_than_it_has_is_minus_infinite_t
     assert float(gradient[1]) == pytest.approx(1.0)
     drawn = prior.constrain(prior.sample(Streams.named(0, "shifted"), 101, 1)[0])
     assert 0.1 <= float(drawn.min()) < float(drawn.max()) <= 2.1
+
+
+def test_a_density_that_is_nan_outside_of_the_support_is_minus_infinite_there() -> None:
+    gamma = td.TransformedDistribution(td.Gamma(2.0, 1.0), [td.AffineTransform(0.5, 1.0)])
+    prior = FromDistribution(gamma, positive=True)
+    value, gradient = prior.log_density(torch.tensor([[-5.0], [0.0], [1.0]], dtype=DTYPE))
+    assert float(value[0]) == -math.inf
+    assert float(value[1]) == pytest.approx(math.log(0.5) - 0.5)  # u = 0 is the value 1
+    assert float(gradient[1]) == pytest.approx(2.0)
+    assert value[2].isfinite().all()
+
+
+def test_draws_that_overflow_are_drawn_again() -> None:
+    wide = FromDistribution(td.LogNormal(0.0, 500.0), positive=True)
+    u = wide.sample(Streams.named(5, "overflow"), 211, 3)
+    assert u.isfinite().all()
+    assert 690 < float(u.max()) < math.log(torch.finfo(DTYPE).max)
 
 
 def test_a_user_s_prior_shows_its_distribution() -> None:

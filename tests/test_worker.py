@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from gpbo.attempt import LOG, METRICS, PROCESS
-from gpbo.command import end_left
+from gpbo.command import _running, end_left
 from gpbo.errors import InvalidOption
 from gpbo.executors import LocalWorkers
 from gpbo.objectives import check_is_here
@@ -169,6 +169,7 @@ def test_the_last_value_that_a_command_prints_is_its_result(tmp_path: Path) -> N
     assert (outcome.value, outcome.reason) == (2.5, None)
     assert reported(tmp_path) == [(1, 1.5), (2, 2.5)]
     assert (tmp_path / "0" / "log.txt").read_text().startswith("noise\n")
+    assert not _running  # or another process that has its number by then would be ended for it
 
 
 def test_a_value_without_a_step_counts_more_than_those_with(tmp_path: Path) -> None:

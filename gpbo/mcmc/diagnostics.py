@@ -80,7 +80,7 @@ def _ess(draws: Float[Tensor, "*b c t"]) -> Float[Tensor, "*b"]:
         return draws.new_full(draws.shape[:-2], torch.nan)
     covariance = _autocovariance(draws)
     within = (covariance[..., 0] * count / (count - 1)).mean(-1)
-    between = draws.mean(-1).var(-1) if chains > 1 else torch.zeros_like(within)
+    between = draws.mean(-1).var(-1)
     pooled = within * (count - 1) / count + between
     correlation = 1 - (within[..., None] - covariance.mean(-2)) / pooled[..., None]
     correlation[..., 0] = 1.0

@@ -102,9 +102,22 @@ def test_a_run_without_a_likelihood_keeps_its_particles_and_harms_no_other() -> 
     found, _ = anneal(TwoModes(share, nowhere=nowhere), prior, _streams(3))
     clean, _ = anneal(TwoModes(share), prior, _streams(3))
     assert torch.isfinite(found.position).all()
+    assert torch.equal(found.position[1], prior[1])
     assert torch.isneginf(found.value[1]).all()
     for run in (0, 2):
         torch.testing.assert_close(found.position[run], clean.position[run], rtol=1e-8, atol=1e-8)
+
+
+@unchecked_shapes()
+def test_at_a_temperature_of_0_there_is_no_density_where_there_is_no_likelihood() -> None:
+    """A first step may be too small to tell from 0; elsewhere the density is the prior's."""
+    density = TwoModes(torch.full((2,), 0.5, dtype=DTYPE), nowhere=torch.tensor([True, False]))
+    u = _prior(2, 7).flatten(0, 1)
+    value, gradient = _Tempered(density, torch.zeros(2, dtype=DTYPE))(u)
+    prior, prior_slope, _, _ = density.parts(u)
+    assert torch.isneginf(value[:7]).all()
+    assert torch.equal(value[7:], prior[7:])
+    assert torch.equal(gradient, prior_slope)
 
 
 @unchecked_shapes()

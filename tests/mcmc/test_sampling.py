@@ -12,7 +12,7 @@ from torch import Tensor
 from gpbo.backend import DTYPE, Streams
 from gpbo.errors import InvalidOption
 from gpbo.mcmc import sampling
-from gpbo.mcmc.adaptation import TARGET, refreshed_scale
+from gpbo.mcmc.adaptation import TARGET, fisher_scale, refreshed_scale
 from gpbo.mcmc.diagnostics import rank_rhat
 from gpbo.mcmc.leapfrog import LogDensity
 from gpbo.mcmc.nuts import Noise, Trajectory, Transition, tick
@@ -292,6 +292,22 @@ def test_without_a_warm_up_step_size_and_mass_matrix_are_brought_up_to_date_at_t
     gradient = quartic(found.position.flatten(0, 2))[1].reshape(found.position.shape)
     expected = refreshed_scale(start.scale, found.position, gradient)
     torch.testing.assert_close(found.warmth.scale, expected, rtol=1e-12, atol=1e-12)
+
+
+@unchecked_shapes()
+def test_a_mass_matrix_is_that_of_the_second_half_of_its_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Tensor] = []
+
+    def recording(draws: Tensor, gradients: Tensor) -> Tensor:
+        seen.append(draws)
+        return fisher_scale(draws, gradients)
+
+    monkeypatch.setattr(sampling, "fisher_scale", recording)
+    schedule = Schedule((5, 8), settle=0, draws=1, kernel="hmc")
+    sample(quartic, _warmth(13), schedule, _streams())
+    assert [draws.shape[2] for draws in seen] == [3, 4]
 
 
 @unchecked_shapes()
