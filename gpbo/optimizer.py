@@ -92,14 +92,15 @@ class Optimizer:
         name: The job's name in the storage; in a SQLite file, up to 100 letters, digits, ``.``,
             ``_`` and ``-``, the first a letter or digit.
         exist_ok: Whether to go on with the stored job of this name, if there is one, as `resume`
-            does: a script that is run again goes on where it ended.
+            does: a script, or a notebook's cell, that is run again goes on where it ended. An
+            earlier optimizer of the job in this process is closed.
 
     Raises:
         InvalidOption: an option has a value that is not allowed, or the stored job has another
             space, direction, seed, inference, initial design or constraints.
         SpaceError: the space has listed values that cannot be stored.
         StorageError: the storage has a job of this name (without ``exist_ok``), or cannot be used.
-        JobInUse: a process drives the stored job already.
+        JobInUse: another process drives the stored job.
     """
 
     def __init__(
@@ -152,6 +153,8 @@ class Optimizer:
     ) -> "Optimizer":
         """Go on with a stored optimization, in the state after its last complete call.
 
+        An earlier optimizer of the job in this process is closed.
+
         Args:
             strategy: By default the stored one; one of your own is not stored and must be given
                 again. Another strategy goes on with the same trials, and is stored from then on.
@@ -160,7 +163,7 @@ class Optimizer:
 
         Raises:
             UnknownJob: the storage has none of this name.
-            JobInUse: a process drives it already.
+            JobInUse: another process drives it.
             StorageError: the storage cannot be used.
             InvalidOption: a strategy or model is neither stored nor given.
         """
@@ -716,16 +719,18 @@ class Optimizer:
         from gpbo.storage import resolve_storage
 
         store = resolve_storage(storage)
-        try:
-            self._journal = store.create(name, self._spec())
-        except StorageError:
-            if not exist_ok or name not in store.names():
-                raise
-            with _driven(store, name) as journal:
-                record = journal.read()
-                check_same(self._spec(), record)
-                self._restore(record)
-                self._go_on(journal, record)
+        if not exist_ok or name not in store.names():
+            try:
+                self._journal = store.create(name, self._spec())
+                return
+            except StorageError:  # another process may have been faster
+                if not exist_ok or name not in store.names():
+                    raise
+        with _driven(store, name) as journal:
+            record = journal.read()
+            check_same(self._spec(), record)
+            self._restore(record)
+            self._go_on(journal, record)
 
     def _go_on(self, journal: "Journal", record: "Record") -> None:
         """Drive the stored job, with the strategy and the model that there are from now on."""

@@ -9,6 +9,7 @@ Figures are drawn without a display and without global state; the ending of the 
 format (``.png``, ``.svg``, ``.pdf``, ...).
 """
 
+import io
 import math
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backend_bases import FigureCanvasBase
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as _Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator, NullFormatter, PercentFormatter
@@ -68,6 +69,15 @@ _ALL = (math.inf, math.inf)
 _VIOLATE = "violate a constraint"
 #: Regrets are drawn on a log axis, those below this as this.
 _LEAST_REGRET = 1e-12
+
+
+class Figure(_Figure):
+    """One that a notebook shows, with or without ``%matplotlib inline``."""
+
+    def _repr_png_(self) -> bytes:
+        image = io.BytesIO()
+        self.savefig(image, format="png")
+        return image.getvalue()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 #: In reasons of failures; two that differ in numbers alone are one.
-_NUMBER = re.compile(r"0x[0-9a-fA-F]+|[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_NUMBER = re.compile(r"(0|\.{3})x[0-9a-fA-F]+|[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,7 +66,8 @@ class Result:
     engine_s: float
     optimizer: Optimizer
 
-    @property
+    # Of an object with a property that is a `Literal` IPython (Jedi) completes nothing.
+    @cached_property
     def direction(self) -> Direction:
         """``"minimize"`` or ``"maximize"``."""
         return self.optimizer.direction

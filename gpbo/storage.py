@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import astuple
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -82,8 +83,14 @@ class SqliteStorage:
             ) from error
 
     def open(self, name: str) -> "SqliteJournal":
-        """Drive a job on: see `Storage`."""
+        """Drive a job on: see `Storage`.
+
+        A journal that this process has of it already, such as one of a notebook's cell that is run
+        again, is closed.
+        """
         self._check_known(name)
+        if (before := _open.get((os.getpid(), self._lock(name).lock_file))) is not None:
+            before.close()
         return self._drive(name, "UPDATE job SET stop_requested = 0 WHERE name = ?", (name,))
 
     def _drive(self, name: str, begin: str, values: tuple[Any, ...]) -> "SqliteJournal":
@@ -93,9 +100,9 @@ class SqliteStorage:
                 lock.acquire(timeout=INHERITED_S)
             except Timeout as error:
                 raise JobInUse(
-                    f"name={name!r}: a process drives this job of {self.path} already, perhaps "
-                    "this one: expected to wait for its end, to stop it (`gpbo stop`), or to call "
-                    "close() of the optimizer that has the job"
+                    f"name={name!r}: a process drives this job of {self.path} already: expected "
+                    "to wait for its end, to stop it (`gpbo stop`), or to call close() of the "
+                    "optimizer that has the job"
                 ) from error
             except OSError as error:
                 raise StorageError(f"storage={str(self.path)!r}: {error}") from error
@@ -234,7 +241,9 @@ class SqliteJournal:
         self._connection = connection
         self._name = name
         self._lock = lock
+        self._alone = RLock()  # to close a connection that another thread uses ends the process
         self._file = database.identity()
+        _open[os.getpid(), lock.lock_file] = self
         weakref.finalize(self, _forget, connection, os.getpid())
         (self._job,) = connection.execute("SELECT id FROM job WHERE name = ?", (name,)).fetchone()
 
@@ -275,7 +284,7 @@ class SqliteJournal:
                 f"storage={str(self._storage.path)!r}: the file was removed or replaced; "
                 "nothing was written"
             )
-        with self._database.transaction(self._connection) as run:
+        with self._alone, self._database.transaction(self._connection) as run:
             for trial in trials:
                 run.execute(_PUT_TRIAL, {"job": self._job, **_trial_row(trial)})
             for attempt in attempts:
@@ -302,14 +311,19 @@ class SqliteJournal:
     def stop_requested(self) -> bool:
         """Whether someone asked the job to stop since its journal was opened."""
         query = "SELECT EXISTS (SELECT 1 FROM job WHERE id = ? AND stop_requested)"
-        with self._database.errors_named():
+        with self._alone, self._database.errors_named():
             (wanted,) = self._connection.execute(query, (self._job,)).fetchone()
         return bool(wanted)
 
     def close(self) -> None:
         """Let go of the job, so that another process may drive it."""
-        self._connection.close()
-        self._lock.release()
+        with self._alone:
+            self._connection.close()
+            self._lock.release()
+
+
+#: What each process drives, by the file that is locked: a fork knows its parent's, and has none.
+_open: "weakref.WeakValueDictionary[tuple[int, str], SqliteJournal]" = weakref.WeakValueDictionary()
 
 
 def _forget(connection: sqlite3.Connection, process: int) -> None:

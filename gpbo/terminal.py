@@ -17,8 +17,14 @@ def is_terminal(stream: Any) -> bool:
 
 
 def console() -> Console:
-    """Shows text on the standard error stream; what cannot be written there is lost, no more."""
-    return Console(file=cast(IO[str], _Errors()))
+    """Shows text on the standard error stream; what cannot be written there is lost, no more.
+
+    In a notebook too, where rich would make an output of its own of each line, or with FORCE_COLOR,
+    as kernels set it, take the stream for a terminal.
+    """
+    errors = _Errors()
+    forced = None if errors.isatty() else False
+    return Console(file=cast(IO[str], errors), force_jupyter=False, force_terminal=forced)
 
 
 class _Errors(io.TextIOBase):

@@ -59,6 +59,19 @@ def test_the_public_names_are_these_and_all_are_there() -> None:
         assert getattr(value, "__name__", "").split(".")[-1] == name
 
 
+def test_ipython_completes_the_attributes_of_what_is_public() -> None:
+    """Its Jedi gives up at the first property that is a `Literal`."""
+    classes = [value for name in PUBLIC if isinstance(value := getattr(gpbo, name), type)]
+    properties = [
+        part.fget
+        for one in classes
+        for part in vars(one).values()
+        if isinstance(part, property) and part.fget is not None
+    ]
+    assert len(properties) > 20
+    assert not [one for one in properties if "Literal[" in str(one.__annotations__["return"])]
+
+
 def test_modules_are_there_by_name() -> None:
     script = "import gpbo; print(gpbo.simulation.simulate.__name__, gpbo.storage.__name__)"
     assert in_a_new_process(script) == "simulate gpbo.storage\n"

@@ -228,6 +228,12 @@ def test_figures_are_written_in_the_format_of_their_ending(
     assert slices.read_bytes().startswith(start)
 
 
+def test_a_notebook_shows_a_figure_though_pyplot_did_not_make_it(result: Result) -> None:
+    for figure in (result.plot(), plots.slices(result), plots.importance(result)):
+        assert vars(type(figure))["_repr_png_"](figure).startswith(b"\x89PNG")
+        assert repr(figure).startswith("<Figure size ")
+
+
 def test_the_axes_are_those_of_the_parameters(result: Result) -> None:
     figure = plots.slices(result)
     axes = figure.axes

@@ -140,6 +140,13 @@ def test_reasons_that_differ_in_numbers_are_one() -> None:
     assert str(found).splitlines()[1] == f"failed: {large[0]} ({len(large)} times){others}"
 
 
+def test_reasons_that_differ_in_a_shortened_address_are_one() -> None:
+    functions = [lambda: 1.0 for _ in range(9)]
+    found = result(functions)
+    assert "at 0x" not in str(found.trials[0].reason)
+    assert str(found).splitlines()[1].endswith("expected one real number (9 times)")
+
+
 def test_what_is_cut_within_keeps_both_ends() -> None:
     assert cut_within("a rather long one", 12) == "a rath…g one"
     assert cut_within("a rather long two", 12) == "a rath…g two"

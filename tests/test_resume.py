@@ -13,7 +13,7 @@ import pytest
 from gpytorch import priors as gp
 
 from gpbo.candidates import Search
-from gpbo.errors import InvalidOption, JobInUse, SpaceExhausted, StorageError
+from gpbo.errors import InvalidOption, SpaceExhausted, StorageError
 from gpbo.evidence import Model
 from gpbo.hyperparameters import HyperparameterPrior, resolve_prior
 from gpbo.optimizer import Optimizer
@@ -203,8 +203,22 @@ def test_what_is_not_stored_must_be_given_again(tmp_path: Path) -> None:
         Optimizer.resume(tmp_path / "runs.db", "job")
     resumed = Optimizer.resume(tmp_path / "runs.db", "job", strategy=search)
     assert resumed.strategy == search
-    with pytest.raises(JobInUse):
-        Optimizer.resume(tmp_path / "runs.db", "job", strategy=search)
+
+
+def test_a_cell_that_is_run_again_goes_on_with_its_job(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"storage": tmp_path / "runs.db", "name": "job", "exist_ok": True}
+    first = Optimizer(SPACE, "random", **options)
+    first.tell(first.ask(), 1.0)
+    for again in (
+        lambda: Optimizer(SPACE, "random", **options),
+        lambda: Optimizer.resume(tmp_path / "runs.db", "job"),
+    ):
+        optimizer = again()
+        with pytest.raises(StorageError, match="closed"):
+            first.ask()
+        assert optimizer.best is not None
+        first = optimizer
+    first.ask()
 
 
 def test_a_job_that_another_process_made_in_the_meantime_is_gone_on_with(

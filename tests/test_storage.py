@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from enum import IntEnum, StrEnum
@@ -419,11 +420,41 @@ time.sleep(60)
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
     assert not store.is_driven("job")
-    journal = store.open("job")
-    with pytest.raises(JobInUse, match=r"perhaps this one: .* close\(\)"):
-        store.open("job")
-    journal.close()
     store.open("job").close()
+
+
+def test_of_the_drivers_of_a_process_the_newest_has_the_job(store: SqliteStorage) -> None:
+    """As in a notebook, whose cells are run again."""
+    older = store.create("job", SPEC)
+    newer = store.open("job")
+    for late in (older.stop_requested, older.write):
+        with pytest.raises(StorageError, match="closed"):
+            late()
+    older.close()
+    assert store.is_driven("job")
+    newer.write(trials=[Trial(0, {"x": 0})])
+    newer.close()
+    assert not store.is_driven("job")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_a_child_that_was_forked_does_not_take_its_parent_s_job_over(store: SqliteStorage) -> None:
+    script = f"""
+import os
+from gpbo.errors import JobInUse
+from gpbo.storage import SqliteStorage
+store = SqliteStorage({str(store.path)!r})
+journal = store.create("job", {{}})
+if os.fork() == 0:
+    try:
+        store.open("job")
+    except JobInUse:
+        journal.stop_requested()  # an error if it was closed here
+        os._exit(7)
+print(os.waitstatus_to_exitcode(os.wait()[1]), store.is_driven("job"))
+"""
+    run = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
+    assert run.stdout == b"7 True\n"
 
 
 def test_a_job_has_one_driver_by_whatever_link_its_file_is_reached(tmp_path: Path) -> None:
@@ -434,8 +465,9 @@ def test_a_job_has_one_driver_by_whatever_link_its_file_is_reached(tmp_path: Pat
     for store in map(SqliteStorage, paths):
         assert store.is_driven("job")
         assert store.folder("job") == paths[0].resolve().with_name("runs.db-trials") / "job"
-        with pytest.raises(JobInUse, match="name='job'"):
-            store.open("job")
+        older, journal = journal, store.open("job")
+        with pytest.raises(StorageError, match="closed"):
+            older.write()
     journal.close()
 
 
@@ -625,6 +657,22 @@ def test_whatever_else_is_done_to_a_file_it_is_written_on(tmp_path: Path) -> Non
             other.execute(statement)
         journal.write(trials=[Trial(number, {"x": 0.5})])
     assert len(journal.read().trials) == 2
+
+
+def test_a_job_is_not_closed_while_another_thread_writes(store: SqliteStorage) -> None:
+    journal = store.create("job", SPEC)
+    closer = threading.Thread(target=journal.close)
+
+    def told() -> Iterator[Trial]:
+        closer.start()
+        closer.join(0.5)
+        yield Trial(0, {"x": 0})
+
+    journal.write(trials=told())
+    closer.join()
+    assert len(store.read("job").trials) == 1
+    with pytest.raises(StorageError, match="closed"):
+        journal.stop_requested()
 
 
 def test_what_nobody_closed_is_closed_when_it_goes(tmp_path: Path) -> None:

@@ -65,6 +65,15 @@ def test_text_goes_to_the_stream_of_the_moment(monkeypatch: pytest.MonkeyPatch) 
     assert not is_terminal(stream)
 
 
+def test_in_a_notebook_text_goes_to_the_stream_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a kernel does
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    gpbo.minimize(objectives.bowl, LINE, budget=3, strategy="sobol")
+    assert len(stream.getvalue().splitlines()) == 3
+
+
 def _run(code: str, redirected: str) -> "subprocess.CompletedProcess[str]":
     command = ["bash", "-c", f'"$0" -c "$1" {redirected}', sys.executable, code]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
