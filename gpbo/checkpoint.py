@@ -106,7 +106,7 @@ def identified(
     """What trials depend on, as plain values by the names of options; of a function, and of a
     strategy or a model of the user's own, the name only, if any.
     """
-    shift = None if problem.shift is None else problem.shift.contiguous().numpy(force=True)
+    shift = None if problem.shift is None else problem.shift.numpy(force=True)
     return {
         "problem": problem.name,
         **others,

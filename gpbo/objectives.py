@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from string import Formatter
 
@@ -35,7 +35,7 @@ def check_command(command: Command, space: Space) -> None:
 
 def warn_of_unused(command: Command, space: Space) -> None:
     """Tell of parameters that a command does not name."""
-    names = [name or "" for _, name, *_ in Formatter().parse(command.template)]
+    names = _fields(command.template)
     used = {name if name in space.names else re.split(r"[.\[]", name)[0] for name in names}
     unused = [name for name in space.names if name not in used]
     if unused:
@@ -44,6 +44,14 @@ def warn_of_unused(command: Command, space: Space) -> None:
             command.template,
             ", ".join(f"{{{name}}}" for name in unused),
         )
+
+
+def _fields(template: str) -> Iterator[str]:
+    """What a template has in braces, those within the format of another field too."""
+    for _, name, specification, _ in Formatter().parse(template):
+        if name is not None:
+            yield name
+            yield from _fields(specification or "")
 
 
 def check_is_here(objective: object, env: Mapping[str, str]) -> None:

@@ -1,7 +1,6 @@
 """Warm start: what finished jobs teach a new one."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from gpbo.checks import one_of
@@ -109,11 +108,11 @@ def _usable(space: Space, parent: Record) -> list[Trial]:
     usable = []
     for trial in parent.trials:
         try:
-            params = space.validate(trial.params)
+            space.validate(trial.params)
         except InvalidParams:
             continue
         if trial.value is not None:
-            usable.append(replace(trial, params=params))
+            usable.append(trial)
     if not usable:
         raise InvalidData(f"job {parent.name!r} has no result in this space: expected one or more")
     return usable

@@ -151,8 +151,10 @@ def test_runs_that_are_done_go_on_with_a_larger_budget(tmp_path: Path) -> None:
     path = tmp_path / "runs"
     options = {**OPTIONS, "inference": "map"}
     short = replicate(BRANIN, checkpoint=path, **{**options, "budget": 6})
+    written = path.stat().st_ino
     unused = changed(BRANIN, lambda x, y: pytest.fail("evaluated again"))
     assert_equal(replicate(unused, checkpoint=path, **{**options, "budget": 6}), short)
+    assert path.stat().st_ino == written  # nor is it written again
     longer = replicate(BRANIN, checkpoint=path, **options)
     assert_equal(longer, replicate(BRANIN, **options))
     assert longer.seconds["fit"] > short.seconds["fit"] > 0.0  # those of both calls

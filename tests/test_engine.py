@@ -1,5 +1,6 @@
 """The engine beside the trials: fits in a process of their own, and what becomes of it."""
 
+import functools
 import os
 import signal
 import threading
@@ -54,6 +55,14 @@ def test_the_process_ends_with_the_job_even_in_the_middle_of_a_fit() -> None:
     assert not is_there(process)
 
 
+def test_the_process_ignores_what_interrupts_its_driver() -> None:
+    """Ctrl-C in a terminal reaches the whole group of processes."""
+    with Engine(apart=True) as engine:
+        process_of(engine)
+        heeds = engine.fit(functools.partial(signal.getsignal, signal.SIGINT)).result(60)
+        assert heeds is signal.SIG_IGN
+
+
 def test_without_its_process_the_fits_go_on_in_a_thread(caplog: pytest.LogCaptureFixture) -> None:
     with Engine(apart=True) as engine:
         process = process_of(engine)
@@ -106,13 +115,15 @@ def test_a_fit_in_a_process_is_the_fit() -> None:
 def test_fits_go_on_in_a_thread_where_no_process_can_be_started(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refused(*ignored: Any) -> Any:
+    tried = []
+
+    def refused(*given: Any) -> Any:
+        tried.append(given)
         raise OSError("Too many open files")
 
+    monkeypatch.setattr("loky.ProcessPoolExecutor.submit", refused)
     with Engine(apart=True) as engine:
-        with monkeypatch.context() as patch:
-            patch.setattr("loky.ProcessPoolExecutor.submit", refused)
-            assert engine.fit(os.getpid).result() == os.getpid()
-        assert engine.fit(os.getpid).result() == os.getpid()
+        assert [engine.fit(os.getpid).result() for _ in range(2)] == [os.getpid()] * 2
+    assert len(tried) == 1
     assert "fits go on in a thread" in caplog.text
     assert "no process could be started: OSError: Too many open files" in caplog.text

@@ -1,6 +1,9 @@
 """Other people's tools, for real where they are installed."""
 
 import sys
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,10 +138,16 @@ def test_mlflow_s_runs_of_trials_end_though_it_refuses_a_name(
     def measured(params: dict[str, Any]) -> Any:
         return params["x"], {quantity: 1.0}
 
-    tuned(optimizer, measured, budget=2, callbacks=callbacks).run()
+    result = tuned(optimizer, measured, budget=2, callbacks=callbacks).run()
     assert [*runs.values()] == ["FINISHED"] * 3
     assert logged.count("best") == 2
     assert logged.count("memory _GB_") == (0 if refused else 2)
+    callbacks[0].finished(replace(result, trials=(), stopped="interrupted"))
+    assert [*runs.values()] == ["KILLED"] * 3
+    callbacks[0].started(optimizer)  # which is another run of the same trials
+    with suppress(ValueError):
+        callbacks[0].ended(result.trials[0])
+    assert [*runs.values()] == ["KILLED"] * 3 + ["RUNNING", "FINISHED"]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -185,6 +194,27 @@ def test_ray_is_waited_for_while_tasks_end(monkeypatch: pytest.MonkeyPatch) -> N
     executor._tasks = Ending(first="one", second="two", third="three")
     executor.shutdown()
     assert waited == [(["one", "two", "three"], 3)]
+
+
+def test_ray_runs_no_task_again_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Ray itself; to try a trial again is up to the job."""
+    given: dict[str, Any] = {}
+
+    class Remote:
+        def options(self, **options: Any) -> "Remote":
+            given.update(options)
+            return self
+
+        def remote(self, *args: Any) -> Any:
+            return SimpleNamespace(future=Future)
+
+    ray = SimpleNamespace(is_initialized=lambda: True, remote=lambda fn: Remote())
+    name = "gpbo.integrations.ray"
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, name, None)  # what is imported here is forgotten afterwards
+    del sys.modules[name]
+    import_module(name).RayExecutor(num_cpus=3).submit(abs, -1)
+    assert given == {"max_retries": 0, "num_cpus": 3}
 
 
 @pytest.mark.parametrize(

@@ -328,6 +328,16 @@ def test_a_job_that_cannot_begin_leaves_none_behind(tmp_path: Path) -> None:
     job_in(tmp_path).tuner(tmp_path, resume=False)
 
 
+def test_a_program_of_a_job_is_looked_for_where_its_workers_will_find_it(tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_text("#!/bin/sh\n")
+    (tmp_path / "run.sh").chmod(0o755)
+    change: dict[str, Any] = {"objective": None, "command": "run.sh {x}"}
+    with pytest.raises(InvalidOption, match=r"'run\.sh' cannot be found"):
+        job_in(tmp_path, **change).tuner(tmp_path, resume=False)
+    change["execution"] = {"env": {"PATH": str(tmp_path)}}
+    job_in(tmp_path, **change).tuner(tmp_path, resume=False)
+
+
 def test_a_job_that_died_before_its_warm_start_has_it_when_it_is_resumed(tmp_path: Path) -> None:
     job_in(tmp_path).tuner(tmp_path, resume=False).run().optimizer.close()
     starts = [{"job": "job"}, {"job": "job", "kind": "transfer"}]
@@ -370,6 +380,17 @@ def test_a_resumed_job_has_something_of_every_job_that_its_file_starts_from(tmp_
     resume(warm_start=[*starts, {"job": "gone"}, {"job": "gone", "storage": "no/folder.db"}])
 
 
+def test_a_job_with_nothing_but_a_queue_has_begun(tmp_path: Path) -> None:
+    """And needs no job that it started from any more."""
+    job_in(tmp_path).tuner(tmp_path, resume=False).run().optimizer.close()
+    starts = [{"job": "job", "kind": "transfer"}]
+    again = job_in(tmp_path, name="again", warm_start=starts)
+    again.tuner(tmp_path, resume=False).optimizer.close()
+    resumed = job_in(tmp_path, name="again", warm_start=[*starts, {"job": "gone"}])
+    with resumed.tuner(tmp_path, resume=True).optimizer as optimizer:
+        assert (optimizer.trials, len(optimizer.queue)) == ([], 1)
+
+
 def test_the_jobs_to_start_from_are_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,6 +409,8 @@ def test_the_jobs_to_start_from_are_read_once(
 def test_a_warm_start_from_more_jobs_than_five_is_refused(tmp_path: Path) -> None:
     store = SqliteStorage(tmp_path / "runs.db")
     store.create("parent", {}).close()
+    with pytest.raises(InvalidData, match="job 'parent' has no result"):
+        warm_start(Optimizer(Space(Integer("n", 0, 9))), [(store.read("parent"), "same")] * 5)
     with pytest.raises(InvalidOption, match="6 jobs to start from: expected 5 or fewer"):
         warm_start(Optimizer(Space(Integer("n", 0, 9))), [(store.read("parent"), "same")] * 6)
 

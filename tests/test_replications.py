@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpbo import plots
+from gpbo import archive, plots
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.replications import Diagnostics, Replications
 from tests.monte_carlo import unchecked_shapes
@@ -169,9 +169,10 @@ def test_numpy_reads_the_file_too(tmp_path: Path) -> None:
 
 def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other"
-    path.write_text("problem: branin")
-    with pytest.raises(InvalidData, match=r"expected a file that Replications\.save wrote"):
-        Replications.load(path)
+    for text in ("problem: branin", ""):
+        path.write_text(text)
+        with pytest.raises(InvalidData, match=r"expected a file that Replications\.save wrote"):
+            Replications.load(path)
     with path.open("wb") as file:
         np.savez(file, values=np.zeros(3))
     with pytest.raises(InvalidData, match=r"expected a file that Replications\.save wrote"):
@@ -226,6 +227,21 @@ def test_of_a_file_that_could_not_be_written_nothing_is_left(
                 record([[1.0]]).save(path)
         assert [*tmp_path.iterdir()] == [path]
     assert Replications.load(path).values.tolist() == [[5.0, 3.0]]
+
+
+def test_processes_that_write_to_one_target_do_not_meet_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "runs"
+    with archive.appearing(target) as first:
+        first.write(b"first")
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        with archive.appearing(target) as second:
+            second.write(b"second")
+        assert target.read_bytes() == b"second"
+        monkeypatch.undo()
+    assert target.read_bytes() == b"first"
+    assert [*tmp_path.iterdir()] == [target]
 
 
 def test_the_plot_has_a_line_and_a_band_for_every_set_of_runs(tmp_path: Path) -> None:

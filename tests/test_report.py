@@ -181,6 +181,17 @@ def test_coordinates_hold_every_completed_trial_and_clip_outliers() -> None:
     assert found.positions[2][7] == -1.0  # the best is always on the axis
 
 
+@pytest.mark.parametrize(("base", "is_log"), [(1.0, False), (10.0, True)])
+def test_what_lies_below_an_axis_of_coordinates_is_at_its_end(base: float, is_log: bool) -> None:
+    optimizer = Optimizer(Space(Real("x", 0, 1)), direction="maximize")
+    for number in range(40):
+        optimizer.add({"x": number / 40}, -1e9 if number == 3 else base ** (number % 5))
+    found = data.coordinates_data(optimizer)
+    assert found.positions[1][3] == pytest.approx(found.axes[1].low)
+    assert found.axes[1].low > -100
+    assert found.positions[1][4] == pytest.approx(4.0 if is_log else 1.0)
+
+
 def test_coordinates_leave_out_what_violates_a_constraint_and_say_so(tmp_path: Path) -> None:
     space = Space(Real("x", 0, 1))
     optimizer = Optimizer(

@@ -221,6 +221,7 @@ def test_an_outcome_is_a_value_or_the_start_of_a_reason() -> None:
     assert outcome(trial.completed(1 / 3, None)) == "0.3333"
     assert outcome(trial.failed("ValueError: no\n  File", None)) == "failed: ValueError: no"
     assert outcome(trial.failed("x" * 99, None)) == "failed: " + "x" * 39 + "…"
+    assert outcome(trial.failed("x" * 40, None)) == "failed: " + "x" * 40
     assert outcome(trial.failed("", None)) == "failed: "
 
 

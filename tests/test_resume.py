@@ -245,6 +245,17 @@ def test_a_job_that_cannot_be_made_is_not_taken_for_one_that_there_is(
         Optimizer(SPACE, storage=tmp_path / "runs.db", name="job", exist_ok=True)
 
 
+def test_a_job_of_before_there_were_constraints_is_one_without(tmp_path: Path) -> None:
+    store = SqliteStorage(tmp_path / "runs.db")
+    options: dict[str, Any] = {"storage": store, "name": "job", "exist_ok": True}
+    Optimizer(LINE, "sobol", **options).close()
+    journal = store.open("job")
+    journal.write(spec={k: v for k, v in journal.read().spec.items() if k != "constraints"})
+    journal.close()
+    with Optimizer(LINE, "sobol", **options) as again:
+        assert not again.constraints
+
+
 def test_a_script_that_is_run_again_goes_on_with_its_job(tmp_path: Path) -> None:
     options: dict[str, Any] = {"strategy": QUICK["ei"], "inference": "map", "initial": 3}
     stored = options | {"storage": tmp_path / "runs.db", "name": "job", "exist_ok": True}

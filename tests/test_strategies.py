@@ -270,6 +270,8 @@ def test_in_a_nearly_used_up_space_any_of_what_is_left_is_found() -> None:
     taken = frozenset(space.key({"n": n}) for n in range(13) if n not in (2, 3, 11))
     found = [_any_left(space, taken, rank).unsqueeze(0) for rank in (0.0, 0.34, 0.99)]
     assert space.decode(torch.cat(found)) == [{"n": 2}, {"n": 3}, {"n": 11}]
+    last = _any_left(space, frozenset(), 0.99).unsqueeze(0)
+    assert space.decode(last) == [{"n": 12}]
 
 
 def test_sobol_search_goes_on_with_the_next_point_where_one_is_taken() -> None:
@@ -317,6 +319,15 @@ def test_a_grid_too_large_to_shuffle_is_refused_and_runs_in_order() -> None:
         GridSearch().propose(situation(space, [0]), 1)
     point = GridSearch(shuffle=False).propose(situation(space, [0]), 1)
     assert point.abs().max().item() == 0.0
+
+
+def test_a_grid_as_large_as_may_be_is_shuffled(monkeypatch: pytest.MonkeyPatch) -> None:
+    strategy, now = GridSearch(points_per_real=3), situation(MIXED, [0])
+    monkeypatch.setattr("gpbo.model_free._LARGEST_GRID", 3 * 3 * 3)
+    assert len({*keys(MIXED, strategy.propose(now, 1000)[0])}) == 27
+    monkeypatch.setattr("gpbo.model_free._LARGEST_GRID", 26)
+    with pytest.raises(InvalidOption, match="has 27 points, expected at most 26"):
+        strategy.propose(now, 1)
 
 
 def test_a_grid_of_one_point_is_refused() -> None:

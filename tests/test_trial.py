@@ -52,11 +52,11 @@ def test_the_duration_is_unknown_without_both_times() -> None:
     assert pending().completed(1.0, at=None).duration_s is None
 
 
-def test_a_trial_keeps_its_own_copy_of_the_configuration() -> None:
-    params = {"x": 1}
-    trial = Trial(id=0, params=params)
-    params["x"] = 2
-    assert trial.params == {"x": 1}
+def test_a_trial_keeps_its_own_copy_of_the_configuration_and_of_what_was_measured() -> None:
+    params, measured = {"x": 1}, {"memory": 7.0}
+    trial = Trial(id=0, params=params).completed(0.5, 1.0, measured)
+    params["x"], measured["memory"] = 2, 8.0
+    assert (trial.params, trial.measured) == ({"x": 1}, {"memory": 7.0})
 
 
 def test_a_trial_is_frozen_hashable_and_survives_pickling() -> None:

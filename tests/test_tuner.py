@@ -476,6 +476,7 @@ def test_a_command_is_an_objective(tmp_path: Path) -> None:
         ("train {rate}", LINE, "'rate'"),
         ("train {x:d}", LINE, "format code 'd'"),
         ("train {kind:d}", Space(Categorical("kind", (1, "a"))), "format code 'd'"),
+        ("{n} {k:d}", Space(Integer("n", 1, 1), Categorical("k", (1, "a"))), "format code 'd'"),
     ):
         with pytest.raises(InvalidOption, match=message):
             tuned(Optimizer(space), Command(template), budget=3)
@@ -488,6 +489,9 @@ def test_a_command_without_a_parameter_is_warned_of(caplog: pytest.LogCaptureFix
     tuned(Optimizer(space), Command("train {depth:03} {{y}} {opt.lr}"), budget=3)
     (record,) = caplog.records
     assert "has no {x}, {y}, {opt}: these parameters change nothing" in record.message
+    precise = Space(Integer("digits", 1, 3), reals[0])
+    tuned(Optimizer(precise), Command("train {x:.{digits}f}"), budget=3)
+    assert len(caplog.records) == 1
 
 
 def test_a_program_that_is_not_there_ends_the_job_before_it_began(tmp_path: Path) -> None:
@@ -1343,7 +1347,8 @@ def test_a_job_whose_executor_takes_no_more_trials_ends_and_keeps_them(
     assert tuned(optimizer, budget=2, executor=Closed()).run().stopped == "broken"
     why = f"{type(error).__name__}: gone"
     assert f"trial 0 was not run: {why}" in caplog.text
-    assert [attempt.reason for attempt in read(tmp_path).attempts] == [f"not run: {why}"]
+    (attempt,) = read(tmp_path).attempts
+    assert (attempt.reason, attempt.interrupted) == (f"not run: {why}", True)
     optimizer.close()
     resumed = Optimizer.resume(tmp_path / "runs.db", "job")
     assert len(tuned(resumed, budget=2).run().trials) == 2

@@ -329,6 +329,18 @@ def test_a_function_gets_the_running_trial_if_it_needs_a_second_argument(
     assert evaluate(task(objective, tmp_path)).value == value
 
 
+def test_a_function_that_changes_what_it_is_given_changes_no_task(tmp_path: Path) -> None:
+    """In a thread of the driver, which an executor may run it in, that is what the job knows."""
+
+    def changes(params: dict[str, Any], trial: Any) -> float:
+        params["x"] = trial.params["x"] = 0.25
+        return 1.5
+
+    given = task(changes, tmp_path)
+    assert evaluate(given).value == 1.5
+    assert given.params == {"x": 0.5}
+
+
 @pytest.mark.parametrize("step", [2**70, -(2**70), math.inf, math.nan, 1.7, True, "3"])
 def test_a_step_that_no_storage_holds_is_refused(step: Any, tmp_path: Path) -> None:
     def objective(params: dict[str, Any], trial: Any) -> float:
@@ -370,6 +382,13 @@ def test_a_function_is_found_by_its_name(tmp_path: Path) -> None:
 
 
 # --- processes
+
+
+def test_a_module_is_looked_for_in_its_folder_first(tmp_path: Path) -> None:
+    (tmp_path / "tabnanny.py").write_text("def loss(params): return params['x']")
+    with LocalWorkers(1) as workers:
+        own = task(Imported("tabnanny:loss", tmp_path), tmp_path)
+        assert workers.submit(evaluate, own).result(60).value == 0.5
 
 
 def test_however_a_process_ends_it_is_one_failed_trial_and_the_worker_goes_on(
@@ -485,6 +504,27 @@ def test_a_process_that_hangs_with_nothing_to_do_fails_no_trial(
         os.kill(int(idle.value), signal.SIGSTOP)
         outcome = workers.submit(evaluate, task(objectives.bowl, tmp_path)).result(60)
     assert outcome.value == pytest.approx(0.04)
+
+
+def test_a_command_beyond_its_time_costs_no_process(tmp_path: Path) -> None:
+    parent = Command("bash -c 'echo $PPID'", metric=r"(\d+)")
+    tasks = [
+        task(parent, tmp_path),
+        task(Command("sleep 60"), tmp_path, time_limit_s=0.3),
+        task(parent, tmp_path),
+    ]
+    with LocalWorkers(1) as workers:
+        first, late, second = [workers.submit(evaluate, one).result(60) for one in tasks]
+    assert late.reason == "the time limit of 0.3 s was reached"
+    assert first.value == second.value is not None
+
+
+def test_workers_that_are_shut_down_start_no_process(tmp_path: Path) -> None:
+    """As for a trial whose process had just died."""
+    workers = LocalWorkers(1)
+    workers.shutdown()
+    outcome = workers._run(evaluate, task(objectives.bowl, tmp_path))
+    assert (outcome.value, outcome.reason) == (None, "the process of the trial died")
 
 
 @pytest.fixture
@@ -605,7 +645,7 @@ def test_what_a_script_defines_can_be_pickled_and_found_by_processes(tmp_path: P
     script = tmp_path / "script.py"
     script.write_text(
         """
-import functools, json, multiprocessing, pickle
+import contextlib, functools, json, multiprocessing, pickle
 from pathlib import Path
 from gpbo.executors import LocalWorkers
 from gpbo.worker import Task, evaluate
@@ -625,6 +665,11 @@ def pooled(params):
     with multiprocessing.get_context("fork").Pool(1) as pool:
         return sum(pool.map(square, [1, 2]))
 
+class Decorated(contextlib.ContextDecorator):
+    def __enter__(self): pass
+    def __exit__(self, *error): pass
+
+@Decorated()
 def trained(params, trial):
     (trial.folder / "net").write_bytes(pickle.dumps(Net()))
     return cached(1)
@@ -687,6 +732,18 @@ def test_a_command_can_be_interrupted_by_what_started_it(tmp_path: Path) -> None
         command = Command(shlex.join([sys.executable, "-c", script]), metric="(True|False)")
         workers.submit(evaluate, task(command, tmp_path)).result(60)
     assert (tmp_path / "0" / LOG).read_text() == "True\n"
+
+
+def test_a_function_is_not_interrupted_by_what_interrupts_its_driver(tmp_path: Path) -> None:
+    """Ctrl-C in a terminal reaches the whole group of processes."""
+
+    def interrupted(params: dict[str, Any]) -> float:
+        signal.raise_signal(signal.SIGINT)
+        return float(params["x"])
+
+    interrupted.__module__ = "__main__"
+    with LocalWorkers(1) as workers:
+        assert workers.submit(evaluate, task(interrupted, tmp_path)).result(60).value == 0.5
 
 
 def test_a_process_that_grew_in_its_first_trial_runs_the_next_ones_too(tmp_path: Path) -> None:

@@ -40,12 +40,12 @@ class MLflow(Callback):
             self._client.create_experiment(experiment) if found is None else found.experiment_id
         )
         self._name = name
-        self._runs: dict[int, str] = {}
 
     def started(self, optimizer: Optimizer) -> None:
         """Begin the job's run."""
         stored = None if optimizer.journal is None else optimizer.journal.name
         self._optimizer = optimizer
+        self._runs: dict[int, str] = {}
         self._job = self._begin({MLFLOW_RUN_NAME: self._name or stored or "gpbo"})
         for key in ("direction", "seed", "inference"):
             self._client.log_param(self._job, key, getattr(optimizer, key))
