@@ -40,9 +40,7 @@ def jittered_cholesky(
         if bool(succeeded.all()):
             break
         jitter = torch.where(succeeded, jitter, relative * scale)
-        retried, retried_succeeded = cholesky(add_diagonal(matrix, jitter[..., None]))
-        factor = torch.where(succeeded[..., None, None], factor, retried)
-        succeeded = succeeded | retried_succeeded
+        factor, succeeded = cholesky(add_diagonal(matrix, jitter[..., None]))
     return factor, torch.where(succeeded, jitter, torch.nan), succeeded
 
 

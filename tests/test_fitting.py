@@ -344,6 +344,21 @@ def test_a_run_that_cannot_be_sampled_gets_its_mode_and_a_fresh_start_and_is_log
     _assert_finite(found, data)
 
 
+def test_chains_that_a_fallback_starts_afresh_have_even_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    warm = _warm()
+    log_weight = torch.zeros(RUNS, BRIEF.chains, dtype=DTYPE)
+    log_weight[:, 3] = math.log(1.3)
+    monkeypatch.setattr(fitting, "draw", _with_rhat([[1.0, 999.0, 1.0], [999.0]], 0.9))
+    monkeypatch.setattr(fitting, "diagnosed", lambda draws, position: draws)
+    warm = replace(warm, log_weight=log_weight)
+    found = fit(_data(), sampling=BRIEF, warm=warm, streams=_streams())
+    assert found.report.status == ("ok", "fallback-map", "ok")
+    assert found.warm is not None
+    assert (found.warm.log_weight == 0).all(-1).tolist() == [False, True, False]
+
+
 def test_a_run_whose_chains_are_stuck_falls_back_and_harms_no_other() -> None:
     """No pretending: the last fit's chains of run 1 are where this density is 0."""
     data, before = _data(), _warm()
@@ -533,6 +548,7 @@ def test_chains_of_uneven_weights_are_drawn_anew_and_sample_longer(
     log_weight[2, 1] = math.log(BRIEF.chains - 1)
     starts: list[Warmth] = []
     monkeypatch.setattr(fitting, "draw", _observing(starts))
+    monkeypatch.setattr(fitting, "diagnosed", lambda draws, position: draws)
     found = fit(data, sampling=BRIEF, warm=replace(warm, log_weight=log_weight), streams=_streams())
     begun, old = starts[0].position, warm.warmth.position
     torch.testing.assert_close(begun[0], old[0])
@@ -544,6 +560,7 @@ def test_chains_of_uneven_weights_are_drawn_anew_and_sample_longer(
     weights = torch.softmax(found.warm.log_weight[0], -1)
     torch.testing.assert_close(weights, torch.softmax(log_weight[0], -1), rtol=1e-8, atol=1e-8)
     assert found.report.leapfrog_steps.argsort().tolist() == [0, 2, 1]
+    assert found.report.status == ("ok", "extended", "ok")
 
 
 @pytest.mark.parametrize("why", ["twice the results", "a posterior that is another one"])

@@ -118,6 +118,18 @@ def test_a_recording_serves_other_values_and_starts_of_the_same_shape() -> None:
         assert len(made) == 1
 
 
+def test_a_start_that_comes_again_is_taken_over_again() -> None:
+    """The replay before has overwritten what was copied of it."""
+    start, pull = pair(), random_normal(0, 5)
+    expected, _ = entangled(start, pull, 0.5)
+    with recorded() as made, replayed(entangled, CPU) as play:
+        for _ in range(3):
+            state, _ = play(start, pull, 0.5)
+            assert torch.equal(state.left, expected.left)
+            assert torch.equal(state.right, expected.right)
+        assert len(made) == 1
+
+
 def test_another_number_another_shape_or_another_step_is_another_recording() -> None:
     def other(state: Pair, pull: Tensor, by: float) -> Any:
         return entangled(state, 2 * pull, by)

@@ -103,6 +103,14 @@ def test_one_point_of_one_run_without_room_is_an_error() -> None:
     assert machine.failures <= 8
 
 
+def test_what_is_idle_is_let_go_of_even_for_a_single_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(0)
+    monkeypatch.setattr(memory, "_CPU_BYTES", 11)
+    monkeypatch.setattr(memory, "release", lambda device: setattr(machine, "room", 1))
+    assert torch.equal(everything(machine, 11)[1], WHOLE)
+    assert machine.failures == 1
+
+
 def test_memory_that_is_short_for_a_moment_lowers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(0)
 

@@ -56,6 +56,12 @@ def test_an_operation_has_one_thread_and_torch_gets_its_own_back() -> None:
     assert torch.get_num_threads() == 2
 
 
+def test_parts_within_parts_have_the_threads_that_there_were() -> None:
+    together = threading.Barrier(THREADS)
+    with parallel_parts():
+        each(lambda number: together.wait(20) if number < THREADS else 0, NUMBERS)
+
+
 def test_parts_within_parts_wait_for_nobody() -> None:
     """More of them than there can be threads."""
     count = 3 * (os.cpu_count() or 1)

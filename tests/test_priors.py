@@ -194,7 +194,8 @@ def test_gradients_are_pulled_back_from_the_log_natural_value(name: str) -> None
 # --- far out
 
 
-EXTREMES = [-700.0, -400.0, -343.0, -40.0, -20.1, -19.9, 19.9, 20.1, 37.0, 343.0, 400.0, 700.0]
+EXTREMES = [-800.0, -700.0, -400.0, -343.0, -40.0, -20.1, -19.9, -12.5]
+EXTREMES += [19.9, 20.1, 37.0, 343.0, 400.0, 700.0]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -240,6 +241,19 @@ def test_draws_have_the_density(name: str) -> None:
     assert bool(u.isfinite().all())
     natural = case.prior.constrain(u.flatten()[:, None])
     assert stats.kstest(natural.flatten().numpy(), case.cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("lowest", [0, 1])
+@pytest.mark.parametrize("name", CASES)
+def test_a_uniform_number_of_0_is_a_finite_draw(
+    name: str, lowest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of 2^53 is, the first or the second that is asked for."""
+    numbers = [torch.full((1, K, J), 0.5, dtype=DTYPE) for _ in range(3)]
+    numbers[lowest] = torch.zeros_like(numbers[lowest])
+    monkeypatch.setattr(Streams, "uniform", lambda streams, *shape: numbers.pop(0))
+    u = CASES[name].prior.sample(Streams.named(5, "draws"), K, J)
+    assert bool(u.isfinite().all())
 
 
 @pytest.mark.parametrize("name", [*CASES, "saas", "fixed"])

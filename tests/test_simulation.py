@@ -252,14 +252,50 @@ def test_failed_trials_are_failures_of_their_run_alone(mode: str, strategy: Any)
         torch.testing.assert_close(together.points[run], alone.points[0], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("latency", [0.0, 0.4])
-def test_fits_that_are_due_at_different_times_stay_in_their_runs(latency: float) -> None:
-    options = {"problem": FAILING, "strategy": TS, "initial": 3, "workers": 2, "refit_every": 3}
+@pytest.mark.parametrize(("workers", "latency"), [(2, 0.0), (2, 0.4), (3, 0.8)])
+def test_fits_that_are_due_at_different_times_stay_in_their_runs(
+    workers: int, latency: float
+) -> None:
+    options = {"problem": FAILING, "strategy": TS, "initial": 3, "refit_every": 3}
+    options |= {"workers": workers}
     options |= {"horizon": float("inf"), "budget": 12, "latency": latency}
     together = clock(**options, runs=3, seed=4)
     for run in range(3):
         alone = clock(**options, seed=4 + run)
         torch.testing.assert_close(together.points[run], alone.points[0], rtol=0, atol=1e-4)
+
+
+def test_a_fit_has_the_chains_and_the_random_numbers_of_its_own_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gpbo import fitting
+
+    few = fitting.Sampling(chains=2, warmup=1, draws=2, kept=2)
+    ended: dict[frozenset[Any], Tensor] = {}  # where the chains of these results did
+    drawn: list[tuple[frozenset[Any], Tensor]] = []
+    warm_runs, fit = [], fitting.fit
+
+    def noting(data: Any, *args: Any, warm: Any, streams: Streams, **kwargs: Any) -> Any:
+        rows = zip(data.x, data.mask, strict=True)
+        told = [frozenset(map(tuple, x[mask].tolist())) for x, mask in rows]
+        for row, results in enumerate(told if warm is not None else []):
+            last = [position for before, position in ended.items() if before <= results][-1]
+            assert torch.equal(warm.warmth.position[row], last)
+        warm_runs.append(0 if warm is None else len(told))
+        drawn.extend(zip(told, streams.uniform(1), strict=True))
+        found = fit(data, *args, warm=warm, streams=streams, sampling=few, **kwargs)
+        assert found.warm is not None
+        ended.update(zip(told, found.warm.warmth.position, strict=True))
+        return found
+
+    monkeypatch.setattr(fitting, "fit", noting)
+    options = {"problem": FAILING, "strategy": TS, "initial": 3, "workers": 3, "latency": 0.8}
+    result = clock(**options, runs=3, seed=4, horizon=float("inf"), budget=12, inference="hmc")
+    assert {*warm_runs} == {0, 1, 2, 3}
+    of_runs = [frozenset(map(tuple, points.tolist())) for points in result.points]
+    for results, number in drawn:
+        seeds = tuple(4 + run for run, own in enumerate(of_runs) if results <= own)
+        assert torch.equal(Streams.per_seed(seeds, "fit", len(results)).uniform(1)[0], number)
 
 
 def test_a_strategy_sees_where_trials_failed() -> None:
@@ -282,6 +318,11 @@ def test_a_strategy_sees_where_trials_failed() -> None:
         points = result.points[run, by_number]
         assert torch.equal(seen[-2].failed[run, last[run]], points[failed])
         assert seen[-2].data.mask[run].tolist() == (~failed).tolist()
+        # Before trial 5, two are under way: in the order in which they were asked for.
+        place = {number: place for place, number in enumerate(result.trial[run].tolist())}
+        under_way = sorted({*range(5)} - {*result.trial[run, :3].tolist()})
+        points = result.points[run, [place[number] for number in under_way]]
+        assert torch.equal(seen[5].data.pending[run], points)
 
 
 @pytest.mark.parametrize("wrong", ["soon", None, ["a"], [[1.0]], {"at": 1.0}])
@@ -395,9 +436,16 @@ def test_an_ask_knows_what_was_told_before_it_began(mode: str, latency: float) -
     began = result.started - latency + 1e-9  # the start was rounded
     told = (result.told.unsqueeze(1) <= began.unsqueeze(2)).sum(2)
     assert torch.equal(result.known, told)
+    assert bool((result.unfinished.diff() > 0).all())
     if mode == "async":
         waited = result.known > (result.trial - 6).clamp(min=0)
         assert bool(waited.any()) == (latency > 0)
+
+
+def test_an_ask_knows_what_was_told_at_the_moment_when_it_began() -> None:
+    result = clock(latency=0.5, times="constant", workers=4, runs=2)
+    told = (result.told.unsqueeze(1) <= (result.started - 0.5).unsqueeze(2)).sum(2)
+    assert torch.equal(result.known, told)
 
 
 def test_the_regret_at_a_time_is_that_of_what_had_ended() -> None:
