@@ -719,12 +719,16 @@ class Optimizer:
         from gpbo.storage import resolve_storage
 
         store = resolve_storage(storage)
-        if not exist_ok or name not in store.names():
+
+        def goes_on() -> bool:
+            return exist_ok and name in store.names()
+
+        if not goes_on():
             try:
                 self._journal = store.create(name, self._spec())
                 return
-            except StorageError:  # another process may have been faster
-                if not exist_ok or name not in store.names():
+            except StorageError:
+                if not goes_on():  # it does where another process was faster
                     raise
         with _driven(store, name) as journal:
             record = journal.read()
