@@ -8,6 +8,7 @@ from torch.quasirandom import SobolEngine
 from gpbo.backend import DTYPE, Streams
 from gpbo.checks import whole_number
 from gpbo.errors import InvalidOption
+from gpbo.parallel import threads
 from gpbo.space import Space
 
 #: The initial design has two points per parameter, within these limits: fewer than 5 say
@@ -45,16 +46,18 @@ def sobol(count: int, dim: int, streams: Streams, skip: int = 0) -> Float[Tensor
     if count == 0:
         return torch.zeros(len(seeds), 0, dim, dtype=DTYPE, device=streams.device)
     designs = []
-    for seed in seeds:
-        engine = SobolEngine(dim, scramble=True, seed=seed)
-        # torch rounds the first point to its default precision, which is the user's to choose.
-        first = engine.quasi.to(torch.float32) / 2**SobolEngine.MAXBIT
-        if skip:
-            engine.fast_forward(skip)
-        points = engine.draw(count, dtype=DTYPE)
-        if skip == 0:
-            points[0] = first
-        designs.append(points)
+    # More threads gain nothing, and a process that is forked later would wait for them for ever.
+    with threads(1):
+        for seed in seeds:
+            engine = SobolEngine(dim, scramble=True, seed=seed)
+            # torch rounds the first point to its default precision, which is the user's to choose.
+            first = engine.quasi.to(torch.float32) / 2**SobolEngine.MAXBIT
+            if skip:
+                engine.fast_forward(skip)
+            points = engine.draw(count, dtype=DTYPE)
+            if skip == 0:
+                points[0] = first
+            designs.append(points)
     return torch.stack(designs).to(streams.device)
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from loky import ProcessPoolExecutor
 
-from gpbo.executors import NO_LEAK_CHECK, NotStarted, pool_of_one, start
+from gpbo.executors import NO_LEAK_CHECK, NotStarted, end, pool_of_one, start
 from gpbo.worker import die_with
 
 logger = logging.getLogger("gpbo")
@@ -56,12 +56,12 @@ class Engine:
         prior of the user's cannot be pickled; tell `mend`.
         """
         if self._apart and self._process is None:
-            self._process = pool_of_one(
-                env=NO_LEAK_CHECK,
-                initializer=_begin,
-                initargs=(os.getpid(), torch.get_num_threads()),
-            )
             try:
+                self._process = pool_of_one(
+                    env=NO_LEAK_CHECK,
+                    initializer=_begin,
+                    initargs=(os.getpid(), torch.get_num_threads()),
+                )
                 self._start = start(self._process)
             except NotStarted as error:
                 self.mend(error)
@@ -83,7 +83,7 @@ class Engine:
 
     def _leave_process(self) -> None:
         if self._process is not None:
-            self._process.shutdown(kill_workers=True)
+            end(self._process)
         self._process = None
 
 

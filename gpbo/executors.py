@@ -15,13 +15,14 @@ from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from cloudpickle import register_pickle_by_value
 from loky import ProcessPoolExecutor
 from loky.backend.utils import get_exitcodes_terminated_worker
 from loky.process_executor import ShutdownExecutorError
 
 from gpbo.attempt import Outcome
 from gpbo.command import Command, end_left
-from gpbo.worker import Task, die_with, evaluate, evaluate_in_own_process
+from gpbo.worker import SPAWNED, Task, die_with, evaluate, evaluate_in_own_process
 
 #: Trials share the cores; a library that starts a thread per core in each of them slows all down.
 ONE_THREAD = dict.fromkeys(
@@ -44,6 +45,8 @@ _ANSWER_S = 60.0
 #: Seconds between two looks at whether a process lives that is waited for.
 _LOOK_S = 1.0
 
+_NOT_STARTED = "no process could be started: "
+
 _Cached = type(functools.lru_cache(lambda: None))
 
 _T = TypeVar("_T")
@@ -55,21 +58,33 @@ class NotStarted(BrokenExecutor):
 
 def pool_of_one(**options: Any) -> ProcessPoolExecutor:
     """A process that will be started; loky flushes both standard streams then, which may be gone.
+    Their descriptors are the process's, too, and it ends without them.
 
     Args:
         options: Of loky's `ProcessPoolExecutor`.
+
+    Raises:
+        NotStarted: it cannot be.
     """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: the least free number is what a file gets that is opened
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, _Nowhere())
-    return ProcessPoolExecutor(1, job_reducers={_Cached: _by_value}, **options)
+    if SPAWNED in sys.modules:
+        register_pickle_by_value(sys.modules[SPAWNED])  # as `__main__` is, which it stands for
+    with _named():  # no room for its semaphores, which are files
+        return ProcessPoolExecutor(1, job_reducers={_Cached: _by_value}, **options)
 
 
 def _by_value(cached: Any) -> Any:
     """How a function is sent that `functools.lru_cache` wraps: of a script by value, as all others
     of it are; what is in a module is found there.
     """
-    if cached.__module__ != "__main__":
+    if cached.__module__ not in ("__main__", SPAWNED):
         return cached.__qualname__
     return _cached, (cached.__wrapped__, cached.cache_parameters())
 
@@ -84,12 +99,30 @@ def start(pool: ProcessPoolExecutor) -> "Future[int]":
     Raises:
         NotStarted: it cannot be.
     """
-    try:
+    with _named():
         return pool.submit(os.getpid)
+
+
+def end(pool: ProcessPoolExecutor) -> None:
+    """Kill the process of a pool, if it runs."""
+    process = _process_of(pool)
+    try:
+        pool.shutdown(kill_workers=True)
+    except RuntimeError:  # the thread that would have waited for the process could not be started
+        if process is not None:
+            process.terminate()
+            process.join()
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Why a process cannot be started is named as that."""
+    try:
+        yield
     except (BrokenExecutor, ShutdownExecutorError):  # it ran
         raise
     except Exception as error:  # of the system, or of loky
-        raise NotStarted(f"no process could be started: {type(error).__name__}: {error}") from error
+        raise NotStarted(f"{_NOT_STARTED}{type(error).__name__}: {error}") from error
 
 
 class _Nowhere(io.TextIOBase):
@@ -152,7 +185,7 @@ class LocalWorkers(Executor):
         finally:  # whoever interrupts this is in a hurry
             for pool in pools:
                 if pool is not None:
-                    pool.shutdown(kill_workers=True)
+                    end(pool)
         for thread in self._threads:
             thread.shutdown(wait=wait)
 
@@ -202,7 +235,11 @@ class LocalWorkers(Executor):
 
     def _started(self, worker: int) -> tuple[ProcessPoolExecutor, int]:
         """The pool of this worker and its process; a new one if it died, or hangs, with nothing to
-        do."""
+        do.
+
+        Raises:
+            NotStarted: there can be none, or the new one died, too.
+        """
         pool = self._pool(worker)
         limit = _ANSWER_S if _process_of(pool) is not None else math.inf
         try:
@@ -212,7 +249,11 @@ class LocalWorkers(Executor):
         except (BrokenExecutor, ShutdownExecutorError, TimeoutError):
             self._discard(worker)
             pool = self._pool(worker)
-            return pool, _awaited(pool, start(pool))
+            answer = start(pool)
+            try:
+                return pool, _awaited(pool, answer)
+            except BrokenExecutor as error:  # before it had to do with any trial
+                raise NotStarted(f"{_NOT_STARTED}it died at once{_code(error)}") from error
 
     def _pool(self, worker: int) -> ProcessPoolExecutor:
         with self._lock:
@@ -230,7 +271,7 @@ class LocalWorkers(Executor):
         with self._lock:
             pool, self._pools[worker] = self._pools[worker], None
         if pool is not None:
-            pool.shutdown(kill_workers=True)
+            end(pool)
 
 
 def _process_of(pool: ProcessPoolExecutor) -> BaseProcess | None:
@@ -275,6 +316,10 @@ def _why_it_cannot_be_read(error: Exception) -> str:
 
 
 def _why_it_died(error: Exception) -> str:
+    return "the process of the trial died" + _code(error)
+
+
+def _code(error: Exception) -> str:
     """The exit code, which loky's long message has in braces."""
-    code = re.search(r"\{(.*?)\}", str(error))
-    return "the process of the trial died" + (f": {code[1]}" if code else "")
+    code = re.search(r"\{(.+?)\}", str(error))
+    return f": {code[1]}" if code else ""

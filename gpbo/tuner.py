@@ -212,12 +212,13 @@ class Tuner:
         """
         stored = None if self._journal is None else self._journal.folder
         given = self._folder or stored
-        if given is None:
-            # In somebody's executor trials may go on writing when the job has ended.
-            own = tempfile.TemporaryDirectory(prefix="gpbo-", ignore_cleanup_errors=True)
-            return Path(stack.enter_context(own)).absolute()
-        folder = Path(given).absolute()
+        place = None if given is None else str(Path(given).absolute())
         try:
+            if place is None:
+                # In somebody's executor trials may go on writing when the job has ended.
+                own = tempfile.TemporaryDirectory(prefix="gpbo-", ignore_cleanup_errors=True)
+                return Path(stack.enter_context(own)).absolute()
+            folder = Path(place)
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryDirectory(dir=folder).cleanup()  # as a trial's is made
             if given is not stored:  # which belongs to whoever drives the job
@@ -225,12 +226,12 @@ class Tuner:
                 stack.enter_context(lock.acquire(timeout=INHERITED_S))
         except Timeout as error:
             raise InvalidOption(
-                f"folder={str(folder)!r}: a job that runs has this folder: expected another one"
+                f"folder={place!r}: a job that runs has this folder: expected another one"
             ) from error
         except OSError as error:
             raise InvalidOption(
-                f"folder={str(folder)!r}: {error.strerror}: expected a folder to write in, or "
-                "where to make one"
+                f"folder={place!r}: {error.strerror}: expected a folder to write in, or where to "
+                "make one"
             ) from error
         return folder
 

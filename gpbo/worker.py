@@ -39,6 +39,8 @@ __all__ = [
     "evaluate_in_own_process",
 ]
 
+#: What `multiprocessing` calls a script in a process that it spawned, where it is `__main__` too.
+SPAWNED = "__mp_main__"
 #: Seconds between two looks at whether the driver is alive.
 _LOOK_S = 1.0
 
@@ -197,6 +199,10 @@ def die_with(driver: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda number, frame: None)
+    # Whoever ignores the end of children, which programs inherit, is not told how they ended: that
+    # of a command that failed would be 0.
+    if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _settle(objective: Callable[..., Any]) -> None:
@@ -212,7 +218,8 @@ def _settle(objective: Callable[..., Any]) -> None:
     used = getattr(inspect.unwrap(objective), "__globals__", None)
     used = getattr(type(objective).__call__, "__globals__", {}) if used is None else used
     main = vars(sys.modules["__main__"])
-    if used.get("__name__") == "__main__" and used is not main:
+    if used.get("__name__") in ("__main__", SPAWNED) and used is not main:
+        sys.modules[SPAWNED] = sys.modules["__main__"]
         main.update({name: used[name] for name in used if not name.startswith("__")})
 
 

@@ -1,6 +1,8 @@
 """Parts of a computation on several threads."""
 
 import os
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -143,6 +145,32 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
     if child == 0:
         os._exit(0 if each(part, NUMBERS) == list(range(7)) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+FORKED = """
+import faulthandler, os, warnings
+import torch, gpbo
+
+def run():
+    space = gpbo.Space(gpbo.Real("x", 0, 1), gpbo.Real("y", 0, 1))
+    return gpbo.minimize(lambda params: params["x"], space, budget=7, progress=False).best
+
+torch.set_num_threads(2)
+best = run()
+warnings.simplefilter("ignore", DeprecationWarning)
+child = os.fork()
+if child == 0:
+    faulthandler.dump_traceback_later(60, exit=True)
+    os._exit(0 if run().params == best.params else 2)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_optimizes_as_its_parent_did() -> None:
+    """It has none of the threads that torch would wait for."""
+    ran = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_a_density_is_the_same_on_any_number_of_threads() -> None:

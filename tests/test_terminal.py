@@ -3,15 +3,18 @@
 import errno
 import io
 import multiprocessing
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import gpbo
+from gpbo.engine import Engine
 from gpbo.executors import LocalWorkers, NotStarted
 from gpbo.simulation import simulate
 from gpbo.terminal import console, is_terminal
@@ -79,16 +82,18 @@ def _run(code: str, redirected: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def test_a_job_runs_where_the_standard_streams_are_closed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("closed", [">&- 2>&-", "2>&-"])
+def test_a_job_runs_where_the_standard_streams_are_closed(closed: str, tmp_path: Path) -> None:
     code = f"""
 import gpbo
 from pathlib import Path
 from tests import objectives
 optimizer = gpbo.Optimizer(gpbo.Space(gpbo.Real("x", 0, 1)), "sobol")
 result = gpbo.Tuner(optimizer, objectives.bowl, budget=3).run()
-Path({str(tmp_path / "told")!r}).write_text(f"{{len(result.trials)}} {{result.stopped}}")
+values = [trial.value for trial in result.trials if trial.value is not None]
+Path({str(tmp_path / "told")!r}).write_text(f"{{len(values)}} {{result.stopped}}")
 """
-    ended = _run(code, ">&- 2>&-")
+    ended = _run(code, closed)
     assert (ended.returncode, (tmp_path / "told").read_text()) == (0, "3 budget")
 
 
@@ -141,3 +146,49 @@ def test_workers_that_cannot_start_say_so(monkeypatch: pytest.MonkeyPatch, tmp_p
         with pytest.raises(NotStarted, match="no process could be started: ValueError: no room"):
             future.result()
     assert not (tmp_path / "0").exists()
+
+
+def test_a_job_without_room_for_semaphores_ends_and_its_trials_are_pending(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are files of a shared memory that a container may lack."""
+
+    def refused(*ignored: Any, **options: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("gpbo.executors.ProcessPoolExecutor", refused)
+    optimizer = gpbo.Optimizer(LINE, "sobol")
+    result = gpbo.Tuner(optimizer, objectives.bowl, budget=3).run()
+    assert (result.stopped, result.trials, len(optimizer.pending)) == ("broken", (), 1)
+    assert "no process could be started: OSError: [Errno 28] No space left" in caplog.text
+    with Engine(apart=True) as engine:
+        assert engine.fit(os.getpid).result() == os.getpid()
+
+
+def test_a_process_that_nobody_can_wait_for_is_ended(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A limit of processes, which counts threads, was reached between the two."""
+
+    def refused(thread: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("loky.process_executor._ExecutorManagerThread.start", refused)
+    before = psutil.Process().children()
+    optimizer = gpbo.Optimizer(LINE, "sobol")
+    result = gpbo.Tuner(optimizer, objectives.bowl, budget=3).run()
+    assert (result.stopped, result.trials, len(optimizer.pending)) == ("broken", (), 1)
+    assert "no process could be started: RuntimeError: can't start new thread" in caplog.text
+    left = [child for child in psutil.Process().children() if child not in before]
+    assert not any("popen_loky_posix" in " ".join(child.cmdline()) for child in left)
+
+
+def test_a_job_whose_processes_die_before_any_trial_ends_and_its_trials_are_pending(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """An environment of which Python itself dies is no fault of a configuration."""
+    execution = Execution(env={"PYTHONHOME": str(tmp_path)})
+    optimizer = gpbo.Optimizer(LINE, "sobol")
+    result = gpbo.Tuner(optimizer, objectives.bowl, budget=3, execution=execution).run()
+    assert (result.stopped, result.trials, len(optimizer.pending)) == ("broken", (), 1)
+    assert "no process could be started: it died at once: EXIT(1)" in caplog.text

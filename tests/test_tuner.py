@@ -1408,6 +1408,15 @@ def test_a_folder_that_cannot_be_written_is_refused_before_a_trial_fails_of_it(
         assert optimizer.trials == []
 
 
+def test_a_job_without_any_temporary_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    with pytest.raises(InvalidOption, match=r"folder=None: No usable temporary .* write in"):
+        tuned(Optimizer(LINE, "sobol"), budget=3).run()
+
+
 def test_two_jobs_that_run_have_two_folders(tmp_path: Path) -> None:
     """They would empty each other's, whose attempts have the same names."""
 

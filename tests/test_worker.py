@@ -506,6 +506,24 @@ def test_a_process_that_hangs_with_nothing_to_do_fails_no_trial(
     assert outcome.value == pytest.approx(0.04)
 
 
+def test_a_command_that_failed_has_failed_where_the_end_of_children_is_ignored(
+    tmp_path: Path,
+) -> None:
+    """As some supervisors leave it to what they start; its status would be that of a success."""
+    script = tmp_path / "script.sh"
+    script.write_text("""echo '{"value": 1}'; exit 3""")
+    exits = task(objectives.treacherous, tmp_path / "1", params={"how": "exit"})
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with LocalWorkers(1) as workers:
+            failed = workers.submit(evaluate, task(Command(f"sh {script}"), tmp_path)).result(60)
+            died = workers.submit(evaluate, exits).result(60)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert failed.reason == 'the command ended with 3: {"value": 1}'
+    assert died.reason == "the process of the trial died"
+
+
 def test_a_command_beyond_its_time_costs_no_process(tmp_path: Path) -> None:
     parent = Command("bash -c 'echo $PPID'", metric=r"(\d+)")
     tasks = [
@@ -640,12 +658,15 @@ def test_an_objective_has_processes_of_its_own(method: str | None, tmp_path: Pat
         assert workers.submit(evaluate, one).result(60).value == 3.0
 
 
-def test_what_a_script_defines_can_be_pickled_and_found_by_processes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spawned", [False, True])
+def test_what_a_script_defines_can_be_pickled_and_found_by_processes(
+    spawned: bool, tmp_path: Path
+) -> None:
     """Its functions are sent by value, to a process whose main module is another one."""
     script = tmp_path / "script.py"
     script.write_text(
         """
-import contextlib, functools, json, multiprocessing, pickle
+import contextlib, functools, json, multiprocessing, pickle, sys
 from pathlib import Path
 from gpbo.executors import LocalWorkers
 from gpbo.worker import Task, evaluate
@@ -684,23 +705,31 @@ class Unread:
 
 unread.of = Unread()
 
-if __name__ == "__main__":
+def run():
     objectives = trained, functools.partial(pooled), Net(), unread
     with LocalWorkers(1) as workers:
         for number, objective in enumerate(objectives):
             task = Task(objective, number, 1, {}, Path(str(number)))
             outcome = workers.submit(evaluate, task).result()
-            print(json.dumps([outcome.value, outcome.reason, outcome.died]))
+            print(json.dumps([outcome.value, outcome.reason, outcome.died]), flush=True)
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        process = multiprocessing.get_context("spawn").Process(target=run)
+        process.start()
+        process.join()
+    else:
+        run()
 """
     )
-    ran = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, str(script), *spawned * ["spawned"]]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     *values, unread = map(json.loads, ran.stdout.splitlines())
     assert values == [[8, None, False], [5, None, False], [True, None, False]]
     assert unread[1].startswith("the process of the trial cannot read the objective: TypeError: ")
     assert unread[::2] == [None, False]
-    assert b"__main__" in (tmp_path / "0" / "net").read_bytes()
+    name = b"__mp_main__" if spawned else b"__main__"
+    assert name in (tmp_path / "0" / "net").read_bytes()
 
 
 def test_a_failure_of_its_own_is_no_death(tmp_path: Path) -> None:
