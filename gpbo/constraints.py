@@ -6,7 +6,7 @@ import reprlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
 from gpbo.checks import as_number, legible
 from gpbo.errors import InvalidOption, InvalidResult
@@ -14,6 +14,9 @@ from gpbo.errors import InvalidOption, InvalidResult
 _FORM = re.compile(r"\s*(?P<name>\S(?:.*\S)?)\s*(?P<sense><=|>=)\s*(?P<limit>\S+)\s*")
 #: What a line of a command's output calls the rest of a result.
 _RESERVED = ("value", "step")
+
+#: What an objective returns: a value, and with constraints what was measured with it.
+Returned = SupportsFloat | tuple[SupportsFloat, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)

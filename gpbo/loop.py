@@ -27,7 +27,7 @@ from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, check_callbacks, tell
 from gpbo.checks import instance_of, one_of, truth_value, whole_number
 from gpbo.completion import Completion, Stopped, Streak
-from gpbo.constraints import returned
+from gpbo.constraints import Returned, returned
 from gpbo.design import resolve_initial
 from gpbo.errors import InvalidOption, InvalidResult, SpaceExhausted
 from gpbo.fitting import Inference, Model
@@ -42,7 +42,7 @@ from gpbo.trial import Direction, Mode, Trial, TrialStatus, sign_of
 
 logger = logging.getLogger("gpbo")
 
-Objective = Callable[[dict[str, Any]], Any]
+Objective = Callable[[dict[str, Any]], Returned]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 

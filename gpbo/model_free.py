@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -32,8 +32,8 @@ _LARGEST_GRID = 1_000_000
 class RandomSearch:
     """Uniform points of the unit cube: log parameters uniform in the logarithm, and so on."""
 
-    name: ClassVar[str] = "random"
-    uses_model: ClassVar[bool] = False
+    name = "random"
+    uses_model = False
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
         """Independent points, drawn again while they are taken."""
@@ -51,8 +51,8 @@ class SobolSearch:
     The initial design of the strategies with a model is this sequence too.
     """
 
-    name: ClassVar[str] = "sobol"
-    uses_model: ClassVar[bool] = False
+    name = "sobol"
+    uses_model = False
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
         """Trial ``i`` gets point ``i``, or the first later one that is not taken."""
@@ -67,9 +67,9 @@ class RepeatingSobol:
     again.
     """
 
-    name: ClassVar[str] = "sobol"
-    uses_model: ClassVar[bool] = False
-    repeats: ClassVar[bool] = True
+    name = "sobol"
+    uses_model = False
+    repeats = True
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
         """As `SobolSearch`."""
@@ -95,8 +95,8 @@ class GridSearch:
 
     points_per_real: int = 5
     shuffle: bool = True
-    name: ClassVar[str] = "grid"
-    uses_model: ClassVar[bool] = False
+    name = "grid"
+    uses_model = False
 
     def __post_init__(self) -> None:
         settle(self, "points_per_real", whole_number, least=2)

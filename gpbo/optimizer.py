@@ -123,10 +123,10 @@ class Optimizer:
         one_of("direction", direction, get_args(Direction))
         self.space = space
         self._strategy = resolve_strategy(strategy)
-        self.direction = direction
+        self.direction: Direction = direction  # pyright would infer a str
         self.seed = whole_number("seed", seed, least=0)
         self.constraints = read_constraints(constraints)
-        self.inference = fitting.check_inference(inference)
+        self.inference: fitting.Inference = fitting.check_inference(inference)
         self.model = fitting.resolve_model(model)
         self.device = resolve_device(device)
         self._sign = sign_of(direction)

@@ -72,7 +72,7 @@ class _Maximiser(ABC):
 
     search: Search
     repeats: bool
-    uses_model: ClassVar[bool] = True
+    uses_model = True
     _any_scale: ClassVar[bool] = False
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
@@ -167,7 +167,7 @@ class ExpectedImprovement(_Improvement):
 
     margin: float = 3e-3
     refine: int = 4
-    name: ClassVar[str] = "ei"
+    name = "ei"
     _acquisition = LogExpectedImprovement
 
 
@@ -191,7 +191,7 @@ class ProbabilityOfImprovement(_Improvement):
     """
 
     margin: float = 0.03
-    name: ClassVar[str] = "pi"
+    name = "pi"
     _acquisition = LogProbabilityOfImprovement
 
 
@@ -307,8 +307,8 @@ class ThompsonSampling:
     hallucinate: bool = False
     region: Region | None = field(default_factory=NestedBoxes)
     repeats: bool = False
-    name: ClassVar[str] = "ts"
-    uses_model: ClassVar[bool] = True
+    name = "ts"
+    uses_model = True
 
     def __post_init__(self) -> None:
         if self.search is not None:

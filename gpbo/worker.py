@@ -23,6 +23,7 @@ from loky.backend.reduction import dumps
 from gpbo.attempt import LOG, STOP, Outcome, write_report
 from gpbo.checks import as_number
 from gpbo.command import Command, end_all, run_command
+from gpbo.constraints import Returned
 from gpbo.errors import InvalidOption
 from gpbo.text import reason_of
 
@@ -114,7 +115,12 @@ class Imported:
         return importlib.import_module(self.target.partition(":")[0])
 
 
-Objective = Callable[..., Any] | Imported | Command
+Objective = (
+    Callable[[dict[str, Any]], Returned]
+    | Callable[[dict[str, Any], RunningTrial], Returned]
+    | Imported
+    | Command
+)
 
 
 @dataclass(frozen=True)

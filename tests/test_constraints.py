@@ -1,7 +1,7 @@
 """Constraints: what they say, how results are judged by them, and how proposals heed them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +25,7 @@ from gpbo.data import Observations, with_room
 from gpbo.errors import InvalidData, InvalidOption, InvalidResult, TrialAlreadyFinished
 from gpbo.feasibility import Limits, likely_at, log_chance, weighted
 from gpbo.fitting import Fit
-from gpbo.loop import Objective, minimize, run
+from gpbo.loop import minimize, run
 from gpbo.optimizer import Optimizer
 from gpbo.paths import draw_paths
 from gpbo.space import Categorical, Real, Space
@@ -69,7 +69,10 @@ def summed(params: Mapping[str, Any]) -> tuple[float, dict[str, float]]:
 
 
 def learned(
-    optimizer: Optimizer, seed: int, count: int, objective: Objective = curved
+    optimizer: Optimizer,
+    seed: int,
+    count: int,
+    objective: Callable[[Mapping[str, Any]], tuple[float, dict[str, float]]] = curved,
 ) -> Optimizer:
     """The optimizer with results at random points; without constraints with the values alone."""
     for x, y in random_uniform(seed, count, DIM).tolist():

@@ -97,6 +97,18 @@ def keys(space: Space, points: torch.Tensor) -> list[Hashable]:
     return [space.key(params) for params in space.decode(points)]
 
 
+@pytest.mark.parametrize("strategy", [*STRATEGIES.values(), CustomAcquisition])
+def test_pyright_takes_it_for_a_strategy(strategy: type[Strategy]) -> None:
+    """To it a `ClassVar` is no property of a protocol."""
+    declared = [vars(one).get("__annotations__", {}) for one in strategy.__mro__]
+    assert not [
+        name
+        for own in declared
+        for name in ("name", "uses_model")
+        if "ClassVar" in str(own.get(name))
+    ]
+
+
 @BY_NAME
 @pytest.mark.parametrize("space", [MIXED, FINITE])
 def test_a_batch_is_snapped_new_and_distinct(name: str, space: Space) -> None:

@@ -1437,7 +1437,7 @@ def test_two_jobs_that_run_have_two_folders(tmp_path: Path) -> None:
 
 def test_what_cannot_be_sent_to_a_worker_is_named() -> None:
     lock = threading.Lock()
-    job = Tuner(Optimizer(LINE, "sobol"), lambda params: lock, budget=1)
+    job = Tuner(Optimizer(LINE, "sobol"), lambda params: lock, budget=1)  # type: ignore[arg-type]
     (trial,) = job.run().trials
     assert trial.reason is not None
     assert "cannot pickle '_thread.lock' object" in trial.reason
