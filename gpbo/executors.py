@@ -57,8 +57,7 @@ class NotStarted(BrokenExecutor):
 
 
 def pool_of_one(**options: Any) -> ProcessPoolExecutor:
-    """A process that will be started; loky flushes both standard streams then, which may be gone.
-    Their descriptors are the process's, too, and it ends without them.
+    """A process that will be started.
 
     Args:
         options: Of loky's `ProcessPoolExecutor`.
@@ -66,6 +65,15 @@ def pool_of_one(**options: Any) -> ProcessPoolExecutor:
     Raises:
         NotStarted: it cannot be.
     """
+    _replace_closed_streams()
+    if SPAWNED in sys.modules:
+        register_pickle_by_value(sys.modules[SPAWNED])  # as `__main__` is, which it stands for
+    with _named():  # no room for its semaphores, which are files
+        return ProcessPoolExecutor(1, job_reducers={_Cached: _by_value}, **options)
+
+
+def _replace_closed_streams() -> None:
+    """The process has these descriptors, too, and ends without them; loky flushes the streams."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -74,10 +82,6 @@ def pool_of_one(**options: Any) -> ProcessPoolExecutor:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, _Nowhere())
-    if SPAWNED in sys.modules:
-        register_pickle_by_value(sys.modules[SPAWNED])  # as `__main__` is, which it stands for
-    with _named():  # no room for its semaphores, which are files
-        return ProcessPoolExecutor(1, job_reducers={_Cached: _by_value}, **options)
 
 
 def _by_value(cached: Any) -> Any:
