@@ -9,8 +9,8 @@
 #
 # Needs Python >= 3.11 with torch, gpytorch and botorch, and no network. What else is installed is
 # used: with pytest all tests that need a GPU run, with jax and numpyro BoTorch's NUTS is timed too.
-# --quick takes small cases, to see that all of it works. Ends with status 0 if the tests passed.
-
+# Every step runs whatever became of the ones before, with --quick on small cases; ends with 1 if a
+# test failed, and with 2 if there is no GPU. Figures go to benchmarks/results/.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -20,9 +20,9 @@ steps=${*:-tests updates ascent runs thompson large crossover numpyro one}
 
 has() { "$python" -c "import $1" 2>/dev/null; }
 
+# Installed, this folder is the package gpbo_benchmarks; here a link is.
 links=$(mktemp -d)
-trap 'rm -rf "$links"' EXIT
-ln -s "$PWD/gpbo" "$links/gpbo"
+trap 'rm -r "$links"' EXIT
 ln -s "$PWD/benchmarks" "$links/gpbo_benchmarks"
 paths=$PWD:$links
 has jaxtyping || paths=$PWD/benchmarks/bare:$paths
@@ -122,4 +122,4 @@ done
 
 printf '\n== summary\n'
 printf '%s\n' "${summary[@]}"
-exit "$status"
+exit $status

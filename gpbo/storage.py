@@ -89,7 +89,7 @@ class SqliteStorage:
         again, is closed.
         """
         self._check_known(name)
-        if (before := _open.get((os.getpid(), self._lock(name).lock_file))) is not None:
+        if (before := _open.get((os.getpid(), self.path, name))) is not None:
             before.close()
         return self._drive(name, "UPDATE job SET stop_requested = 0 WHERE name = ?", (name,))
 
@@ -243,7 +243,7 @@ class SqliteJournal:
         self._lock = lock
         self._alone = RLock()  # to close a connection that another thread uses ends the process
         self._file = database.identity()
-        _open[os.getpid(), lock.lock_file] = self
+        _open[os.getpid(), storage.path, name] = self
         weakref.finalize(self, _forget, connection, os.getpid())
         (self._job,) = connection.execute("SELECT id FROM job WHERE name = ?", (name,)).fetchone()
 
@@ -322,8 +322,9 @@ class SqliteJournal:
             self._lock.release()
 
 
-#: What each process drives, by the file that is locked: a fork knows its parent's, and has none.
-_open: "weakref.WeakValueDictionary[tuple[int, str], SqliteJournal]" = weakref.WeakValueDictionary()
+#: What each process drives, by file and name: a fork knows its parent's, and has none.
+_open: weakref.WeakValueDictionary[tuple[int, Path, str], SqliteJournal]
+_open = weakref.WeakValueDictionary()
 
 
 def _forget(connection: sqlite3.Connection, process: int) -> None:
