@@ -24,7 +24,8 @@ class History:
     meanwhile, each list in one step.
 
     Attributes:
-        queue: The configurations that are to be asked next, the first one first.
+        queue: The configurations that are to be asked next, the first one first; what one leaves
+            out is chosen then.
         taken: The `Space.key` of every configuration that was ever asked or added.
     """
 
@@ -100,7 +101,7 @@ class History:
         for trial in trials:
             self.remember(trial)
         self._ended = dict.fromkeys(ended)
-        self.queue = list(map(self._space.validate, queue))
+        self.queue = [self._space.validate(params, whole=False) for params in queue]
 
     def find(self, trial: object) -> Trial:
         """The trial that this is, or has as its id.

@@ -13,7 +13,7 @@ from gpbo.command import Command
 from gpbo.completion import Completion, MedianRule
 from gpbo.constraints import read_constraints
 from gpbo.design import resolve_initial
-from gpbo.errors import InvalidJob, SpaceError, StorageError, UnknownJob
+from gpbo.errors import InvalidJob, InvalidParams, SpaceError, StorageError, UnknownJob
 from gpbo.execution import Execution
 from gpbo.fitting import Inference
 from gpbo.job_file import STORAGE, read_file
@@ -80,6 +80,8 @@ class Job(BaseModel):
             default the stored one.
         execution: See `gpbo.tuner.Execution`.
         completion: See `gpbo.completion.Completion`.
+        queue: Configurations to run first, each a table of values by name; see
+            `gpbo.Optimizer.enqueue`. To resume, what is new in the file is enqueued then.
         warm_start: Up to five stored jobs to learn from, each a table of ``job``, its name;
             ``storage``, where it is another one; and ``kind``, ``"same"`` (the default) or
             ``"transfer"``: see `gpbo.transfer.warm_start`.
@@ -106,6 +108,7 @@ class Job(BaseModel):
     storage: str = STORAGE
     execution: _Execution = Field(default_factory=_Execution)
     completion: _Completion = Field(default_factory=_Completion)
+    queue: list[dict[str, Any]] = []
     warm_start: list[_Start] = Field(default=[], max_length=LARGEST_START)
 
     @field_validator("space")
@@ -141,6 +144,16 @@ class Job(BaseModel):
         if model is not None:
             read_model(model)
         return model
+
+    @model_validator(mode="after")
+    def _queue_is_of_the_space(self) -> "Job":
+        space = read_space(self.space)
+        for place, params in enumerate(self.queue):
+            try:
+                space.validate(params, whole=False)
+            except InvalidParams as error:
+                raise ValueError(f"queue[{place}]: {error}") from error
+        return self
 
     @model_validator(mode="after")
     def _has_one_objective(self) -> "Job":
@@ -213,7 +226,9 @@ class Job(BaseModel):
                 name=self.name,
             )
         if not (optimizer.trials or optimizer.queue):  # begun now, or dead before its warm start
-            warm_start(optimizer, parents)
+            warm_start(optimizer, parents, self.queue)
+        else:
+            optimizer.learn(queue=self._not_enqueued_yet(optimizer))
         return Tuner(
             optimizer,
             target,
@@ -222,6 +237,13 @@ class Job(BaseModel):
             completion=self.completion,
             **options,
         )
+
+    def _not_enqueued_yet(self, optimizer: Optimizer) -> list[dict[str, Any]]:
+        """What has come into the file since the job began."""
+        asked = [trial.params for trial in optimizer.trials if trial.origin == "enqueued"]
+        known = [params.items() for params in (*asked, *optimizer.queue)]
+        given = (optimizer.space.validate(params, whole=False) for params in self.queue)
+        return [params for params in given if not any(params.items() <= each for each in known)]
 
     def _parents(
         self, folder: Path, store: SqliteStorage, *, may_be_gone: bool

@@ -9,7 +9,7 @@ hyperparameters may be those of an earlier fit, while the next fit runs in a thr
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Executor,
@@ -60,6 +60,7 @@ def minimize(
     seed: int = 0,
     initial: int | None = None,
     constraints: Sequence[str] = (),
+    queue: Iterable[Mapping[str, Any]] = (),
     inference: Inference = "hmc",
     model: Model | None = None,
     device: str = "auto",
@@ -78,10 +79,13 @@ def minimize(
         space: Where to search.
         budget: How many trials there are, failed ones included.
         initial: As in `Optimizer`, but by default at most half of the budget.
+        queue: Configurations to evaluate first, such as what is in use today, as in
+            `Optimizer.enqueue`; they count as part of the initial design.
 
     The other arguments are those of `Optimizer` and of `run`.
 
     Raises:
+        InvalidParams: ``queue`` is no list of configurations of the space.
         InvalidOption: as in `Optimizer` and in `run`. Whatever a strategy of your own raises goes
             through, and the results are lost; with `run` your optimizer has them.
     """
@@ -97,6 +101,7 @@ def minimize(
         model=model,
         device=device,
     )
+    optimizer.learn(queue=queue)
     return run(
         optimizer,
         objective,

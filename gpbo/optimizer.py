@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, get_args, overload
@@ -23,7 +23,7 @@ from gpbo.fixed import with_fixed
 from gpbo.history import History
 from gpbo.kept import Kept
 from gpbo.options import read_model, read_strategy, write_model, write_strategy
-from gpbo.plans import ChoicePlan, Chosen, FitPlan, Fitted
+from gpbo.plans import ChoicePlan, Chosen, FitPlan, Fitted, Queued
 from gpbo.posterior import Posterior, Recommendation
 from gpbo.situation import Lazy, Situation
 from gpbo.space import Space
@@ -256,7 +256,7 @@ class Optimizer:
 
     @property
     def queue(self) -> list[dict[str, Any]]:
-        """The configurations that are to be asked next."""
+        """The configurations that are to be asked next, as they were enqueued."""
         return list(map(dict, self._history.queue))
 
     @property
@@ -372,9 +372,13 @@ class Optimizer:
             fit=lambda: fitted().fit,
             limits=lambda: fitted().limits,
         )
-        queued = [] if fixed else self.queue[:count]
-        design = self._design_left(len(queued), count - len(queued))
+        queued = [] if fixed else [self._queued(params) for params in self.queue[:count]]
+        design = self._design_left(count)
         return ChoicePlan(situation, self.strategy, queued, design, count, fitted)
+
+    def _queued(self, params: Mapping[str, Any]) -> Queued:
+        within = with_fixed(self.space, params)
+        return Queued(dict(params), within, frozenset(self._history.taken_in(within)))
 
     @_one_at_a_time
     def register(self, chosen: Chosen) -> list[Trial]:
@@ -490,8 +494,11 @@ class Optimizer:
     def enqueue(self, params: Mapping[str, Any]) -> None:
         """Have this configuration asked next, after those enqueued before, even if it is known.
 
+        What it leaves out is chosen when it is asked, as `ask` does with these values ``fixed``;
+        where all such configurations are known, one of them is asked again.
+
         Raises:
-            InvalidParams: not a configuration of the space.
+            InvalidParams: no value of the space, or one that the space does not have.
         """
         self.learn(queue=[params])
 
@@ -505,7 +512,7 @@ class Optimizer:
 
         Args:
             results: Of each its configuration and its value, and what was measured.
-            queue: Configurations.
+            queue: Configurations, which may leave out values.
 
         Raises:
             InvalidParams: no list, or not a configuration of the space; nothing is recorded.
@@ -522,7 +529,8 @@ class Optimizer:
                 each_of("results", results, self._checked), start=len(self._history)
             )
         ]
-        queued = [*self._history.queue, *each_of("queue", queue, self.space.validate)]
+        checked = each_of("queue", queue, partial(self.space.validate, whole=False))
+        queued = [*self._history.queue, *checked]
         with self._written(trials=added, queue=queued):
             for trial in added:
                 self._history.remember(trial)
@@ -617,8 +625,8 @@ class Optimizer:
         data, nu = self._observations(self._history.results()), self.model.nu
         return lambda: Fitted.of(kept.condition(data, nu), data, last.kept)
 
-    def _design_left(self, queued: int, wanted: int) -> int:
-        """How many of the ``wanted`` points belong to the initial design.
+    def _design_left(self, wanted: int) -> int:
+        """How many of the ``wanted`` points belong to the initial design, enqueued ones included.
 
         A failed trial tells the model nothing, so the design replaces it; and while there is no
         result at all there is nothing to fit.
@@ -628,7 +636,7 @@ class Optimizer:
         results = len(self._history.completed)
         if results == 0:
             return wanted
-        informative = results + len(self._history.pending) + queued
+        informative = results + len(self._history.pending)
         return min(wanted, max(0, self.initial - informative))
 
     def _end(self, known: Trial, told: Told) -> Trial:

@@ -1,5 +1,6 @@
 """What an optimizer has to compute, as values that any thread or process may compute it from."""
 
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,10 +13,11 @@ from gpbo.backend import Streams
 from gpbo.data import Observations
 from gpbo.errors import InvalidData, SpaceExhausted
 from gpbo.feasibility import Limits
-from gpbo.fixed import is_slice
+from gpbo.fixed import holds, is_slice
 from gpbo.kept import Kept
 from gpbo.model_free import RepeatingSobol, SobolSearch
 from gpbo.situation import Lazy, Situation, Strategy, proposed
+from gpbo.space import Space
 
 
 @dataclass(frozen=True)
@@ -89,21 +91,41 @@ class FitPlan:
 
 
 @dataclass(frozen=True)
+class Queued:
+    """An enqueued configuration.
+
+    Attributes:
+        params: Its values; what is left out is to be chosen.
+        within: The slice of the space that has these values.
+        taken: The keys of what is taken there.
+    """
+
+    params: dict[str, Any]
+    within: Space
+    taken: frozenset[Hashable]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is to be chosen."""
+        return len(self.params) == len(self.within.names)
+
+
+@dataclass(frozen=True)
 class ChoicePlan:
     """Trials to be chosen.
 
     Attributes:
         situation: What is known.
         strategy: What proposes them, but for the first ones.
-        queued: Configurations that are asked before all others.
-        design: How many points of the initial design come next.
+        queued: What is asked before all others.
+        design: How many of the trials, the first ones, belong to the initial design.
         count: How many trials in all.
         fitted: The model, whose fit is that of the situation.
     """
 
     situation: Situation
     strategy: Strategy
-    queued: list[dict[str, Any]]
+    queued: list[Queued]
     design: int
     count: int
     fitted: Lazy[Fitted]
@@ -117,13 +139,17 @@ class ChoicePlan:
         """
         situation, space = self.situation, self.situation.space
         design = RepeatingSobol() if _may_repeat(self.strategy) else SobolSearch()
-        chosen = [(params, "enqueued") for params in self.queued]
-        for params in self.queued:
+        chosen: list[tuple[dict[str, Any], str]] = []
+        for number, queued in enumerate(self.queued):
+            strategy = design if number < self.design else self.strategy
+            params = _completed(queued, situation, strategy, [params for params, _ in chosen])
             situation = situation.after(space.encode([params]).to(situation.data.x))
+            chosen.append((params, "enqueued"))
         model = "model:" if self.strategy.uses_model else ""
-        rest = self.count - len(self.queued) - self.design
+        of_design = max(0, self.design - len(chosen))
+        rest = self.count - len(chosen) - of_design
         for strategy, origin, wanted in (
-            (design, "design", self.design),
+            (design, "design", of_design),
             (self.strategy, model + self.strategy.name, rest),
         ):
             try:
@@ -136,6 +162,26 @@ class ChoicePlan:
                 situation = situation.after(point.unsqueeze(0))
             chosen += [(params, origin) for params in space.decode(points)]
         return Chosen(self.situation.index, tuple(chosen), len(self.queued), self.fitted.made)
+
+
+def _completed(
+    queued: Queued,
+    situation: Situation,
+    strategy: Strategy,
+    chosen: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """An enqueued configuration, with what it leaves out as the strategy proposes it."""
+    if queued.is_whole:
+        return queued.params
+    within = queued.within
+    taken = queued.taken | {within.key(params) for params in chosen if holds(within, params)}
+    here = replace(situation, space=within, taken=(taken,))
+    try:
+        points = _propose(strategy, here, 1)
+    except SpaceExhausted:
+        # It was enqueued, so it is asked even if it is known.
+        points = _propose(SobolSearch(), replace(here, taken=(frozenset(),)), 1)
+    return within.decode(points)[0]
 
 
 def _may_repeat(strategy: Strategy) -> bool:

@@ -109,10 +109,14 @@ class Space:
         ordered = [kind == "ordered" for kind in self.kinds]
         return torch.tensor(ordered, device="cpu") & torch.tensor(several, device="cpu")
 
-    def validate(self, params: Any) -> dict[str, Any]:
+    def validate(self, params: Any, *, whole: bool = True) -> dict[str, Any]:
         """A configuration, a mapping from every name to a value, with canonical Python values.
 
         What `dict` makes a mapping of will do, such as a row of a pandas table.
+
+        Args:
+            params: The configuration.
+            whole: Whether every name is needed, or one will do.
 
         Raises:
             InvalidParams: no mapping, a name is missing or unknown, or a value is not legal.
@@ -123,8 +127,9 @@ class Space:
             raise InvalidParams(
                 f"params={params!r}: expected a mapping with the names {', '.join(self.names)}"
             )
+        needed = self.names if whole or not params else ()
         for problem, names in (
-            ("missing", [name for name in self.names if name not in params]),
+            ("missing", [name for name in needed if name not in params]),
             ("unknown", [name for name in params if name not in self.names]),
         ):
             if names:
@@ -132,7 +137,8 @@ class Space:
                     f"params: {problem} {', '.join(map(repr, names))}: "
                     f"expected the names {', '.join(map(repr, self.names))}"
                 )
-        return {p.name: p.validate(params[p.name]) for p in self.parameters}
+        given = (p for p in self.parameters if p.name in params)
+        return {p.name: p.validate(params[p.name]) for p in given}
 
     def key(self, params: Mapping[str, Any]) -> Hashable:
         """Equal for two configurations if and only if they are the same in user units.

@@ -1,6 +1,6 @@
 """Warm start: what finished jobs teach a new one."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from gpbo.checks import one_of
@@ -17,7 +17,11 @@ StartKind = Literal["same", "transfer"]
 LARGEST_START = 5
 
 
-def warm_start(optimizer: Optimizer, parents: Sequence[tuple[Record, StartKind]]) -> int:
+def warm_start(
+    optimizer: Optimizer,
+    parents: Sequence[tuple[Record, StartKind]],
+    queue: Sequence[Mapping[str, Any]] = (),
+) -> int:
     """Let an optimizer that has asked nothing yet learn from finished jobs, from all or from none.
 
     Args:
@@ -27,6 +31,8 @@ def warm_start(optimizer: Optimizer, parents: Sequence[tuple[Record, StartKind]]
             if there is no other. Trials that are not in the optimizer's space, have no value, or,
             of the first kind, lack a quantity of its constraints are left out. What several jobs
             have because one started from another counts once, and each configuration is asked once.
+
+        queue: Configurations to ask before those of the jobs; see `gpbo.Optimizer.enqueue`.
 
     Returns:
         How many of their configurations are used.
@@ -39,20 +45,20 @@ def warm_start(optimizer: Optimizer, parents: Sequence[tuple[Record, StartKind]]
         raise InvalidOption(f"{len(parents)} jobs to start from: expected {LARGEST_START} or fewer")
     space, names = optimizer.space, quantities(optimizer.constraints)
     measured: list[list[Trial]] = []
-    queue: dict[Hashable, dict[str, Any]] = {}
+    best_of_jobs: dict[Hashable, dict[str, Any]] = {}
     for parent, kind in parents:
         one_of("kind", kind, get_args(StartKind))
         usable = _usable(space, parent)
         if kind == "same":
             measured.append(_measured(usable, names, parent.name))
         elif best := best_shown(usable, parent.spec["direction"]):
-            queue.setdefault(space.key(best.params), dict(best.params))
+            best_of_jobs.setdefault(space.key(best.params), dict(best.params))
     results = [
         (trial.params, trial.value, {name: trial.measured[name] for name in names})
         for trial in _counted_once(space, measured)
     ]
-    optimizer.learn(results, queue.values())
-    return len(results) + len(queue)
+    optimizer.learn(results, [*queue, *best_of_jobs.values()])
+    return len(results) + len(best_of_jobs)
 
 
 def _measured(trials: Sequence[Trial], names: Sequence[str], parent: str) -> list[Trial]:
@@ -96,7 +102,8 @@ def started_from(record: Record, space: Space, parent: Record, kind: StartKind) 
         added = {(space.key(t.params), t.value) for t in record.trials if t.origin == "added"}
         return any((space.key(trial.params), trial.value) in added for trial in usable)
     enqueued = [trial.params for trial in record.trials if trial.origin == "enqueued"]
-    asked = {*map(space.key, [*enqueued, *record.queue])}
+    queued = [params for params in record.queue if len(params) == len(space.names)]
+    asked = {*map(space.key, [*enqueued, *queued])}
     if any(space.key(trial.params) in asked for trial in usable):
         return True
     # Of a parent without any that meets its constraints, earlier versions had nothing.
