@@ -232,7 +232,7 @@ def draw_paths(
     coefficients = frequencies.new_empty(*amplitudes.shape[:3], width)
     # Pending points may follow the padding of the results: noise goes by what is there.
     order = (surrogate.mask.cumsum(-1) - 1).clamp(min=0)[:, None, None]
-    noise = normals.noise.take_along_dim(order, -1)
+    noise = normals.noise.gather(-1, order.expand_as(normals.noise))
 
     def of_draw(draw: int) -> None:
         known = _Known.of(surrogate, draw, anchors)
