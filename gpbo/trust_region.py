@@ -73,7 +73,7 @@ class Boxes:
         turn = torch.arange(placed, device=x.device)
         lower, upper = self.of(turn.expand(len(x), -1))
         # Each box gets a block of a Sobol sequence: every fourth point of it lies in one quadrant.
-        order = (turn % boxes * max(1, placed // boxes) + turn // boxes) % placed
+        order = turn % boxes * max(1, placed // boxes) + turn // boxes
         inside = lower + x[:, order] * (upper - lower)
         centre = self.centre[:, turn % self.points]
         return torch.where(lot < _PERTURBED / x.shape[-1], inside, centre)
@@ -306,7 +306,7 @@ class TrustRegion:
             counts = age >= 2 * dim
             better = least < best - _LEAST_GAIN * best.abs().nan_to_num(posinf=0.0)
             won = torch.where(better & counts, won + 1, 0)
-            lost = torch.where(~better & counts & mask[:, block].any(-1), lost + 1, lost * ~better)
+            lost = torch.where(~better & counts & mask[:, block].any(-1), lost + 1, 0)
             best = torch.minimum(best, least)
             age = age + mask[:, block].sum(-1)
             longer, shorter = won >= self.successes, lost >= failures

@@ -142,6 +142,14 @@ def test_log_h_is_finite_and_increasing_for_every_number(u: float) -> None:
     assert (slope > 0).all()
 
 
+def test_autograd_gives_the_derivative_of_log_h_in_every_range() -> None:
+    """At 0, too, where the series for numbers far below it is infinite: it is not taken there."""
+    u = torch.tensor([*TAILS, *CENTRE], dtype=DTYPE, requires_grad=True)
+    value, slope = log_h(u)
+    (gradient,) = torch.autograd.grad(value.sum(), u)
+    torch.testing.assert_close(gradient, slope.detach(), rtol=1e-5, atol=0)
+
+
 def test_log_h_has_no_step_where_its_ranges_meet() -> None:
     for edge in (-300.0, 10.0):
         below, above = (

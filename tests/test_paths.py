@@ -341,6 +341,26 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.testing.assert_close(part, all_of_it, rtol=0, atol=SINGLE)
 
 
+def test_no_set_of_frequencies_is_drawn_for_no_path() -> None:
+    surrogate = posterior(2, 11, draws=5)
+    sets = [drawn(surrogate, count, features=32).frequencies.shape[1] for count in (1, 7, 20, 23)]
+    assert sets == [1, 7, 20, 20]
+
+
+def test_no_chunk_has_more_numbers_than_fit_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    functions, members, points = drawn(posterior(3, 11, draws=5), 23, features=64), 7, 13
+    waves, sets = functions.frequencies.shape[2], functions.mean.shape[1]
+    for limit in (1000, 20_000):
+        monkeypatch.setattr(paths, "_CPU_CHUNK", limit)
+        chunks = functions._chunks(members * points, points)
+        sizes = [
+            len(range(sets)[some]) * members * len(range(points)[of_each])
+            for some, of_each in chunks
+        ]
+        assert sum(sizes) == sets * members * points
+        assert limit / 2 < waves * max(sizes) <= limit
+
+
 @pytest.mark.parametrize("draws", [1, 5])
 @pytest.mark.parametrize("anchored", [False, True])
 def test_on_several_threads_paths_and_their_values_are_the_same(

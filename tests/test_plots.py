@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from gpbo import plots
+from gpbo.backend import DTYPE
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.lockstep import replicate
 from gpbo.loop import minimize
@@ -588,6 +589,30 @@ def test_where_no_parameter_can_vary_none_matters() -> None:
         optimizer.add({"only": 3}, value)
     (found,) = plots.importance_data(optimizer)
     assert (found.low, found.median, found.high) == (0.0, 0.0, 0.0)
+
+
+def test_draws_that_failed_have_no_part_in_an_importance(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = Optimizer(Space(Real("a", 0, 1), Real("b", 0, 1)), inference="map", initial=3)
+    for number in range(7):
+        params = {"a": number / 7, "b": number * 3 % 7 / 7}
+        optimizer.add(params, math.sin(6 * params["a"]))
+    made = optimizer.fit()
+    known, ones = made.surrogate, torch.ones(1, 5, dtype=DTYPE)
+    scales = torch.linspace(0.1, 0.5, 5, dtype=DTYPE)[None, :, None] ** torch.tensor([1.0, -1.0])
+
+    def found(usable: list[int]) -> tuple[Any, ...]:
+        counts = torch.isin(torch.arange(5), torch.tensor(usable, dtype=torch.long))
+        noise = 0.1 * ones.masked_fill(~counts, torch.nan)
+        surrogate = Surrogate.condition(
+            known.x, known.y[:, 0], known.mask, scales, ones, noise, 0 * ones
+        )
+        monkeypatch.setattr(optimizer, "fit", lambda **_: replace(made, surrogate=surrogate))
+        return plots.importance_data(optimizer)
+
+    by_hand = scales[0, [1, 4]].reciprocal()
+    shares = (by_hand / by_hand.sum(-1, keepdim=True)).quantile(0.5, 0)
+    assert [one.median for one in found([1, 4])] == pytest.approx(shares.tolist())
+    assert found([]) == ()
 
 
 def test_importance_needs_results_and_a_place_to_be_written_to(tmp_path: Path) -> None:

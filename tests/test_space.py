@@ -474,6 +474,22 @@ def test_values_become_plain_python_values() -> None:
     assert space.key(params) == space.key(valid)
 
 
+@pytest.mark.parametrize("kind", [Categorical, Ordinal])
+def test_listed_values_become_plain_python_values_too(
+    kind: type[Categorical] | type[Ordinal],
+) -> None:
+    space = Space(kind("c", [np.int64(8), np.float64(0.5), np.str_("many"), np.bool_(False)]))
+    decoded = [params["c"] for params in space.grid(4)]
+    assert decoded == [8, 0.5, "many", False]
+    assert [type(value) for value in decoded] == [int, float, str, bool]
+
+
+@pytest.mark.parametrize("kind", [Categorical, Ordinal])
+def test_bytes_are_no_list_of_values(kind: type[Categorical] | type[Ordinal]) -> None:
+    with pytest.raises(SpaceError, match="=b'abc': expected a list or a tuple"):
+        kind("c", b"abc")
+
+
 def test_true_is_not_one() -> None:
     flags, numbers = Space(Categorical("c", [False, True])), Space(Categorical("c", [0, 1]))
     assert flags.validate({"c": np.bool_(True)}) == {"c": True}

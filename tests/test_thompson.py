@@ -21,7 +21,7 @@ from gpbo.situation import Situation
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo.strategies import ThompsonSampling, default_search
 from gpbo.surrogate import Surrogate
-from gpbo.thompson import Confined, PathUtility, minima
+from gpbo.thompson import Confined, PathUtility, _PathSearch, minima
 from gpbo.trust_region import Boxes, NestedBoxes, Region, TrustRegion
 from tests.monte_carlo import random_uniform
 from tests.test_basins import observed
@@ -370,6 +370,31 @@ def test_functions_that_agree_are_searched_in_the_other_basin(
     assert (elsewhere | near(together, [0.2, 0.2])).sum() >= 15
     assert not elsewhere[:4].any()
     assert elsewhere[4:].sum() >= 3
+
+
+def test_a_function_finds_nothing_new_in_the_next_shorter_box_once_it_is_searched_by_others() -> (
+    None
+):
+    """The boxes end at a corner of the cube, and only the other ends of them differ."""
+    upper = torch.tensor([1.0, 0.4, 0.1], dtype=DTYPE)[None, :, None].expand(1, -1, 2)
+    centre = torch.zeros(1, 1, 2, dtype=DTYPE)
+    boxes = Boxes(centre, torch.zeros_like(upper), upper, torch.ones(1, 1, dtype=torch.bool))
+    utility = PathUtility(drawn(rugged(2, 7, 0.4), 7, 32))
+    searching = _PathSearch(utility, cube(2), Streams(range(7)), Search())
+    numbers, nothing = torch.arange(7)[None], torch.zeros(7, 1, dtype=DTYPE)
+
+    def idle(coordinate: float, pending: int, gain: float = 1.0) -> list[bool]:
+        where = Confined(boxes, numbers, torch.full_like(numbers, pending), lambda boxes: centre)
+        minimum = Ranked(torch.full((7, 1, 2), coordinate, dtype=DTYPE), nothing + gain)
+        found: list[bool] = searching._finds_nothing_new(minimum, nothing, where)[0].tolist()
+        return found
+
+    # In the shortest box, the third of each three, nobody else searches what is found.
+    assert idle(0.05, 3) == [True, True, False, True, True, False, True]
+    assert idle(0.3, 3) == [True, False, False, True, False, False, True]
+    assert idle(0.7, 3) == [False] * 7
+    assert idle(0.05, 2) == [False] * 7
+    assert idle(0.7, 2, gain=9e-5) == [True] * 7
 
 
 def test_trials_that_are_under_way_count_whichever_call_asked_for_them(

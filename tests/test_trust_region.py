@@ -65,6 +65,21 @@ def test_as_many_failures_as_dimensions_halve_it_but_four_at_least() -> None:
     assert length([9, 9], region=TrustRegion(length=0.2, failures=2)) == pytest.approx([0.1])
 
 
+def test_so_many_failures_are_shared_out_to_batches_and_rounded_up() -> None:
+    """The first batch that is judged begins after six results, and two have to fail."""
+    region = TrustRegion(batch=3, length=0.2)
+    assert length([9] * 5, region=region) == pytest.approx([0.2])
+    assert length([9] * 8, region=region) == pytest.approx([0.1])
+
+
+def test_the_first_search_has_a_box_from_the_first_result_on() -> None:
+    whole = history([])
+    for count in (1, 3):
+        data = Observations.of(whole.x[:, :count], whole.values[:, :count])
+        box = TrustRegion(length=0.2).boxes(data, model(data), CUBE)
+        assert (box.upper - box.lower)[0, 0].tolist() == pytest.approx([0.2, 0.2])
+
+
 def test_a_gain_of_less_than_a_thousandth_is_a_failure() -> None:
     assert length([7.999, 7.998, 7.997, 7.996]) == pytest.approx([0.1])
 
@@ -97,6 +112,13 @@ def test_where_trials_failed_between_results_makes_no_difference(batch: int) -> 
                 for data, box in zip((whole, holes), boxes, strict=True)
             ]
             assert torch.equal(*values)
+
+
+def test_a_failed_trial_parts_no_results_that_are_judged_together() -> None:
+    region, nan = TrustRegion(batch=2, length=0.2, successes=2), float("nan")
+    row = [7.0, 9.0, 9.0, 6.0]
+    rows = [[*row[:place], nan, *row[place:]] for place in range(5)]
+    assert length(*rows, region=region) == pytest.approx([0.4] * 5)
 
 
 def test_when_it_is_too_short_the_search_starts_anew_in_the_whole_cube() -> None:
@@ -353,6 +375,34 @@ def test_each_box_gets_points_from_all_over_it() -> None:
     many = Boxes(box.centre, lower, upper, box.present)
     placed = many.place(sequence, torch.zeros_like(sequence))[0]
     assert len({tuple(point) for point in placed.tolist()}) == 256
+
+
+def test_a_placed_point_lies_in_the_boxes_around_the_one_that_it_is_placed_in() -> None:
+    """Of three lengths around each of two points, far from each other."""
+    points, lengths, placed = torch.tensor([0.25, 0.75]), torch.tensor([0.4, 0.2, 0.1]), 13
+    centre = points.to(DTYPE)[None, :, None].expand(1, -1, 45)
+    half = lengths.to(DTYPE).repeat_interleave(2)[None, :, None] / 2
+    around = centre.repeat(1, 3, 1)
+    boxes = Boxes(centre, around - half, around + half, torch.ones(1, 2, dtype=torch.bool))
+    numbers = torch.arange(7)[None]
+    lower, upper = (end[:, :, None] for end in boxes.of(numbers))
+    own = [end[:, None] for end in boxes.of(torch.arange(placed)[None])]
+    nested = ((lower <= own[0]) & (own[1] <= upper)).all(-1)
+    assert torch.equal(boxes.holds(numbers, placed), nested)
+    cubic = random_uniform(5, 1, placed, 45)
+    x = boxes.place(cubic, torch.zeros_like(cubic))[:, None]
+    assert ((lower <= x) & (x <= upper)).all(-1)[nested].all()
+    unmoved = boxes.place(cubic, torch.ones_like(cubic))
+    assert unmoved[0, :, 0].tolist() == ([0.25, 0.75] * 7)[:placed]
+
+
+def test_the_sides_go_with_the_geometric_mean_of_the_drawn_lengthscales() -> None:
+    data = history([7.0])
+    one = torch.ones(1, 3, dtype=DTYPE)
+    scales = torch.tensor([[[0.1, 0.2], [0.4, 0.2], [0.2, 0.2]]], dtype=DTYPE)
+    surrogate = Surrogate.condition(data.x, data.y, data.mask, scales, one, 0.1 * one, 0 * one)
+    box = TrustRegion(length=0.2).boxes(data, surrogate, CUBE)
+    assert (box.upper - box.lower)[0, 0].tolist() == pytest.approx([0.2, 0.2])
 
 
 def test_choices_do_not_change_the_length_of_a_box() -> None:
