@@ -184,6 +184,7 @@ def maxima(
     search: Search,
     bounds: Bounds | None = None,
     rough: Utility | None = None,
+    easier: Sequence[Utility] = (),
 ) -> Ranked:
     """The points where ascents from the promising raw points end, joined by the raw points; the
     best of both improved where some parameters are discrete.
@@ -191,12 +192,18 @@ def maxima(
     Args:
         bounds: Of each row's ascents, lower and upper; the cube's if None.
         rough: What scouts climb, if not the utility itself.
+        easier: What ascents climb before it, one after another.
     """
     starts = _pick_starts(raw, max(search.restarts, search.scouts), streams)
     if search.scouts > search.restarts:
         starts = _scouted(rough or utility, space, starts, search, bounds)
     movable = (space.continuous | space.ordered).to(starts.x.device)
-    ends = _ascend(utility, starts.x, movable, search.iterations, bounds)
+    x = starts.x
+    for each in easier:
+        x = _ascend(each, x, movable, search.iterations, bounds).x
+    ends = _ascend(utility, x, movable, search.iterations, bounds)
+    if easier:  # which may have led astray
+        ends = ends.joined(_ranked(utility, starts.x))
     if all(kind == "continuous" for kind in space.kinds):
         return ends.joined(raw)
     # Snapped, the end of an ascent may be worse than a raw point, which is legal already.
@@ -426,7 +433,7 @@ def _first_free(
             if space.key(params) not in taken:
                 return x
     # One value more than is taken, along any parameter that has so many, must leave one free.
-    every: Iterator[dict[str, object]] = space.grid(max(2, len(taken) + 1))
+    every: Iterator[dict[str, object]] = space.grid(len(taken) + 1)
     for params in every:
         if space.key(space.round_trip(params)) not in taken:
             return space.encode([params])[0].to(choices)

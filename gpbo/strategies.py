@@ -361,7 +361,7 @@ class ThompsonSampling:
             if limits is not None:
                 names = [f" of limit {row}" for row in range(limits.most.shape[1])]
                 drawn = self._drawn(situation, limits.surrogate, count, anchors, names)
-                limited = DrawnLimits(drawn, limits.most)
+                limited = DrawnLimits.of(drawn, limits.most)
             return minima(
                 PathUtility(paths, success, limited),
                 space,

@@ -27,6 +27,8 @@ _LEAST_GAIN = 1e-4
 _LEAST_SHARE = 0.01
 #: A quantity that is so far beyond its limit, in its standard deviations, costs a path one half.
 _BEYOND = 3e-3
+#: So many times as far, in turn, where an ascent begins.
+_EASIER = (30.0, 10.0, 3.0)
 #: Paths are searched so many at a time that what their ascents remember, this many numbers for each
 #: start and dimension, takes at most so much in all: 100 MB, or twice what one temporary tensor may
 #: take of a GPU's memory. A graph of an iteration keeps several times as much, and there are two:
@@ -42,10 +44,17 @@ class DrawnLimits:
     Attributes:
         paths: The functions, a row for each constraint of each run, those of run 0 first.
         most: How much each quantity may be: a row for each run.
+        beyond: A quantity that is so far beyond its limit costs a path one half.
     """
 
     paths: Paths
     most: Float[Tensor, "r k"]
+    beyond: Float[Tensor, ""]
+
+    @classmethod
+    def of(cls, paths: Paths, most: Float[Tensor, "r k"]) -> "DrawnLimits":
+        """Steep ones, so that a minimum is beyond them by next to nothing."""
+        return cls(paths, most, most.new_full((), _BEYOND))
 
     def parts(self, most: int) -> Iterator["DrawnLimits"]:
         """As those of the paths."""
@@ -72,9 +81,9 @@ class DrawnLimits:
     def _cost(
         self, value: Float[Tensor, "rows q b"]
     ) -> tuple[Float[Tensor, "rows q b"], Float[Tensor, "rows q b"]]:
-        """Half the square of what is beyond, in units of `_BEYOND`, and its slope."""
-        beyond = (value - self.most.flatten()[:, None, None]).clamp(min=0.0) / _BEYOND
-        return beyond.square() / 2, beyond / _BEYOND
+        """Half the square of what is beyond, in units of ``beyond``, and its slope."""
+        excess = (value - self.most.flatten()[:, None, None]).clamp(min=0.0) / self.beyond
+        return excess.square() / 2, excess / self.beyond
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,19 @@ class PathUtility:
     def roughly(self) -> "PathUtility":
         """The paths in single precision, in half the time; the limits are too steep for it."""
         return replace(self, paths=replace(self.paths, rough=True))
+
+    def easier(self) -> list["PathUtility"]:
+        """What ascents climb one after another before this one, where there are limits.
+
+        Along a steep limit an ascent creeps, and ends long before the minimum if the path is flat
+        there. Where the limit gives way it does not, and it follows the minimum as the limit gets
+        steeper: the quadratic penalty method (Nocedal and Wright 2006, framework 17.1).
+        """
+        limits = self.limits
+        if limits is None:
+            return []
+        eased = [replace(limits, beyond=times * limits.beyond) for times in _EASIER]
+        return [replace(self, limits=each) for each in eased]
 
     def at(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "rows b"]:
         """The utility of points of a run to all of its paths."""
@@ -312,7 +334,8 @@ class _PathSearch:
         of_paths = raw.take_along_dim(index.view(raw.shape[0], -1, 1), 1)
         starts = Ranked(of_paths.view(*index.shape, -1), value)
         utility, rough = self.utility, self.utility.roughly()
-        return maxima(utility, self.space, streams, starts, self.search, bounds, rough)
+        easier = utility.easier()
+        return maxima(utility, self.space, streams, starts, self.search, bounds, rough, easier)
 
 
 def _distinct(

@@ -19,7 +19,11 @@ from gpbo.candidates import (
     _COLDNESS,
     Ranked,
     Search,
+    _around_taken,
+    _first_free,
+    _improved,
     _pick_starts,
+    _rescaled,
     _try_neighbours,
     first_free,
     maxima,
@@ -247,6 +251,49 @@ def test_a_raw_point_moves_to_its_neighbours_where_ascents_end_at_worse(
     assert space.decode(found) == [{"i": 4, "j": 7}]
 
 
+def test_the_best_raw_point_is_next_where_ascents_end_at_what_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Among reals, too, where no end of an ascent is moved on."""
+    corner, peak = REALS.key(REALS.decode(torch.ones(1, 3, dtype=DTYPE))[0]), _peak(0.7, 0.6, 0.8)
+
+    def astray(utility: Any, starts: Tensor, *others: Any) -> Ranked:
+        ends = torch.ones_like(starts)
+        return Ranked(ends, utility(ends) + 1.0)
+
+    monkeypatch.setattr(candidates, "_ascend", astray)
+    search = Search(raw=17, restarts=2)
+    raw = raw_points(REALS, _streams(), _nothing_known(REALS), search)
+    found = _propose(peak, REALS, taken=[{corner}], search=search)
+    assert torch.equal(found[0], raw[0, peak(raw)[0].argmax()])
+
+
+def test_a_point_goes_on_while_it_gains_though_others_of_its_run_do_not() -> None:
+    """It must be polished before a step pays, and polished again after it."""
+    space = Space(Real("a", 0, 1), Integer("b", 0, 1))
+
+    def function(x: Tensor) -> Tensor:
+        a, high = x[..., 0], x[..., 1] > 0.5
+        return -(a - 0.6).square() + torch.where(high, a - 0.5, 0.0)
+
+    best = space.encode([{"a": 1.0, "b": 1}])[0]
+    points = torch.stack([best, space.encode([{"a": 0.0, "b": 0}])[0], best])[None]
+    moved = _improved(_Known(function), space, Ranked(points, function(points)), Search(), None)
+    torch.testing.assert_close(moved.x, best.expand_as(moved.x), rtol=0, atol=1e-6)
+
+
+def test_a_run_that_gains_next_to_nothing_is_left_though_another_one_goes_on() -> None:
+    """The ten moves of the first round are made in both, those of the second in one."""
+    space = Space(Integer("i", 0, 96))
+    slope = torch.tensor([[1e-7], [1.0]], dtype=DTYPE)
+    function = lambda x: slope * x[..., 0]  # noqa: E731
+    starts = space.encode([{"i": 2}, {"i": 3}, {"i": 7}]).expand(2, -1, -1)
+    ranked = Ranked(starts, function(starts))
+    moved = _improved(_Known(function), space, ranked, Search(), None)
+    ends = [params["i"] for params in space.decode(moved.x.flatten(0, 1))]
+    assert ends == [12, 13, 17, 22, 23, 27]
+
+
 def test_moves_between_neighbours_find_the_best_of_many_categories() -> None:
     # 4^7 configurations, 32 raw points, and no gradient to follow: only the moves can do it.
     space = Space([Categorical(f"c{index}", ["w", "x", "y", "z"]) for index in range(7)])
@@ -316,6 +363,57 @@ def test_a_quarter_of_the_scouts_goes_on_by_the_rough_utility_and_the_best_of_th
     assert [(utility, starts.shape[:2], most) for utility, starts, most, _ in made] == expected
     for (_, _, _, ends), (_, starts, _, _) in itertools.pairwise(made):
         assert torch.equal(starts, ends.top(starts.shape[1]).x)
+
+
+def _ridge(steepness: float) -> _Known:
+    """Low values of the first coordinate are better and those of the second a little, beside a
+    curved limit that costs the more the steeper it is; best where it meets the second one's end."""
+
+    def function(x: Tensor) -> Tensor:
+        beyond = (0.5 - 0.2 * torch.cos(5 * x[..., 1]) - x[..., 0]).clamp(min=0.0)
+        return -x[..., 0] - 0.05 * x[..., 1] - (steepness * beyond).square() / 2
+
+    return _Known(function)
+
+
+def test_an_ascent_along_a_steep_ridge_ends_where_easier_ones_have_led_it() -> None:
+    raw = torch.tensor([[[0.8, 0.55, 0.5], [0.75, 0.5, 0.4]]], dtype=DTYPE)
+    upper = torch.tensor([[1.0, 0.6, 1.0]], dtype=DTYPE)
+    steep, bounds = _ridge(3000.0), (torch.zeros_like(upper), upper)
+    search = Search(raw=2, restarts=2, iterations=25)
+    starts = Ranked(raw, steep(raw))
+    alone = maxima(steep, REALS, _streams(), starts, search, bounds).top(1)
+    easier = [_ridge(steepness) for steepness in (30.0, 100.0, 1000.0)]
+    led = maxima(steep, REALS, _streams(), starts, search, bounds, easier=easier).top(1)
+    best = torch.tensor([0.3, 0.0], dtype=DTYPE)
+    torch.testing.assert_close(led.x[0, 0, :2], best, rtol=0, atol=1e-3)
+    assert alone.value < led.value - 0.01
+
+
+def test_easier_ascents_that_lead_astray_lose_nothing() -> None:
+    high, low = _peak(0.2, 0.9, 0.4), _peak(0.9, 0.1, 0.9)
+    utility = _Known(lambda x: torch.maximum(high(x), low(x) - 0.1))
+    search = Search(raw=64, perturbed=0, restarts=2, scouts=16)
+    raw = raw_points(REALS, _streams(), _nothing_known(REALS), search)
+    starts = Ranked(raw, utility(raw))
+    alone = maxima(utility, REALS, _streams(), starts, search).top(1)
+    led = maxima(utility, REALS, _streams(), starts, search, easier=[_Known(low)]).top(1)
+    torch.testing.assert_close(led.value, alone.value, rtol=0, atol=1e-9)
+
+
+def test_no_fewer_scouts_go_on_than_there_are_restarts_and_none_leaves_its_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    search = Search(raw=64, perturbed=0, restarts=3, iterations=17, scouts=7)
+    utility, ascend, made = _Known(_peak(0.2, 0.9, 0.4)), *_noted()
+    monkeypatch.setattr(candidates, "_ascend", ascend)
+    lower = torch.tensor([[0.4, 0.1, 0.5], [0.3, 0.2, 0.6]], dtype=DTYPE)
+    raw = (lower + 0.3)[:, None] * raw_points(REALS, _streams(2), _nothing_known(REALS, 2), search)
+    raw = raw.maximum(lower[:, None])
+    maxima(utility, REALS, _streams(2), Ranked(raw, utility(raw)), search, (lower, lower + 0.3))
+    assert [starts.shape[:2] for _, starts, _, _ in made] == [(2, 7), (2, 3), (2, 3)]
+    for _, _, _, ends in made:
+        assert ((ends.x >= lower[:, None]) & (ends.x <= lower[:, None] + 0.3)).all()
 
 
 @pytest.mark.parametrize("space", [REALS, MIXED, FINITE])
@@ -411,6 +509,46 @@ def test_the_last_free_configuration_of_a_large_finite_space_is_found() -> None:
     taken = {space.key({"i": i}) for i in range(3000) if i != 1234}
     found = _propose(_peak(0.1), space, taken=[taken])
     assert space.decode(found) == [free]
+
+
+@pytest.mark.parametrize(
+    ("space", "values"),
+    [(Space(Integer("i", 0, 9)), [0, 9]), (Space(Real("x", 1.7, 31.0)), [1.7, 16.35])],
+)
+def test_where_all_that_was_drawn_is_taken_a_grid_has_a_configuration_that_is_free(
+    space: Space, values: list[float]
+) -> None:
+    """Of one point more than there are taken. They are taken as the cube has them: in the second
+    space the middle of the grid is another number than the one that its point means."""
+    choices = space.encode([{space.names[0]: value} for value in values])
+    taken = {space.key(params) for params in space.decode(choices)}
+    found = _first_free(choices, space, taken)
+    assert space.key(space.decode(found[None])[0]) not in taken
+
+
+def test_what_a_run_looks_for_beside_what_is_taken_is_not_seen_by_the_others() -> None:
+    """One is not at its best neighbour. The other one looks around what is taken and around the
+    best that is free, and no further.
+    """
+    space = Space(Integer("i", 0, 96))
+    utility = _Known(_peak(42.5 / 97))
+    points = space.encode([{"i": 41}, {"i": 40}]).expand(2, -1, -1)
+    ranked = Ranked(points, utility(points))
+    utility.seen.clear()
+    found = _around_taken(utility, space, ranked, [set(), {space.key({"i": 41})}]).top(1)
+    assert [params["i"] for params in space.decode(found.x[:, 0])] == [41, 42]
+    assert len(utility.seen) == 2
+
+
+def test_rescaled_values_have_0_at_the_best_point_and_at_most_minus_1_at_the_median() -> None:
+    """Where all are the same, or none is a number, they have no scale."""
+    low = -torch.inf
+    rows = [[3.0, 3.0, 3.0], [low, low, low], [5.0, -95.0, -100.0], [2e-3, 1e-3, 0.0]]
+    value = torch.tensor(rows, dtype=DTYPE)
+    x = torch.zeros(4, 3, 1, dtype=DTYPE)
+    _, raw = _rescaled(_Known(lambda x: x.sum(-1)), Ranked(x, value))
+    expected = [[0.0, 0.0, 0.0], [low, low, low], [0.0, -100.0, -105.0], [0.0, -1.0, -2.0]]
+    torch.testing.assert_close(raw.value, torch.tensor(expected, dtype=DTYPE))
 
 
 def test_a_huge_finite_space_is_not_counted_through() -> None:

@@ -376,6 +376,16 @@ def test_the_gradient_of_a_chance_is_that_of_autograd() -> None:
     torch.testing.assert_close(gradient, expected)
 
 
+def test_the_chance_of_a_value_counts_beside_the_limits_and_neither_looks_ahead_unasked() -> None:
+    data, limited, x = limits()
+    data = replace(data, pending=x[:, :2], pending_mask=torch.ones(RUNS, 2, dtype=torch.bool))
+    failed = random_uniform(14, RUNS, 3, DIM), torch.ones(RUNS, 3, dtype=torch.bool)
+    both, success = log_chance(data, *failed, limited), log_chance(data, *failed)
+    assert both is not None
+    assert success is not None
+    torch.testing.assert_close(both(x), success(x) + limited.log_chance()(x))
+
+
 def test_what_is_pending_is_taken_to_measure_what_is_expected_of_it() -> None:
     data, limited, x = limits()
     waiting = torch.tensor([[True, True], [True, False]])
@@ -421,6 +431,23 @@ def test_what_is_exactly_on_a_limit_meets_it(steps: bool) -> None:
     chance = posterior.chance([params for params, _ in tried])
     for each, (_, errors) in zip(chance, tried, strict=True):
         assert each < 0.2 if errors else each > 0.8
+
+
+def test_padding_is_neither_on_a_limit_nor_beyond_it() -> None:
+    """Its value is 0: in a run with a result on the limit, and in one without."""
+    x, values = random_uniform(28, RUNS, RESULTS, DIM), random_uniform(29, RUNS, RESULTS)
+    excess = 0.5 + random_uniform(30, RUNS, RESULTS, 1)
+    excess[0, :3], excess[1, :3] = -excess[0, :3], 0.0
+    mask = (torch.arange(RESULTS) < 5).expand(RUNS, -1)
+    found = []
+    for data in (
+        with_room(x, values, mask, excess=excess),
+        with_room(x[:, :5], values[:, :5], excess=excess[:, :5]),
+    ):
+        _, limited = Limits.apart(smooth(data), data)
+        assert limited is not None
+        found.append(limited.most)
+    torch.testing.assert_close(*found)
 
 
 def crowded(strategy: Any) -> list[float]:
@@ -622,7 +649,8 @@ def drawn(count: int = 13) -> tuple[PathUtility, Tensor]:
             0 * ones,
         )
         pair.append(draw_paths(surrogate, count, features=256, **by_number(number, 1)))
-    return PathUtility(pair[0], limits=DrawnLimits(pair[1], torch.zeros(1, 1, dtype=DTYPE))), grid
+    limited = DrawnLimits.of(pair[1], torch.zeros(1, 1, dtype=DTYPE))
+    return PathUtility(pair[0], limits=limited), grid
 
 
 def test_a_drawn_function_has_its_minimum_where_the_drawn_limit_is_kept() -> None:
@@ -663,10 +691,23 @@ def test_what_is_beyond_a_drawn_limit_costs_a_path_and_the_slope_is_that_of_the_
     torch.testing.assert_close(utility.at(points[None]), value, rtol=1e-3, atol=1e-3)
 
 
+def test_an_ascent_begins_where_limits_give_way_and_they_get_steeper() -> None:
+    utility, _grid = drawn(count=5)
+    assert utility.limits is not None
+    points = torch.tensor([[0.4, 0.3], [0.9, 0.2], [0.45, 0.8]], dtype=DTYPE)
+    own = points.expand(1, 5, -1, -1)
+    cost, _ = utility.limits.value_and_gradient(own)
+    for easier, times in zip(utility.easier(), (30, 10, 3), strict=True):
+        assert easier.limits is not None
+        torch.testing.assert_close(easier.limits.value_and_gradient(own)[0], cost / times**2)
+        assert torch.equal(easier.paths(own), utility.paths(own))
+    assert PathUtility(utility.paths).easier() == []
+
+
 def test_limits_are_those_of_the_run_and_of_the_path() -> None:
     (_, limited, x), count = limits(), 23
     paths = draw_paths(limited.surrogate, count, features=64, **by_number(3, RUNS * LIMITED))
-    cost = DrawnLimits(paths, limited.most)
+    cost = DrawnLimits.of(paths, limited.most)
     rows = x.repeat_interleave(LIMITED, 0)[:, None].expand(-1, count, -1, -1)
     beyond = (paths(rows) - limited.most.flatten()[:, None, None]).clamp(min=0)
     expected = (beyond / 3e-3).square().div(2).view(RUNS, LIMITED, count, POINTS).sum(1)
@@ -676,6 +717,14 @@ def test_limits_are_those_of_the_run_and_of_the_path() -> None:
     split = [part.at(x) for part in cost.parts(20)]
     assert [part.shape[1] for part in split] == [20, 3]
     torch.testing.assert_close(torch.cat(split, 1), cost.at(x), rtol=5e-3, atol=1e-3)
+
+
+def test_functions_that_are_searched_apart_keep_to_the_limits_drawn_with_them() -> None:
+    utility, _grid = drawn(count=23)
+    x = random_uniform(31, 1, POINTS, DIM)
+    split = [part.at(x) for part in utility.parts(20)]
+    assert len(split) == 2
+    torch.testing.assert_close(torch.cat(split), utility.at(x), rtol=5e-3, atol=1e-3)
 
 
 def test_points_of_a_batch_are_those_asked_one_by_one() -> None:
