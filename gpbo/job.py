@@ -23,7 +23,7 @@ from gpbo.options import read_model, read_strategy
 from gpbo.record import Record
 from gpbo.spec import check_same, read_space, write_space
 from gpbo.storage import SqliteStorage
-from gpbo.transfer import LARGEST_START, StartKind, started_from, warm_start
+from gpbo.transfer import LARGEST_START, StartKind, ever_enqueued, started_from, warm_start
 from gpbo.trial import Direction
 from gpbo.tuner import Tuner
 from gpbo.worker import Imported
@@ -240,8 +240,7 @@ class Job(BaseModel):
 
     def _not_enqueued_yet(self, optimizer: Optimizer) -> list[dict[str, Any]]:
         """What has come into the file since the job began."""
-        asked = [trial.params for trial in optimizer.trials if trial.origin == "enqueued"]
-        known = [params.items() for params in (*asked, *optimizer.queue)]
+        known = [each.items() for each in ever_enqueued(optimizer.trials, optimizer.queue)]
         given = (optimizer.space.validate(params, whole=False) for params in self.queue)
         return [params for params in given if not any(params.items() <= each for each in known)]
 

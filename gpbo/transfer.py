@@ -31,7 +31,6 @@ def warm_start(
             if there is no other. Trials that are not in the optimizer's space, have no value, or,
             of the first kind, lack a quantity of its constraints are left out. What several jobs
             have because one started from another counts once, and each configuration is asked once.
-
         queue: Configurations to ask before those of the jobs; see `gpbo.Optimizer.enqueue`.
 
     Returns:
@@ -101,13 +100,19 @@ def started_from(record: Record, space: Space, parent: Record, kind: StartKind) 
     if kind == "same":
         added = {(space.key(t.params), t.value) for t in record.trials if t.origin == "added"}
         return any((space.key(trial.params), trial.value) in added for trial in usable)
-    enqueued = [trial.params for trial in record.trials if trial.origin == "enqueued"]
-    queued = [params for params in record.queue if len(params) == len(space.names)]
-    asked = {*map(space.key, [*enqueued, *queued])}
+    enqueued = ever_enqueued(record.trials, record.queue)
+    asked = {space.key(params) for params in enqueued if len(params) == len(space.names)}
     if any(space.key(trial.params) in asked for trial in usable):
         return True
     # Of a parent without any that meets its constraints, earlier versions had nothing.
     return not any(trial.feasible for trial in usable)
+
+
+def ever_enqueued(
+    trials: Sequence[Trial], queue: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """What was enqueued: of what was asked since the whole configurations, the rest as it is."""
+    return [*(trial.params for trial in trials if trial.origin == "enqueued"), *queue]
 
 
 def _usable(space: Space, parent: Record) -> list[Trial]:

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 import gpbo
-from gpbo.candidates import Search
 from gpbo.errors import InvalidJob, InvalidParams
 from gpbo.job import Job, check_job
 from gpbo.model_free import GridSearch
 from gpbo.optimizer import Optimizer
-from gpbo.space import Categorical, Integer, Real, Space
+from gpbo.space import Space
 from gpbo.storage import SqliteStorage
 from gpbo.strategies import (
     STRATEGIES,
@@ -22,16 +21,12 @@ from gpbo.strategies import (
     ThompsonSampling,
 )
 from tests.monte_carlo import unchecked_shapes
+from tests.test_optimizer import FINITE, QUICK, SPACE, loss
 
-SPACE = Space(
-    Real("rate", 1e-4, 1.0, "log"), Integer("depth", 1, 5), Categorical("kind", ("a", "b", "c"))
-)
-FINITE = Space(Integer("depth", 1, 3), Categorical("kind", ("a", "b")))
-SEARCH = Search(raw=32, perturbed=8, restarts=2, iterations=8)
 MODELS: dict[str, Strategy] = {
-    "ei": ExpectedImprovement(SEARCH),
-    "pi": ProbabilityOfImprovement(SEARCH),
-    "ts": ThompsonSampling(SEARCH, features=64),
+    "ei": ExpectedImprovement(QUICK),
+    "pi": ProbabilityOfImprovement(QUICK),
+    "ts": ThompsonSampling(QUICK, features=64),
 }
 PARTS: list[dict[str, Any]] = [{"kind": "b"}, {"depth": 4}, {"rate": 0.03, "kind": "c"}]
 BY_NAME = pytest.mark.parametrize("name", STRATEGIES)
@@ -46,8 +41,7 @@ def told(optimizer: Optimizer, count: int) -> Optimizer:
     """The optimizer after so many trials."""
     for _ in range(count):
         trial = optimizer.ask()
-        rate, depth = trial.params["rate"], trial.params["depth"]
-        optimizer.tell(trial, (rate - 0.1) ** 2 + depth / 10 + (trial.params["kind"] == "a"))
+        optimizer.tell(trial, loss(trial.params))
     return optimizer
 
 
