@@ -49,6 +49,30 @@ class Sum:
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """So many times a utility.
+
+    Attributes:
+        utility: The utility.
+        by: How many times.
+    """
+
+    utility: Utility
+    by: float
+
+    def __call__(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r b"]:
+        """The scaled utility of each point."""
+        return self.by * self.utility(x)
+
+    def value_and_gradient(
+        self, x: Float[Tensor, "r b d"]
+    ) -> tuple[Float[Tensor, "r b"], Float[Tensor, "r b d"]]:
+        """The scaled utility and its gradient."""
+        value, gradient = self.utility.value_and_gradient(x)
+        return self.by * value, self.by * gradient
+
+
+@dataclass(frozen=True)
 class Where:
     """A utility in some runs, 0 in the others.
 
@@ -198,11 +222,17 @@ def likely_at(chance: Utility | None, x: Float[Tensor, "r b d"]) -> Bool[Tensor,
     return chance(x) > -math.log(2)
 
 
-def with_limits(success: Utility | None, limits: Limits | None) -> Utility | None:
-    """The log of the chance that a point meets the constraints too, if there are any."""
+def with_limits(
+    success: Utility | None, limits: Limits | None, weight: float = 1.0
+) -> Utility | None:
+    """The log of the chance that a point meets the constraints too, if there are any.
+
+    Args:
+        weight: So many times the log of the chance of these counts.
+    """
     if limits is None:
         return success
-    met = limits.log_chance()
+    met = Scaled(limits.log_chance(), weight)
     return met if success is None else Sum((success, met))
 
 

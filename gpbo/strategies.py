@@ -65,6 +65,11 @@ _BEST = 5
 #: In so many dimensions at most, posterior functions are drawn exactly at some of the raw points:
 #: the last ones, which are those near the best points and Sobol points before them.
 _ANCHORED_DIM, _ANCHORS = 3, 384
+#: So many times the log of the chance of meeting the constraints is a posterior function higher, in
+#: standard deviations of the values. The minimum within drawn limits is on several of them, and
+#: meets each in every other draw only: of many constraints, hardly ever all. This moves it inside
+#: by a part of what the models do not know, and by nothing once they know.
+_LIKELIER = 1e-3
 
 
 class _Maximiser(ABC):
@@ -363,7 +368,7 @@ class ThompsonSampling:
                 drawn = self._drawn(situation, limits.surrogate, count, anchors, names)
                 limited = DrawnLimits.of(drawn, limits.most)
             return minima(
-                PathUtility(paths, success, limited),
+                PathUtility(paths, with_limits(success, limits, _LIKELIER), limited),
                 space,
                 [situation.streams("ascent", situation.index + j) for j in range(count)],
                 raw=raw,

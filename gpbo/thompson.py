@@ -92,7 +92,8 @@ class PathUtility:
 
     Attributes:
         paths: What is to be minimised.
-        log_chance: The log of the chance that a point gives a value, per run; None for certain.
+        log_chance: The log of the chance that a point gives a value, per run, and a little of that
+            of meeting the constraints; None for certain.
         limits: What else is drawn, where there are constraints.
     """
 
