@@ -123,10 +123,15 @@ class Limits:
         most = (data.units(limit) + none_beyond).view_as(rows)[:, 1:]
         return selected(fitted, rows[:, 0]), cls(selected(fitted, rows[:, 1:].flatten()), most)
 
-    def log_chance(self) -> Utility:
-        """The log of the chance that a point meets the constraints, taken as independent."""
-        best = self.most.flatten()[:, None].expand(-1, self.surrogate.draws)
-        return _AllMet(LogProbabilityOfImprovement(self.surrogate, best), self.most.shape[1])
+    def log_chance(self, draws: int | None = None) -> Utility:
+        """The log of the chance that a point meets the constraints, taken as independent.
+
+        Args:
+            draws: Averaged over at most so many of the hyperparameter draws.
+        """
+        surrogate = self.surrogate if draws is None else self.surrogate.thinned(draws)
+        best = self.most.flatten()[:, None].expand(-1, surrogate.draws)
+        return _AllMet(LogProbabilityOfImprovement(surrogate, best), self.most.shape[1])
 
     def ahead(self, data: Observations) -> "Limits":
         """Once what is pending will have returned what is expected of it."""
@@ -222,18 +227,14 @@ def likely_at(chance: Utility | None, x: Float[Tensor, "r b d"]) -> Bool[Tensor,
     return chance(x) > -math.log(2)
 
 
-def with_limits(
-    success: Utility | None, limits: Limits | None, weight: float = 1.0
-) -> Utility | None:
-    """The log of the chance that a point meets the constraints too, if there are any.
+def with_limits(success: Utility | None, limits: Limits | None) -> Utility | None:
+    """The log of the chance that a point meets the constraints too, if there are any."""
+    return success if limits is None else added(success, limits.log_chance())
 
-    Args:
-        weight: So many times the log of the chance of these counts.
-    """
-    if limits is None:
-        return success
-    met = Scaled(limits.log_chance(), weight)
-    return met if success is None else Sum((success, met))
+
+def added(success: Utility | None, utility: Utility) -> Utility:
+    """The utility plus the log of the chance of a value, if it is not 1."""
+    return utility if success is None else Sum((success, utility))
 
 
 def log_chance_of_success(

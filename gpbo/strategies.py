@@ -28,7 +28,7 @@ from gpbo.checks import one_of, real_number, settle, truth_value, whole_number
 from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption
-from gpbo.feasibility import likely_at, log_chance, weighted, with_limits
+from gpbo.feasibility import Scaled, added, likely_at, log_chance, weighted, with_limits
 from gpbo.fixed import expected_within, is_slice, lie_within, means_within
 from gpbo.model_free import GridSearch, RandomSearch, SobolSearch
 from gpbo.paths import Paths, draw_paths
@@ -68,8 +68,9 @@ _ANCHORED_DIM, _ANCHORS = 3, 384
 #: So many times the log of the chance of meeting the constraints is a posterior function higher, in
 #: standard deviations of the values. The minimum within drawn limits is on several of them, and
 #: meets each in every other draw only: of many constraints, hardly ever all. This moves it inside
-#: by a part of what the models do not know, and by nothing once they know.
-_LIKELIER = 1e-3
+#: by a part of what the models do not know, and by nothing once they know. Of so small a part an
+#: average over few draws is enough; with all of them it took longer than all the rest.
+_LIKELIER, _FEW_DRAWS = 1e-3, 4
 
 
 class _Maximiser(ABC):
@@ -362,13 +363,14 @@ class ThompsonSampling:
                 confined = _confined(boxes, situation, screen, search.raw, count)
                 raw = confined.place(boxes)
             anchors = raw[:, -_ANCHORS:] if space.dim <= _ANCHORED_DIM else None
-            paths, limited = self._drawn(situation, surrogate, count, anchors), None
+            paths, hint, limited = self._drawn(situation, surrogate, count, anchors), success, None
             if limits is not None:
+                hint = added(success, Scaled(limits.log_chance(_FEW_DRAWS), _LIKELIER))
                 names = [f" of limit {row}" for row in range(limits.most.shape[1])]
                 drawn = self._drawn(situation, limits.surrogate, count, anchors, names)
                 limited = DrawnLimits.of(drawn, limits.most)
             return minima(
-                PathUtility(paths, with_limits(success, limits, _LIKELIER), limited),
+                PathUtility(paths, hint, limited),
                 space,
                 [situation.streams("ascent", situation.index + j) for j in range(count)],
                 raw=raw,

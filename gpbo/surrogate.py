@@ -298,6 +298,21 @@ class Surrogate:
         expected = pending.new_zeros(self.runs, self.draws, pending.shape[1])
         return self._bordered(pending, pending_mask, expected, torch.zeros_like(pending_mask))
 
+    def thinned(self, draws: int) -> "Surrogate":
+        """The posterior of at most so many of the draws, evenly spaced; nothing is copied."""
+        step = -(-self.draws // draws)
+        return replace(
+            self,
+            y=self.y[:, ::step],
+            lengthscale=self.lengthscale[:, ::step],
+            outputscale=self.outputscale[:, ::step],
+            noise_variance=self.noise_variance[:, ::step],
+            mean=self.mean[:, ::step],
+            inverse_factor=self.inverse_factor[:, ::step],
+            weights=self.weights[:, ::step],
+            succeeded=self.succeeded[:, ::step],
+        )
+
     def _bordered(
         self,
         pending: Float[Tensor, "r m d"],

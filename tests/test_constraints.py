@@ -364,6 +364,16 @@ def test_chances_of_a_run_are_multiplied_and_averaged_over_the_draws() -> None:
     torch.testing.assert_close(combined(x), chance(x))
 
 
+def test_a_chance_may_be_averaged_over_fewer_draws() -> None:
+    _, limited, x = limits()
+    mean, variance = limited.surrogate.moments(x.repeat_interleave(LIMITED, 0))
+    normal = torch.distributions.Normal(mean[:, ::3], variance[:, ::3].sqrt())
+    each = normal.cdf(limited.most.flatten()[:, None, None]).mean(1).view(RUNS, LIMITED, POINTS)
+    torch.testing.assert_close(limited.log_chance(2)(x).exp(), each.prod(1))
+    for all_of_them in (DRAWS, DRAWS + 2):
+        assert torch.equal(limited.log_chance(all_of_them)(x), limited.log_chance()(x))
+
+
 def test_the_gradient_of_a_chance_is_that_of_autograd() -> None:
     data, limited, x = limits()
     failed = random_uniform(14, RUNS, 3, DIM)
@@ -716,7 +726,7 @@ def test_a_function_is_a_little_lower_where_the_constraints_are_likelier_met(
 
     monkeypatch.setattr(strategies, "minima", noted)
     strategy = ThompsonSampling(Search(64, 8, 2, 8, 8), features=64)
-    optimizer = learned(Optimizer(SQUARE, strategy, constraints=CURVED), 27, 17)
+    optimizer = learned(Optimizer(SQUARE, strategy, inference="map", constraints=CURVED), 27, 17)
     optimizer.ask()
     (utility,) = searched
     x = random_uniform(28, 1, POINTS, DIM)
