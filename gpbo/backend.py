@@ -1,6 +1,7 @@
 """Where and in what precision gpbo computes, and where its randomness comes from."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -15,6 +16,9 @@ from gpbo.parallel import parallel_parts, threads
 #: Factorisations, densities and acquisitions are computed in double precision: close to an
 #: optimum the noise variance is tiny, and single-precision Cholesky factors fail there.
 DTYPE = torch.float64
+
+#: Of so many normals, or a multiple, the first do not depend on how many follow, on a CPU.
+NORMALS_BLOCK = 64
 
 #: From so many results, and so many runs with them, ``"auto"`` takes a GPU: there a step costs
 #: what launching its kernels costs, about the same for one run and for many. ``python
@@ -196,6 +200,12 @@ class Streams:
         drawn = torch.empty(self.runs, *shape, dtype=DTYPE, device=self.device)
         self.fill_normal(drawn)
         return drawn
+
+    def first_normals(self, count: int, *shape: int) -> Float[Tensor, "r count *shape"]:
+        """As `normal`, but on a CPU the first of them do not depend on how many follow."""
+        size = count * math.prod(shape)
+        drawn = self.normal(NORMALS_BLOCK * math.ceil(size / NORMALS_BLOCK))[:, :size]
+        return drawn.view(self.runs, count, *shape)
 
     def fill_normal(self, rows: Float[Tensor, "r *shape"]) -> None:
         """Put what `normal` would return into ``rows``, whose runs are contiguous each.

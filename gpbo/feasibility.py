@@ -127,9 +127,11 @@ class Limits:
         """The log of the chance that a point meets the constraints, taken as independent.
 
         Args:
-            draws: Averaged over at most so many of the hyperparameter draws.
+            draws: Averaged over at most so many of the hyperparameter draws; by default all.
         """
-        surrogate = self.surrogate if draws is None else self.surrogate.thinned(draws)
+        surrogate = self.surrogate
+        if draws is not None:
+            surrogate = surrogate.of_draws(slice(None, None, -(-surrogate.draws // draws)))
         best = self.most.flatten()[:, None].expand(-1, surrogate.draws)
         return _AllMet(LogProbabilityOfImprovement(surrogate, best), self.most.shape[1])
 

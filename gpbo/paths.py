@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from scipy.special import gammaincinv
 from torch import Tensor
 
-from gpbo.backend import DTYPE, Streams
+from gpbo.backend import DTYPE, NORMALS_BLOCK, Streams
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption
 from gpbo.kernels import matern, matern_and_slope, squared_distances
@@ -39,8 +39,6 @@ Numbered = Callable[[int], Streams]
 _LEAST_SETS = 16
 #: Quantiles are of probabilities no nearer to 0 and 1 than this.
 _TAIL = 1e-12
-#: Normals are drawn in multiples of this, so that padding does not change those of the data.
-_BLOCK = 64
 #: The waves of many paths at the same points are summed in single precision, a third of the time.
 #: An error of 1e-6 at the data is like noise of that size, and small beside any that is inferred;
 #: at points that are screened it changes no rank that matters. (With nu = 1/2, whose waves are
@@ -270,7 +268,8 @@ class _Normals:
         cls, streams: Sequence[Streams], sets: int, members: int, sizes: tuple[int, int, int]
     ) -> "_Normals":
         features, *others = sizes
-        rounded = _BLOCK * math.ceil(sum(sizes) / _BLOCK)
+        # So that padding does not change those of the data.
+        rounded = NORMALS_BLOCK * math.ceil(sum(sizes) / NORMALS_BLOCK)
         shape = streams[0].runs, sets, members, rounded
         normals = torch.zeros(shape, dtype=_SINGLE, device=streams[0].device)
 

@@ -54,9 +54,11 @@ __all__ = [
     "resolve_strategy",
 ]
 
-#: What an improvement is measured from: the least posterior mean at the results, or the least of
-#: the results themselves.
-Incumbent = Literal["mean", "observed"]
+#: What an improvement is measured from: the least posterior mean at the results, the least of the
+#: results themselves, or the least of what they would be without noise, which is sampled.
+Incumbent = Literal["mean", "observed", "sampled"]
+#: So many samples at least of what results would be without noise; a draw may have several.
+_SAMPLES = 16
 
 #: The margin of trials that refine what was found.
 _LEAST_MARGIN = 1e-5
@@ -95,7 +97,8 @@ class _Maximiser(ABC):
             known = _eligible_within(known, space, chance)
             likely = likely_at(chance, space.snap(data.pending))
             streams = situation.streams("fantasy")
-            surrogate = known.fantasize(data.pending, data.pending_mask, streams, likely)
+            seen = self._seen(known, situation)
+            surrogate = seen.fantasize(data.pending, data.pending_mask, streams, likely)
             # What a value would be where there is none is nothing to be found out.
             surrogate = surrogate.hallucinate(*failed)
             utility = self._utility(surrogate, situation)
@@ -108,6 +111,10 @@ class _Maximiser(ABC):
                 search=self.search,
                 any_scale=self._any_scale,
             )
+
+    def _seen(self, surrogate: Surrogate, situation: Situation) -> Surrogate:
+        """What the acquisition function knows of the results; by default all."""
+        return surrogate
 
     @abstractmethod
     def _utility(self, surrogate: Surrogate, situation: Situation) -> Utility:
@@ -132,6 +139,14 @@ class _Improvement(_Maximiser):
         truth_value("repeats", self.repeats)
         _check_search(self.search)
 
+    def _seen(self, surrogate: Surrogate, situation: Situation) -> Surrogate:
+        """Samples of what the results would be without noise, if improvement is on these."""
+        if self.incumbent != "sampled":
+            return surrogate
+        draws = torch.arange(surrogate.draws, device=surrogate.x.device)
+        draws = draws.repeat(-(-_SAMPLES // surrogate.draws))
+        return surrogate.of_draws(draws).sampled(situation.streams("values"))
+
     def _utility(self, surrogate: Surrogate, situation: Situation) -> Utility:
         observed = self.incumbent == "observed" and not is_slice(situation.space)
         expected = means_within(surrogate, situation.space)
@@ -154,11 +169,15 @@ class ExpectedImprovement(_Improvement):
             model's scale (`gpbo.units`). Without a margin the best point is evaluated again and
             again, once its neighbourhood has nothing more to give.
         incumbent: What is to be improved on, for each draw of the hyperparameters: ``"mean"``, the
-            least posterior mean at the results, or ``"observed"``, the least result, fantasies of
-            pending points included. They differ by what the draw takes for noise. Where that is not
+            least posterior mean at the results, ``"observed"``, the least result, or ``"sampled"``,
+            the least of a sample of what the results would be without noise; fantasies of pending
+            points included. They differ by what the draw takes for noise. Where that is not
             noise but ripples too fine for the model, which a run without noise may hit again,
             ``"observed"`` asks for more and takes longer steps. Where the values of some parameters
-            are fixed it is ``"mean"``.
+            are fixed it is ``"mean"``. With ``"sampled"`` all that is known are these samples, and
+            a result that was lucky is no reason to try its place again (Letham, Karrer, Ottoni and
+            Bakshy 2019, "Constrained Bayesian optimization with noisy experiments", Bayesian
+            Analysis 14): better where noise matters.
         repeats: Whether a configuration may be proposed again that was tried, unless it failed: for
             a noisy objective on a finite space. A finite space is then never used up.
         refine: Every so many trials the margin is 1e-5 at most, 0 for never: the best minimum found
@@ -166,7 +185,7 @@ class ExpectedImprovement(_Improvement):
             to be gained, look elsewhere.
 
     Raises:
-        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` neither of the two,
+        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` none of the three,
             ``repeats`` neither True nor False, ``refine`` no whole number, 0 or more, or ``search``
             no `Search`.
     """
@@ -191,7 +210,7 @@ class ProbabilityOfImprovement(_Improvement):
         refine: As in `ExpectedImprovement`; by default never.
 
     Raises:
-        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` neither of the two,
+        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` none of the three,
             ``repeats`` neither True nor False, ``refine`` no whole number, 0 or more, or ``search``
             no `Search`.
     """

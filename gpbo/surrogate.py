@@ -13,13 +13,21 @@ from gpbo.checks import truth_value, whole_number
 from gpbo.data import capacity
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.kernels import check_nu, matern, matern_and_slope, squared_distances
-from gpbo.linalg import add_diagonal, append_inverse_lower, inverse_lower, jittered_cholesky
+from gpbo.linalg import (
+    add_diagonal,
+    append_inverse_lower,
+    cholesky,
+    inverse_lower,
+    jittered_cholesky,
+)
 from gpbo.memory import in_parts
 from gpbo.rows import selected
 
 if TYPE_CHECKING:
     from botorch.models.gp_regression import SingleTaskGP
 
+#: What stays noise where the function is sampled at noisy points, relative to the outputscale.
+_LEAST_NOISE = 1e-6
 #: Posterior variances are kept above this fraction of the outputscale, so logarithms are finite.
 _VARIANCE_FLOOR = 1e-14
 
@@ -298,19 +306,51 @@ class Surrogate:
         expected = pending.new_zeros(self.runs, self.draws, pending.shape[1])
         return self._bordered(pending, pending_mask, expected, torch.zeros_like(pending_mask))
 
-    def thinned(self, draws: int) -> "Surrogate":
-        """The posterior of at most so many of the draws, evenly spaced; nothing is copied."""
-        step = -(-self.draws // draws)
+    def of_draws(self, draws: Int[Tensor, " j"] | slice) -> "Surrogate":
+        """The posterior of these of the draws, by number; of a slice nothing is copied."""
         return replace(
             self,
-            y=self.y[:, ::step],
-            lengthscale=self.lengthscale[:, ::step],
-            outputscale=self.outputscale[:, ::step],
-            noise_variance=self.noise_variance[:, ::step],
-            mean=self.mean[:, ::step],
-            inverse_factor=self.inverse_factor[:, ::step],
-            weights=self.weights[:, ::step],
-            succeeded=self.succeeded[:, ::step],
+            y=self.y[:, draws],
+            lengthscale=self.lengthscale[:, draws],
+            outputscale=self.outputscale[:, draws],
+            noise_variance=self.noise_variance[:, draws],
+            mean=self.mean[:, draws],
+            inverse_factor=self.inverse_factor[:, draws],
+            weights=self.weights[:, draws],
+            succeeded=self.succeeded[:, draws],
+        )
+
+    def sampled(self, streams: Streams) -> "Surrogate":
+        """Conditioned on a sample of the function at the points in place of their noisy values.
+
+        One sample per hyperparameter draw, by Matheron's rule: with ``h`` from the prior and ``e``
+        from the noise, ``f = y - e - noise_variance (K + noise_variance I)^-1 (y - mean - h - e)``
+        (Wilson et al. 2020, "Efficiently sampling functions from Gaussian process posteriors",
+        ICML, equation 8, at the points themselves). A variance of a millionth of the outputscale
+        stays noise, so that matrices of close points can be factorised; where there is no more, the
+        values stay what they are.
+        """
+        kept = torch.minimum(_LEAST_NOISE * self.outputscale, self.noise_variance)
+        excess, mean = (self.noise_variance - kept)[..., None], self.mean[..., None]
+        factor, succeeded = cholesky(
+            _covariance(self.x, self.mask, self.lengthscale, self.outputscale, kept, self.nu)
+        )
+        usable = (succeeded & self.succeeded)[..., None]
+        inverse = torch.where(usable[..., None], inverse_lower(factor), 0.0)
+        of_points = streams.first_normals(self.x.shape[1], 2, self.draws)
+        prior, noise = of_points.permute(2, 0, 3, 1)
+        less_noise = self.y - excess.sqrt() * noise
+        residual = torch.where(self.mask[:, None], less_noise - mean, 0.0) - _apply(factor, prior)
+        weights = _apply(self.inverse_factor.mT, _apply(self.inverse_factor, residual))
+        values = torch.where(usable & self.mask[:, None], less_noise - excess * weights, self.y)
+        residual = torch.where(self.mask[:, None], values - mean, 0.0)
+        return replace(
+            self,
+            y=values,
+            noise_variance=kept,
+            inverse_factor=inverse,
+            weights=_apply(inverse.mT, _apply(inverse, residual)),
+            succeeded=usable.squeeze(-1),
         )
 
     def _bordered(

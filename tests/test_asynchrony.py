@@ -22,8 +22,12 @@ PLANE = Space(Real("x", -2.0, 6.0), Real("rate", 1e-4, 1.0, "log"), Integer("dep
 QUICK = Search(raw=32, perturbed=8, restarts=2, iterations=8)
 STRATEGIES = pytest.mark.parametrize(
     "strategy",
-    [ExpectedImprovement(QUICK), ThompsonSampling(QUICK, features=64)],
-    ids=lambda strategy: strategy.name,
+    [
+        ExpectedImprovement(QUICK),
+        ExpectedImprovement(QUICK, incumbent="sampled"),
+        ThompsonSampling(QUICK, features=64),
+    ],
+    ids=["ei", "ei-sampled", "ts"],
 )
 
 

@@ -185,8 +185,14 @@ def test_what_is_enqueued_waits() -> None:
 
 @pytest.mark.parametrize(
     "strategy",
-    ["ei", "pi", "ts", ThompsonSampling(region=TrustRegion())],
-    ids=["ei", "pi", "ts", "trust region"],
+    [
+        "ei",
+        "pi",
+        "ts",
+        ThompsonSampling(region=TrustRegion()),
+        ExpectedImprovement(incumbent="sampled"),
+    ],
+    ids=["ei", "pi", "ts", "trust region", "sampled"],
 )
 def test_the_minimum_of_a_task_is_found_though_another_task_has_lower_values(
     strategy: Any,
@@ -246,6 +252,7 @@ def test_what_is_to_be_improved_on_is_the_best_that_is_expected_in_the_slice() -
     for strategy in (
         ExpectedImprovement(margin=0.0),
         ExpectedImprovement(margin=0.0, incumbent="observed"),
+        ExpectedImprovement(margin=0.0, incumbent="sampled"),
         ProbabilityOfImprovement(margin=0.0),
     ):
         utility: Any = strategy._utility(known, replace(now, space=space))

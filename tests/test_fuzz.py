@@ -35,6 +35,7 @@ from tests.test_tuner import tuned
 SEARCH = Search(16, 4, 2, 4)
 STRATEGIES: list[Strategy] = [
     ExpectedImprovement(SEARCH),
+    ExpectedImprovement(SEARCH, incumbent="sampled"),
     ProbabilityOfImprovement(SEARCH),
     ThompsonSampling(SEARCH, features=64),
     RandomSearch(),

@@ -43,6 +43,7 @@ def quick(name: str) -> Strategy:
     """The strategy of this name; with a model, one that does not search hard."""
     models: dict[str, Strategy] = {
         "ei": ExpectedImprovement(QUICK),
+        "ei-sampled": ExpectedImprovement(QUICK, incumbent="sampled"),
         "pi": ProbabilityOfImprovement(QUICK),
         "ts": ThompsonSampling(QUICK, features=64),
     }
@@ -65,7 +66,7 @@ def quietly(problem: Problem | str = BRANIN, strategy: str = "ei", **options: An
 
 
 @devices
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "ei-sampled"])
 def test_a_run_in_a_batch_makes_the_trials_that_it_makes_alone(strategy: str, device: str) -> None:
     together = quietly(strategy=strategy, seed=4, device=device)
     for run in range(2):

@@ -437,8 +437,42 @@ def test_an_improvement_is_on_the_mean_or_on_what_was_observed(
     assert (abs(best - 0.5) < 0.1) == (incumbent == "mean")
 
 
-def test_an_incumbent_is_one_of_two() -> None:
-    refused = "incumbent='best': expected 'mean' or 'observed'"
+@pytest.mark.parametrize("kind", [ExpectedImprovement, ProbabilityOfImprovement])
+def test_an_improvement_is_on_samples_of_the_results_without_noise(
+    kind: type[ExpectedImprovement] | type[ProbabilityOfImprovement],
+) -> None:
+    """Every draw has its own, and a draw that is alone sixteen; each knows nothing else."""
+    now = situation(Space(Real("a", 0, 1), Real("b", 0, 1)), [13, 7], pending=2)
+    known = now.fit()
+    noise = torch.full_like(known.surrogate.noise_variance, 0.2)
+    given = known.surrogate
+    surrogate = Surrogate.condition(
+        given.x, given.y[:, 0], given.mask,
+        given.lengthscale, given.outputscale, noise, given.mean,
+    )  # fmt: skip
+    now = replace(now, fit=lambda: replace(known, surrogate=surrogate))
+    data, searched = now.data, []
+
+    class Noting(kind):  # type: ignore[valid-type, misc]
+        def _utility(self, surrogate: Surrogate, situation: Situation) -> Any:
+            searched.append((surrogate, super()._utility(surrogate, situation)))
+            return searched[-1][1]
+
+    Noting(margin=0.0, incumbent="sampled").propose(now, 1)
+    ((seen, utility),) = searched
+    again = surrogate.of_draws(torch.zeros(16, dtype=torch.int64))
+    expected = again.sampled(now.streams("values"))
+    assert seen.draws == 16
+    assert torch.equal(seen.y[..., :13], expected.y)
+    fantasies = seen.y[..., 13:].masked_fill(~data.pending_mask[:, None], torch.inf)
+    least = expected.y.masked_fill(~given.mask[:, None], torch.inf).amin(-1)
+    least = torch.minimum(least, fantasies.amin(-1))
+    torch.testing.assert_close(utility.best, least, rtol=0, atol=1e-3)
+    assert least.std() > 0.1
+
+
+def test_an_incumbent_is_one_of_three() -> None:
+    refused = r"incumbent='best': expected one of \('mean', 'observed', 'sampled'\)"
     for kind in (ExpectedImprovement, ProbabilityOfImprovement):
         with unchecked_shapes(), pytest.raises(InvalidOption, match=refused):
             kind(incumbent="best")  # type: ignore[arg-type]

@@ -8,9 +8,14 @@ from typing import Any
 import gpytorch
 import pytest
 import torch
-from botorch.acquisition.analytic import LogExpectedImprovement, PosteriorMean
+from botorch.acquisition.analytic import (
+    LogExpectedImprovement,
+    LogNoisyExpectedImprovement,
+    PosteriorMean,
+)
 from botorch.acquisition.logei import qLogNoisyExpectedImprovement
 from botorch.acquisition.objective import ScalarizedPosteriorTransform
+from botorch.models import SingleTaskGP
 from botorch.optim import optimize_acqf
 from botorch.utils.sampling import manual_seed
 from hypothesis import given, settings
@@ -512,6 +517,121 @@ def test_fantasised_values_have_the_posterior_predictive_distribution(nu: float)
     assert float(z.abs().max()) < 4
     # Every fantasy leaves the same variance.
     torch.testing.assert_close(after_variance[0, 0], after_variance[0, -1], rtol=0, atol=1e-12)
+
+
+def test_sampled_values_have_the_posterior_distribution_of_the_function_itself() -> None:
+    count = 4001
+    one = problem(r=1, s=1, n=5, d=2, masked=1)
+    known = replace(one, noise_variance=0.2 + one.noise_variance).condition()
+    many = known.of_draws(torch.zeros(count, dtype=torch.int64)).sampled(streams(1))
+    there = one.mask[0]
+    values = many.y[0][:, there]
+    mean, covariance = (each[0, 0] for each in known.joint(one.x[:, there]))
+    z = (values.mean(0) - mean) / (covariance.diagonal() / count).sqrt()
+    assert float(z.abs().max()) < 4
+    deviation = covariance.diagonal().outer(covariance.diagonal()) + covariance.square()
+    z = (torch.cov(values.T) - covariance) / (deviation / count).sqrt()
+    assert float(z.abs().max()) < 4
+    # Averaged over the samples the posterior is what it was.
+    candidates = points(r=1, d=2)
+    before_mean, before_variance = known.moments(candidates)
+    after_mean, after_variance = many.moments(candidates)
+    spread = after_mean[0].var(0)
+    z = (after_mean[0].mean(0) - before_mean[0, 0]) / (spread / count).sqrt()
+    assert float(z.abs().max()) < 4
+    z = (after_variance[0, 0] + spread - before_variance[0, 0]) / (spread * math.sqrt(2 / count))
+    assert float(z.abs().max()) < 4
+
+
+@pytest.mark.parametrize("nu", NUS)
+@pytest.mark.parametrize("masked", [0, 4])
+def test_a_sampled_posterior_is_that_of_the_sampled_values(nu: float, masked: int) -> None:
+    given_, candidates = problem(masked=masked), points()
+    known = given_.condition(nu)
+    sampled = known.sampled(streams())
+    assert not sampled.y[~sampled.mask[:, None].expand_as(sampled.y)].any()
+    assert (sampled.y != known.y)[sampled.mask[:, None].expand_as(sampled.y)].all()
+    least = 1e-6 * known.outputscale
+    torch.testing.assert_close(sampled.noise_variance, least)
+    one = replace(given_, noise_variance=least)
+    for draw in range(S):
+        alone = given_values(one, sampled, draw).moments_and_gradients(candidates)
+        for ours, theirs in zip(sampled.moments_and_gradients(candidates), alone, strict=True):
+            torch.testing.assert_close(ours[:, draw], theirs[:, 0], rtol=1e-7, atol=1e-7)
+
+
+def test_without_noise_there_is_nothing_to_sample() -> None:
+    given_ = replace(problem(masked=4), noise_variance=torch.full((R, S), 1e-9, dtype=DTYPE))
+    known = given_.condition()
+    sampled = known.sampled(streams())
+    assert torch.equal(sampled.y, known.y)
+    assert_same(sampled, known, points(), atol=1e-9)
+
+
+def test_padding_does_not_change_what_is_sampled() -> None:
+    given_ = problem()
+    room = torch.nn.functional.pad
+    with_room = replace(
+        given_,
+        x=room(given_.x, (0, 0, 0, 6)),
+        y=room(given_.y, (0, 6)),
+        mask=room(given_.mask, (0, 6)),
+    )
+    without, padded_ = (each.condition().sampled(streams()) for each in (given_, with_room))
+    torch.testing.assert_close(padded_.y[..., :N], without.y, rtol=0, atol=1e-10)
+    assert_same(padded_, without, points(), atol=1e-8)
+
+
+def test_a_run_has_the_samples_it_has_alone() -> None:
+    given_ = problem(r=3, masked=4)
+    whole = given_.condition().sampled(streams(3))
+    alone = given_.rows(slice(0, 1)).condition().sampled(streams(1))
+    torch.testing.assert_close(whole.y[:1], alone.y, rtol=0, atol=1e-10)
+
+
+def test_a_draw_that_failed_has_no_samples_and_touches_no_other() -> None:
+    given_, candidates = problem(), points()
+    good = given_.condition().sampled(streams())
+    bad = broken(given_, "lengthscale", math.nan).condition().sampled(streams())
+    assert torch.nonzero(~bad.succeeded).tolist() == [[1, 2]]
+    for ours, theirs in zip(
+        bad.moments_and_gradients(candidates), good.moments_and_gradients(candidates), strict=True
+    ):
+        assert ours.isfinite().all()
+        others = bad.succeeded
+        assert torch.equal(ours[others], theirs[others])
+    mean, variance = bad.moments(candidates)
+    torch.testing.assert_close(mean[1, 2], bad.mean[1, 2].expand(Q))
+    torch.testing.assert_close(variance[1, 2], bad.outputscale[1, 2].expand(Q))
+
+
+def test_improvement_on_samples_is_botorch_s_noisy_expected_improvement() -> None:
+    """Analytic given each sample, of which theirs are quasi-random and ours are not."""
+    one = problem(r=1, s=1, n=7, d=2)
+    one = replace(one, noise_variance=0.05 + one.noise_variance)
+    known, count, fantasies = one.condition(), 4001, 2048
+    many = known.of_draws(torch.zeros(count, dtype=torch.int64)).sampled(streams(1))
+    candidates = points(r=1, d=2)
+    mean, variance = many.moments(candidates)
+    deviation = variance.sqrt()
+    u = (many.incumbent[..., None] - mean) / deviation
+    normal = torch.distributions.Normal(0.0, 1.0)
+    each = (deviation * (u * normal.cdf(u) + normal.log_prob(u).exp()))[0]
+    own = OwnLogExpectedImprovement(many, many.incumbent)(candidates)[0].exp()
+    torch.testing.assert_close(own, each.mean(0))
+    kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(2.5, ard_num_dims=2))
+    kernel = kernel.double()
+    kernel.outputscale = one.outputscale[0]
+    kernel.base_kernel.lengthscale = one.lengthscale[0]
+    x, y = one.x[0], one.y[0, :, None]
+    noise = one.noise_variance[0].expand_as(y)
+    model = SingleTaskGP(x, y, noise, covar_module=kernel, outcome_transform=None)
+    model.mean_module.constant.data.copy_(one.mean[0, 0])
+    with manual_seed(5), torch.no_grad():
+        noisy = LogNoisyExpectedImprovement(model.eval(), x, fantasies, maximize=False)
+        theirs = noisy(candidates[0][:, None]).exp()
+    z = (own - theirs) / (each.std(0) * math.sqrt(1 / count + 1 / fantasies))
+    assert float(z.abs().max()) < 4
 
 
 @pytest.mark.parametrize("filling", [0.3, math.nan, 1e300])
