@@ -152,7 +152,9 @@ class Job(BaseModel):
             try:
                 space.validate(params, whole=False)
             except InvalidParams as error:
-                raise ValueError(f"queue[{place}]: {error}") from error
+                keys = [repr(key) for key in params if key in Job.model_fields]
+                hint = f"; keys of the job such as {keys[0]} go above [[queue]]" if keys else ""
+                raise ValueError(f"queue[{place}]: {error}{hint}") from error
         return self
 
     @model_validator(mode="after")

@@ -255,6 +255,11 @@ def test_a_job_that_died_before_it_had_its_queue_has_it_when_it_is_resumed(tmp_p
     [
         ([{"x": 2}], "job: queue[0]: x=2: expected a real number from 0.0 to 1.0"),
         ([{"x": 0.5}, {"z": 1}], "job: queue[1]: params: unknown 'z': expected the names 'x', 'y'"),
+        (
+            [{"x": 0.5, "seed": 3}],
+            "job: queue[0]: params: unknown 'seed': expected the names 'x', 'y'; "
+            "keys of the job such as 'seed' go above [[queue]]",
+        ),
         ([{}], "job: queue[0]: params: missing 'x', 'y'"),
         ({"x": 1}, "job: queue = {'x': 1}: expected a list"),
         ([3], "job: queue[0] = 3: expected a table"),
