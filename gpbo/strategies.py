@@ -141,7 +141,7 @@ class _Improvement(_Maximiser):
 
     def _seen(self, surrogate: Surrogate, situation: Situation) -> Surrogate:
         """Samples of what the results would be without noise, if improvement is on these."""
-        if self.incumbent != "sampled":
+        if self.incumbent != "sampled" or self._refines(situation):
             return surrogate
         draws = torch.arange(surrogate.draws, device=surrogate.x.device)
         draws = draws.repeat(-(-_SAMPLES // surrogate.draws))
@@ -151,9 +151,12 @@ class _Improvement(_Maximiser):
         observed = self.incumbent == "observed" and not is_slice(situation.space)
         expected = means_within(surrogate, situation.space)
         best = surrogate.least_observed if observed else surrogate.least(expected)
-        refines = self.refine > 0 and (situation.index + 1) % self.refine == 0
-        margin = min(self.margin, _LEAST_MARGIN) if refines else self.margin
+        margin = min(self.margin, _LEAST_MARGIN) if self._refines(situation) else self.margin
         return self._acquisition(surrogate, best=best - margin)
+
+    def _refines(self, situation: Situation) -> bool:
+        """Whether this trial refines the best minimum that was found."""
+        return self.refine > 0 and (situation.index + 1) % self.refine == 0
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ class ExpectedImprovement(_Improvement):
             are fixed it is ``"mean"``. With ``"sampled"`` all that is known are these samples, and
             a result that was lucky is no reason to try its place again (Letham, Karrer, Ottoni and
             Bakshy 2019, "Constrained Bayesian optimization with noisy experiments", Bayesian
-            Analysis 14): better where noise matters.
+            Analysis 14), but in trials that refine; better where there is noise.
         repeats: Whether a configuration may be proposed again that was tried, unless it failed: for
             a noisy objective on a finite space. A finite space is then never used up.
         refine: Every so many trials the margin is 1e-5 at most, 0 for never: the best minimum found

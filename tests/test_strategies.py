@@ -441,7 +441,7 @@ def test_an_improvement_is_on_the_mean_or_on_what_was_observed(
 def test_an_improvement_is_on_samples_of_the_results_without_noise(
     kind: type[ExpectedImprovement] | type[ProbabilityOfImprovement],
 ) -> None:
-    """Every draw has its own, and a draw that is alone sixteen; each knows nothing else."""
+    """Every draw has its own, and one that is alone has sixteen; nothing else is known."""
     now = situation(Space(Real("a", 0, 1), Real("b", 0, 1)), [13, 7], pending=2)
     known = now.fit()
     noise = torch.full_like(known.surrogate.noise_variance, 0.2)
@@ -458,8 +458,9 @@ def test_an_improvement_is_on_samples_of_the_results_without_noise(
             searched.append((surrogate, super()._utility(surrogate, situation)))
             return searched[-1][1]
 
-    Noting(margin=0.0, incumbent="sampled").propose(now, 1)
-    ((seen, utility),) = searched
+    for refine in (0, 1):
+        Noting(margin=0.0, incumbent="sampled", refine=refine).propose(now, 1)
+    (seen, utility), (refining, _) = searched
     again = surrogate.of_draws(torch.zeros(16, dtype=torch.int64))
     expected = again.sampled(now.streams("values"))
     assert seen.draws == 16
@@ -469,6 +470,8 @@ def test_an_improvement_is_on_samples_of_the_results_without_noise(
     least = torch.minimum(least, fantasies.amin(-1))
     torch.testing.assert_close(utility.best, least, rtol=0, atol=1e-3)
     assert least.std() > 0.1
+    # What refines the best minimum does so from the mean.
+    assert torch.equal(refining.y[..., :13], surrogate.y)
 
 
 def test_an_incumbent_is_one_of_three() -> None:
