@@ -127,12 +127,13 @@ class Posterior:
         counted = self.surrogate.counted[0]
         mean, covariance = mean[:, counted], covariance[:, counted]
         # The root of a matrix that may be singular, as it is where a configuration comes twice.
+        # The symmetric one: eigenvectors of values that are nearly the same turn with a rounding.
         values, vectors = torch.linalg.eigh(covariance[0])
-        root = vectors * values.clamp(min=0.0).sqrt().unsqueeze(-2)
+        root = vectors * values.clamp(min=0.0).sqrt().unsqueeze(-2) @ vectors.mT
         turns = math.ceil(count / mean.shape[1])
         streams = Streams.named(seed, "posterior", device=mean.device)
         normals = streams.normal(turns, *mean.shape[1:])
-        rows = mean.unsqueeze(1) + (normals.unsqueeze(-2) @ root.mT).squeeze(-2)
+        rows = mean.unsqueeze(1) + (normals.unsqueeze(-2) @ root).squeeze(-2)
         return self._back(rows.flatten(1, 2)[:, :count])
 
     def _points(self, configurations: Sequence[Mapping[str, Any]]) -> Float[Tensor, "1 n d"]:

@@ -98,7 +98,7 @@ class Surrogate:
         jittered = noise_variance + torch.where(succeeded, jitter, 0.0)
         inverse = torch.where(succeeded[..., None, None], inverse_lower(factor), 0.0)
         residual = torch.where(mask[:, None], y[:, None] - mean[..., None], 0.0)
-        weights = _apply(inverse.mT, _apply(inverse, residual))
+        weights = _solved(inverse, residual)
         return cls(
             x=x,
             y=torch.where(mask, y, 0.0)[:, None].expand_as(residual),
@@ -341,7 +341,7 @@ class Surrogate:
         prior, noise = of_points.permute(2, 0, 3, 1)
         less_noise = self.y - excess.sqrt() * noise
         residual = torch.where(self.mask[:, None], less_noise - mean, 0.0) - _apply(factor, prior)
-        weights = _apply(self.inverse_factor.mT, _apply(self.inverse_factor, residual))
+        weights = _solved(self.inverse_factor, residual)
         values = torch.where(usable & self.mask[:, None], less_noise - excess * weights, self.y)
         residual = torch.where(self.mask[:, None], values - mean, 0.0)
         return replace(
@@ -349,7 +349,7 @@ class Surrogate:
             y=values,
             noise_variance=kept,
             inverse_factor=inverse,
-            weights=_apply(inverse.mT, _apply(inverse, residual)),
+            weights=_solved(inverse, residual),
             succeeded=usable.squeeze(-1),
         )
 
@@ -499,3 +499,10 @@ def _apply(
     matrix: Float[Tensor, "r s m n"], vector: Float[Tensor, "r s n"]
 ) -> Float[Tensor, "r s m"]:
     return (matrix @ vector[..., None])[..., 0]
+
+
+def _solved(
+    inverse_factor: Float[Tensor, "r s n n"], vector: Float[Tensor, "r s n"]
+) -> Float[Tensor, "r s n"]:
+    """``A^-1`` times the vector, from ``L^-1`` of ``A = L L'``."""
+    return _apply(inverse_factor.mT, _apply(inverse_factor, vector))
