@@ -67,11 +67,11 @@ _BEST = 5
 #: In so many dimensions at most, posterior functions are drawn exactly at some of the raw points:
 #: the last ones, which are those near the best points and Sobol points before them.
 _ANCHORED_DIM, _ANCHORS = 3, 384
-#: So many times the log of the chance of meeting the constraints is a posterior function higher, in
-#: standard deviations of the values. The minimum within drawn limits is on several of them, and
+#: So many times the log of the chance of meeting the constraints is taken off a posterior function,
+#: in standard deviations of the values. The minimum within drawn limits is on several of them, and
 #: meets each in every other draw only: of many constraints, hardly ever all. This moves it inside
 #: by a part of what the models do not know, and by nothing once they know. Of so small a part an
-#: average over few draws is enough; with all of them it took longer than all the rest.
+#: average over few draws is enough; over all of them a proposal takes half as long again.
 _LIKELIER, _FEW_DRAWS = 1e-3, 4
 
 
