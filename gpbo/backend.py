@@ -18,7 +18,7 @@ from gpbo.parallel import parallel_parts, threads
 DTYPE = torch.float64
 
 #: Of so many normals, or a multiple, the first do not depend on how many follow, on a CPU.
-NORMALS_BLOCK = 64
+_NORMALS_BLOCK = 64
 
 #: From so many results, and so many runs with them, ``"auto"`` takes a GPU: there a step costs
 #: what launching its kernels costs, about the same for one run and for many. ``python
@@ -204,7 +204,7 @@ class Streams:
     def first_normals(self, count: int, *shape: int) -> Float[Tensor, "r count *shape"]:
         """As `normal`, but on a CPU the first of them do not depend on how many follow."""
         size = count * math.prod(shape)
-        drawn = self.normal(NORMALS_BLOCK * math.ceil(size / NORMALS_BLOCK))[:, :size]
+        drawn = self.normal(room_for_normals(size))[:, :size]
         return drawn.view(self.runs, count, *shape)
 
     def fill_normal(self, rows: Float[Tensor, "r *shape"]) -> None:
@@ -223,3 +223,8 @@ class Streams:
                 for generator in self._generators
             ]
         )
+
+
+def room_for_normals(count: int) -> int:
+    """How many to draw at once for the first ``count`` not to depend on what follows, on a CPU."""
+    return _NORMALS_BLOCK * math.ceil(count / _NORMALS_BLOCK)

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from scipy.special import gammaincinv
 from torch import Tensor
 
-from gpbo.backend import DTYPE, NORMALS_BLOCK, Streams
+from gpbo.backend import DTYPE, Streams, room_for_normals
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption
 from gpbo.kernels import matern, matern_and_slope, squared_distances
@@ -269,8 +269,7 @@ class _Normals:
     ) -> "_Normals":
         features, *others = sizes
         # So that padding does not change those of the data.
-        rounded = NORMALS_BLOCK * math.ceil(sum(sizes) / NORMALS_BLOCK)
-        shape = streams[0].runs, sets, members, rounded
+        shape = streams[0].runs, sets, members, room_for_normals(sum(sizes))
         normals = torch.zeros(shape, dtype=_SINGLE, device=streams[0].device)
 
         def fill(own: int) -> None:

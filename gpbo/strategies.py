@@ -143,9 +143,8 @@ class _Improvement(_Maximiser):
         """Samples of what the results would be without noise, if improvement is on these."""
         if self.incumbent != "sampled" or self._refines(situation):
             return surrogate
-        draws = torch.arange(surrogate.draws, device=surrogate.x.device)
-        draws = draws.repeat(-(-_SAMPLES // surrogate.draws))
-        return surrogate.of_draws(draws).sampled(situation.streams("values"))
+        times = -(-_SAMPLES // surrogate.draws)
+        return surrogate.sampled(situation.streams("values"), times)
 
     def _utility(self, surrogate: Surrogate, situation: Situation) -> Utility:
         observed = self.incumbent == "observed" and not is_slice(situation.space)

@@ -320,10 +320,11 @@ class Surrogate:
             succeeded=self.succeeded[:, draws],
         )
 
-    def sampled(self, streams: Streams) -> "Surrogate":
+    def sampled(self, streams: Streams, times: int = 1) -> "Surrogate":
         """Conditioned on a sample of the function at the points in place of their noisy values.
 
-        One sample per hyperparameter draw, by Matheron's rule: with ``h`` from the prior and ``e``
+        So many samples of each of the ``s`` hyperparameter draws, which are draws themselves:
+        sample ``j`` is of draw ``j % s``. By Matheron's rule: with ``h`` from the prior and ``e``
         from the noise, ``f = y - e - noise_variance (K + noise_variance I)^-1 (y - mean - h - e)``
         (Wilson et al. 2020, "Efficiently sampling functions from Gaussian process posteriors",
         ICML, equation 8, at the points themselves). A variance of a millionth of the outputscale
@@ -331,27 +332,23 @@ class Surrogate:
         values stay what they are.
         """
         kept = torch.minimum(_LEAST_NOISE * self.outputscale, self.noise_variance)
-        excess, mean = (self.noise_variance - kept)[..., None], self.mean[..., None]
         factor, succeeded = cholesky(
             _covariance(self.x, self.mask, self.lengthscale, self.outputscale, kept, self.nu)
         )
-        usable = (succeeded & self.succeeded)[..., None]
-        inverse = torch.where(usable[..., None], inverse_lower(factor), 0.0)
-        of_points = streams.first_normals(self.x.shape[1], 2, self.draws)
-        prior, noise = of_points.permute(2, 0, 3, 1)
-        less_noise = self.y - excess.sqrt() * noise
-        residual = torch.where(self.mask[:, None], less_noise - mean, 0.0) - _apply(factor, prior)
-        weights = _solved(self.inverse_factor, residual)
-        values = torch.where(usable & self.mask[:, None], less_noise - excess * weights, self.y)
-        residual = torch.where(self.mask[:, None], values - mean, 0.0)
-        return replace(
-            self,
-            y=values,
-            noise_variance=kept,
-            inverse_factor=inverse,
-            weights=_solved(inverse, residual),
-            succeeded=usable.squeeze(-1),
-        )
+        usable = succeeded & self.succeeded
+        inverse = torch.where(usable[..., None, None], inverse_lower(factor), 0.0)
+        exact = replace(self, noise_variance=kept, inverse_factor=inverse, succeeded=usable)
+        again = torch.arange(self.draws, device=self.x.device).repeat(times)
+        noisy, exact, factor = self.of_draws(again), exact.of_draws(again), factor[:, again]
+        excess = (noisy.noise_variance - exact.noise_variance)[..., None]
+        there, mean = self.mask[:, None], noisy.mean[..., None]
+        prior, noise = streams.first_normals(self.x.shape[1], 2, noisy.draws).permute(2, 0, 3, 1)
+        less_noise = noisy.y - excess.sqrt() * noise
+        residual = torch.where(there, less_noise - mean, 0.0) - _apply(factor, prior)
+        values = less_noise - excess * _solved(noisy.inverse_factor, residual)
+        values = torch.where(there & exact.succeeded[..., None], values, noisy.y)
+        residual = torch.where(there, values - mean, 0.0)
+        return replace(exact, y=values, weights=_solved(exact.inverse_factor, residual))
 
     def _bordered(
         self,

@@ -16,7 +16,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gpbo import strategies
 from gpbo.acquisition import LogExpectedImprovement
 from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Search, Utility
@@ -715,16 +714,22 @@ def test_an_ascent_begins_where_limits_give_way_and_they_get_steeper() -> None:
     assert PathUtility(utility.paths).easier() == []
 
 
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[PathUtility]:
+    """What Thompson sampling will search the minima of."""
+    searched: list[PathUtility] = []
+
+    def noting(utility: PathUtility, *rest: Any, **options: Any) -> Tensor:
+        searched.append(utility)
+        return minima(utility, *rest, **options)
+
+    monkeypatch.setattr("gpbo.strategies.minima", noting)
+    return searched
+
+
 def test_a_function_is_a_little_lower_where_the_constraints_are_likelier_met(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    searched: list[PathUtility] = []
-
-    def noted(utility: PathUtility, *args: Any, **options: Any) -> Tensor:
-        searched.append(utility)
-        return minima(utility, *args, **options)
-
-    monkeypatch.setattr(strategies, "minima", noted)
+    searched = noted(monkeypatch)
     strategy = ThompsonSampling(Search(64, 8, 2, 8, 8), features=64)
     optimizer = learned(Optimizer(SQUARE, strategy, inference="map", constraints=CURVED), 27, 17)
     optimizer.ask()
@@ -834,13 +839,7 @@ def test_boxes_lie_around_the_result_that_most_probably_meets_the_constraints() 
 def test_what_is_drawn_of_values_and_of_each_limit_is_independent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen: list[PathUtility] = []
-
-    def noting(utility: PathUtility, *rest: Any, **options: Any) -> Tensor:
-        seen.append(utility)
-        return minima(utility, *rest, **options)
-
-    monkeypatch.setattr("gpbo.strategies.minima", noting)
+    seen = noted(monkeypatch)
     learned(Optimizer(SQUARE, "ts", inference="map", constraints=CURVED), 28, 17).ask(3)
     (utility,) = seen
     assert utility.limits is not None

@@ -461,8 +461,7 @@ def test_an_improvement_is_on_samples_of_the_results_without_noise(
     for refine in (0, 1):
         Noting(margin=0.0, incumbent="sampled", refine=refine).propose(now, 1)
     (seen, utility), (refining, _) = searched
-    again = surrogate.of_draws(torch.zeros(16, dtype=torch.int64))
-    expected = again.sampled(now.streams("values"))
+    expected = surrogate.sampled(now.streams("values"), times=16)
     assert seen.draws == 16
     assert torch.equal(seen.y[..., :13], expected.y)
     fantasies = seen.y[..., 13:].masked_fill(~data.pending_mask[:, None], torch.inf)

@@ -477,6 +477,33 @@ def test_what_was_observed_is_kept_as_it_is() -> None:
     assert not torch.equal(fantasised.y[:, 0, N:], fantasised.y[:, 1, N:])
 
 
+def assert_normal(values: Tensor, mean: Tensor, covariance: Tensor) -> None:
+    """Rows of values are independent samples of this normal distribution."""
+    count = len(values)
+    z = (values.mean(0) - mean) / (covariance.diagonal() / count).sqrt()
+    assert float(z.abs().max()) < 4
+    # The variance of a product of two normal variables, for the error of a covariance.
+    deviation = covariance.diagonal().outer(covariance.diagonal()) + covariance.square()
+    z = (torch.cov(values.T) - covariance) / (deviation / count).sqrt()
+    assert float(z.abs().max()) < 4
+
+
+def assert_averages_to(known: Surrogate, many: Surrogate) -> Tensor:
+    """Averaged over the draws of many, which were made up from one draw of one run, means are as
+    before, and variances are by the same spread less. Returns the variances of each draw.
+    """
+    candidates, count = points(r=1, d=2), many.draws
+    before_mean, before_variance = known.moments(candidates)
+    after_mean, after_variance = many.moments(candidates)
+    spread = after_mean[0].var(0)
+    z = (after_mean[0].mean(0) - before_mean[0, 0]) / (spread / count).sqrt()
+    assert float(z.abs().max()) < 4
+    total = after_variance[0, 0] + spread
+    z = (total - before_variance[0, 0]) / (spread * math.sqrt(2 / count))
+    assert float(z.abs().max()) < 4
+    return after_variance
+
+
 @pytest.mark.parametrize("nu", NUS)
 def test_fantasised_values_have_the_posterior_predictive_distribution(nu: float) -> None:
     # One set of hyperparameters as 4001 draws: the fantasies are independent samples.
@@ -498,23 +525,9 @@ def test_fantasised_values_have_the_posterior_predictive_distribution(nu: float)
         posterior = _ExactGP(one, 0, 0, nu)(pending[0])
         mean, covariance = posterior.mean, posterior.covariance_matrix
     covariance = covariance + one.noise_variance[0, 0] * torch.eye(3, dtype=DTYPE)
-    z = (values.mean(0) - mean) / (covariance.diagonal() / count).sqrt()
-    assert float(z.abs().max()) < 4
-    # The variance of a product of two normal variables, for the error of a covariance.
-    deviation = covariance.diagonal().outer(covariance.diagonal()) + covariance.square()
-    z = (torch.cov(values.T) - covariance) / (deviation / count).sqrt()
-    assert float(z.abs().max()) < 4
+    assert_normal(values, mean, covariance)
 
-    # Averaged over the fantasies, means are as before, and variances are by the same spread less.
-    candidates = points(r=1, d=2)
-    before_mean, before_variance = one.condition(nu).moments(candidates)
-    after_mean, after_variance = fantasised.moments(candidates)
-    spread = after_mean[0].var(0)
-    z = (after_mean[0].mean(0) - before_mean[0, 0]) / (spread / count).sqrt()
-    assert float(z.abs().max()) < 4
-    total = after_variance[0, 0] + spread
-    z = (total - before_variance[0, 0]) / (spread * math.sqrt(2 / count))
-    assert float(z.abs().max()) < 4
+    after_variance = assert_averages_to(one.condition(nu), fantasised)
     # Every fantasy leaves the same variance.
     torch.testing.assert_close(after_variance[0, 0], after_variance[0, -1], rtol=0, atol=1e-12)
 
@@ -523,24 +536,12 @@ def test_sampled_values_have_the_posterior_distribution_of_the_function_itself()
     count = 4001
     one = problem(r=1, s=1, n=5, d=2, masked=1)
     known = replace(one, noise_variance=0.2 + one.noise_variance).condition()
-    many = known.of_draws(torch.zeros(count, dtype=torch.int64)).sampled(streams(1))
+    many = known.sampled(streams(1), times=count)
     there = one.mask[0]
     values = many.y[0][:, there]
     mean, covariance = (each[0, 0] for each in known.joint(one.x[:, there]))
-    z = (values.mean(0) - mean) / (covariance.diagonal() / count).sqrt()
-    assert float(z.abs().max()) < 4
-    deviation = covariance.diagonal().outer(covariance.diagonal()) + covariance.square()
-    z = (torch.cov(values.T) - covariance) / (deviation / count).sqrt()
-    assert float(z.abs().max()) < 4
-    # Averaged over the samples the posterior is what it was.
-    candidates = points(r=1, d=2)
-    before_mean, before_variance = known.moments(candidates)
-    after_mean, after_variance = many.moments(candidates)
-    spread = after_mean[0].var(0)
-    z = (after_mean[0].mean(0) - before_mean[0, 0]) / (spread / count).sqrt()
-    assert float(z.abs().max()) < 4
-    z = (after_variance[0, 0] + spread - before_variance[0, 0]) / (spread * math.sqrt(2 / count))
-    assert float(z.abs().max()) < 4
+    assert_normal(values, mean, covariance)
+    assert_averages_to(known, many)
 
 
 @pytest.mark.parametrize("nu", NUS)
@@ -558,6 +559,14 @@ def test_a_sampled_posterior_is_that_of_the_sampled_values(nu: float, masked: in
         alone = given_values(one, sampled, draw).moments_and_gradients(candidates)
         for ours, theirs in zip(sampled.moments_and_gradients(candidates), alone, strict=True):
             torch.testing.assert_close(ours[:, draw], theirs[:, 0], rtol=1e-7, atol=1e-7)
+
+
+def test_samples_of_a_draw_are_those_of_as_many_equal_draws() -> None:
+    known = problem(masked=4).condition()
+    twice = known.sampled(streams(), times=2)
+    apart = known.of_draws(torch.tensor([0, 1, 2, 0, 1, 2])).sampled(streams())
+    torch.testing.assert_close(twice.y, apart.y, rtol=0, atol=1e-10)
+    assert_same(twice, apart, points(), atol=1e-8)
 
 
 def test_without_noise_there_is_nothing_to_sample() -> None:
@@ -610,7 +619,7 @@ def test_improvement_on_samples_is_botorch_s_noisy_expected_improvement() -> Non
     one = problem(r=1, s=1, n=7, d=2)
     one = replace(one, noise_variance=0.05 + one.noise_variance)
     known, count, fantasies = one.condition(), 4001, 2048
-    many = known.of_draws(torch.zeros(count, dtype=torch.int64)).sampled(streams(1))
+    many = known.sampled(streams(1), times=count)
     candidates = points(r=1, d=2)
     mean, variance = many.moments(candidates)
     deviation = variance.sqrt()
