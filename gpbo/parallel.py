@@ -55,6 +55,9 @@ def each(
     The calling thread takes part after part, and so do those that have time for it: a call from
     within a part waits for none. Where gradients are recorded it does all of them alone.
     """
+    helpers = 0 if torch.is_grad_enabled() else min(_allowed.get(), len(parts)) - 1
+    if helpers < 1:
+        return [function(*part) for part in parts]
     results: dict[int, _Result] = {}
     # Its next number is taken by one thread alone: it is made in C.
     numbers = iter(range(len(parts)))
@@ -75,7 +78,6 @@ def each(
         with torch.inference_mode(inference), torch.no_grad():
             work()
 
-    helpers = 0 if torch.is_grad_enabled() else min(_allowed.get(), len(parts)) - 1
     helping = []
     # There are no new threads at the interpreter's exit, nor beyond a limit of the system's.
     with suppress(RuntimeError):

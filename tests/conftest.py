@@ -4,12 +4,15 @@ The modules that every tick goes through are left out, where the checks would ta
 long as the work; ``tests/mcmc/test_shapes.py`` runs a whole sampling with them checked.
 """
 
+import os
 import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from jaxtyping import install_import_hook
+
+import tests.typechecker
 
 PACKAGE = Path(__file__).parent.parent / "gpbo"
 TICKS = {
@@ -25,7 +28,7 @@ MODULES = {
     for path in PACKAGE.rglob("*.py")
     if path.stem != "__init__"
 }
-install_import_hook(sorted(MODULES - TICKS), "beartype.beartype")
+install_import_hook(sorted(MODULES - TICKS), f"{tests.typechecker.__name__}.checked")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -49,6 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if (seed := config.getoption("--delays")) is not None:
         delay_threads(seed)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
     # A shell has its background processes ignore Ctrl-C, and with them all that they start.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -617,7 +617,10 @@ def test_a_time_limit_may_be_longer_than_any_wait(limit: float, tmp_path: Path) 
         assert future.result(60).value == pytest.approx(0.04)
 
 
-def test_workers_have_a_device_and_one_thread_each(tmp_path: Path) -> None:
+def test_workers_have_a_device_and_one_thread_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     with LocalWorkers(3, gpus=("4", "6")) as workers:
         tasks = [
             Task(objectives.environment, i, 1, {}, tmp_path / str(i), worker=i) for i in range(3)
