@@ -201,6 +201,17 @@ def test_a_maximised_result_is_drawn_with_its_own_sign() -> None:
         np.testing.assert_allclose(low.low, np.negative(high.high), rtol=1e-6, atol=1e-6)
 
 
+def test_slices_are_of_hyperparameters_given_all_results_unless_those_before_will_do() -> None:
+    optimizer = Optimizer(SPACE, inference="map", initial=4)
+    for _ in range(6):
+        trial = optimizer.ask(refit=False)
+        optimizer.tell(trial, float(trial.params["shift"]))
+    before = plots.slices_data(optimizer, refit=False)
+    anew = plots.slices_data(optimizer)
+    assert before[0].median != anew[0].median
+    assert anew == plots.slices_data(optimizer, refit=True)
+
+
 def test_a_surrogate_without_results_is_refused() -> None:
     with pytest.raises(InvalidData, match="no trial has a value"):
         plots.slices_data(Optimizer(SPACE))
