@@ -129,7 +129,7 @@ class _Improvement(_Maximiser):
     margin: float = 0.0
     incumbent: Incumbent = "mean"
     repeats: bool = False
-    refine: int = 0
+    refine: int = 4
     _acquisition: ClassVar[type[LogExpectedImprovement] | type[LogProbabilityOfImprovement]]
 
     def __post_init__(self) -> None:
@@ -193,7 +193,6 @@ class ExpectedImprovement(_Improvement):
     """
 
     margin: float = 3e-3
-    refine: int = 4
     name = "ei"
     _acquisition = LogExpectedImprovement
 
@@ -209,7 +208,7 @@ class ProbabilityOfImprovement(_Improvement):
             on response surfaces", J. Glob. Optim. 21).
         incumbent: As in `ExpectedImprovement`.
         repeats: As in `ExpectedImprovement`.
-        refine: As in `ExpectedImprovement`; by default never.
+        refine: As in `ExpectedImprovement`.
 
     Raises:
         InvalidOption: ``margin`` is negative or not finite, ``incumbent`` none of the three,

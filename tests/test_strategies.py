@@ -662,8 +662,8 @@ def test_one_trial_in_so_many_refines_and_the_others_ask_for_the_margin() -> Non
     assert margins(ProbabilityOfImprovement(margin=0.1, refine=9)) == pytest.approx(refining)
     assert margins(ExpectedImprovement(margin=0.1, refine=0)) == pytest.approx([0.1] * 7)
     assert margins(ExpectedImprovement(margin=0.0, refine=3)) == pytest.approx([0.0] * 7)
-    assert margins(ExpectedImprovement())[2] == pytest.approx(1e-5)
-    assert margins(ProbabilityOfImprovement()) == pytest.approx([0.03] * 7)
+    for kind, margin in ((ExpectedImprovement, 3e-3), (ProbabilityOfImprovement, 0.03)):
+        assert margins(kind()) == pytest.approx([*[margin, margin, 1e-5, margin] * 2][:7])
 
 
 @pytest.mark.parametrize(
