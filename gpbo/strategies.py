@@ -12,6 +12,7 @@ A strategy sees a `Situation` (what ``r`` runs know) and answers with points; ev
 needs is in there, so one strategy serves `gpbo.Optimizer`, where ``r`` is 1, and many runs at once.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -62,6 +63,9 @@ _SAMPLES = 16
 
 #: The margin of trials that refine what was found.
 _LEAST_MARGIN = 1e-5
+#: Multiples of it, modulo 1, are the most evenly spread of all (Kuipers and Niederreiter 1974,
+#: "Uniform distribution of sequences").
+_GOLDEN = (math.sqrt(5) - 1) / 2
 #: Observed points around which the maximum of an acquisition is searched too.
 _BEST = 5
 #: In so many dimensions at most, posterior functions are drawn exactly at some of the raw points:
@@ -154,8 +158,15 @@ class _Improvement(_Maximiser):
         return self._acquisition(surrogate, best=best - margin)
 
     def _refines(self, situation: Situation) -> bool:
-        """Whether this trial refines the best minimum that was found."""
-        return self.refine > 0 and (situation.index + 1) % self.refine == 0
+        """Whether this trial refines the best minimum that was found.
+
+        Where slices of the space take turns, one would get all of every so many trials. They go by
+        a sequence that is even along any of its strides instead.
+        """
+        number = situation.index + 1
+        if is_slice(situation.space):
+            return self.refine > 0 and number * _GOLDEN % 1 < 1 / self.refine
+        return self.refine > 0 and number % self.refine == 0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-import tests.typechecker
+from tests.typechecker import checked
 
 PACKAGE = Path(__file__).parent.parent / "gpbo"
 TICKS = {
@@ -28,7 +28,7 @@ MODULES = {
     for path in PACKAGE.rglob("*.py")
     if path.stem != "__init__"
 }
-install_import_hook(sorted(MODULES - TICKS), f"{tests.typechecker.__name__}.checked")
+install_import_hook(sorted(MODULES - TICKS), f"{checked.__module__}.{checked.__name__}")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -115,11 +115,11 @@ def _near(tensor: Tensor) -> Tensor:
     return tensor.near if isinstance(tensor, Elsewhere) else tensor
 
 
-# torch's own functions for this, which know more kinds of containers, take five times as long.
-
-
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Those in lists, tuples and mappings of any depth."""
+    """Those in lists, tuples and mappings of any depth.
+
+    torch's own functions, which know more kinds of containers, take five times as long.
+    """
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):

@@ -258,10 +258,10 @@ def forbidden(params: Mapping[str, Any]) -> bool:
     return params["task"] == "hard" and params["x"] < 0.6
 
 
-@pytest.mark.parametrize("strategy", ["ei", "pi"])
+@pytest.mark.parametrize("strategy", ["ei", ProbabilityOfImprovement(refine=0)], ids=["ei", "pi"])
 @pytest.mark.parametrize("limited", [True, False], ids=["constraint", "failures"])
 def test_a_result_moved_to_where_there_is_probably_none_is_not_to_be_improved_on(
-    strategy: str, limited: bool
+    strategy: Any, limited: bool
 ) -> None:
     """What is best elsewhere would violate a constraint in the slice, or fail there."""
     space = Space(Categorical("task", ("easy", "hard")), Real("x", 0, 1))

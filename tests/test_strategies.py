@@ -14,6 +14,7 @@ from gpbo.candidates import Search
 from gpbo.data import Observations
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.fitting import Fit, Model, fit
+from gpbo.fixed import with_fixed
 from gpbo.lockstep import replicate
 from gpbo.model_free import _any_left
 from gpbo.optimizer import Optimizer
@@ -643,6 +644,20 @@ def test_the_search_starts_from_results_that_violate_a_constraint_before_padding
     )
     found = _best_points(surrogate, data, Space(Real("x", 0, 1)))[0, :, 0]
     assert found.tolist() == [0.1, 0.2, 0.3, 0.1, 0.2]
+
+
+@pytest.mark.parametrize("refine", [0, 1, 3, 4])
+def test_slices_that_take_turns_have_their_share_of_trials_that_refine(refine: int) -> None:
+    now = situation(with_fixed(MIXED, {"kind": "b"}), [5])
+    share, turns = 1 / refine if refine else 0, 60
+    for slices in range(1, 9):
+        for own in range(slices):
+            numbers = range(own, slices * turns, slices)
+            refining = sum(
+                ExpectedImprovement(refine=refine)._refines(replace(now, index=number))
+                for number in numbers
+            )
+            assert abs(refining - share * turns) <= (5 if share % 1 else 0)
 
 
 def test_one_trial_in_so_many_refines_and_the_others_ask_for_the_margin() -> None:
