@@ -163,10 +163,12 @@ class _Improvement(_Maximiser):
         Where slices of the space take turns, one would get all of every so many trials. They go by
         a sequence that is even along any of its strides instead.
         """
+        if self.refine == 0:
+            return False
         number = situation.index + 1
         if is_slice(situation.space):
-            return self.refine > 0 and number * _GOLDEN % 1 < 1 / self.refine
-        return self.refine > 0 and number % self.refine == 0
+            return number * _GOLDEN % 1 < 1 / self.refine
+        return number % self.refine == 0
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,8 @@ class ExpectedImprovement(_Improvement):
             a noisy objective on a finite space. A finite space is then never used up.
         refine: Every so many trials the margin is 1e-5 at most, 0 for never: the best minimum found
             is refined further, while the other trials, which leave it when less than the margin is
-            to be gained, look elsewhere.
+            to be gained, look elsewhere. Where values are fixed it is as many trials, at no fixed
+            beat, so that tasks that take turns have some each.
 
     Raises:
         InvalidOption: ``margin`` is negative or not finite, ``incumbent`` none of the three,

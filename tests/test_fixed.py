@@ -185,8 +185,14 @@ def test_what_is_enqueued_waits() -> None:
 
 @pytest.mark.parametrize(
     "strategy",
-    ["ei", "pi", "ts", ThompsonSampling(region=TrustRegion())],
-    ids=["ei", "pi", "ts", "trust region"],
+    [
+        "ei",
+        "pi",
+        "ts",
+        ThompsonSampling(region=TrustRegion()),
+        ExpectedImprovement(incumbent="sampled"),
+    ],
+    ids=["ei", "pi", "ts", "trust region", "sampled"],
 )
 def test_the_minimum_of_a_task_is_found_though_another_task_has_lower_values(
     strategy: Any,
