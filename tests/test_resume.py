@@ -2,18 +2,24 @@
 
 import math
 import os
+import random
 import re
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import torch
 from gpytorch import priors as gp
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from gpbo.candidates import Search
-from gpbo.errors import InvalidOption, SpaceExhausted, StorageError
+from gpbo.errors import GpboError, InvalidOption, SpaceExhausted, StorageError
 from gpbo.evidence import Model
 from gpbo.hyperparameters import HyperparameterPrior, resolve_prior
 from gpbo.optimizer import Optimizer
@@ -23,7 +29,9 @@ from gpbo.storage import SqliteStorage
 from gpbo.strategies import (
     STRATEGIES,
     ExpectedImprovement,
+    GridSearch,
     ProbabilityOfImprovement,
+    RandomSearch,
     Strategy,
     ThompsonSampling,
 )
@@ -81,6 +89,85 @@ def test_resumed_after_every_step_it_proposes_what_it_would_have_proposed(
         assert facts(parts) == facts(whole)
         assert [t.id for t in parts.finished] == [t.id for t in whole.finished]
     assert parts.best == next(t for t in parts.trials if whole.best and t.id == whole.best.id)
+
+
+def some_act(optimizer: Optimizer, choose: random.Random) -> object:
+    """Anything that may be called, with anything; what it answers, or how it refuses."""
+    space = optimizer.space
+    at = torch.tensor([[choose.random() for _ in range(space.dim)]], dtype=torch.float64)
+    (params,) = space.decode(at)
+    part = {name: params[name] for name in choose.sample(space.names, choose.randint(1, 3))}
+    value = choose.choice([choose.gauss(0, 1), 10 ** choose.uniform(-6, 6), 1.0, math.nan])
+    measured = {"size": choose.random()} if optimizer.constraints else None
+    count, refit = choose.randint(1, 3), choose.random() < 0.5
+    trial = choose.choice([trial.id for trial in optimizer.pending] or [0])
+
+    def planned(registered: Callable[[Any], object], plan: Callable[[], object]) -> object:
+        optimizer.tell(trial, value, measured)
+        return registered(plan())
+
+    acts: list[Callable[[], object]] = [
+        lambda: optimizer.ask(count, refit=refit),
+        lambda: optimizer.ask(count, fixed=part),
+        lambda: optimizer.tell(trial, value, measured),
+        lambda: optimizer.fail(trial),
+        lambda: optimizer.enqueue(part),
+        lambda: optimizer.learn([(params, value, measured)], [params]),
+        lambda: optimizer.recommend(refit=refit, fixed=part),
+        lambda: optimizer.posterior(refit=refit).predict([params]),
+        lambda: planned(optimizer.register, optimizer.plan(count, refit=refit, thin=2)),
+        lambda: planned(optimizer.adopt, optimizer.plan_fit()),
+    ]
+    try:
+        return re.sub(
+            r"_at=[^,)]*", "", str(choose.choices(acts, [3, 1, 4, 1, 1, 1, 1, 1, 1, 1])[0]())
+        )
+    except GpboError as error:
+        return str(error)
+
+
+def check_that_breaks_change_nothing(seed: int, inference: Any, acts: int) -> None:
+    """Two optimizers to which the same is done, one of which is closed and resumed in between."""
+    choose = random.Random(seed)
+    searching = choose.choice(
+        [*QUICK.values(), ThompsonSampling(SEARCH, features=64), RandomSearch(), GridSearch(2)]
+    )
+    options: dict[str, Any] = {
+        "inference": inference,
+        "initial": choose.randint(1, 4),
+        "seed": choose.randrange(9),
+        "direction": choose.choice(["minimize", "maximize"]),
+        "constraints": choose.choice([(), (), ["size <= 0.6"]]),
+    }
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "runs.db"
+        whole = Optimizer(SPACE, searching, **options)
+        parts = Optimizer(SPACE, searching, **options, storage=path, name="job")
+        for _ in range(acts):
+            act_seed = choose.random()
+            answers = [some_act(each, random.Random(act_seed)) for each in (whole, parts)]
+            assert answers[0] == answers[1]
+            if choose.random() < 0.4:
+                parts.close()
+                parts = Optimizer.resume(path, "job", strategy=searching)
+            assert facts(parts) == facts(whole)
+            assert [t.id for t in parts.finished] == [t.id for t in whole.finished]
+            assert parts.queue == whole.queue
+            assert parts.fitted_size == whole.fitted_size
+        parts.close()
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=5, deadline=None, phases=[Phase.generate])
+def test_whatever_is_called_breaks_change_nothing(seed: int) -> None:
+    check_that_breaks_change_nothing(seed, "map", acts=12)
+
+
+@pytest.mark.long
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None, phases=[Phase.generate])
+def test_whatever_is_called_breaks_change_nothing_of_chains(seed: int) -> None:
+    check_that_breaks_change_nothing(seed, "hmc", acts=25)
 
 
 @pytest.mark.parametrize("results", [5, pytest.param(12, marks=pytest.mark.long)])

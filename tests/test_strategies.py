@@ -1,5 +1,6 @@
 """Every strategy keeps one contract; then what each of them is for."""
 
+import inspect
 import math
 from collections.abc import Hashable
 from dataclasses import replace
@@ -101,7 +102,7 @@ def keys(space: Space, points: torch.Tensor) -> list[Hashable]:
 @pytest.mark.parametrize("strategy", [*STRATEGIES.values(), CustomAcquisition])
 def test_pyright_takes_it_for_a_strategy(strategy: type[Strategy]) -> None:
     """To it a `ClassVar` is no property of a protocol."""
-    declared = [vars(one).get("__annotations__", {}) for one in strategy.__mro__]
+    declared = [inspect.get_annotations(one) for one in strategy.__mro__]
     assert not [
         name
         for own in declared

@@ -9,12 +9,11 @@ Functions and Datasets" (https://www.sfu.ca/~ssurjano). Everything is minimised.
 import math
 
 import torch
-from botorch.test_functions import synthetic
 from jaxtyping import Float
 from torch import Tensor
 
 from gpbo.backend import DTYPE
-from gpbo.problems.family import Family, FromBotorch, fixed, problem_of, scalable
+from gpbo.problems.family import Family, FromBotorch, fixed, problem_of, scalable, synthetic
 from gpbo.problems.problem import Problem
 
 _DIXON_SZEGO = "Dixon & Szegö (1978), The global optimisation problem: an introduction"

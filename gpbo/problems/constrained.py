@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from botorch.test_functions import synthetic
 from jaxtyping import Float
 from torch import Tensor
 
-from gpbo.problems.family import Family, FromBotorch, fixed, problem_of
+from gpbo.problems.family import Family, FromBotorch, fixed, problem_of, synthetic
 from gpbo.problems.problem import Problem
 
 

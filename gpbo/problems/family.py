@@ -1,5 +1,6 @@
 """What a catalogue of problems is written with: families, and functions of BoTorch's."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,14 @@ from torch import Tensor
 
 from gpbo.backend import DTYPE
 from gpbo.problems.problem import Function, Problem
+
+with warnings.catch_warnings():
+    # From 2.14 on, torch deprecates what gpytorch does when it is imported: nothing for who asks
+    # for a problem by its name.
+    warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
+    from botorch.test_functions import synthetic
+
+__all__ = ["Family", "FromBotorch", "fixed", "problem_of", "scalable", "synthetic"]
 
 
 @dataclass(frozen=True)
