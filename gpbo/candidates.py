@@ -36,14 +36,14 @@ _COLDNESS = 6.0
 # Finalists that try their discrete neighbours, at most so many moves each, and are polished in the
 # continuous columns; both so many times, if the first time gained anything.
 _FINALISTS, _MOVES, _ROUNDS = 4, 10, 2
-# Iterations after which scouts are compared, the share of them that goes on, and the gain at which
-# these end, coarse enough for a utility in single precision.
-_SCOUTING, _GOING_ON, _ROUGH_GAIN = 10, 4, 1e-6
+# Iterations after which scouts are compared, and the share of them that goes on.
+_SCOUTING, _GOING_ON = 10, 4
 # Of a finite space, around how many points in turn the next best is looked for where one is taken.
 _EXPANSIONS = 20
 # Random points that are tried before a configuration is looked for one by one.
 _RANDOM = 64
-# An ascent ends where the utility is exact to this; log EI differs by more between draws.
+# An ascent ends where the utility is exact to this: log EI differs by more between draws, and a
+# utility in single precision is no more exact.
 _TOLERANCE, _GAIN_TOLERANCE = 1e-5, 1e-6
 
 
@@ -217,8 +217,8 @@ def _scouted(
     """The ends of the best of rough ascents, as many as there are restarts."""
     movable = (space.continuous | space.ordered).to(starts.x.device)
     going_on = max(search.restarts, starts.x.shape[1] // _GOING_ON)
-    scouts = _ascend(utility, starts.x, movable, _SCOUTING, bounds, _ROUGH_GAIN).top(going_on)
-    ends = _ascend(utility, scouts.x, movable, search.iterations, bounds, _ROUGH_GAIN)
+    scouts = _ascend(utility, starts.x, movable, _SCOUTING, bounds).top(going_on)
+    ends = _ascend(utility, scouts.x, movable, search.iterations, bounds)
     return ends.top(search.restarts)
 
 
@@ -309,7 +309,6 @@ def _ascend(
     movable: Bool[Tensor, " d"],
     iterations: int,
     bounds: Bounds | None,
-    gain_tolerance: float = _GAIN_TOLERANCE,
 ) -> Ranked:
     r, b, d = starts.shape
     cube = starts.new_zeros(r, d), starts.new_ones(r, d)
@@ -323,7 +322,7 @@ def _ascend(
         torch.where(movable, upper, x),
         iterations=iterations,
         tolerance=_TOLERANCE,
-        gain_tolerance=gain_tolerance,
+        gain_tolerance=_GAIN_TOLERANCE,
         runs=r,
     )
     value = ascent.value.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
