@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -227,6 +228,19 @@ def _settle(objective: Callable[..., Any]) -> None:
     if used.get("__name__") in ("__main__", SPAWNED) and used is not main:
         sys.modules[SPAWNED] = sys.modules["__main__"]
         main.update({name: used[name] for name in used if not name.startswith("__")})
+        _have_spawned_processes_load(used.get("__file__"), used.get("__package__"))
+
+
+def _have_spawned_processes_load(script: str | None, package: str | None) -> None:
+    """Have what `multiprocessing` spawns from here load the main module of the objective.
+
+    It is told by the name of a module, or the path of a script; a notebook has neither.
+    """
+    if script is not None:
+        main = sys.modules["__main__"]
+        name = f"{package}.{Path(script).stem}"
+        main.__spec__ = ModuleSpec(name, None) if package else None
+        main.__file__ = script
 
 
 def _takes_trial(objective: Callable[..., Any]) -> bool:

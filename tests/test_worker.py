@@ -653,7 +653,7 @@ def test_a_worker_loads_no_tensors(tmp_path: Path) -> None:
         assert workers.submit(evaluate, task(loaded, tmp_path)).result(60).value == 0.0
 
 
-@pytest.mark.parametrize("method", [None, "fork", "spawn"])
+@pytest.mark.parametrize("method", [None, "fork", "forkserver", "spawn"])
 def test_an_objective_has_processes_of_its_own(method: str | None, tmp_path: Path) -> None:
     """torch's loaders of data start them by the default method."""
     with LocalWorkers(1) as workers:
@@ -733,6 +733,46 @@ if __name__ == "__main__":
     assert unread[::2] == [None, False]
     name = b"__mp_main__" if spawned else b"__main__"
     assert name in (tmp_path / "0" / "net").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("how", "module"), [(["folder/script.py"], "beside"), (["-m", "folder.script"], ".beside")]
+)
+def test_what_a_script_defines_is_found_by_processes_that_its_objective_spawns(
+    how: list[str], module: str, tmp_path: Path
+) -> None:
+    """By `multiprocessing` as in the script itself, and from Python 3.14 on by default."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "beside.py").write_text("POWER = 2")
+    (tmp_path / "folder" / "script.py").write_text(
+        f"from {module} import POWER"
+        """
+import multiprocessing
+from pathlib import Path
+from gpbo.executors import LocalWorkers
+from gpbo.worker import Task, evaluate
+
+class Number:
+    def __init__(self, value):
+        self.value = value
+
+def squared(number):
+    return Number(number.value**POWER)
+
+def pooled(params):
+    with multiprocessing.get_context(params["method"]).Pool(1) as pool:
+        return sum(number.value for number in pool.map(squared, [Number(2), Number(3)]))
+
+if __name__ == "__main__":
+    with LocalWorkers(1) as workers:
+        for number, method in enumerate(["fork", "forkserver", "spawn"]):
+            task = Task(pooled, number, 1, {"method": method}, Path(str(number)), 0, 30.0)
+            print(workers.submit(evaluate, task).result())
+"""
+    )
+    command = [sys.executable, *how]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout.count("Outcome(value=13,") == 3
 
 
 def test_a_failure_of_its_own_is_no_death(tmp_path: Path) -> None:
