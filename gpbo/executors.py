@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.process import BaseProcess
+from multiprocessing.resource_tracker import ensure_running
 from typing import Any, TypeVar
 
 from cloudpickle import register_pickle_by_value
@@ -103,7 +104,7 @@ def start(pool: ProcessPoolExecutor) -> "Future[int]":
     Raises:
         NotStarted: it cannot be.
     """
-    with _named():
+    with _named(), _interrupts_blocked():
         return pool.submit(os.getpid)
 
 
@@ -116,6 +117,20 @@ def end(pool: ProcessPoolExecutor) -> None:
         if process is not None:
             process.terminate()
             process.join()
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Ctrl-C reaches a process that is starting, too, which is not heard before it ignores that."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    ensure_running()  # of multiprocessing's tracker, which loky has started, and which unblocks it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -204,6 +204,8 @@ def die_with(driver: int) -> None:
     # Ctrl-C in a terminal, and its end, reach the whole group; the driver decides what becomes of
     # the trials. Commands would inherit that the end is ignored, but not what is done with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):  # which was blocked till now
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda number, frame: None)
     # Whoever ignores the end of children, which programs inherit, is not told how they ended: that

@@ -25,12 +25,13 @@ import torch
 from gpbo.attempt import LOG, METRICS, PROCESS
 from gpbo.command import _running, end_left
 from gpbo.errors import InvalidOption
-from gpbo.executors import LocalWorkers
+from gpbo.executors import LocalWorkers, end, pool_of_one, start
 from gpbo.objectives import check_is_here
 from gpbo.worker import (
     Command,
     Imported,
     Task,
+    die_with,
     evaluate,
     evaluate_in_own_process,
 )
@@ -586,7 +587,7 @@ def test_what_a_function_started_ends_when_the_driver_is_killed(
     script = f"""
 import subprocess, time
 from pathlib import Path
-from gpbo.executors import LocalWorkers
+from gpbo.executors import LocalWorkers, end, pool_of_one, start
 from gpbo.worker import Task, evaluate
 
 def objective(params):
@@ -644,6 +645,24 @@ def test_closures_are_sent_and_workers_that_are_shut_down_end_at_once(tmp_path: 
     assert "died" in str(future.result().reason)
 
 
+def test_ctrl_c_while_a_process_starts_is_left_to_its_driver(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Before it ignores that, it would die with a traceback; what it starts later heeds it."""
+    pool = pool_of_one(initializer=die_with, initargs=(os.getpid(),))
+    try:
+        number = start(pool)
+        (process,) = pool._processes.values()
+        os.kill(process.pid, signal.SIGINT)
+        assert number.result(60) == process.pid
+        blocked = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ())
+        assert signal.SIGINT not in blocked.result(60)
+    finally:
+        end(pool)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert capfd.readouterr().err == ""
+
+
 def test_a_worker_loads_no_tensors(tmp_path: Path) -> None:
     def loaded(params: dict[str, Any]) -> float:
         return float("torch" in sys.modules)
@@ -671,7 +690,7 @@ def test_what_a_script_defines_can_be_pickled_and_found_by_processes(
         """
 import contextlib, functools, json, multiprocessing, pickle, sys
 from pathlib import Path
-from gpbo.executors import LocalWorkers
+from gpbo.executors import LocalWorkers, end, pool_of_one, start
 from gpbo.worker import Task, evaluate
 
 class Net:
@@ -749,7 +768,7 @@ def test_what_a_script_defines_is_found_by_processes_that_its_objective_spawns(
         """
 import multiprocessing
 from pathlib import Path
-from gpbo.executors import LocalWorkers
+from gpbo.executors import LocalWorkers, end, pool_of_one, start
 from gpbo.worker import Task, evaluate
 
 class Number:
