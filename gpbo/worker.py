@@ -240,9 +240,8 @@ def _have_spawned_processes_load(script: str | None, package: str | None) -> Non
     """
     if script is not None:
         main = sys.modules["__main__"]
-        name = f"{package}.{Path(script).stem}"
-        main.__spec__ = ModuleSpec(name, None) if package else None
         main.__file__ = script
+        main.__spec__ = ModuleSpec(f"{package}.{Path(script).stem}", None) if package else None
 
 
 def _takes_trial(objective: Callable[..., Any]) -> bool:

@@ -118,10 +118,9 @@ def some_act(optimizer: Optimizer, choose: random.Random) -> object:
         lambda: planned(optimizer.register, optimizer.plan(count, refit=refit, thin=2)),
         lambda: planned(optimizer.adopt, optimizer.plan_fit()),
     ]
+    (chosen,) = choose.choices(acts, [3, 1, 4, 1, 1, 1, 1, 1, 1, 1])
     try:
-        return re.sub(
-            r"_at=[^,)]*", "", str(choose.choices(acts, [3, 1, 4, 1, 1, 1, 1, 1, 1, 1])[0]())
-        )
+        return re.sub(r"_at=[^,)]*", "", str(chosen()))
     except GpboError as error:
         return str(error)
 

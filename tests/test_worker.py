@@ -587,7 +587,7 @@ def test_what_a_function_started_ends_when_the_driver_is_killed(
     script = f"""
 import subprocess, time
 from pathlib import Path
-from gpbo.executors import LocalWorkers, end, pool_of_one, start
+from gpbo.executors import LocalWorkers
 from gpbo.worker import Task, evaluate
 
 def objective(params):
@@ -690,7 +690,7 @@ def test_what_a_script_defines_can_be_pickled_and_found_by_processes(
         """
 import contextlib, functools, json, multiprocessing, pickle, sys
 from pathlib import Path
-from gpbo.executors import LocalWorkers, end, pool_of_one, start
+from gpbo.executors import LocalWorkers
 from gpbo.worker import Task, evaluate
 
 class Net:
@@ -768,7 +768,7 @@ def test_what_a_script_defines_is_found_by_processes_that_its_objective_spawns(
         """
 import multiprocessing
 from pathlib import Path
-from gpbo.executors import LocalWorkers, end, pool_of_one, start
+from gpbo.executors import LocalWorkers
 from gpbo.worker import Task, evaluate
 
 class Number:
