@@ -17,7 +17,7 @@ import torch
 from loky import ProcessPoolExecutor
 
 from gpbo.errors import InvalidOption
-from gpbo.executors import ONE_THREAD
+from gpbo.executors import NO_LEAK_CHECK, ONE_THREAD
 from gpbo.worker import die_with
 
 from . import paths, table
@@ -200,7 +200,10 @@ def _attempt(
         return
     # One thread each: so many small matrices gain nothing from more.
     pool = ProcessPoolExecutor(
-        min(processes, len(work)), initializer=_begin, initargs=(os.getpid(),), env=ONE_THREAD
+        min(processes, len(work)),
+        initializer=_begin,
+        initargs=(os.getpid(),),
+        env={**ONE_THREAD, **NO_LEAK_CHECK},
     )
     try:
         futures: dict[Future[list[Trace]], Unit] = {pool.submit(_measure, u): u for u in work}
