@@ -98,12 +98,12 @@ def diagnostics(report: gpbo.FitReport) -> Table:
         title_justify="left",
         show_header=False,
     )
-    for name, (number,), form in (
-        ("R-hat, the worst hyperparameter's", report.rhat, ".3f"),
-        ("effective sample size, bulk", report.ess_bulk, ".0f"),
-        ("effective sample size, tails", report.ess_tail, ".0f"),
-    ):  # which take a few fits after the chains started afresh
-        table.add_row(name, "not known yet" if number.isnan() else f"{number:{form}}")
+    if report.rhat[0].isnan():
+        table.add_row("R-hat, effective sample sizes", "known a few fits after a fresh start")
+    else:
+        table.add_row("R-hat, the worst hyperparameter's", f"{report.rhat[0]:.3f}")
+        table.add_row("effective sample size, bulk", f"{report.ess_bulk[0]:.0f}")
+        table.add_row("effective sample size, tails", f"{report.ess_tail[0]:.0f}")
     table.add_row("divergences", f"{report.divergences[0]:.0f}")
     table.add_row("cut off at maximal tree depth", f"{report.depth_saturation[0]:.0%}")
     table.add_row("leapfrog steps of a chain", f"{report.leapfrog_steps[0]:.0f}")
