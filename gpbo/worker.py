@@ -236,9 +236,10 @@ def _settle(objective: Callable[..., Any]) -> None:
 def _have_spawned_processes_load(script: str | None, package: str | None) -> None:
     """Have what `multiprocessing` spawns from here load the main module of the objective.
 
-    It is told by the name of a module, or the path of a script; a notebook has neither.
+    It is told by the name of a module, or the path of a script; a notebook has neither, and another
+    machine may lack the file.
     """
-    if script is not None:
+    if script is not None and Path(script).is_file():
         main = sys.modules["__main__"]
         main.__file__ = script
         main.__spec__ = ModuleSpec(f"{package}.{Path(script).stem}", None) if package else None

@@ -794,6 +794,30 @@ if __name__ == "__main__":
     assert ran.stdout.count("Outcome(value=13,") == 3
 
 
+def test_an_objective_spawns_processes_where_its_script_is_not(tmp_path: Path) -> None:
+    """As on another machine of a cluster: they find what is in modules."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import multiprocessing
+from pathlib import Path
+from gpbo.executors import LocalWorkers
+from gpbo.worker import Task, evaluate
+
+def pooled(params):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return sum(pool.map(abs, [-2, 3]))
+
+Path(__file__).unlink()
+with LocalWorkers(1) as workers:
+    print(workers.submit(evaluate, Task(pooled, 0, 1, {}, Path("0"), 0, 30.0)).result())
+"""
+    )
+    command = [sys.executable, str(script)]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("Outcome(value=5,")
+
+
 def test_a_failure_of_its_own_is_no_death(tmp_path: Path) -> None:
     """Trials are run again only for those."""
 
