@@ -1,5 +1,7 @@
 """Points that fill the unit cube without a model, a design per run."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +17,9 @@ from gpbo.space import Space
 #: nothing about a single parameter, and beyond 20 a posterior over the hyperparameters, which
 #: does not overfit few points as a point estimate does, chooses better than a space-filling design.
 SMALLEST_DESIGN, LARGEST_DESIGN = 5, 20
+#: Multiples of it, modulo 1, are the most evenly spread of all, along every stride too (Kuipers and
+#: Niederreiter 1974, "Uniform distribution of sequences").
+GOLDEN = (math.sqrt(5) - 1) / 2
 #: As many dimensions as torch has direction numbers for.
 LARGEST_SOBOL_DIM = SobolEngine.MAXDIM
 

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gpbo.data import capacity
+from gpbo.design import GOLDEN
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.hyperparameters import (
     HyperparameterPrior,
@@ -113,6 +115,25 @@ class LogPosterior:
             self._x[runs] + 0.5,
             self._y[runs],
             self._mask[runs],
+            self.parametrization.prior,
+            self._nu,
+        )
+
+    def thinned(self, most: int) -> "LogPosterior":
+        """The posterior given about ``most`` of the results, in the runs that have more.
+
+        They are spread evenly over the results, and over those of each task where tasks take turns.
+        """
+        place = self._mask.cumsum(-1) - 1
+        kept = self._mask & (place * GOLDEN % 1 < most / self._count[:, None])
+        if bool((kept == self._mask).all()):
+            return self
+        room = capacity(int(kept.sum(-1).max()), kept.device)
+        first = torch.argsort(~kept, stable=True)[:, :room]
+        return LogPosterior(
+            self._x.take_along_dim(first[..., None], 1) + 0.5,
+            self._y.gather(1, first),
+            kept.gather(1, first),
             self.parametrization.prior,
             self._nu,
         )

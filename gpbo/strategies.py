@@ -12,7 +12,6 @@ A strategy sees a `Situation` (what ``r`` runs know) and answers with points; ev
 needs is in there, so one strategy serves `gpbo.Optimizer`, where ``r`` is 1, and many runs at once.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,7 @@ from gpbo.backend import Streams, settings_for
 from gpbo.candidates import Search, Utility, propose, raw_points
 from gpbo.checks import one_of, real_number, settle, truth_value, whole_number
 from gpbo.data import Observations
-from gpbo.design import sobol
+from gpbo.design import GOLDEN, sobol
 from gpbo.errors import InvalidOption
 from gpbo.feasibility import Scaled, added, likely_at, log_chance, weighted, with_limits
 from gpbo.fixed import expected_within, is_slice, lie_within, means_within
@@ -63,9 +62,6 @@ _SAMPLES = 16
 
 #: The margin of trials that refine what was found.
 _LEAST_MARGIN = 1e-5
-#: Multiples of it, modulo 1, are the most evenly spread of all (Kuipers and Niederreiter 1974,
-#: "Uniform distribution of sequences").
-_GOLDEN = (math.sqrt(5) - 1) / 2
 #: Observed points around which the maximum of an acquisition is searched too.
 _BEST = 5
 #: In so many dimensions at most, posterior functions are drawn exactly at some of the raw points:
@@ -167,7 +163,7 @@ class _Improvement(_Maximiser):
             return False
         number = situation.index + 1
         if is_slice(situation.space):
-            return number * _GOLDEN % 1 < 1 / self.refine
+            return number * GOLDEN % 1 < 1 / self.refine
         return number % self.refine == 0
 
 

@@ -15,7 +15,7 @@ from gpbo.backend import Streams
 from gpbo.data import Observations
 from gpbo.errors import InvalidOption
 from gpbo.evidence import LogPosterior
-from gpbo.inference import HyperparameterDraws, by_chain, cold_start
+from gpbo.inference import HyperparameterDraws, by_chain, cold_start, evaluated
 from gpbo.mcmc.annealing import effective_sample_size, resampled
 from gpbo.mcmc.sampling import Warmth
 from gpbo.rows import bucket, put, selected
@@ -80,10 +80,10 @@ def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterio
     rescaling = data.rescaling(warm.units)
     rescaled = log_posterior.parametrization.rescaled
     moved = rescaled(stayed, *rescaling)
-    value, gradient = _evaluated(log_posterior, moved)
+    value, gradient = evaluated(log_posterior, moved)
     position, displaced = moved, ((moved - stayed).abs() > _DISPLACED).any(-1)
     if bool(displaced.any()):
-        here, slope = _evaluated(log_posterior, stayed)
+        here, slope = evaluated(log_posterior, stayed)
         lost = displaced & (value < here - _FAR_OUT)
         position = torch.where(lost[..., None], stayed, moved)
         value = torch.where(lost, here, value)
@@ -145,13 +145,6 @@ def drawn_anew(warm: WarmState, streams: Streams) -> tuple[Warmth, Float[Tensor,
     drawn = resampled(log_weight, streams.uniform(1)[:, 0])
     ancestors = torch.where(renewed[:, None], drawn, own)
     return warm.warmth.of_chains(ancestors), log_weight.masked_fill(renewed[:, None], 0.0)
-
-
-def _evaluated(
-    log_posterior: LogPosterior, position: Float[Tensor, "r c p"]
-) -> tuple[Float[Tensor, "r c"], Float[Tensor, "r c p"]]:
-    value, gradient = log_posterior(position.flatten(0, 1))
-    return value.reshape(position.shape[:2]), gradient.reshape(position.shape)
 
 
 def latest_draws(

@@ -22,7 +22,7 @@ from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
 from gpbo.hyperparameters import HyperparameterPrior, Hyperparameters, resolve_prior
 from gpbo.priors import Fixed, Gamma, HalfCauchy, Horseshoe, LogNormal, Normal, Uniform
-from tests.monte_carlo import random_normal
+from tests.monte_carlo import random_normal, unchecked_shapes
 
 R, C, N, D = 2, 3, 11, 5
 NUS = (0.5, 1.5, 2.5)
@@ -598,3 +598,49 @@ def test_data_that_are_not_finite_are_an_error(where: str, bad: float) -> None:
         LogPosterior(x, y, mask, resolve_prior("saas"))
     mask[1, 3] = False
     LogPosterior(x, y, mask, resolve_prior("saas"))
+
+
+# --- some of the results
+
+
+@unchecked_shapes()
+def test_a_thinned_posterior_is_that_of_some_of_the_results_of_every_run() -> None:
+    x, y, _ = data(3, 31, D)
+    mask = torch.arange(31) < torch.tensor([5, 23, 31])[:, None]
+    mask[2, ::7] = False  # of 31 results, 26 are there
+    thinned = LogPosterior(x, y, mask, HyperparameterPrior()).thinned(13)
+    u = random_normal(3, 3 * C, D + 3)
+    value, gradient = thinned(u)
+    for run, count in enumerate((5, 23, 26)):
+        there = torch.nonzero(mask[run])[:, 0]
+        kept = [int(there[i]) for i in range(count) if i * 0.6180339887498949 % 1 < 13 / count]
+        assert (kept == there.tolist()) if count == 5 else 12 <= len(kept) <= 14
+        own = LogPosterior(
+            x[run : run + 1, kept],
+            y[run : run + 1, kept],
+            torch.ones(1, len(kept), dtype=torch.bool),
+            HyperparameterPrior(),
+        )
+        expected = own(u[run * C : (run + 1) * C])
+        torch.testing.assert_close(value[run * C : (run + 1) * C], expected[0])
+        torch.testing.assert_close(gradient[run * C : (run + 1) * C], expected[1])
+
+
+@unchecked_shapes()
+def test_thinning_takes_nothing_away_where_there_is_nothing_to_take() -> None:
+    posterior = LogPosterior(*data(R, N, D), HyperparameterPrior())
+    assert posterior.thinned(N) is posterior
+    nothing = LogPosterior(*data(R, N, D)[:2], torch.zeros(R, N).bool(), HyperparameterPrior())
+    assert nothing.thinned(1) is nothing
+
+
+@pytest.mark.parametrize("tasks", [2, 3, 4, 5, 8])
+@unchecked_shapes()
+def test_thinning_leaves_every_one_of_tasks_that_take_turns_its_share(tasks: int) -> None:
+    task = torch.arange(240, dtype=DTYPE) % tasks
+    posterior = LogPosterior(
+        (task / tasks).view(1, -1, 1), task[None], torch.ones(1, 240).bool(), HyperparameterPrior()
+    ).thinned(97)
+    shares = torch.bincount(posterior._y[0][posterior._mask[0]].long(), minlength=tasks)
+    assert int(shares.sum()) in (96, 97, 98)
+    assert ((shares > 2 / 3 * 97 / tasks) & (shares < 4 / 3 * 97 / tasks)).all()

@@ -294,6 +294,25 @@ def test_a_run_alone_draws_what_it_draws_in_a_batch() -> None:
 
 
 @unchecked_shapes()
+def test_a_run_alone_starts_from_the_results_it_starts_from_in_a_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gpbo.inference._ANNEALED", 7)
+    x, y = _data(6, RUNS, 17, DIM)
+    counts = (5, 11, 17)
+    mask = torch.arange(17) < torch.tensor(counts)[:, None]
+    streams = Streams.named(0, "batch", runs=RUNS)
+    together, steps = cold_start(Model().log_posterior(x, y, mask), streams, 4)
+    for run, count in enumerate(counts):
+        own = slice(run, run + 1)
+        posterior = Model().log_posterior(x[own, :count], y[own, :count], mask[own, :count])
+        alone, taken = cold_start(posterior, Streams.named(0, "batch", runs=RUNS).select([run]), 4)
+        torch.testing.assert_close(alone.position[0], together.position[run], rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(alone.value[0], together.value[run], rtol=1e-6, atol=1e-9)
+        assert taken[0] == steps[run]
+
+
+@unchecked_shapes()
 def test_padding_changes_nothing_but_rounding() -> None:
     x, y = _data(7, RUNS, 9, DIM)
     junk_x = torch.cat([x, torch.full((RUNS, 4, DIM), torch.nan, dtype=DTYPE)], dim=1)
@@ -480,6 +499,28 @@ def test_a_cold_start_is_dispersed_and_likelier_than_the_prior() -> None:
         value.reshape(RUNS, 40).median(1).values > expected.reshape(RUNS, 40).median(1).values
     ).all()
     assert (start.position.std(1) > 0.2 * prior.std(1)).all()
+
+
+@unchecked_shapes()
+def test_a_cold_start_on_some_of_many_results_is_one_in_the_posterior_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    posterior = _posterior(16, RUNS, 41, DIM)
+    streams = Streams.named(3, "start", runs=RUNS)
+    reference = draw(posterior, streams, schedule_for(8, 24, cold=True), chains=64, warmth=None)
+    monkeypatch.setattr("gpbo.inference._ANNEALED", 20)
+    streams = Streams.named(4, "start", runs=RUNS)
+    start, _ = cold_start(posterior, streams, 64)
+    value, gradient = posterior(start.position.flatten(0, 1))
+    assert start.gradient is not None
+    torch.testing.assert_close(start.value.flatten(), value)
+    torch.testing.assert_close(start.gradient.flatten(0, 1), gradient)
+    # They begin where the posterior of twenty results is, and are soon where that of all is.
+    lowest = reference.warmth.value.amin(1, keepdim=True)
+    assert (start.value < lowest).any(1).all()
+    found = draw(posterior, streams, schedule_for(24, 24, cold=False), chains=64, warmth=start)
+    means = [chain_means(_statistics(draws)) for draws in (found, reference)]
+    assert _deviation(*means) < 4
 
 
 @unchecked_shapes()
