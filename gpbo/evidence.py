@@ -129,7 +129,7 @@ class LogPosterior:
         if bool((kept == self._mask).all()):
             return self
         room = capacity(int(kept.sum(-1).max()), kept.device)
-        first = torch.argsort(~kept, stable=True)[:, :room]
+        first = (~kept).long().argsort(dim=1, stable=True)[:, :room]
         return LogPosterior(
             self._x.take_along_dim(first[..., None], 1) + 0.5,
             self._y.gather(1, first),
