@@ -111,13 +111,7 @@ class LogPosterior:
 
     def select(self, runs: slice | Int[Tensor, "_"]) -> "LogPosterior":
         """The posterior of these runs alone."""
-        return LogPosterior(
-            self._x[runs] + 0.5,
-            self._y[runs],
-            self._mask[runs],
-            self.parametrization.prior,
-            self._nu,
-        )
+        return self._given(self._x[runs], self._y[runs], self._mask[runs])
 
     def thinned(self, most: int) -> "LogPosterior":
         """The posterior given about ``most`` of the results, in the runs that have more.
@@ -130,13 +124,14 @@ class LogPosterior:
             return self
         room = capacity(int(kept.sum(-1).max()), kept.device)
         first = (~kept).long().argsort(dim=1, stable=True)[:, :room]
-        return LogPosterior(
-            self._x.take_along_dim(first[..., None], 1) + 0.5,
-            self._y.gather(1, first),
-            kept.gather(1, first),
-            self.parametrization.prior,
-            self._nu,
-        )
+        x = self._x.take_along_dim(first[..., None], 1)
+        return self._given(x, self._y.gather(1, first), kept.gather(1, first))
+
+    def _given(
+        self, x: Float[Tensor, "j m d"], y: Float[Tensor, "j m"], mask: Bool[Tensor, "j m"]
+    ) -> "LogPosterior":
+        """The posterior given other results, at points as they are kept here."""
+        return LogPosterior(x + 0.5, y, mask, self.parametrization.prior, self._nu)
 
     def __call__(self, u: Float[Tensor, "k p"]) -> tuple[Float[Tensor, "k"], Float[Tensor, "k p"]]:
         """Log posterior density up to a constant in ``u``, and its gradient."""
