@@ -109,6 +109,11 @@ class LogPosterior:
         """How many runs there are."""
         return self._x.shape[0]
 
+    @property
+    def counts(self) -> Float[Tensor, "r"]:
+        """How many results each run has."""
+        return self._count
+
     def select(self, runs: slice | Int[Tensor, "_"]) -> "LogPosterior":
         """The posterior of these runs alone."""
         return self._given(self._x[runs], self._y[runs], self._mask[runs])

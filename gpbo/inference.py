@@ -13,6 +13,7 @@ from gpbo.checks import check_tensor, whole_number
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model, resolve_model
 from gpbo.hyperparameters import NAMES
+from gpbo.mcmc.adaptation import fisher_scale
 from gpbo.mcmc.annealing import anneal
 from gpbo.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess
 from gpbo.mcmc.sampling import Draws, Kernel, Schedule, Warmth, sample
@@ -24,7 +25,7 @@ _PARTICLES = 2
 _CHAINS = 16
 #: The results that a cold start looks at, about. A factorisation takes time in proportion to the
 #: cube of their number, and of the results of a run so many tell where the modes are.
-_ANNEALED = 200
+ANNEALED = 200
 #: Transitions that settle the step size at the start of a sampling.
 _SETTLE = 8
 #: Prior draws from which each start of a mode search takes the best: dispersed, but not absurd.
@@ -275,18 +276,22 @@ def cold_start(
     """Chains from the prior brought to the posterior, and the leapfrog steps that it took.
 
     Of many results, it is the posterior given some of them: wider than that of all, in which the
-    transitions that follow soon are, and at a fraction of its price.
+    transitions that follow soon are, and at a fraction of its price. Their mass matrix is that of
+    all results: with ``S`` the covariance of particles and ``P`` the precision of a normal density,
+    its gradients there have the covariance ``P S P``, and `fisher_scale` finds ``P`` whatever ``S``.
     """
     prior = log_posterior.parametrization.sample(streams, chains * _PARTICLES)
-    annealed = log_posterior.thinned(_ANNEALED)
+    annealed = log_posterior.thinned(ANNEALED)
     warmth, steps = anneal(annealed, prior, streams)
+    some = annealed.counts < log_posterior.counts
+    if bool(some.any()):
+        value, gradient = evaluated(log_posterior, warmth.position)
+        scale = fisher_scale(warmth.position[:, None], gradient[:, None])
+        scale = torch.where(some[:, None, None], scale, warmth.scale)
+        warmth = replace(warmth, value=value, gradient=gradient, scale=scale)
     # Particles that have an ancestor in common are neighbours.
     own = torch.arange(0, prior.shape[1], _PARTICLES, device=prior.device)
-    warmth = warmth.of_chains(own.expand(log_posterior.runs, -1))
-    if annealed is not log_posterior:
-        value, gradient = evaluated(log_posterior, warmth.position)
-        warmth = replace(warmth, value=value, gradient=gradient)
-    return warmth, steps
+    return warmth.of_chains(own.expand(log_posterior.runs, -1)), steps
 
 
 def evaluated(

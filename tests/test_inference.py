@@ -297,7 +297,7 @@ def test_a_run_alone_draws_what_it_draws_in_a_batch() -> None:
 def test_a_run_alone_starts_from_the_results_it_starts_from_in_a_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gpbo.inference._ANNEALED", 7)
+    monkeypatch.setattr("gpbo.inference.ANNEALED", 7)
     x, y = _data(6, RUNS, 17, DIM)
     counts = (5, 11, 17)
     mask = torch.arange(17) < torch.tensor(counts)[:, None]
@@ -309,6 +309,7 @@ def test_a_run_alone_starts_from_the_results_it_starts_from_in_a_batch(
         alone, taken = cold_start(posterior, Streams.named(0, "batch", runs=RUNS).select([run]), 4)
         torch.testing.assert_close(alone.position[0], together.position[run], rtol=1e-6, atol=1e-9)
         torch.testing.assert_close(alone.value[0], together.value[run], rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(alone.scale[0], together.scale[run], rtol=1e-6, atol=1e-9)
         assert taken[0] == steps[run]
 
 
@@ -508,7 +509,7 @@ def test_a_cold_start_on_some_of_many_results_is_one_in_the_posterior_of_all(
     posterior = _posterior(16, RUNS, 41, DIM)
     streams = Streams.named(3, "start", runs=RUNS)
     reference = draw(posterior, streams, schedule_for(8, 24, cold=True), chains=64, warmth=None)
-    monkeypatch.setattr("gpbo.inference._ANNEALED", 20)
+    monkeypatch.setattr("gpbo.inference.ANNEALED", 20)
     streams = Streams.named(4, "start", runs=RUNS)
     start, _ = cold_start(posterior, streams, 64)
     value, gradient = posterior(start.position.flatten(0, 1))
@@ -521,6 +522,21 @@ def test_a_cold_start_on_some_of_many_results_is_one_in_the_posterior_of_all(
     found = draw(posterior, streams, schedule_for(24, 24, cold=False), chains=64, warmth=start)
     means = [chain_means(_statistics(draws)) for draws in (found, reference)]
     assert _deviation(*means) < 4
+
+
+@unchecked_shapes()
+def test_after_a_cold_start_on_few_of_the_results_chains_move_in_the_posterior_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The mass matrix of a seventh of them would have none accepted."""
+    monkeypatch.setattr("gpbo.inference.ANNEALED", 13)
+    posterior = _posterior(16, RUNS, 97, DIM)
+    streams = Streams.named(4, "start", runs=RUNS)
+    start, _ = cold_start(posterior, streams, 16)
+    found = sample(posterior, start, schedule_for(0, 8, cold=False), streams)
+    assert (found.acceptance.mean(1) > 0.5).all()
+    # Begun hundreds below, in logarithms, they climb.
+    assert (found.value[:, :, -1].mean(1) > start.value.mean(1) + 100).all()
 
 
 @unchecked_shapes()
