@@ -22,6 +22,7 @@ from gpbo.inference import (
     diagnosed,
     draw,
     mode,
+    resting,
     schedule_for,
 )
 from gpbo.mcmc.sampling import Kernel
@@ -282,38 +283,47 @@ def _sample(
     whose draws are of no use, which settles its step size again, and one whose posterior has moved:
     by how much the weights tell (`rounds_due`).
     """
+    counts = data.counts.to(data.y)
+
+    def gone_on(
+        draws: HyperparameterDraws, due: Bool[Tensor, "r"], warmup: int
+    ) -> HyperparameterDraws:
+        """The draws, in these runs those that come next."""
+        if not bool(due.any()):
+            return draws
+        runs, count = bucket(due)
+        more = draw(
+            log_posterior.select(runs),
+            streams.select(runs.tolist()),
+            schedule_for(warmup, schedule.draws, cold=False, kernel=kernel),
+            chains=sampling.chains,
+            warmth=selected(draws.warmth, runs),
+        )
+        more = _with_steps(more, draws.info.leapfrog_steps[runs])
+        return put(draws, runs[:count], selected(more, slice(count)))
+
     if warm is None:
         schedule = schedule_for(sampling.warmup, sampling.draws, cold=True, kernel=kernel)
         draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=None)
         settling = _in_trouble(diagnosed(draws, by_chain(draws)))
-        rounds = torch.ones(data.runs, dtype=torch.long, device=data.y.device)
-        log_weight, afresh = torch.zeros_like(draws.warmth.value), data.counts.to(data.y)
+        rounds = torch.ones_like(data.counts)
+        log_weight, afresh, moved = torch.zeros_like(draws.warmth.value), counts, counts
     else:
         schedule = schedule_for(0, sampling.warm_draws, cold=False, kernel=kernel)
         warm, spent = started_afresh(warm, log_posterior, data, streams)
-        rounds = rounds_due(warm, spent > 0)
+        rounds = rounds_due(warm, counts, spent > 0)
         warmth, log_weight = drawn_anew(warm, streams)
-        draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=warmth)
-        draws = _with_steps(draws, spent)
+        draws = _with_steps(resting(log_posterior, warmth, schedule.draws), spent)
+        draws = gone_on(draws, rounds > 0, 0)
         settling, afresh = _is_broken(draws), warm.afresh
-    going_on = [(settling, schedule.draws)]
-    going_on += [((rounds > number) & ~settling, 0) for number in range(1, int(rounds.max()))]
-    for due, warmup in going_on:
-        if bool(due.any()):
-            runs, count = bucket(due)
-            more = draw(
-                log_posterior.select(runs),
-                streams.select(runs.tolist()),
-                schedule_for(warmup, schedule.draws, cold=False, kernel=kernel),
-                chains=sampling.chains,
-                warmth=selected(draws.warmth, runs),
-            )
-            more = _with_steps(more, draws.info.leapfrog_steps[runs])
-            draws = put(draws, runs[:count], selected(more, slice(count)))
-    latest = latest_draws(draws, warm, sampling.draws)
+        moved = torch.where(rounds > 0, counts, warm.moved)
+    draws = gone_on(draws, settling, schedule.draws)
+    for number in range(1, int(rounds.max())):
+        draws = gone_on(draws, (rounds > number) & ~settling, 0)
+    latest = latest_draws(draws, warm, rounds > 0, sampling.draws)
     # The next fit is to other data.
     kept = replace(draws.warmth, gradient=None)
-    state = WarmState(kept, log_weight, latest, data.units, afresh)
+    state = WarmState(kept, log_weight, latest, data.units, afresh, moved)
     return draws, state, (settling | (rounds == MOST_ROUNDS)).cpu()
 
 

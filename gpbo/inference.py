@@ -270,6 +270,15 @@ def draw(
     return constrained(log_posterior, replace(drawn, warmth=_without_stuck(drawn.warmth)))
 
 
+def resting(log_posterior: LogPosterior, warmth: Warmth, count: int) -> HyperparameterDraws:
+    """Draws of chains that stay where they are: ``count`` times the same."""
+    position = warmth.position[:, :, None].expand(-1, -1, count, -1)
+    none = torch.zeros_like(position[..., 0])
+    value = warmth.value[..., None].expand_as(none)
+    stayed = Draws(position, value, none, none, none, none, warmth, none[:, 0, 0])
+    return constrained(log_posterior, stayed)
+
+
 def cold_start(
     log_posterior: LogPosterior, streams: Streams, chains: int
 ) -> tuple[Warmth, Float[Tensor, "r"]]:
@@ -278,7 +287,7 @@ def cold_start(
     Of many results, it is the posterior given some of them: wider than that of all, in which the
     transitions that follow soon are, and at a fraction of its price. Their mass matrix is that of
     all results: with ``S`` the covariance of particles and ``P`` the precision of a normal density,
-    its gradients there have the covariance ``P S P``, and `fisher_scale` finds ``P`` whatever ``S``.
+    its gradients there have the covariance ``P S P``, from which `fisher_scale` finds ``P``.
     """
     prior = log_posterior.parametrization.sample(streams, chains * _PARTICLES)
     annealed = log_posterior.thinned(ANNEALED)

@@ -141,7 +141,7 @@ class Kept:
         plain["report"] = FitReport(**plain["report"])
         plain["units"] = _units(plain)
         if plain["warm"] is not None:
-            warm = plain["warm"]
+            warm = {"moved": plain["warm"]["afresh"]} | plain["warm"]
             warmth, units = Warmth(**warm.pop("warmth")), _units(warm)
             plain["warm"] = WarmState(**warm | {"warmth": warmth, "units": units})
         return cls(**plain)

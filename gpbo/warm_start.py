@@ -15,7 +15,7 @@ from gpbo.backend import Streams
 from gpbo.data import Observations
 from gpbo.errors import InvalidOption
 from gpbo.evidence import LogPosterior
-from gpbo.inference import HyperparameterDraws, by_chain, cold_start, evaluated
+from gpbo.inference import ANNEALED, HyperparameterDraws, by_chain, cold_start, evaluated
 from gpbo.mcmc.annealing import effective_sample_size, resampled
 from gpbo.mcmc.sampling import Warmth
 from gpbo.rows import bucket, put, selected
@@ -31,6 +31,9 @@ _STEADY = 0.95
 #: A round of transitions is enough for steady chains, and others need two; but most of all when
 #: they are worth less than this share.
 _LEAST_ESS, MOST_ROUNDS = 0.5, 4
+#: Steady chains stay where they are until a result has come in for every so many that there are:
+#: with more, one hardly moves the posterior, and a transition takes longer.
+_PER_RESULT = 200
 #: Chains start afresh, from the prior, when they are worth less than this share, or there are so
 #: many times the results of the last time.
 _COLLAPSED, _AFRESH = 0.25, 2.0
@@ -48,6 +51,7 @@ class WarmState:
             units changed.
         units: Of the values that the chains were fitted to.
         afresh: How many results there were when the chains last started from the prior.
+        moved: How many there were when they last made a transition.
     """
 
     warmth: Warmth
@@ -55,6 +59,7 @@ class WarmState:
     recent: Float[Tensor, "r c t p"]
     units: Units
     afresh: Float[Tensor, "r"]
+    moved: Float[Tensor, "r"]
 
 
 def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterior) -> WarmState:
@@ -130,11 +135,19 @@ def started_afresh(
     return afresh, spent.index_copy(0, due_runs, steps[:count])
 
 
-def rounds_due(warm: WarmState, afresh: Bool[Tensor, "r"]) -> Int[Tensor, "r"]:
-    """How many rounds of transitions the chains need: the more, the less they are worth."""
+def rounds_due(
+    warm: WarmState, counts: Float[Tensor, "r"], afresh: Bool[Tensor, "r"]
+) -> Int[Tensor, "r"]:
+    """How many rounds of transitions the chains need: the more, the less they are worth.
+
+    Those that started afresh from some of many results have the way to the posterior of all before
+    them.
+    """
     share = _relative_ess(warm)
-    moved = (share < _STEADY) | afresh
-    return torch.where(share < _LEAST_ESS, MOST_ROUNDS, 1 + moved.long())
+    steady = (share >= _STEADY) & ~afresh
+    resting = steady & (counts - warm.moved < counts // _PER_RESULT)
+    far = (share < _LEAST_ESS) | (afresh & (counts > ANNEALED))
+    return torch.where(far, MOST_ROUNDS, 2 - steady.long() - resting.long())
 
 
 def drawn_anew(warm: WarmState, streams: Streams) -> tuple[Warmth, Float[Tensor, "r c"]]:
@@ -148,11 +161,18 @@ def drawn_anew(warm: WarmState, streams: Streams) -> tuple[Warmth, Float[Tensor,
 
 
 def latest_draws(
-    draws: HyperparameterDraws, before: WarmState | None, length: int
+    draws: HyperparameterDraws, before: WarmState | None, moved: Bool[Tensor, "r"], length: int
 ) -> Float[Tensor, "r c t p"]:
-    """The last draws of every chain, those of the fits before included."""
+    """The last draws of every chain, those of the fits before included.
+
+    Where chains did not move there are none but those.
+    """
     own = by_chain(draws)
-    return (own if before is None else torch.cat([before.recent, own], 2))[:, :, -length:]
+    if before is None:
+        return own[:, :, -length:]
+    more = torch.cat([before.recent, own], 2)
+    same = torch.cat([torch.full_like(own, torch.nan), before.recent], 2)
+    return torch.where(moved[:, None, None, None], more, same)[:, :, -length:]
 
 
 def _relative_ess(warm: WarmState) -> Float[Tensor, "r"]:

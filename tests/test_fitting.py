@@ -71,6 +71,7 @@ def _warm(runs: int = RUNS) -> WarmState:
         position[:, :, None],
         data.units,
         data.counts.to(DTYPE),
+        data.counts.to(DTYPE),
     )
 
 
@@ -260,7 +261,7 @@ def _with_rhat(
     ) -> HyperparameterDraws:
         found = draw(log_posterior, streams, schedule, chains=chains, warmth=warmth)
         rhat = torch.tensor(next(calls), dtype=DTYPE)
-        broken = torch.where(rhat > 100, divergences * found.mean.shape[1], 0.0)
+        broken = (rhat > 100).to(DTYPE) * divergences * found.mean.shape[1]
         return replace(found, info=replace(found.info, rhat=rhat, divergences=broken))
 
     return sampler
@@ -563,6 +564,72 @@ def test_chains_of_uneven_weights_are_drawn_anew_and_sample_longer(
     assert found.report.status == ("ok", "extended", "ok")
 
 
+def test_chains_of_many_results_stay_until_a_few_more_have_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of run 2 too, whose weights had grown uneven: it moves at once."""
+    monkeypatch.setattr("gpbo.warm_start._PER_RESULT", 3)  # of 8 results: at every second one
+    data, warm, gain = _one_more(0.1)
+    gain[2] = 0.0
+    warm = replace(warm, moved=warm.moved - torch.tensor([0.0, 1.0, 0.0], dtype=DTYPE))
+    warm = replace(warm, log_weight=-gain)
+    warm.log_weight[2, 1:] = -1.5
+    found = fit(data, sampling=BRIEF, warm=warm, streams=_streams())
+    assert found.warm is not None
+    steps = found.report.leapfrog_steps
+    assert steps[0] == 0
+    assert 0 < steps[1] < steps[2]
+    assert found.warm.moved.tolist() == [COUNT, COUNT + 1, COUNT + 1]
+    # It is not counted again what chains have drawn before, and the weight of what came stays.
+    recent = found.warm.recent
+    assert torch.equal(recent[0, :, -1:], warm.recent[0])
+    assert recent[0, :, :-1].isnan().all()
+    assert recent[1:].isfinite().all(-1).all(1).sum(-1).tolist() == [4, 4]
+    assert torch.equal(found.warm.warmth.position[0], warm.warmth.position[0])
+    assert torch.equal(found.warm.warmth.step_size[0], warm.warmth.step_size[0])
+    ours = found.surrogate.outputscale[0].log().unique()
+    torch.testing.assert_close(ours, warm.warmth.position[0, :, DIM].unique())
+    own = slice(1, 2)
+    alone = fit(
+        in_units(rows.selected(data, own), rows.selected(data.units, own)),
+        sampling=BRIEF,
+        warm=rows.selected(warm, own),
+        streams=_streams().select([1]),
+    )
+    for ours, batched in zip(_hyperparameters(alone), _hyperparameters(found), strict=True):
+        torch.testing.assert_close(ours[0], batched[1], rtol=1e-6, atol=1e-8)
+
+
+def test_chains_of_many_results_move_as_often_as_their_number_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gpbo.warm_start._PER_RESULT", 5)
+    x, values = _values(24, RUNS, 19, DIM)
+    warm, moves = None, []
+    for count in range(6, 20):
+        data = Observations.of(x[:, :count], values[:, :count])
+        found = fit(data, sampling=BRIEF, warm=warm, streams=_streams(count))
+        warm = found.warm
+        moves.append(found.report.leapfrog_steps > 0)
+    assert warm is not None
+    rests = (~torch.stack(moves)).sum(0)
+    # Of ten to fourteen results every second one at most, of fifteen to nineteen every third.
+    assert (rests > 1).all()
+    assert (rests <= 2 + 4).all()
+    assert warm.recent.shape[2] == BRIEF.draws
+
+
+def test_chains_that_start_afresh_from_some_of_many_results_sample_longest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, warm = _data(), _warm()
+    warm = replace(warm, afresh=torch.tensor([COUNT, COUNT / 2, COUNT], dtype=DTYPE))
+    afresh = torch.tensor([False, True, False])
+    for most, rounds in ((COUNT, [1, 2, 1]), (COUNT - 1, [1, 4, 1])):
+        monkeypatch.setattr("gpbo.warm_start.ANNEALED", most)
+        assert warm_start.rounds_due(warm, data.counts.to(DTYPE), afresh).tolist() == rounds
+
+
 @pytest.mark.parametrize("why", ["twice the results", "a posterior that is another one"])
 def test_chains_start_afresh(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     data, warm = _data(), _warm()
@@ -651,7 +718,7 @@ def test_rows_that_fill_a_bucket_change_no_other_run(monkeypatch: pytest.MonkeyP
         return found.draws
 
     exact = fitted()
-    monkeypatch.setattr(rows, "room_for", lambda count, device: 4)
+    monkeypatch.setattr(rows, "room_for", lambda count, device: max(count, 4))
     filled = fitted()
     assert sizes == [7, 3, 3, 3, 7, 4, 4, 4]
     at_rest = [0, 1, 5, 6]

@@ -1,5 +1,6 @@
 """An optimizer that is resumed proposes exactly what the uninterrupted one proposes."""
 
+import io
 import math
 import os
 import random
@@ -22,6 +23,7 @@ from gpbo.candidates import Search
 from gpbo.errors import GpboError, InvalidOption, SpaceExhausted, StorageError
 from gpbo.evidence import Model
 from gpbo.hyperparameters import HyperparameterPrior, resolve_prior
+from gpbo.kept import Kept
 from gpbo.optimizer import Optimizer
 from gpbo.priors import Fixed
 from gpbo.space import Categorical, Integer, Real, Space
@@ -486,6 +488,25 @@ def test_a_fit_that_was_adopted_is_there_after_resuming(tmp_path: Path) -> None:
             optimizer.add({"x": x}, x**2)
         optimizer.adopt(optimizer.plan_fit()())
     assert Optimizer.resume(**stored).fitted_size == 5
+
+
+def test_a_fit_that_was_kept_before_chains_rested_goes_on() -> None:
+    """Its chains move at the next one, as they would have then."""
+    optimizer = Optimizer(LINE, QUICK["ei"], inference="hmc")
+    for x in (0.1, 0.4, 0.5, 0.7):
+        optimizer.add({"x": x}, x**2)
+    kept = optimizer.plan_fit()().kept
+    assert kept.warm is not None
+    kept = replace(kept, warm=replace(kept.warm, moved=kept.warm.afresh + 1))
+    assert kept.warm is not None
+    written = torch.load(io.BytesIO(kept.to_bytes()), weights_only=True)
+    del written["warm"]["moved"]
+    old = io.BytesIO()
+    torch.save(written, old)
+    read = Kept.from_bytes(old.getvalue(), torch.device("cpu"))
+    assert read.warm is not None
+    assert torch.equal(read.warm.moved, kept.warm.afresh)
+    assert torch.equal(read.warm.warmth.position, kept.warm.warmth.position)
 
 
 def test_draws_carried_to_other_results_predict_the_same_in_the_users_units() -> None:
