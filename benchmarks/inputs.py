@@ -1,11 +1,14 @@
 """What seconds are measured on, in any dimension: the cube that is searched, and results in it."""
 
+from dataclasses import replace
+
 import torch
 
 from gpbo import Real, Space, problems
 from gpbo.backend import Streams
 from gpbo.data import Observations
 from gpbo.design import sobol
+from gpbo.fitting import Fit, WarmState
 
 
 def cube(dim: int) -> Space:
@@ -18,5 +21,15 @@ def observed(
 ) -> Observations:
     """Sobol points and their values: of Hartmann-6, or of Levy in other dimensions."""
     x = sobol(n, dim, streams)
-    values = problems.get("hartmann6" if dim == 6 else "levy", dim)(x)
-    return Observations.of(x.to(device), values.to(device))
+    return Observations.of(x.to(device), problem_of(dim)(x).to(device))
+
+
+def problem_of(dim: int) -> problems.Problem:
+    """Hartmann-6, or Levy in other dimensions than six."""
+    return problems.get("hartmann6" if dim == 6 else "levy", dim)
+
+
+def moving(fit: Fit) -> WarmState:
+    """What the next fit starts from, its chains due to move; of many results they mostly rest."""
+    assert fit.warm is not None, "a fit by chains"
+    return replace(fit.warm, moved=torch.zeros_like(fit.warm.moved))

@@ -3,17 +3,19 @@
     python benchmarks/speed.py [--repeats 3] [--case 50,6] [--case 100,20]
     python benchmarks/speed.py thompson [--repeats 3] [--device cuda]
     python benchmarks/speed.py large [--device cuda]
+    python benchmarks/speed.py growth [--case n,d]
     python benchmarks/speed.py profile [--case runs,n,d]
     python benchmarks/speed.py updates | ascent | numpyro [--device cuda] [--case runs,n,d]
 
-``profile`` says where the time of a warm update goes (`shares`), on a CPU. The last three are of
-many runs in one batch (`throughput`): warm posterior updates a second, the maximum of an
-acquisition, and effective draws a second. By default of a few runs on a CPU, and of as many as the
-goals name on a GPU.
+``growth`` is of a run with ever more results: its first proposal, and some after it, each of them
+evaluated, beside BoTorch's from a point estimate of the same results. ``profile`` says where the
+time of a warm update goes (`shares`), on a CPU. The last three are of many runs in one batch
+(`throughput`): warm posterior updates a second, the maximum of an acquisition, and effective draws
+a second. By default of a few runs on a CPU, and of as many as the goals name on a GPU.
 
-Medians of several repeats, the two sides taking turns; of the last three one side after the other,
-BoTorch's ascents of a run each, NumPyro's sampling once. BoTorch compiles at every fit of a fully
-Bayesian model, so its time includes that; it is what its users wait for.
+Medians of several repeats (means in ``growth``), the two sides taking turns; of the last three one
+side after the other, BoTorch's ascents of a run each, NumPyro's sampling once. BoTorch compiles at
+every fit of a fully Bayesian model, so its time includes that; it is what its users wait for.
 """
 
 import argparse
@@ -28,10 +30,12 @@ import torch
 
 from gpbo import Optimizer
 from gpbo.backend import Streams, resolve_device
+from gpbo.data import Observations
+from gpbo.design import sobol
 from gpbo.inference import HyperparameterDraws, sample_hyperparameters
 from gpbo.mcmc.diagnostics import bulk_ess
 from gpbo_benchmarks import script, thompson
-from gpbo_benchmarks.inputs import cube, observed
+from gpbo_benchmarks.inputs import cube, observed, problem_of
 from gpbo_benchmarks.record import machine, save
 
 
@@ -123,6 +127,45 @@ def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
     }
 
 
+def grown(n: int, dim: int, asks: int) -> dict[str, Any]:
+    """The first proposal given so many results, and the mean of those that follow it.
+
+    Not the median: chains of many results move at some of the proposals, and start afresh at a few.
+    """
+    from gpbo_benchmarks.botorch_loop import suggest_with_map
+
+    space, problem = cube(dim), problem_of(dim)
+    optimizer, x = Optimizer(space, seed=0), sobol(n, dim, Streams.named(0, "growth"))[0]
+    values = problem(x)
+    for params, value in zip(space.decode(x), values.tolist(), strict=True):
+        optimizer.add(params, value)
+    began = time.perf_counter()
+    trial = optimizer.ask()
+    first_s = time.perf_counter() - began
+    suggest_with_map(x[:5], values[:5])  # the first of a process pays for loading
+    ours_s = fits_s = theirs_s = 0.0
+    for _ in range(asks):
+        x = torch.cat([x, space.encode([trial.params])])
+        values = problem(x)
+        optimizer.tell(trial, float(values[-1]))
+        began = time.perf_counter()
+        trial = optimizer.ask()
+        ours_s += time.perf_counter() - began
+        assert optimizer.fit_report is not None
+        fits_s += optimizer.fit_report.seconds
+        peer = suggest_with_map(x, Observations.of(x[None], values[None]).y[0])
+        theirs_s += peer.fit_s + peer.acquisition_s
+    return {
+        "n": n,
+        "d": dim,
+        "first_s": first_s,
+        "gpbo_s": ours_s / asks,
+        "gpbo_fit_s": fits_s / asks,
+        "botorch_map_s": theirs_s / asks,
+        "ratio": ours_s / theirs_s,
+    }
+
+
 #: Runs, results and dimensions of what is measured of many runs, on a CPU and on a GPU.
 BATCHES: dict[str, dict[str, tuple[tuple[int, int, int], ...]]] = {
     "updates": {"cpu": ((4, 50, 6),), "cuda": ((128, 50, 6), (1, 1000, 100))},
@@ -189,6 +232,17 @@ def many_functions_drawn(options: argparse.Namespace) -> None:
     print(save(f"large-{device.type}", {"large": rows}))
 
 
+def growth(options: argparse.Namespace) -> None:
+    """A proposal of more and more results."""
+    cases = options.case or [(100, 6), (200, 6), (400, 6), (800, 6), (400, 20)]
+    rows = []
+    for n, dim in cases:
+        rows.append(grown(n, dim, 4 * options.repeats))
+        print(rows[-1], flush=True)
+    script.show("a proposal of many results, seconds", rows)
+    print(save("growth", {"growth": rows}))
+
+
 def suggestions(options: argparse.Namespace) -> None:
     """A suggestion, and draws of the hyperparameters."""
     cases = options.case or [(50, 6), (100, 20)]
@@ -201,7 +255,7 @@ def suggestions(options: argparse.Namespace) -> None:
 
 #: What takes the options that not everything does.
 TAKERS = {
-    "case": ("suggestion", "profile", *BATCHES),
+    "case": ("suggestion", "growth", "profile", *BATCHES),
     "device": ("thompson", "large", *BATCHES),
     "peer_runs": ("ascent",),
 }
@@ -211,6 +265,7 @@ WORKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "suggestion": suggestions,
     "thompson": functions_drawn,
     "large": many_functions_drawn,
+    "growth": growth,
     "profile": profiled,
     **dict.fromkeys(BATCHES, many_runs),
 }
@@ -225,7 +280,7 @@ def main() -> None:
         "--case",
         type=sizes,
         action="append",
-        help="n,d; default 50,6 and 100,20; of the others: runs,n,d",
+        help="n,d; default 50,6 and 100,20; growth: n,d; of the others: runs,n,d",
     )
     parser.add_argument(
         "--device", type=script.known_device, help="of thompson and of many runs; default cpu"
@@ -239,7 +294,7 @@ def main() -> None:
                 f"argument {option}: {options.work} takes none: expected one of {', '.join(takers)}"
             )
     options.device = options.device or "cpu"
-    axes = ("n", "d") if options.work == "suggestion" else ("runs", "n", "d")
+    axes = ("n", "d") if options.work in ("suggestion", "growth") else ("runs", "n", "d")
     if any(len(case) != len(axes) for case in options.case or ()):
         parser.error(f"argument --case: expected {','.join(axes)} for {options.work}")
     if options.work == "suggestion" and find_spec("numpyro") is None:

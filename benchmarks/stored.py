@@ -118,6 +118,18 @@ def _updates(figures: Any) -> Iterable[Sequence[str]]:
         )
 
 
+def _growth(figures: Any) -> Iterable[Sequence[str]]:
+    for row in figures["growth"]:
+        gpbo_s, fit_s = number(row["gpbo_s"]), number(row["gpbo_fit_s"])
+        yield (
+            _size(row),
+            _seconds(row["first_s"]),
+            f"{gpbo_s} s, {fit_s} of them the fit",
+            _seconds(row["botorch_map_s"]),
+            number(1 / row["ratio"]),
+        )
+
+
 def _profile(figures: Any) -> Iterable[Sequence[str]]:
     parts = ("factors", "inverses", "products", "kernel", "other", "python")
     for row in figures["profile"]:
@@ -261,6 +273,18 @@ TABLES = {
             "Python between them",
         ),
         _profile,
+    ),
+    "growth": Table(
+        "growth",
+        "speed.py growth",
+        (
+            "results",
+            "first proposal, gpbo",
+            "the next ones, over draws",
+            "BoTorch, point estimate",
+            "BoTorch / gpbo",
+        ),
+        _growth,
     ),
     "ascent": Table("ascent-cpu", "speed.py ascent", _BESIDE, _ascent),
     "paths": Table(

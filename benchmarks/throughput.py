@@ -29,7 +29,7 @@ from gpbo.data import Observations
 from gpbo.graphs import wait
 from gpbo.inference import HyperparameterDraws, sample_hyperparameters
 from gpbo.surrogate import Surrogate
-from gpbo_benchmarks.inputs import cube, observed
+from gpbo_benchmarks.inputs import cube, moving, observed
 
 #: The module that samples with NumPyro, where it is installed.
 NUMPYRO = "gpbo_benchmarks.numpyro_sampler"
@@ -63,7 +63,7 @@ def updating(
     cold_s, cold = seconds(lambda: fitting.fit(before, streams=streams("cold")), device)
 
     def update(index: int) -> fitting.Fit:
-        return fitting.fit(data, warm=cold.warm, streams=streams("warm", index))
+        return fitting.fit(data, warm=moving(cold), streams=streams("warm", index))
 
     return data, cold_s, update
 

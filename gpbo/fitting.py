@@ -116,8 +116,9 @@ class FitReport:
         ess_tail: Effective sample size for the 5 % and 95 % quantiles.
         divergences: Transitions that ended in a divergence.
         depth_saturation: Fraction of the transitions cut off at the maximal depth of NUTS.
-        leapfrog_steps: Leapfrog steps per chain, warm-up included.
-        transitions: Transitions kept per chain.
+        leapfrog_steps: Leapfrog steps per chain, warm-up included; 0 where chains rested, as those
+            of more than 200 results do at most fits.
+        transitions: Transitions kept per chain, of runs whose chains did not rest.
         warm: Whether there was a last fit to go on from; chains of some runs may have begun afresh.
         seconds: Wall time of the fit in seconds, all runs together.
     """
@@ -183,10 +184,11 @@ def fit(
 
     Warm chains are the particles of a sequential Monte Carlo sampler (Chopin 2002): each is
     weighted by the density of what came in, and when the weights have grown uneven they are drawn
-    anew in proportion, and sample longer. From time to time all start afresh, lest a mode be lost
-    for good. A cold run whose chains disagree samples on, once and without the others. A run that
-    cannot be sampled gets the mode of its posterior. All of it is told in the report, the last also
-    logged. Where the prior fixes every hyperparameter there is nothing to infer: as for ``"map"``.
+    anew in proportion, and sample longer. While they are even, those of many results rest at most
+    fits. From time to time all start afresh, lest a mode be lost for good. A cold run whose chains
+    disagree samples on, once and without the others. A run that cannot be sampled gets the mode of
+    its posterior. All of it is told in the report, the last also logged. Where the prior fixes
+    every hyperparameter there is nothing to infer: as for ``"map"``.
 
     Args:
         data: Observations of every run; pending points are not looked at.

@@ -23,9 +23,9 @@ from gpbo.units import centred
 #: weighs, are known from all of them.
 _PARTICLES = 2
 _CHAINS = 16
-#: The results that a cold start looks at, about. A factorisation takes time in proportion to the
-#: cube of their number, and of the results of a run so many tell where the modes are.
-ANNEALED = 200
+#: More results are many. A factorisation takes time in proportion to the cube of their number, and
+#: about so many tell where the modes are: a cold start looks at no more.
+MANY = 200
 #: Transitions that settle the step size at the start of a sampling.
 _SETTLE = 8
 #: Prior draws from which each start of a mode search takes the best: dispersed, but not absurd.
@@ -290,7 +290,7 @@ def cold_start(
     its gradients there have the covariance ``P S P``, from which `fisher_scale` finds ``P``.
     """
     prior = log_posterior.parametrization.sample(streams, chains * _PARTICLES)
-    annealed = log_posterior.thinned(ANNEALED)
+    annealed = log_posterior.thinned(MANY)
     warmth, steps = anneal(annealed, prior, streams)
     some = annealed.counts < log_posterior.counts
     if bool(some.any()):

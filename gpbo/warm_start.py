@@ -15,7 +15,7 @@ from gpbo.backend import Streams
 from gpbo.data import Observations
 from gpbo.errors import InvalidOption
 from gpbo.evidence import LogPosterior
-from gpbo.inference import ANNEALED, HyperparameterDraws, by_chain, cold_start, evaluated
+from gpbo.inference import MANY, HyperparameterDraws, by_chain, cold_start, evaluated
 from gpbo.mcmc.annealing import effective_sample_size, resampled
 from gpbo.mcmc.sampling import Warmth
 from gpbo.rows import bucket, put, selected
@@ -31,9 +31,6 @@ _STEADY = 0.95
 #: A round of transitions is enough for steady chains, and others need two; but most of all when
 #: they are worth less than this share.
 _LEAST_ESS, MOST_ROUNDS = 0.5, 4
-#: Steady chains stay where they are until a result has come in for every so many that there are:
-#: with more, one hardly moves the posterior, and a transition takes longer.
-_PER_RESULT = 200
 #: Chains start afresh, from the prior, when they are worth less than this share, or there are so
 #: many times the results of the last time.
 _COLLAPSED, _AFRESH = 0.25, 2.0
@@ -140,13 +137,14 @@ def rounds_due(
 ) -> Int[Tensor, "r"]:
     """How many rounds of transitions the chains need: the more, the less they are worth.
 
-    Those that started afresh from some of many results have the way to the posterior of all before
-    them.
+    Of many results, a result more hardly moves the posterior, and a transition takes long: steady
+    chains rest until half a percent of the results is new. Those that started afresh from some of
+    them have the way to the posterior of all before them.
     """
-    share = _relative_ess(warm)
+    share, many = _relative_ess(warm), counts > MANY
     steady = (share >= _STEADY) & ~afresh
-    resting = steady & (counts - warm.moved < counts // _PER_RESULT)
-    far = (share < _LEAST_ESS) | (afresh & (counts > ANNEALED))
+    resting = many & steady & (counts - warm.moved < counts / MANY)
+    far = (share < _LEAST_ESS) | (many & afresh)
     return torch.where(far, MOST_ROUNDS, 2 - steady.long() - resting.long())
 
 

@@ -128,14 +128,14 @@ def test_the_truth_ranks_uniformly_among_draws_of_its_posterior(schedule: Schedu
     assert _calibration(data, data.posterior(), 4, schedule) > _significance(data)
 
 
-@pytest.mark.parametrize("per_result", [200, 4])
+@pytest.mark.parametrize("many", [200, 4])
 @unchecked_shapes()
 def test_the_truth_ranks_uniformly_after_results_came_one_at_a_time(
-    monkeypatch: pytest.MonkeyPatch, per_result: int
+    monkeypatch: pytest.MonkeyPatch, many: int
 ) -> None:
     """Weighted, drawn anew, started afresh, moved: what warm fits do, over and over; and with more
     and more results moved every second and third time only."""
-    monkeypatch.setattr("gpbo.warm_start._PER_RESULT", per_result)
+    monkeypatch.setattr("gpbo.warm_start.MANY", many)
     data = _simulate("dimension-scaled", runs=200, n=12, dim=2, seed=3)
     sampling = Sampling(chains=8, draws=4, warm_draws=1, kept=8)
     warm, runs = None, len(data.truth)

@@ -568,10 +568,10 @@ def test_chains_of_many_results_stay_until_a_few_more_have_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of run 2 too, whose weights had grown uneven: it moves at once."""
-    monkeypatch.setattr("gpbo.warm_start._PER_RESULT", 3)  # of 8 results: at every second one
+    monkeypatch.setattr("gpbo.warm_start.MANY", 3)  # of 8 results: at every third one
     data, warm, gain = _one_more(0.1)
     gain[2] = 0.0
-    warm = replace(warm, moved=warm.moved - torch.tensor([0.0, 1.0, 0.0], dtype=DTYPE))
+    warm = replace(warm, moved=warm.moved - torch.tensor([1.0, 2.0, 0.0], dtype=DTYPE))
     warm = replace(warm, log_weight=-gain)
     warm.log_weight[2, 1:] = -1.5
     found = fit(data, sampling=BRIEF, warm=warm, streams=_streams())
@@ -579,7 +579,7 @@ def test_chains_of_many_results_stay_until_a_few_more_have_come(
     steps = found.report.leapfrog_steps
     assert steps[0] == 0
     assert 0 < steps[1] < steps[2]
-    assert found.warm.moved.tolist() == [COUNT, COUNT + 1, COUNT + 1]
+    assert found.warm.moved.tolist() == [COUNT - 1, COUNT + 1, COUNT + 1]
     # It is not counted again what chains have drawn before, and the weight of what came stays.
     recent = found.warm.recent
     assert torch.equal(recent[0, :, -1:], warm.recent[0])
@@ -603,20 +603,24 @@ def test_chains_of_many_results_stay_until_a_few_more_have_come(
 def test_chains_of_many_results_move_as_often_as_their_number_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gpbo.warm_start._PER_RESULT", 5)
+    monkeypatch.setattr("gpbo.warm_start.MANY", 5)
     x, values = _values(24, RUNS, 19, DIM)
-    warm, moves = None, []
+    found = fit(Observations.of(x[:, :5], values[:, :5]), sampling=BRIEF, streams=_streams())
+    rests = torch.zeros(RUNS)
     for count in range(6, 20):
+        before = found.warm
+        assert before is not None
         data = Observations.of(x[:, :count], values[:, :count])
-        found = fit(data, sampling=BRIEF, warm=warm, streams=_streams(count))
-        warm = found.warm
-        moves.append(found.report.leapfrog_steps > 0)
-    assert warm is not None
-    rests = (~torch.stack(moves)).sum(0)
-    # Of ten to fourteen results every second one at most, of fifteen to nineteen every third.
-    assert (rests > 1).all()
-    assert (rests <= 2 + 4).all()
-    assert warm.recent.shape[2] == BRIEF.draws
+        found = fit(data, sampling=BRIEF, warm=before, streams=_streams(count))
+        assert found.warm is not None
+        rested = found.report.leapfrog_steps == 0
+        assert torch.equal(found.warm.moved, torch.where(rested, before.moved, float(count)))
+        # Of ten results and fewer until there are two new ones, of fifteen three, of more four.
+        assert (count - before.moved[rested] < -(-count // 5)).all()
+        rests += rested
+    assert (rests > 0).all()
+    assert found.warm is not None
+    assert found.warm.recent.shape[2] == BRIEF.draws
 
 
 def test_chains_that_start_afresh_from_some_of_many_results_sample_longest(
@@ -625,8 +629,8 @@ def test_chains_that_start_afresh_from_some_of_many_results_sample_longest(
     data, warm = _data(), _warm()
     warm = replace(warm, afresh=torch.tensor([COUNT, COUNT / 2, COUNT], dtype=DTYPE))
     afresh = torch.tensor([False, True, False])
-    for most, rounds in ((COUNT, [1, 2, 1]), (COUNT - 1, [1, 4, 1])):
-        monkeypatch.setattr("gpbo.warm_start.ANNEALED", most)
+    for most, rounds in ((COUNT, [1, 2, 1]), (COUNT - 1, [0, 4, 0])):
+        monkeypatch.setattr("gpbo.warm_start.MANY", most)
         assert warm_start.rounds_due(warm, data.counts.to(DTYPE), afresh).tolist() == rounds
 
 

@@ -297,7 +297,7 @@ def test_a_run_alone_draws_what_it_draws_in_a_batch() -> None:
 def test_a_run_alone_starts_from_the_results_it_starts_from_in_a_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gpbo.inference.ANNEALED", 7)
+    monkeypatch.setattr("gpbo.inference.MANY", 7)
     x, y = _data(6, RUNS, 17, DIM)
     counts = (5, 11, 17)
     mask = torch.arange(17) < torch.tensor(counts)[:, None]
@@ -509,7 +509,7 @@ def test_a_cold_start_on_some_of_many_results_is_one_in_the_posterior_of_all(
     posterior = _posterior(16, RUNS, 41, DIM)
     streams = Streams.named(3, "start", runs=RUNS)
     reference = draw(posterior, streams, schedule_for(8, 24, cold=True), chains=64, warmth=None)
-    monkeypatch.setattr("gpbo.inference.ANNEALED", 20)
+    monkeypatch.setattr("gpbo.inference.MANY", 20)
     streams = Streams.named(4, "start", runs=RUNS)
     start, _ = cold_start(posterior, streams, 64)
     value, gradient = posterior(start.position.flatten(0, 1))
@@ -529,7 +529,7 @@ def test_after_a_cold_start_on_few_of_the_results_chains_move_in_the_posterior_o
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The mass matrix of a seventh of them would have none accepted."""
-    monkeypatch.setattr("gpbo.inference.ANNEALED", 13)
+    monkeypatch.setattr("gpbo.inference.MANY", 13)
     posterior = _posterior(16, RUNS, 97, DIM)
     streams = Streams.named(4, "start", runs=RUNS)
     start, _ = cold_start(posterior, streams, 16)

@@ -10,6 +10,7 @@ import torch
 
 import gpbo
 from gpbo_benchmarks import crossover, replications, speed, stored, utilisation
+from tests.monte_carlo import unchecked_shapes
 
 COUNT = "expected a whole number, 1 or more"
 
@@ -106,6 +107,37 @@ def test_the_loading_of_a_peer_is_not_in_its_seconds(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(throughput, "updating", lambda *case: (data, 1.0, lambda index: fit))
     monkeypatch.setattr(botorch_loop, "fully_bayesian_fit", lambda x, y: (next(seconds), x))
     assert throughput.updates(2, 5, 2, 1, torch.device("cpu"))["botorch_s"] == 6.0
+
+
+def test_of_many_results_too_an_update_is_one_by_chains_that_move(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gpbo_benchmarks import throughput
+
+    monkeypatch.setattr("gpbo.warm_start.MANY", 1)
+    with unchecked_shapes():
+        _, _, update = throughput.updating(2, 7, 2, torch.device("cpu"))
+        assert (update(0).report.leapfrog_steps > 0).all()
+
+
+def test_both_sides_of_a_growing_run_have_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpbo_benchmarks import botorch_loop
+
+    seen: list[torch.Tensor] = []
+
+    def peer(x: torch.Tensor, y: torch.Tensor) -> Any:
+        seen.append(x)
+        return SimpleNamespace(fit_s=100.0, acquisition_s=50.0)
+
+    monkeypatch.setattr(botorch_loop, "suggest_with_map", peer)
+    with unchecked_shapes():
+        row = speed.grown(7, 2, 3)
+    assert [len(x) for x in seen] == [5, 8, 9, 10]
+    assert torch.equal(seen[3][:9], seen[2])
+    assert len(seen[3].unique(dim=0)) == 10
+    assert row["botorch_map_s"] == 150.0
+    assert 0 < row["gpbo_fit_s"] < row["gpbo_s"] < 150.0
+    assert row["ratio"] == pytest.approx(row["gpbo_s"] / 150.0)
 
 
 def test_the_loading_of_either_side_is_in_no_seconds_of_draws(
