@@ -568,10 +568,10 @@ def test_chains_of_many_results_stay_until_a_few_more_have_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of run 2 too, whose weights had grown uneven: it moves at once."""
-    monkeypatch.setattr("gpbo.warm_start.MANY", 3)  # of 8 results: at every third one
+    monkeypatch.setattr("gpbo.warm_start.MANY", 4)  # of 8 results: at every second one
     data, warm, gain = _one_more(0.1)
     gain[2] = 0.0
-    warm = replace(warm, moved=warm.moved - torch.tensor([1.0, 2.0, 0.0], dtype=DTYPE))
+    warm = replace(warm, moved=warm.moved - torch.tensor([0.0, 1.0, 0.0], dtype=DTYPE))
     warm = replace(warm, log_weight=-gain)
     warm.log_weight[2, 1:] = -1.5
     found = fit(data, sampling=BRIEF, warm=warm, streams=_streams())
@@ -579,7 +579,7 @@ def test_chains_of_many_results_stay_until_a_few_more_have_come(
     steps = found.report.leapfrog_steps
     assert steps[0] == 0
     assert 0 < steps[1] < steps[2]
-    assert found.warm.moved.tolist() == [COUNT - 1, COUNT + 1, COUNT + 1]
+    assert found.warm.moved.tolist() == [COUNT, COUNT + 1, COUNT + 1]
     # It is not counted again what chains have drawn before, and the weight of what came stays.
     recent = found.warm.recent
     assert torch.equal(recent[0, :, -1:], warm.recent[0])
