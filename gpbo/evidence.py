@@ -118,13 +118,15 @@ class LogPosterior:
         """The posterior of these runs alone."""
         return self._given(self._x[runs], self._y[runs], self._mask[runs])
 
-    def thinned(self, most: int) -> "LogPosterior":
-        """The posterior given about ``most`` of the results, in the runs that have more.
+    def thinned(self, most: int, least_share: float = 0.0) -> "LogPosterior":
+        """The posterior given about ``most`` of the results, in the runs that have more; or given
+        this share of them, where that is more.
 
         They are spread evenly over the results, and over those of each task where tasks take turns.
         """
         place = self._mask.cumsum(-1) - 1
-        kept = self._mask & (place * GOLDEN % 1 < most / self._count[:, None])
+        share = (most / self._count[:, None]).clamp(min=least_share)
+        kept = self._mask & (place * GOLDEN % 1 < share)
         if bool((kept == self._mask).all()):
             return self
         room = capacity(int(kept.sum(-1).max()), kept.device)

@@ -26,6 +26,8 @@ _CHAINS = 16
 #: More results are many. A factorisation takes time in proportion to the cube of their number, and
 #: about so many tell where the modes are: a cold start looks at no more.
 MANY = 200
+#: Or at this share of them, where that is more: the posterior of an eighth was too far from theirs.
+_LEAST_SHARE = 0.25
 #: Transitions that settle the step size at the start of a sampling.
 _SETTLE = 8
 #: Prior draws from which each start of a mode search takes the best: dispersed, but not absurd.
@@ -290,7 +292,7 @@ def cold_start(
     its gradients there have the covariance ``P S P``, from which `fisher_scale` finds ``P``.
     """
     prior = log_posterior.parametrization.sample(streams, chains * _PARTICLES)
-    annealed = log_posterior.thinned(MANY)
+    annealed = log_posterior.thinned(MANY, _LEAST_SHARE)
     warmth, steps = anneal(annealed, prior, streams)
     some = annealed.counts < log_posterior.counts
     if bool(some.any()):

@@ -32,6 +32,7 @@ from gpbo.inference import (
     promising_starts,
     schedule_for,
 )
+from gpbo.mcmc.annealing import anneal
 from gpbo.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess
 from gpbo.mcmc.sampling import Schedule, Warmth, sample
 from gpbo.priors import Fixed, LogNormal
@@ -525,11 +526,29 @@ def test_a_cold_start_on_some_of_many_results_is_one_in_the_posterior_of_all(
 
 
 @unchecked_shapes()
+def test_a_cold_start_is_on_a_quarter_of_the_results_at_least(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gpbo.inference.MANY", 3)
+    posterior, streams = _posterior(17, RUNS, 41, DIM), Streams.named(5, "start", runs=RUNS)
+    annealed: list[LogPosterior] = []
+
+    def noted(density: LogPosterior, *rest: Any) -> Any:
+        annealed.append(density)
+        return anneal(density, *rest)
+
+    monkeypatch.setattr("gpbo.inference.anneal", noted)
+    cold_start(posterior, streams, 4)
+    assert (annealed[0].counts - posterior.counts / 4).abs().max() <= 2
+
+
+@unchecked_shapes()
 def test_after_a_cold_start_on_few_of_the_results_chains_move_in_the_posterior_of_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The mass matrix of a seventh of them would have none accepted."""
     monkeypatch.setattr("gpbo.inference.MANY", 13)
+    monkeypatch.setattr("gpbo.inference._LEAST_SHARE", 0.0)
     posterior = _posterior(16, RUNS, 97, DIM)
     streams = Streams.named(4, "start", runs=RUNS)
     start, _ = cold_start(posterior, streams, 16)
