@@ -137,15 +137,16 @@ def rounds_due(
 ) -> Int[Tensor, "r"]:
     """How many rounds of transitions the chains need: the more, the less they are worth.
 
-    Of many results, a result more hardly moves the posterior, and a transition takes long: steady
-    chains rest until half a percent of the results is new. Those that started afresh from some of
-    them have the way to the posterior of all before them.
+    Of many results, one more hardly moves the posterior, and a transition takes long: a round is
+    enough, and steady chains rest until half a percent of the results is new. Those that started
+    afresh from some of many have the way to the posterior of all before them.
     """
     share, many = _relative_ess(warm), counts > MANY
     steady = (share >= _STEADY) & ~afresh
     resting = many & steady & (counts - warm.moved < counts / MANY)
+    longer = ~(many | steady)
     far = (share < _LEAST_ESS) | (many & afresh)
-    return torch.where(far, MOST_ROUNDS, 2 - steady.long() - resting.long())
+    return torch.where(far, MOST_ROUNDS, 1 + longer.long() - resting.long())
 
 
 def drawn_anew(warm: WarmState, streams: Streams) -> tuple[Warmth, Float[Tensor, "r c"]]:
