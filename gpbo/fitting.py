@@ -117,7 +117,7 @@ class FitReport:
         divergences: Transitions that ended in a divergence.
         depth_saturation: Fraction of the transitions cut off at the maximal depth of NUTS.
         leapfrog_steps: Leapfrog steps per chain, warm-up included; 0 where chains rested, as those
-            of more than 200 results do at most fits.
+            of more than 200 results do at many fits.
         transitions: Transitions kept per chain, of runs whose chains did not rest.
         warm: Whether there was a last fit to go on from; chains of some runs may have begun afresh.
         seconds: Wall time of the fit in seconds, all runs together.
@@ -184,7 +184,7 @@ def fit(
 
     Warm chains are the particles of a sequential Monte Carlo sampler (Chopin 2002): each is
     weighted by the density of what came in, and when the weights have grown uneven they are drawn
-    anew in proportion, and sample longer. While they are even, those of many results rest at most
+    anew in proportion, and sample longer. While they are even, those of many results rest at many
     fits. From time to time all start afresh, lest a mode be lost for good. A cold run whose chains
     disagree samples on, once and without the others. A run that cannot be sampled gets the mode of
     its posterior. All of it is told in the report, the last also logged. Where the prior fixes

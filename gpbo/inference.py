@@ -137,7 +137,8 @@ def sample_hyperparameters(
     Chains start cold from a sequential Monte Carlo sampler (`gpbo.mcmc.annealing`), so that
     those of a posterior with several modes begin in each in proportion to its mass, and go on by
     Hamiltonian Monte Carlo. Chains that stay in different modes show in a large R-hat. Of more than
-    200 results, about 200 that are spread evenly over them decide where chains start.
+    200 results, about 200 that are spread evenly over them, or a quarter if that is more, decide
+    where chains start.
 
     Args:
         x: Points in the unit cube, ``[n,d]`` or ``[r,n,d]``.
