@@ -317,12 +317,13 @@ def _sample(
         warmth, log_weight = drawn_anew(warm, streams)
         draws = _with_steps(resting(log_posterior, warmth, schedule.draws), spent)
         draws = gone_on(draws, rounds > 0, 0)
-        settling, afresh = _is_broken(draws), warm.afresh
-        moved = torch.where(rounds > 0, counts, warm.moved)
+        settling, afresh, moved = _is_broken(draws), warm.afresh, warm.moved
     draws = gone_on(draws, settling, schedule.draws)
     for number in range(1, int(rounds.max())):
         draws = gone_on(draws, (rounds > number) & ~settling, 0)
-    latest = latest_draws(draws, warm, rounds > 0, sampling.draws)
+    active = settling | (rounds > 0)
+    latest = latest_draws(draws, warm, active, sampling.draws)
+    moved = torch.where(active, counts, moved)
     # The next fit is to other data.
     kept = replace(draws.warmth, gradient=None)
     state = WarmState(kept, log_weight, latest, data.units, afresh, moved)

@@ -600,6 +600,23 @@ def test_chains_of_many_results_stay_until_a_few_more_have_come(
         torch.testing.assert_close(ours[0], batched[1], rtol=1e-6, atol=1e-8)
 
 
+def test_resting_chains_that_are_of_no_use_move_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gpbo.warm_start.MANY", 4)
+    data, warm, gain = _one_more(0.1)
+    warm = replace(warm, log_weight=-gain)
+    unusable = torch.tensor([False, True, False])
+    monkeypatch.setattr(
+        fitting, "_is_broken", lambda draws: unusable & (draws.info.leapfrog_steps == 0)
+    )
+    found = fit(data, sampling=BRIEF, warm=warm, streams=_streams())
+    assert found.warm is not None
+    assert (found.report.leapfrog_steps > 0).tolist() == [False, True, False]
+    assert found.warm.moved.tolist() == [COUNT, COUNT + 1, COUNT]
+    assert found.warm.recent[1].isfinite().all()
+
+
 def test_chains_of_many_results_move_as_often_as_their_number_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
