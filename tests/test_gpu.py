@@ -310,6 +310,22 @@ class OnAnyDevice:
         assert set(runs.diagnostics.status[:, 5:].flatten()) <= {"ok", "extended", "unconverged"}
         assert (runs.diagnostics.leapfrog_steps[:, 5:] > 0).all()
 
+    def test_chains_of_many_results_begin_with_some_of_them_and_rest_there(self) -> None:
+        known = moved(data(), self.device)
+        sampling = Sampling(chains=self.chains, draws=self.draws, warm_draws=4, kept=4)
+        many = mock.patch.multiple
+        with many("gpbo.inference", MANY=5), many("gpbo.warm_start", MANY=5):
+            streams = Streams.named(9, "gpu", runs=RUNS, device=self.device)
+            first = fitting.fit(known, sampling=sampling, streams=streams)
+            again = fitting.fit(known, sampling=sampling, warm=first.warm, streams=streams)
+        # The last run has two results.
+        assert (again.report.leapfrog_steps > 0).tolist() == [False, False, True]
+        assert first.warm is not None
+        assert again.warm is not None
+        before, after = first.warm.warmth.position, again.warm.warmth.position
+        self.assert_close(after[:2], before[:2].cpu())
+        assert "fallback-map" not in first.report.status + again.report.status
+
     def test_workers_on_a_simulated_clock_are_served_there(self) -> None:
         for mode in ("sync", "async"):
             runs = simulate(
