@@ -285,7 +285,7 @@ def _sample(
     whose draws are of no use, which settles its step size again, and one whose posterior has moved:
     by how much the weights tell (`rounds_due`).
     """
-    counts = data.counts.to(data.y)
+    counts = log_posterior.counts
 
     def gone_on(
         draws: HyperparameterDraws, due: Bool[Tensor, "r"], warmup: int
@@ -312,7 +312,7 @@ def _sample(
         log_weight, afresh, moved = torch.zeros_like(draws.warmth.value), counts, counts
     else:
         schedule = schedule_for(0, sampling.warm_draws, cold=False, kernel=kernel)
-        warm, spent = started_afresh(warm, log_posterior, data, streams)
+        warm, spent = started_afresh(warm, log_posterior, streams)
         rounds = rounds_due(warm, counts, spent > 0)
         warmth, log_weight = drawn_anew(warm, streams)
         draws = _with_steps(resting(log_posterior, warmth, schedule.draws), spent)

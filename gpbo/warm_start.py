@@ -106,7 +106,7 @@ def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterio
 
 
 def started_afresh(
-    warm: WarmState, log_posterior: LogPosterior, data: Observations, streams: Streams
+    warm: WarmState, log_posterior: LogPosterior, streams: Streams
 ) -> tuple[WarmState, Float[Tensor, "r"]]:
     """The chains of some runs from the prior again, and the leapfrog steps that it took.
 
@@ -114,7 +114,7 @@ def started_afresh(
     the last time: a mode that all chains have left is one that none comes back to, however much it
     weighs by then.
     """
-    spent, counts = torch.zeros_like(warm.afresh), data.counts.to(data.y)
+    spent, counts = torch.zeros_like(warm.afresh), log_posterior.counts
     chains = warm.log_weight.shape[1]
     due = (counts >= _AFRESH * warm.afresh) | (_relative_ess(warm) < _COLLAPSED)
     if not bool(due.any()):
