@@ -23,12 +23,13 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from gpbo import Optimizer
+from gpbo import Optimizer, Trial
 from gpbo.backend import Streams, resolve_device
 from gpbo.data import Observations
 from gpbo.design import sobol
@@ -93,37 +94,55 @@ def sampling(n: int, dim: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
-    """A warm fully Bayesian suggestion against BoTorch's suggestion from a point estimate."""
+@dataclass(frozen=True)
+class Turn:
+    """A proposal by either side of the same results: gpbo's, and the seconds of both."""
+
+    trial: Trial
+    gpbo_s: float
+    gpbo_fit_s: float
+    botorch_s: float
+    botorch_fit_s: float
+
+
+def turn(optimizer: Optimizer, x: torch.Tensor, y: torch.Tensor) -> Turn:
+    """Both sides' proposals, gpbo's first; the points and standardised values are the peer's."""
     from gpbo_benchmarks.botorch_loop import suggest_with_map
 
-    x, y = data(n + repeats, dim)
+    began = time.perf_counter()
+    trial = optimizer.ask()
+    gpbo_s, report = time.perf_counter() - began, optimizer.fit_report
+    assert report is not None
+    peer = suggest_with_map(x, y)
+    return Turn(trial, gpbo_s, report.seconds, peer.fit_s + peer.acquisition_s, peer.fit_s)
+
+
+def told(dim: int, x: torch.Tensor, values: torch.Tensor) -> Optimizer:
+    """An optimizer that knows these results."""
     space = cube(dim)
     optimizer = Optimizer(space, seed=0)
-    for params, value in zip(space.decode(x[:n]), y[:n].tolist(), strict=True):
+    for params, value in zip(space.decode(x), values.tolist(), strict=True):
         optimizer.add(params, value)
-    optimizer.ask()
-    suggest_with_map(x[:n], y[:n])
-    ours, fits, theirs, their_fits = [], [], [], []
+    return optimizer
+
+
+def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
+    """A warm fully Bayesian suggestion against BoTorch's suggestion from a point estimate."""
+    x, y = data(n + repeats, dim)
+    optimizer = told(dim, x[:n], y[:n])
+    turn(optimizer, x[:n], y[:n])  # the first one is cold, and pays for loading
+    turns = []
     for now in range(n, n + repeats):
-        optimizer.add(space.decode(x[now : now + 1])[0], float(y[now]))
-        began = time.perf_counter()
-        optimizer.ask()
-        ours.append(time.perf_counter() - began)
-        report = optimizer.fit_report
-        assert report is not None
-        fits.append(report.seconds)
-        peer = suggest_with_map(x[: now + 1], y[: now + 1])
-        theirs.append(peer.fit_s + peer.acquisition_s)
-        their_fits.append(peer.fit_s)
+        optimizer.add(optimizer.space.decode(x[now : now + 1])[0], float(y[now]))
+        turns.append(turn(optimizer, x[: now + 1], y[: now + 1]))
     return {
         "n": n,
         "d": dim,
-        "gpbo_s": statistics.median(ours),
-        "gpbo_fit_s": statistics.median(fits),
-        "botorch_map_s": statistics.median(theirs),
-        "botorch_map_fit_s": statistics.median(their_fits),
-        "ratio": statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
+        "gpbo_s": statistics.median(each.gpbo_s for each in turns),
+        "gpbo_fit_s": statistics.median(each.gpbo_fit_s for each in turns),
+        "botorch_map_s": statistics.median(each.botorch_s for each in turns),
+        "botorch_map_fit_s": statistics.median(each.botorch_fit_s for each in turns),
+        "ratio": statistics.median(each.gpbo_s / each.botorch_s for each in turns),
     }
 
 
@@ -132,37 +151,27 @@ def grown(n: int, dim: int, asks: int) -> dict[str, Any]:
 
     Not the median: chains of many results move at some of the proposals, and start afresh at a few.
     """
-    from gpbo_benchmarks.botorch_loop import suggest_with_map
-
-    space, problem = cube(dim), problem_of(dim)
-    optimizer, x = Optimizer(space, seed=0), sobol(n, dim, Streams.named(0, "growth"))[0]
+    problem, x = problem_of(dim), sobol(n, dim, Streams.named(0, "growth"))[0]
     values = problem(x)
-    for params, value in zip(space.decode(x), values.tolist(), strict=True):
-        optimizer.add(params, value)
-    began = time.perf_counter()
-    trial = optimizer.ask()
-    first_s = time.perf_counter() - began
-    suggest_with_map(x[:5], values[:5])  # the first of a process pays for loading
-    ours_s = fits_s = theirs_s = 0.0
+    optimizer = told(dim, x, values)
+    first = latest = turn(optimizer, x[:5], values[:5])  # of the peer the first pays for loading
+    turns = []
     for _ in range(asks):
-        x = torch.cat([x, space.encode([trial.params])])
+        x = torch.cat([x, optimizer.space.encode([latest.trial.params])])
         values = problem(x)
-        optimizer.tell(trial, float(values[-1]))
-        began = time.perf_counter()
-        trial = optimizer.ask()
-        ours_s += time.perf_counter() - began
-        assert optimizer.fit_report is not None
-        fits_s += optimizer.fit_report.seconds
-        peer = suggest_with_map(x, Observations.of(x[None], values[None]).y[0])
-        theirs_s += peer.fit_s + peer.acquisition_s
+        optimizer.tell(latest.trial, float(values[-1]))
+        latest = turn(optimizer, x, Observations.of(x[None], values[None]).y[0])
+        turns.append(latest)
+    ours = statistics.mean(each.gpbo_s for each in turns)
+    theirs = statistics.mean(each.botorch_s for each in turns)
     return {
         "n": n,
         "d": dim,
-        "first_s": first_s,
-        "gpbo_s": ours_s / asks,
-        "gpbo_fit_s": fits_s / asks,
-        "botorch_map_s": theirs_s / asks,
-        "ratio": ours_s / theirs_s,
+        "first_s": first.gpbo_s,
+        "gpbo_s": ours,
+        "gpbo_fit_s": statistics.mean(each.gpbo_fit_s for each in turns),
+        "botorch_map_s": theirs,
+        "ratio": ours / theirs,
     }
 
 
