@@ -1,11 +1,16 @@
 """Batched factorisations whose failures stay in their own row."""
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 #: Jitters tried in turn, relative to the mean diagonal of the matrix.
 JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)
+#: Columns of a product with a triangular matrix that are computed at once: the smaller the blocks,
+#: the fewer products with zeros, and the slower each of them.
+_BLOCK = 256
 
 
 def cholesky(
@@ -75,6 +80,29 @@ def inverse_from_factor(factor: Float[Tensor, "k n n"]) -> Float[Tensor, "k n n"
     return torch.bmm(inverse.mT, inverse)
 
 
+def times_lower(
+    rows: Float[Tensor, "*b q n"], lower: Float[Tensor, "*b n n"]
+) -> Float[Tensor, "*b q n"]:
+    """``rows @ lower``, without most of the products with what is 0 above the diagonal."""
+    products = [rows[..., a:] @ lower[..., a:, a:b] for a, b in _blocks(lower.shape[-1])]
+    return products[0] if len(products) == 1 else torch.cat(products, dim=-1)
+
+
+def times_lower_transposed(
+    rows: Float[Tensor, "*b q n"], lower: Float[Tensor, "*b n n"]
+) -> Float[Tensor, "*b q n"]:
+    """``rows @ lower.mT``, likewise."""
+    products = [rows[..., :b] @ lower[..., a:b, :b].mT for a, b in _blocks(lower.shape[-1])]
+    return products[0] if len(products) == 1 else torch.cat(products, dim=-1)
+
+
+def _blocks(size: int) -> list[tuple[int, int]]:
+    """Where the even blocks of so many columns begin and end."""
+    count = max(1, -(-size // _BLOCK))
+    edges = [size * block // count for block in range(count + 1)]
+    return list(pairwise(edges))
+
+
 def append_inverse_lower(
     inverse: Float[Tensor, "*b n n"],
     cross: Float[Tensor, "*b m n"],
@@ -90,9 +118,10 @@ def append_inverse_lower(
         cross: ``B``.
         corner: ``C``.
     """
-    off_diagonal = cross @ inverse.mT
+    off_diagonal = times_lower_transposed(cross, inverse)
     factor, _, succeeded = jittered_cholesky(corner - off_diagonal @ off_diagonal.mT)
     corner_inverse = torch.where(succeeded[..., None, None], inverse_lower(factor), 0.0)
-    lower = torch.cat([-corner_inverse @ off_diagonal @ inverse, corner_inverse], dim=-1)
+    below = times_lower(-corner_inverse @ off_diagonal, inverse)
+    lower = torch.cat([below, corner_inverse], dim=-1)
     upper = torch.cat([inverse, torch.zeros_like(cross).mT], dim=-1)
     return torch.cat([upper, lower], dim=-2)

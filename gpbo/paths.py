@@ -26,7 +26,12 @@ from gpbo.backend import DTYPE, Streams, room_for_normals
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption
 from gpbo.kernels import matern, matern_and_slope, squared_distances
-from gpbo.linalg import add_diagonal, append_inverse_lower
+from gpbo.linalg import (
+    add_diagonal,
+    append_inverse_lower,
+    times_lower,
+    times_lower_transposed,
+)
 from gpbo.memory import budget
 from gpbo.parallel import each
 from gpbo.surrogate import Surrogate
@@ -366,4 +371,5 @@ class _Known:
             whitened = torch.cat([whitened, at_anchors], -1)
             waves = _waves(self.z_anchors, frequencies, amplitudes)
             disturbed = torch.cat([disturbed, waves], -1)
-        return self.scale * ((whitened - disturbed @ self.inverse.mT) @ self.inverse)
+        less = whitened - times_lower_transposed(disturbed, self.inverse)
+        return self.scale * times_lower(less, self.inverse)

@@ -19,6 +19,8 @@ from gpbo.linalg import (
     cholesky,
     inverse_lower,
     jittered_cholesky,
+    times_lower,
+    times_lower_transposed,
 )
 from gpbo.memory import in_parts
 from gpbo.rows import selected
@@ -91,12 +93,22 @@ class Surrogate:
         if not bool((torch.isfinite(x).all(-1) & torch.isfinite(y) | ~mask).all()):
             raise InvalidData("x and y must be finite wherever mask is True")
         x = torch.where(mask[..., None], x, 0.5)
-        factor, jitter, succeeded = jittered_cholesky(
-            _covariance(x, mask, lengthscale, outputscale, noise_variance, nu)
+
+        def factorised(runs: slice, draws: slice) -> tuple[Tensor, ...]:
+            some = runs, draws
+            own = lengthscale[some], outputscale[some], noise_variance[some]
+            factor, jitter, succeeded = jittered_cholesky(
+                _covariance(x[runs], mask[runs], *own, nu)
+            )
+            succeeded = succeeded & torch.isfinite(mean + noise_variance)[some]
+            inverse = torch.where(succeeded[..., None, None], inverse_lower(factor), 0.0)
+            return inverse, jitter, succeeded
+
+        matrix_bytes = x.shape[1] ** 2 * x.element_size()
+        inverse, jitter, succeeded = in_parts(
+            factorised, len(mean), mean.shape[1], matrix_bytes, x.device
         )
-        succeeded = succeeded & torch.isfinite(mean + noise_variance)
         jittered = noise_variance + torch.where(succeeded, jitter, 0.0)
-        inverse = torch.where(succeeded[..., None, None], inverse_lower(factor), 0.0)
         residual = torch.where(mask[:, None], y[:, None] - mean[..., None], 0.0)
         weights = _solved(inverse, residual)
         return cls(
@@ -267,7 +279,7 @@ class Surrogate:
             return -2 * pull * inverse_lengthscale
 
         mean_gradient = contract(slope * self.weights[:, :, None])
-        variance_gradient = contract(-2 * slope * (whitened @ self.inverse_factor))
+        variance_gradient = contract(-2 * slope * times_lower(whitened, self.inverse_factor))
         floored = variance <= _VARIANCE_FLOOR * self.outputscale[..., None]
         return mean, variance, mean_gradient, variance_gradient.masked_fill(floored[..., None], 0.0)
 
@@ -428,20 +440,28 @@ class Surrogate:
         evaluate: Callable[["Surrogate", Float[Tensor, "r q d"]], tuple[Tensor, ...]],
         candidates: Float[Tensor, "r q d"],
     ) -> tuple[Tensor, ...]:
-        """What the function makes of the candidates, in parts that fit the memory budget."""
-        n = max(self.x.shape[1], self.dim)
-        return in_parts(
-            lambda rows, columns: evaluate(self._rows(rows), candidates[rows, columns]),
-            runs=self.runs,
-            points=candidates.shape[1],
-            bytes_each=self.draws * n * candidates.element_size(),
-            device=candidates.device,
-            axis=2,
-        )
+        """What the function makes of the candidates, in parts that fit the memory budget.
 
-    def _rows(self, rows: slice) -> "Surrogate":
+        They are parts of the draws as long as one fits: every part of the candidates reads the
+        matrices of all its draws again.
+        """
+        bytes_each = max(self.x.shape[1], self.dim) * candidates.element_size()
+        points, device = candidates.shape[1], candidates.device
+
+        def of_draws(runs: slice, draws: slice) -> tuple[Tensor, ...]:
+            some, own = self._of_runs(runs).of_draws(draws), candidates[runs]
+
+            def of_candidates(rows: slice, columns: slice) -> tuple[Tensor, ...]:
+                return evaluate(some._of_runs(rows), own[rows, columns])
+
+            each = some.draws * bytes_each
+            return in_parts(of_candidates, some.runs, points, each, device, axis=2)
+
+        return in_parts(of_draws, self.runs, self.draws, points * bytes_each, device)
+
+    def _of_runs(self, runs: slice) -> "Surrogate":
         """The posterior of these runs; nothing is copied."""
-        return self if rows == slice(None) else selected(self, rows)
+        return self if runs == slice(None) else selected(self, runs)
 
     def _z(self) -> Float[Tensor, "r s n d"]:
         return _scaled(self.x, self.lengthscale)
@@ -453,7 +473,7 @@ class Surrogate:
         self, cross: Float[Tensor, "r s q n"]
     ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r s q"], Float[Tensor, "r s q n"]]:
         mean = self.mean[..., None] + _apply(cross, self.weights)
-        whitened = cross @ self.inverse_factor.mT
+        whitened = times_lower_transposed(cross, self.inverse_factor)
         prior = self.outputscale[..., None]
         variance = torch.maximum(prior - whitened.square().sum(-1), _VARIANCE_FLOOR * prior)
         return mean, variance, whitened

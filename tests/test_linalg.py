@@ -15,6 +15,8 @@ from gpbo.linalg import (
     inverse_from_factor,
     inverse_lower,
     jittered_cholesky,
+    times_lower,
+    times_lower_transposed,
 )
 from tests.monte_carlo import random_normal
 
@@ -158,6 +160,22 @@ def test_the_inverse_of_a_factor() -> None:
     assert torch.equal(inverse, inverse.tril())
     identity = torch.eye(N, dtype=DTYPE).expand_as(factor)
     torch.testing.assert_close(inverse @ factor, identity, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 255, 256, 257, 512, 769])
+def test_products_with_a_triangular_matrix(size: int) -> None:
+    rows, lower = random_normal(1, 2, 5, 3, size), random_normal(2, 2, 5, size, size).tril()
+    product, transposed = times_lower(rows, lower), times_lower_transposed(rows, lower)
+    torch.testing.assert_close(product, rows @ lower, rtol=1e-12, atol=1e-11)
+    torch.testing.assert_close(transposed, rows @ lower.mT, rtol=1e-12, atol=1e-11)
+
+
+def test_little_of_what_is_above_the_diagonal_is_multiplied() -> None:
+    lower = torch.ones(1024, 1024, dtype=DTYPE).tril()
+    lower[:256, 256:], lower[512:768, 768:] = torch.nan, torch.nan
+    rows = torch.ones(3, 1024, dtype=DTYPE)
+    assert torch.equal(times_lower(rows, lower), rows @ lower.nan_to_num())
+    assert torch.equal(times_lower_transposed(rows, lower), rows @ lower.nan_to_num().mT)
 
 
 def test_the_inverse_of_a_matrix_from_its_factor() -> None:

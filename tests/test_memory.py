@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpbo import memory
+from gpbo import linalg, memory
 from gpbo.acquisition import LogExpectedImprovement
 from gpbo.backend import DTYPE, Streams
 from gpbo.data import Observations
@@ -185,6 +185,53 @@ def test_a_posterior_in_parts_is_the_posterior(
     monkeypatch.setattr(memory, "_CPU_BYTES", allowed * 3 * 11 * 8)
     for part, expected in zip(EVALUATIONS[name](posterior, x), whole, strict=True):
         torch.testing.assert_close(part, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "parts"),
+    [
+        (15 * 13, [(5, 3, 13)]),  # runs, draws and candidates, all at once
+        (6 * 13, [(2, 3, 13), (2, 3, 13), (1, 3, 13)]),
+        (3 * 13 - 1, [(1, 2, 13), (1, 1, 13)] * 5),
+        (13, [(1, 1, 13)] * 15),
+        (12, [(1, 1, 7), (1, 1, 6)] * 15),
+    ],
+)
+def test_parts_are_of_draws_as_long_as_one_fits(
+    allowed: int, parts: list[tuple[int, int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posterior, x = surrogate(), sobol(13, 2, Streams.named(4, "x", runs=RUNS))
+    genuine = Surrogate._moments_at
+    seen: list[tuple[int, int, int]] = []
+
+    def noted(self: Surrogate, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append((self.runs, self.draws, candidates.shape[1]))
+        return genuine(self, candidates)
+
+    monkeypatch.setattr(Surrogate, "_moments_at", noted)
+    monkeypatch.setattr(memory, "_CPU_BYTES", allowed * 11 * 8)
+    posterior.moments(x)
+    assert seen == parts
+
+
+@pytest.mark.parametrize("matrices", [1, 2, 3, 7])
+def test_factors_in_parts_are_the_factors(matrices: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = surrogate()
+    monkeypatch.setattr(memory, "_CPU_BYTES", matrices * 11**2 * 8)
+    sizes: list[int] = []
+    genuine = linalg.cholesky
+
+    def noted(matrix: Tensor) -> tuple[Tensor, Tensor]:
+        sizes.append(matrix.shape[0] * matrix.shape[1])
+        return genuine(matrix)
+
+    monkeypatch.setattr(linalg, "cholesky", noted)
+    in_part = surrogate()
+    assert max(sizes) <= matrices
+    assert sum(sizes) == RUNS * 3
+    for name in ("inverse_factor", "weights", "noise_variance", "succeeded"):
+        one, other = getattr(in_part, name), getattr(whole, name)
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
 
 def test_moments_in_parts_have_their_gradients_by_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
