@@ -31,8 +31,8 @@ _STEADY = 0.95
 #: A round of transitions is enough for steady chains, and others need two; but most of all when
 #: they are worth less than this share.
 _LEAST_ESS, MOST_ROUNDS = 0.5, 4
-#: Chains start afresh, from the prior, when they are worth less than this share, or there are so
-#: many times the results of the last time.
+#: Chains are of another posterior by now when they are worth less than this share. They start
+#: afresh, from the prior, when there are so many times the results of the last time.
 _COLLAPSED, _AFRESH = 0.25, 2.0
 
 
@@ -84,9 +84,12 @@ def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterio
     moved = rescaled(stayed, *rescaling)
     value, gradient = evaluated(log_posterior, moved)
     position, displaced = moved, ((moved - stayed).abs() > _DISPLACED).any(-1)
+    afresh = warm.afresh
     if bool(displaced.any()):
         here, slope = evaluated(log_posterior, stayed)
         lost = displaced & (value < here - _FAR_OUT)
+        # Where all stay behind, they have no way to the new posterior.
+        afresh = torch.where(lost.all(-1), 0.0, afresh)
         position = torch.where(lost[..., None], stayed, moved)
         value = torch.where(lost, here, value)
         gradient = torch.where(lost[..., None], slope, gradient)
@@ -102,6 +105,7 @@ def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterio
         warmth=warmth,
         log_weight=torch.where(usable, log_weight - log_weight.amax(-1, keepdim=True), 0.0),
         recent=torch.where(same, recent, torch.nan),
+        afresh=afresh,
     )
 
 
@@ -110,13 +114,17 @@ def started_afresh(
 ) -> tuple[WarmState, Float[Tensor, "r"]]:
     """The chains of some runs from the prior again, and the leapfrog steps that it took.
 
-    Those of runs whose posterior is another one by now, and of those with many more results than
-    the last time: a mode that all chains have left is one that none comes back to, however much it
-    weighs by then.
+    Those of runs with many more results than the last time: a mode that all chains have left is one
+    that none comes back to, however much it weighs by then. And those of runs whose posterior is
+    another one by now; but of many results it is no farther from the last one than from that of
+    some of them, where chains that start afresh come from.
     """
     spent, counts = torch.zeros_like(warm.afresh), log_posterior.counts
     chains = warm.log_weight.shape[1]
-    due = (counts >= _AFRESH * warm.afresh) | (_relative_ess(warm) < _COLLAPSED)
+    collapsed = _relative_ess(warm) < _COLLAPSED
+    due = (counts >= _AFRESH * warm.afresh) | (collapsed & (counts <= MANY))
+    another = (due | collapsed)[:, None, None, None]
+    warm = replace(warm, recent=warm.recent.masked_fill(another, torch.nan))
     if not bool(due.any()):
         return warm, spent
     runs, count = bucket(due)
@@ -126,7 +134,6 @@ def started_afresh(
         warm,
         warmth=put(warm.warmth, due_runs, selected(warmth, slice(count))),
         log_weight=warm.log_weight.masked_fill(due[:, None], 0.0),
-        recent=warm.recent.masked_fill(due[:, None, None, None], torch.nan),
         afresh=torch.where(due, counts, warm.afresh),
     )
     return afresh, spent.index_copy(0, due_runs, steps[:count])

@@ -680,6 +680,45 @@ def test_chains_start_afresh(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     assert found.report.status[1] != "fallback-map"
 
 
+def test_collapsed_chains_of_many_results_go_on_from_the_best_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gpbo.warm_start.MANY", COUNT - 1)
+    data, warm = _data(), _warm()
+    log_weight = torch.zeros(RUNS, BRIEF.chains, dtype=DTYPE)
+    log_weight[1, 2] = 50.0
+    monkeypatch.setattr(warm_start, "_COLLAPSED", 0.3)
+    starts: list[Warmth] = []
+    monkeypatch.setattr(fitting, "draw", _observing(starts))
+    monkeypatch.setattr(fitting, "diagnosed", lambda draws, position: draws)
+    sampling = replace(BRIEF, warm_draws=1, kept=4)
+    recent = warm.recent.expand(-1, -1, 3, -1)
+    before = replace(warm, log_weight=log_weight, recent=recent)
+    found = fit(data, sampling=sampling, warm=before, streams=_streams())
+    assert (starts[0].position == warm.warmth.position[1, 2]).all()
+    assert [len(start.position) for start in starts] == [1] * warm_start.MOST_ROUNDS
+    assert found.warm is not None
+    assert torch.equal(found.warm.afresh, warm.afresh)
+    assert found.report.status[1] == "extended"
+    assert (found.warm.log_weight[1] == 0).all()
+    # What they drew of the other posterior does not count, and others keep theirs.
+    known = found.warm.recent.isfinite().all(-1).all(1).sum(-1)
+    assert known.tolist() == [3, 1, 3]
+
+
+def test_chains_that_all_stay_behind_an_outlier_start_afresh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gpbo.warm_start.MANY", 4)
+    x, values = _values(21, RUNS, 9, DIM)
+    before = fit(Observations.of(x[:, :-1], values[:, :-1]), sampling=BRIEF, streams=_streams(0))
+    values[1, -1] = -1e12
+    data = Observations.of(x, values)
+    found = fit(data, sampling=BRIEF, warm=before.warm, streams=_streams(1))
+    assert found.warm is not None
+    assert found.warm.afresh.tolist() == [8, 9, 8]
+
+
 def test_chains_that_all_lost_their_density_are_weighted_evenly() -> None:
     data, warm = _data(), _warm()
     log_weight = torch.zeros(RUNS, BRIEF.chains, dtype=DTYPE)
