@@ -149,7 +149,7 @@ def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
 def grown(n: int, dim: int, asks: int) -> dict[str, Any]:
     """The first proposal given so many results, and the mean of those that follow it.
 
-    Not the median: chains of many results move at some of the proposals, and start afresh at a few.
+    Not the median: chains of many results move at some of the proposals, and for long at a few.
     """
     problem, x = problem_of(dim), sobol(n, dim, Streams.named(0, "growth"))[0]
     values = problem(x)
