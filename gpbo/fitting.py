@@ -26,7 +26,7 @@ from gpbo.inference import (
     schedule_for,
 )
 from gpbo.mcmc.sampling import Kernel
-from gpbo.rows import bucket, merged, put, selected
+from gpbo.rows import bucket, put, selected
 from gpbo.surrogate import Surrogate
 from gpbo.warm_start import (
     MOST_ROUNDS,
@@ -326,9 +326,6 @@ def _sample(
     moved = torch.where(active, counts, moved)
     # The next fit is to other data.
     kept = replace(draws.warmth, gradient=None)
-    if warm is not None:  # chains that rest keep their weights: only their draws are drawn anew
-        kept = merged(active, kept, replace(warm.warmth, gradient=None))
-        log_weight = torch.where(active[:, None], log_weight, warm.log_weight)
     state = WarmState(kept, log_weight, latest, data.units, afresh, moved)
     return draws, state, (settling | (rounds == MOST_ROUNDS)).cpu()
 

@@ -1,4 +1,4 @@
-"""Records of tensors whose first axis is the runs: some of their rows."""
+"""Records of tensors whose first axis is the runs: some of their rows, by number."""
 
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
@@ -50,17 +50,4 @@ def put(whole: _Record, runs: Int[Tensor, " j"], part: _Record) -> _Record:
         elif is_dataclass(old):
             changes[field.name] = put(old, runs, new)
     changed: _Record = replace(whole, **changes)
-    return changed
-
-
-def merged(first: Bool[Tensor, " r"], one: _Record, other: _Record) -> _Record:
-    """``one`` in these rows of every tensor, and ``other`` in the rest."""
-    changes: dict[str, Any] = {}
-    for field in fields(one):
-        own, rest = getattr(one, field.name), getattr(other, field.name)
-        if isinstance(own, Tensor):
-            changes[field.name] = torch.where(first.view(-1, *[1] * (own.ndim - 1)), own, rest)
-        elif is_dataclass(own):
-            changes[field.name] = merged(first, own, rest)
-    changed: _Record = replace(one, **changes)
     return changed

@@ -31,8 +31,6 @@ _STEADY = 0.95
 #: A round of transitions is enough for steady chains, and others need two; but most of all when
 #: they are worth less than this share.
 _LEAST_ESS, MOST_ROUNDS = 0.5, 4
-#: Those of many results do not rest when they are worth less than this share.
-_RESTING = 0.75
 #: Chains are of another posterior by now when they are worth less than this share. They start
 #: afresh, from the prior, when there are so many times the results of the last time.
 _COLLAPSED, _AFRESH = 0.25, 2.0
@@ -147,14 +145,14 @@ def rounds_due(
     """How many rounds of transitions the chains need: the more, the less they are worth.
 
     Of many results, one more hardly moves the posterior, and a transition takes long: a round is
-    enough, and until half a percent of the results is new chains rest, weighted. Those that started
+    enough, and steady chains rest until half a percent of the results is new. Those that started
     afresh from some of many have the way to the posterior of all before them.
     """
     share, many = _relative_ess(warm), counts > MANY
+    steady = (share >= _STEADY) & ~afresh
+    resting = many & steady & (counts - warm.moved < counts / MANY)
+    longer = ~(many | steady)
     far = (share < _LEAST_ESS) | (many & afresh)
-    recently = counts - warm.moved < counts / MANY
-    resting = many & recently & (share >= _RESTING)
-    longer = ~many & ((share < _STEADY) | afresh)
     return torch.where(far, MOST_ROUNDS, 1 + longer.long() - resting.long())
 
 

@@ -1,6 +1,5 @@
-"""Rows of records of tensors."""
+"""Rows of records of tensors, by number."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from gpbo.lockstep import replicate
-from gpbo.rows import bucket, merged, room_for
+from gpbo.rows import bucket, room_for
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -38,29 +37,6 @@ def test_a_bucket_has_no_more_rows_than_there_are(monkeypatch: pytest.MonkeyPatc
 def test_a_gpu_has_few_sizes() -> None:
     assert {room_for(count, GPU) for count in range(1, 65)} == {1, 2, 4, 8, 16, 32, 64}
     assert all(room_for(count, CPU) == count for count in range(1, 65))
-
-
-@dataclass(frozen=True)
-class Inner:
-    flag: torch.Tensor
-    absent: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Outer:
-    wide: torch.Tensor
-    inner: Inner
-    name: str
-
-
-def test_merged_records_have_rows_of_either() -> None:
-    one = Outer(torch.ones(3, 2, 5), Inner(torch.tensor([True, True, True])), "one")
-    other = Outer(torch.zeros(3, 2, 5), Inner(torch.tensor([False, False, False])), "other")
-    found = merged(torch.tensor([True, False, True]), one, other)
-    assert found.wide.mean((1, 2)).tolist() == [1, 0, 1]
-    assert found.inner.flag.tolist() == [True, False, True]
-    assert found.inner.absent is None
-    assert found.name == "one"
 
 
 def test_a_run_of_a_padded_batch_is_the_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:

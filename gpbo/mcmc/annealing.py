@@ -23,7 +23,6 @@ from gpbo.mcmc.adaptation import TARGET, fisher_scale
 from gpbo.mcmc.hmc import LENGTHS, transition
 from gpbo.mcmc.nuts import ACCEPTANCE, Point
 from gpbo.mcmc.sampling import Warmth
-from gpbo.rows import merged
 
 #: What share of the particles the weighted ones must be worth after a step.
 _LEAST_ESS = 0.5
@@ -95,7 +94,7 @@ def anneal(
             if not bool(under_way.any()):
                 break
             moved = _advanced(density, particles, streams, last=number == _MOST_STEPS - 1)
-            particles = merged(under_way, moved, particles)
+            particles = _chosen(under_way, moved, particles)
             steps += under_way * sum(islice(cycle(LENGTHS), _MOVES))
         value, gradient = _Tempered(density, ones)(particles.position.flatten(0, 1))
         value, gradient = value.reshape(runs, count), gradient.reshape(runs, count, dim)
@@ -207,3 +206,14 @@ def _joined(
     share = temperature.repeat_interleave(len(prior) // len(temperature))
     value = torch.where(torch.isneginf(likelihood), likelihood, prior + share * likelihood)
     return value, torch.addcmul(prior_slope, share[:, None], slope)
+
+
+def _chosen(first: Bool[Tensor, "r"], one: _Particles, other: _Particles) -> _Particles:
+    """``one`` for these runs, ``other`` for the rest."""
+
+    def chosen(part: Tensor, rest: Tensor) -> Tensor:
+        return torch.where(first.view(-1, *[1] * (part.ndim - 1)), part, rest)
+
+    return _Particles(
+        **{name: chosen(part, getattr(other, name)) for name, part in vars(one).items()}
+    )
