@@ -88,8 +88,8 @@ def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterio
     if bool(displaced.any()):
         here, slope = evaluated(log_posterior, stayed)
         lost = displaced & (value < here - _FAR_OUT)
-        # Where all stay behind, they have no way to the new posterior.
-        afresh = torch.where(lost.all(-1), 0.0, afresh)
+        # Where all of many stay behind, they have no way to the new posterior.
+        afresh = torch.where(lost.all(-1) & (log_posterior.counts > MANY), 0.0, afresh)
         position = torch.where(lost[..., None], stayed, moved)
         value = torch.where(lost, here, value)
         gradient = torch.where(lost[..., None], slope, gradient)
