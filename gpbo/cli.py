@@ -214,7 +214,7 @@ def tune(
     tensorboard: TensorBoardFolder = None,
     mlflow: MLflowUri = None,
 ) -> None:
-    """Begin the tuning job that a file describes; README.md has an example, and all keys."""
+    """Begin the tuning job that a file describes; GUIDE.md has an example, and all keys."""
     _run_job(file, _integrations(tensorboard, mlflow), resume=False)
 
 

@@ -220,10 +220,10 @@ def test_draws_have_their_distribution() -> None:
     assert chisquare(counts.numpy()).pvalue > 1e-3
 
 
-def test_the_readme_shows_the_table_of_crossovers_that_is_used() -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+def test_the_guide_shows_the_table_of_crossovers_that_is_used() -> None:
+    guide = (Path(__file__).parent.parent / "GUIDE.md").read_text()
     results, runs = (" | ".join(str(row[column]) for row in backend.CROSSOVER) for column in (0, 1))
-    assert f"| results | {results} |\n|---|---|---|---|---|\n| runs | {runs} |" in readme
+    assert f"| results | {results} |\n|---|---|---|---|---|\n| runs | {runs} |" in guide
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The examples run: the README's, each as it stands, and the demo on a short budget."""
+"""The examples run: those of the documents, each as it stands, and the demo on a short budget."""
 
 import re
 import subprocess
@@ -11,7 +11,13 @@ from gpbo.storage import SqliteStorage
 
 ROOT = Path(__file__).parent.parent
 CLI = "from gpbo.cli import main; main()"
-README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+DOCS = [
+    pytest.param(code, id=f"{name}-{number}")
+    for name in ("README.md", "GUIDE.md")
+    for number, code in enumerate(
+        re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+    )
+]
 
 
 def run(arguments: list[str], folder: Path) -> str:
@@ -21,9 +27,9 @@ def run(arguments: list[str], folder: Path) -> str:
     return ran.stdout
 
 
-@pytest.mark.parametrize("number", range(len(README)))
-def test_an_example_of_the_readme_runs(number: int, tmp_path: Path) -> None:
-    assert run(["-c", README[number]], tmp_path)
+@pytest.mark.parametrize("code", DOCS)
+def test_an_example_of_the_docs_runs(code: str, tmp_path: Path) -> None:
+    assert run(["-c", code], tmp_path)
 
 
 def test_a_method_and_a_problem_of_ones_own_are_compared(tmp_path: Path) -> None:

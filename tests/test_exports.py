@@ -133,8 +133,10 @@ def test_a_name_that_is_wrong_is_an_error_to_those_who_check_types_too() -> None
 
 def test_who_checks_types_knows_the_modules_that_the_docs_name() -> None:
     """A checker knows the modules that something imports, from `import gpbo` on."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"gpbo(?:\.[a-z_]+)+(?=\.[A-Za-z])", readme))
+    named = {"gpbo"}
+    for name in ("README.md", "GUIDE.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        named |= set(re.findall(r"gpbo(?:\.[a-z_]+)+(?=\.[A-Za-z])", text))
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     documented = makefile.split("$(addprefix gpbo.,")[1].split(")")[0]
     named |= {f"gpbo.{name}" for name in re.findall(r"[a-z_.]+", documented)}
