@@ -43,6 +43,8 @@ _FEWEST = 12
 _FAR_FROM_ZERO, _FAR_FROM_ONE = 3.0, 10.0
 #: Starts of the mode search.
 _MODE_STARTS = 8
+#: Climbs whose log densities end this close have found the same mode.
+_SAME_MODE = 1e-3
 #: Its box in the unconstrained coordinates, wide enough for any sensible prior.
 _MODE_BOUNDS = (-20.0, 20.0)
 
@@ -394,19 +396,41 @@ def convergence(
 def mode(log_posterior: LogPosterior, streams: Streams) -> Float[Tensor, "r p"]:
     """The best mode of every run's posterior found from several starts.
 
-    The mode is of the density in the unconstrained coordinates, the one that is drawn from.
+    The mode is of the density in the unconstrained coordinates, the one that is drawn from. Of many
+    results some show where modes are, as for `cold_start`; from these the climb goes on with all.
     """
-    runs = log_posterior.runs
     if not log_posterior.parametrization.size:
-        return torch.zeros(runs, 0, dtype=DTYPE, device=log_posterior.parametrization.device)
-    start = promising_starts(log_posterior, streams, _MODE_STARTS)
+        device = log_posterior.parametrization.device
+        return torch.zeros(log_posterior.runs, 0, dtype=DTYPE, device=device)
+    some = log_posterior.thinned(MANY, _LEAST_SHARE)
+    value, points = _climbed(some, promising_starts(some, streams, _MODE_STARTS))
+    if some is not log_posterior:
+        value, points = _climbed(log_posterior, _without_repeats(value, points))
+    best = value.nan_to_num(nan=-torch.inf).argmax(-1)
+    return points[torch.arange(len(points), device=points.device), best]
+
+
+def _climbed(
+    log_posterior: LogPosterior, start: Float[Tensor, "r b p"]
+) -> tuple[Float[Tensor, "r b"], Float[Tensor, "r b p"]]:
+    """The modes that are reached from these starts, and their log densities."""
     lower, upper = _MODE_BOUNDS
+    runs = len(start)
     found = maximize(
         log_posterior, start.flatten(0, 1), lower, upper, iterations=200, history=12, runs=runs
     )
-    best = found.value.reshape(runs, _MODE_STARTS).nan_to_num(nan=-torch.inf).argmax(-1)
-    points = found.x.reshape(runs, _MODE_STARTS, -1)
-    return points[torch.arange(runs, device=points.device), best]
+    return found.value.view(runs, -1), found.x.view_as(start)
+
+
+def _without_repeats(
+    value: Float[Tensor, "r b"], points: Float[Tensor, "r b p"]
+) -> Float[Tensor, "r b p"]:
+    """Modes, the best first; NaN, where no climb begins, in place of one that is there already."""
+    value, order = value.sort(descending=True)
+    points = points.take_along_dim(order[..., None], 1)
+    repeated = torch.zeros_like(value, dtype=torch.bool)
+    repeated[:, 1:] = value[:, :-1] - value[:, 1:] < _SAME_MODE
+    return points.masked_fill(repeated[..., None], torch.nan)
 
 
 def promising_starts(

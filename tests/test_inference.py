@@ -14,7 +14,8 @@ from pyro.infer.mcmc import MCMC
 from scipy.optimize import minimize as scipy_minimize
 from torch import Tensor
 
-from gpbo import pyro_nuts, sample_hyperparameters
+from gpbo import inference, pyro_nuts, sample_hyperparameters
+from gpbo.ascent import Ascent, maximize
 from gpbo.backend import DTYPE, Streams
 from gpbo.errors import GpboError, InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
@@ -578,6 +579,41 @@ def test_the_mode_is_as_high_as_the_best_that_scipy_finds(prior: str) -> None:
     for run in range(posterior.runs):
         single = posterior.select(slice(run, run + 1))
         assert float(value[run]) > _best_of_scipy(single, starts[run]) - 1e-5
+
+
+@unchecked_shapes()
+def test_of_many_results_some_show_where_the_modes_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last run has few: what it has found stays."""
+    monkeypatch.setattr(inference, "MANY", 13)
+    x, y = _data(15, RUNS, 29, DIM)
+    mask = torch.ones_like(y, dtype=torch.bool)
+    mask[-1, 13:] = False
+    posterior = Model().log_posterior(x, y, mask)
+    climbs: list[tuple[float, Tensor, Tensor]] = []
+
+    def noting(density: LogPosterior, start: Tensor, *args: Any, **options: Any) -> Ascent:
+        found = maximize(density, start, *args, **options)
+        shape = RUNS, 8, -1
+        climbs.append((float(density.counts[0]), start.view(shape), found.x.view(shape)))
+        return found
+
+    monkeypatch.setattr(inference, "maximize", noting)
+    found = mode(posterior, Streams.named(5, "mode", runs=RUNS))
+    (few, starts, seen), (many, modes, _) = climbs
+    assert 7 < few < 20 < many == 29
+    assert starts.isfinite().all()
+    assert (seen[-1] - found[-1]).abs().amax(-1).min() < 1e-5
+    # What several climbs have found is gone on with once, from the best to the worst.
+    ends, _ = posterior.thinned(13, 0.25)(modes.flatten(0, 1))
+    for own in ends.view(RUNS, 8):
+        heights = own[own.isfinite()]
+        assert 0 < len(heights) < 8
+        assert (heights.diff() < -1e-3).all()
+    value, _ = posterior(found)
+    prior = posterior.parametrization.sample(Streams.named(6, "scipy", runs=RUNS), 5)
+    for run in range(RUNS - 1):
+        single = posterior.select(slice(run, run + 1))
+        assert float(value[run]) > _best_of_scipy(single, prior[run]) - 1e-5
 
 
 def _best_of_scipy(posterior: LogPosterior, starts: Tensor) -> float:
