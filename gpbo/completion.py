@@ -21,7 +21,7 @@ STOPPED: Mapping[str, str] = {
     "budget": "the budget was used",
     "exhausted": "nothing was left to try",
     "interrupted": "interrupted",
-    "broken": "the executor broke",
+    "broken": "trials could not be run",
     "runtime": "the time was used",
     "target": "the target was reached",
     "failures": "one trial after another failed",

@@ -10,8 +10,8 @@ from typing import TypeVar
 import torch
 from loky import ProcessPoolExecutor
 
-from gpbo.executors import NO_LEAK_CHECK, NotStarted, end, pool_of_one, start
-from gpbo.worker import die_with
+from gpbo.executors import NO_LEAK_CHECK, end, pool_of_one, start
+from gpbo.worker import NotStarted, die_with
 
 logger = logging.getLogger("gpbo")
 

@@ -23,7 +23,7 @@ from loky.process_executor import ShutdownExecutorError
 
 from gpbo.attempt import Outcome
 from gpbo.command import Command, end_left
-from gpbo.worker import SPAWNED, Task, die_with, evaluate, evaluate_in_own_process
+from gpbo.worker import SPAWNED, NotStarted, Task, die_with, evaluate, evaluate_in_own_process
 
 #: Trials share the cores; a library that starts a thread per core in each of them slows all down.
 ONE_THREAD = dict.fromkeys(
@@ -51,10 +51,6 @@ _NOT_STARTED = "no process could be started: "
 _Cached = type(functools.lru_cache(lambda: None))
 
 _T = TypeVar("_T")
-
-
-class NotStarted(BrokenExecutor):
-    """A process could not be started, for a reason that is not what it was to run."""
 
 
 def pool_of_one(**options: Any) -> ProcessPoolExecutor:
@@ -187,7 +183,8 @@ class LocalWorkers(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run ``fn(task)``, with the time limit of the task, in the process of its worker.
 
-        The future raises `NotStarted` if there can be no such process.
+        The future raises `NotStarted` if there can be no such process, or it cannot load what it is
+        to run.
         """
         (task,) = args
         return self._threads[task.worker].submit(self._run, fn, task)
@@ -236,7 +233,7 @@ class LocalWorkers(Executor):
         except (BrokenExecutor, ShutdownExecutorError) as error:
             self._discard(task.worker)
             if "un-serialize" in str(error):  # in loky's words
-                return Outcome(reason=_why_it_cannot_be_read(error))
+                raise NotStarted(_why_it_cannot_be_read(error)) from error
             return Outcome(reason=_why_it_died(error), died=True)
 
     @contextmanager

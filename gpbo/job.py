@@ -241,10 +241,20 @@ class Job(BaseModel):
         )
 
     def _not_enqueued_yet(self, optimizer: Optimizer) -> list[dict[str, Any]]:
-        """What has come into the file since the job began."""
+        """What has come into the file since the job began.
+
+        Of what was enqueued each accounts for one entry, whole configurations before parts of some.
+        """
         known = [each.items() for each in ever_enqueued(optimizer.trials, optimizer.queue)]
-        given = (optimizer.space.validate(params, whole=False) for params in self.queue)
-        return [params for params in given if not any(params.items() <= each for each in known)]
+        given = [optimizer.space.validate(params, whole=False) for params in self.queue]
+        new = []
+        for place in sorted(range(len(given)), key=lambda place: -len(given[place])):
+            own = next((each for each in known if given[place].items() <= each), None)
+            if own is None:
+                new.append(place)
+            else:
+                known.remove(own)
+        return [given[place] for place in sorted(new)]
 
     def _parents(
         self, folder: Path, store: SqliteStorage, *, may_be_gone: bool

@@ -159,9 +159,9 @@ class Posterior:
             here = lie_within(with_fixed(self.space, fixed), surrogate.x)
             surrogate = replace(surrogate, eligible=surrogate.eligible & here)
         if not bool(surrogate.eligible.any()):
-            where = "" if fixed is None else f"fixed={fixed!r}: "
+            whose = "no trial" if fixed is None else f"fixed={fixed!r}: no trial with them"
             lacking = "has a value" if self.limits is None else "meets the constraints"
-            raise InvalidData(f"{where}no trial {lacking} yet: expected one or more")
+            raise InvalidData(f"{whose} {lacking} yet: expected one or more")
         params = self.completed[int(surrogate.recommended)].params
         key = self.space.key(params)
         trials = [trial.id for trial in self.completed if self.space.key(trial.params) == key]

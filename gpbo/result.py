@@ -51,7 +51,7 @@ class Result:
         trials: Completed and failed ones.
         stopped: ``"budget"``: all trials were done; ``"exhausted"``: the space has no
             configuration left; ``"interrupted"``: by Ctrl-C, and what was done is here;
-            ``"broken"``: the executor takes no more trials; and the reasons of a
+            ``"broken"``: trials could not be run, by what was logged; and the reasons of a
             `gpbo.completion.Completion`: ``"runtime"``, ``"target"``, ``"failures"`` or
             ``"no improvement"``.
         objective_s: Seconds spent in the objective; with several workers, spent waiting for them.

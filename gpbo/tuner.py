@@ -26,14 +26,14 @@ from gpbo.constraints import Constraint, Told, quantities, result_told, returned
 from gpbo.engine import Engine
 from gpbo.errors import InvalidOption, InvalidResult
 from gpbo.execution import Execution
-from gpbo.executors import LocalWorkers, NotStarted, raised_there
+from gpbo.executors import LocalWorkers, raised_there
 from gpbo.objectives import check_command, check_is_here, warn_of_unused
 from gpbo.optimizer import Optimizer
 from gpbo.record import JOB_ENDED, NOT_RUN, Attempt, Metric
 from gpbo.result import Result
 from gpbo.storage import INHERITED_S
 from gpbo.trial import Trial, sign_of
-from gpbo.worker import Imported, Objective, Task, evaluate
+from gpbo.worker import Imported, NotStarted, Objective, Task, evaluate
 
 __all__ = ["Execution", "Tuner"]
 
@@ -362,7 +362,7 @@ class Tuner:
                 return
 
     def _not_run(self, attempt: Attempt, why: str) -> None:
-        """The executor takes no trials: this one stays pending, and the job ends."""
+        """No trial can be run: this one stays pending, and the job ends."""
         logger.error("trial %d was not run: %s", attempt.trial, why)
         reason = legible(f"{NOT_RUN}{why}")
         self._write(attempts=[replace(attempt, ended_at=time.time(), reason=reason)])

@@ -36,6 +36,8 @@ def plain(record: Record) -> dict[str, Any]:
         "spec": record.spec,
         "best": None if (best := _best(record)) is None else best.id,
         "trials": [asdict(trial) for trial in record.trials],
+        "finished": list(record.finished),
+        "queue": list(record.queue),
         "attempts": [asdict(attempt) for attempt in record.attempts],
         "metrics": [asdict(metric) for metric in record.metrics],
         "fits": [asdict(fit) for fit in record.fits],

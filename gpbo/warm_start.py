@@ -47,8 +47,8 @@ class WarmState:
             that were of another posterior: before the chains started afresh, or the power of the
             units changed.
         units: Of the values that the chains were fitted to.
-        afresh: How many results there were when the chains last started from the prior; 0 where they
-            are to start from it at the next fit.
+        afresh: How many results there were when the chains last started from the prior; 0 where
+            they are to at the next fit.
         moved: How many there were when they last made a transition.
     """
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -31,6 +32,7 @@ from gpbo.text import reason_of
 __all__ = [
     "Command",
     "Imported",
+    "NotStarted",
     "Objective",
     "Outcome",
     "RunningTrial",
@@ -45,6 +47,10 @@ __all__ = [
 SPAWNED = "__mp_main__"
 #: Seconds between two looks at whether the driver is alive.
 _LOOK_S = 1.0
+
+
+class NotStarted(BrokenExecutor):
+    """Nothing of a trial has run: there is no process for it, or that cannot load the objective."""
 
 
 class TrialStopped(Exception):
@@ -104,8 +110,14 @@ class Imported:
             raise InvalidOption(f"objective={self.target!r}: expected 'module:function'")
 
     def load(self) -> Callable[..., Any]:
-        """The function itself."""
+        """The function itself.
+
+        Raises:
+            TypeError: What has the name cannot be called.
+        """
         function: Callable[..., Any] = getattr(self.module(), self.target.partition(":")[2])
+        if not callable(function):
+            raise TypeError(f"{function!r} cannot be called")
         return function
 
     def module(self) -> ModuleType:
@@ -138,24 +150,45 @@ class Task:
 
 
 def evaluate(task: Task) -> Outcome:
-    """Run one attempt; whatever the objective does short of ending the process is an outcome."""
+    """Run one attempt; whatever the objective does short of ending the process is an outcome.
+
+    Raises:
+        NotStarted: The objective is to be imported, and cannot be.
+    """
     task.folder.mkdir(parents=True, exist_ok=True)
     try:
         if isinstance(task.objective, Command):
             return run_command(task.objective, task.params, task.folder, task.time_limit_s)
         objective = task.objective
         if isinstance(objective, Imported):
-            objective = objective.load()
+            objective = _loaded(objective)
         _settle(objective)
         trial = RunningTrial(task.trial, dict(task.params), task.attempt, task.folder)
         given = (dict(task.params), trial) if _takes_trial(objective) else (dict(task.params),)
         return Outcome(objective(*given))
+    except NotStarted:
+        raise
     except TrialStopped as stopped:
         return Outcome(reason=str(stopped), stopped=True)
     except KeyboardInterrupt:
         return Outcome(reason="interrupted", died=True)
     except BaseException as error:  # noqa: BLE001  whatever it raises, the trial failed
         return Outcome(reason=reason_of(error))
+
+
+def _loaded(imported: Imported) -> Callable[..., Any]:
+    """The function, of which a configuration cannot be the reason if it is not there.
+
+    Raises:
+        NotStarted: it cannot be imported.
+    """
+    try:
+        return imported.load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        why = f"objective={imported.target!r} cannot be loaded: {reason_of(error)}"
+        raise NotStarted(why) from error
 
 
 def evaluate_in_own_process(task: Task) -> Outcome:

@@ -506,14 +506,16 @@ def test_a_job_that_one_failure_after_another_ends_ends_with_1(tmp_path: Path) -
 
 
 def test_values_of_an_earlier_job_are_no_values_of_this_one(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("def run(params):\n    return params['x']\n")
+    (tmp_path / "mine.py").write_text(
+        "def run(params):\n    return params['x']\ndef ends(params):\n    raise OSError('full')\n"
+    )
     first = (
         'name = "first"\nobjective = "mine:run"\nbudget = 2\nstrategy = "sobol"\n'
         '[space]\nx = { type = "real", low = 0.0, high = 1.0 }\n'
     )
     (tmp_path / "job.toml").write_text(first)
     assert tuned_in(tmp_path).returncode == 0
-    second = first.replace('"first"', '"second"').replace("mine:run", "mine:gone")
+    second = first.replace('"first"', '"second"').replace("mine:run", "mine:ends")
     (tmp_path / "job.toml").write_text(second + '[[warm_start]]\njob = "first"\n')
     driver = tuned_in(tmp_path)
     assert "2 failed" in driver.stdout

@@ -234,6 +234,15 @@ def test_what_came_into_the_file_since_is_enqueued_when_it_is_resumed(tmp_path: 
     assert queued(tmp_path, queue=longer) == []
 
 
+def test_each_enqueued_configuration_accounts_for_one_of_the_file(tmp_path: Path) -> None:
+    """Parts of one that was asked are new, wherever in the file they stand."""
+    whole = {"x": 0.25, "y": 0.75}
+    job_in(tmp_path, queue=[whole]).tuner(tmp_path, resume=False).run().optimizer.close()
+    parts = [{"y": 0.75}, whole, {"x": 0.25}, {"x": 0.25}]
+    assert queued(tmp_path, queue=parts) == [{"y": 0.75}, {"x": 0.25}, {"x": 0.25}]
+    assert len(queued(tmp_path, queue=parts)) == 3
+
+
 def test_a_configuration_that_was_proposed_is_asked_when_it_is_enqueued(tmp_path: Path) -> None:
     with job_in(tmp_path).tuner(tmp_path, resume=False).run().optimizer as before:
         known = dict(before.trials[1].params)

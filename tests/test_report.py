@@ -652,7 +652,9 @@ def test_in_a_browser_a_job_without_results_says_so(tmp_path: Path) -> None:
 
 
 def test_the_json_of_a_job_has_its_fits(nine: tuple[Optimizer, Record]) -> None:
-    told = json.loads(json.dumps(plain(nine[1]), allow_nan=False))
+    record = replace(nine[1], queue=({"x": 0.25},))
+    told = json.loads(json.dumps(plain(record), allow_nan=False))
+    assert (told["queue"], told["finished"]) == ([{"x": 0.25}], list(record.finished))
     assert [fit["size"] for fit in told["fits"]]
     assert told["fits"][0]["report"]["inference"] == "map"
 

@@ -15,10 +15,11 @@ import pytest
 
 import gpbo
 from gpbo.engine import Engine
-from gpbo.executors import LocalWorkers, NotStarted
+from gpbo.executors import LocalWorkers
 from gpbo.simulation import simulate
 from gpbo.terminal import console, is_terminal
 from gpbo.tuner import Execution
+from gpbo.worker import NotStarted
 from tests import objectives
 
 LINE = gpbo.Space(gpbo.Real("x", 0, 1))

@@ -44,7 +44,7 @@ from gpbo.strategies import (
 from gpbo.trial import Trial, TrialStatus
 from gpbo.tuner import Execution, Tuner
 from gpbo.view import summary
-from gpbo.worker import Command, Outcome
+from gpbo.worker import Command, Imported, Outcome
 from tests import objectives
 from tests.monte_carlo import unchecked_shapes
 
@@ -1365,6 +1365,27 @@ def test_a_job_whose_executor_is_mended_is_run_again() -> None:
 
     tuner = tuned(Optimizer(LINE, "sobol"), budget=2, executor=Mended())
     assert [tuner.run().stopped for _ in range(2)] == ["broken", "budget"]
+
+
+def test_an_objective_that_cannot_be_loaded_ends_the_job_and_costs_no_trial(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says nothing of the configurations: when it is mended, they are tried."""
+    module = tmp_path / "mended_later.py"
+    module.write_text("import json\n")
+    optimizer = stored(tmp_path)
+    objective = Imported("mended_later:loss", tmp_path)
+    execution = Execution(workers=2)
+    job = Tuner(optimizer, objective, budget=3, execution=execution)
+    result = job.run(progress=False)
+    assert (result.stopped, result.trials) == ("broken", ())
+    why = "AttributeError: module 'mended_later' has no attribute 'loss'"
+    assert f"was not run: objective='mended_later:loss' cannot be loaded: {why}" in caplog.text
+    module.write_text("def loss(params): return params['x']\n")
+    result = job.run(progress=False)
+    assert result.stopped == "budget"
+    assert [trial.status for trial in result.trials] == ["completed"] * 3
+    assert {attempt.interrupted for attempt in read(tmp_path).attempts} == {True, False}
 
 
 def test_a_module_that_is_not_there_ends_the_job_before_it_began(
