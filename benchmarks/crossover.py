@@ -24,7 +24,6 @@ from gpbo.situation import Situation
 from gpbo.strategies import ExpectedImprovement
 from gpbo_benchmarks import script
 from gpbo_benchmarks.inputs import moving
-from gpbo_benchmarks.record import machine, save
 
 PROBLEM = problems.get("hartmann6")
 
@@ -95,14 +94,14 @@ def main() -> None:
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("no CUDA device here: there is no crossover to measure")
-    print(machine())
+    keep = script.begin(options.output)
     rows = [
         row
         for results in sorted(options.results)
         for row in crossover(results, options.most, options.repeats)
     ]
     script.show("a warm step, seconds", rows)
-    print(save("crossover", {"steps": rows, "crossover": table(rows)}))
+    keep("crossover", {"steps": rows, "crossover": table(rows)})
     print(f"CROSSOVER = {table(rows)}")
 
 

@@ -135,7 +135,7 @@ def compare_regret(found: pd.DataFrame, stored: pd.DataFrame) -> list[Finding]:
         pair = pd.concat([now[method], then[method]], axis=1, keys=["now", "then"]).dropna()
         loss = (np.log(pair["now"]) - np.log(pair["then"])).fillna(0.0)  # NaN: neither has a value
         if method in ("random", "sobol"):
-            same = bool((loss.abs() < 1e-9).all()) and len(pair) > 0
+            same = bool((loss.abs() < 1e-9).all()) and len(pair) == len(then)
             findings.append(Finding(f"regret of {method} (same problems)", 1.0, 1.0, not same))
             continue
         moved = loss[loss != 0].to_numpy()
@@ -190,7 +190,7 @@ def keep(smoke: Path, folder: Path) -> None:
         raise InvalidData(f"{smoke}: runs of {', '.join(ended)} ended early: expected none")
     torch.set_num_threads(1)
     medians = {name: statistics.median(ratios) for name, ratios in speed_ratios().items()}
-    record.save(Path(_SPEED).stem, medians, folder)
+    record.save(Path(_SPEED).stem, medians, record.machine(), folder)
     keep_results(smoke, folder / _REGRET)
 
 

@@ -34,7 +34,7 @@ from gpbo.simulation import LAWS, Simulation
 from gpbo.strategies import RandomSearch
 from gpbo_benchmarks import script
 from gpbo_benchmarks.asynchronous import CASES, Case, Method, methods, run
-from gpbo_benchmarks.record import RESULTS, machine, save
+from gpbo_benchmarks.record import machine
 
 #: Regret is drawn from here on: several of the optima are corners, which are met exactly.
 _LEAST = 1e-6
@@ -225,9 +225,6 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, help="folder of what is done, with which it is not run again"
     )
-    parser.add_argument(
-        "--output", type=Path, default=RESULTS / "figures", help="folder of the plot"
-    )
     options = parser.parse_args()
     share = options.share or (1.0 if options.full else 1 / 3)
     names = options.case or list(CASES)
@@ -235,7 +232,7 @@ def main() -> None:
     asked = {name: value for name, value in vars(options).items() if name not in others}
     if options.keep is not None:
         begin(options.keep, asked)
-    print(machine())
+    keep = script.begin(options.output)
     done: dict[str, dict[str, Simulation]] = {}
     horizons = {name: share * CASES[name].horizon for name in names}
     tables, ratios = [], []
@@ -259,11 +256,11 @@ def main() -> None:
         tables += table
         ratios.append(counts(name, done[name], CASES[name]))
     script.show("evaluations without waiting over those in step", ratios)
-    folder = options.output
+    folder = options.output / "figures"
     folder.mkdir(exist_ok=True, parents=True)
     paint(done, horizons, folder / "kandasamy.png")
     figures = {"table": tables, "counts": ratios, "options": asked}
-    print(save("kandasamy", figures))
+    keep("kandasamy", figures)
 
 
 if __name__ == "__main__":

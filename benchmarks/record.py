@@ -6,11 +6,14 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from gpbo.archive import appearing
 
 PACKAGES = ("gpbo", "torch", "gpytorch", "botorch", "numpyro", "jax")
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -36,11 +39,16 @@ def is_checkout() -> bool:
     return (_ROOT / "pyproject.toml").exists()
 
 
-def save(name: str, figures: Any, folder: Path = RESULTS) -> Path:
-    """Write ``<name>.json``."""
+def save(name: str, figures: Any, where: Mapping[str, Any], folder: Path) -> Path:
+    """Write ``<name>.json``, which is there when it is whole.
+
+    Args:
+        where: What `machine` said before anything was measured.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=1) + "\n")
+    with appearing(path) as file:
+        file.write((json.dumps({"machine": where, "figures": figures}, indent=1) + "\n").encode())
     return path
 
 

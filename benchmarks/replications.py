@@ -22,7 +22,6 @@ from gpbo.backend import resolve_device
 from gpbo.problems import Problem
 from gpbo.replications import Replications, quartiles
 from gpbo_benchmarks import script
-from gpbo_benchmarks.record import machine, save
 
 
 def with_gpbo(problem: Problem, options: argparse.Namespace, **how: Any) -> dict[str, Any]:
@@ -90,7 +89,7 @@ def main() -> None:
     )
     gpbo.replicate(problem, runs=1, budget=initial + 1, device=options.device, **quiet)  # loads
 
-    print(machine())
+    keep = script.begin(options.output)
     rows = [
         with_gpbo(problem, options, runs=runs, inference=inference, **quiet)
         for inference in ("hmc", "map")
@@ -104,9 +103,10 @@ def main() -> None:
         row["ratio"] = peer["seconds"] / peer["runs"] * row["runs"] / row["seconds"]
     script.show(f"{problem.name}, {options.budget} evaluations a run", rows)
     script.show("BoTorch, one run after another", [peer])
-    figures = {"case": vars(options), "gpbo": rows, "botorch": peer}
+    case = {name: value for name, value in vars(options).items() if name != "output"}
+    figures = {"case": case, "gpbo": rows, "botorch": peer}
     device = resolve_device(options.device, runs=options.runs, results=options.budget).type
-    print(save(f"replications_{problem.name}-{device}", figures))
+    keep(f"replications_{problem.name}-{device}", figures)
 
 
 if __name__ == "__main__":

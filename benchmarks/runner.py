@@ -101,6 +101,8 @@ class Run:
         files = [table.read_table(self._path(unit)) for unit in every]
         measured_at = {run: own["measured"] for rows, own in files for run in runs_of(rows)}
         header["peers_from"] = elsewhere(measured_at, header)
+        processes = {own["processes"] for _, own in files}
+        header["processes"] = " or ".join(map(str, sorted(processes)))
         header["versions"] |= paths.versions(self.suite.name, *self.methods)
         table.write(self.results, pa.concat_tables([rows for rows, _ in files]), header)
         return self.results

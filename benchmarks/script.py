@@ -1,19 +1,48 @@
 """What the scripts have in common: their arguments, and tables on the terminal."""
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from gpbo.backend import resolve_device
 from gpbo.errors import InvalidOption
 
+from .record import RESULTS, machine, save
+
+#: Keeps figures by a name.
+Keep = Callable[[str, Any], None]
 Number = TypeVar("Number", int, float)
 
 
 def parser(about: str | None) -> argparse.ArgumentParser:
     """Of the arguments of a script, whose help is its docstring as it is."""
-    return argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
+    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
+    made.add_argument("--output", type=Path, default=RESULTS, help="folder of what is measured")
+    return made
+
+
+def begin(output: Path, arguments: Sequence[str] | None = None) -> Keep:
+    """Print where this is measured, at which commit and by which arguments; figures are kept beside.
+
+    Args:
+        output: The folder in which they are.
+        arguments: By default those of the command, but for the folders of what it keeps.
+    """
+    if arguments is None:
+        folders = argparse.ArgumentParser(add_help=False)
+        for name in ("--output", "--keep"):
+            folders.add_argument(name)
+        arguments = folders.parse_known_args()[1]
+    where = {**machine(), "arguments": list(arguments)}
+    print(where)
+
+    def keep(name: str, figures: Any) -> None:
+        print(f"saved {save(name, figures, where, output)}")
+
+    return keep
 
 
 def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -79,12 +79,13 @@ Section = tuple[str, dict[str, Figure]]
 def measured_where(findings: Findings) -> Section:
     """Machine, versions, seeds: the first lines of every report."""
     header = findings.header
+    others = "; how many of those of other commits were is not known" * bool(header["peers_from"])
     return (
         f"{where(header)}\n\n"
-        f"{counted(len(header['seeds']), 'seed')}, {header['processes']} at a time, a thread each. "
-        "Of each seed all methods have the same problem, noise and initial design. Seconds of "
-        "gpbo's own methods are those of a batch of runs, divided by their number; every run of "
-        "a peer is a process of its own."
+        f"{counted(len(header['seeds']), 'seed')}. Of each seed all methods have the same problem, "
+        f"noise and initial design. Runs of this commit were made {header['processes']} at a time, "
+        f"a thread each{others}. Seconds of gpbo's own methods are those of a batch of runs, "
+        "divided by their number; every run of a peer is a process of its own."
     ), {}
 
 

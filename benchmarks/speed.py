@@ -37,7 +37,7 @@ from gpbo.inference import HyperparameterDraws, sample_hyperparameters
 from gpbo.mcmc.diagnostics import bulk_ess
 from gpbo_benchmarks import script, thompson
 from gpbo_benchmarks.inputs import cube, observed, problem_of
-from gpbo_benchmarks.record import machine, save
+from gpbo_benchmarks.script import Keep
 
 
 def data(n: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -191,7 +191,7 @@ def sizes(text: str) -> tuple[int, ...]:
     return tuple(map(script.at_least(1), text.split(",")))
 
 
-def many_runs(options: argparse.Namespace) -> None:
+def many_runs(options: argparse.Namespace, keep: Keep) -> None:
     """One of `BATCHES`."""
     from gpbo_benchmarks import throughput
 
@@ -207,19 +207,19 @@ def many_runs(options: argparse.Namespace) -> None:
         rows.append(row)
         script.show(f"{options.work}, many runs in one batch", [row])
         # After each, for who ends this before the last.
-        print(save(f"{options.work}-{device.type}", {options.work: rows}))
+        keep(f"{options.work}-{device.type}", {options.work: rows})
 
 
-def profiled(options: argparse.Namespace) -> None:
+def profiled(options: argparse.Namespace, keep: Keep) -> None:
     """Where the time of warm updates goes."""
     from gpbo_benchmarks.shares import shares
 
     rows = [shares(*case, options.repeats) for case in options.case or PROFILED]
     script.show("shares of the time of a warm update", rows)
-    print(save("profile", {"profile": rows}))
+    keep("profile", {"profile": rows})
 
 
-def functions_drawn(options: argparse.Namespace) -> None:
+def functions_drawn(options: argparse.Namespace, keep: Keep) -> None:
     """Thompson sampling's parts."""
     device = resolve_device(options.device)
     rows = thompson.figures(options.repeats, device.type)
@@ -230,18 +230,18 @@ def functions_drawn(options: argparse.Namespace) -> None:
         shares = [thompson.optimality(name, dim, n, 32) for name, dim, n in cases]
         script.show("share of functions whose own minimum was found", shares)
         figures["optimality"] = shares
-    print(save(f"thompson-{device.type}", figures))
+    keep(f"thompson-{device.type}", figures)
 
 
-def many_functions_drawn(options: argparse.Namespace) -> None:
+def many_functions_drawn(options: argparse.Namespace, keep: Keep) -> None:
     """As many functions of as many results as the goals name, of gpbo alone."""
     device = resolve_device(options.device)
     rows = [thompson.largest(device.type)]
     script.show("functions drawn and their minima found", rows)
-    print(save(f"large-{device.type}", {"large": rows}))
+    keep(f"large-{device.type}", {"large": rows})
 
 
-def growth(options: argparse.Namespace) -> None:
+def growth(options: argparse.Namespace, keep: Keep) -> None:
     """A proposal of more and more results."""
     cases = options.case or [(100, 6), (200, 6), (400, 6), (800, 6), (400, 20)]
     rows = []
@@ -249,17 +249,17 @@ def growth(options: argparse.Namespace) -> None:
         rows.append(grown(n, dim, 4 * options.repeats))
         print(rows[-1], flush=True)
     script.show("a proposal of many results, seconds", rows)
-    print(save("growth", {"growth": rows}))
+    keep("growth", {"growth": rows})
 
 
-def suggestions(options: argparse.Namespace) -> None:
+def suggestions(options: argparse.Namespace, keep: Keep) -> None:
     """A suggestion, and draws of the hyperparameters."""
     cases = options.case or [(50, 6), (100, 20)]
     rows = [suggestion(n, dim, 3 * options.repeats) for n, dim in cases]
     script.show("one suggestion, seconds", rows)
     samplings = [sampling(n, dim, options.repeats) for n, dim in cases]
     script.show("draws of the hyperparameters, seconds", samplings)
-    print(save("speed", {"suggestion": rows, "sampling": samplings}))
+    keep("speed", {"suggestion": rows, "sampling": samplings})
 
 
 #: What takes the options that not everything does.
@@ -270,7 +270,7 @@ TAKERS = {
 }
 
 #: What the subcommands measure, print and save.
-WORKS: dict[str, Callable[[argparse.Namespace], None]] = {
+WORKS: dict[str, Callable[[argparse.Namespace, Keep], None]] = {
     "suggestion": suggestions,
     "thompson": functions_drawn,
     "large": many_functions_drawn,
@@ -310,8 +310,7 @@ def main() -> None:
         parser.error(
             "numpyro is not installed, which BoTorch samples with: pip install gpbo[bench]"
         )
-    print(machine())
-    WORKS[options.work](options)
+    WORKS[options.work](options, script.begin(options.output))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from gpbo.candidates import Search
 from gpbo.storage import SqliteJournal
 from gpbo.strategies import ExpectedImprovement, RandomSearch, Strategy
 from gpbo_benchmarks import script
-from gpbo_benchmarks.record import save
 
 SPACE = Space(*(Real(f"x{number}", 0, 1) for number in range(10)))
 STRATEGIES: dict[str, Strategy] = {
@@ -93,9 +92,10 @@ def main() -> None:
     parser.add_argument("--trials", type=script.at_least(1), default=300)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep = script.begin(options.output)
     rows = [measure(strategy, options.trials) for strategy in STRATEGIES]
     script.show("Storage, per trial", rows)
-    print(f"saved {save('storage', rows)}")
+    keep("storage", rows)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ measured; it holds gpbo's figure, the peer's where there is one, and their ratio
 """
 
 import json
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +53,17 @@ def markdown(names: Sequence[str], results: Path) -> str:
             raise InvalidData(f"{path}: expected what `python benchmarks/{table.command}` measures")
         kept = json.loads(path.read_text())
         if path not in said:
-            parts.append(f"`python benchmarks/{table.command}`. {where(kept['machine'])}")
+            parts.append(f"`{_command(table, kept['machine'])}`. {where(kept['machine'])}")
             said.add(path)
         parts.append(pipes(table.columns, table.lines(kept["figures"])))
     return "\n\n".join(parts)
+
+
+def _command(table: Table, machine: Mapping[str, Any]) -> str:
+    """By which this was measured; of older files the arguments are not known."""
+    program = f"python benchmarks/{table.command}"
+    arguments = machine.get("arguments")
+    return program if arguments is None else shlex.join([*program.split()[:2], *arguments])
 
 
 def _size(row: _Row) -> str:

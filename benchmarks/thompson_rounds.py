@@ -17,8 +17,10 @@ not made again: an interrupted command goes on, and one with more seeds adds to 
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable
+from itertools import product
 from statistics import mean
 from typing import Any
 
@@ -31,9 +33,11 @@ from gpbo.problems import Problem
 from gpbo.strategies import Strategy, ThompsonSampling
 from gpbo.trust_region import TrustRegion
 from gpbo_benchmarks import script
-from gpbo_benchmarks.record import RESULTS, machine, save
+from gpbo_benchmarks.record import machine
 from gpbo_benchmarks.suites import embedded
 
+#: Where all runs are kept.
+_NAME = "thompson-rounds"
 #: Runs with other values of these options are others.
 _DECISIVE = ("rounds", "inference", "last_fit")
 #: Points of a round, and how far from the optimum the first ones are.
@@ -73,6 +77,7 @@ def first_points(problem: Problem, effective: int, seed: int) -> Tensor:
 
 def run(name: str, strategy: Strategy, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """The score after every round, and the seconds that each choice took."""
+    where = {"problem": name, "seed": seed, "commit": machine()["commit"]}
     build, effective = PROBLEMS[name]
     problem = build().shifted(seed)
     optimizer = Optimizer(problem.space, strategy, seed=seed, inference=options.inference)
@@ -92,19 +97,24 @@ def run(name: str, strategy: Strategy, seed: int, options: argparse.Namespace) -
             f"{name} seed {seed} round {number + 1}: {scores[-1]:.3f}, {seconds[-1]:.0f} s",
             flush=True,
         )
-    where = {"problem": name, "seed": seed, "commit": machine()["commit"]}
     return where | {"scores": scores, "seconds": seconds}
 
 
 def kept(options: argparse.Namespace) -> dict[tuple[str, str, int], dict[str, Any]]:
-    """The runs that are stored and were made with the same options, by what they are of."""
-    path = RESULTS / "thompson-rounds.json"
-    if options.fresh or not path.exists():
+    """The runs that are stored, by what they are of.
+
+    Raises:
+        SystemExit: they were made with other options.
+    """
+    path = options.output / f"{_NAME}.json"
+    if not path.exists():
         return {}
     stored = json.loads(path.read_text())["figures"]
-    same = all(stored["options"][name] == getattr(options, name) for name in _DECISIVE)
-    runs = stored["runs"] if same else []
-    return {(run["problem"], run["strategy"], run["seed"]): run for run in runs}
+    asked = {name: getattr(options, name) for name in _DECISIVE}
+    before = {name: stored["options"][name] for name in _DECISIVE}
+    if before != asked:
+        sys.exit(f"{path}: has runs of {before}; expected {asked}, or another --output")
+    return {(run["problem"], run["strategy"], run["seed"]): run for run in stored["runs"]}
 
 
 def rows(runs: Iterable[dict[str, Any]], rounds: int) -> list[dict[str, Any]]:
@@ -146,20 +156,21 @@ def main() -> None:
         default=600,
         help="to so many results at most; 0: to any number",
     )
-    parser.add_argument("--fresh", action="store_true", help="forget what is kept")
+    parser.add_argument("--fresh", action="store_true", help="make runs again that are kept")
     options = parser.parse_args()
-    print(machine())
-    made = kept(options)
-    for name in options.problem or PROBLEMS:
-        for chosen in options.strategy or ["default"]:
-            for seed in range(options.first_seed, options.first_seed + options.seeds):
-                if (name, chosen, seed) not in made:
-                    done = run(name, STRATEGIES[chosen], seed, options)
-                    made[name, chosen, seed] = {"strategy": chosen, **done}
-                    runs = [made[key] for key in sorted(made)]
-                    table = rows(runs, options.rounds)
-                    figures = {"table": table, "runs": runs, "options": vars(options)}
-                    save("thompson-rounds", figures)
+    made, decisive = kept(options), {name: getattr(options, name) for name in _DECISIVE}
+    # Of several commands: what they have in common.
+    common = [f"--{name.replace('_', '-')}={value}" for name, value in decisive.items()]
+    keep = script.begin(options.output, common)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    asked = product(options.problem or PROBLEMS, options.strategy or ["default"], seeds)
+    for name, chosen, seed in asked:
+        if options.fresh or (name, chosen, seed) not in made:
+            done = run(name, STRATEGIES[chosen], seed, options)
+            made[name, chosen, seed] = {"strategy": chosen, **done}
+            runs = [made[key] for key in sorted(made)]
+            table = rows(runs, options.rounds)
+            keep(_NAME, {"table": table, "runs": runs, "options": decisive})
     table = rows([made[key] for key in sorted(made)], options.rounds)
     script.show(f"the way to the optimum after {options.rounds} rounds of {BATCH}", table)
 

@@ -140,7 +140,7 @@ def kept_peer_trace(case: Case, peer: str, seed: int, folder: str) -> Trace:
     if path.exists():
         kept = Trace.from_plain(json.loads(path.read_text()))
         return replace(kept, measured=kept.measured or place({}))
-    problem = case.of([seed])
+    problem, where = case.of([seed]), place(machine())
     trace = run_peer(
         peer,
         space=problem.space,
@@ -152,7 +152,7 @@ def kept_peer_trace(case: Case, peer: str, seed: int, folder: str) -> Trace:
         constraints=len(problem.constraints),
         recommend_always=problem.noise > 0,
     )
-    trace = replace(trace, measured=place(machine()))
+    trace = replace(trace, measured=where)
     if trace.versions and trace.failure is None:  # what failed may have been the machine's fault
         _keep(path, trace)
     return trace

@@ -22,7 +22,6 @@ from gpbo.fitting import Inference
 from gpbo.strategies import STRATEGIES
 from gpbo.tuner import Execution
 from gpbo_benchmarks import script
-from gpbo_benchmarks.record import save
 
 SPACE = Space(
     Real("rate", 1e-4, 1, "log"),
@@ -113,13 +112,14 @@ def main() -> None:
     if options.budget <= options.workers:
         parser.error(f"argument --budget: {options.budget}: expected more than --workers")
     torch.set_num_threads(1)
+    keep = script.begin(options.output)
     rows = []
     for strategy in options.strategy or ("random", "ei", "ts"):
         for mode in options.mode or ("async", "sync"):
             rows.append(measure(options, mode, strategy))
             script.show("Utilisation of the workers", rows[-1:])
     script.show("Utilisation of the workers", rows)
-    print(f"saved {save('utilisation', rows)}")
+    keep("utilisation", rows)
 
 
 if __name__ == "__main__":

@@ -186,7 +186,8 @@ def test_many_runs_are_kept_by_the_kind_of_device(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(gpbo, "replicate", lambda *_, **__: None)
     monkeypatch.setattr(replications, "with_gpbo", lambda *_, **__: dict(row))
     monkeypatch.setattr(replications, "with_botorch", lambda *_: dict(row))
-    monkeypatch.setattr(replications, "save", lambda name, figures: saved.append(name))
+    keep = lambda output: lambda name, figures: saved.append(name)  # noqa: E731
+    monkeypatch.setattr(replications.script, "begin", keep)
     monkeypatch.setattr(sys, "argv", ["replications", "--device", "cpu"])
     replications.main()
     asked: list[Any] = []

@@ -76,35 +76,38 @@ def test_a_row_has_the_mean_and_the_ends_of_the_last_scores_beside_what_was_publ
     assert (second["problem"], second["score"], second["published_TS"]) == ("embedded", 0.25, 0.554)
 
 
-def test_runs_with_the_same_options_are_kept_and_no_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(thompson_rounds, "RESULTS", tmp_path)
-    assert thompson_rounds.kept(Namespace(**OPTIONS)) == {}
+def test_runs_with_the_same_options_are_kept_and_others_are_an_error(tmp_path: Path) -> None:
+    options = {**OPTIONS, "output": tmp_path}
+    assert thompson_rounds.kept(Namespace(**options)) == {}
     made = {"problem": "hartmann6", "strategy": "cube", "seed": 3, "scores": [0.5, 0.75]}
     figures = {"options": OPTIONS, "runs": [made]}
     (tmp_path / "thompson-rounds.json").write_text(json.dumps({"figures": figures}))
-    assert thompson_rounds.kept(Namespace(**OPTIONS)) == {("hartmann6", "cube", 3): made}
-    for name, other in {"rounds": 3, "inference": "hmc", "last_fit": 600, "fresh": True}.items():
-        assert thompson_rounds.kept(Namespace(**{**OPTIONS, name: other})) == {}
+    assert thompson_rounds.kept(Namespace(**options)) == {("hartmann6", "cube", 3): made}
+    for name, other in {"rounds": 3, "inference": "hmc", "last_fit": 600}.items():
+        with pytest.raises(SystemExit, match=f"'{name}': {OPTIONS[name]!r}.* expected .*{other!r}"):
+            thompson_rounds.kept(Namespace(**{**options, name: other}))
 
 
 def test_the_file_is_written_where_a_run_was_made_and_shown_in_any_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = {"problem": "hartmann6", "strategy": "default", "scores": [0.5, 0.75], "seconds": [1.0]}
-    stored = made | {"seed": 0, "commit": "old"}
-    figures = {"options": OPTIONS, "runs": [stored]}
-    (tmp_path / "thompson-rounds.json").write_text(json.dumps({"figures": figures}))
-    saved: list[Any] = []
-    monkeypatch.setattr(thompson_rounds, "RESULTS", tmp_path)
-    monkeypatch.setattr(thompson_rounds, "save", lambda name, figures: saved.append(figures))
+    runs = [made | {"seed": seed, "commit": "old"} for seed in (0, 3)]
+    path = tmp_path / "thompson-rounds.json"
+    path.write_text(json.dumps({"figures": {"options": OPTIONS, "runs": runs}}))
     monkeypatch.setattr(
         thompson_rounds, "run", lambda *asked: made | {"seed": asked[2], "commit": "new"}
     )
-    options = ["rounds", "--problem=hartmann6", "--rounds=2", "--last-fit=0"]
-    for seeds, commits, shown in ((1, [], " old "), (2, ["old", "new"], " old, new ")):
-        monkeypatch.setattr("sys.argv", [*options, f"--seeds={seeds}"])
+    options = ["--problem=hartmann6", "--rounds=2", "--last-fit=0", f"--output={tmp_path}"]
+    for more, commits, shown in (
+        (["--seeds=1"], ["old", "old"], " old "),
+        (["--seeds=2"], ["old", "new", "old"], " old, new "),
+        # Only what is named is made again.
+        (["--seeds=1", "--fresh"], ["new", "new", "old"], " new, old "),
+    ):
+        monkeypatch.setattr("sys.argv", ["rounds", *options, *more])
         thompson_rounds.main()
-        assert [run["commit"] for one in saved for run in one["runs"]] == commits
+        stored = json.loads(path.read_text())
+        assert [run["commit"] for run in stored["figures"]["runs"]] == commits
         assert shown in capsys.readouterr().out
+    assert stored["machine"]["arguments"] == ["--rounds=2", "--inference=map", "--last-fit=0"]
