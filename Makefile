@@ -18,7 +18,7 @@ help:
 	@echo "make bench-check  fail if speed or regret got worse than what is stored"
 	@echo "make peers        install the peers of the benchmarks, each in an environment of its own"
 	@echo "make bench-quick  speed against BoTorch, on this machine"
-	@echo "make clean        remove the environments and everything generated"
+	@echo "make clean        remove the environment and what is built, but not results"
 
 # One stamp per environment: it is remade only when the requirements change.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -126,12 +126,23 @@ def speed(
     """Seconds of a suggestion and of a fit, beside BoTorch's in the same process."""
     from gpbo.checks import whole_number
 
-    from . import speed_suite
+    from . import record, report, stored
+    from . import speed as measured
 
     whole_number("--repeats", repeats, least=1)
-    cases = tuple(_size(text) for text in case) if case else speed_suite.CASES
-    results = speed_suite.execute(cases, repeats, _folder("--output", output) / "speed")
-    typer.echo(f"{results}\n{results.with_name('report.html')}")
+    cases = [_size(text) for text in case] if case else measured.CASES
+    folder = _folder("--output", output) / "speed"
+    sizes = [option for n, dim in cases for option in ("--case", f"{n},{dim}")]
+    command = ["gpbo", "bench", "speed", "--repeats", str(repeats), *sizes]
+    where = {**record.machine(), "command": " ".join(command)}
+    figures = measured.of_one_run(cases, repeats)
+    results = record.save("speed", figures, where, folder)
+    tables = ["suggestions", *(("draws", "effective") if "sampling" in figures else ())]
+    pages = report.write_pages(
+        f"# Benchmark suite `speed`\n\n{stored.markdown(tables, folder)}\n", folder
+    )
+    for path in (results, *pages):
+        typer.echo(path)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -252,8 +263,8 @@ def report_command(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the report; by default that of a trials.parquet or speed.parquet, and "
-            "for one kept by another name NAME-report beside it."
+            help="Folder of the report; by default that of a trials.parquet, and for one kept by "
+            "another name NAME-report beside it."
         ),
     ] = None,
     readme: Annotated[
@@ -265,7 +276,7 @@ def report_command(
     ] = None,
 ) -> None:
     """Write a report anew from results, or the figures and tables of a README and its like."""
-    from . import report, speed_suite, suites, table
+    from . import report, suites, table
     from .readme import rewrite
     from .record import RESULTS
     from .words import counted
@@ -278,14 +289,10 @@ def report_command(
         raise InvalidOption(f"--stored={stored}: expected --readme, results have their own report")
     if results is not None:
         _, header = table.read_table(results)
-        of_a_run = results.name in ("trials.parquet", "speed.parquet")
+        of_a_run = results.name == "trials.parquet"
         beside = results.parent if of_a_run else results.with_name(f"{results.stem}-report")
         folder = _folder("--output", output or beside)
-        if header["suite"] == "speed":
-            pages = speed_suite.write_report(results, folder)
-        else:
-            pages = report.write(results, suites.get(header["suite"]), folder)
-        for path in pages:
+        for path in report.write(results, suites.get(header["suite"]), folder):
             typer.echo(path)
     for file in readme or ():
         if not file.is_file():
@@ -296,7 +303,7 @@ def report_command(
 
 @app.command()
 def keep(
-    results: Annotated[Path, typer.Argument(help="A file trials.parquet or speed.parquet.")],
+    results: Annotated[Path, typer.Argument(help="A file trials.parquet.")],
     stored: Annotated[
         Path | None, typer.Option(help="Folder to keep it in; by default the repository's.")
     ] = None,

@@ -7,8 +7,7 @@ A place for them is a pair of comments, and what is between them is replaced:
 
 Before the colon is the name that results were kept by, which is their suite's unless they were
 given another. The words are titles of a report's sections, in small letters, and ``figure`` with a
-figure's name; for ``speed`` there is ``comparison``. ``stored`` in place of results has the tables
-of the module of that name.
+figure's name. ``stored`` in place of results has the tables of the module of that name.
 """
 
 import os
@@ -17,8 +16,8 @@ from pathlib import Path
 
 from gpbo.errors import InvalidData
 
-from . import speed_suite, stored, suites, table
-from .sections import Findings, Section, sections
+from . import stored, suites, table
+from .sections import Findings, sections
 
 #: A pair of comments, and what is between them.
 PLACE = re.compile(
@@ -61,11 +60,8 @@ def _body(name: str, wanted: list[str], folder: Path, results: Path) -> str:
         return stored.markdown(wanted, results)
     source = results / f"{name}.parquet"
     rows, header = table.read(source)
-    if header["suite"] == "speed":
-        made: dict[str, Section] = {"comparison": (speed_suite.comparison(rows, header), {})}
-    else:
-        findings = Findings.of(rows, header, suites.get(header["suite"]).targets)
-        made = {title.lower(): section for title, section in sections(findings).items()}
+    findings = Findings.of(rows, header, suites.get(header["suite"]).targets)
+    made = {title.lower(): section for title, section in sections(findings).items()}
     drawn = {title: figure for _, figures in made.values() for title, figure in figures.items()}
     parts = []
     for word in wanted:

@@ -1,6 +1,7 @@
 """What the scripts have in common: their arguments, and tables on the terminal."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -25,7 +26,7 @@ def parser(about: str | None) -> argparse.ArgumentParser:
 
 
 def begin(output: Path, arguments: Sequence[str] | None = None) -> Keep:
-    """Print where this is measured, at which commit and by which arguments; figures are kept beside.
+    """Print where this is measured, at which commit and by which command; keep figures with that.
 
     Args:
         output: The folder in which they are.
@@ -36,7 +37,8 @@ def begin(output: Path, arguments: Sequence[str] | None = None) -> Keep:
         for name in ("--output", "--keep"):
             folders.add_argument(name)
         arguments = folders.parse_known_args()[1]
-    where = {**machine(), "arguments": list(arguments)}
+    program = ("python", f"benchmarks/{Path(sys.argv[0]).name}")
+    where = {**machine(), "command": shlex.join([*program, *arguments])}
     print(where)
 
     def keep(name: str, figures: Any) -> None:

@@ -79,7 +79,9 @@ Section = tuple[str, dict[str, Figure]]
 def measured_where(findings: Findings) -> Section:
     """Machine, versions, seeds: the first lines of every report."""
     header = findings.header
-    others = "; how many of those of other commits were is not known" * bool(header["peers_from"])
+    others = "; how many of those of other commits were is not known" * bool(
+        header.get("peers_from")
+    )
     return (
         f"{where(header)}\n\n"
         f"{counted(len(header['seeds']), 'seed')}. Of each seed all methods have the same problem, "

@@ -22,14 +22,15 @@ import argparse
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any
 
 import torch
 
-from gpbo import Optimizer, Trial
+from gpbo import Optimizer
 from gpbo.backend import Streams, resolve_device
 from gpbo.data import Observations
 from gpbo.design import sobol
@@ -96,53 +97,51 @@ def sampling(n: int, dim: int, repeats: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Turn:
-    """A proposal by either side of the same results: gpbo's, and the seconds of both."""
+    """The seconds of a proposal by either side, of the same results."""
 
-    trial: Trial
     gpbo_s: float
     gpbo_fit_s: float
     botorch_s: float
     botorch_fit_s: float
 
 
-def turn(optimizer: Optimizer, x: torch.Tensor, y: torch.Tensor) -> Turn:
-    """Both sides' proposals, gpbo's first; the points and standardised values are the peer's."""
+def turns(n: int, dim: int) -> Iterator[Turn]:
+    """Proposals by both sides given so many results, and one more for each that was made.
+
+    gpbo's are evaluated. Its first one is cold; what the peer's pays for loading is not counted.
+    """
     from gpbo_benchmarks.botorch_loop import suggest_with_map
 
-    began = time.perf_counter()
-    trial = optimizer.ask()
-    gpbo_s, report = time.perf_counter() - began, optimizer.fit_report
-    assert report is not None
-    peer = suggest_with_map(x, y)
-    return Turn(trial, gpbo_s, report.seconds, peer.fit_s + peer.acquisition_s, peer.fit_s)
-
-
-def told(dim: int, x: torch.Tensor, values: torch.Tensor) -> Optimizer:
-    """An optimizer that knows these results."""
+    problem, x = problem_of(dim), sobol(n, dim, Streams.named(0, "growth"))[0]
+    values = problem(x)
     space = cube(dim)
     optimizer = Optimizer(space, seed=0)
     for params, value in zip(space.decode(x), values.tolist(), strict=True):
         optimizer.add(params, value)
-    return optimizer
+    suggest_with_map(x[:5], values[:5])
+    while True:
+        began = time.perf_counter()
+        trial = optimizer.ask()
+        gpbo_s, report = time.perf_counter() - began, optimizer.fit_report
+        assert report is not None
+        peer = suggest_with_map(x, Observations.of(x[None], values[None]).y[0])
+        yield Turn(gpbo_s, report.seconds, peer.fit_s + peer.acquisition_s, peer.fit_s)
+        x = torch.cat([x, space.encode([trial.params])])
+        values = problem(x)
+        optimizer.tell(trial, float(values[-1]))
 
 
 def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
     """A warm fully Bayesian suggestion against BoTorch's suggestion from a point estimate."""
-    x, y = data(n + repeats, dim)
-    optimizer = told(dim, x[:n], y[:n])
-    turn(optimizer, x[:n], y[:n])  # the first one is cold, and pays for loading
-    turns = []
-    for now in range(n, n + repeats):
-        optimizer.add(optimizer.space.decode(x[now : now + 1])[0], float(y[now]))
-        turns.append(turn(optimizer, x[: now + 1], y[: now + 1]))
+    _, *warm = islice(turns(n, dim), 1 + repeats)
     return {
         "n": n,
         "d": dim,
-        "gpbo_s": statistics.median(each.gpbo_s for each in turns),
-        "gpbo_fit_s": statistics.median(each.gpbo_fit_s for each in turns),
-        "botorch_map_s": statistics.median(each.botorch_s for each in turns),
-        "botorch_map_fit_s": statistics.median(each.botorch_fit_s for each in turns),
-        "ratio": statistics.median(each.gpbo_s / each.botorch_s for each in turns),
+        "gpbo_s": statistics.median(each.gpbo_s for each in warm),
+        "gpbo_fit_s": statistics.median(each.gpbo_fit_s for each in warm),
+        "botorch_map_s": statistics.median(each.botorch_s for each in warm),
+        "botorch_map_fit_s": statistics.median(each.botorch_fit_s for each in warm),
+        "ratio": statistics.median(each.botorch_s / each.gpbo_s for each in warm),
     }
 
 
@@ -151,28 +150,32 @@ def grown(n: int, dim: int, asks: int) -> dict[str, Any]:
 
     Not the median: chains of many results move at some of the proposals, and for long at a few.
     """
-    problem, x = problem_of(dim), sobol(n, dim, Streams.named(0, "growth"))[0]
-    values = problem(x)
-    optimizer = told(dim, x, values)
-    first = latest = turn(optimizer, x[:5], values[:5])  # of the peer the first pays for loading
-    turns = []
-    for _ in range(asks):
-        x = torch.cat([x, optimizer.space.encode([latest.trial.params])])
-        values = problem(x)
-        optimizer.tell(latest.trial, float(values[-1]))
-        latest = turn(optimizer, x, Observations.of(x[None], values[None]).y[0])
-        turns.append(latest)
-    ours = statistics.mean(each.gpbo_s for each in turns)
-    theirs = statistics.mean(each.botorch_s for each in turns)
+    first, *warm = islice(turns(n, dim), 1 + asks)
+    ours = statistics.mean(each.gpbo_s for each in warm)
+    theirs = statistics.mean(each.botorch_s for each in warm)
     return {
         "n": n,
         "d": dim,
         "first_s": first.gpbo_s,
         "gpbo_s": ours,
-        "gpbo_fit_s": statistics.mean(each.gpbo_fit_s for each in turns),
+        "gpbo_fit_s": statistics.mean(each.gpbo_fit_s for each in warm),
         "botorch_map_s": theirs,
-        "ratio": ours / theirs,
+        "ratio": theirs / ours,
     }
+
+
+#: Results and dimensions of what is measured of one run.
+CASES = ((50, 6), (100, 20))
+
+
+def of_one_run(cases: Sequence[tuple[int, ...]], repeats: int) -> dict[str, Any]:
+    """A suggestion and, where there is NumPyro, by which BoTorch samples, draws."""
+    figures = {"suggestion": [suggestion(n, dim, 3 * repeats) for n, dim in cases]}
+    script.show("one suggestion, seconds", figures["suggestion"])
+    if find_spec("numpyro") is not None:
+        figures["sampling"] = [sampling(n, dim, repeats) for n, dim in cases]
+        script.show("draws of the hyperparameters, seconds", figures["sampling"])
+    return figures
 
 
 #: Runs, results and dimensions of what is measured of many runs, on a CPU and on a GPU.
@@ -254,12 +257,7 @@ def growth(options: argparse.Namespace, keep: Keep) -> None:
 
 def suggestions(options: argparse.Namespace, keep: Keep) -> None:
     """A suggestion, and draws of the hyperparameters."""
-    cases = options.case or [(50, 6), (100, 20)]
-    rows = [suggestion(n, dim, 3 * options.repeats) for n, dim in cases]
-    script.show("one suggestion, seconds", rows)
-    samplings = [sampling(n, dim, options.repeats) for n, dim in cases]
-    script.show("draws of the hyperparameters, seconds", samplings)
-    keep("speed", {"suggestion": rows, "sampling": samplings})
+    keep("speed", of_one_run(options.case or CASES, options.repeats))
 
 
 #: What takes the options that not everything does.

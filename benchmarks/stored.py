@@ -7,7 +7,7 @@ measured; it holds gpbo's figure, the peer's where there is one, and their ratio
 """
 
 import json
-import shlex
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,31 +53,27 @@ def markdown(names: Sequence[str], results: Path) -> str:
             raise InvalidData(f"{path}: expected what `python benchmarks/{table.command}` measures")
         kept = json.loads(path.read_text())
         if path not in said:
-            parts.append(f"`{_command(table, kept['machine'])}`. {where(kept['machine'])}")
+            # Older files do not tell their arguments.
+            command = kept["machine"].get("command", f"python benchmarks/{table.command}")
+            parts.append(f"`{command}`. {where(kept['machine'])}")
             said.add(path)
         parts.append(pipes(table.columns, table.lines(kept["figures"])))
     return "\n\n".join(parts)
-
-
-def _command(table: Table, machine: Mapping[str, Any]) -> str:
-    """By which this was measured; of older files the arguments are not known."""
-    program = f"python benchmarks/{table.command}"
-    arguments = machine.get("arguments")
-    return program if arguments is None else shlex.join([*program.split()[:2], *arguments])
 
 
 def _size(row: _Row) -> str:
     return f"n={row['n']}, d={row['d']}"
 
 
-def _seconds(value: float, note: str = "") -> str:
-    return f"{number(value)} s{note}"
+def _seconds(value: float | str, note: str = "") -> str:
+    """The seconds; or why they were not measured."""
+    return value if isinstance(value, str) else f"{number(value)} s{note}"
 
 
 def _suggestions(figures: Any) -> Iterable[Sequence[str]]:
     for row in figures["suggestion"]:
         times = (_seconds(row["gpbo_s"]), _seconds(row["botorch_map_s"]))
-        yield f"one suggestion, warm, {_size(row)}", *times, number(1 / row["ratio"])
+        yield f"one suggestion, warm, {_size(row)}", *times, number(row["ratio"])
 
 
 def _draws(figures: Any) -> Iterable[Sequence[str]]:
@@ -122,7 +118,7 @@ def _updates(figures: Any) -> Iterable[Sequence[str]]:
             f"posterior updates, {row['runs']} runs x 16 chains, {_size(row)}",
             f"{number(row['updates_per_s'])} a second",
             _seconds(row["botorch_s"], " each, 1 chain (NUTS)"),
-            number(row["ratio"]),
+            number(row.get("ratio", math.nan)),
         )
 
 
@@ -134,7 +130,7 @@ def _growth(figures: Any) -> Iterable[Sequence[str]]:
             _seconds(row["first_s"]),
             f"{gpbo_s} s, {fit_s} of them the fit",
             _seconds(row["botorch_map_s"]),
-            number(1 / row["ratio"]),
+            number(row["ratio"]),
         )
 
 
@@ -193,13 +189,16 @@ def _rounds(figures: Any) -> Iterable[Sequence[str]]:
 
 def _against_numpyro(figures: Any) -> Iterable[Sequence[str]]:
     for row in figures["numpyro"]:
+        peer = row["numpyro_s"]  # or why it is not there
+        if not isinstance(peer, str):
+            compiled = _seconds(row["numpyro_compile_s"])
+            peer = f"{number(row['numpyro_ess_per_s'])}, compiled in {compiled} before"
         for start in ("cold", "warm"):
             yield (
                 f"effective draws a second, {start}, runs: {row['runs']}, {_size(row)}",
                 number(row[f"{start}_ess_per_s"]),
-                f"{number(row['numpyro_ess_per_s'])}, compiled in "
-                f"{_seconds(row['numpyro_compile_s'])} before",
-                number(row[f"{start}_ratio"]),
+                peer,
+                number(row.get(f"{start}_ratio", math.nan)),
             )
 
 

@@ -1,5 +1,6 @@
 """The commands of `gpbo bench`, as a user calls them."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gpbo.cli import app, main
-from gpbo_benchmarks import commands, runner, speed, speed_suite, table
+from gpbo_benchmarks import commands, runner, speed, table
 from gpbo_benchmarks.methods import METHODS
 
 MISTAKES = [
@@ -174,27 +175,20 @@ def test_a_run_of_which_everything_failed_ends_with_an_error(
 
 def test_speed_is_a_table_of_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def suggestion(n: int, d: int, repeats: int) -> dict[str, float]:
-        return {"n": n, "d": d, "gpbo_s": 0.5, "botorch_map_s": 2.0, "ratio": 0.25}
+        return {"n": n, "d": d, "gpbo_s": 0.5, "botorch_map_s": 2.0, "ratio": 3.5}
 
     monkeypatch.setattr(speed, "suggestion", suggestion)
-    monkeypatch.setattr(speed_suite, "find_spec", lambda name: None)  # without NumPyro
+    monkeypatch.setattr(speed, "find_spec", lambda name: None)  # without NumPyro
     options = ["--case", "30,4", "--repeats", "1", "--output", str(tmp_path)]
     done = CliRunner().invoke(app, ["bench", "speed", *options])
     assert done.exit_code == 0, done.output
-    rows, header = table.read(tmp_path / "speed" / "speed.parquet")
-    assert rows[["n", "d"]].drop_duplicates().to_numpy().tolist() == [[30, 4]]
-    assert dict(zip(rows["measure"], rows["value"], strict=True)) == {
-        "gpbo_s": 0.5,
-        "botorch_map_s": 2.0,
-        "ratio": 0.25,
-    }
-    assert {"commit", "processor", "versions"} <= set(header)
+    kept = json.loads((tmp_path / "speed" / "speed.json").read_text())
+    assert kept["figures"] == {"suggestion": [suggestion(30, 4, 1)]}
+    assert {"commit", "processor", "versions"} <= set(kept["machine"])
     markdown, page = (tmp_path / "speed" / name for name in ("report.md", "report.html"))
     text = markdown.read_text()
-    assert "| one suggestion over draws (warm); BoTorch: MAP | 30 | 4 | 0.5 | 2 | 4 |" in text
-    markdown.unlink()
-    page.unlink()
-    again = CliRunner().invoke(app, ["bench", "report", str(tmp_path / "speed/speed.parquet")])
-    assert again.exit_code == 0, again.output
-    assert markdown.read_text() == text
+    assert text.startswith(
+        "# Benchmark suite `speed`\n\n`gpbo bench speed --repeats 1 --case 30,4`"
+    )
+    assert "| one suggestion, warm, n=30, d=4 | 0.5 s | 2 s | 3.5 |" in text
     assert page.exists()

@@ -43,6 +43,12 @@ def test_other_problems_than_those_stored_are_noticed() -> None:
     assert findings["regret of random (same problems)"]
 
 
+def test_problems_and_seeds_that_are_gone_are_noticed() -> None:
+    stored = runs(1.0)
+    findings = {f.name: f.lost for f in gate.compare_regret(stored[stored["seed"] != 3], stored)}
+    assert findings["regret of random (same problems)"]
+
+
 def test_one_unlucky_seed_is_no_loss() -> None:
     stored = runs(1.0)
     now = stored.copy()

@@ -1,7 +1,9 @@
 """The scripts of the folder: what cannot be measured is an error of the argument that asked."""
 
+import json
 import sys
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 import gpbo
-from gpbo_benchmarks import crossover, replications, speed, stored, utilisation
+from gpbo_benchmarks import crossover, replications, script, speed, stored, utilisation
 from tests.monte_carlo import unchecked_shapes
 
 COUNT = "expected a whole number, 1 or more"
@@ -132,12 +134,51 @@ def test_both_sides_of_a_growing_run_have_the_same_results(monkeypatch: pytest.M
     monkeypatch.setattr(botorch_loop, "suggest_with_map", peer)
     with unchecked_shapes():
         row = speed.grown(7, 2, 3)
-    assert [len(x) for x in seen] == [5, 8, 9, 10]
-    assert torch.equal(seen[3][:9], seen[2])
-    assert len(seen[3].unique(dim=0)) == 10
+    assert [len(x) for x in seen] == [5, 7, 8, 9, 10]
+    assert torch.equal(seen[4][:9], seen[3])
+    assert len(seen[4].unique(dim=0)) == 10
     assert row["botorch_map_s"] == 150.0
     assert 0 < row["gpbo_fit_s"] < row["gpbo_s"] < 150.0
-    assert row["ratio"] == pytest.approx(row["gpbo_s"] / 150.0)
+    assert row["ratio"] == pytest.approx(150.0 / row["gpbo_s"])
+
+
+def test_a_suggestion_is_one_with_nothing_pending(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpbo_benchmarks import botorch_loop
+
+    pending: list[int] = []
+    ask = gpbo.Optimizer.ask
+
+    def noting(optimizer: gpbo.Optimizer, *asked: Any, **options: Any) -> Any:
+        pending.append(len(optimizer.pending))
+        return ask(optimizer, *asked, **options)
+
+    peer = SimpleNamespace(fit_s=100.0, acquisition_s=50.0)
+    monkeypatch.setattr(botorch_loop, "suggest_with_map", lambda x, y: peer)
+    monkeypatch.setattr(gpbo.Optimizer, "ask", noting)
+    with unchecked_shapes():
+        row = speed.suggestion(7, 2, 3)
+    assert pending == [0] * 4
+    assert row["botorch_map_s"] == 150.0
+    assert row["ratio"] == pytest.approx(150.0 / row["gpbo_s"])
+
+
+def test_figures_are_kept_with_the_commit_at_which_their_measurement_began(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And with its command, but for the folders of what it keeps."""
+    commits = iter(["first", "second"])
+    monkeypatch.setattr(script, "machine", lambda: {"commit": next(commits)})
+    folder = tmp_path / "new" / "folder"
+    argv = ["a/speed.py", "growth", "--output", str(folder), "--case", "9,2", f"--keep={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", argv)
+    keep = script.begin(folder)
+    next(commits)
+    keep("growth", {"ratio": 2.0})
+    kept = json.loads((folder / "growth.json").read_text())
+    command = "python benchmarks/speed.py growth --case 9,2"
+    assert kept == {"machine": {"commit": "first", "command": command}, "figures": {"ratio": 2.0}}
+    assert [path.name for path in folder.iterdir()] == ["growth.json"]
+    assert str(folder / "growth.json") in capsys.readouterr().out
 
 
 def test_the_loading_of_either_side_is_in_no_seconds_of_draws(

@@ -35,6 +35,26 @@ def test_what_one_command_measured_is_said_once(tmp_path: Path) -> None:
     assert text.count("| :-- |") == 3
 
 
+def test_the_command_is_the_one_that_was_given(tmp_path: Path) -> None:
+    kept = json.loads((RESULTS / "storage.json").read_text())
+    kept["machine"]["command"] = "python benchmarks/storage.py --trials 7"
+    (tmp_path / "storage.json").write_text(json.dumps(kept))
+    text = stored.markdown(["storage"], tmp_path)
+    assert text.startswith("`python benchmarks/storage.py --trials 7`. Commit ")
+
+
+def test_a_peer_that_was_not_there_is_told_of_in_its_place(tmp_path: Path) -> None:
+    size = {"runs": 4, "n": 50, "d": 6}
+    updates = size | {"updates_per_s": 3.5, "botorch_s": "needs jax"}
+    numpyro = size | {"cold_ess_per_s": 1.5, "warm_ess_per_s": 2.5, "numpyro_s": "needs jax"}
+    machine = json.loads((RESULTS / "storage.json").read_text())["machine"]
+    for name, row in (("updates", updates), ("numpyro", numpyro)):
+        kept = {"machine": machine, "figures": {name: [row]}}
+        (tmp_path / f"{stored.TABLES[name].file}.json").write_text(json.dumps(kept))
+    text = stored.markdown(["updates", "numpyro"], tmp_path)
+    assert text.count("| needs jax |  |") == 3
+
+
 def test_a_readme_holds_the_figures_of_the_files(tmp_path: Path) -> None:
     rows = [{"strategy": "random", "ms_per_trial": 1.23456, "kB_per_trial": 0.5}]
     kept = {"machine": machine(), "figures": rows}

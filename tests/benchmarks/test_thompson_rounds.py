@@ -105,9 +105,10 @@ def test_the_file_is_written_where_a_run_was_made_and_shown_in_any_case(
         # Only what is named is made again.
         (["--seeds=1", "--fresh"], ["new", "new", "old"], " new, old "),
     ):
-        monkeypatch.setattr("sys.argv", ["rounds", *options, *more])
+        monkeypatch.setattr("sys.argv", ["thompson_rounds.py", *options, *more])
         thompson_rounds.main()
         stored = json.loads(path.read_text())
         assert [run["commit"] for run in stored["figures"]["runs"]] == commits
         assert shown in capsys.readouterr().out
-    assert stored["machine"]["arguments"] == ["--rounds=2", "--inference=map", "--last-fit=0"]
+    common = "--rounds=2 --inference=map --last-fit=0"
+    assert stored["machine"]["command"] == f"python benchmarks/thompson_rounds.py {common}"
