@@ -25,7 +25,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ from gpbo import Optimizer
 from gpbo.backend import Streams, resolve_device
 from gpbo.data import Observations
 from gpbo.design import sobol
+from gpbo.fitting import Inference
 from gpbo.inference import HyperparameterDraws, sample_hyperparameters
 from gpbo.mcmc.diagnostics import bulk_ess
 from gpbo_benchmarks import script, thompson
@@ -105,7 +106,7 @@ class Turn:
     botorch_fit_s: float
 
 
-def turns(n: int, dim: int) -> Iterator[Turn]:
+def turns(n: int, dim: int, inference: Inference = "hmc") -> Iterator[Turn]:
     """Proposals by both sides given so many results, and one more for each that was made.
 
     gpbo's are evaluated. Its first one is cold; what the peer's pays for loading is not counted.
@@ -115,7 +116,7 @@ def turns(n: int, dim: int) -> Iterator[Turn]:
     problem, x = problem_of(dim), sobol(n, dim, Streams.named(0, "growth"))[0]
     values = problem(x)
     space = cube(dim)
-    optimizer = Optimizer(space, seed=0)
+    optimizer = Optimizer(space, seed=0, inference=inference)
     for params, value in zip(space.decode(x), values.tolist(), strict=True):
         optimizer.add(params, value)
     suggest_with_map(x[:5], values[:5])
@@ -145,17 +146,18 @@ def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def grown(n: int, dim: int, asks: int) -> dict[str, Any]:
+def grown(n: int, dim: int, asks: int, inference: Inference) -> dict[str, Any]:
     """The first proposal given so many results, and the mean of those that follow it.
 
     Not the median: chains of many results move at some of the proposals, and for long at a few.
     """
-    first, *warm = islice(turns(n, dim), 1 + asks)
+    first, *warm = islice(turns(n, dim, inference), 1 + asks)
     ours = statistics.mean(each.gpbo_s for each in warm)
     theirs = statistics.mean(each.botorch_s for each in warm)
     return {
         "n": n,
         "d": dim,
+        "inference": inference,
         "first_s": first.gpbo_s,
         "gpbo_s": ours,
         "gpbo_fit_s": statistics.mean(each.gpbo_fit_s for each in warm),
@@ -248,8 +250,9 @@ def growth(options: argparse.Namespace, keep: Keep) -> None:
     """A proposal of more and more results."""
     cases = options.case or [(100, 6), (200, 6), (400, 6), (800, 6), (400, 20)]
     rows = []
-    for n, dim in cases:
-        rows.append(grown(n, dim, 4 * options.repeats))
+    works: list[Inference] = ["hmc", "map"]
+    for (n, dim), inference in product(cases, works):
+        rows.append(grown(n, dim, 4 * options.repeats, inference))
         print(rows[-1], flush=True)
     script.show("a proposal of many results, seconds", rows)
     keep("growth", {"growth": rows})

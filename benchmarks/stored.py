@@ -126,7 +126,7 @@ def _growth(figures: Any) -> Iterable[Sequence[str]]:
     for row in figures["growth"]:
         gpbo_s, fit_s = number(row["gpbo_s"]), number(row["gpbo_fit_s"])
         yield (
-            _size(row),
+            f"{_size(row)}, {'draws' if row['inference'] == 'hmc' else 'a point estimate'}",
             _seconds(row["first_s"]),
             f"{gpbo_s} s, {fit_s} of them the fit",
             _seconds(row["botorch_map_s"]),
@@ -287,7 +287,7 @@ TABLES = {
         (
             "results",
             "first proposal, gpbo",
-            "the next ones, over draws",
+            "the next ones",
             "BoTorch, point estimate",
             "BoTorch / gpbo",
         ),
