@@ -43,6 +43,10 @@ class _Filled(Formatter):
 
 _FILLED = _Filled()
 
+#: What a shell takes as it is, and a word that begins as one that it does something about.
+_QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""")
+_OPERATOR = re.compile(r"(?<!\S)\d*[<>|&;]\S*")
+
 
 @dataclass(frozen=True)
 class Command:
@@ -65,7 +69,8 @@ class Command:
             `gpbo.Tuner` fills in those of its constraints.
 
     Raises:
-        InvalidOption: the template cannot be split, or the expression has no group for the value.
+        InvalidOption: the template cannot be split, or has an operator of a shell, or the expression
+            has no group for the value.
     """
 
     template: str
@@ -83,6 +88,11 @@ class Command:
             raise InvalidOption(f"command={self.template!r}: {error}") from error
         if not words:
             raise InvalidOption(f"command={self.template!r}: expected a program and arguments")
+        if found := _OPERATOR.search(_QUOTED.sub("_", self.template)):
+            raise InvalidOption(
+                f"command={self.template!r}: no shell reads {found[0]!r}: expected it in quotes, or "
+                "all of it in those of `sh -c '...'`"
+            )
         if self.metric is not None:
             try:
                 pattern = re.compile(self.metric)

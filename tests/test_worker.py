@@ -110,6 +110,10 @@ def test_a_line_of_output_is_read(metric: str | None, line: str, reading: Any) -
         ("train", "loss=(", "metric="),
         ("train", "loss", "expected a group"),
         ("train", r"(?P<step>\d+)", "expected a group"),
+        ("train {lr} > out.json", None, "no shell reads '>': expected it in quotes, or all of it"),
+        ("train 2>&1", None, "no shell reads '2>&1'"),
+        ("train | tail", None, r"no shell reads '\|'"),
+        ("cd a && train", None, "no shell reads '&&'"),
         (3, None, "command=3: expected text"),
         ("train", 3, "metric=3: expected text"),
     ],
@@ -117,6 +121,14 @@ def test_a_line_of_output_is_read(metric: str | None, line: str, reading: Any) -
 def test_a_command_that_cannot_work_is_refused(template: Any, metric: Any, message: str) -> None:
     with unchecked_shapes(), pytest.raises(InvalidOption, match=message):
         Command(template, metric)
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["a '>' \">\" \\> x>y", r'sh -c "a \"b\" | c"', "sh -c 'a > b; c'", r"a \'b '| c'"],
+)
+def test_what_is_quoted_is_no_operator_of_a_shell(template: str) -> None:
+    assert Command(template).arguments({}) == shlex.split(template)
 
 
 def test_where_no_command_can_be_ended_none_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
