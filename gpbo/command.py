@@ -90,8 +90,8 @@ class Command:
             raise InvalidOption(f"command={self.template!r}: expected a program and arguments")
         if found := _OPERATOR.search(_QUOTED.sub("_", self.template)):
             raise InvalidOption(
-                f"command={self.template!r}: no shell reads {found[0]!r}: expected it in quotes, or "
-                "all of it in those of `sh -c '...'`"
+                f"command={self.template!r}: no shell reads {found[0]!r}: expected it in quotes, "
+                "or all of it in those of `sh -c '...'`"
             )
         if self.metric is not None:
             try:
