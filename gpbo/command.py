@@ -69,8 +69,8 @@ class Command:
             `gpbo.Tuner` fills in those of its constraints.
 
     Raises:
-        InvalidOption: the template cannot be split, or has an operator of a shell, or the expression
-            has no group for the value.
+        InvalidOption: the template cannot be split, or has an operator of a shell, or the
+            expression has no group for the value.
     """
 
     template: str
