@@ -586,9 +586,8 @@ class Optimizer:
         fitted = self._plan_model(refit)()
         # Results may have come since: those that the fit knows are the first ones.
         known = _copies(self._history.results(int(fitted.fit.surrogate.mask.sum())))
-        units = self._observations(known).of_values.units
         return Posterior(
-            fitted.fit.surrogate, units, self.space, self.direction, known, fitted.limits
+            fitted.fit.surrogate, fitted.units, self.space, self.direction, known, fitted.limits
         )
 
     def recommend(

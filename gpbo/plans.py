@@ -16,8 +16,10 @@ from gpbo.feasibility import Limits
 from gpbo.fixed import holds, is_slice
 from gpbo.kept import Kept
 from gpbo.model_free import RepeatingSobol, SobolSearch
+from gpbo.rows import selected
 from gpbo.situation import Lazy, Situation, Strategy, proposed
 from gpbo.space import Space
+from gpbo.units import Units
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,21 @@ class Fitted:
     Attributes:
         fit: The model of the values.
         limits: The models of what the constraints limit; None if there are none.
+        units: Of the values, as the fit sees them.
         kept: What to keep of all of them.
     """
 
     fit: fitting.Fit
     limits: Limits | None
+    units: Units
     kept: Kept
 
     @classmethod
     def of(cls, fit: fitting.Fit, data: Observations, kept: Kept) -> "Fitted":
         """From a fit to these values and to what is limited."""
         surrogate, limits = Limits.apart(fit.surrogate, data)
-        return cls(replace(fit, surrogate=surrogate), limits, kept)
+        units = selected(data.units, slice(None, None, data.outputs))
+        return cls(replace(fit, surrogate=surrogate), limits, units, kept)
 
 
 @dataclass(frozen=True)

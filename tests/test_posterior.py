@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
+from torch import Tensor
 
-from gpbo import fitting
+from gpbo import fitting, units
 from gpbo.backend import DTYPE
 from gpbo.errors import InvalidData, InvalidOption, InvalidParams
 from gpbo.hyperparameters import NAMES
@@ -68,6 +69,31 @@ def test_the_band_holds_the_function_and_not_the_noise() -> None:
     ]
     assert sum(held) >= 16  # of 19 points, which are not independent
     assert (expected.high - expected.low).mean() < 2.0 * 1.96 * 2.0
+
+
+@pytest.mark.parametrize("constraints", [[], ["x <= 100", "cost <= 2"]], ids=["free", "limited"])
+@pytest.mark.parametrize("refit", [True, False])
+def test_the_units_are_those_of_the_fit(
+    constraints: list[str], refit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit, and they are searched once."""
+    optimizer = Optimizer(LINE, constraints=constraints, inference="map", seed=3)
+    for number, params in enumerate(between()):
+        if number == 11:
+            optimizer.adopt(optimizer.plan_fit()())
+        x = params["x"]
+        optimizer.add(params, x**2, {"x": x, "cost": 1 + 3 / (1 + x)} if constraints else None)
+    searched, search = [], units._log_evidence
+
+    def counted(*data: Tensor) -> Tensor:
+        searched.append(data)
+        return search(*data)
+
+    monkeypatch.setattr(units, "_log_evidence", counted)
+    found = optimizer.posterior(refit=refit).units
+    assert len(searched) == 1
+    assert bool(found.equals(optimizer.observations().units))
+    assert float(found.power) < 1
 
 
 def sampled(optimizer: Optimizer, count: int = 4001) -> tuple[Posterior, list[Any], Any]:
