@@ -183,10 +183,6 @@ class _AllMet:
         return value, gradient
 
 
-def no_limits() -> None:
-    """Where there are no constraints."""
-
-
 def weighted(utility: Utility, chance: Utility | None, eligible: Bool[Tensor, " r"]) -> Utility:
     """The utility plus the log of the chance that a point gives a value that may be the best.
 

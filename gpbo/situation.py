@@ -11,7 +11,7 @@ from torch import Tensor
 from gpbo.backend import Streams
 from gpbo.data import Observations
 from gpbo.errors import InvalidOption, SpaceExhausted
-from gpbo.feasibility import Limits, no_limits
+from gpbo.feasibility import Limits
 from gpbo.fitting import Fit
 from gpbo.fixed import lie_within
 from gpbo.space import Space
@@ -63,7 +63,7 @@ class Situation:
     seeds: tuple[int, ...]
     index: int
     fit: Callable[[], Fit]
-    limits: Callable[[], Limits | None] = no_limits
+    limits: Callable[[], Limits | None] = lambda: None
 
     @classmethod
     def of_trials(
@@ -80,9 +80,19 @@ class Situation:
     ) -> "Situation":
         """After trials at ``x``; ``rows``, and what is fitted to them, are of the values and of
         what is limited."""
-        data, fit, limits = _apart(rows, fit)
+        models = Lazy(lambda: Limits.apart(fit().surrogate, rows))
         some = ~succeeded.all(0)
-        return cls(space, data, x[:, some], ~succeeded[:, some], taken, seeds, index, fit, limits)
+        return cls(
+            space,
+            rows.of_values,
+            x[:, some],
+            ~succeeded[:, some],
+            taken,
+            seeds,
+            index,
+            fit=lambda: replace(fit(), surrogate=models()[0]),
+            limits=lambda: models()[1],
+        )
 
     def streams(self, purpose: str, index: int | Sequence[int] | None = None) -> Streams:
         """A random stream per run, of this purpose and trial (or of another ``index``, or each)."""
@@ -107,21 +117,6 @@ class Situation:
             taken=tuple(row | new for row, new in zip(self.taken, keys, strict=True)),
             index=self.index + 1,
         )
-
-
-def _apart(
-    data: Observations, fit: Callable[[], Fit]
-) -> tuple[Observations, Callable[[], Fit], Callable[[], Limits | None]]:
-    """What a `Situation` has: the results, their model, and the models of what is limited.
-
-    Args:
-        data: Of the values and of what is limited.
-        fit: The model of all of these rows.
-    """
-    if data.outputs == 1:
-        return data, fit, no_limits
-    models = Lazy(lambda: Limits.apart(fit().surrogate, data))
-    return data.of_values, lambda: replace(fit(), surrogate=models()[0]), lambda: models()[1]
 
 
 def points_and_keys(
