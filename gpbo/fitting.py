@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -17,6 +18,7 @@ from gpbo.evidence import LogPosterior, Model, resolve_model
 from gpbo.hyperparameters import NAMES
 from gpbo.inference import (
     HyperparameterDraws,
+    SamplerInfo,
     by_chain,
     cold_start,
     diagnosed,
@@ -233,7 +235,20 @@ def _fit(
     began = time.perf_counter()
     log_posterior = model.log_posterior(data.x, data.y, data.mask)
     if inference == "map" or not log_posterior.parametrization.size:
-        return _map_fit(data, model, log_posterior, streams, began)
+        likeliest = log_posterior.parametrization.constrain(mode(log_posterior, streams))
+        unknown = torch.full_like(likeliest.mean, torch.nan)
+        not_sampled = SamplerInfo(
+            rhat=unknown,
+            ess_bulk=unknown,
+            ess_tail=unknown,
+            divergences=torch.zeros_like(unknown),
+            depth_saturation=unknown,
+            acceptance=unknown,
+            leapfrog_steps=unknown,
+            transitions=0,
+        )
+        single = {name: value[:, None] for name, value in vars(likeliest).items()}
+        return _concluded(data, model, single, "map", ["map"] * data.runs, not_sampled, began)
     if inference == "pyro":
         from gpbo.pyro_nuts import draw_with_pyro
 
@@ -248,10 +263,35 @@ def _fit(
     natural = draws.last(sampling.kept)
     if broken:
         natural, state = _with_modes(natural, state, log_posterior, broken, streams)
-    info = draws.info
+    each = {name: getattr(natural, name) for name in NAMES}
+    goes_on = warm is not None and inference != "pyro"
+    found = _concluded(data, model, each, inference, status, draws.info, began, warm=goes_on)
+    return replace(found, warm=state, draws=draws)
+
+
+def _concluded(
+    data: Observations,
+    model: Model,
+    hyperparameters: Mapping[str, Tensor],
+    inference: Inference,
+    status: Sequence[Status],
+    info: SamplerInfo,
+    began: float,
+    *,
+    warm: bool = False,
+) -> Fit:
+    """The surrogate of these hyperparameters, by name, ``[r,s,...]``, and the report, logged too.
+
+    Args:
+        began: When the fit did, as `time.perf_counter` has it.
+        warm: Whether it went on from another one.
+    """
+    surrogate = Surrogate.condition(
+        data.x, data.y, data.mask, **hyperparameters, nu=model.nu, eligible=data.eligible
+    )
     report = FitReport(
         inference,
-        status,
+        tuple(status),
         rhat=info.rhat,
         ess_bulk=info.ess_bulk,
         ess_tail=info.ess_tail,
@@ -259,15 +299,12 @@ def _fit(
         depth_saturation=info.depth_saturation,
         leapfrog_steps=info.leapfrog_steps,
         transitions=info.transitions,
-        warm=warm is not None and inference != "pyro",
+        warm=warm,
         seconds=time.perf_counter() - began,
     )
-    _log(report)
-    each = {name: getattr(natural, name) for name in NAMES}
-    surrogate = Surrogate.condition(
-        data.x, data.y, data.mask, **each, nu=model.nu, eligible=data.eligible
-    )
-    return Fit(surrogate, report, state, draws)
+    level = logging.WARNING if "fallback-map" in report.status else logging.DEBUG
+    logger.log(level, "fit: %s", report.summary())
+    return Fit(surrogate, report, None, None)
 
 
 def _sample(
@@ -383,38 +420,3 @@ def _with_modes(
             recent=state.recent.index_fill(0, rows, torch.nan),
         )
     return replace(draws, **replaced), state
-
-
-def _map_fit(
-    data: Observations,
-    model: Model,
-    log_posterior: LogPosterior,
-    streams: Streams,
-    began: float,
-) -> Fit:
-    natural = log_posterior.parametrization.constrain(mode(log_posterior, streams))
-    single = {name: value[:, None] for name, value in vars(natural).items()}
-    surrogate = Surrogate.condition(
-        data.x, data.y, data.mask, **single, nu=model.nu, eligible=data.eligible
-    )
-    unknown = torch.full_like(natural.mean, torch.nan)
-    status: list[Status] = ["map"] * data.runs
-    report = FitReport(
-        "map",
-        tuple(status),
-        rhat=unknown,
-        ess_bulk=unknown,
-        ess_tail=unknown,
-        divergences=torch.zeros_like(unknown),
-        depth_saturation=unknown,
-        leapfrog_steps=unknown,
-        transitions=0,
-        warm=False,
-        seconds=time.perf_counter() - began,
-    )
-    return Fit(surrogate, report, None, None)
-
-
-def _log(report: FitReport) -> None:
-    level = logging.WARNING if "fallback-map" in report.status else logging.DEBUG
-    logger.log(level, "fit: %s", report.summary())

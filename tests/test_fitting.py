@@ -135,9 +135,11 @@ def test_sampling_gives_a_surrogate_of_the_draws_kept_and_a_report_of_all(
     _assert_finite(found, data)
 
 
-def test_map_gives_one_draw_which_is_the_mode() -> None:
+def test_map_gives_one_draw_which_is_the_mode(caplog: pytest.LogCaptureFixture) -> None:
     data = _data()
-    found = fit(data, Model(nu=1.5), inference="map", streams=_streams())
+    with caplog.at_level(logging.DEBUG, logger="gpbo"):
+        found = fit(data, Model(nu=1.5), inference="map", streams=_streams())
+    assert caplog.messages == [f"fit: {found.report.summary()}"]
     assert found.surrogate.draws == 1
     assert found.surrogate.nu == 1.5
     assert found.draws is None
