@@ -25,7 +25,7 @@ class Kept:
     """A fit without its factorisations: some kilobytes, whatever the number of results.
 
     Attributes:
-        size: How many results, the first ones that came, it was fitted to.
+        size: How many results, the first ones that came, it was fitted to; the most of any run.
         lengthscale, outputscale, noise_variance, mean: The draws of its surrogate; NaN where the
             factorisation failed.
         units: Of the values that the draws belong to.
@@ -47,7 +47,7 @@ class Kept:
     density: Float[Tensor, "r"] | None = None
 
     @classmethod
-    def of(cls, fit: Fit, data: Observations, size: int, model: Model | None = None) -> "Kept":
+    def of(cls, fit: Fit, data: Observations, model: Model | None = None) -> "Kept":
         """What to keep of a fit to these observations.
 
         Args:
@@ -56,7 +56,7 @@ class Kept:
         surrogate = fit.surrogate
         failed = ~surrogate.succeeded
         return cls(
-            size=size,
+            size=int(data.counts.max()),
             lengthscale=surrogate.lengthscale.masked_fill(failed[..., None], torch.nan),
             outputscale=surrogate.outputscale.masked_fill(failed, torch.nan),
             noise_variance=surrogate.noise_variance.masked_fill(failed, torch.nan),

@@ -419,7 +419,7 @@ class Optimizer:
             return lambda: last
         warm = None if last is None else last.kept.warm
         data = self._observations(self._history.results())
-        return FitPlan(data, size, self.model, self.inference, warm, self.seed)
+        return FitPlan(data, self.model, self.inference, warm, self.seed)
 
     @_one_at_a_time
     def adopt(self, fitted: Fitted) -> None:

@@ -68,7 +68,6 @@ class FitPlan:
     """A fit to be made."""
 
     data: Observations
-    size: int
     model: fitting.Model
     inference: fitting.Inference
     warm: fitting.WarmState | None
@@ -81,7 +80,8 @@ class FitPlan:
         Raises:
             InvalidData: there is no result yet.
         """
-        if self.size == 0:
+        size = int(self.data.counts.max())
+        if size == 0:
             raise InvalidData("no trial has a value yet: expected one or more to fit to")
         fitted = fitting.fit(
             self.data,
@@ -89,10 +89,10 @@ class FitPlan:
             inference=self.inference,
             warm=self.warm,
             streams=Streams.named(
-                self.seed, "fit", self.size, runs=self.data.runs, device=self.data.x.device
+                self.seed, "fit", size, runs=self.data.runs, device=self.data.x.device
             ),
         )
-        return Fitted.of(fitted, self.data, Kept.of(fitted, self.data, self.size, self.model))
+        return Fitted.of(fitted, self.data, Kept.of(fitted, self.data, self.model))
 
 
 @dataclass(frozen=True)

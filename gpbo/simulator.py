@@ -319,7 +319,7 @@ class Simulator:
                 warm=warm,
                 streams=streams.select(due_rows.tolist()),
             )
-            kept = Kept.of(fitted, own, int(own.counts.max()))
+            kept = Kept.of(fitted, own)
             kept = selected(kept, slice(count * data.outputs))
             fits = fits.updated(data, rows[chosen[:count]], kept, counts[chosen[:count]])
             if every:
