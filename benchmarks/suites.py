@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gpbo import problems
 from gpbo.backend import DTYPE
-from gpbo.design import default_initial
+from gpbo.design import resolve_initial
 from gpbo.errors import InvalidOption
 from gpbo.problems import Problem
 
@@ -57,7 +57,7 @@ class Case:
     @property
     def design(self) -> int:
         """Evaluations of the initial design: `gpbo.Optimizer`'s default, at most half of all."""
-        return default_initial(self.problem.space, self.budget)
+        return resolve_initial(None, self.problem.space, self.budget)
 
     def of(self, seeds: Sequence[int]) -> Problem:
         """The problem of these seeds, a row for each."""

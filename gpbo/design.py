@@ -66,26 +66,19 @@ def sobol(count: int, dim: int, streams: Streams, skip: int = 0) -> Float[Tensor
     return torch.stack(designs).to(streams.device)
 
 
-def default_initial(space: object, budget: int | None = None) -> int:
-    """The size of the initial design if none is given: see `Optimizer`.
-
-    A parameter of one value is none to search. At most half of the budget, where one is known.
-
-    Raises:
-        InvalidOption: not a space.
-    """
-    if not isinstance(space, Space):
-        raise InvalidOption(f"space={space!r}: expected a gpbo.Space")
-    most = LARGEST_DESIGN if budget is None else max(1, budget // 2)
-    searched = sum(each.size != 1 for each in space.parameters)
-    return min(max(2 * searched, SMALLEST_DESIGN), LARGEST_DESIGN, most)
-
-
 def resolve_initial(initial: int | None, space: object, budget: int | None = None) -> int:
-    """The size of the initial design, or the default one for None.
+    """The size of the initial design; for None the default one, see `Optimizer`.
+
+    By default a parameter of one value is none to search, and the design at most half of the
+    budget, where one is known.
 
     Raises:
         InvalidOption: not a space, or no whole number, 1 or more.
     """
-    default = default_initial(space, budget)
-    return default if initial is None else whole_number("initial", initial, least=1)
+    if not isinstance(space, Space):
+        raise InvalidOption(f"space={space!r}: expected a gpbo.Space")
+    if initial is not None:
+        return whole_number("initial", initial, least=1)
+    most = LARGEST_DESIGN if budget is None else max(1, budget // 2)
+    searched = sum(each.size != 1 for each in space.parameters)
+    return min(max(2 * searched, SMALLEST_DESIGN), LARGEST_DESIGN, most)

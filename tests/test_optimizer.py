@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from gpbo import fitting
 from gpbo.candidates import Search
-from gpbo.design import default_initial
+from gpbo.design import resolve_initial
 from gpbo.errors import (
     GpboError,
     InvalidData,
@@ -209,9 +209,9 @@ def test_the_default_design_has_two_points_per_parameter_within_limits() -> None
     def real_space(count: int) -> Space:
         return Space([Real(f"x{i}", 0, 1) for i in range(count)])
 
-    assert [default_initial(real_space(count)) for count in (1, 2, 6, 60)] == [5, 5, 12, 20]
+    assert [resolve_initial(None, real_space(count)) for count in (1, 2, 6, 60)] == [5, 5, 12, 20]
     constants = [Integer("seed", 3, 3), Categorical("kind", ["a"])]
-    assert default_initial(Space([*real_space(6).parameters, *constants])) == 12
+    assert resolve_initial(None, Space([*real_space(6).parameters, *constants])) == 12
     assert Optimizer(real_space(6)).initial == 12
 
 
