@@ -187,7 +187,7 @@ def weighted(utility: Utility, chance: Utility | None, eligible: Bool[Tensor, " 
     """The utility plus the log of the chance that a point gives a value that may be the best.
 
     Args:
-        chance: As `log_chance` has it.
+        chance: As `with_limits` has it.
         eligible: Whether a run has such a value yet; it counts the chance alone if not.
     """
     return utility if chance is None else Sum((Where(utility, eligible), chance))
@@ -197,29 +197,26 @@ def log_chance(
     data: Observations,
     failed: Float[Tensor, "r f d"],
     failed_mask: Bool[Tensor, "r f"],
-    limits: Limits | None = None,
     *,
     ahead: bool = False,
 ) -> Utility | None:
-    """The log of the chance that a point gives a value, and meets the constraints; None for 1.
+    """The log of the chance that a point gives a value; None for 1.
 
     Args:
         ahead: Once what is pending will have ended as is to be expected: points near it have less
             of a chance then, or more, and are not tried for what it will tell.
     """
-    success = None
-    if failed.shape[1]:
-        success = log_chance_of_success(data, failed, failed_mask)
-        if ahead and data.pending.shape[1]:
-            gives = likely_at(success, data.pending)
-            success = log_chance_of_success(data, failed, failed_mask, gives)
-    if limits is not None and ahead:
-        limits = limits.ahead(data)
-    return with_limits(success, limits)
+    if not failed.shape[1]:
+        return None
+    success = log_chance_of_success(data, failed, failed_mask)
+    if ahead and data.pending.shape[1]:
+        gives = likely_at(success, data.pending)
+        success = log_chance_of_success(data, failed, failed_mask, gives)
+    return success
 
 
 def likely_at(chance: Utility | None, x: Float[Tensor, "r b d"]) -> Bool[Tensor, "r b"]:
-    """Where points rather give a value that may be the best than not, as `log_chance` has it."""
+    """Where points rather give a value that may be the best than not, as `with_limits` has it."""
     if chance is None:
         return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
     return chance(x) > -math.log(2)

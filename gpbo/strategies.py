@@ -28,7 +28,7 @@ from gpbo.checks import one_of, real_number, settle, truth_value, whole_number
 from gpbo.data import Observations
 from gpbo.design import GOLDEN, sobol
 from gpbo.errors import InvalidOption
-from gpbo.feasibility import Scaled, added, likely_at, log_chance, weighted, with_limits
+from gpbo.feasibility import Limits, Scaled, added, likely_at, log_chance, weighted, with_limits
 from gpbo.fixed import expected_within, is_slice, lie_within, means_within
 from gpbo.model_free import GridSearch, RandomSearch, SobolSearch
 from gpbo.paths import Paths, draw_paths
@@ -93,7 +93,7 @@ class _Maximiser(ABC):
         known = situation.fit().surrogate
         failed = situation.failed, situation.failed_mask
         with settings_for(data.x.device):
-            chance = log_chance(data, *failed, situation.limits(), ahead=True)
+            chance = with_limits(*_chances(situation, ahead=True))
             known = _eligible_within(known, space, chance)
             likely = likely_at(chance, space.snap(data.pending))
             streams = situation.streams("fantasy")
@@ -379,11 +379,7 @@ class ThompsonSampling:
         with settings_for(surrogate.x.device):
             search = self.search or default_search(space, confined=self.region is not None)
             screen, confined = situation.streams("screen", results), None
-            failed = situation.failed, situation.failed_mask
-            success = log_chance(data, *failed, ahead=self.hallucinate)
-            limits = situation.limits()
-            if limits is not None and self.hallucinate:
-                limits = limits.ahead(data)
+            success, limits = _chances(situation, ahead=self.hallucinate)
             chance = with_limits(success, limits)
             surrogate = _eligible_within(surrogate, space, chance)
             if self.region is None:
@@ -504,6 +500,17 @@ def resolve_strategy(strategy: object) -> Strategy:
         f"strategy={strategy!r}: expected one of {', '.join(map(repr, STRATEGIES))}, "
         "or an object such as ExpectedImprovement()"
     )
+
+
+def _chances(situation: Situation, *, ahead: bool) -> tuple[Utility | None, Limits | None]:
+    """The log of the chance that a point gives a value, and the models of what is limited.
+
+    Args:
+        ahead: Once what is pending will have ended as is to be expected.
+    """
+    data, limits = situation.data, situation.limits()
+    success = log_chance(data, situation.failed, situation.failed_mask, ahead=ahead)
+    return success, limits.ahead(data) if ahead and limits is not None else limits
 
 
 def _eligible_within(surrogate: Surrogate, space: Space, chance: Utility | None) -> Surrogate:

@@ -23,7 +23,7 @@ from gpbo.completion import Completion
 from gpbo.constraints import Constraint, read_constraints
 from gpbo.data import Observations, with_room
 from gpbo.errors import InvalidData, InvalidOption, InvalidResult, TrialAlreadyFinished
-from gpbo.feasibility import Limits, likely_at, log_chance, weighted
+from gpbo.feasibility import Limits, likely_at, log_chance, weighted, with_limits
 from gpbo.fitting import Fit
 from gpbo.loop import minimize, run
 from gpbo.optimizer import Optimizer
@@ -293,9 +293,9 @@ def test_the_model_of_the_values_is_the_one_that_there_is_without_constraints() 
         for constraints in ((), CURVED)
     )
     configurations = [{"x": 0.3, "y": 0.6}, {"x": 0.9, "y": 0.1}]
-    without, with_limits = (each.posterior() for each in (plain, limited))
+    without, within = (each.posterior() for each in (plain, limited))
     np.testing.assert_allclose(
-        with_limits.predict(configurations).median, without.predict(configurations).median, 1e-7
+        within.predict(configurations).median, without.predict(configurations).median, 1e-7
     )
     assert (without.chance(configurations) == 1).all()
     assert limited.observations().runs == 1
@@ -346,7 +346,8 @@ def weighed(
     utility: Utility, data: Observations, failed: Tensor, mask: Tensor, limited: Limits
 ) -> Utility:
     """The utility weighted by the chances that follow from these."""
-    return weighted(utility, log_chance(data, failed, mask, limited), data.eligible.any(-1))
+    chance = with_limits(log_chance(data, failed, mask), limited)
+    return weighted(utility, chance, data.eligible.any(-1))
 
 
 def test_chances_of_a_run_are_multiplied_and_averaged_over_the_draws() -> None:
@@ -358,7 +359,7 @@ def test_chances_of_a_run_are_multiplied_and_averaged_over_the_draws() -> None:
     torch.testing.assert_close(chance(x).exp(), each.prod(1))
     assert torch.equal(likely_at(chance, x), each.prod(1) > 0.5)
     no_failure = x[:, :0], torch.zeros(RUNS, 0, dtype=torch.bool)
-    combined = log_chance(data, *no_failure, limited)
+    combined = with_limits(log_chance(data, *no_failure), limited)
     assert combined is not None
     torch.testing.assert_close(combined(x), chance(x))
 
@@ -377,7 +378,7 @@ def test_the_gradient_of_a_chance_is_that_of_autograd() -> None:
     data, limited, x = limits()
     failed = random_uniform(14, RUNS, 3, DIM)
     mask = torch.tensor([[True, True, False], [False, False, False]])
-    chance = log_chance(data, failed, mask, limited)
+    chance = with_limits(log_chance(data, failed, mask), limited)
     assert chance is not None
     points = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(chance(points).sum(), points)
@@ -386,11 +387,11 @@ def test_the_gradient_of_a_chance_is_that_of_autograd() -> None:
     torch.testing.assert_close(gradient, expected)
 
 
-def test_the_chance_of_a_value_counts_beside_the_limits_and_neither_looks_ahead_unasked() -> None:
+def test_the_chance_of_a_value_counts_beside_the_limits() -> None:
     data, limited, x = limits()
-    data = replace(data, pending=x[:, :2], pending_mask=torch.ones(RUNS, 2, dtype=torch.bool))
     failed = random_uniform(14, RUNS, 3, DIM), torch.ones(RUNS, 3, dtype=torch.bool)
-    both, success = log_chance(data, *failed, limited), log_chance(data, *failed)
+    success = log_chance(data, *failed)
+    both = with_limits(success, limited)
     assert both is not None
     assert success is not None
     torch.testing.assert_close(both(x), success(x) + limited.log_chance()(x))
@@ -406,11 +407,7 @@ def test_what_is_pending_is_taken_to_measure_what_is_expected_of_it() -> None:
     assert (less[:LIMITED, :, :2] < variance[:LIMITED, :, :2]).all()
     noise, known = limited.surrogate.noise_variance[LIMITED:], variance[LIMITED:, :, 0]
     torch.testing.assert_close(less[LIMITED:, :, 0], noise * known / (noise + known))
-    nothing = x[:, :0], torch.zeros(RUNS, 0, dtype=torch.bool)
-    chance = log_chance(pending, *nothing, limited, ahead=True)
-    assert chance is not None
-    torch.testing.assert_close(chance(x), ahead.log_chance()(x))
-    assert not torch.equal(chance(x), limited.log_chance()(x))
+    assert not torch.equal(ahead.log_chance()(x), limited.log_chance()(x))
 
 
 def test_the_unit_of_a_quantity_that_was_always_the_same_changes_nothing() -> None:
@@ -475,9 +472,12 @@ def test_points_of_a_batch_lie_apart_at_a_limit() -> None:
     assert min(b - a for a, b in pairwise(crowded("ei"))) > 1e-3
 
 
-@pytest.mark.parametrize(("hallucinate", "asked"), [(True, 6), (False, 0)])
-def test_only_a_function_that_is_conditioned_on_what_is_pending_has_limits_that_are(
-    monkeypatch: pytest.MonkeyPatch, hallucinate: bool, asked: int
+@pytest.mark.parametrize(
+    ("strategy", "asked"),
+    [("ei", 6), (ThompsonSampling(hallucinate=True), 6), (ThompsonSampling(), 0)],
+)
+def test_only_what_is_conditioned_on_what_is_pending_has_limits_that_are(
+    monkeypatch: pytest.MonkeyPatch, strategy: str | Strategy, asked: int
 ) -> None:
     pending: list[int] = []
     ahead = Limits.ahead
@@ -487,7 +487,7 @@ def test_only_a_function_that_is_conditioned_on_what_is_pending_has_limits_that_
         return ahead(of, data)
 
     monkeypatch.setattr(Limits, "ahead", counting)
-    crowded(ThompsonSampling(hallucinate=hallucinate))
+    crowded(strategy)
     assert pending == list(range(asked))
 
 
