@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from gpbo.backend import DTYPE
@@ -165,6 +165,16 @@ def capacity(count: int, device: torch.device) -> int:
     return -(-count // step) * step
 
 
+def padded(points: Float[Tensor, "r n d"], *rows: Shaped[Tensor, "... n"]) -> list[Tensor]:
+    """Points, and what there is of each of them, with rows up to the `capacity` for their number.
+
+    The points are the cube's centre there, all else is 0.
+    """
+    pad = torch.nn.functional.pad
+    room = capacity(points.shape[1], points.device) - points.shape[1]
+    return [pad(points, (0, 0, 0, room), value=0.5), *(pad(each, (0, room)) for each in rows)]
+
+
 def _with_limited(data: Observations, excess: Float[Tensor, "r n k"]) -> Observations:
     """The values and what the constraints limit."""
     outputs = 1 + excess.shape[-1]
@@ -197,12 +207,5 @@ def with_room(
     data = Observations.of(x, values, mask, pending)
     if excess is not None and excess.shape[-1]:
         data = _with_limited(data, excess)
-    pad = torch.nn.functional.pad
-    room = capacity(x.shape[1], x.device) - x.shape[1]
-    return replace(
-        data,
-        x=pad(data.x, (0, 0, 0, room), value=0.5),
-        values=pad(data.values, (0, room)),
-        mask=pad(data.mask, (0, room)),
-        eligible=pad(data.eligible, (0, room)),
-    )
+    x, values, mask, eligible = padded(data.x, data.values, data.mask, data.eligible)
+    return replace(data, x=x, values=values, mask=mask, eligible=eligible)

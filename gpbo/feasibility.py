@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gpbo.acquisition import LogProbabilityOfImprovement
 from gpbo.candidates import Utility
-from gpbo.data import Observations, capacity
+from gpbo.data import Observations, padded
 from gpbo.rows import selected
 from gpbo.surrogate import Surrogate
 
@@ -255,10 +255,9 @@ def log_chance_of_success(
     label = [-torch.ones_like(data.values), torch.ones_like(failed[..., 0])]
     mask = [data.mask, failed_mask]
     if gives is not None:
-        room = capacity(gives.shape[1], gives.device) - gives.shape[1]
-        x.append(torch.nn.functional.pad(data.pending, (0, 0, 0, room)))
-        label.append(torch.nn.functional.pad(torch.where(gives, -ones, ones), (0, room)))
-        mask.append(torch.nn.functional.pad(data.pending_mask, (0, room)))
+        waiting = padded(data.pending, torch.where(gives, -ones, ones), data.pending_mask)
+        for parts, part in zip((x, label, mask), waiting, strict=True):
+            parts.append(part)
     labels = Surrogate.condition(
         torch.cat(x, 1),
         torch.cat(label, 1),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpbo.backend import Streams
 from gpbo.checks import truth_value, whole_number
-from gpbo.data import capacity
+from gpbo.data import padded
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.kernels import check_nu, matern, matern_and_slope, squared_distances
 from gpbo.linalg import (
@@ -374,15 +374,11 @@ class Surrogate:
         They are padded as results are, so that the points of a batch, which are pending one after
         another, make few shapes on a GPU.
         """
-        count = pending.shape[1]
-        if count == 0:
+        if pending.shape[1] == 0:
             return self
-        room = capacity(count, pending.device) - count
-        pending = torch.nn.functional.pad(pending, (0, 0, 0, room))
-        pending_mask, eligible = (
-            torch.nn.functional.pad(each, (0, room)) for each in (pending_mask, eligible)
+        pending, pending_mask, eligible, whitened = padded(
+            pending, pending_mask, eligible, whitened
         )
-        whitened = torch.nn.functional.pad(whitened, (0, room))
         pending = torch.where(pending_mask[..., None], pending, 0.5)
         z, z_pending = self._z(), _scaled(pending, self.lengthscale)
         present = pending_mask[:, None, :, None]

@@ -665,7 +665,7 @@ def test_pending_points_have_room_as_results_have(monkeypatch: pytest.MonkeyPatc
     """On a GPU, where the points of a batch would be a shape each."""
     surrogate, (pending, mask) = problem(masked=4).condition(), some_pending(R)
     exact = surrogate.fantasize(pending, mask, streams())
-    monkeypatch.setattr("gpbo.surrogate.capacity", lambda count, device: count + 3)
+    monkeypatch.setattr("gpbo.data.capacity", lambda count, device: count + 3)
     roomy = surrogate.fantasize(pending, mask, streams())
     assert roomy.x.shape[1] == exact.x.shape[1] + 3
     assert not roomy.mask[:, -3:].any()
