@@ -197,7 +197,7 @@ def maxima(
     starts = _pick_starts(raw, max(search.restarts, search.scouts), streams)
     if search.scouts > search.restarts:
         starts = _scouted(rough or utility, space, starts, search, bounds)
-    movable = (space.continuous | space.ordered).to(starts.x.device)
+    movable = space.movable.to(starts.x.device)
     x = starts.x
     for each in easier:
         x = _ascend(each, x, movable, search.iterations, bounds).x
@@ -215,7 +215,7 @@ def _scouted(
     utility: Utility, space: Space, starts: Ranked, search: Search, bounds: Bounds | None
 ) -> Ranked:
     """The ends of the best of rough ascents, as many as there are restarts."""
-    movable = (space.continuous | space.ordered).to(starts.x.device)
+    movable = space.movable.to(starts.x.device)
     going_on = max(search.restarts, starts.x.shape[1] // _GOING_ON)
     scouts = _ascend(utility, starts.x, movable, _SCOUTING, bounds).top(going_on)
     ends = _ascend(utility, scouts.x, movable, search.iterations, bounds)

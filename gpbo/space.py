@@ -103,11 +103,11 @@ class Space:
         return torch.tensor([kind == "continuous" for kind in self.kinds], device="cpu")
 
     @property
-    def ordered(self) -> Bool[Tensor, "d"]:
-        """Which columns belong to an `Integer` or `Ordinal` of two values or more; on the CPU."""
+    def movable(self) -> Bool[Tensor, "d"]:
+        """Which columns may move: none of a `Categorical`, or of a single value; on the CPU."""
         several = [p.size != 1 for p in self.parameters for _ in range(p.columns)]
-        ordered = [kind == "ordered" for kind in self.kinds]
-        return torch.tensor(ordered, device="cpu") & torch.tensor(several, device="cpu")
+        in_order = [kind != "categorical" for kind in self.kinds]
+        return torch.tensor(in_order, device="cpu") & torch.tensor(several, device="cpu")
 
     def validate(self, params: Any, *, whole: bool = True) -> dict[str, Any]:
         """A configuration, a mapping from every name to a value, with canonical Python values.

@@ -460,7 +460,7 @@ def default_search(space: Space, *, confined: bool) -> Search:
     In 6 dimensions 64 scouts find those of 99 functions in 100; in 20 of three in four, 512 of 95
     in 97, and 1024 of nearly all.
     """
-    movable = int((space.continuous | space.ordered).sum())
+    movable = int(space.movable.sum())
     scouts = 64 if confined else min(1024, max(64, round(movable**3 / 8)))
     raw = 1024 if confined else max(2048, 4 * scouts)
     return Search(raw=raw, perturbed=128, restarts=4, scouts=scouts)

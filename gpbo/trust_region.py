@@ -207,7 +207,7 @@ def _around(
 ) -> Boxes:
     """Boxes of these lengths around each point; choices without an order are not confined."""
     scale = surrogate.lengthscale.clamp(max=_FLAT).log().mean(1)
-    confined = space.continuous | space.ordered
+    confined = space.movable
     sides = length[..., None] * (scale - scale[:, confined].mean(-1, keepdim=True)).exp()[:, None]
     confined = confined.to(centre.device)
     half = sides[:, :, None] / 2

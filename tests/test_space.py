@@ -229,7 +229,7 @@ def test_a_mixed_space_lays_its_parameters_side_by_side() -> None:
     assert MIXED.kinds[2:5] == ("categorical",) * 3
     assert MIXED.kinds[:3] == ("continuous", "ordered", "categorical")
     assert MIXED.continuous.tolist() == [True, False, *[False] * 3, True, False, False, True]
-    assert MIXED.ordered.tolist() == [False, True, *[False] * 3, False, True, True, False]
+    assert MIXED.movable.tolist() == [True, True, *[False] * 3, *[True] * 4]
     assert MIXED.size is None
     assert Space(MIXED.parameters[1], MIXED.parameters[2]).size == 150
 
@@ -538,7 +538,7 @@ def test_a_parameter_of_one_value_is_nowhere_to_go() -> None:
     space = Space(
         Integer("a", 3, 3), Integer("b", 3, 4), Ordinal("c", [7]), Categorical("d", ["x", "y"])
     )
-    assert space.ordered.tolist() == [False, True, False, False, False]
+    assert space.movable.tolist() == [False, True, False, False, False]
     assert space.kinds[:3] == ("ordered",) * 3
 
 
