@@ -234,7 +234,7 @@ class LocalWorkers(Executor):
             self._discard(task.worker)
             if "un-serialize" in str(error):  # in loky's words
                 raise NotStarted(_why_it_cannot_be_read(error)) from error
-            return Outcome(reason=_why_it_died(error), died=True)
+            return Outcome(reason="the process of the trial died" + _code(error), died=True)
 
     @contextmanager
     def _noted(self, task: Task, process: int) -> Iterator[None]:
@@ -329,10 +329,6 @@ def _why_it_cannot_be_read(error: Exception) -> str:
         f"the process of the trial cannot read the objective{why}: expected what it uses in a "
         "module that it imports"
     )
-
-
-def _why_it_died(error: Exception) -> str:
-    return "the process of the trial died" + _code(error)
 
 
 def _code(error: Exception) -> str:

@@ -236,7 +236,8 @@ class Parametrization:
 
 def _botorch() -> HyperparameterPrior:
     return HyperparameterPrior(
-        lengthscale=LogNormal.dimension_scaled(),
+        # Of Hvarfner, Hellsten and Nardi (2024).
+        lengthscale=LogNormal(math.sqrt(2), math.sqrt(3), scaled_by_dim=True),
         outputscale=Fixed(1.0),
         noise_variance=Gamma(0.9, 10.0),
         noise_floor=1e-4,

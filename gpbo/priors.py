@@ -111,11 +111,6 @@ class LogNormal(Normal):
         super().__post_init__()
         truth_value("scaled_by_dim", self.scaled_by_dim)
 
-    @classmethod
-    def dimension_scaled(cls) -> "LogNormal":
-        """``LogNormal(sqrt(2) + log(d)/2, sqrt(3))`` of Hvarfner, Hellsten and Nardi (2024)."""
-        return cls(math.sqrt(2), math.sqrt(3), scaled_by_dim=True)
-
     def at(self, dim: int) -> "LogNormal":
         """The same with ``log(dim) / 2`` in ``loc`` where that was asked for."""
         if not self.scaled_by_dim:

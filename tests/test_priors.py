@@ -102,7 +102,7 @@ CASES: dict[str, Case] = {
         stats.lognorm(0.6, scale=math.exp(-4.0)).cdf,
     ),
     "dimension-scaled": _exponential(
-        LogNormal.dimension_scaled().at(D),
+        LogNormal(math.sqrt(2), math.sqrt(3), scaled_by_dim=True).at(D),
         td.LogNormal(_number(math.sqrt(2) + math.log(D) / 2), _number(math.sqrt(3))).log_prob,
         stats.lognorm(math.sqrt(3), scale=math.exp(math.sqrt(2)) * math.sqrt(D)).cdf,
     ),
