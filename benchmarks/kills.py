@@ -108,7 +108,7 @@ def compare(whole: Record, parts: Record, evaluations: list[int]) -> None:
 
 def main() -> None:
     """Kill so many times, in as many jobs as that takes."""
-    parser = script.parser(__doc__)
+    parser = script.parser(__doc__, keeps=False)
     parser.add_argument("--kills", type=script.at_least(1), default=1000)
     parser.add_argument("--budget", type=script.at_least(1), default=10)
     parser.add_argument("--seed", type=script.at_least(0), default=0)

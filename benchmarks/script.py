@@ -18,10 +18,15 @@ Keep = Callable[[str, Any], None]
 Number = TypeVar("Number", int, float)
 
 
-def parser(about: str | None) -> argparse.ArgumentParser:
-    """Of the arguments of a script, whose help is its docstring as it is."""
+def parser(about: str | None, *, keeps: bool = True) -> argparse.ArgumentParser:
+    """Of the arguments of a script, whose help is its docstring as it is.
+
+    Args:
+        keeps: Whether it keeps what it measures, see `begin`.
+    """
     made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
-    made.add_argument("--output", type=Path, default=RESULTS, help="folder of what is measured")
+    if keeps:
+        made.add_argument("--output", type=Path, default=RESULTS, help="folder of what is measured")
     return made
 
 
