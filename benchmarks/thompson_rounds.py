@@ -19,7 +19,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from statistics import mean
 from typing import Any
@@ -100,6 +100,11 @@ def run(name: str, strategy: Strategy, seed: int, options: argparse.Namespace) -
     return where | {"scores": scores, "seconds": seconds}
 
 
+def decisive(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that runs in one file have in common."""
+    return {name: options[name] for name in _DECISIVE}
+
+
 def kept(options: argparse.Namespace) -> dict[tuple[str, str, int], dict[str, Any]]:
     """The runs that are stored, by what they are of.
 
@@ -110,8 +115,8 @@ def kept(options: argparse.Namespace) -> dict[tuple[str, str, int], dict[str, An
     if not path.exists():
         return {}
     stored = json.loads(path.read_text())["figures"]
-    asked = {name: getattr(options, name) for name in _DECISIVE}
-    before = {name: stored["options"][name] for name in _DECISIVE}
+    asked = decisive(vars(options))
+    before = decisive(stored["options"])
     if before != asked:
         sys.exit(f"{path}: has runs of {before}; expected {asked}, or another --output")
     return {(run["problem"], run["strategy"], run["seed"]): run for run in stored["runs"]}
@@ -158,9 +163,9 @@ def main() -> None:
     )
     parser.add_argument("--fresh", action="store_true", help="make runs again that are kept")
     options = parser.parse_args()
-    made, decisive = kept(options), {name: getattr(options, name) for name in _DECISIVE}
+    made, alike = kept(options), decisive(vars(options))
     # Of several commands: what they have in common.
-    common = [f"--{name.replace('_', '-')}={value}" for name, value in decisive.items()]
+    common = [f"--{name.replace('_', '-')}={value}" for name, value in alike.items()]
     keep = script.begin(options.output, common)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     asked = product(options.problem or PROBLEMS, options.strategy or ["default"], seeds)
@@ -170,7 +175,7 @@ def main() -> None:
             made[name, chosen, seed] = {"strategy": chosen, **done}
             runs = [made[key] for key in sorted(made)]
             table = rows(runs, options.rounds)
-            keep(_NAME, {"table": table, "runs": runs, "options": decisive})
+            keep(_NAME, {"table": table, "runs": runs, "options": alike})
     table = rows([made[key] for key in sorted(made)], options.rounds)
     script.show(f"the way to the optimum after {options.rounds} rounds of {BATCH}", table)
 

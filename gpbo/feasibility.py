@@ -255,9 +255,11 @@ def log_chance_of_success(
     label = [-torch.ones_like(data.values), torch.ones_like(failed[..., 0])]
     mask = [data.mask, failed_mask]
     if gives is not None:
-        waiting = padded(data.pending, torch.where(gives, -ones, ones), data.pending_mask)
-        for parts, part in zip((x, label, mask), waiting, strict=True):
-            parts.append(part)
+        expected = torch.where(gives, -ones, ones)
+        pending, expected, there = padded(data.pending, expected, data.pending_mask)
+        x.append(pending)
+        label.append(expected)
+        mask.append(there)
     labels = Surrogate.condition(
         torch.cat(x, 1),
         torch.cat(label, 1),

@@ -248,7 +248,8 @@ def _fit(
             transitions=0,
         )
         single = {name: value[:, None] for name, value in vars(likeliest).items()}
-        return _concluded(data, model, single, "map", ["map"] * data.runs, not_sampled, began)
+        made = _concluded(data, model, single, "map", ["map"] * data.runs, not_sampled, began)
+        return Fit(*made, None, None)
     if inference == "pyro":
         from gpbo.pyro_nuts import draw_with_pyro
 
@@ -265,8 +266,8 @@ def _fit(
         natural, state = _with_modes(natural, state, log_posterior, broken, streams)
     each = {name: getattr(natural, name) for name in NAMES}
     goes_on = warm is not None and inference != "pyro"
-    found = _concluded(data, model, each, inference, status, draws.info, began, warm=goes_on)
-    return replace(found, warm=state, draws=draws)
+    made = _concluded(data, model, each, inference, status, draws.info, began, warm=goes_on)
+    return Fit(*made, state, draws)
 
 
 def _concluded(
@@ -279,7 +280,7 @@ def _concluded(
     began: float,
     *,
     warm: bool = False,
-) -> Fit:
+) -> tuple[Surrogate, FitReport]:
     """The surrogate of these hyperparameters, by name, ``[r,s,...]``, and the report, logged too.
 
     Args:
@@ -304,7 +305,7 @@ def _concluded(
     )
     level = logging.WARNING if "fallback-map" in report.status else logging.DEBUG
     logger.log(level, "fit: %s", report.summary())
-    return Fit(surrogate, report, None, None)
+    return surrogate, report
 
 
 def _sample(
