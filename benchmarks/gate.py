@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,11 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from gpbo import Optimizer, problems
-from gpbo.backend import Streams
-from gpbo.design import sobol
 from gpbo.errors import InvalidData
 from gpbo.fitting import Inference
 
 from . import analysis, record, table
 from .beside import joined
-from .inputs import cube
 
 #: Ratios of seconds, and of regret, from which on a loss counts.
 SLOWER, WORSE = 1.25, 1.25
@@ -66,23 +63,11 @@ def speed_ratios(repeats: int = 9) -> dict[str, list[float]]:
     }
 
 
-def _suggestions(inference: Inference, repeats: int, n: int = 30) -> list[float]:
-    from .botorch_loop import suggest_with_map
+def _suggestions(inference: Inference, repeats: int) -> list[float]:
+    from .speed import turns
 
-    problem = problems.get("hartmann6")
-    x = sobol(n + repeats + 1, problem.dim, Streams.named(0, "gate"))[0]
-    y = problem(x)
-    space = cube(problem.dim)
-    optimizer = Optimizer(space, seed=0, inference=inference)
-    for params, value in zip(space.decode(x[:n]), y[:n].tolist(), strict=True):
-        optimizer.add(params, value)
-    ratios = []
-    for now in range(n, n + repeats + 1):
-        optimizer.add(space.decode(x[now : now + 1])[0], float(y[now]))
-        ours = _seconds(optimizer.ask)
-        theirs = _seconds(partial(suggest_with_map, x[: now + 1], y[: now + 1]))
-        ratios.append(ours / theirs)
-    return ratios[1:]  # the first of a process pays for loading
+    _, *warm = islice(turns(30, 6, inference), 1 + repeats)
+    return [turn.gpbo_s / turn.botorch_s for turn in warm]
 
 
 def _thompson(repeats: int) -> list[float]:

@@ -1,17 +1,21 @@
 """The regression gate cries where there is a loss, and only there."""
 
-from functools import partial
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import Tensor
 from typer.testing import CliRunner
 
+from gpbo import Optimizer, Trial
 from gpbo.cli import app
+from gpbo.data import Observations
 from gpbo.errors import InvalidData
-from gpbo_benchmarks import gate, table
+from gpbo_benchmarks import botorch_loop, gate, speed, table
 from tests.benchmarks.results import case, header, rows, trace
 
 
@@ -79,25 +83,45 @@ def test_a_small_loss_is_none_however_sure() -> None:
     assert not any(finding.lost for finding in findings)
 
 
-def test_ratios_of_speed_are_of_ours_to_theirs_on_the_same_results(
+def test_ratios_of_speed_are_of_ours_to_theirs_of_all_proposals_but_the_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[Any] = []
-    sizes: list[int] = []
+    def turns(n: int, dim: int, inference: str) -> Iterator[speed.Turn]:
+        assert (n, dim, inference) == (30, 6, "map")
+        yield speed.Turn(100.0, 100.0, 1.0, 1.0)
+        yield from (speed.Turn(2.0 * theirs, 1.0, 4.0 * theirs, 1.0) for theirs in count(1.0))
 
-    def seconds(work: Any) -> float:
-        """Of the first pair, which pays for loading, another ratio than of the others."""
-        if isinstance(work, partial):
-            x, y = work.args
-            sizes.append(len(x))
-            assert [trial.value for trial in asked[-1].completed] == y.tolist()
-            return 4.0
-        asked.append(work.__self__)
-        return 2.0 if sizes else 100.0
+    monkeypatch.setattr(speed, "turns", turns)
+    assert gate._suggestions("map", 3) == [0.5] * 3
 
-    monkeypatch.setattr(gate, "_seconds", seconds)
-    assert gate._suggestions("map", 3, n=5) == [0.5] * 3
-    assert sizes == [6, 7, 8, 9]
+
+def test_both_sides_propose_of_the_same_results_with_nothing_pending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours: list[Observations] = []
+    theirs: list[tuple[Tensor, Tensor]] = []
+
+    def ask(optimizer: Optimizer) -> Trial:
+        assert not optimizer.pending
+        trials = optimizer.completed
+        x = optimizer.space.encode([trial.params for trial in trials])
+        y = torch.tensor([trial.value for trial in trials], dtype=torch.float64)
+        ours.append(Observations.of(x[None], y[None]))
+        return asked(optimizer)
+
+    def suggest_with_map(x: Tensor, y: Tensor) -> botorch_loop.Suggestion:
+        theirs.append((x, y))
+        return botorch_loop.Suggestion(x[:1], 3.0, 5.0)
+
+    asked = Optimizer.ask
+    monkeypatch.setattr(Optimizer, "ask", ask)
+    monkeypatch.setattr(botorch_loop, "suggest_with_map", suggest_with_map)
+    made = list(islice(speed.turns(11, 3, "map"), 3))
+    assert [(turn.botorch_s, turn.botorch_fit_s) for turn in made] == [(8.0, 3.0)] * 3
+    assert [data.counts.item() for data in ours] == [11, 12, 13]
+    for data, (x, y) in zip(ours, theirs[1:], strict=True):  # the first is for loading
+        torch.testing.assert_close(x, data.x[0])
+        torch.testing.assert_close(y, data.y[0])
 
 
 @pytest.mark.parametrize(
