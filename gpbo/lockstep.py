@@ -370,7 +370,7 @@ class _Engine:
 
 def median_regret(values: Sequence[Float[Tensor, "_ _"]], optimum: float) -> float:
     """Of groups of runs with values as observed; infinite while half of the runs have none."""
-    best = [own.nan_to_num(nan=torch.inf, posinf=torch.inf).amin(-1) for own in values]
+    best = [own.nan_to_num(nan=torch.inf).amin(-1) for own in values]
     return float(np.median(torch.cat(best).cpu())) - optimum
 
 

@@ -20,7 +20,14 @@ from gpbo.lockstep import replicate
 from gpbo.problems import Problem
 from gpbo.replications import Replications
 from gpbo.simulation import Simulation, simulate
-from gpbo.strategies import ExpectedImprovement, Strategy, ThompsonSampling, TrustRegion
+from gpbo.situation import Situation
+from gpbo.strategies import (
+    ExpectedImprovement,
+    RandomSearch,
+    Strategy,
+    ThompsonSampling,
+    TrustRegion,
+)
 from tests.changed_problems import changed, failing
 from tests.monte_carlo import unchecked_shapes
 
@@ -168,6 +175,26 @@ def test_a_larger_budget_goes_on_from_the_design_that_there_was(tmp_path: Path) 
     assert_equal(longer, expected)
     with pytest.raises(InvalidOption, match=r"initial=4: the checkpoint '.*' has 3"):
         replicate(BRANIN, **{**options, "budget": 9, "initial": 4})
+
+
+class Designed:
+    """Random points, by a strategy that has an initial design."""
+
+    name = "designed"
+    uses_model = True
+
+    def propose(self, situation: Situation, count: int) -> Tensor:
+        return RandomSearch().propose(situation, count)
+
+
+def test_so_it_does_where_the_design_was_not_complete(tmp_path: Path) -> None:
+    options = {**OPTIONS, "strategy": Designed(), "initial": None}
+    path = tmp_path / "runs"
+    cut = replicate(interrupted(failing(BRANIN), at=2), checkpoint=path, **{**options, "budget": 6})
+    assert (cut.trials == 3).any()
+    longer = replicate(failing(BRANIN), checkpoint=path, **{**options, "budget": 9})
+    expected = replicate(failing(BRANIN), **{**options, "budget": 9, "initial": 3})
+    assert_equal(longer, expected)
 
 
 def test_an_exception_of_the_function_loses_nothing(tmp_path: Path) -> None:

@@ -21,10 +21,12 @@ from gpbo.loop import minimize
 from gpbo.optimizer import Optimizer
 from gpbo.problems import Problem
 from gpbo.replications import Replications
+from gpbo.situation import Situation
 from gpbo.strategies import (
     STRATEGIES,
     ExpectedImprovement,
     ProbabilityOfImprovement,
+    RandomSearch,
     Strategy,
     ThompsonSampling,
 )
@@ -213,6 +215,33 @@ def test_shifts_stay_with_their_runs_where_designs_part() -> None:
     np.testing.assert_allclose(together.truth, problem(points).numpy(), atol=1e-12)
 
 
+class Noting:
+    """Random points, by a strategy that has an initial design."""
+
+    name = "noting"
+    uses_model = True
+
+    def __init__(self) -> None:
+        self.seen: list[Situation] = []
+
+    def propose(self, situation: Situation, count: int) -> Tensor:
+        self.seen.append(situation)
+        return RandomSearch().propose(situation, count)
+
+
+def test_runs_that_parted_take_turns_and_each_knows_what_it_tried_itself() -> None:
+    noting = Noting()
+    options: dict[str, Any] = {"runs": 5, "budget": 11, "initial": 3, "seed": 4}
+    runs = replicate(failing(HARTMANN), strategy=noting, progress=False, **options)
+    assert len(set(runs.design)) > 1
+    for situation in noting.seen:
+        for seed, taken in zip(situation.seeds, situation.taken, strict=True):
+            tried = torch.from_numpy(runs.points[seed - 4, : situation.index])
+            assert taken == {*map(HARTMANN.space.key, HARTMANN.space.decode(tried))}
+    begun = [situation.index for situation in noting.seen]
+    assert begun == sorted(begun)  # those that are behind go first
+
+
 # --- what is recorded
 
 
@@ -301,6 +330,25 @@ def test_an_interrupt_in_a_fit_gives_what_there_is(monkeypatch: pytest.MonkeyPat
     assert runs.trials.tolist() == [4, 4]
 
 
+def test_runs_that_parted_may_have_made_different_numbers_of_trials_then() -> None:
+    problem, calls = failing(HARTMANN), itertools.count(1)
+
+    def interrupt(x: Tensor, y: Tensor) -> Tensor:
+        if next(calls) == 6:
+            raise KeyboardInterrupt
+        return y
+
+    options: dict[str, Any] = {"runs": 5, "budget": 11, "initial": 3, "seed": 4}
+    options |= {"strategy": Noting(), "progress": False}
+    whole = replicate(problem, **options)
+    cut = replicate(changed(problem, interrupt), **options)
+    assert len(set(cut.trials)) > 1
+    assert cut.points.shape[1] == max(cut.trials)
+    for run, made in enumerate(cut.trials):
+        np.testing.assert_array_equal(cut.points[run, :made], whole.points[run, :made])
+        assert np.isnan(cut.points[run, made:]).all()
+
+
 def test_ctrl_c_ends_a_real_process_with_its_results() -> None:
     script = """
 import gpbo
@@ -321,6 +369,28 @@ print(gpbo.replicate("hartmann3", runs=2, budget=10_000, inference="map", strate
 
 
 # --- options
+
+
+@pytest.mark.parametrize(
+    ("problem", "strategy", "sizes"),
+    [
+        (HARTMANN, "ei", {"runs": 3, "results": 7}),
+        (GRAMACY, "ei", {"runs": 9, "results": 7}),  # a model of each limit, too
+        (HARTMANN, "sobol", {"runs": 3, "results": 0}),  # no model
+    ],
+)
+def test_the_device_is_chosen_for_the_work_that_there_is(
+    problem: Problem, strategy: str, sizes: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, int]] = []
+
+    def noting(device: str, **sizes: int) -> torch.device:
+        asked.append(sizes)
+        return torch.device("cpu")
+
+    monkeypatch.setattr("gpbo.lockstep.resolve_device", noting)
+    quietly(problem, strategy, runs=3, initial=7)
+    assert asked == [sizes]
 
 
 @pytest.mark.parametrize(
@@ -378,3 +448,16 @@ def test_the_regret_that_progress_tells_is_the_median_of_the_summary(
     runs = replicate("branin", strategy="random", runs=4, budget=5)
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert f"median regret {short(float(np.median(runs.final_regret)))}" in last
+
+
+def test_progress_counts_all_runs_and_is_of_trials_that_meet_the_constraints(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Where they parted, too."""
+    torn = failing(GRAMACY)
+    runs = quietly(torn, runs=3, seed=4, initial=3, budget=5, progress=True)
+    assert len(set(runs.design)) > 1
+    regret = float(np.median(runs.final_regret))
+    assert regret != np.median(np.nanmin(runs.values, 1)) - GRAMACY.optimum
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith(f"ei on gramacy: 15/15 trials, median regret {short(regret)}")
