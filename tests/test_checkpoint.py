@@ -167,6 +167,11 @@ def test_runs_that_are_done_go_on_with_a_larger_budget(tmp_path: Path) -> None:
     assert longer.seconds["fit"] > short.seconds["fit"] > 0.0  # those of both calls
 
 
+def test_the_seconds_of_runs_that_are_done_are_those_that_they_took(tmp_path: Path) -> None:
+    options = {**OPTIONS, "strategy": "random", "checkpoint": tmp_path / "runs"}
+    assert replicate(BRANIN, **options).seconds == replicate(BRANIN, **options).seconds
+
+
 def test_a_larger_budget_goes_on_from_the_design_that_there_was(tmp_path: Path) -> None:
     options = {**OPTIONS, "inference": "map", "checkpoint": tmp_path / "runs", "initial": None}
     assert (replicate(BRANIN, **{**options, "budget": 6}).design == 3).all()

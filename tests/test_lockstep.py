@@ -242,6 +242,21 @@ def test_runs_that_parted_take_turns_and_each_knows_what_it_tried_itself() -> No
     assert begun == sorted(begun)  # those that are behind go first
 
 
+def test_a_strategy_sees_where_trials_of_a_run_failed() -> None:
+    noting = Noting()
+    options: dict[str, Any] = {"runs": 3, "budget": 11, "initial": 3, "seed": 4}
+    runs = replicate(failing(HARTMANN), strategy=noting, progress=False, **options)
+    parts = [
+        (run, situation.index, situation.failed[row, situation.failed_mask[row]])
+        for situation in noting.seen
+        for row, run in enumerate(seed - 4 for seed in situation.seeds)
+    ]
+    assert len({len(failed) for _, _, failed in parts}) > 2
+    for run, made, failed in parts:
+        nowhere = np.isnan(runs.values[run, :made])
+        np.testing.assert_array_equal(failed, runs.points[run, :made][nowhere])
+
+
 # --- what is recorded
 
 
