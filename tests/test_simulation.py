@@ -1,5 +1,6 @@
 """The simulated clock: how many evaluations fit in, and that a run is what an optimizer does."""
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -426,6 +427,31 @@ def test_what_the_optimizer_takes_counts_if_asked_for() -> None:
     assert 30 <= int(busy.evaluations) <= 40
     measured = clock(times="constant", workers=1, horizon=2.0, latency="measured")
     assert (measured.started > 0).all()
+
+
+def test_what_it_really_took_is_shared_by_the_points_of_all_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr("gpbo.simulator.time.perf_counter", lambda: float(next(ticks)))
+    result = clock(mode="sync", workers=3, runs=5, latency="measured", budget=3)
+    asked_at = (1 + result.trial) / 15.0  # one after another, in a tick for all of them
+    torch.testing.assert_close(result.started, asked_at.double())
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_one_ask_is_answered_at_a_time_in_the_initial_design_too(mode: str) -> None:
+    """In step the first trials are asked for together, and the next ones one by one."""
+    options = {"strategy": "ei", "initial": 13, "workers": 3, "budget": 7}
+    options["horizon"] = math.inf
+    result = clock(mode=mode, times="constant", latency=0.75, runs=2, **options)
+    starts = result.started.gather(1, result.trial.argsort(1))
+    torch.testing.assert_close(starts, 0.75 * torch.arange(1.0, 8.0).double().expand(2, -1))
+
+
+def test_workers_that_end_at_the_same_time_are_asked_for_one_by_one() -> None:
+    result = clock(times="constant", workers=3, runs=2)
+    assert torch.equal(result.known, (result.trial - 2).clamp(min=0))
 
 
 @pytest.mark.parametrize("mode", ["async", "sync"])
