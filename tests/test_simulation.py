@@ -326,6 +326,35 @@ def test_a_strategy_sees_where_trials_failed() -> None:
         assert torch.equal(seen[5].data.pending[run], points)
 
 
+def test_points_of_the_design_are_pending_for_those_of_their_batch() -> None:
+    """Trials fail, so that some batches begin with points of the design."""
+    seen: list[tuple[Situation, int]] = []
+
+    class Designed:
+        name = "designed"
+        uses_model = True
+
+        def propose(self, situation: Situation, count: int) -> Tensor:
+            seen.append((situation, count))
+            return RandomSearch().propose(situation, count)
+
+    options = {"problem": FAILING, "mode": "sync", "workers": 5, "runs": 3, "seed": 5}
+    clock(strategy=Designed(), initial=3, budget=17, **options)
+    assert {count for _, count in seen} > {5}
+    for situation, count in seen:
+        assert (situation.index + count) % 5 == 0  # with those of the design, a batch
+        data, failed = situation.data, situation.failed_mask.sum(-1)
+        asked = data.counts + failed + data.pending_mask.sum(-1)
+        assert asked.tolist() == [situation.index] * data.runs
+        assert [len(taken) for taken in situation.taken] == asked.tolist()
+
+
+def test_a_trial_may_take_no_time() -> None:
+    result = clock(times=lambda x, streams: torch.zeros_like(x[..., 0]), budget=7)
+    assert result.trial.tolist() == [[*range(7)]]
+    assert (result.ended == 0).all()
+
+
 @pytest.mark.parametrize("wrong", ["soon", None, ["a"], [[1.0]], {"at": 1.0}])
 @unchecked_shapes()
 def test_what_is_no_time_is_refused(wrong: Any) -> None:

@@ -562,6 +562,25 @@ def test_points_in_single_precision_become_doubles_and_may_be_fewer() -> None:
     assert torch.equal(answer, points.double())
 
 
+def test_more_than_a_rounding_outside_the_cube_is_refused() -> None:
+    space = Space(Real("x1", 0, 1), Real("x2", 0, 1))
+    points = torch.tensor([[[0.25, 1.0 + 1e-5]]])
+    with pytest.raises(InvalidOption, match=r"values from 0\.25 to 1\.00001"):
+        proposed(Own(points), situation(space, [2]), 3)
+
+
+def test_what_failed_in_one_run_is_not_closed_in_another() -> None:
+    x = MIXED.snap(random_uniform(3, 2, 3, MIXED.dim))
+    succeeded = torch.tensor([[True, False, True], [False, True, True]])
+    rows = Observations.of(x, torch.zeros(2, 3, dtype=DTYPE), succeeded)
+    taken = (frozenset[Hashable](), frozenset[Hashable]())
+    now = Situation.of_trials(
+        MIXED, x, succeeded, rows, lambda: pytest.fail("fitted"), taken=taken, seeds=(4, 5), index=3
+    )
+    first, second = x[0, 1:2], x[1, :1]
+    assert now.closed(repeats=True) == tuple(frozenset(keys(MIXED, row)) for row in (first, second))
+
+
 def test_names_and_objects_resolve_and_others_are_refused_with_the_names() -> None:
     assert resolve_strategy("ei") == ExpectedImprovement()
     mine = GridSearch(points_per_real=7)
