@@ -326,6 +326,23 @@ def test_a_strategy_sees_where_trials_failed() -> None:
         assert torch.equal(seen[5].data.pending[run], points)
 
 
+def test_an_ask_that_waited_sees_the_trials_that_ended_first() -> None:
+    seen: list[Situation] = []
+
+    class Noting:
+        name = "noting"
+        uses_model = False
+
+        def propose(self, situation: Situation, count: int) -> Tensor:
+            seen.append(situation)
+            return RandomSearch().propose(situation, count)
+
+    result = clock(strategy=Noting(), workers=5, latency=0.8, horizon=math.inf, budget=17)
+    for number, known in zip(result.trial[0].tolist(), result.known[0].tolist(), strict=True):
+        by_number = result.trial[0, :known].argsort()
+        assert torch.equal(seen[number].data.x[0], result.points[0, by_number])
+
+
 def test_points_of_the_design_are_pending_for_those_of_their_batch() -> None:
     """Trials fail, so that some batches begin with points of the design."""
     seen: list[tuple[Situation, int]] = []
