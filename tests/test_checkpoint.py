@@ -192,7 +192,7 @@ class Designed:
         return RandomSearch().propose(situation, count)
 
 
-def test_so_it_does_where_the_design_was_not_complete(tmp_path: Path) -> None:
+def test_a_larger_budget_goes_on_from_a_design_that_was_not_complete(tmp_path: Path) -> None:
     options = {**OPTIONS, "strategy": Designed(), "initial": None}
     path = tmp_path / "runs"
     cut = replicate(interrupted(failing(BRANIN), at=2), checkpoint=path, **{**options, "budget": 6})
