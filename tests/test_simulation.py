@@ -366,6 +366,28 @@ def test_points_of_the_design_are_pending_for_those_of_their_batch() -> None:
         assert [len(taken) for taken in situation.taken] == asked.tolist()
 
 
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_more_workers_than_the_design_has_points_get_more_of_it_while_there_is_no_result(
+    mode: str,
+) -> None:
+    """Nothing is fitted to no result; the first trial of one run fails."""
+    known: list[int] = []
+
+    class Designed:
+        name = "designed"
+        uses_model = True
+
+        def propose(self, situation: Situation, count: int) -> Tensor:
+            known.extend(situation.data.counts.tolist())
+            return RandomSearch().propose(situation, count)
+
+    options = {"problem": FAILING, "mode": mode, "workers": 5, "initial": 2, "runs": 3}
+    result = clock(strategy=Designed(), budget=17, horizon=math.inf, seed=6, **options)
+    assert min(known) > 0
+    for run in range(3):
+        replay(result, run, Designed(), initial=2)
+
+
 def test_a_trial_may_take_no_time() -> None:
     result = clock(times=lambda x, streams: torch.zeros_like(x[..., 0]), budget=7)
     assert result.trial.tolist() == [[*range(7)]]
