@@ -1,5 +1,6 @@
 """What runs in a worker: commands, their output, reports; and workers that outlive their trials."""
 
+import functools
 import inspect
 import json
 import math
@@ -335,10 +336,13 @@ def test_a_function_reports_and_is_stopped_at_its_next_report(tmp_path: Path) ->
         (lambda params, trial: trial.attempt, 1),
         (lambda params, trial, by=3.0: trial.attempt * by, 3.0),
         (lambda params, trial=None: trial.attempt, 1),
+        (lambda params, by=3.0, trial=None: by * params["x"], 1.5),
+        (lambda params, trial, /: trial.attempt, 1),
+        (functools.partial(max, {"x": 0.25}, key=lambda params: params["x"]), {"x": 0.5}),
     ],
 )
 def test_a_function_gets_the_running_trial_if_it_needs_a_second_argument(
-    objective: Any, value: float, tmp_path: Path
+    objective: Any, value: Any, tmp_path: Path
 ) -> None:
     assert evaluate(task(objective, tmp_path)).value == value
 
@@ -400,6 +404,19 @@ def test_a_function_is_found_by_its_name(tmp_path: Path) -> None:
             evaluate(task(Imported(target, tmp_path), tmp_path))
     with pytest.raises(InvalidOption, match="expected 'module:function'"):
         Imported("bowl")
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_an_interrupt_is_a_death_so_that_the_trial_runs_again(
+    imported: bool, tmp_path: Path
+) -> None:
+    def interrupted(params: dict[str, Any]) -> float:
+        raise KeyboardInterrupt
+
+    (tmp_path / "interrupted.py").write_text("raise KeyboardInterrupt")
+    objective = Imported("interrupted:loss", tmp_path) if imported else interrupted
+    outcome = evaluate(task(objective, tmp_path))
+    assert (outcome.reason, outcome.died) == ("interrupted", True)
 
 
 # --- processes
@@ -631,6 +648,59 @@ with LocalWorkers(1) as workers:
     assert not lives(started)
 
 
+def test_a_command_is_asked_to_end_when_the_driver_is_killed(noted: Path, tmp_path: Path) -> None:
+    """And what it started ends with it, even if that is no child of anybody by then."""
+    saved, ready = tmp_path / "saved", tmp_path / "ready"
+    run = tmp_path / "run.sh"
+    run.write_text(f"""
+trap "touch {saved}; exit" TERM
+(sleep 300 & echo $! > {noted})
+touch {ready}
+while true; do sleep 0.05; done
+""")
+    script = f"""
+from pathlib import Path
+from gpbo.executors import LocalWorkers
+from gpbo.worker import Command, Task, evaluate
+
+with LocalWorkers(1) as workers:
+    command = Command("sh {run}")
+    workers.submit(evaluate, Task(command, 0, 1, {{}}, Path({str(tmp_path / "0")!r}))).result()
+"""
+    with subprocess.Popen([sys.executable, "-c", script]) as driver:
+        while not ready.exists():
+            assert driver.poll() is None
+            time.sleep(0.02)
+        orphan = psutil.Process(int(noted.read_text()))
+        driver.kill()
+    until = time.monotonic() + 60
+    while (lives(orphan) or not saved.exists()) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert (lives(orphan), saved.exists()) == (False, True)
+
+
+def test_a_process_that_is_terminated_asks_its_command_to_end_first(tmp_path: Path) -> None:
+    saved, ready, run = tmp_path / "saved", tmp_path / "ready", tmp_path / "run.sh"
+    run.write_text(f"""
+trap "touch {saved}; exit" TERM
+touch {ready}
+while true; do sleep 0.05; done
+""")
+    script = f"""
+from pathlib import Path
+from gpbo.worker import Command, Task, evaluate_in_own_process
+
+command = Command("sh {run}")
+evaluate_in_own_process(Task(command, 0, 1, {{}}, Path({str(tmp_path / "0")!r})))
+"""
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        while not ready.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.terminate()
+    assert (process.returncode, saved.exists()) == (-signal.SIGTERM, True)
+
+
 @pytest.mark.parametrize("limit", [math.inf, 1e10])
 def test_a_time_limit_may_be_longer_than_any_wait(limit: float, tmp_path: Path) -> None:
     with LocalWorkers(1) as workers:
@@ -681,6 +751,21 @@ def test_ctrl_c_while_a_process_starts_is_left_to_its_driver(
         end(pool)
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_closes_ends_no_process_and_nohup_is_left_in_place(ignored: bool) -> None:
+    """The driver hears of it, too; commands inherit that it is ignored, as under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    pool = pool_of_one(initializer=die_with, initargs=(os.getpid(),))
+    try:
+        start(pool).result(60)
+        assert pool.submit(signal.raise_signal, signal.SIGHUP).result(60) is None
+        left = pool.submit(signal.signal, signal.SIGHUP, signal.SIG_DFL).result(60)
+        assert (left is signal.SIG_IGN) == ignored
+    finally:
+        end(pool)
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_worker_loads_no_tensors(tmp_path: Path) -> None:
@@ -902,3 +987,45 @@ def test_an_objective_that_closes_its_output_harms_nobody(tmp_path: Path) -> Non
             )
             assert future.result().value == 0.5, how
     assert (tmp_path / "print" / LOG).read_text() == "heard\n"
+
+
+def test_the_log_has_what_is_printed_meanwhile_and_nothing_else_has(tmp_path: Path) -> None:
+    """Even what waits in buffers; a second attempt goes on with it, and no file stays open."""
+    script = """
+import sys
+from pathlib import Path
+import psutil
+from gpbo.worker import Task, evaluate_in_own_process
+
+def closes(params):
+    print("closed")
+    sys.stdout.close()
+
+first = Task(lambda params: print("inside"), 0, 1, {}, Path("0"))
+print("before")
+evaluate_in_own_process(first)
+opened = psutil.Process().num_fds()
+evaluate_in_own_process(first)
+print("after")
+evaluate_in_own_process(Task(closes, 1, 1, {}, Path("1")))
+print("last", psutil.Process().num_fds() - opened)
+"""
+    command = [sys.executable, "-c", script]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout == "before\nafter\nlast 0\n"
+    logs = [(tmp_path / number / LOG).read_text() for number in ("0", "1")]
+    assert logs == ["inside\ninside\n", "closed\n"]
+
+
+def test_the_log_of_a_function_says_why_it_failed_and_that_of_a_command_what_it_said(
+    tmp_path: Path,
+) -> None:
+    def diverges(params: dict[str, Any]) -> float:
+        raise ValueError("no convergence")
+
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    for name, objective in (("f", diverges), ("c", shell("echo oh no; exit 4"))):
+        outcome = evaluate_in_own_process(task(objective, tmp_path / name))
+        log = (tmp_path / name / "0" / LOG).read_text()
+        assert log == ("oh no\n" if name == "c" else f"{outcome.reason}\n")
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
