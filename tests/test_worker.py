@@ -989,7 +989,9 @@ def test_an_objective_that_closes_its_output_harms_nobody(tmp_path: Path) -> Non
     assert (tmp_path / "print" / LOG).read_text() == "heard\n"
 
 
-def test_the_log_has_what_is_printed_meanwhile_and_nothing_else_has(tmp_path: Path) -> None:
+def test_the_log_has_what_is_printed_meanwhile_and_nothing_else_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Even what waits in buffers; a second attempt goes on with it, and no file stays open."""
     script = """
 import sys
@@ -1010,6 +1012,7 @@ print("after")
 evaluate_in_own_process(Task(closes, 1, 1, {}, Path("1")))
 print("last", psutil.Process().num_fds() - opened)
 """
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     command = [sys.executable, "-c", script]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert ran.stdout == "before\nafter\nlast 0\n"
