@@ -701,6 +701,73 @@ evaluate_in_own_process(Task(command, 0, 1, {{}}, Path({str(tmp_path / "0")!r}))
     assert (process.returncode, saved.exists()) == (-signal.SIGTERM, True)
 
 
+def test_a_process_that_took_too_long_has_ended_when_that_is_told(
+    noted: Path, tmp_path: Path
+) -> None:
+    def hangs(params: dict[str, Any]) -> None:
+        noted.write_text(str(os.getpid()))
+        time.sleep(300)
+
+    with LocalWorkers(1) as workers:
+        late = workers.submit(evaluate, task(hangs, tmp_path, time_limit_s=2.0)).result(60)
+        assert late.reason == "the time limit of 2 s was reached"
+        assert not psutil.pid_exists(int(noted.read_text()))
+
+
+def test_a_process_is_ended_even_if_nothing_can_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def shutdown(**options: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = pool_of_one()
+    try:
+        process = start(pool).result(60)
+        with monkeypatch.context() as patched:
+            patched.setattr(pool, "shutdown", shutdown)
+            end(pool)
+        assert not psutil.pid_exists(process)
+    finally:
+        end(pool)
+
+
+def test_a_trial_that_waits_for_its_worker_is_cancelled_when_that_is_shut_down(
+    tmp_path: Path,
+) -> None:
+    ready = tmp_path / "ready"
+    with LocalWorkers(1) as workers:
+        runs = task(shell(f"touch {ready}; sleep 60"), tmp_path)
+        first = workers.submit(evaluate, runs)
+        second = workers.submit(evaluate, task(objectives.bowl, tmp_path))
+        wait_for(ready, first)
+    assert first.done()
+    assert second.cancelled()
+
+
+def test_an_objective_that_is_mended_is_loaded_with_all_that_it_imports(tmp_path: Path) -> None:
+    """By another process than the one that has imported what was wrong."""
+    (tmp_path / "leading.py").write_text("from helping import loss")
+    (tmp_path / "helping.py").write_text("")
+    mended = task(Imported("leading:loss", tmp_path), tmp_path)
+    with LocalWorkers(1) as workers:
+        with pytest.raises(NotStarted, match="cannot import name 'loss'"):
+            workers.submit(evaluate, mended).result(60)
+        (tmp_path / "helping.py").write_text("def loss(params): return 1.5")
+        assert workers.submit(evaluate, mended).result(60).value == 1.5
+
+
+def test_what_a_function_of_a_module_has_cached_serves_the_next_trial_too(tmp_path: Path) -> None:
+    load = objectives.loaded_once
+
+    def objective(params: dict[str, Any]) -> float:
+        return load()
+
+    with LocalWorkers(1) as workers:
+        one = task(objective, tmp_path)
+        first, second = (workers.submit(evaluate, one).result(60).value for _ in range(2))
+    assert first == second is not None
+
+
 @pytest.mark.parametrize("limit", [math.inf, 1e10])
 def test_a_time_limit_may_be_longer_than_any_wait(limit: float, tmp_path: Path) -> None:
     with LocalWorkers(1) as workers:
