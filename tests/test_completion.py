@@ -34,6 +34,7 @@ def ended(*values: float | None) -> list[Trial]:
         ({"target": 0.5}, [0.4], -1, None),
         ({"target": 0.5}, [0.7], -1, "target"),
         ({"target": 0.5}, [None], 1, None),
+        ({"target": 0.0}, [0.0], 1, "target"),
         ({"runtime_s": 9.0}, [], 1, None),
         ({"runtime_s": 7.0}, [], 1, "runtime"),
         ({"runtime_s": 8.0}, [], 1, "runtime"),
@@ -50,6 +51,8 @@ def ended(*values: float | None) -> list[Trial]:
         ({"patience": 2, "tolerance": 0.01}, [10.0, 9.0, 1.0, 0.97, 5.0], 1, "no improvement"),
         ({"patience": 2, "tolerance": 0.01}, [10.0, 9.0, 1.0, 0.93, 5.0], 1, None),
         ({"patience": 2, "tolerance": 0.01}, [1.0, 1.0, 1.0], 1, "no improvement"),
+        ({"patience": 1, "tolerance": 0.1}, [9.0, 5.0, 1.0, 0.8], 1, "no improvement"),
+        ({"patience": 1, "tolerance": 0.1}, [9.0, 5.0, 1.0, 0.7], 1, None),
         # The distances are beyond the largest number.
         ({"patience": 2}, [1.0, 1e308, -1e308, -1.5e308], 1, None),
         ({"patience": 2}, [1.5e308, -1e308, -1e308], 1, None),
@@ -80,6 +83,7 @@ def test_a_job_ends_when_it_should(
         ({"patience": 2}, [0.7], None),
         ({"patience": 2}, [0.7, None], "no improvement"),
         ({"patience": 2}, [0.7, 0.2], None),
+        ({"patience": 1, "tolerance": 0.1}, [2.0, 0.3], "no improvement"),
     ],
 )
 def test_added_results_are_no_trials_but_have_to_be_improved_on(
@@ -154,6 +158,19 @@ def test_no_trial_stops_before_others_and_it_have_shown_enough() -> None:
     assert MedianRule(trials=3, steps=3).verdict(bad, OTHERS, 1.0) is None
     verdict = MedianRule(trials=3, steps=2).verdict(bad, OTHERS, 1.0)
     assert str(verdict).startswith("stopped early at step 1: its best value is 99, the median of ")
+
+
+def test_unless_told_otherwise_twenty_failures_end_a_job_and_five_others_stop_a_trial() -> None:
+    reasons = [Completion().reached([], 1.0, 8.0, failed=failed) for failed in (19, 20)]
+    assert reasons == [None, "failures"]
+    verdicts = [MedianRule().verdict({0: 2.0}, [{0: 1.0}] * others, 1.0) for others in (4, 5)]
+    assert [verdict is not None for verdict in verdicts] == [False, True]
+
+
+def test_others_without_a_finite_value_do_not_count() -> None:
+    others = [{0: 1.0}, {0: 1.0}, {0: math.nan}]
+    assert MedianRule(trials=3).verdict({0: 2.0}, others, 1.0) is None
+    assert MedianRule(trials=2).verdict({0: 2.0}, others, 1.0) is not None
 
 
 def test_others_are_averaged_up_to_the_step_of_the_trial() -> None:
