@@ -5,7 +5,7 @@ And it is that of the negated values to be maximised: what holds of every state,
 
 import pickle
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,7 @@ class Operations(RuleBasedStateMachine):
         self, space: Space, strategy: Strategy, constraints: tuple[str, ...], seed: int
     ) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        self.path, self.strategy = Path(self.folder.name) / "runs.db", strategy
-        self.space = space
+        self.path, self.space = Path(self.folder.name) / "runs.db", space
         options: Any = {
             "seed": seed,
             "inference": "map",
@@ -75,10 +74,11 @@ class Operations(RuleBasedStateMachine):
             self.stored.close()
             self.folder.cleanup()
 
-    def result(self, value: float, memory: float) -> list[tuple[Any, ...]]:
-        """The value and what was measured, for the one and for the other."""
+    def both(self, value: float, memory: float) -> Iterator[tuple[Optimizer, tuple[Any, ...]]]:
+        """Either optimizer, with its value and what was measured."""
         measured = ({"memory": memory},) if self.stored.constraints else ()
-        return [(value, *measured), (-value, *measured)]
+        yield self.stored, (value, *measured)
+        yield self.twin, (-value, *measured)
 
     @rule(n=st.sampled_from([None, 1, 3]), refit=st.booleans(), part=PARTS, fix=st.booleans())
     def ask(self, n: int | None, refit: bool, part: st.DataObject, fix: bool) -> None:
@@ -104,9 +104,7 @@ class Operations(RuleBasedStateMachine):
     @rule(part=PARTS, value=VALUES, memory=st.floats(0, 2))
     def tell(self, part: st.DataObject, value: float, memory: float) -> None:
         trial = part.draw(st.sampled_from([trial.id for trial in self.stored.pending]))
-        for optimizer, told in zip(
-            (self.stored, self.twin), self.result(value, memory), strict=True
-        ):
+        for optimizer, told in self.both(value, memory):
             ended = optimizer.tell(trial, *told)
             assert optimizer.tell(trial, *told) == ended
 
@@ -120,9 +118,7 @@ class Operations(RuleBasedStateMachine):
     @rule(part=PARTS, value=VALUES, memory=st.floats(0, 2))
     def add(self, part: st.DataObject, value: float, memory: float) -> None:
         params = self.some_values(part, whole=True)
-        for optimizer, told in zip(
-            (self.stored, self.twin), self.result(value, memory), strict=True
-        ):
+        for optimizer, told in self.both(value, memory):
             optimizer.add(params, *told)
 
     @rule(part=PARTS)
@@ -162,8 +158,6 @@ class Operations(RuleBasedStateMachine):
 
     @invariant()
     def both_know_the_same(self) -> None:
-        if not hasattr(self, "stored"):
-            return
         assert _negated(self.stored.trials) == _timeless(self.twin.trials)
         assert [t.id for t in self.stored.finished] == [t.id for t in self.twin.finished]
         assert self.stored.queue == self.twin.queue
@@ -174,8 +168,6 @@ class Operations(RuleBasedStateMachine):
 
     @invariant()
     def what_was_asked_is_of_the_space_and_new(self) -> None:
-        if not hasattr(self, "stored"):
-            return
         seen = set()
         for trial in self.stored.trials:
             assert self.space.validate(trial.params) == trial.params
