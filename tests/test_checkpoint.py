@@ -20,16 +20,15 @@ from gpbo.lockstep import replicate
 from gpbo.problems import Problem
 from gpbo.replications import Replications
 from gpbo.simulation import Simulation, simulate
-from gpbo.situation import Situation
 from gpbo.strategies import (
     ExpectedImprovement,
-    RandomSearch,
     Strategy,
     ThompsonSampling,
     TrustRegion,
 )
 from tests.changed_problems import changed, failing
 from tests.monte_carlo import unchecked_shapes
+from tests.noting import Noting
 
 BRANIN = problems.get("branin")
 QUICK = Search(raw=32, perturbed=8, restarts=3, iterations=12)
@@ -182,18 +181,8 @@ def test_a_larger_budget_goes_on_from_the_design_that_there_was(tmp_path: Path) 
         replicate(BRANIN, **{**options, "budget": 9, "initial": 4})
 
 
-class Designed:
-    """Random points, by a strategy that has an initial design."""
-
-    name = "designed"
-    uses_model = True
-
-    def propose(self, situation: Situation, count: int) -> Tensor:
-        return RandomSearch().propose(situation, count)
-
-
 def test_a_larger_budget_goes_on_from_a_design_that_was_not_complete(tmp_path: Path) -> None:
-    options = {**OPTIONS, "strategy": Designed(), "initial": None}
+    options = {**OPTIONS, "strategy": Noting(uses_model=True), "initial": None}
     path = tmp_path / "runs"
     cut = replicate(interrupted(failing(BRANIN), at=2), checkpoint=path, **{**options, "budget": 6})
     assert (cut.trials == 3).any()

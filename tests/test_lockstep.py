@@ -21,17 +21,16 @@ from gpbo.loop import minimize
 from gpbo.optimizer import Optimizer
 from gpbo.problems import Problem
 from gpbo.replications import Replications
-from gpbo.situation import Situation
 from gpbo.strategies import (
     STRATEGIES,
     ExpectedImprovement,
     ProbabilityOfImprovement,
-    RandomSearch,
     Strategy,
     ThompsonSampling,
 )
 from gpbo.text import short
 from tests.changed_problems import changed, failing
+from tests.noting import Noting
 
 BRANIN = problems.get("branin")
 HARTMANN = problems.get("hartmann3")
@@ -215,22 +214,8 @@ def test_shifts_stay_with_their_runs_where_designs_part() -> None:
     np.testing.assert_allclose(together.truth, problem(points).numpy(), atol=1e-12)
 
 
-class Noting:
-    """Random points, by a strategy that has an initial design."""
-
-    name = "noting"
-    uses_model = True
-
-    def __init__(self) -> None:
-        self.seen: list[Situation] = []
-
-    def propose(self, situation: Situation, count: int) -> Tensor:
-        self.seen.append(situation)
-        return RandomSearch().propose(situation, count)
-
-
 def test_runs_that_parted_take_turns_and_each_knows_what_it_tried_itself() -> None:
-    noting = Noting()
+    noting = Noting(uses_model=True)
     options: dict[str, Any] = {"runs": 5, "budget": 11, "initial": 3, "seed": 4}
     runs = replicate(failing(HARTMANN), strategy=noting, progress=False, **options)
     assert len(set(runs.design)) > 1
@@ -243,7 +228,7 @@ def test_runs_that_parted_take_turns_and_each_knows_what_it_tried_itself() -> No
 
 
 def test_a_strategy_sees_where_trials_of_a_run_failed() -> None:
-    noting = Noting()
+    noting = Noting(uses_model=True)
     options: dict[str, Any] = {"runs": 3, "budget": 11, "initial": 3, "seed": 4}
     runs = replicate(failing(HARTMANN), strategy=noting, progress=False, **options)
     parts = [
@@ -354,7 +339,7 @@ def test_runs_that_parted_may_have_made_different_numbers_of_trials_then() -> No
         return y
 
     options: dict[str, Any] = {"runs": 5, "budget": 11, "initial": 3, "seed": 4}
-    options |= {"strategy": Noting(), "progress": False}
+    options |= {"strategy": Noting(uses_model=True), "progress": False}
     whole = replicate(problem, **options)
     cut = replicate(changed(problem, interrupt), **options)
     assert len(set(cut.trials)) > 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -23,14 +23,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gpbo.candidates import Search
 from gpbo.errors import InvalidData, SpaceExhausted
 from gpbo.optimizer import Optimizer
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
 from gpbo.strategies import ExpectedImprovement, Strategy, ThompsonSampling
 from gpbo.trial import Trial
+from tests.test_fuzz import HEALTH, SEARCH
 
-SEARCH = Search(16, 4, 2, 4)
 STRATEGIES: list[Strategy | str] = [
     ExpectedImprovement(SEARCH),
     ThompsonSampling(SEARCH, features=32),
@@ -189,9 +188,6 @@ def _negated(trials: Sequence[Trial | None]) -> list[Trial | None]:
         trial if trial is None or trial.value is None else replace(trial, value=-trial.value)
         for trial in _timeless(trials)
     ]
-
-
-HEALTH = [HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
 def test_any_order_of_calls_is_the_same_run_resumed_or_not() -> None:

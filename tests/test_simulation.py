@@ -24,6 +24,7 @@ from gpbo.situation import Situation
 from gpbo.strategies import ExpectedImprovement, GridSearch, RandomSearch, ThompsonSampling
 from gpbo.text import short
 from tests.monte_carlo import unchecked_shapes
+from tests.noting import Noting
 
 BRANIN = problems.get("branin")
 GRAMACY = problems.get("gramacy")
@@ -300,17 +301,9 @@ def test_a_fit_has_the_chains_and_the_random_numbers_of_its_own_run(
 
 
 def test_a_strategy_sees_where_trials_failed() -> None:
-    seen: list[Situation] = []
-
-    class Noting:
-        name = "noting"
-        uses_model = False
-
-        def propose(self, situation: Situation, count: int) -> Tensor:
-            seen.append(situation)
-            return RandomSearch().propose(situation, count)
-
-    result = clock(problem=FAILING, strategy=Noting(), runs=3, budget=8, horizon=float("inf"))
+    noting = Noting(uses_model=False)
+    result = clock(problem=FAILING, strategy=noting, runs=3, budget=8, horizon=float("inf"))
+    seen = noting.seen
     last = seen[-2].failed_mask  # the last ask but one knew of seven trials
     assert last.any(0).all()
     for run in range(3):
@@ -327,38 +320,20 @@ def test_a_strategy_sees_where_trials_failed() -> None:
 
 
 def test_an_ask_that_waited_sees_the_trials_that_ended_first() -> None:
-    seen: list[Situation] = []
-
-    class Noting:
-        name = "noting"
-        uses_model = False
-
-        def propose(self, situation: Situation, count: int) -> Tensor:
-            seen.append(situation)
-            return RandomSearch().propose(situation, count)
-
-    result = clock(strategy=Noting(), workers=5, latency=0.8, horizon=math.inf, budget=17)
+    noting = Noting(uses_model=False)
+    result = clock(strategy=noting, workers=5, latency=0.8, horizon=math.inf, budget=17)
     for number, known in zip(result.trial[0].tolist(), result.known[0].tolist(), strict=True):
         by_number = result.trial[0, :known].argsort()
-        assert torch.equal(seen[number].data.x[0], result.points[0, by_number])
+        assert torch.equal(noting.seen[number].data.x[0], result.points[0, by_number])
 
 
 def test_points_of_the_design_are_pending_for_those_of_their_batch() -> None:
     """Trials fail, so that some batches begin with points of the design."""
-    seen: list[tuple[Situation, int]] = []
-
-    class Designed:
-        name = "designed"
-        uses_model = True
-
-        def propose(self, situation: Situation, count: int) -> Tensor:
-            seen.append((situation, count))
-            return RandomSearch().propose(situation, count)
-
+    noting = Noting(uses_model=True)
     options = {"problem": FAILING, "mode": "sync", "workers": 5, "runs": 3, "seed": 5}
-    clock(strategy=Designed(), initial=3, budget=17, **options)
-    assert {count for _, count in seen} > {5}
-    for situation, count in seen:
+    clock(strategy=noting, initial=3, budget=17, **options)
+    assert {count for _, count in noting.asked} > {5}
+    for situation, count in noting.asked:
         assert (situation.index + count) % 5 == 0  # with those of the design, a batch
         data, failed = situation.data, situation.failed_mask.sum(-1)
         asked = data.counts + failed + data.pending_mask.sum(-1)
@@ -371,21 +346,12 @@ def test_more_workers_than_the_design_has_points_get_more_of_it_while_there_is_n
     mode: str,
 ) -> None:
     """Nothing is fitted to no result; the first trial of one run fails."""
-    known: list[int] = []
-
-    class Designed:
-        name = "designed"
-        uses_model = True
-
-        def propose(self, situation: Situation, count: int) -> Tensor:
-            known.extend(situation.data.counts.tolist())
-            return RandomSearch().propose(situation, count)
-
+    noting = Noting(uses_model=True)
     options = {"problem": FAILING, "mode": mode, "workers": 5, "initial": 2, "runs": 3}
-    result = clock(strategy=Designed(), budget=17, horizon=math.inf, seed=6, **options)
-    assert min(known) > 0
+    result = clock(strategy=noting, budget=17, horizon=math.inf, seed=6, **options)
+    assert min(int(situation.data.counts.min()) for situation in noting.seen) > 0
     for run in range(3):
-        replay(result, run, Designed(), initial=2)
+        replay(result, run, Noting(uses_model=True), initial=2)
 
 
 def test_a_trial_may_take_no_time() -> None:

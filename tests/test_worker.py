@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -48,11 +48,29 @@ def task(objective: Any, folder: Path, **options: Any) -> Task:
     return Task(objective, 0, 1, **{"params": {"x": 0.5}, "folder": folder / "0", **options})
 
 
-def wait_for(mark: Path, future: Future[Any]) -> None:
-    """Until the trial that is to make this file has made it."""
+def wait_for(mark: Path, maker: Future[Any] | subprocess.Popen[bytes]) -> None:
+    """Until the trial, or the process, that is to make this file has made it."""
     while not mark.exists():
-        assert not future.done()
+        assert not (maker.done() if isinstance(maker, Future) else maker.poll() is not None)
         time.sleep(0.02)
+
+
+def comes_true(condition: Callable[[], bool]) -> bool:
+    """Whether it does within a minute."""
+    until = time.monotonic() + 60
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.1)
+    return condition()
+
+
+def endless(saved: Path, ready: Path, first: str = "") -> str:
+    """A script for ``sh`` that marks when it is under way, and that it was asked to end."""
+    return f"""
+trap "touch {saved}; exit" TERM
+{first}
+touch {ready}
+while true; do sleep 0.05; done
+"""
 
 
 def reported(folder: Path) -> list[tuple[int, float]]:
@@ -637,27 +655,17 @@ with LocalWorkers(1) as workers:
     workers.submit(evaluate, task).result()
 """
     with subprocess.Popen([sys.executable, "-c", script]) as driver:
-        while not noted.exists():
-            assert driver.poll() is None
-            time.sleep(0.02)
+        wait_for(noted, driver)
         started = psutil.Process(int(noted.read_text()))
         driver.kill()
-    until = time.monotonic() + 60
-    while lives(started) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not lives(started)
+    assert comes_true(lambda: not lives(started))
 
 
 def test_a_command_is_asked_to_end_when_the_driver_is_killed(noted: Path, tmp_path: Path) -> None:
     """And what it started ends with it, even if that is no child of anybody by then."""
     saved, ready = tmp_path / "saved", tmp_path / "ready"
     run = tmp_path / "run.sh"
-    run.write_text(f"""
-trap "touch {saved}; exit" TERM
-(sleep 300 & echo $! > {noted})
-touch {ready}
-while true; do sleep 0.05; done
-""")
+    run.write_text(endless(saved, ready, first=f"(sleep 300 & echo $! > {noted})"))
     script = f"""
 from pathlib import Path
 from gpbo.executors import LocalWorkers
@@ -668,24 +676,15 @@ with LocalWorkers(1) as workers:
     workers.submit(evaluate, Task(command, 0, 1, {{}}, Path({str(tmp_path / "0")!r}))).result()
 """
     with subprocess.Popen([sys.executable, "-c", script]) as driver:
-        while not ready.exists():
-            assert driver.poll() is None
-            time.sleep(0.02)
+        wait_for(ready, driver)
         orphan = psutil.Process(int(noted.read_text()))
         driver.kill()
-    until = time.monotonic() + 60
-    while (lives(orphan) or not saved.exists()) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert (lives(orphan), saved.exists()) == (False, True)
+    assert comes_true(lambda: not lives(orphan) and saved.exists())
 
 
 def test_a_process_that_is_terminated_asks_its_command_to_end_first(tmp_path: Path) -> None:
     saved, ready, run = tmp_path / "saved", tmp_path / "ready", tmp_path / "run.sh"
-    run.write_text(f"""
-trap "touch {saved}; exit" TERM
-touch {ready}
-while true; do sleep 0.05; done
-""")
+    run.write_text(endless(saved, ready))
     script = f"""
 from pathlib import Path
 from gpbo.worker import Command, Task, evaluate_in_own_process
@@ -694,9 +693,7 @@ command = Command("sh {run}")
 evaluate_in_own_process(Task(command, 0, 1, {{}}, Path({str(tmp_path / "0")!r})))
 """
     with subprocess.Popen([sys.executable, "-c", script]) as process:
-        while not ready.exists():
-            assert process.poll() is None
-            time.sleep(0.02)
+        wait_for(ready, process)
         process.terminate()
     assert (process.returncode, saved.exists()) == (-signal.SIGTERM, True)
 
