@@ -133,6 +133,34 @@ def test_draws_agree_with_those_of_pyro(runs: int, n: int, dim: int, pyro: tuple
 
 
 @unchecked_shapes()
+def test_draws_agree_with_weighted_draws_of_the_prior() -> None:
+    """Without a Markov chain. Lengthscales of a step's posterior range from below the distance of
+    its points, where anything may be between them, to a third of the cube."""
+    runs, draws = 100, 400_000
+    x = (torch.arange(11, dtype=DTYPE) / 10)[:, None].expand(runs, -1, -1)
+    y = torch.where(x[..., 0] < 0.45, 1.0, -1.0)
+    posterior = Model().log_posterior(x, y - 1 / 11, torch.ones_like(y, dtype=torch.bool))
+    one = posterior.select(slice(1))
+    u = one.parametrization.sample(Streams.named(0, "prior"), draws)[0]
+    weight = torch.softmax(one.parts(u)[2], 0)
+    statistics = torch.cat([u, u**2], 1)
+    expected = weight @ statistics
+    expected_error = (weight.square() @ (statistics - expected).square()).sqrt()
+    ours = draw(
+        posterior,
+        Streams.named(1, "ours", runs=runs),
+        schedule_for(8, 24, cold=True),
+        chains=16,
+        warmth=None,
+    ).unconstrained
+    of_runs = torch.cat([ours, ours**2], 2).mean(1)
+    error = of_runs.std(0) / runs**0.5
+    deviation = (of_runs.mean(0) - expected) / (error.square() + expected_error.square()).sqrt()
+    assert deviation.abs().max() < 4
+    assert (error[: u.shape[1]] < 0.02 * ours.flatten(0, 1).std(0)).all()
+
+
+@unchecked_shapes()
 def test_pyro_leaves_the_random_numbers_of_the_user_alone() -> None:
     before = random.getstate(), repr(np.random.get_state())  # noqa: NPY002
     draw_with_pyro(_posterior(23, 1, 3, 1), Streams([0]), warmup=2, draws=4)
