@@ -128,19 +128,11 @@ def test_the_truth_ranks_uniformly_among_draws_of_its_posterior(schedule: Schedu
     assert _calibration(data, data.posterior(), 4, schedule) > _significance(data)
 
 
-@pytest.mark.parametrize("many", [200, 4])
-@unchecked_shapes()
-def test_the_truth_ranks_uniformly_after_results_came_one_at_a_time(
-    monkeypatch: pytest.MonkeyPatch, many: int
-) -> None:
-    """Weighted, drawn anew, started afresh, moved: what warm fits do, over and over; and with more
-    and more results moved every second and third time only."""
-    monkeypatch.setattr("gpbo.warm_start.MANY", many)
-    data = _simulate("dimension-scaled", runs=200, n=12, dim=2, seed=3)
-    sampling = Sampling(chains=8, draws=4, warm_draws=1, kept=8)
+def _after_one_at_a_time(data: Simulated, sampling: Sampling) -> Tensor:
+    """Ranks ``[r,p]`` of the truth among the chains of warm fits, a result more each."""
     warm, runs = None, len(data.truth)
     plain = Units.affine(torch.zeros(runs, dtype=DTYPE), torch.ones(runs, dtype=DTYPE))
-    for count in range(4, 13):
+    for count in range(4, data.x.shape[1] + 1):
         seen = data.mask[:, :count]
         points = data.x[:, :count].masked_fill(~seen[..., None], 0.5)
         values = data.y[:, :count].masked_fill(~seen, 0.0)
@@ -156,8 +148,41 @@ def test_the_truth_ranks_uniformly_after_results_came_one_at_a_time(
         streams = Streams.named(5, "fit", count, runs=runs)
         warm = fit(observed, sampling=sampling, warm=warm, streams=streams).warm
     assert warm is not None
-    ranks = (warm.warmth.position < data.truth[:, None]).sum(1)
+    return (warm.warmth.position < data.truth[:, None]).sum(1)
+
+
+@pytest.mark.parametrize("many", [200, 4])
+@unchecked_shapes()
+def test_the_truth_ranks_uniformly_after_results_came_one_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    """Weighted, drawn anew, started afresh, moved: what warm fits do, over and over; and with more
+    and more results moved every second and third time only."""
+    monkeypatch.setattr("gpbo.warm_start.MANY", many)
+    data = _simulate("dimension-scaled", runs=200, n=12, dim=2, seed=3)
+    sampling = Sampling(chains=8, draws=4, warm_draws=1, kept=8)
+    ranks = _after_one_at_a_time(data, sampling)
     assert min(_p_values_of_ranks(ranks, 8)) > _significance(data)
+
+
+@pytest.mark.parametrize(
+    ("runs", "dim", "n"),
+    [(60, 2, 8)]
+    + [pytest.param(*case, marks=pytest.mark.long) for case in ((3000, 2, 12), (600, 6, 20))],
+)
+@unchecked_shapes()
+def test_the_truth_is_beyond_all_chains_no_more_often_than_one_more_chain_would_be(
+    runs: int, dim: int, n: int
+) -> None:
+    """What a sampler lets pass unnoticed that is fitted to its own draws, or slow in the tails."""
+    data, sampling = _simulate("dimension-scaled", runs=runs, n=n, dim=dim, seed=21), Sampling()
+    ranks, chains = _after_one_at_a_time(data, sampling), sampling.chains
+    beyond = ((ranks == 0) | (ranks == chains)).double().mean(1)
+    expected = 2 / (chains + 1)
+    assert abs(float(beyond.mean()) - expected) < 4 * float(beyond.std()) / math.sqrt(runs)
+    # Of ranks 0 to c, each as likely as any other, the variance is c (c + 2) / 12.
+    variance = (ranks - chains / 2).square().mean(1) / (chains * (chains + 2) / 12)
+    assert abs(float(variance.mean()) - 1) < 4 * float(variance.std()) / math.sqrt(runs)
 
 
 @pytest.mark.parametrize("by", [-1.0, pytest.param(1.0, marks=pytest.mark.long)])
