@@ -177,12 +177,12 @@ def test_the_truth_is_beyond_all_chains_no_more_often_than_one_more_chain_would_
     """What a sampler lets pass unnoticed that is fitted to its own draws, or slow in the tails."""
     data, sampling = _simulate("dimension-scaled", runs=runs, n=n, dim=dim, seed=21), Sampling()
     ranks, chains = _after_one_at_a_time(data, sampling), sampling.chains
-    beyond = ((ranks == 0) | (ranks == chains)).double().mean(1)
-    expected = 2 / (chains + 1)
-    assert abs(float(beyond.mean()) - expected) < 4 * float(beyond.std()) / math.sqrt(runs)
+    beyond = ((ranks == 0) | (ranks == chains)).double()
     # Of ranks 0 to c, each as likely as any other, the variance is c (c + 2) / 12.
-    variance = (ranks - chains / 2).square().mean(1) / (chains * (chains + 2) / 12)
-    assert abs(float(variance.mean()) - 1) < 4 * float(variance.std()) / math.sqrt(runs)
+    variance = (ranks - chains / 2).square() / (chains * (chains + 2) / 12)
+    for statistic, expected in ((beyond, 2 / (chains + 1)), (variance, 1.0)):
+        of_runs = statistic.mean(1)
+        assert abs(float(of_runs.mean()) - expected) < 4 * float(of_runs.std()) / math.sqrt(runs)
 
 
 @pytest.mark.parametrize("by", [-1.0, pytest.param(1.0, marks=pytest.mark.long)])
