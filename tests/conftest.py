@@ -1,8 +1,4 @@
-"""Shapes are checked: the hook must run before the first import of gpbo.
-
-The modules that every tick goes through are left out, where the checks would take three times as
-long as the work; ``tests/mcmc/test_shapes.py`` runs a whole sampling with them checked.
-"""
+"""Shapes are checked: the hook must run before the first import of gpbo."""
 
 import os
 import signal
@@ -10,25 +6,15 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from jaxtyping import install_import_hook
-
-from tests.typechecker import checked
+from tests.typechecker import check_types, start_anew
 
 PACKAGE = Path(__file__).parent.parent / "gpbo"
-TICKS = {
-    "gpbo.evidence",
-    "gpbo.mcmc.adaptation",
-    "gpbo.mcmc.annealing",
-    "gpbo.mcmc.hmc",
-    "gpbo.mcmc.leapfrog",
-    "gpbo.mcmc.nuts",
-}
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
     for path in PACKAGE.rglob("*.py")
     if path.stem != "__init__"
 }
-install_import_hook(sorted(MODULES - TICKS), f"{checked.__module__}.{checked.__name__}")
+check_types(sorted(MODULES))
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -66,6 +52,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip_long)
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(skip_gpu)
+
+
+@pytest.fixture(autouse=True)
+def _types_checked() -> None:
+    start_anew()
 
 
 @pytest.fixture(autouse=True)
