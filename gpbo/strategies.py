@@ -59,6 +59,9 @@ __all__ = [
 Incumbent = Literal["mean", "observed", "sampled"]
 #: So many samples at least of what results would be without noise; a draw may have several.
 _SAMPLES = 16
+#: Draws whose noise has a smaller standard deviation than this take the results for exact. Where
+#: there is no noise, what they infer ends below it; samples would then only blur what is known.
+_NOISY = 0.02
 
 #: The margin of trials that refine what was found.
 _LEAST_MARGIN = 1e-5
@@ -127,7 +130,7 @@ class _Improvement(_Maximiser):
 
     search: Search = field(default_factory=Search)
     margin: float = 0.0
-    incumbent: Incumbent = "mean"
+    incumbent: Incumbent | None = None
     repeats: bool = False
     refine: int = 4
     _acquisition: ClassVar[type[LogExpectedImprovement] | type[LogProbabilityOfImprovement]]
@@ -135,16 +138,18 @@ class _Improvement(_Maximiser):
     def __post_init__(self) -> None:
         settle(self, "margin", real_number, least=0.0)
         settle(self, "refine", whole_number, least=0)
-        one_of("incumbent", self.incumbent, get_args(Incumbent))
+        if self.incumbent is not None:
+            one_of("incumbent", self.incumbent, get_args(Incumbent))
         truth_value("repeats", self.repeats)
         _check_search(self.search)
 
     def _seen(self, surrogate: Surrogate, situation: Situation) -> Surrogate:
         """Samples of what the results would be without noise, if improvement is on these."""
-        if self.incumbent != "sampled" or self._refines(situation):
+        incumbent = self.incumbent or ("sampled" if surrogate.draws > 1 else "mean")
+        if incumbent != "sampled" or self._refines(situation):
             return surrogate
         times = -(-_SAMPLES // surrogate.draws)
-        return surrogate.sampled(situation.streams("values"), times)
+        return surrogate.sampled(situation.streams("values"), times, noisy=_NOISY)
 
     def _utility(self, surrogate: Surrogate, situation: Situation) -> Utility:
         observed = self.incumbent == "observed" and not is_slice(situation.space)
@@ -182,13 +187,16 @@ class ExpectedImprovement(_Improvement):
         incumbent: What is to be improved on, for each draw of the hyperparameters: ``"mean"``, the
             least posterior mean at the results, ``"observed"``, the least result, or ``"sampled"``,
             the least of a sample of what the results would be without noise; fantasies of pending
-            points included. They differ by what the draw takes for noise. Where that is not
-            noise but ripples too fine for the model, which a run without noise may hit again,
-            ``"observed"`` asks for more and takes longer steps. Where the values of some parameters
-            are fixed it is ``"mean"``. With ``"sampled"`` all that is known are these samples, and
-            a result that was lucky is no reason to try its place again (Letham, Karrer, Ottoni and
-            Bakshy 2019, "Constrained Bayesian optimization with noisy experiments", Bayesian
-            Analysis 14), but in trials that refine; better where there is noise.
+            points included. With ``"sampled"`` all that is known are these samples, and a result
+            that was lucky is no reason to try its place again (Letham, Karrer, Ottoni and Bakshy
+            2019, "Constrained Bayesian optimization with noisy experiments", Bayesian Analysis 14).
+            Trials that refine improve on the mean all the same, and so do draws with next to no
+            noise, a standard deviation below 0.02 on the model's scale. None is ``"sampled"``, and
+            ``"mean"`` with a point estimate, of which there would be sixteen to search. The three
+            differ by what a draw takes for noise. Where that is not noise but ripples too fine for
+            the model, which a run without noise may hit again, ``"observed"`` asks for more and
+            takes longer steps. Where the values of some parameters are fixed it is the least
+            posterior mean there.
         repeats: Whether a configuration may be proposed again that was tried, unless it failed: for
             a noisy objective on a finite space. A finite space is then never used up.
         refine: Every so many trials the margin is 1e-5 at most, 0 for never: the best minimum found
@@ -197,7 +205,7 @@ class ExpectedImprovement(_Improvement):
             beat, so that tasks that take turns have some each.
 
     Raises:
-        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` none of the three,
+        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` none of the above,
             ``repeats`` neither True nor False, ``refine`` no whole number, 0 or more, or ``search``
             no `Search`.
     """
@@ -221,7 +229,7 @@ class ProbabilityOfImprovement(_Improvement):
         refine: As in `ExpectedImprovement`.
 
     Raises:
-        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` none of the three,
+        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` none of the above,
             ``repeats`` neither True nor False, ``refine`` no whole number, 0 or more, or ``search``
             no `Search`.
     """

@@ -332,7 +332,7 @@ class Surrogate:
             succeeded=self.succeeded[:, draws],
         )
 
-    def sampled(self, streams: Streams, times: int = 1) -> "Surrogate":
+    def sampled(self, streams: Streams, times: int = 1, noisy: float = 0.0) -> "Surrogate":
         """Conditioned on a sample of the function at the points in place of their noisy values.
 
         So many samples of each of the ``s`` hyperparameter draws, which are draws themselves:
@@ -340,25 +340,29 @@ class Surrogate:
         from the noise, ``f = y - e - noise_variance (K + noise_variance I)^-1 (y - mean - h - e)``
         (Wilson et al. 2020, "Efficiently sampling functions from Gaussian process posteriors",
         ICML, equation 8, at the points themselves). A variance of a millionth of the outputscale
-        stays noise, so that matrices of close points can be factorised; where there is no more, the
-        values stay what they are.
+        stays noise, so that matrices of close points can be factorised; where there is no more, or
+        a standard deviation below ``noisy``, the values and the noise stay what they are.
         """
-        kept = torch.minimum(_LEAST_NOISE * self.outputscale, self.noise_variance)
+        again = torch.arange(self.draws, device=self.x.device).repeat(times)
+        noise_variance = self.noise_variance
+        kept = torch.minimum(_LEAST_NOISE * self.outputscale, noise_variance)
+        kept = torch.where(noise_variance >= noisy**2, kept, noise_variance)
+        if not bool((kept < noise_variance).any()):
+            return self.of_draws(again)
         factor, succeeded = cholesky(
             _covariance(self.x, self.mask, self.lengthscale, self.outputscale, kept, self.nu)
         )
         usable = succeeded & self.succeeded
         inverse = torch.where(usable[..., None, None], inverse_lower(factor), 0.0)
         exact = replace(self, noise_variance=kept, inverse_factor=inverse, succeeded=usable)
-        again = torch.arange(self.draws, device=self.x.device).repeat(times)
-        noisy, exact, factor = self.of_draws(again), exact.of_draws(again), factor[:, again]
-        excess = (noisy.noise_variance - exact.noise_variance)[..., None]
-        there, mean = self.mask[:, None], noisy.mean[..., None]
-        prior, noise = streams.first_normals(self.x.shape[1], 2, noisy.draws).permute(2, 0, 3, 1)
-        less_noise = noisy.y - excess.sqrt() * noise
+        known, exact, factor = self.of_draws(again), exact.of_draws(again), factor[:, again]
+        excess = (known.noise_variance - exact.noise_variance)[..., None]
+        there, mean = self.mask[:, None], known.mean[..., None]
+        prior, noise = streams.first_normals(self.x.shape[1], 2, known.draws).permute(2, 0, 3, 1)
+        less_noise = known.y - excess.sqrt() * noise
         residual = torch.where(there, less_noise - mean, 0.0) - _apply(factor, prior)
-        values = less_noise - excess * _solved(noisy.inverse_factor, residual)
-        values = torch.where(there & exact.succeeded[..., None], values, noisy.y)
+        values = less_noise - excess * _solved(known.inverse_factor, residual)
+        values = torch.where(there & exact.succeeded[..., None], values, known.y)
         residual = torch.where(there, values - mean, 0.0)
         return replace(exact, y=values, weights=_solved(exact.inverse_factor, residual))
 

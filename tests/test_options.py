@@ -35,6 +35,7 @@ ALL: list[tuple[Strategy, Any]] = [
     (RandomSearch(), "random"),
     (ExpectedImprovement(), "ei"),
     (ExpectedImprovement(margin=0.0), {"name": "ei", "margin": 0.0}),
+    (ExpectedImprovement(incumbent="mean"), {"name": "ei", "incumbent": "mean"}),
     (ExpectedImprovement(incumbent="observed"), {"name": "ei", "incumbent": "observed"}),
     (ProbabilityOfImprovement(repeats=True), {"name": "pi", "repeats": True}),
     (ProbabilityOfImprovement(Search(restarts=3)), {"name": "pi", "search": {"restarts": 3}}),

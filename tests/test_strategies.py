@@ -475,6 +475,40 @@ def test_an_improvement_is_on_samples_of_the_results_without_noise(
     assert torch.equal(refining.y[..., :13], surrogate.y)
 
 
+def _seen(now: Situation, strategy: ExpectedImprovement, noise: list[float]) -> Surrogate:
+    """What the acquisition function knows where draws have noise of these deviations."""
+    fitted = now.fit()
+    given, draws = fitted.surrogate, torch.zeros(len(noise), dtype=torch.int64)
+    variance = torch.tensor(noise, dtype=torch.float64).square().expand(given.x.shape[0], -1)
+    noisy = Surrogate.condition(
+        given.x, given.y[:, 0], given.mask,
+        given.lengthscale[:, draws], given.outputscale[:, draws], variance, given.mean[:, draws],
+    )  # fmt: skip
+    return strategy._seen(noisy, replace(now, fit=lambda: replace(fitted, surrogate=noisy)))
+
+
+def test_by_default_an_improvement_is_on_samples_of_noisy_draws_but_not_of_an_estimate() -> None:
+    """Draws that take the results for exact, by a deviation below 0.02, keep their values."""
+    now = situation(Space(Real("a", 0, 1), Real("b", 0, 1)), [13, 7])
+    noise = [0.019, 0.021, 0.3, 0.001, 0.1]
+    unset, sampled, mean = (
+        ExpectedImprovement(incumbent=each, refine=0) for each in (None, "sampled", "mean")
+    )
+    given = _seen(now, mean, noise)
+    for seen in (_seen(now, unset, noise), _seen(now, sampled, noise)):
+        assert seen.draws == 20
+        for draw, deviation in enumerate(noise * 4):
+            values, there = given.y[:, draw % 5], given.mask
+            same = (seen.y[:, draw] == values)[there]
+            assert same.all() if deviation < 0.02 else not same.any()
+            kept = seen.noise_variance[:, draw] == given.noise_variance[:, draw % 5]
+            assert bool(kept.all()) == (deviation < 0.02)
+    assert _seen(now, unset, [0.3]).draws == 1
+    assert torch.equal(_seen(now, unset, [0.3]).y, _seen(now, mean, [0.3]).y)
+    assert _seen(now, sampled, [0.3]).draws == 16
+    assert _seen(now, sampled, [0.001]).draws == 16
+
+
 def test_an_incumbent_is_one_of_three() -> None:
     refused = r"incumbent='best': expected one of \('mean', 'observed', 'sampled'\)"
     for kind in (ExpectedImprovement, ProbabilityOfImprovement):

@@ -577,6 +577,22 @@ def test_without_noise_there_is_nothing_to_sample() -> None:
     assert_same(sampled, known, points(), atol=1e-9)
 
 
+def test_draws_of_less_noise_than_is_asked_for_stay_what_they_are() -> None:
+    """The others are what they are where no least noise is asked for."""
+    noise = torch.tensor([[0.9, 1.1, 0.1], [0.2, 3.0, 1.1]], dtype=DTYPE).square() * 0.0025
+    known = replace(problem(masked=4), noise_variance=noise).condition()
+    some, every = (known.sampled(streams(), times=2, noisy=each) for each in (0.05, 0.0))
+    few = torch.tensor([[True, False, True], [True, False, False]]).repeat(1, 2)
+    again, candidates = known.of_draws(torch.arange(S).repeat(2)), points()
+    for ours, kept, drawn in (
+        (some.noise_variance, again.noise_variance, every.noise_variance),
+        (some.y, again.y, every.y),
+        *zip(*(each.moments(candidates) for each in (some, again, every)), strict=True),
+    ):
+        torch.testing.assert_close(ours[few], kept[few], rtol=0, atol=1e-9)
+        torch.testing.assert_close(ours[~few], drawn[~few], rtol=0, atol=1e-9)
+
+
 def test_padding_does_not_change_what_is_sampled() -> None:
     given_ = problem()
     room = torch.nn.functional.pad
