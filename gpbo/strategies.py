@@ -224,7 +224,7 @@ class ProbabilityOfImprovement(_Improvement):
         margin: As in `ExpectedImprovement`; more is needed here, where a small improvement counts
             as much as a large one (Jones 2001, "A taxonomy of global optimization methods based
             on response surfaces", J. Glob. Optim. 21).
-        incumbent: As in `ExpectedImprovement`.
+        incumbent: As in `ExpectedImprovement`, but ``"mean"`` unless another is asked for.
         repeats: As in `ExpectedImprovement`.
         refine: As in `ExpectedImprovement`.
 
@@ -235,6 +235,7 @@ class ProbabilityOfImprovement(_Improvement):
     """
 
     margin: float = 0.03
+    incumbent: Incumbent | None = "mean"
     name = "pi"
     _acquisition = LogProbabilityOfImprovement
 
