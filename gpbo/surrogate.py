@@ -343,7 +343,9 @@ class Surrogate:
         stays noise, so that matrices of close points can be factorised; where there is no more, or
         a standard deviation below ``noisy``, the values and the noise stay what they are.
         """
-        again = torch.arange(self.draws, device=self.x.device).repeat(times)
+        again = slice(None)  # copies of large matrices only if there are more samples than draws
+        if times > 1:
+            again = torch.arange(self.draws, device=self.x.device).repeat(times)
         noise_variance = self.noise_variance
         kept = torch.minimum(_LEAST_NOISE * self.outputscale, noise_variance)
         kept = torch.where(noise_variance >= noisy**2, kept, noise_variance)
