@@ -340,33 +340,42 @@ class Surrogate:
         from the noise, ``f = y - e - noise_variance (K + noise_variance I)^-1 (y - mean - h - e)``
         (Wilson et al. 2020, "Efficiently sampling functions from Gaussian process posteriors",
         ICML, equation 8, at the points themselves). A variance of a millionth of the outputscale
-        stays noise, so that matrices of close points can be factorised; where there is no more, or
-        a standard deviation below ``noisy``, the values and the noise stay what they are.
+        stays noise, so that matrices of close points can be factorised. Draws that have no more, or
+        a standard deviation below ``noisy``, or whose matrix cannot be factorised for all that,
+        stay what they are.
         """
-        again = slice(None)  # copies of large matrices only if there are more samples than draws
         if times > 1:
             again = torch.arange(self.draws, device=self.x.device).repeat(times)
-        noise_variance = self.noise_variance
-        kept = torch.minimum(_LEAST_NOISE * self.outputscale, noise_variance)
-        kept = torch.where(noise_variance >= noisy**2, kept, noise_variance)
-        if not bool((kept < noise_variance).any()):
-            return self.of_draws(again)
-        factor, succeeded = cholesky(
-            _covariance(self.x, self.mask, self.lengthscale, self.outputscale, kept, self.nu)
+            return self.of_draws(again).sampled(streams, noisy=noisy)
+        least = _LEAST_NOISE * self.outputscale
+        drawn = (self.noise_variance > least) & (self.noise_variance >= noisy**2)
+        if not bool(drawn.any()):
+            return self
+        kept = torch.where(drawn, least, self.noise_variance)
+        n = self.x.shape[1]
+        white, noise = streams.first_normals(n, 2, self.draws).permute(2, 0, 3, 1)
+
+        def factorised(runs: slice, draws: slice) -> tuple[Tensor, ...]:
+            some = runs, draws
+            own = self.lengthscale[some], self.outputscale[some], kept[some]
+            factor, succeeded = cholesky(_covariance(self.x[runs], self.mask[runs], *own, self.nu))
+            return inverse_lower(factor), _apply(factor, white[some]), succeeded
+
+        matrix_bytes = n**2 * self.x.element_size()
+        inverse, prior, succeeded = in_parts(
+            factorised, self.runs, self.draws, matrix_bytes, self.x.device
         )
-        usable = succeeded & self.succeeded
-        inverse = torch.where(usable[..., None, None], inverse_lower(factor), 0.0)
-        exact = replace(self, noise_variance=kept, inverse_factor=inverse, succeeded=usable)
-        known, exact, factor = self.of_draws(again), exact.of_draws(again), factor[:, again]
-        excess = (known.noise_variance - exact.noise_variance)[..., None]
-        there, mean = self.mask[:, None], known.mean[..., None]
-        prior, noise = streams.first_normals(self.x.shape[1], 2, known.draws).permute(2, 0, 3, 1)
-        less_noise = known.y - excess.sqrt() * noise
-        residual = torch.where(there, less_noise - mean, 0.0) - _apply(factor, prior)
-        values = less_noise - excess * _solved(known.inverse_factor, residual)
-        values = torch.where(there & exact.succeeded[..., None], values, known.y)
-        residual = torch.where(there, values - mean, 0.0)
-        return replace(exact, y=values, weights=_solved(exact.inverse_factor, residual))
+        drawn = drawn & succeeded & self.succeeded
+        kept = torch.where(drawn, kept, self.noise_variance)
+        excess = (self.noise_variance - kept)[..., None]
+        there, mean = self.mask[:, None], self.mean[..., None]
+        less_noise = self.y - excess.sqrt() * noise
+        residual = torch.where(there, less_noise - mean, 0.0) - prior
+        values = less_noise - excess * _solved(self.inverse_factor, residual)
+        values = torch.where(there & drawn[..., None], values, self.y)
+        inverse = torch.where(drawn[..., None, None], inverse, self.inverse_factor)
+        weights = _solved(inverse, torch.where(there, values - mean, 0.0))
+        return replace(self, y=values, noise_variance=kept, inverse_factor=inverse, weights=weights)
 
     def _bordered(
         self,

@@ -25,6 +25,7 @@ from torch import Tensor
 from gpbo.acquisition import LogExpectedImprovement as OwnLogExpectedImprovement
 from gpbo.backend import DTYPE, Streams
 from gpbo.errors import InvalidData, InvalidOption
+from gpbo.linalg import cholesky
 from gpbo.surrogate import Surrogate
 from tests.monte_carlo import random_uniform, unchecked_shapes
 
@@ -628,6 +629,31 @@ def test_a_draw_that_failed_has_no_samples_and_touches_no_other() -> None:
     mean, variance = bad.moments(candidates)
     torch.testing.assert_close(mean[1, 2], bad.mean[1, 2].expand(Q))
     torch.testing.assert_close(variance[1, 2], bad.outputscale[1, 2].expand(Q))
+
+
+def test_a_draw_that_cannot_be_factorised_with_less_noise_stays_what_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known, candidates = problem(masked=4).condition(), points()
+    whole = known.sampled(streams())
+
+    def failing(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        factor, succeeded = cholesky(matrix)
+        factor[1, 2], succeeded[1, 2] = math.nan, False
+        return factor, succeeded
+
+    monkeypatch.setattr("gpbo.surrogate.cholesky", failing)
+    some = known.sampled(streams())
+    assert some.succeeded.all()
+    failed = torch.zeros(R, S, dtype=torch.bool)
+    failed[1, 2] = True
+    for ours, kept, drawn in (
+        (some.noise_variance, known.noise_variance, whole.noise_variance),
+        (some.y, known.y, whole.y),
+        *zip(*(each.moments(candidates) for each in (some, known, whole)), strict=True),
+    ):
+        torch.testing.assert_close(ours[failed], kept[failed], rtol=0, atol=1e-12)
+        assert torch.equal(ours[~failed], drawn[~failed])
 
 
 def test_improvement_on_samples_is_botorch_s_noisy_expected_improvement() -> None:
