@@ -120,6 +120,19 @@ class OnAnyDevice:
             self.assert_close(part, wanted, rtol=1e-7)
         self.assert_close(there.incumbent, here.incumbent)
 
+    def test_what_results_would_be_without_noise_agrees(self) -> None:
+        """Some draws have samples, and some have too little noise for any."""
+        known, x = surrogate(), sobol(13, DIM, Streams.named(3, "gpu", runs=RUNS))
+        some = float(known.noise_variance.median().sqrt())
+        here, there = (
+            each.sampled(Streams.named(6, "gpu", runs=RUNS, device=each.x.device), noisy=some)
+            for each in (known, moved(known, self.device))
+        )
+        self.assert_close(there.y, here.y, rtol=1e-7)
+        self.assert_close(there.noise_variance, here.noise_variance)
+        for part, wanted in zip(there.moments(x.to(self.device)), here.moments(x), strict=True):
+            self.assert_close(part, wanted, rtol=1e-6)
+
     def test_acquisitions_and_their_gradients_agree(self) -> None:
         here = surrogate()
         there = moved(here, self.device)
