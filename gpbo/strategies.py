@@ -56,11 +56,13 @@ __all__ = [
 
 #: What an improvement is measured from: the least posterior mean at the results, the least of the
 #: results themselves, or the least of what they would be without noise, which is sampled.
-Incumbent = Literal["mean", "observed", "sampled"]
-#: So many samples at least of what results would be without noise; a draw may have several.
+Incumbent = Literal["auto", "mean", "observed", "sampled"]
+#: So many samples of what results would be without noise has a draw that is the only one; of
+#: several, each has one.
 _SAMPLES = 16
 #: Draws whose noise has a smaller standard deviation than this take the results for exact. Where
-#: there is no noise, what they infer ends below it; samples would then only blur what is known.
+#: there is neither noise nor what looks like it, they infer less after some results; samples would
+#: then only blur what is known.
 _NOISY = 0.02
 
 #: The margin of trials that refine what was found.
@@ -130,7 +132,7 @@ class _Improvement(_Maximiser):
 
     search: Search = field(default_factory=Search)
     margin: float = 0.0
-    incumbent: Incumbent | None = None
+    incumbent: Incumbent = "auto"
     repeats: bool = False
     refine: int = 4
     _acquisition: ClassVar[type[LogExpectedImprovement] | type[LogProbabilityOfImprovement]]
@@ -138,17 +140,18 @@ class _Improvement(_Maximiser):
     def __post_init__(self) -> None:
         settle(self, "margin", real_number, least=0.0)
         settle(self, "refine", whole_number, least=0)
-        if self.incumbent is not None:
-            one_of("incumbent", self.incumbent, get_args(Incumbent))
+        one_of("incumbent", self.incumbent, get_args(Incumbent))
         truth_value("repeats", self.repeats)
         _check_search(self.search)
 
     def _seen(self, surrogate: Surrogate, situation: Situation) -> Surrogate:
         """Samples of what the results would be without noise, if improvement is on these."""
-        incumbent = self.incumbent or ("sampled" if surrogate.draws > 1 else "mean")
+        single = surrogate.draws == 1
+        default = "mean" if single else "sampled"
+        incumbent = default if self.incumbent == "auto" else self.incumbent
         if incumbent != "sampled" or self._refines(situation):
             return surrogate
-        times = -(-_SAMPLES // surrogate.draws)
+        times = _SAMPLES if single else 1
         return surrogate.sampled(situation.streams("values"), times, noisy=_NOISY)
 
     def _utility(self, surrogate: Surrogate, situation: Situation) -> Utility:
@@ -177,7 +180,7 @@ class ExpectedImprovement(_Improvement):
     """The point of greatest expected improvement, in log space, averaged over the draws.
 
     Points of a batch, and points asked while others are pending, see the others through one
-    fantasy per hyperparameter draw.
+    fantasy per hyperparameter draw, or sample of it.
 
     Args:
         search: How hard to search the acquisition's maximum.
@@ -191,12 +194,13 @@ class ExpectedImprovement(_Improvement):
             that was lucky is no reason to try its place again (Letham, Karrer, Ottoni and Bakshy
             2019, "Constrained Bayesian optimization with noisy experiments", Bayesian Analysis 14).
             Trials that refine improve on the mean all the same, and so do draws with next to no
-            noise, a standard deviation below 0.02 on the model's scale. None is ``"sampled"``, and
-            ``"mean"`` with a point estimate, of which there would be sixteen to search. The three
-            differ by what a draw takes for noise. Where that is not noise but ripples too fine for
-            the model, which a run without noise may hit again, ``"observed"`` asks for more and
-            takes longer steps. Where the values of some parameters are fixed it is the least
-            posterior mean there.
+            noise, a standard deviation below 0.02 on the model's scale. ``"auto"`` is
+            ``"sampled"``, but ``"mean"`` where there is one draw only, as with ``inference="map"``,
+            which would have sixteen samples to search. They differ by what a draw takes for noise.
+            Where that is not noise but ripples too fine for the model, which a run without noise
+            may hit again, ``"observed"`` asks for more and takes longer steps. Where the values of
+            some parameters are fixed it is the least posterior mean there, with ``"sampled"`` that
+            given the sample.
         repeats: Whether a configuration may be proposed again that was tried, unless it failed: for
             a noisy objective on a finite space. A finite space is then never used up.
         refine: Every so many trials the margin is 1e-5 at most, 0 for never: the best minimum found
@@ -235,7 +239,7 @@ class ProbabilityOfImprovement(_Improvement):
     """
 
     margin: float = 0.03
-    incumbent: Incumbent | None = "mean"
+    incumbent: Incumbent = "mean"
     name = "pi"
     _acquisition = LogProbabilityOfImprovement
 

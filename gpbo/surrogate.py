@@ -42,11 +42,13 @@ class Surrogate:
 
     Attributes:
         x: Observed points in the unit cube; fantasised points follow the real ones.
-        y: Observed values per draw (fantasies differ between draws).
+        y: Observed values per draw (fantasies, and samples in the place of noisy values, differ
+            between draws).
         mask: Which of the points are there; the others are padding and change nothing.
         eligible: Which of those have a value that may be the best one: a fantasy, too, but no
             hallucination, and not the value of a result that violates a constraint.
-        lengthscale, outputscale, noise_variance, mean: The hyperparameter draws.
+        lengthscale, outputscale, noise_variance, mean: The hyperparameter draws; of samples the
+            noise variance that stays.
         inverse_factor: ``L^-1`` of ``K + noise_variance I = L L'``.
         weights: ``(K + noise_variance I)^-1 (y - mean)``.
         succeeded: Draws with finite hyperparameters whose matrix could be factorised; the others
@@ -182,7 +184,7 @@ class Surrogate:
 
     @property
     def least_observed(self) -> Float[Tensor, "r s"]:
-        """The least observed value, fantasies among them, per draw; the mean if there are none."""
+        """The least value, fantasies and samples too, per draw; the mean if there is none."""
         return self.least(self.y)
 
     def least(self, values: Float[Tensor, "r s n"]) -> Float[Tensor, "r s"]:

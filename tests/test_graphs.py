@@ -554,6 +554,5 @@ def test_whole_runs_are_the_same_and_record_once_for_each_capacity(
         found.diagnostics.leapfrog_steps, expected.diagnostics.leapfrog_steps
     )
     # Two capacities. Of the first the ascent and trajectories of three lengths, annealing and
-    # settling; of the second, where the results double, the same, but two lengths are enough. The
-    # fourth proposal, which refines, ascends among the two draws and not among sixteen samples.
-    assert len(made) == 8 + 6
+    # settling; of the second, where the results double, the same, but two lengths are enough.
+    assert len(made) == 7 + 6

@@ -491,17 +491,17 @@ def test_by_default_an_improvement_is_on_samples_of_noisy_draws_but_not_of_an_es
     """Draws that take the results for exact, by a deviation below 0.02, keep their values."""
     now = situation(Space(Real("a", 0, 1), Real("b", 0, 1)), [13, 7])
     noise = [0.019, 0.021, 0.3, 0.001, 0.1]
-    unset, sampled, mean = (
-        ExpectedImprovement(incumbent=each, refine=0) for each in (None, "sampled", "mean")
-    )
+    kinds: tuple[Incumbent, ...] = ("auto", "sampled", "mean")
+    unset, sampled, mean = (ExpectedImprovement(incumbent=each, refine=0) for each in kinds)
+    assert unset == ExpectedImprovement(refine=0)
     given = _seen(now, mean, noise)
     for seen in (_seen(now, unset, noise), _seen(now, sampled, noise)):
-        assert seen.draws == 20
-        for draw, deviation in enumerate(noise * 4):
-            values, there = given.y[:, draw % 5], given.mask
+        assert seen.draws == 5
+        for draw, deviation in enumerate(noise):
+            values, there = given.y[:, draw], given.mask
             same = (seen.y[:, draw] == values)[there]
             assert same.all() if deviation < 0.02 else not same.any()
-            kept = seen.noise_variance[:, draw] == given.noise_variance[:, draw % 5]
+            kept = seen.noise_variance[:, draw] == given.noise_variance[:, draw]
             assert bool(kept.all()) == (deviation < 0.02)
     assert _seen(now, unset, [0.3]).draws == 1
     assert torch.equal(_seen(now, unset, [0.3]).y, _seen(now, mean, [0.3]).y)
@@ -509,8 +509,8 @@ def test_by_default_an_improvement_is_on_samples_of_noisy_draws_but_not_of_an_es
     assert _seen(now, sampled, [0.001]).draws == 16
 
 
-def test_an_incumbent_is_one_of_three() -> None:
-    refused = r"incumbent='best': expected one of \('mean', 'observed', 'sampled'\)"
+def test_an_incumbent_is_one_of_four() -> None:
+    refused = r"incumbent='best': expected one of \('auto', 'mean', 'observed', 'sampled'\)"
     for kind in (ExpectedImprovement, ProbabilityOfImprovement):
         with unchecked_shapes(), pytest.raises(InvalidOption, match=refused):
             kind(incumbent="best")  # type: ignore[arg-type]
