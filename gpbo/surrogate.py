@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -349,28 +350,20 @@ class Surrogate:
         if times > 1:
             again = torch.arange(self.draws, device=self.x.device).repeat(times)
             return self.of_draws(again).sampled(streams, noisy=noisy)
-        least = _LEAST_NOISE * self.outputscale
-        drawn = (self.noise_variance > least) & (self.noise_variance >= noisy**2)
+        drawn = self.noise_variance >= noisy**2
+        drawn = drawn & (self.noise_variance > _LEAST_NOISE * self.outputscale)
         if not bool(drawn.any()):
             return self
-        kept = torch.where(drawn, least, self.noise_variance)
-        n = self.x.shape[1]
-        white, noise = streams.first_normals(n, 2, self.draws).permute(2, 0, 3, 1)
-
-        def factorised(runs: slice, draws: slice) -> tuple[Tensor, ...]:
-            some = runs, draws
-            own = self.lengthscale[some], self.outputscale[some], kept[some]
-            factor, succeeded = cholesky(_covariance(self.x[runs], self.mask[runs], *own, self.nu))
-            return inverse_lower(factor), _apply(factor, white[some]), succeeded
-
-        matrix_bytes = n**2 * self.x.element_size()
-        inverse, prior, succeeded = in_parts(
-            factorised, self.runs, self.draws, matrix_bytes, self.x.device
-        )
+        exact, inverse, succeeded = self._almost_exact
         drawn = drawn & succeeded & self.succeeded
-        kept = torch.where(drawn, kept, self.noise_variance)
+        kept = torch.where(drawn, exact, self.noise_variance)
         excess = (self.noise_variance - kept)[..., None]
         there, mean = self.mask[:, None], self.mean[..., None]
+        normals = streams.first_normals(self.x.shape[1], 2, self.draws)
+        # Trials without a value may lie between the others: numbers go by what is there.
+        order = (self.mask.cumsum(-1) - 1).clamp(min=0)[..., None, None]
+        white, noise = normals.gather(1, order.expand_as(normals)).permute(2, 0, 3, 1)
+        prior = torch.linalg.solve_triangular(inverse, white[..., None], upper=False)[..., 0]
         less_noise = self.y - excess.sqrt() * noise
         residual = torch.where(there, less_noise - mean, 0.0) - prior
         values = less_noise - excess * _solved(self.inverse_factor, residual)
@@ -378,6 +371,27 @@ class Surrogate:
         inverse = torch.where(drawn[..., None, None], inverse, self.inverse_factor)
         weights = _solved(inverse, torch.where(there, values - mean, 0.0))
         return replace(self, y=values, noise_variance=kept, inverse_factor=inverse, weights=weights)
+
+    @cached_property
+    def _almost_exact(
+        self,
+    ) -> tuple[Float[Tensor, "r s"], Float[Tensor, "r s n n"], Bool[Tensor, "r s"]]:
+        """The noise variance that stays in samples, the inverse factor with it, and which draws
+        have one; the points of a batch share it.
+        """
+        kept = torch.minimum(_LEAST_NOISE * self.outputscale, self.noise_variance)
+
+        def factorised(runs: slice, draws: slice) -> tuple[Tensor, ...]:
+            some = runs, draws
+            own = self.lengthscale[some], self.outputscale[some], kept[some]
+            factor, succeeded = cholesky(_covariance(self.x[runs], self.mask[runs], *own, self.nu))
+            return inverse_lower(factor), succeeded
+
+        matrix_bytes = self.x.shape[1] ** 2 * self.x.element_size()
+        inverse, succeeded = in_parts(
+            factorised, self.runs, self.draws, matrix_bytes, self.x.device
+        )
+        return kept, inverse, succeeded
 
     def _bordered(
         self,

@@ -608,6 +608,30 @@ def test_padding_does_not_change_what_is_sampled() -> None:
     assert_same(padded_, without, points(), atol=1e-8)
 
 
+def test_samples_do_not_depend_on_where_trials_without_a_value_lie() -> None:
+    given_ = problem(masked=0)
+    hole = torch.cat([torch.arange(3), torch.tensor([0, 0]), torch.arange(3, N)])
+    there = torch.ones(N + 2, dtype=torch.bool)
+    there[3:5] = False
+    with_holes = replace(given_, x=given_.x[:, hole], y=given_.y[:, hole], mask=there.expand(R, -1))
+    without, holed = (each.condition().sampled(streams()) for each in (given_, with_holes))
+    torch.testing.assert_close(holed.y[..., there], without.y, rtol=0, atol=1e-10)
+    assert_same(holed, without, points(), atol=1e-8)
+
+
+def test_points_of_a_batch_share_what_their_samples_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, calls = problem(masked=4).condition(), []
+
+    def counting(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(matrix.shape)
+        return cholesky(matrix)
+
+    monkeypatch.setattr("gpbo.surrogate.cholesky", counting)
+    first, second = (known.sampled(Streams.named(seed, "samples", runs=R)) for seed in (1, 2))
+    assert not torch.equal(first.y, second.y)
+    assert len(calls) == 1
+
+
 def test_a_run_has_the_samples_it_has_alone() -> None:
     given_ = problem(r=3, masked=4)
     whole = given_.condition().sampled(streams(3))
@@ -634,8 +658,8 @@ def test_a_draw_that_failed_has_no_samples_and_touches_no_other() -> None:
 def test_a_draw_that_cannot_be_factorised_with_less_noise_stays_what_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    whole = problem(masked=4).condition().sampled(streams())
     known, candidates = problem(masked=4).condition(), points()
-    whole = known.sampled(streams())
 
     def failing(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         factor, succeeded = cholesky(matrix)
