@@ -240,7 +240,20 @@ def test_so_it_is_with_constraints_and_trials_that_fail_in_some_runs(
 )
 def test_failed_trials_are_failures_of_their_run_alone(mode: str, strategy: Any) -> None:
     """Designs of different lengths, fits at different times, and different numbers of results."""
-    options = {"problem": FAILING, "strategy": strategy, "mode": mode, "initial": 3, "workers": 2}
+    assert_failures_are_of_their_run_alone(mode, strategy, FAILING)
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_so_they_are_where_an_improvement_is_on_samples(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpbo.strategies._NOISY", 0.0)
+    strategy = ExpectedImprovement(CLOSE, incumbent="sampled", refine=0)
+    assert_failures_are_of_their_run_alone(mode, strategy, replace(FAILING, noise=30.0))
+
+
+def assert_failures_are_of_their_run_alone(mode: str, strategy: Any, problem: Problem) -> None:
+    options = {"problem": problem, "strategy": strategy, "mode": mode, "initial": 3, "workers": 2}
     options |= {"horizon": float("inf"), "budget": 10}
     together = clock(**options, runs=3, seed=5)
     failed = together.values.isnan()
