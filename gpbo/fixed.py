@@ -92,8 +92,15 @@ def holds(space: Space, params: Mapping[str, Any]) -> bool:
 
 
 def lie_within(space: Space, x: Float[Tensor, "*batch d"]) -> Bool[Tensor, "*batch"]:
-    """Which points, encoded in the whole space, lie in the slice."""
-    return (x == space.snap(x)).all(-1)
+    """Which points, encoded in the whole space, lie in the slice.
+
+    The other parameters are not asked: of these, a GPU may snap what was encoded on the CPU to a
+    number next to it.
+    """
+    held = torch.zeros(space.dim, dtype=torch.bool, device=x.device)
+    for parameter, columns in zip(space.parameters, space.slices, strict=True):
+        held[columns] = isinstance(parameter, Held)
+    return ((x == space.snap(x)) | ~held).all(-1)
 
 
 def is_slice(space: Space) -> bool:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gpbo.acquisition import LogExpectedImprovement
 from gpbo.backend import DTYPE
 from gpbo.errors import InvalidData, InvalidParams, SpaceExhausted
-from gpbo.fixed import holds, is_slice, means_within, with_fixed
+from gpbo.fixed import holds, is_slice, lie_within, means_within, with_fixed
 from gpbo.model_free import GridSearch
 from gpbo.optimizer import Optimizer
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
@@ -111,6 +111,18 @@ def test_what_cannot_be_fixed_is_named(fixed: Any, message: str) -> None:
         made.ask(fixed=fixed)
     assert str(raised.value) == message
     assert not made.trials
+
+
+def test_a_point_lies_in_a_slice_by_its_fixed_values_alone() -> None:
+    """The others may be an ulp beside of where they are snapped to, on a GPU: another quotient."""
+    space = Space(Integer("n", 1, 7), Categorical("c", ["p", "q", "r"]), Integer("k", 1, 3))
+    told = [{"n": n, "c": c, "k": k} for n in range(1, 8) for c in "pqr" for k in range(1, 4)]
+    fixed = {"c": "q", "k": 2}
+    x = space.encode(told)
+    x[:, 0] = x[:, 0].nextafter(torch.ones(()))
+    expected = [{**params, **fixed} == params for params in told]
+    assert lie_within(with_fixed(space, fixed), x).tolist() == expected
+    assert lie_within(space, x).all()
 
 
 def test_another_value_is_no_configuration_of_the_slice() -> None:
