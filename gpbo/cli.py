@@ -178,7 +178,7 @@ def run(
         )
     if plot is not None:
         result.plot(plot)
-    if slices is not None and result.best is not None:
+    if slices is not None and any(trial.value is not None for trial in result.trials):
         gpbo.plots.slices(result, slices)
     if result.interrupted:
         raise typer.Exit(130)

@@ -232,8 +232,16 @@ class LocalWorkers(Executor):
             return Outcome.out_of_time(task.time_limit_s or 0.0)
         except (BrokenExecutor, ShutdownExecutorError) as error:
             self._discard(task.worker)
-            if "un-serialize" in str(error):  # in loky's words
-                raise NotStarted(_why_it_cannot_be_read(error)) from error
+            if "task has failed to un-serialize" in str(error):  # in loky's words
+                raise NotStarted(
+                    f"the process of the trial cannot read the objective{_raised(error)}: expected "
+                    "what it uses in a module that it imports"
+                ) from error
+            if "result has failed to un-serialize" in str(error):
+                return Outcome(
+                    reason=f"what the objective returned cannot be read{_raised(error)}: expected "
+                    "numbers, or what is defined in a module that the job imports, too"
+                )
             return Outcome(reason="the process of the trial died" + _code(error), died=True)
 
     @contextmanager
@@ -322,13 +330,9 @@ def raised_there(cause: BaseException | None) -> str | None:
     return raised[-1] if raised else None
 
 
-def _why_it_cannot_be_read(error: Exception) -> str:
+def _raised(error: Exception) -> str:
     raised = raised_there(error.__cause__)
-    why = "" if raised is None else f": {raised}"
-    return (
-        f"the process of the trial cannot read the objective{why}: expected what it uses in a "
-        "module that it imports"
-    )
+    return "" if raised is None else f": {raised}"
 
 
 def _code(error: Exception) -> str:

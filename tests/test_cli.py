@@ -42,6 +42,15 @@ def test_the_problems_are_listed_with_their_optima() -> None:
     assert "0.3978873577" in result.output
 
 
+def test_slices_are_drawn_while_no_trial_meets_the_constraints(tmp_path: Path) -> None:
+    slices = tmp_path / "slices.png"
+    options = ["--strategy", "random", "--budget", "3", "--slices", str(slices)]
+    result = runner.invoke(app, ["run", "speed_reducer", *options])
+    assert result.exit_code == 0, result.output
+    assert "best value" not in result.output
+    assert slices.read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_problem_is_optimized_and_plotted(tmp_path: Path) -> None:
     plot, slices = tmp_path / "convergence.png", tmp_path / "slices.png"
     options = ["--strategy", "sobol", "--budget", "7", "--inference", "map", "--seed", "3"]

@@ -990,6 +990,30 @@ with LocalWorkers(1) as workers:
     assert ran.stdout.startswith("Outcome(value=5,")
 
 
+def test_a_result_that_cannot_be_read_is_a_failure_of_its_trial_alone(tmp_path: Path) -> None:
+    """The folder of an imported objective is on the path of its process only."""
+    (tmp_path / "elsewhere.py").write_text(
+        """
+class Model: pass
+
+def measured(params):
+    return params["x"], {"model": Model()} if params["x"] > 0 else {}
+"""
+    )
+    objective = Imported("elsewhere:measured", tmp_path)
+    with LocalWorkers(1) as workers:
+        read, unread, after = (
+            workers.submit(evaluate, Task(objective, i, 1, {"x": x}, tmp_path / str(i))).result()
+            for i, x in enumerate([-1.0, 2.0, -3.0])
+        )
+    assert (read.value, after.value) == ((-1.0, {}), (-3.0, {}))
+    assert not unread.died
+    assert unread.reason == (
+        "what the objective returned cannot be read: ModuleNotFoundError: No module named "
+        "'elsewhere': expected numbers, or what is defined in a module that the job imports, too"
+    )
+
+
 def test_a_failure_of_its_own_is_no_death(tmp_path: Path) -> None:
     """Trials are run again only for those."""
 
