@@ -33,6 +33,7 @@ from gpbo.fitting import Sampling
 from gpbo.hyperparameters import HyperparameterPrior
 from gpbo.inference import HyperparameterDraws, draw, schedule_for
 from gpbo.lockstep import replicate
+from gpbo.model_free import GridSearch
 from gpbo.optimizer import Optimizer
 from gpbo.simulation import simulate
 from gpbo.situation import Strategy
@@ -258,6 +259,16 @@ class OnAnyDevice:
             best = optimizer.recommend()
             assert best.params == {"n": 2}
             assert best.low <= best.median <= best.high
+
+    def test_results_of_a_slice_are_found_there(self) -> None:
+        """Quotients of a GPU may differ from those that the results were encoded with."""
+        space = Space(Integer("k", 1, 3), Integer("n", 1, 7))
+        grid = GridSearch()
+        optimizer = Optimizer(space, grid, initial=1, inference="map", device=self.device)
+        for trial in optimizer.ask(21):
+            optimizer.tell(trial, float((trial.params["n"] - 3 * trial.params["k"]) ** 2))
+        for k in (1, 2):
+            assert optimizer.recommend(fixed={"k": k}).params == {"k": k, "n": 3 * k}
 
     def test_constraints_are_heeded_there(self) -> None:
         space = Space(Real("x", 0.0, 1.0), Real("y", 0.0, 1.0))
