@@ -263,7 +263,7 @@ class OnAnyDevice:
     def test_results_of_a_slice_are_found_there(self) -> None:
         """Quotients of a GPU may differ from those that the results were encoded with."""
         space = Space(Integer("k", 1, 3), Integer("n", 1, 7))
-        grid = GridSearch()
+        grid = GridSearch(7)
         optimizer = Optimizer(space, grid, initial=1, inference="map", device=self.device)
         for trial in optimizer.ask(21):
             optimizer.tell(trial, float((trial.params["n"] - 3) ** 2))
