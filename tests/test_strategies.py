@@ -445,15 +445,8 @@ def test_an_improvement_is_on_samples_of_the_results_without_noise(
 ) -> None:
     """Every draw has its own, and one that is alone has sixteen; nothing else is known."""
     now = situation(Space(Real("a", 0, 1), Real("b", 0, 1)), [13, 7], pending=2)
-    known = now.fit()
-    noise = torch.full_like(known.surrogate.noise_variance, 0.2)
-    given = known.surrogate
-    surrogate = Surrogate.condition(
-        given.x, given.y[:, 0], given.mask,
-        given.lengthscale, given.outputscale, noise, given.mean,
-    )  # fmt: skip
-    now = replace(now, fit=lambda: replace(known, surrogate=surrogate))
-    data, searched = now.data, []
+    now = with_noise(now, [math.sqrt(0.2)])
+    surrogate, data, searched = now.fit().surrogate, now.data, []
 
     class Noting(kind):  # type: ignore[valid-type, misc]
         def _utility(self, surrogate: Surrogate, situation: Situation) -> Any:
@@ -467,7 +460,7 @@ def test_an_improvement_is_on_samples_of_the_results_without_noise(
     assert seen.draws == 16
     assert torch.equal(seen.y[..., :13], expected.y)
     fantasies = seen.y[..., 13:].masked_fill(~data.pending_mask[:, None], torch.inf)
-    least = expected.y.masked_fill(~given.mask[:, None], torch.inf).amin(-1)
+    least = expected.y.masked_fill(~surrogate.mask[:, None], torch.inf).amin(-1)
     least = torch.minimum(least, fantasies.amin(-1))
     torch.testing.assert_close(utility.best, least, rtol=0, atol=1e-3)
     assert least.std() > 0.1
@@ -475,27 +468,29 @@ def test_an_improvement_is_on_samples_of_the_results_without_noise(
     assert torch.equal(refining.y[..., :13], surrogate.y)
 
 
-def _seen(now: Situation, strategy: ExpectedImprovement, noise: list[float]) -> Surrogate:
-    """What the acquisition function knows where draws have noise of these deviations."""
+def with_noise(now: Situation, deviations: list[float]) -> Situation:
+    """With a draw for each of these deviations of the noise, else the first one that was fitted."""
     fitted = now.fit()
-    given, draws = fitted.surrogate, torch.zeros(len(noise), dtype=torch.int64)
-    variance = torch.tensor(noise, dtype=torch.float64).square().expand(given.x.shape[0], -1)
+    given = fitted.surrogate.of_draws(torch.zeros(len(deviations), dtype=torch.int64))
+    noise = torch.tensor(deviations, dtype=torch.float64).square().expand_as(given.mean)
     noisy = Surrogate.condition(
         given.x, given.y[:, 0], given.mask,
-        given.lengthscale[:, draws], given.outputscale[:, draws], variance, given.mean[:, draws],
+        given.lengthscale, given.outputscale, noise, given.mean,
     )  # fmt: skip
-    return strategy._seen(noisy, replace(now, fit=lambda: replace(fitted, surrogate=noisy)))
+    return replace(now, fit=lambda: replace(fitted, surrogate=noisy))
 
 
 def test_by_default_an_improvement_is_on_samples_of_noisy_draws_but_not_of_an_estimate() -> None:
     """Draws that take the results for exact, by a deviation below 0.02, keep their values."""
-    now = situation(Space(Real("a", 0, 1), Real("b", 0, 1)), [13, 7])
+    results = situation(Space(Real("a", 0, 1), Real("b", 0, 1)), [13, 7])
     noise = [0.019, 0.021, 0.3, 0.001, 0.1]
+    now, single, exact = (with_noise(results, each) for each in (noise, [0.3], [0.001]))
+    given, alone = now.fit().surrogate, single.fit().surrogate
     kinds: tuple[Incumbent, ...] = ("auto", "sampled", "mean")
     unset, sampled, mean = (ExpectedImprovement(incumbent=each, refine=0) for each in kinds)
     assert unset == ExpectedImprovement(refine=0)
-    given = _seen(now, mean, noise)
-    for seen in (_seen(now, unset, noise), _seen(now, sampled, noise)):
+    assert mean._seen(given, now) is given
+    for seen in (unset._seen(given, now), sampled._seen(given, now)):
         assert seen.draws == 5
         for draw, deviation in enumerate(noise):
             values, there = given.y[:, draw], given.mask
@@ -503,10 +498,9 @@ def test_by_default_an_improvement_is_on_samples_of_noisy_draws_but_not_of_an_es
             assert same.all() if deviation < 0.02 else not same.any()
             kept = seen.noise_variance[:, draw] == given.noise_variance[:, draw]
             assert bool(kept.all()) == (deviation < 0.02)
-    assert _seen(now, unset, [0.3]).draws == 1
-    assert torch.equal(_seen(now, unset, [0.3]).y, _seen(now, mean, [0.3]).y)
-    assert _seen(now, sampled, [0.3]).draws == 16
-    assert _seen(now, sampled, [0.001]).draws == 16
+    assert unset._seen(alone, single) is alone
+    assert sampled._seen(alone, single).draws == 16
+    assert sampled._seen(exact.fit().surrogate, exact).draws == 16
 
 
 def test_an_incumbent_is_one_of_four() -> None:
