@@ -1,7 +1,7 @@
 """Types and shapes of arguments and results are checked, of some of the calls.
 
 A check takes longer than most of what it checks, and what holds for the first calls of a function
-in a test and for one of sixteen after them says as much as thousands of them would.
+in a test and for one of sixty-one after them says as much as thousands of them would.
 """
 
 import inspect
