@@ -177,6 +177,11 @@ def padded(points: Float[Tensor, "r n d"], *rows: Shaped[Tensor, "... n"]) -> li
     return [pad(points, (0, 0, 0, room), value=0.5), *(pad(each, (0, room)) for each in rows)]
 
 
+def numbered(mask: Bool[Tensor, "r n"]) -> Int[Tensor, "r n"]:
+    """Which of those of its row that are there each one is, from 0 on; of the others any number."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
 def _with_limited(data: Observations, excess: Float[Tensor, "r n k"]) -> Observations:
     """The values and what the constraints limit."""
     outputs = 1 + excess.shape[-1]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gpbo.data import capacity
+from gpbo.data import capacity, numbered
 from gpbo.design import GOLDEN
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.hyperparameters import (
@@ -124,7 +124,7 @@ class LogPosterior:
 
         They are spread evenly over the results, and over those of each task where tasks take turns.
         """
-        place = self._mask.cumsum(-1) - 1
+        place = numbered(self._mask)
         share = (most / self._count[:, None]).clamp(min=least_share)
         kept = self._mask & (place * GOLDEN % 1 < share)
         if bool((kept == self._mask).all()):

@@ -23,6 +23,7 @@ from scipy.special import gammaincinv
 from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams, room_for_normals
+from gpbo.data import numbered
 from gpbo.design import sobol
 from gpbo.errors import InvalidOption
 from gpbo.kernels import matern, matern_and_slope, squared_distances
@@ -234,7 +235,7 @@ def draw_paths(
     width = surrogate.x.shape[1] + anchors.shape[1]
     coefficients = frequencies.new_empty(*amplitudes.shape[:3], width)
     # Pending points may follow the padding of the results: noise goes by what is there.
-    order = (surrogate.mask.cumsum(-1) - 1).clamp(min=0)[:, None, None]
+    order = numbered(surrogate.mask)[:, None, None]
     noise = normals.noise.gather(-1, order.expand_as(normals.noise))
 
     def of_draw(draw: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gpbo.backend import Streams
 from gpbo.checks import truth_value, whole_number
-from gpbo.data import padded
+from gpbo.data import numbered, padded
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.kernels import check_nu, matern, matern_and_slope, squared_distances
 from gpbo.linalg import (
@@ -96,21 +96,11 @@ class Surrogate:
         if not bool((torch.isfinite(x).all(-1) & torch.isfinite(y) | ~mask).all()):
             raise InvalidData("x and y must be finite wherever mask is True")
         x = torch.where(mask[..., None], x, 0.5)
-
-        def factorised(runs: slice, draws: slice) -> tuple[Tensor, ...]:
-            some = runs, draws
-            own = lengthscale[some], outputscale[some], noise_variance[some]
-            factor, jitter, succeeded = jittered_cholesky(
-                _covariance(x[runs], mask[runs], *own, nu)
-            )
-            succeeded = succeeded & torch.isfinite(mean + noise_variance)[some]
-            inverse = torch.where(succeeded[..., None, None], inverse_lower(factor), 0.0)
-            return inverse, jitter, succeeded
-
-        matrix_bytes = x.shape[1] ** 2 * x.element_size()
-        inverse, jitter, succeeded = in_parts(
-            factorised, len(mean), mean.shape[1], matrix_bytes, x.device
+        inverse, jitter, succeeded = _inverse_factors(
+            x, mask, lengthscale, outputscale, noise_variance, nu, jittered_cholesky
         )
+        succeeded = succeeded & torch.isfinite(mean + noise_variance)
+        inverse.masked_fill_(~succeeded[..., None, None], 0.0)
         jittered = noise_variance + torch.where(succeeded, jitter, 0.0)
         residual = torch.where(mask[:, None], y[:, None] - mean[..., None], 0.0)
         weights = _solved(inverse, residual)
@@ -361,7 +351,7 @@ class Surrogate:
         there, mean = self.mask[:, None], self.mean[..., None]
         normals = streams.first_normals(self.x.shape[1], 2, self.draws)
         # Trials without a value may lie between the others: numbers go by what is there.
-        order = (self.mask.cumsum(-1) - 1).clamp(min=0)[..., None, None]
+        order = numbered(self.mask)[..., None, None]
         white, noise = normals.gather(1, order.expand_as(normals)).permute(2, 0, 3, 1)
         prior = torch.linalg.solve_triangular(inverse, white[..., None], upper=False)[..., 0]
         less_noise = self.y - excess.sqrt() * noise
@@ -380,16 +370,8 @@ class Surrogate:
         have one; the points of a batch share it.
         """
         kept = torch.minimum(_LEAST_NOISE * self.outputscale, self.noise_variance)
-
-        def factorised(runs: slice, draws: slice) -> tuple[Tensor, ...]:
-            some = runs, draws
-            own = self.lengthscale[some], self.outputscale[some], kept[some]
-            factor, succeeded = cholesky(_covariance(self.x[runs], self.mask[runs], *own, self.nu))
-            return inverse_lower(factor), succeeded
-
-        matrix_bytes = self.x.shape[1] ** 2 * self.x.element_size()
-        inverse, succeeded = in_parts(
-            factorised, self.runs, self.draws, matrix_bytes, self.x.device
+        inverse, succeeded = _inverse_factors(
+            self.x, self.mask, self.lengthscale, self.outputscale, kept, self.nu, cholesky
         )
         return kept, inverse, succeeded
 
@@ -523,6 +505,27 @@ def _covariance(
     prior = outputscale[..., None, None] * matern(squared_distances(z, z), nu) * both
     absent = outputscale[..., None] * ~mask[:, None]
     return add_diagonal(prior, noise_variance[..., None] + absent)
+
+
+def _inverse_factors(
+    x: Float[Tensor, "r n d"],
+    mask: Bool[Tensor, "r n"],
+    lengthscale: Float[Tensor, "r s d"],
+    outputscale: Float[Tensor, "r s"],
+    noise_variance: Float[Tensor, "r s"],
+    nu: float,
+    factorise: Callable[[Tensor], tuple[Tensor, ...]],
+) -> tuple[Tensor, ...]:
+    """Inverses of the factors of these covariances, and what else ``factorise`` tells of them."""
+
+    def of_part(runs: slice, draws: slice) -> tuple[Tensor, ...]:
+        some = runs, draws
+        own = lengthscale[some], outputscale[some], noise_variance[some]
+        factor, *told = factorise(_covariance(x[runs], mask[runs], *own, nu))
+        return inverse_lower(factor), *told
+
+    runs, draws = outputscale.shape
+    return in_parts(of_part, runs, draws, x.shape[1] ** 2 * x.element_size(), x.device)
 
 
 def _usable(
