@@ -72,12 +72,13 @@ def settings_for(device: torch.device) -> Iterator[None]:
 
     In the precision that the code says, whatever a caller's ``torch.autocast`` would make of it.
     On a CPU, memory that is freed is kept from then on (`gpbo.allocator`), and torch's threads
-    take a part of a batch each (`gpbo.parallel`).
+    take a part of a batch each (`gpbo.parallel`), as they can where no gradients are recorded: none
+    are, unless who needs one says so.
     """
     if device.type == "cpu":
         keep_freed_memory()
     parts = parallel_parts() if device.type == "cpu" else nullcontext()
-    with parts, _as_written(device):
+    with parts, _as_written(device), torch.no_grad():
         yield
 
 

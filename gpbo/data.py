@@ -18,6 +18,14 @@ from gpbo.rows import selected
 from gpbo.units import Units, centred, in_own_units
 
 
+def check_finite(
+    x: Float[Tensor, "r n d"], y: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]
+) -> None:
+    """Raises InvalidData where what the mask keeps is not finite."""
+    if not bool((torch.isfinite(x).all(-1) & torch.isfinite(y) | ~mask).all()):
+        raise InvalidData("x and y must be finite wherever mask is True")
+
+
 @dataclass(frozen=True)
 class Observations:
     """What ``r`` runs have observed and are waiting for, in the unit cube.

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gpbo.data import capacity, numbered
+from gpbo.data import capacity, check_finite, numbered
 from gpbo.design import GOLDEN
-from gpbo.errors import InvalidData, InvalidOption
+from gpbo.errors import InvalidOption
 from gpbo.hyperparameters import (
     HyperparameterPrior,
     Hyperparameters,
@@ -93,8 +93,7 @@ class LogPosterior:
         nu: float = 2.5,
     ) -> None:
         check_nu(nu)
-        if not bool((torch.isfinite(x).all(-1) & torch.isfinite(y) | ~mask).all()):
-            raise InvalidData("x and y must be finite wherever mask is True")
+        check_finite(x, y, mask)
         self.parametrization = Parametrization(prior, x.shape[-1], x.device)
         self._nu = nu
         self._x = torch.where(mask[..., None], x - 0.5, 0.0)

@@ -323,7 +323,9 @@ def _sample(
     whose draws are of no use, which settles its step size again, and one whose posterior has moved:
     by how much the weights tell (`rounds_due`).
     """
-    counts = log_posterior.counts
+    counts, cold = log_posterior.counts, warm is None
+    warmup, kept = (sampling.warmup, sampling.draws) if cold else (0, sampling.warm_draws)
+    schedule = schedule_for(warmup, kept, cold=cold, kernel=kernel)
 
     def gone_on(
         draws: HyperparameterDraws, due: Bool[Tensor, "r"], warmup: int
@@ -343,15 +345,13 @@ def _sample(
         return put(draws, runs[:count], selected(more, slice(count)))
 
     if warm is None:
-        schedule = schedule_for(sampling.warmup, sampling.draws, cold=True, kernel=kernel)
         draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=None)
         settling = _in_trouble(diagnosed(draws, by_chain(draws)))
         rounds = torch.ones_like(data.counts)
         log_weight, afresh, moved = torch.zeros_like(draws.warmth.value), counts, counts
     else:
-        schedule = schedule_for(0, sampling.warm_draws, cold=False, kernel=kernel)
         warm, spent = started_afresh(warm, log_posterior, streams)
-        rounds = rounds_due(warm, counts, spent > 0)
+        rounds = rounds_due(warm, counts)
         warmth, log_weight = drawn_anew(warm, streams)
         draws = _with_steps(resting(log_posterior, warmth, schedule.draws), spent)
         draws = gone_on(draws, rounds > 0, 0)
@@ -363,8 +363,8 @@ def _sample(
     latest = latest_draws(draws, warm, active, sampling.draws)
     moved = torch.where(active, counts, moved)
     # The next fit is to other data.
-    kept = replace(draws.warmth, gradient=None)
-    state = WarmState(kept, log_weight, latest, data.units, afresh, moved)
+    warmth = replace(draws.warmth, gradient=None)
+    state = WarmState(warmth, log_weight, latest, data.units, afresh, moved)
     return draws, state, (settling | (rounds == MOST_ROUNDS)).cpu()
 
 
@@ -419,5 +419,7 @@ def _with_modes(
             warmth=put(state.warmth, rows, warmth),
             log_weight=state.log_weight.index_fill(0, rows, 0.0),
             recent=state.recent.index_fill(0, rows, torch.nan),
+            afresh=state.afresh.index_copy(0, rows, troubled.counts),
+            moved=state.moved.index_fill(0, rows, 0.0),
         )
     return replace(draws, **replaced), state

@@ -15,6 +15,8 @@ NUS = (0.5, 1.5, 2.5)
 
 #: Below this fraction of |z_i|^2 + |z_j|^2 a squared distance from the norm expansion is rounding.
 _ROUNDING = 1e-14
+#: What autograd differentiates is no nearer to 0, where a root has no slope.
+_LEAST_Q = 1e-30
 
 
 def check_nu(nu: float) -> None:
@@ -40,15 +42,9 @@ def squared_distances(
 
 def matern(q: Float[Tensor, "*b"], nu: float) -> Float[Tensor, "*b"]:
     """Correlation at squared scaled distance ``q``; safe under autograd at ``q = 0``."""
-    if not q.requires_grad:
-        return matern_and_slope(q, nu)[0]
-    scaled = torch.sqrt((2 * nu * q).clamp_min(1e-30))
-    decay = torch.exp(-scaled)
-    if nu == 0.5:
-        return decay
-    if nu == 1.5:
-        return (1 + scaled) * decay
-    return (1 + scaled + scaled.square() / 3) * decay
+    if q.requires_grad:
+        q = q.clamp_min(_LEAST_Q)
+    return matern_and_slope(q, nu)[0]
 
 
 def matern_and_slope(

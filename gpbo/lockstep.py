@@ -24,6 +24,7 @@ from gpbo.graphs import wait
 from gpbo.kept import PLAIN
 from gpbo.problems import Problem
 from gpbo.replications import Diagnostics, Replications
+from gpbo.rows import selected
 from gpbo.situation import Lazy, Situation, Strategy, points_and_keys, proposed
 from gpbo.strategies import SobolSearch, resolve_strategy
 
@@ -177,12 +178,8 @@ class _Runs:
         groups = [[i for i, own in enumerate(counts) if own == count] for count in {*counts}]
         return [
             replace(
-                self,
+                selected(self, torch.tensor(rows, device=self.x.device)),
                 seeds=tuple(self.seeds[i] for i in rows),
-                x=self.x[rows],
-                values=self.values[rows],
-                truth=self.truth[rows],
-                excess=self.excess[rows],
                 taken=tuple(self.taken[i] for i in rows),
             )
             for rows in groups

@@ -618,7 +618,8 @@ class Optimizer:
         """A fit, or the draws of the last one, or some of them, on all results so far."""
         truth_value("refit", refit)
         last = self._fitted
-        if refit or last is None:
+        known = last is not None and last.kept.size == len(self._history.completed)
+        if refit or last is None or (known and thin == 1):
             return self.plan_fit()
         kept = last.kept.thinned(thin, len(self._history))
         data, nu = self._observations(self._history.results()), self.model.nu

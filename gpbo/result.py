@@ -121,7 +121,7 @@ class Result:
         """
         if last is not None:
             whole_number("last", last, least=0)
-        names = self.optimizer.space.names
+        names, best = self.optimizer.space.names, self.best
         measured = measured_names(self.trials)
         headings = ["trial", "value", *measured, *parameter_headings(names), "origin", "s"]
         table = new_table(*headings)
@@ -133,8 +133,8 @@ class Result:
             seconds = "" if trial.duration_s is None else f"{trial.duration_s:.1f}"
             quantities = [short(trial.measured.get(name, "")) for name in measured]
             cells = parameter_cells(names, trial.params)
-            best = self.best is not None and trial.id == self.best.id
-            style = "bold" if best else None if trial.feasible else "dim"
+            is_best = best is not None and trial.id == best.id
+            style = "bold" if is_best else None if trial.feasible else "dim"
             row = str(trial.id), value, *quantities, *cells, trial.origin, seconds
             table.add_row(*literally(*row), style=style)
         return table
@@ -170,12 +170,13 @@ class Result:
             first, count = commonest[0], len(commonest)
             others = f", and {len(failed) - count} for other reasons" * (count < len(failed))
             lines.append(outcome(first, 200) + f" ({count} times)" * (count > 1) + others)
-        if self.best is None:
+        best = self.best
+        if best is None:
             lines.append(none_is_best(self.trials))
         else:
-            lines.append(f"best value {self.best.value:.10g} at trial {self.best.id}:")
-            lines += [f"    {name} = {value!r}" for name, value in self.best.params.items()]
-            lines += [f"with {name} = {short(each)}" for name, each in self.best.measured.items()]
+            lines.append(f"best value {best.value:.10g} at trial {best.id}:")
+            lines += [f"    {name} = {value!r}" for name, value in best.params.items()]
+            lines += [f"with {name} = {short(each)}" for name, each in best.measured.items()]
         lines.append(f"time: {self.objective_s:.1f} s objective, {self.engine_s:.1f} s gpbo")
         if self.fit_report is not None:
             lines.append(f"last fit: {self.fit_report.summary()}")

@@ -294,7 +294,8 @@ class CustomAcquisition(_Maximiser):
         if is_slice(situation.space):
             within = surrogate.eligible & lie_within(situation.space, surrogate.x)
             surrogate = replace(surrogate, eligible=within)
-        function: object = self.acquisition(surrogate)
+        with torch.enable_grad():
+            function: object = self.acquisition(surrogate)
         if not callable(function):
             raise InvalidOption(
                 f"acquisition of {self.name!r} returned {function!r}: expected a function of points"

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gpbo.backend import Streams
 from gpbo.checks import truth_value, whole_number
-from gpbo.data import numbered, padded
-from gpbo.errors import InvalidData, InvalidOption
+from gpbo.data import check_finite, numbered, padded
+from gpbo.errors import InvalidOption
 from gpbo.kernels import check_nu, matern, matern_and_slope, squared_distances
 from gpbo.linalg import (
     add_diagonal,
@@ -93,8 +93,7 @@ class Surrogate:
             InvalidData: Observations that the mask keeps are not finite.
         """
         check_nu(nu)
-        if not bool((torch.isfinite(x).all(-1) & torch.isfinite(y) | ~mask).all()):
-            raise InvalidData("x and y must be finite wherever mask is True")
+        check_finite(x, y, mask)
         x = torch.where(mask[..., None], x, 0.5)
         inverse, jitter, succeeded = _inverse_factors(
             x, mask, lengthscale, outputscale, noise_variance, nu, jittered_cholesky
@@ -337,30 +336,33 @@ class Surrogate:
         a standard deviation below ``noisy``, or whose matrix cannot be factorised for all that,
         stay what they are.
         """
-        if times > 1:
-            again = torch.arange(self.draws, device=self.x.device).repeat(times)
-            return self.of_draws(again).sampled(streams, noisy=noisy)
         drawn = self.noise_variance >= noisy**2
         drawn = drawn & (self.noise_variance > _LEAST_NOISE * self.outputscale)
         if not bool(drawn.any()):
             return self
         exact, inverse, succeeded = self._almost_exact
         drawn = drawn & succeeded & self.succeeded
-        kept = torch.where(drawn, exact, self.noise_variance)
-        excess = (self.noise_variance - kept)[..., None]
-        there, mean = self.mask[:, None], self.mean[..., None]
-        normals = streams.first_normals(self.x.shape[1], 2, self.draws)
+        almost_exact = replace(
+            self,
+            noise_variance=torch.where(drawn, exact, self.noise_variance),
+            inverse_factor=torch.where(drawn[..., None, None], inverse, self.inverse_factor),
+        )
+        again = slice(None) if times == 1 else torch.arange(self.draws).repeat(times)
+        known, sample = self.of_draws(again), almost_exact.of_draws(again)
+        excess = (known.noise_variance - sample.noise_variance)[..., None]
+        there, mean = self.mask[:, None], known.mean[..., None]
+        normals = streams.first_normals(self.x.shape[1], 2, known.draws)
         # Trials without a value may lie between the others: numbers go by what is there.
         order = numbered(self.mask)[..., None, None]
         white, noise = normals.gather(1, order.expand_as(normals)).permute(2, 0, 3, 1)
-        prior = torch.linalg.solve_triangular(inverse, white[..., None], upper=False)[..., 0]
-        less_noise = self.y - excess.sqrt() * noise
+        factor = sample.inverse_factor
+        prior = torch.linalg.solve_triangular(factor, white[..., None], upper=False)[..., 0]
+        less_noise = known.y - excess.sqrt() * noise
         residual = torch.where(there, less_noise - mean, 0.0) - prior
-        values = less_noise - excess * _solved(self.inverse_factor, residual)
-        values = torch.where(there & drawn[..., None], values, self.y)
-        inverse = torch.where(drawn[..., None, None], inverse, self.inverse_factor)
-        weights = _solved(inverse, torch.where(there, values - mean, 0.0))
-        return replace(self, y=values, noise_variance=kept, inverse_factor=inverse, weights=weights)
+        values = less_noise - excess * _solved(known.inverse_factor, residual)
+        values = torch.where(there & drawn[:, again, None], values, known.y)
+        weights = _solved(factor, torch.where(there, values - mean, 0.0))
+        return replace(sample, y=values, weights=weights)
 
     @cached_property
     def _almost_exact(

@@ -49,7 +49,8 @@ class WarmState:
         units: Of the values that the chains were fitted to.
         afresh: How many results there were when the chains last started from the prior; 0 where
             they are to at the next fit.
-        moved: How many there were when they last made a transition.
+        moved: How many there were when they last made a transition; 0 before the first one since
+            they started from the prior.
     """
 
     warmth: Warmth
@@ -97,7 +98,7 @@ def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterio
     warmth = replace(warm.warmth, position=position, value=value, gradient=gradient)
     same = (warm.units.power == data.units.power)[:, None, None, None]
     recent = rescaled(warm.recent.flatten(1, 2), *rescaling).view_as(warm.recent)
-    gain = (value - warm.warmth.value).nan_to_num(nan=-torch.inf, posinf=0.0)
+    gain = (value - warm.warmth.value).nan_to_num(nan=-torch.inf, posinf=0.0, neginf=-torch.inf)
     log_weight = warm.log_weight + gain
     # A run without any chain of finite density cannot be weighted.
     usable = torch.isfinite(log_weight).any(-1, keepdim=True)
@@ -136,20 +137,19 @@ def started_afresh(
         warmth=put(warm.warmth, due_runs, selected(warmth, slice(count))),
         log_weight=warm.log_weight.masked_fill(due[:, None], 0.0),
         afresh=torch.where(due, counts, warm.afresh),
+        moved=warm.moved.masked_fill(due, 0.0),
     )
     return afresh, spent.index_copy(0, due_runs, steps[:count])
 
 
-def rounds_due(
-    warm: WarmState, counts: Float[Tensor, "r"], afresh: Bool[Tensor, "r"]
-) -> Int[Tensor, "r"]:
+def rounds_due(warm: WarmState, counts: Float[Tensor, "r"]) -> Int[Tensor, "r"]:
     """How many rounds of transitions the chains need: the more, the less they are worth.
 
     Of many results, one more hardly moves the posterior, and a transition takes long: a round is
     enough, and steady chains rest until half a percent of the results is new. Those that started
     afresh from some of many have the way to the posterior of all before them.
     """
-    share, many = _relative_ess(warm), counts > MANY
+    share, many, afresh = _relative_ess(warm), counts > MANY, warm.moved == 0
     steady = (share >= _STEADY) & ~afresh
     resting = many & steady & (counts - warm.moved < counts / MANY)
     longer = ~(many | steady)

@@ -655,8 +655,8 @@ def test_chains_of_many_results_need_a_round_at_most_but_when_they_start_afresh(
         (COUNT - 1, 2, [1, 4, 1]),
     ):
         monkeypatch.setattr("gpbo.warm_start.MANY", most)
-        before = replace(warm, moved=warm.moved - since)
-        assert warm_start.rounds_due(before, data.counts.to(DTYPE), afresh).tolist() == rounds
+        before = replace(warm, moved=(warm.moved - since).masked_fill(afresh, 0.0))
+        assert warm_start.rounds_due(before, data.counts.to(DTYPE)).tolist() == rounds
 
 
 @pytest.mark.parametrize("why", ["twice the results", "a posterior that is another one"])

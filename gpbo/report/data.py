@@ -10,8 +10,10 @@ from typing import Any
 from gpbo import slices
 from gpbo.choices import Listed
 from gpbo.errors import InvalidOption
+from gpbo.fitting import Model
 from gpbo.importance import Importance, importance_data
 from gpbo.optimizer import Optimizer
+from gpbo.options import write_model
 from gpbo.parameters import Parameter
 from gpbo.record import Attempt, Record
 from gpbo.report.axes import Axis, axis, position, value_axis
@@ -36,8 +38,8 @@ def restored(record: Record) -> Optimizer:
     Without one if a prior of the user's own, which is not stored, made the model.
     """
     if record.spec["model"] is None:
-        plain = {"nu": 2.5, "prior": "dimension-scaled"}
-        record = replace(record, engine=None, spec={**record.spec, "model": plain})
+        plain = {**record.spec, "model": write_model(Model())}
+        record = replace(record, engine=None, spec=plain)
     try:
         return Optimizer.of_record(record, device="cpu")
     except InvalidOption:  # a strategy of the user's own, which nothing is asked of here
