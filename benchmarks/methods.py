@@ -164,7 +164,6 @@ def _own() -> dict[str, OwnMethod]:
     region = ThompsonSampling(region=TrustRegion())
     observed = ExpectedImprovement(incumbent="observed")
     mean = ExpectedImprovement(incumbent="mean")
-    sampled = ExpectedImprovement(incumbent="sampled")
     methods: list[OwnMethod] = [Method("random", RandomSearch()), Method("sobol", SobolSearch())]
     inferences: tuple[Inference, ...] = ("hmc", "map")
     modes: tuple[Mode, ...] = ("sync", "async")
@@ -180,7 +179,7 @@ def _own() -> dict[str, OwnMethod]:
         Method("ei-hmc-observed", observed, "hmc"),
         Method("ei-map-observed", observed, "map"),
         Method("ei-hmc-mean", mean, "hmc"),
-        Method("ei-map-sampled", sampled, "map"),
+        Method("ei-map-mean", mean, "map"),
         Method("ei-hmc-saas", plain["ei"], "hmc", Model(prior="saas")),
         Method("ei-nuts", plain["ei"], "nuts"),
         Method("ts-hmc-region", region, "hmc"),

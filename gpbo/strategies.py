@@ -56,7 +56,7 @@ __all__ = [
 
 #: What an improvement is measured from: the least posterior mean at the results, the least of the
 #: results themselves, or the least of what they would be without noise, which is sampled.
-Incumbent = Literal["auto", "mean", "observed", "sampled"]
+Incumbent = Literal["mean", "observed", "sampled"]
 #: So many samples of what results would be without noise has a draw that is the only one; of
 #: several, each has one.
 _SAMPLES = 16
@@ -132,7 +132,7 @@ class _Improvement(_Maximiser):
 
     search: Search = field(default_factory=Search)
     margin: float = 0.0
-    incumbent: Incumbent = "auto"
+    incumbent: Incumbent = "mean"
     repeats: bool = False
     refine: int = 4
     _acquisition: ClassVar[type[LogExpectedImprovement] | type[LogProbabilityOfImprovement]]
@@ -146,12 +146,9 @@ class _Improvement(_Maximiser):
 
     def _seen(self, surrogate: Surrogate, situation: Situation) -> Surrogate:
         """Samples of what the results would be without noise, if improvement is on these."""
-        single = surrogate.draws == 1
-        default = "mean" if single else "sampled"
-        incumbent = default if self.incumbent == "auto" else self.incumbent
-        if incumbent != "sampled" or self._refines(situation):
+        if self.incumbent != "sampled" or self._refines(situation):
             return surrogate
-        times = _SAMPLES if single else 1
+        times = _SAMPLES if surrogate.draws == 1 else 1
         return surrogate.sampled(situation.streams("values"), times, noisy=_NOISY)
 
     def _utility(self, surrogate: Surrogate, situation: Situation) -> Utility:
@@ -194,9 +191,8 @@ class ExpectedImprovement(_Improvement):
             that was lucky is no reason to try its place again (Letham, Karrer, Ottoni and Bakshy
             2019, "Constrained Bayesian optimization with noisy experiments", Bayesian Analysis 14).
             Trials that refine improve on the mean all the same, and so do draws with next to no
-            noise, a standard deviation below 0.02 on the model's scale. ``"auto"`` is
-            ``"sampled"``, but ``"mean"`` where there is one draw only, as with ``inference="map"``,
-            which would have sixteen samples to search. They differ by what a draw takes for noise.
+            noise, a standard deviation below 0.02 on the model's scale. A single draw, as with
+            ``inference="map"``, has sixteen samples. They differ by what a draw takes for noise.
             Where that is not noise but ripples too fine for the model, which a run without noise
             may hit again, ``"observed"`` asks for more and takes longer steps. Where the values of
             some parameters are fixed it is the least posterior mean there, with ``"sampled"`` that
@@ -215,6 +211,7 @@ class ExpectedImprovement(_Improvement):
     """
 
     margin: float = 3e-3
+    incumbent: Incumbent = "sampled"
     name = "ei"
     _acquisition = LogExpectedImprovement
 
@@ -239,7 +236,6 @@ class ProbabilityOfImprovement(_Improvement):
     """
 
     margin: float = 0.03
-    incumbent: Incumbent = "mean"
     name = "pi"
     _acquisition = LogProbabilityOfImprovement
 

@@ -480,31 +480,32 @@ def with_noise(now: Situation, deviations: list[float]) -> Situation:
     return replace(now, fit=lambda: replace(fitted, surrogate=noisy))
 
 
-def test_by_default_an_improvement_is_on_samples_of_noisy_draws_but_not_of_an_estimate() -> None:
+def test_by_default_an_improvement_is_on_samples_of_noisy_draws() -> None:
     """Draws that take the results for exact, by a deviation below 0.02, keep their values."""
     results = situation(Space(Real("a", 0, 1), Real("b", 0, 1)), [13, 7])
     noise = [0.019, 0.021, 0.3, 0.001, 0.1]
     now, single, exact = (with_noise(results, each) for each in (noise, [0.3], [0.001]))
-    given, alone = now.fit().surrogate, single.fit().surrogate
-    kinds: tuple[Incumbent, ...] = ("auto", "sampled", "mean")
-    unset, sampled, mean = (ExpectedImprovement(incumbent=each, refine=0) for each in kinds)
-    assert unset == ExpectedImprovement(refine=0)
+    given, alone, certain = (each.fit().surrogate for each in (now, single, exact))
+    kinds: tuple[Incumbent, ...] = ("sampled", "mean")
+    sampled, mean = (ExpectedImprovement(incumbent=each, refine=0) for each in kinds)
+    assert sampled == ExpectedImprovement(refine=0)
+    assert ProbabilityOfImprovement() == ProbabilityOfImprovement(incumbent="mean")
     assert mean._seen(given, now) is given
-    for seen in (unset._seen(given, now), sampled._seen(given, now)):
-        assert seen.draws == 5
-        for draw, deviation in enumerate(noise):
-            values, there = given.y[:, draw], given.mask
-            same = (seen.y[:, draw] == values)[there]
-            assert same.all() if deviation < 0.02 else not same.any()
-            kept = seen.noise_variance[:, draw] == given.noise_variance[:, draw]
-            assert bool(kept.all()) == (deviation < 0.02)
-    assert unset._seen(alone, single) is alone
+    assert mean._seen(alone, single) is alone
+    seen = sampled._seen(given, now)
+    assert seen.draws == 5
+    for draw, deviation in enumerate(noise):
+        values, there = given.y[:, draw], given.mask
+        same = (seen.y[:, draw] == values)[there]
+        assert same.all() if deviation < 0.02 else not same.any()
+        kept = seen.noise_variance[:, draw] == given.noise_variance[:, draw]
+        assert bool(kept.all()) == (deviation < 0.02)
     assert sampled._seen(alone, single).draws == 16
-    assert sampled._seen(exact.fit().surrogate, exact).draws == 16
+    assert sampled._seen(certain, exact) is certain
 
 
-def test_an_incumbent_is_one_of_four() -> None:
-    refused = r"incumbent='best': expected one of \('auto', 'mean', 'observed', 'sampled'\)"
+def test_an_incumbent_is_one_of_three() -> None:
+    refused = r"incumbent='best': expected one of \('mean', 'observed', 'sampled'\)"
     for kind in (ExpectedImprovement, ProbabilityOfImprovement):
         with unchecked_shapes(), pytest.raises(InvalidOption, match=refused):
             kind(incumbent="best")  # type: ignore[arg-type]
