@@ -47,15 +47,15 @@ class TimedStrategy:
     Attributes:
         uses_model: Whether it starts from the initial design; it may, without a model.
         steps: Seconds of the fit and of the acquisition, by seed and number of the trial.
-        recommended: The observed point of least posterior mean, by seed and number of results;
-            none where there are constraints.
+        recommended: The observed point of least posterior mean, ``[d]``, by seed and number of
+            results; none where there are constraints.
         seconds: Of all steps together.
     """
 
     strategy: Strategy
     uses_model: bool = True
     steps: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
-    recommended: dict[tuple[int, int], int] = field(default_factory=dict)
+    recommended: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -89,9 +89,11 @@ class TimedStrategy:
         return points
 
     def _recommend(self, situation: Situation, fit: Fit) -> None:
-        best, counts = fit.surrogate.recommended, situation.data.counts.tolist()
-        for seed, results, place in zip(situation.seeds, counts, best.tolist(), strict=True):
-            self.recommended[seed, results] = place
+        surrogate, counts = fit.surrogate, situation.data.counts.tolist()
+        runs = torch.arange(surrogate.runs, device=surrogate.x.device)
+        best = surrogate.x[runs, surrogate.recommended].cpu()
+        for seed, results, point in zip(situation.seeds, counts, best, strict=True):
+            self.recommended[seed, results] = point
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ class Done:
             completed = [n for n, value in enumerate(values) if value is not None]
             results = itertools.accumulate(value is not None for value in values)
             best = [strategy.recommended.get((seed, number)) for number in results]
-            places = [None if at is None else completed[at] for at in best]
+            points = self.points[row, completed]
+            places = [None if x is None else completed[_first_at(points, x)] for x in best]
             ended = timed_out or count == case.budget
             trace = Trace(
                 method=method,
@@ -193,3 +196,8 @@ class Done:
             )
             found.append(trace)
         return found
+
+
+def _first_at(points: Float[Tensor, "n d"], x: Float[Tensor, " d"]) -> int:
+    """The number of the first of the points that is this one."""
+    return int((points == x).all(-1).nonzero()[0])

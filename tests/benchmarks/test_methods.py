@@ -15,6 +15,7 @@ from gpbo_benchmarks.suites import Case, noisy
 from gpbo_benchmarks.timing import Done, TimedStrategy
 from gpbo_benchmarks.trace import Trace
 from gpbo_benchmarks.units import initial_design, objective
+from tests.changed_problems import failing
 
 BRANIN = Case("branin", gpbo.problems.get("branin"), budget=11)
 SEEDS = (3, 4)
@@ -103,14 +104,30 @@ def test_what_does_not_meet_the_constraints_is_told_as_peers_are_told(method: st
 def test_what_is_recommended_is_counted_in_results_and_told_as_a_trial() -> None:
     """A failed trial is no result: the second result is the third trial, and stays recommended."""
     strategy = TimedStrategy(RandomSearch())
-    strategy.recommended = {(3, 1): 0, (3, 2): 1, (3, 3): 1}
     value = torch.tensor([[5.0, torch.nan, 3.0, 4.0]]).double()
     points = torch.rand(1, 4, 2).double()
+    strategy.recommended = {(3, n): points[0, at] for n, at in ((1, 0), (2, 2), (3, 2))}
     done = Done((3,), [4], [[0, 1, 2, 3]], points, value, value, value.new_zeros(1, 4, 0), [])
     case = replace(BRANIN, budget=4)
     (trace,) = done.traces("random", case, case.problem, strategy, 1.0)
     assert trace.recommended_truth == (5.0, 5.0, 3.0, 3.0)
     assert trace.recommended[2] == trace.params[2]
+
+
+@pytest.mark.parametrize("method", ["ei-map", "ts-map", "ei-map-sync4", "ei-map-async4"])
+def test_what_is_recommended_is_known_by_then_whatever_failed_or_ended_late(method: str) -> None:
+    """Without noise it is the best result, or nearly."""
+    case = Case("fails", failing(gpbo.problems.get("branin")), budget=14)
+    traces = METHODS[method].run(case, (0, 1, 2, 3))
+    assert any(None in trace.values for trace in traces)
+    compared = 0
+    for trace in traces:
+        for n, truth in enumerate(trace.recommended_truth, start=1):
+            if truth is not None:
+                known = [value for value in trace.values[:n] if value is not None]
+                assert truth == pytest.approx(min(known), abs=1.5)
+                compared += 1
+    assert compared > 15
 
 
 def test_all_seconds_are_of_some_trial_and_runs_of_a_batch_share_them() -> None:
