@@ -29,6 +29,12 @@ def whole_number(name: str, value: object, *, least: int) -> int:
     raise InvalidOption(f"{name}={value!r}: expected a whole number, {least} or more")
 
 
+def as_mapping(value: object) -> object:
+    """The value; what `dict` makes a mapping of, such as a row of a pandas table, as a dict."""
+    has_keys = not isinstance(value, Mapping) and callable(getattr(value, "keys", None))
+    return dict(value) if has_keys else value  # type: ignore[call-overload]
+
+
 def is_bool(value: object) -> bool:
     """Whether the value is True or False, numpy's too."""
     return isinstance(value, bool | np.bool_)

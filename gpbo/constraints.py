@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, SupportsFloat
 
-from gpbo.checks import as_number, legible
+from gpbo.checks import as_mapping, as_number, legible
 from gpbo.errors import InvalidOption, InvalidResult
 
 _FORM = re.compile(r"\s*(?P<name>\S(?:.*\S)?)\s*(?P<sense><=|>=)\s*(?P<limit>\S+)\s*")
@@ -146,7 +146,7 @@ def _measurements(
 ) -> dict[str, float]:
     names = quantities(constraints)
     expected = f"expected {', '.join(map(repr, names)) or 'nothing'}, of the constraints"
-    given = {} if measured is None else measured
+    given = {} if measured is None else as_mapping(measured)
     if not isinstance(given, Mapping):
         raise InvalidResult(
             f"{where}measured={reprlib.repr(given)}: expected a mapping; {expected}"

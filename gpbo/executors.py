@@ -14,6 +14,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.process import BaseProcess
 from multiprocessing.resource_tracker import ensure_running
+from pickle import PicklingError
 from typing import Any, TypeVar
 
 from cloudpickle import register_pickle_by_value
@@ -227,6 +228,11 @@ class LocalWorkers(Executor):
         except NotStarted:
             self._discard(task.worker)
             raise
+        except PicklingError as error:
+            raise NotStarted(
+                f"the objective cannot be sent to its process{_raised(error)}: expected what it "
+                "uses to be made where it runs, or in a module that it imports"
+            ) from error
         except TimeoutError:
             self._discard(task.worker)
             return Outcome.out_of_time(task.time_limit_s or 0.0)

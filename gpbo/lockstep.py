@@ -85,8 +85,9 @@ def replicate(
             where so many runs are expected to be faster on it.
         checkpoint: Path of a file that is written every few seconds and at the end, from which
             the next call with it goes on; it may have a larger ``budget``, which adds to the
-            initial design and the batches that there were. Of a function, and of a strategy or a
-            prior of your own, the file knows no more than the name.
+            initial design and the batches that there were, or a smaller one, which adds nothing.
+            Of a function, and of a strategy or a prior of your own, the file knows no more than
+            the name.
         progress: Whether to report progress on the standard error stream.
 
     Raises:

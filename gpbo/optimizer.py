@@ -14,7 +14,7 @@ import torch
 
 from gpbo import fitting
 from gpbo.backend import DTYPE, resolve_device
-from gpbo.checks import each_of, legible, one_of, truth_value, whole_number
+from gpbo.checks import each_of, instance_of, legible, one_of, truth_value, whole_number
 from gpbo.constraints import Told, read_constraints, result_told, violated
 from gpbo.data import Observations, with_room
 from gpbo.design import resolve_initial
@@ -241,12 +241,12 @@ class Optimizer:
 
     @property
     def trials(self) -> list[Trial]:
-        """Every trial there is, by id."""
+        """Every trial there is, in the order of their ids."""
         return _copies(self._history.trials)
 
     @property
     def pending(self) -> list[Trial]:
-        """The trials without a result, by id."""
+        """The trials without a result, in the order of their ids."""
         return _copies(self._history.pending)
 
     @property
@@ -385,17 +385,24 @@ class Optimizer:
         """Make trials of what a `plan` chose: from now on they are pending.
 
         Raises:
-            InvalidOption: trials were asked or added since it was planned.
+            InvalidOption: it is none, trials were asked or added since it was planned, or it was
+                chosen by a model of another optimizer.
+            InvalidParams: its configurations are of another space.
         """
+        instance_of("chosen", chosen, Chosen)
         history = self._history
         if chosen.index != len(history):
             raise InvalidOption(
                 f"chosen.index={chosen.index}: expected {len(history)}, "
                 "no trial asked or added since the plan"
             )
+        if chosen.fitted is not None:
+            self._check_own("chosen.fitted", chosen.fitted)
+        validate = self.space.validate
+        configurations = [(validate(params), origin) for params, origin in chosen.configurations]
         asked = [
             Trial(chosen.index + i, params, origin=origin, asked_at=time.time())
-            for i, (params, origin) in enumerate(chosen.configurations)
+            for i, (params, origin) in enumerate(configurations)
         ]
         queue = history.queue[chosen.queued :]
         newer = chosen.fitted if self._is_newer(chosen.fitted) else None
@@ -423,7 +430,12 @@ class Optimizer:
 
     @_one_at_a_time
     def adopt(self, fitted: Fitted) -> None:
-        """Go on from this fit of a `plan_fit`, unless a fit to more results was adopted."""
+        """Go on from this fit of a `plan_fit`, unless a fit to more results was adopted.
+
+        Raises:
+            InvalidOption: it is none, or one of another optimizer.
+        """
+        self._check_own("fitted", fitted)
         if self._is_newer(fitted):
             with self._written(fitted):
                 self._fitted = fitted
@@ -609,6 +621,18 @@ class Optimizer:
         """
         return self.posterior(refit=refit).recommend(fixed=fixed)
 
+    def _check_own(self, name: str, fitted: Fitted) -> None:
+        """Refuse what cannot be a fit to results of this optimizer."""
+        instance_of(name, fitted, Fitted)
+        runs, _, dim = fitted.kept.lengthscale.shape
+        found = fitted.kept.size, runs - 1, dim
+        most, *shape = len(self._history.completed), len(self.constraints), self.space.dim
+        if found[0] > most or list(found[1:]) != shape:
+            raise InvalidOption(
+                f"{name}: expected a fit to at most {most} results, with {shape[0]} constraints, "
+                f"in {shape[1]} dimensions, not {found[0]}, {found[1]} and {found[2]}"
+            )
+
     def _is_newer(self, fitted: Fitted | None) -> bool:
         if fitted is None or self._fitted is None:
             return fitted is not None
@@ -738,9 +762,9 @@ class Optimizer:
             except StorageError:
                 if not goes_on():  # it does where another process was faster
                     raise
+        check_same(self._spec(), store.read(name))  # before an earlier optimizer is closed
         with _driven(store, name) as journal:
             record = journal.read()
-            check_same(self._spec(), record)
             self._restore(record)
             self._go_on(journal, record)
 

@@ -1,7 +1,7 @@
 """What an optimizer has to compute, as values that any thread or process may compute it from."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -60,7 +60,7 @@ class Chosen:
     index: int
     configurations: tuple[tuple[dict[str, Any], str], ...]
     queued: int
-    fitted: Fitted | None
+    fitted: Fitted | None = field(repr=False)  # many tensors
 
 
 @dataclass(frozen=True)

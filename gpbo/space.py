@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gpbo.backend import DTYPE
-from gpbo.checks import check_tensor, each_of, whole_number
+from gpbo.checks import as_mapping, check_tensor, each_of, whole_number
 from gpbo.choices import Categorical, Ordinal
 from gpbo.errors import InvalidData, InvalidParams, SpaceError
 from gpbo.parameters import Discrete, Integer, Kind, Parameter, Real
@@ -121,8 +121,7 @@ class Space:
         Raises:
             InvalidParams: no mapping, a name is missing or unknown, or a value is not legal.
         """
-        if not isinstance(params, Mapping) and callable(getattr(params, "keys", None)):
-            params = dict(params)
+        params = as_mapping(params)
         if not isinstance(params, Mapping):
             raise InvalidParams(
                 f"params={params!r}: expected a mapping with the names {', '.join(self.names)}"

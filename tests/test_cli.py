@@ -458,7 +458,7 @@ def test_a_command_ends_with_the_driver_however_that_ends(
     if not killed:
         assert (driver.returncode, "interrupted" in out) == (130, True)
     until(lambda: not any(map(lives, commands)))
-    ended = "no process drives it, `gpbo resume` go" if killed else "interrupted"
+    ended = "no process drives it, `gpbo resume` or its script goes on" if killed else "interrupted"
     _, out, _ = called(monkeypatch, capsys, "show", job, "--watch")
     assert ended in " ".join(out.replace("│", "").split())
     _, out, _ = called(monkeypatch, capsys, "show", job, "--json")

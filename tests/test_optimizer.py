@@ -832,9 +832,54 @@ def test_a_row_of_a_table_is_a_configuration() -> None:
         def __getitem__(self, name: str) -> float:
             return {"x": 0.5, "n": 3.0}[name]
 
-    optimizer = Optimizer(Space(Real("x", 0, 1), Integer("n", 1, 8)), "random")
+    optimizer = Optimizer(
+        Space(Real("x", 0, 1), Integer("n", 1, 8)), "random", constraints=["x <= 1", "n >= 2"]
+    )
     with unchecked_shapes():
-        assert optimizer.add(Row(), 1.0).params == {"x": 0.5, "n": 3}  # type: ignore[arg-type]
+        added = optimizer.add(Row(), 1.0, Row())  # type: ignore[arg-type]
+    assert (added.params, added.measured) == ({"x": 0.5, "n": 3}, {"x": 0.5, "n": 3.0})
+
+
+def test_what_another_optimizer_chose_or_fitted_is_refused_and_harms_no_stored_job(
+    tmp_path: Path,
+) -> None:
+    own = by_map(LINE, storage=tmp_path / "runs.db", name="own")
+    others = [by_map(Space(Real("y", 0, 1))), by_map(), by_map(LINE, constraints=["y <= 0"])]
+    longer = by_map(LINE)
+    for number, optimizer in enumerate([own, longer, *others]):
+        for trial in optimizer.ask(4 + number):
+            optimizer.tell(trial, float(trial.id), {"y": 1.0} if optimizer.constraints else None)
+    with pytest.raises(InvalidParams, match="params: missing 'x'"):
+        own.register(replace(others[0].plan(1)(), index=4, fitted=None))
+    for other in (longer, *others[1:]):
+        fitted = other.plan_fit()()
+        with pytest.raises(InvalidOption, match="^fitted: expected a fit to at most 4 results"):
+            own.adopt(fitted)
+        chosen = replace(longer.plan(1)(), index=4, fitted=fitted)
+        with pytest.raises(InvalidOption, match=r"^chosen\.fitted: expected a fit to at most 4"):
+            own.register(chosen)
+    with unchecked_shapes():
+        for wrong in (3, own.plan(1), None):
+            with pytest.raises(InvalidOption, match="expected an instance of Chosen"):
+                own.register(wrong)  # type: ignore[arg-type]
+            with pytest.raises(InvalidOption, match="expected an instance of Fitted"):
+                own.adopt(wrong)  # type: ignore[arg-type]
+    own.adopt(copy.copy(own).plan_fit()())
+    params = own.ask().params
+    own.close()
+    resumed = Optimizer.resume(tmp_path / "runs.db", "own", strategy=own.strategy)
+    assert [trial.params for trial in resumed.pending] == [params]
+
+
+def test_a_look_at_what_was_fitted_makes_no_other_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = by_map(LINE)
+    for trial in optimizer.ask(3):
+        optimizer.tell(trial, float(trial.id))
+    optimizer.ask()
+    known = optimizer.fit()
+    assert optimizer.fit(refit=False) is known
+    optimizer.add({"x": 0.125}, 0.5)
+    assert optimizer.fit(refit=False) is not known
 
 
 def test_who_changes_what_a_plan_chose_changes_no_queue() -> None:

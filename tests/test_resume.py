@@ -333,6 +333,15 @@ def test_a_job_that_cannot_be_made_is_not_taken_for_one_that_there_is(
         Optimizer(SPACE, storage=tmp_path / "runs.db", name="job", exist_ok=True)
 
 
+def test_a_job_that_is_another_one_stays_with_the_optimizer_that_has_it(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"storage": tmp_path / "runs.db", "name": "job", "exist_ok": True}
+    first = Optimizer(LINE, "sobol", **options)
+    for other in ({"space": SPACE}, {"seed": 3}):
+        with pytest.raises(InvalidOption):
+            Optimizer(**{"space": LINE, "strategy": "sobol", **options, **other})
+    assert first.ask().id == 0
+
+
 def test_a_job_of_before_there_were_constraints_is_one_without(tmp_path: Path) -> None:
     store = SqliteStorage(tmp_path / "runs.db")
     options: dict[str, Any] = {"storage": store, "name": "job", "exist_ok": True}

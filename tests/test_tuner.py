@@ -1388,6 +1388,23 @@ def test_an_objective_that_cannot_be_loaded_ends_the_job_and_costs_no_trial(
     assert {attempt.interrupted for attempt in read(tmp_path).attempts} == {True, False}
 
 
+def test_an_objective_that_cannot_be_sent_ends_the_job_and_costs_no_trial(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (tmp_path / "log").open("w") as log:
+
+        def loss(params: Any) -> float:
+            print(params, file=log)
+            return 1.0
+
+        optimizer = stored(tmp_path)
+        result = Tuner(optimizer, loss, budget=3).run(progress=False)
+    assert (result.stopped, result.trials) == ("broken", ())
+    assert "was not run: the objective cannot be sent to its process: " in caplog.text
+    result = Tuner(optimizer, objectives.bowl, budget=3).run(progress=False)
+    assert [trial.status for trial in result.trials] == ["completed"] * 3
+
+
 def test_a_module_that_is_not_there_ends_the_job_before_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
