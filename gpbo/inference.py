@@ -323,7 +323,7 @@ def _without_stuck(warmth: Warmth) -> Warmth:
     Falling from there, it is faster than its step size can follow, and may end where no covariance
     can be factorised: it would stay there in every fit that goes on from this one.
     """
-    value = warmth.value.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+    value = warmth.value.nan_to_num(nan=-torch.inf)
     best, chain = value.max(-1, keepdim=True)
     # Among draws of the posterior the density varies by about the square root of p.
     stuck = value < best - (_STUCK + warmth.position.shape[2])

@@ -249,3 +249,13 @@ def test_an_operation_has_one_thread_under_the_settings_for_a_cpu() -> None:
     with settings_for(torch.device("cpu")):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 4
+
+
+def test_no_gradients_are_recorded_under_the_settings_unless_they_are_asked_for() -> None:
+    """Parts of a batch are on all threads only there, and in every part of a proposal."""
+    leaf = torch.ones(3, requires_grad=True)
+    with torch.enable_grad(), settings_for(torch.device("cpu")):
+        assert not (2 * leaf).requires_grad
+        with torch.enable_grad():
+            assert (2 * leaf).requires_grad
+    assert (2 * leaf).requires_grad

@@ -201,6 +201,20 @@ def test_what_is_no_acquisition_function_is_said(acquisition: Any, message: str)
         strategy.propose(situation(LINE, [5]), 1)
 
 
+def test_an_acquisition_function_may_work_out_gradients_before_it_is_searched() -> None:
+    steepest = []
+
+    def acquisition(surrogate: Surrogate) -> Callable[[Tensor], Tensor]:
+        x = surrogate.x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(surrogate.moments(x)[0].sum(), x)
+        steepest.append(slope.abs().amax())
+        return bound(surrogate)
+
+    own = CustomAcquisition("own", acquisition, SEARCH).propose(situation(LINE, [5]), 1)
+    assert torch.equal(own, BOUND.propose(situation(LINE, [5]), 1))
+    assert steepest[0] > 0
+
+
 def test_points_that_are_nan_are_not_asked_for() -> None:
     def function(x: Tensor) -> Tensor:
         assert x.isfinite().all()

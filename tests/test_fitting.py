@@ -362,6 +362,27 @@ def test_chains_that_a_fallback_starts_afresh_have_even_weights(
     assert (found.warm.log_weight == 0).all(-1).tolist() == [False, True, False]
 
 
+def test_chains_that_a_fallback_starts_afresh_move_as_often_as_others_that_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They come from the posterior of some of the results, and have not rested."""
+    data = _data()
+    with monkeypatch.context() as patched:
+        patched.setattr(fitting, "draw", _with_rhat([[1.0, 999.0, 1.0], [999.0]], 0.9))
+        patched.setattr(fitting, "diagnosed", lambda draws, position: draws)
+        warm = fit(data, sampling=BRIEF, warm=_warm(), streams=_streams()).warm
+    assert warm is not None
+    assert warm.afresh[1] == data.counts[1]
+    monkeypatch.setattr("gpbo.warm_start.MANY", COUNT - 2)
+    again = fit(data, sampling=BRIEF, warm=warm, streams=_streams())
+    steps = again.report.leapfrog_steps
+    assert (steps[[0, 2]] == 0).all()
+    assert steps[1] > 0
+    assert warm_start.rounds_due(warm, data.counts.to(DTYPE))[1] == warm_start.MOST_ROUNDS
+    assert again.warm is not None
+    assert again.warm.moved[1] == data.counts[1]
+
+
 def test_a_run_whose_chains_are_stuck_falls_back_and_harms_no_other() -> None:
     """No pretending: the last fit's chains of run 1 are where this density is 0."""
     data, before = _data(), _warm()

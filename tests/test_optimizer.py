@@ -853,7 +853,7 @@ def test_what_another_optimizer_chose_or_fitted_is_refused_and_harms_no_stored_j
         own.register(replace(others[0].plan(1)(), index=4, fitted=None))
     for other in (longer, *others[1:]):
         fitted = other.plan_fit()()
-        with pytest.raises(InvalidOption, match="^fitted: expected a fit to at most 4 results"):
+        with pytest.raises(InvalidOption, match=r"^fitted: expected a fit to at most 4 results"):
             own.adopt(fitted)
         chosen = replace(longer.plan(1)(), index=4, fitted=fitted)
         with pytest.raises(InvalidOption, match=r"^chosen\.fitted: expected a fit to at most 4"):
