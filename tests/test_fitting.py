@@ -370,9 +370,11 @@ def test_chains_that_a_fallback_starts_afresh_move_as_often_as_others_that_do(
     with monkeypatch.context() as patched:
         patched.setattr(fitting, "draw", _with_rhat([[1.0, 999.0, 1.0], [999.0]], 0.9))
         patched.setattr(fitting, "diagnosed", lambda draws, position: draws)
-        warm = fit(data, sampling=BRIEF, warm=_warm(), streams=_streams()).warm
+        before = _warm()
+        before = replace(before, afresh=before.afresh - 1)
+        warm = fit(data, sampling=BRIEF, warm=before, streams=_streams()).warm
     assert warm is not None
-    assert warm.afresh[1] == data.counts[1]
+    assert (warm.afresh == data.counts).tolist() == [False, True, False]
     monkeypatch.setattr("gpbo.warm_start.MANY", COUNT - 2)
     again = fit(data, sampling=BRIEF, warm=warm, streams=_streams())
     steps = again.report.leapfrog_steps
