@@ -60,7 +60,7 @@ $(VENV)/.docs-installed: $(VENV)/.installed
 # Besides what `import gpbo` names: what jobs are made of, and what strategies and acquisition
 # functions of one's own need.
 DOCUMENTED := gpbo $(addprefix gpbo.,acquisition backend callbacks candidates completion data fitting \
-	hyperparameters integrations.tensorboard job options posterior priors record simulation \
+	hyperparameters integrations.optuna integrations.tensorboard job options posterior priors record simulation \
 	situation storage surrogate transfer tuner units worker)
 docs: $(VENV)/.docs-installed
 	$(BIN)/python -m pdoc --docformat google --output-directory docs-output $(DOCUMENTED)
