@@ -188,7 +188,24 @@ class Optimizer:
         Raises:
             InvalidOption: a strategy or model is not stored and not given: see `resume`.
         """
-        optimizer = cls._from_spec(record.spec, strategy, model, device)
+        spec, given = record.spec, {"strategy": strategy, "model": model}
+        for option, value in given.items():
+            if value is None and spec[option] is None:
+                raise InvalidOption(
+                    f"{option}=None: expected the {option} of this job, which is not stored: one "
+                    "of your own, or one with options that an older gpbo did not write down"
+                )
+        optimizer = cls(
+            read_space(spec["space"]),
+            read_strategy(spec["strategy"]) if strategy is None else strategy,
+            direction=spec["direction"],
+            seed=spec["seed"],
+            initial=spec["initial"],
+            constraints=spec.get("constraints", ()),  # which older versions did not have
+            inference=spec["inference"],
+            model=read_model(spec["model"]) if model is None else model,
+            device=device,
+        )
         optimizer._restore(record)
         return optimizer
 
@@ -718,33 +735,6 @@ class Optimizer:
             "inference": self.inference,
             "model": write_model(self.model),
         }
-
-    @classmethod
-    def _from_spec(
-        cls,
-        spec: Mapping[str, Any],
-        strategy: str | Strategy | None,
-        model: fitting.Model | None,
-        device: str,
-    ) -> "Optimizer":
-        given = {"strategy": strategy, "model": model}
-        for option, value in given.items():
-            if value is None and spec[option] is None:
-                raise InvalidOption(
-                    f"{option}=None: expected the {option} of this job, which is not stored: one "
-                    "of your own, or one with options that an older gpbo did not write down"
-                )
-        return cls(
-            read_space(spec["space"]),
-            read_strategy(spec["strategy"]) if strategy is None else strategy,
-            direction=spec["direction"],
-            seed=spec["seed"],
-            initial=spec["initial"],
-            constraints=spec.get("constraints", ()),  # which older versions did not have
-            inference=spec["inference"],
-            model=read_model(spec["model"]) if model is None else model,
-            device=device,
-        )
 
     def _store(self, storage: "Storage | str | Path", name: str, exist_ok: bool) -> None:
         """Begin a stored job, or go on with the one that there is."""
