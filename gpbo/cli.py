@@ -293,7 +293,7 @@ def _at_present(store: "SqliteStorage", job: str) -> "Record":
     driven, record = store.is_driven(job), store.read(job)
     if driven or record.ended is not None:
         return record
-    return replace(record, ended="no process drives it, and `gpbo resume` or its script goes on")
+    return replace(record, ended="no process drives it, `gpbo resume` or its script goes on")
 
 
 def _integrations(tensorboard: Path | None, mlflow: str | None) -> "list[Callback]":
