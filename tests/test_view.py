@@ -61,6 +61,14 @@ def test_of_a_known_budget_is_told_how_much_is_spent(tmp_path: Path) -> None:
     assert "2 trials ended" in text(of_others)
 
 
+def test_what_was_asked_and_no_worker_runs_is_told(tmp_path: Path) -> None:
+    record = recorded(tmp_path)
+    asked = replace(record, attempts=record.attempts[:1])
+    assert "2 trials ended, 1 of them failed, 1 pending; not ended" in text(asked)
+    left = replace(record, ended="interrupted")
+    assert "2 trials ended, 1 of them failed, 1 pending; ended: interrupted" in text(left)
+
+
 def test_what_was_stopped_early_is_counted_by_itself(tmp_path: Path) -> None:
     record = recorded(tmp_path)
     stopped = [replace(trial, reason="stopped early at step 2") for trial in record.trials]
