@@ -347,7 +347,8 @@ class Surrogate:
             noise_variance=torch.where(drawn, exact, self.noise_variance),
             inverse_factor=torch.where(drawn[..., None, None], inverse, self.inverse_factor),
         )
-        again = slice(None) if times == 1 else torch.arange(self.draws).repeat(times)
+        every = torch.arange(self.draws, device=self.x.device)
+        again = slice(None) if times == 1 else every.repeat(times)
         known, sample = self.of_draws(again), almost_exact.of_draws(again)
         excess = (known.noise_variance - sample.noise_variance)[..., None]
         there, mean = self.mask[:, None], known.mean[..., None]

@@ -83,7 +83,8 @@ def summary(record: Record, budget: int | None = None) -> str:
     missing = f"{failed} of them failed" + f", {stopped} {STOPPED_EARLY}" * bool(stopped)
     finished = [trial for trial in _finished(record) if not budget or trial.origin != "added"]
     of_budget = f" of {budget}" if budget else ""
-    waiting = len(record.trials) - len(record.finished) - len(_running(record))
+    running = {attempt.trial for attempt in _running(record)}
+    waiting = len({trial.id for trial in record.trials} - {*record.finished} - running)
     missing += f", {waiting} pending" * bool(waiting)
     counts = f"{len(finished)}{of_budget} trials ended, {missing}; {state}"
     best = _best(record)

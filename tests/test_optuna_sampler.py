@@ -142,9 +142,24 @@ def test_an_enqueued_value_outside_of_the_range_is_no_point_of_the_model(x: floa
     outside = made.ask(X)
     assert outside.params["x"] == x
     made.ask(X)
+    learner = made.sampler._learner
+    assert learner._proposals[outside.number] != {}
+    assert learner._point(made.trials[outside.number]) == {}
     made.tell(outside, -100.0)
     made.ask(X)
     assert len(made.sampler._learner._optimizer.completed) == len(RESULTS)
+
+
+@pytest.mark.filterwarnings("ignore:Fixed parameter")
+def test_nor_is_one_beside_the_grid() -> None:
+    steps = {"n": IntDistribution(0, 1000, step=100)}
+    made = optuna.create_study(sampler=Sampler(seed=3, initial=1, inference="map"))
+    for n in (200, 149, 300):
+        made.enqueue_trial({"n": n})
+        made.tell(made.ask(steps), n / 100)
+    made.ask(steps)
+    known = made.sampler._learner._optimizer
+    assert sorted(trial.params["n"] for trial in known.completed) == [2, 3]
 
 
 def test_failed_and_pruned_trials_fail() -> None:
@@ -156,6 +171,62 @@ def test_failed_and_pruned_trials_fail() -> None:
     learned = made.sampler._learner._optimizer
     assert len(learned.completed) == len(RESULTS)
     assert [trial.value for trial in learned.finished[len(RESULTS) :]] == [None, None]
+
+
+def test_what_ends_before_it_has_taken_all_its_values_fails_where_it_was_proposed() -> None:
+    made = study(*RESULTS)
+    proposed = []
+    for state in (TrialState.PRUNED, TrialState.FAIL, TrialState.PRUNED):
+        trial = made.ask()
+        trial.suggest_float("x", -2.0, 3.0)
+        proposed.append(trial.relative_params)
+        made.tell(trial, state=state)
+    made.ask(X)
+    kinds = X["kind"].choices
+    failed = made.sampler._learner._optimizer.finished[len(RESULTS) :]
+    assert [{**one.params, "kind": kinds[one.params["kind"]]} for one in failed] == proposed
+    assert len({params["x"] for params in proposed}) == 3
+    assert made.sampler._learner._proposals.keys() == {made.trials[-1].number}
+
+
+def test_a_finite_space_is_repeated_where_the_values_depend_on_other_parameters_too() -> None:
+    def objective(trial: Any) -> float:
+        kind = trial.suggest_categorical("kind", ["a", "b", "c"])
+        return "abc".index(kind) * 10 + float(trial.suggest_float(f"x_{kind}", 0.0, 1.0))
+
+    made = optuna.create_study(sampler=Sampler(seed=3, inference="map"))
+    made.optimize(objective, n_trials=20)
+    kinds = [trial.params["kind"] for trial in made.trials]
+    assert {*kinds[:7]} == {"a", "b", "c"}
+    assert kinds[10:].count("a") >= 8
+
+
+def test_an_interrupt_takes_no_trial_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = study(*RESULTS)
+
+    def interrupted(*results: object, **queue: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Optimizer, "learn", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            made.ask(X)
+    made.ask(X)
+    assert len(made.sampler._learner._optimizer.completed) == len(RESULTS)
+
+
+def test_a_range_that_is_none_of_gpbos_is_drawn_at_random() -> None:
+    wide = {
+        "wide": IntDistribution(0, 2**41),
+        "fine": FloatDistribution(0.0, 1.0, step=1e-13),
+        "x": FloatDistribution(0.0, 1.0),
+    }
+    made = optuna.create_study(sampler=Sampler(seed=3, initial=1, inference="map"))
+    for _ in range(3):
+        trial = made.ask(wide)
+        made.tell(trial, trial.params["x"])
+    assert made.sampler._learner._optimizer.space.names == ("x",)
+    assert trial.relative_params.keys() == {"x"}
 
 
 def test_limits_that_the_objective_sets_are_heeded() -> None:
@@ -199,10 +270,15 @@ def test_a_space_that_changes_is_another_model_of_the_same_trials() -> None:
 
 def test_one_sampler_serves_several_studies() -> None:
     sampler = Sampler(seed=3, initial=1, inference="map")
-    first, second = study(*RESULTS, sampler=sampler), study(*RESULTS[:3], sampler=sampler)
+    first, second = (
+        study(*results, sampler=sampler, study_name="alike") for results in (RESULTS, RESULTS[:3])
+    )
     asked = [made.ask(X).params for made in (first, second, first)]
-    assert len(sampler._learner._optimizer.completed) == len(RESULTS)  # type: ignore[union-attr]
+    again = study(*RESULTS)
+    assert asked[0] == again.ask(X).params
     assert asked[1] == study(*RESULTS[:3]).ask(X).params
+    assert asked[2] != asked[0]
+    assert len(sampler._learner._optimizer.completed) == len(RESULTS)  # type: ignore[union-attr]
 
 
 def test_a_finite_space_that_is_used_up_is_searched_at_random() -> None:
@@ -226,6 +302,18 @@ def test_a_copy_that_is_sent_elsewhere_goes_on() -> None:
     again = study(*RESULTS)
     again.ask(X)
     assert made.ask(X).params == again.ask(X).params
+
+
+def test_a_copy_with_another_seed_proposes_something_else() -> None:
+    made, other = study(*RESULTS), study(*RESULTS)
+    other.sampler = pickle.loads(pickle.dumps(made.sampler))
+    other.sampler.reseed_rng()
+    assert made.ask(X).params != other.ask(X).params
+
+
+def test_a_seed_may_be_of_any_size() -> None:
+    made = optuna.create_study(sampler=Sampler(seed=2**40, inference="map"))
+    assert made.ask(X).params["x"] <= 3.0
 
 
 def test_what_is_not_allowed_is_said_at_once() -> None:

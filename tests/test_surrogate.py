@@ -578,6 +578,14 @@ def test_without_noise_there_is_nothing_to_sample() -> None:
     assert_same(sampled, known, points(), atol=1e-9)
 
 
+def test_a_default_device_of_the_caller_changes_no_sample() -> None:
+    known = problem(masked=4).condition()
+    expected = known.sampled(streams(), times=2)
+    with torch.device("meta"):
+        found = known.sampled(streams(), times=2)
+    assert torch.equal(found.y, expected.y)
+
+
 def test_draws_of_less_noise_than_is_asked_for_stay_what_they_are() -> None:
     """The others are what they are where no least noise is asked for."""
     noise = torch.tensor([[0.9, 1.1, 0.1], [0.2, 3.0, 1.1]], dtype=DTYPE).square() * 0.0025

@@ -65,6 +65,9 @@ def test_what_was_asked_and_no_worker_runs_is_told(tmp_path: Path) -> None:
     record = recorded(tmp_path)
     asked = replace(record, attempts=record.attempts[:1])
     assert "2 trials ended, 1 of them failed, 1 pending; not ended" in text(asked)
+    # A trial that failed is written down before its attempt has ended.
+    failing = replace(record, attempts=(*record.attempts, Attempt(1, 1, 4, 2.5)))
+    assert "2 trials ended, 1 of them failed; not ended" in text(failing)
     left = replace(record, ended="interrupted")
     assert "2 trials ended, 1 of them failed, 1 pending; ended: interrupted" in text(left)
 

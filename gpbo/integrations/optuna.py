@@ -4,20 +4,22 @@ What a study has is all that the sampler knows. It learns the trials that have e
 asked last, from whatever process, and those that run are pending in a copy that makes the proposal.
 """
 
+import math
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
-from gpbo.errors import InvalidParams, SpaceExhausted
+from gpbo.errors import InvalidParams, SpaceError, SpaceExhausted
 from gpbo.fitting import Inference, Model
 from gpbo.integrations import needs_extra
 from gpbo.optimizer import Optimizer
 from gpbo.parameters import Integer, Parameter, Real
 from gpbo.space import Categorical, Space
-from gpbo.strategies import Strategy
+from gpbo.strategies import Strategy, resolve_strategy
 
 with needs_extra("optuna"):
     from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -26,22 +28,24 @@ with needs_extra("optuna"):
     from optuna.study import Study, StudyDirection
     from optuna.trial import FrozenTrial, TrialState
 
-#: By name.
-Distributions = Mapping[str, BaseDistribution]
+#: How far a value may be from a place of its grid, in steps, as Optuna has it.
+_ROUNDING = 1e-8
 
 
 class Sampler(BaseSampler):
     """Proposes the trials of a study: ``optuna.create_study(sampler=Sampler())``.
 
     It chooses the parameters that all completed trials have had, with the same distributions. All
-    others, and all of the first trial, are drawn at random, independently of each other; the
-    initial design follows. Trials that run are pending, those that failed or were pruned make the
-    points near them less attractive, and enqueued values are kept to while the others are chosen.
-    Quantities that the objective limits (``trial.set_constraint``) have models; a trial that
-    does not set one that others have set counts as failed. A finite space that is used up is
-    searched at random, unless the strategy ``repeats``.
+    others, and all of trials that begin before one is completed, are drawn at random, independently
+    of each other; the initial design follows. Trials that run are pending, those that failed or
+    were pruned make the points near them less attractive, and enqueued values are kept to while the
+    others are chosen. Quantities that the objective limits (``trial.set_constraint``) have models;
+    a trial that does not set one that others have set counts as failed. A finite space that is
+    used up is searched at random, unless the strategy ``repeats``, as it does where trials have
+    other parameters besides.
 
     The same seed and results give the same trials, if they run one at a time and in one process.
+    Processes that share a study need different seeds.
 
     Args:
         strategy, initial, inference, model, device: As those of `gpbo.Optimizer`. Trials that are
@@ -64,14 +68,14 @@ class Sampler(BaseSampler):
     ) -> None:
         self._options: dict[str, Any] = {
             "strategy": strategy,
-            "seed": secrets.randbelow(2**31) if seed is None else seed,
+            "seed": _new_seed() if seed is None else seed,
             "initial": initial,
             "inference": inference,
             "model": model,
             "device": device,
         }
         Optimizer(Space(Real("x", 0.0, 1.0)), **self._options)  # refuses what is not allowed
-        self._random = RandomSampler(self._options["seed"])
+        self._random = RandomSampler(self._options["seed"] % 2**32)
         self._learner: _Learner | None = None
         self._lock = Lock()  # of the learner, which the threads of a study share
 
@@ -84,9 +88,16 @@ class Sampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """What is chosen: the parameters of all completed trials that have several values."""
-        found = intersection_search_space(study.get_trials(deepcopy=False))
-        return {name: values for name, values in found.items() if not values.single()}
+        """What is chosen: the parameters of all completed trials that have several values, but for
+        ranges too wide or too fine for a `gpbo.Space`.
+        """
+        searched = {}
+        for name, values in intersection_search_space(study.get_trials(deepcopy=False)).items():
+            with suppress(SpaceError):
+                if not values.single():
+                    _parameter(name, values)
+                    searched[name] = values
+        return searched
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -101,11 +112,9 @@ class Sampler(BaseSampler):
             return {}
         with self._lock:
             trials = study.get_trials(deepcopy=False)
-            complete = filter(_is_complete, trials)
-            limited = sorted({name for one in complete for name in one.constraints})
-            serves = study.study_name, study.direction, search_space, limited
-            if self._learner is None or self._learner.serves != serves:
-                self._learner = _Learner(*serves, self._options)
+            kind = _Kind.of(trials, search_space, study.direction)
+            if self._learner is None or not self._learner.serves(kind, trials):
+                self._learner = _Learner(kind, self._options)
             with suppress(SpaceExhausted):
                 return self._learner.proposed(trial, trials)
         draw = self._random.sample_independent
@@ -127,86 +136,138 @@ class Sampler(BaseSampler):
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def reseed_rng(self) -> None:
-        """Draw other random values from now on; proposals differ by what is pending."""
-        self._random.reseed_rng()
+        """Go on with another seed, as a copy in another process has to."""
+        with self._lock:
+            self._random.reseed_rng()
+            self._options["seed"], self._learner = _new_seed(), None
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a learner's trials have in common.
+
+    Attributes:
+        searched: The parameters that are chosen.
+        limited: The names of the constraints.
+        open: Whether trials have other parameters, on which their values depend.
+    """
+
+    direction: StudyDirection
+    searched: Mapping[str, BaseDistribution]
+    limited: tuple[str, ...]
+    open: bool
+
+    @classmethod
+    def of(
+        cls,
+        trials: Iterable[FrozenTrial],
+        searched: Mapping[str, BaseDistribution],
+        direction: StudyDirection,
+    ) -> "_Kind":
+        completed = list(filter(_is_complete, trials))
+        limited = {name for one in completed for name in one.constraints}
+        others = (
+            values
+            for one in completed
+            for name, values in one.distributions.items()
+            if name not in searched
+        )
+        is_open = any(not values.single() for values in others)
+        return cls(direction, searched, tuple(sorted(limited)), is_open)
+
+    @property
+    def quantities(self) -> list[str]:
+        """The names of the constraints to gpbo; Optuna's may be any text."""
+        return [f"c{number}" for number in range(len(self.limited))]
 
 
 class _Learner:
-    """What is known of a study whose trials have these parameters and set these constraints."""
+    """What is known of a study."""
 
-    def __init__(
-        self,
-        study: str,
-        direction: StudyDirection,
-        searched: Distributions,
-        limited: list[str],
-        options: Mapping[str, Any],
-    ) -> None:
-        self.serves = study, direction, searched, limited
-        self._searched, self._limited = searched, limited
+    def __init__(self, kind: _Kind, options: Mapping[str, Any]) -> None:
+        self._kind = kind
+        strategy = resolve_strategy(options["strategy"])
+        if kind.open and hasattr(strategy, "repeats"):
+            strategy = replace(strategy, repeats=True)  # type: ignore[type-var]
         self._optimizer = Optimizer(
-            Space(*(_parameter(name, values) for name, values in searched.items())),
-            direction="maximize" if direction is StudyDirection.MAXIMIZE else "minimize",
-            constraints=[f"{name} <= 0" for name in self._quantities()],
-            **options,
+            Space(*(_parameter(name, values) for name, values in kind.searched.items())),
+            direction="maximize" if kind.direction is StudyDirection.MAXIMIZE else "minimize",
+            constraints=[f"{name} <= 0" for name in kind.quantities],
+            **{**options, "strategy": strategy},
         )
-        self._learned: set[int] = set()
-        self._proposals: dict[int, Mapping[str, Any]] = {}
+        self._learned: dict[int, object] = {}  # when they began, by number
+        self._proposals: dict[int, Mapping[str, Any]] = {}  # of trials that were not learned
 
-    def proposed(self, trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> dict[str, Any]:
+    def serves(self, kind: _Kind, trials: Iterable[FrozenTrial]) -> bool:
+        """Whether these are the trials of the study, and they are of the same kind."""
+        began = self._learned
+        same = (began.get(one.number, one.datetime_start) == one.datetime_start for one in trials)
+        return kind == self._kind and all(same)
+
+    def proposed(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
         """A value for each of the parameters.
 
         Raises:
             SpaceExhausted: all configurations are known, or pending.
         """
-        self._learn(one for one in trials if one.state.is_finished())
+        self._learn([one for one in trials if one.state.is_finished()])
+        running = [one for one in trials if one.state is TrialState.RUNNING]
+        pending = [self._point(one) for one in running if one.number != trial.number]
         asking = copy(self._optimizer)
-        self._have_pending(asking, (one for one in trials if one.state is TrialState.RUNNING))
-        fixed = self._known(trial.system_attrs.get("fixed_params", {}))
-        params = asking.ask(fixed=fixed or None).params
+        asking.learn(queue=filter(None, pending))
+        if asking.queue:
+            asking.ask(len(asking.queue))
+        params = asking.ask(fixed=self._known(_fixed(trial)) or None).params
         if asking.fitted_size > self._optimizer.fitted_size:
             self._optimizer.adopt(asking.plan_fit()())
         self._proposals[trial.number] = params
-        return {name: _decoded(self._searched[name], value) for name, value in params.items()}
+        return {name: _decoded(self._kind.searched[name], value) for name, value in params.items()}
 
     def _learn(self, ended: Iterable[FrozenTrial]) -> None:
         new = [trial for trial in ended if trial.number not in self._learned]
-        self._learned.update(trial.number for trial in new)
-        told = [(self._configuration(trial), *self._told(trial)) for trial in new]
+        told = [(self._point(trial), *self._told(trial)) for trial in new]
         self._optimizer.learn([result for result in told if result[0]])
+        for trial in new:
+            self._learned[trial.number] = trial.datetime_start
+            self._proposals.pop(trial.number, None)
 
     def _told(self, trial: FrozenTrial) -> tuple[float, dict[str, float] | None]:
         """The value and what is limited; NaN for a trial that has not all of it."""
-        if not _is_complete(trial) or not trial.constraints.keys() >= set(self._limited):
-            return float("nan"), None
-        limits = map(trial.constraints.get, self._limited)
-        return trial.value, dict(zip(self._quantities(), limits, strict=True))
+        limited = self._kind.limited
+        if not _is_complete(trial) or not trial.constraints.keys() >= set(limited):
+            return math.nan, None
+        measured = map(trial.constraints.get, limited)
+        return trial.value, dict(zip(self._kind.quantities, measured, strict=True))
 
-    def _have_pending(self, asking: Optimizer, running: Iterable[FrozenTrial]) -> None:
-        # A trial that has just begun may not have taken its values yet.
-        found = [self._configuration(one) or self._proposals.get(one.number) for one in running]
-        pending = [params for params in found if params]
-        asking.learn(queue=pending)
-        if pending:
-            asking.ask(len(pending))
+    def _point(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Where the trial is in the space: what it has not taken yet, or never took, is as it was
+        proposed. Empty if it is nowhere, or this is not known.
+        """
+        given = {**_fixed(trial), **trial.params}
+        known = self._known(given)
+        if len(known) < len(self._kind.searched.keys() & given.keys()):
+            return {}
+        known = {**self._proposals.get(trial.number, {}), **known}
+        return known if len(known) == len(self._kind.searched) else {}
 
-    def _configuration(self, trial: FrozenTrial) -> dict[str, Any]:
-        """The trial's point of the space; empty if it has none."""
-        known = self._known(trial.params)
-        return known if len(known) == len(self._searched) else {}
-
-    def _known(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    def _known(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the values that the space has; Optuna lets enqueued ones lie outside."""
         known: dict[str, Any] = {}
-        for name in self._searched.keys() & params.keys():
+        for name in self._kind.searched.keys() & given.keys():
             with suppress(InvalidParams, ArithmeticError, TypeError, ValueError):
-                encoded = {name: _encoded(self._searched[name], params[name])}
+                encoded = {name: _encoded(self._kind.searched[name], given[name])}
                 known.update(self._optimizer.space.validate(encoded, whole=False))
         return known
 
-    def _quantities(self) -> list[str]:
-        """The names of the constraints here; Optuna's may be any text."""
-        return [f"c{number}" for number in range(len(self._limited))]
+
+def _new_seed() -> int:
+    return secrets.randbelow(2**31)
+
+
+def _fixed(trial: FrozenTrial) -> Mapping[str, Any]:
+    """The values that the trial was enqueued with."""
+    enqueued: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
+    return enqueued
 
 
 def _is_complete(trial: FrozenTrial) -> bool:
@@ -234,11 +295,16 @@ def _encoded(values: Any, value: Any) -> Any:
     """A value of Optuna's as one of the parameter's.
 
     Raises:
-        ValueError: it is none of the choices, or no number.
+        ValueError: it is none of the choices, or not on the grid.
     """
     if isinstance(values, CategoricalDistribution):
         return int(values.to_internal_repr(value))
-    return _place(values, value) if _is_stepped(values) else value
+    if not _is_stepped(values):
+        return value
+    place = _place(values, value)
+    if abs(value - _decoded(values, place)) > _ROUNDING * values.step:
+        raise ValueError(f"{value!r} is not on the grid")
+    return place
 
 
 def _decoded(values: Any, value: Any) -> Any:
