@@ -131,7 +131,9 @@ def test_values_that_are_enqueued_stay_and_the_others_are_chosen_for_them() -> N
         assert asked.params["x"] == chosen.params["x"]
         made.tell(asked, 1.0 + asked.params["x"] ** 2)
     made.enqueue_trial({"x": 0.25, "kind": "a"})
-    assert made.ask(X).params == {"x": 0.25, "kind": "a"}
+    trial = made.ask({**X, "other": FloatDistribution(0.0, 1.0)})
+    assert trial.params.items() >= {"x": 0.25, "kind": "a"}.items()
+    assert made.sampler._learner._proposals[trial.number] == {"x": 0.25, "kind": 0}
 
 
 @pytest.mark.filterwarnings("ignore:Fixed parameter")
@@ -139,12 +141,15 @@ def test_values_that_are_enqueued_stay_and_the_others_are_chosen_for_them() -> N
 def test_an_enqueued_value_outside_of_the_range_is_no_point_of_the_model(x: float) -> None:
     made = study(*RESULTS)
     made.enqueue_trial({"x": x})
-    outside = made.ask(X)
-    assert outside.params["x"] == x
-    made.ask(X)
+    outside = made.ask()
+    assert outside.relative_params.keys() == X.keys()
     learner = made.sampler._learner
     assert learner._proposals[outside.number] != {}
+    assert learner._point(made.trials[outside.number]) == {}  # it has taken no value yet
+    assert outside.suggest_float("x", -2.0, 3.0) == x
+    outside.suggest_categorical("kind", ("a", None, 1.5))
     assert learner._point(made.trials[outside.number]) == {}
+    made.ask(X)
     made.tell(outside, -100.0)
     made.ask(X)
     assert len(made.sampler._learner._optimizer.completed) == len(RESULTS)
