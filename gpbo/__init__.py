@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     # Who checks types knows only modules that something imports, and nothing else does these.
     import gpbo.integrations.mlflow
+    import gpbo.integrations.optuna
     import gpbo.integrations.ray
     import gpbo.integrations.tensorboard
     import gpbo.job

@@ -196,7 +196,7 @@ def draw_paths(
     own: Numbered,
     shared: Numbered,
     first: int = 0,
-    features: int,
+    features: int = 4096,
     anchors: Float[Tensor, "r j d"] | None = None,
 ) -> Paths:
     """Independent functions of the posterior; lower is better, as in the surrogate.
