@@ -68,7 +68,7 @@ def botorch_model(x: Tensor, y: Tensor, lengthscale: Tensor) -> SingleTaskGP:
 def our_paths(posterior: Surrogate, count: int, seed: int, features: int = 4096) -> Paths:
     """Functions drawn, under the settings that the engine draws them under."""
     device = posterior.x.device
-    with torch.no_grad(), settings_for(device):
+    with settings_for(device):
         return draw_paths(
             posterior,
             count,
@@ -83,7 +83,7 @@ def our_minima(posterior: Surrogate, paths: Paths, search: Search, seed: int) ->
     device = posterior.x.device
     space = cube(posterior.dim)
     best = posterior.x[:, posterior.y[0, 0].argsort()[:5]]
-    with torch.no_grad(), settings_for(device):
+    with settings_for(device):
         raw = raw_points(space, Streams([seed], device), best, search)
         streams = [Streams([seed + j], device) for j in range(paths.count)]
         taken: list[frozenset[Hashable]] = [frozenset()]

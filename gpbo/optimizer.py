@@ -641,13 +641,12 @@ class Optimizer:
     def _check_own(self, name: str, fitted: Fitted) -> None:
         """Refuse what cannot be a fit to results of this optimizer."""
         instance_of(name, fitted, Fitted)
-        runs, _, dim = fitted.kept.lengthscale.shape
-        found = fitted.kept.size, runs - 1, dim
-        most, *shape = len(self._history.completed), len(self.constraints), self.space.dim
-        if found[0] > most or list(found[1:]) != shape:
+        size, (outputs, _, dim) = fitted.kept.size, fitted.kept.lengthscale.shape
+        most, limited = len(self._history.completed), len(self.constraints)
+        if size > most or (outputs, dim) != (1 + limited, self.space.dim):
             raise InvalidOption(
-                f"{name}: expected a fit to at most {most} results, with {shape[0]} constraints, "
-                f"in {shape[1]} dimensions, not {found[0]}, {found[1]} and {found[2]}"
+                f"{name}: expected a fit to at most {most} results, with {limited} constraints, in "
+                f"{self.space.dim} dimensions, not {size}, {outputs - 1} and {dim}"
             )
 
     def _is_newer(self, fitted: Fitted | None) -> bool:
@@ -659,8 +658,8 @@ class Optimizer:
         """A fit, or the draws of the last one, or some of them, on all results so far."""
         truth_value("refit", refit)
         last = self._fitted
-        known = last is not None and last.kept.size == len(self._history.completed)
-        if refit or last is None or (known and thin == 1):
+        knows_all = self.fitted_size == len(self._history.completed)
+        if refit or last is None or (knows_all and thin == 1):
             return self.plan_fit()
         kept = last.kept.thinned(thin, len(self._history))
         data, nu = self._observations(self._history.results()), self.model.nu

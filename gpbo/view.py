@@ -18,7 +18,7 @@ from gpbo.text import (
     short,
     short_params,
 )
-from gpbo.trial import STOPPED_EARLY, Trial, best_of, without_value
+from gpbo.trial import STOPPED_EARLY, Trial, TrialStatus, best_of, without_value
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -83,8 +83,8 @@ def summary(record: Record, budget: int | None = None) -> str:
     missing = f"{failed} of them failed" + f", {stopped} {STOPPED_EARLY}" * bool(stopped)
     finished = [trial for trial in _finished(record) if not budget or trial.origin != "added"]
     of_budget = f" of {budget}" if budget else ""
-    running = {attempt.trial for attempt in _running(record)}
-    waiting = len({trial.id for trial in record.trials} - {*record.finished} - running)
+    pending = {trial.id for trial in record.trials if trial.status is TrialStatus.PENDING}
+    waiting = len(pending - {attempt.trial for attempt in _running(record)})
     missing += f", {waiting} pending" * bool(waiting)
     counts = f"{len(finished)}{of_budget} trials ended, {missing}; {state}"
     best = _best(record)
