@@ -27,10 +27,10 @@ def regrets(rows: pd.DataFrame) -> pd.DataFrame:
     What does not meet the constraints has no value. ``simple``: the least noiseless value so far
     above the optimum, or above the best known value where the optimum is not known. ``inference``:
     that of the configuration that the method recommends, which is that of the best observed value
-    where it recommends none. A run that ended early stays where it was; one without a value has
-    regret infinity. ``scale``: the regret that the initial design leaves, the same for every method
-    of a seed; if it has no value, the largest that any method had. ``overhead_s``: seconds in the
-    method so far; ``wall_s``: with those in the objective.
+    where it recommends none, and wherever there is no noise. A run that ended early stays where it
+    was; one without a value has regret infinity. ``scale``: the regret that the initial design
+    leaves, the same for every method of a seed; if it has no value, the largest that any method
+    had. ``overhead_s``: seconds in the method so far; ``wall_s``: with those in the objective.
     """
     rows = rows.sort_values([*RUN, "evaluation"], ignore_index=True)
     violated = rows["status"] == "violated"
@@ -39,9 +39,8 @@ def regrets(rows: pd.DataFrame) -> pd.DataFrame:
     optimum = rows["optimum"].fillna(known)
     runs = rows.groupby(RUN, sort=False)
     best = rows["truth"].fillna(np.inf).groupby([rows[name] for name in RUN], sort=False).cummin()
-    recommended = rows["recommended_truth"].where(
-        rows["recommended_truth"].notna(), _truth_of_best_observed(rows)
-    )
+    best_seen = _truth_of_best_observed(rows).mask(rows["status"] == "missing")
+    recommended = rows["recommended_truth"].where(rows["noise"] > 0).fillna(best_seen)
     # What is missing or failed at the end recommends what was recommended before.
     recommended = recommended.groupby([rows[name] for name in RUN], sort=False).ffill()
     found = rows.assign(
@@ -203,9 +202,8 @@ def _signed_ranks(gain: np.ndarray) -> tuple[float, float]:
     moved = gain[gain != 0]
     if len(moved) == 0:
         return (1.0, 0.0) if len(gain) else (np.nan, np.nan)
-    positive = stats.wilcoxon(moved, alternative="greater").statistic
-    total = len(moved) * (len(moved) + 1) / 2
-    return float(stats.wilcoxon(moved).pvalue), float(2 * positive / total - 1)
+    ranks = stats.rankdata(np.abs(moved))
+    return float(stats.wilcoxon(moved).pvalue), float(np.sign(moved) @ ranks / ranks.sum())
 
 
 def ranks(rows: pd.DataFrame, measure: str = "simple") -> pd.DataFrame:

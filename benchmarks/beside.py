@@ -132,7 +132,9 @@ def _designs(rows: pd.DataFrame) -> dict[str, dict[int, np.ndarray]]:
     found: dict[str, dict[int, np.ndarray]] = {}
     for (problem, seed), run in rows.groupby(["problem", "seed"]):
         sizes = run[["budget", "design"]].iloc[0]
-        made = run[run["status"] != "missing"].drop_duplicates("evaluation")
+        # With several workers results come in another order.
+        told = (run["status"] != "missing") & run["clock"].isna()
+        made = run[told].drop_duplicates("evaluation")
         values = made.sort_values("evaluation")["value"].iloc[: sizes["design"]]
         design = np.array([*sizes, *values], dtype=float)
         found.setdefault(str(problem), {})[int(seed)] = design

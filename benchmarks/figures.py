@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from gpbo import replications
+
 from . import analysis
 from .peers import PEERS
 from .suites import SEQUENTIAL
@@ -98,7 +100,7 @@ def against_clock(rows: pd.DataFrame) -> Figure:
 
 def _band(axes: Axes, x: np.ndarray, runs: np.ndarray, look: dict[str, Any]) -> None:
     """The median of the runs, a column each, and a band between their quartiles."""
-    low, median, high = np.array([analysis.quartiles(step) for step in runs]).T
+    low, median, high = replications.quartiles(runs.T)
     shown = np.isfinite(median)
     floor = 1e-10
     axes.plot(x[shown], median[shown].clip(floor), drawstyle="steps-post", **look)

@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpbo.archive import write_text
 from gpbo.backend import Streams
 from gpbo.simulation import LAWS, Simulation
 from gpbo.strategies import RandomSearch
@@ -208,7 +209,7 @@ def begin(folder: Path, asked: dict[str, Any]) -> None:
     record, asked = folder / "options.json", {**asked, "commit": machine()["commit"]}
     if record.exists() and (before := json.loads(record.read_text())) != asked:
         sys.exit(f"--keep {folder}: has runs of {before}; expected {asked}, or another folder")
-    record.write_text(json.dumps(asked))
+    write_text(record, json.dumps(asked))
 
 
 def main() -> None:

@@ -116,6 +116,7 @@ class Method:
             "initial": max(case.design, self.workers),
             "inference": self.inference,
             "model": self.model,
+            "device": "cpu",  # as the peers, a thread each
             "progress": False,
         }
         began = time.perf_counter()

@@ -14,6 +14,7 @@ import os
 import re
 from pathlib import Path
 
+from gpbo.archive import write_text
 from gpbo.errors import InvalidData
 
 from . import stored, suites, table
@@ -51,7 +52,7 @@ def rewrite(readme: Path, results: Path) -> int:
         return f"{place['begin']}{body}\n{place['end']}"
 
     text, count = PLACE.subn(filled, before)
-    readme.write_text(text, encoding="utf-8")
+    write_text(readme, text)
     return count
 
 

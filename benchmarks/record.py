@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from gpbo.archive import appearing
+from gpbo.archive import write_text
 
 PACKAGES = ("gpbo", "torch", "gpytorch", "botorch", "numpyro", "jax")
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -47,8 +47,7 @@ def save(name: str, figures: Any, where: Mapping[str, Any], folder: Path) -> Pat
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    with appearing(path) as file:
-        file.write((json.dumps({"machine": where, "figures": figures}, indent=1) + "\n").encode())
+    write_text(path, json.dumps({"machine": where, "figures": figures}, indent=1) + "\n")
     return path
 
 
@@ -76,8 +75,8 @@ def _commit() -> str:
     if not is_checkout():
         return "unknown"
     found = _git(_ROOT, "describe", "--always").strip() or "unknown"
-    changed = _git(_ROOT, "diff", "HEAD", "--", "*.py", "pyproject.toml")
-    code = ("gpbo/*.py", "benchmarks/*.py")
+    code = ("gpbo/*.py", "benchmarks/*.py", "pyproject.toml")
+    changed = _git(_ROOT, "diff", "HEAD", "--", *code)
     added = _git(_ROOT, "ls-files", "-z", "--others", "--exclude-standard", "--", *code)
     changed += "".join(name + (_ROOT / name).read_text() for name in added.split("\0") if name)
     return f"{found}-dirty-{hashlib.sha256(changed.encode()).hexdigest()[:6]}" if changed else found

@@ -6,6 +6,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from gpbo.archive import write_text
+
 from . import table
 from .sections import Findings, problem_section, sections
 from .suites import Suite
@@ -50,8 +52,8 @@ def write_pages(text: str, folder: Path) -> tuple[Path, Path]:
     """Write a report as ``report.md`` and ``report.html``."""
     folder.mkdir(parents=True, exist_ok=True)
     markdown, page = folder / "report.md", folder / "report.html"
-    markdown.write_text(text, encoding="utf-8")
-    page.write_text(as_html(text, folder), encoding="utf-8")
+    write_text(markdown, text)
+    write_text(page, as_html(text, folder))
     return markdown, page
 
 

@@ -18,6 +18,7 @@ from loky import ProcessPoolExecutor
 
 from gpbo.errors import InvalidOption
 from gpbo.executors import NO_LEAK_CHECK, ONE_THREAD
+from gpbo.text import reason_of
 from gpbo.worker import die_with
 
 from . import paths, table
@@ -89,8 +90,9 @@ class Run:
         there = self._there(header)
         left = [unit for unit in every if unit not in there or _is_tried_again(there[unit])]
         done = len(every) - len(left)
-        for unit in [unit for unit in every if unit not in left and there[unit]]:
-            show(done, len(every), unit, f"not tried again: {there[unit]}")
+        for unit, why in there.items():
+            if OUT_OF_TIME.match(why):
+                show(done, len(every), unit, f"not tried again: {why}")
         for unit, traces in measured(left, self.processes):
             found = table.rows(self.suite.name, unit.case, traces)
             kept = next((trace.measured for trace in traces if trace.measured), header)
@@ -227,7 +229,10 @@ def _begin(parent: int) -> None:
 
 
 def _measure(unit: Unit) -> list[Trace]:
-    return unit.measure()
+    try:
+        return unit.measure()
+    except Exception as error:  # noqa: BLE001  a user's own, which need not survive a pickle
+        return unit.failed(reason_of(error))
 
 
 def chosen_methods(suite: Suite, wanted: Sequence[str], peers: Sequence[str]) -> tuple[str, ...]:

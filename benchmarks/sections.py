@@ -300,7 +300,7 @@ def parallel_section(findings: Findings) -> Section:
         by_then = (own["clock"] <= time).groupby([own["method"], own["seed"]]).sum()
         done = by_then.groupby("method").mean()
         for method in own["method"].unique():
-            after = "" if short.get(method, False) else number(even[method])
+            after = "" if short.get(method, False) else number(even.get(method, np.inf))
             lines.append(
                 [problem, f"`{method}`", number(time), number(done[method]),
                  number(at[method]), fewest, after]
@@ -334,7 +334,7 @@ def version_section(findings: Findings) -> Section:
     rows = findings.rows
     lines = [
         [f"`{method}`", ", ".join(f"{n} {v}" for n, v in json.loads(found).items())]
-        for method, found in rows.groupby("method", sort=False)["versions"].first().items()
+        for method, found in rows.groupby("method", sort=False)["versions"].min().items()
     ]
     return pipes(["method", "versions"], lines), {}
 

@@ -65,10 +65,11 @@ def sampling(n: int, dim: int, repeats: int) -> dict[str, Any]:
     # The first call of either side pays for loading.
     timed_draws(x[:-1], y[:-1], None, 99)
     fully_bayesian_fit(x[:5], y[:5])
-    cold_s, warm_s, peer_s, peer_ess, results = [], [], [], [], []
+    cold_s, cold_rhat, warm_s, peer_s, peer_ess, results = [], [], [], [], [], []
     for repeat in range(repeats):
         seconds, before = timed_draws(x[:-1], y[:-1], None, repeat)
         cold_s.append(seconds)
+        cold_rhat.append(float(before.info.rhat.max()))
         for again in range(3):
             seconds, after = timed_draws(x, y, before, 100 * repeat + again)
             warm_s.append(seconds)
@@ -87,7 +88,7 @@ def sampling(n: int, dim: int, repeats: int) -> dict[str, Any]:
         "warm_s": statistics.median(warm_s),
         "cold_ratio": peer / statistics.median(cold_s),
         "warm_ratio": peer / statistics.median(warm_s),
-        "cold_rhat": float(before.info.rhat.max()),
+        "cold_rhat": statistics.median(cold_rhat),
         "warm_rhat": statistics.median(float(info.rhat.max()) for info in results),
         "warm_ess_bulk": statistics.median(float(info.ess_bulk.min()) for info in results),
         "warm_ess_tail": statistics.median(float(info.ess_tail.min()) for info in results),
@@ -116,7 +117,7 @@ def turns(n: int, dim: int, inference: Inference = "hmc") -> Iterator[Turn]:
     problem, x = problem_of(dim), sobol(n, dim, Streams.named(0, "growth"))[0]
     values = problem(x)
     space = cube(dim)
-    optimizer = Optimizer(space, seed=0, inference=inference)
+    optimizer = Optimizer(space, seed=0, inference=inference, initial=1)
     for params, value in zip(space.decode(x), values.tolist(), strict=True):
         optimizer.add(params, value)
     suggest_with_map(x[:5], values[:5])

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gpbo import problems
 from gpbo.backend import DTYPE
+from gpbo.checks import whole_number
 from gpbo.design import resolve_initial
 from gpbo.errors import InvalidOption
 from gpbo.problems import Problem
@@ -82,6 +83,11 @@ class Suite:
     methods: tuple[str, ...] = SEQUENTIAL
     peers: bool = True
     targets: tuple[float, ...] = (0.1, 0.01, 0.001)
+
+    def __post_init__(self) -> None:
+        whole_number("seeds", self.seeds, least=1)
+        if not self.targets:
+            raise InvalidOption("targets=(): expected at least one share")
 
     def case(self, name: str) -> Case:
         """The case of this name.

@@ -154,7 +154,7 @@ def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     """The same without pandas; raises likewise."""
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path.absolute())  # of a relative one a colon would make a URI
         header: dict[str, Any] = json.loads(table.schema.metadata[_HEADER])
     except (OSError, pa.ArrowInvalid, KeyError, TypeError) as error:
         raise InvalidData(f"{path}: expected results that `gpbo bench` wrote") from error

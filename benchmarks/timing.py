@@ -1,7 +1,6 @@
 """Runs of gpbo timed part by part, and the traces that they leave."""
 
 import itertools
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -160,9 +159,10 @@ class Done:
         for row, seed in enumerate(self.seeds):
             count = self.counts[row] if timed_out else min(self.counts[row], case.budget)
             steps = [strategy.steps.get((seed, number)) for number in self.trial[row][:count]]
+            succeeded = self.values[row, :count].isfinite().tolist()
             values, truth = (
-                [value if math.isfinite(value) else None for value in each[row, :count].tolist()]
-                for each in (self.values, self.truth)
+                [value if has else None for value, has in zip(each, succeeded, strict=True)]
+                for each in (self.values[row, :count].tolist(), self.truth[row, :count].tolist())
             )
             params = problem.space.decode(self.points[row, :count])
             told = zip(values, truth, self.excess[row, :count].tolist(), strict=True)
@@ -178,7 +178,7 @@ class Done:
                 problem=case.name,
                 seed=seed,
                 budget=count if timed_out else case.budget,
-                design=steps.index(next(filter(None, steps), None)) if any(steps) else count,
+                design=case.design,
                 params=tuple(params),
                 values=tuple(values),
                 truth=tuple(truth),

@@ -1,7 +1,4 @@
-"""What came of one run of a method on a problem: a frozen value, plain enough for JSON.
-
-Only the standard library is imported here: a peer's own interpreter need not have more.
-"""
+"""What came of one run of a method on a problem: a frozen value, plain enough for JSON."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -108,12 +105,8 @@ class Trace:
                 )
 
     def to_plain(self) -> dict[str, Any]:
-        """Everything as dictionaries, lists, numbers and text, for ``json.dumps``."""
-        plain = asdict(self)
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in plain.items()
-        }
+        """Everything as dictionaries, tuples, numbers and text, for ``json.dumps``."""
+        return asdict(self)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Trace":

@@ -5,13 +5,14 @@ A unit is plain data, so that another process can do it.
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gpbo.archive import appearing
+from gpbo.archive import write_text
 from gpbo.backend import Streams
 from gpbo.design import sobol
 from gpbo.problems import Problem
@@ -125,6 +126,8 @@ def objective(case: Case, problem: Problem, seed: int) -> Evaluate:
             return problem.objective(problem.space.validate(params))
         truth, measured = problem.measure(params)
         excess = tuple(measured.values())
+        if not all(map(math.isfinite, (truth, *excess))):
+            return Evaluation(None, None)
         if number < case.design:
             return Evaluation(truth + problem.noise * first[number], truth, excess=excess)
         noise = float(Streams.per_seed([seed], "noise", number).normal(1))
@@ -202,8 +205,7 @@ def _kept_at(
 
 def _keep(path: Path, trace: Trace) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with appearing(path) as file:
-        file.write(json.dumps(trace.to_plain()).encode())
+    write_text(path, json.dumps(trace.to_plain()))
 
 
 def _fingerprint(case: Case, peer: str, versions: Mapping[str, str], start: _Start) -> str:

@@ -49,6 +49,12 @@ def appearing(target: Path) -> Iterator[IO[bytes]]:
         partial.unlink(missing_ok=True)
 
 
+def write_text(target: Path, text: str) -> None:
+    """Write a text, in UTF-8; the file appears when it is complete, or never."""
+    with appearing(target) as file:
+        file.write(text.encode())
+
+
 def read(path: str | Path, names: Collection[str], *, writer: str) -> dict[str, Any]:
     """The values that `write` wrote; what was a tuple is a list.
 

@@ -57,12 +57,14 @@ class Conversation:
         self._left_s = limits.total_s
         self._buffer = b""
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed on exit
+        # A peer's process ends without cleaning up.
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env=environment(limits.threads),
+            env=environment(limits.threads) | {"TMPDIR": self._folder.name},
             start_new_session=True,  # a group of its own, to be killed as one
         )
         assert self._process.stdout is not None
@@ -84,6 +86,7 @@ class Conversation:
         for stream in (self._process.stdin, self._process.stdout, self._stderr, self._answers):
             if stream is not None:
                 stream.close()
+        self._folder.cleanup()
 
     def ask(self, do: str, **details: Any) -> Mapping[str, Any]:
         """The answer to a question.

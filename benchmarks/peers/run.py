@@ -144,11 +144,6 @@ class _Record:
     recommended: dict[int, tuple[Params, float | None]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def values(self) -> list[float | None]:
-        """Every value observed."""
-        return [result.value for result in self.results]
-
     def evaluate(self, params: Params, ask: Mapping[str, Any] | None = None) -> None:
         """Evaluate the next configuration, which an ``ask`` answered or the design has."""
         ask = {"seconds": 0.0} if ask is None else ask
@@ -174,18 +169,17 @@ class _Record:
 
     def entries(self) -> dict[str, Any]:
         """The fields of a trace."""
-        count = range(len(self.params))
-        nothing = (None, None)
+        recommended = [self.recommended.get(i, (None, None)) for i in range(len(self.params))]
         return {
             "params": tuple(self.params),
-            "values": tuple(self.values),
+            "values": tuple(result.value for result in self.results),
             "truth": tuple(result.truth for result in self.results),
             "status": tuple(result.status for result in self.results),
             "ask_s": tuple(ask["seconds"] for ask in self.asks),
             "fit_s": tuple(ask.get("fit_s") for ask in self.asks),
             "acquisition_s": tuple(ask.get("acquisition_s") for ask in self.asks),
             "evaluation_s": tuple(result.seconds for result in self.results),
-            "recommended": tuple(self.recommended.get(i, nothing)[0] for i in count),
-            "recommended_truth": tuple(self.recommended.get(i, nothing)[1] for i in count),
+            "recommended": tuple(params for params, _ in recommended),
+            "recommended_truth": tuple(truth for _, truth in recommended),
             "versions": dict(self.versions),
         }

@@ -51,15 +51,20 @@ def trace(
     )
 
 
-def case(name: str = "branin", *, known: bool = True) -> Case:
+def case(name: str = "branin", *, known: bool = True, noise: float = 0.0) -> Case:
     """A case of two dimensions, a design of two and an optimum that is easy to subtract."""
-    problem = replace(gpbo.problems.get("branin"), optimum=1.0 if known else math.nan)
+    optimum = 1.0 if known else math.nan
+    problem = replace(gpbo.problems.get("branin"), optimum=optimum, noise=noise)
     return Case(name, problem, budget=4)
 
 
-def rows(*traces: Trace, known: bool = True) -> pd.DataFrame:
+def rows(*traces: Trace, known: bool = True, noise: float = 0.0) -> pd.DataFrame:
     """The rows of these traces, whose cases have the optimum 1."""
-    parts = [table.rows("smoke", case(t.problem, known=known), [t]).to_pandas() for t in traces]
+    cases = [case(trace.problem, known=known, noise=noise) for trace in traces]
+    parts = [
+        table.rows("smoke", one, [trace]).to_pandas()
+        for one, trace in zip(cases, traces, strict=True)
+    ]
     return pd.concat(parts, ignore_index=True)
 
 

@@ -30,10 +30,22 @@ def test_regret_is_counted_from_the_optimum_and_never_grows() -> None:
 def test_with_noise_the_best_looking_one_is_recommended_or_what_the_method_says() -> None:
     lucky = trace("a", 0, [5.0, 3.0, 4.0], values=[5.0, 6.0, 2.0])
     told = trace("b", 0, [5.0, 3.0, 4.0], values=[5.0, 6.0, 2.0], recommended=[None, 5.0, 3.0])
-    found = analysis.regrets(rows(lucky, told))
+    found = analysis.regrets(rows(lucky, told, noise=0.1))
     assert column(found, "simple") == [4.0, 2.0, 2.0]
     assert column(found, "inference") == [4.0, 4.0, 3.0]
     assert column(found, "inference", "b") == [4.0, 4.0, 2.0]
+
+
+def test_without_noise_the_best_observed_one_counts_whatever_is_recommended() -> None:
+    told = trace("a", 0, [5.0, 3.0, 4.0], recommended=[None, 5.0, 4.0])
+    assert column(analysis.regrets(rows(told)), "inference") == [4.0, 2.0, 2.0]
+
+
+def test_a_run_that_ended_early_still_recommends_what_it_did() -> None:
+    """Not the lucky one, which looks best."""
+    seen: Any = {"values": [5.0, 6.0, 2.0], "recommended": [5.0, 5.0, 3.0]}
+    part = trace("a", 0, [5.0, 3.0, 4.0], budget=5, failure="it crashed", **seen)
+    assert column(analysis.regrets(rows(part, noise=0.1)), "inference") == [4.0, 4.0, 2.0, 2.0, 2.0]
 
 
 def test_failures_and_missing_evaluations_are_rows_that_stay_where_they_were() -> None:

@@ -70,6 +70,19 @@ def test_all_runs_are_there_of_the_problems_and_seeds_that_both_have(tmp_path: P
     assert others[1].startswith("| hebo | 3 runs | new | 2026-01-01 | one,")
 
 
+def test_runs_with_several_workers_are_kept_beside_those_of_one(tmp_path: Path) -> None:
+    """Their results come in another order: those of the design are not the first ones."""
+    alone = written(tmp_path / "alone.parquet", {"random": 2.0}, range(2), problems=("branin",))
+    runs = [
+        trace("ei-map-async4", seed, (START[0], 3.0, START[1]), clock=(1.0, 2.0, 3.0))
+        for seed in range(2)
+    ]
+    head = {**header(2), "methods": ["ei-map-async4"]}
+    table.write(tmp_path / "several.parquet", table.rows("smoke", case(), runs), head)
+    rows, _ = joined(alone, tmp_path / "several.parquet")
+    assert {*rows["method"].to_pylist()} == {"random", "ei-map-async4"}
+
+
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     kept = written(tmp_path / "kept.parquet", {"ei-map": 1.5}, range(3))
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gpbo.cli import app, main
-from gpbo_benchmarks import commands, runner, speed, table
+from gpbo_benchmarks import commands, peers, runner, speed, table
 from gpbo_benchmarks.methods import METHODS
 
 MISTAKES = [
@@ -25,7 +25,12 @@ MISTAKES = [
     (["check", "--stored", __file__], "test_commands.py: expected a folder, "),
     (["keep", "x", "--stored", __file__], "test_commands.py: expected a folder, "),
     (["speed", "--output", __file__], "test_commands.py: expected a folder, "),
-    (["speed", "--case", "50"], "gpbo: --case=50: expected two whole numbers, such as 50,6"),
+    (
+        ["speed", "--case", "50"],
+        "gpbo: --case=50: expected two whole numbers above 0, such as",
+    ),
+    (["speed", "--case", "0,6"], "gpbo: --case=0,6: expected two whole numbers above 0, such as"),
+    (["speed", "--case", "²,6"], "gpbo: --case=²,6: expected two whole numbers above 0, such as"),
     (["speed", "--repeats", "0"], "gpbo: --repeats=0: expected a whole number, 1 or more"),
     (["report"], "gpbo: results, --readme: expected one of the two"),
     (["report", "--readme", "x", "--output", "y"], "gpbo: --output=y: expected results, --readme"),
@@ -131,9 +136,9 @@ def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Resu
     monkeypatch.setattr(runner, "measured", lambda left, _: ((u, u.measure()) for u in left))
     short = ["--problem", "branin", "--seeds", "1", "--budget", "5", "--output", str(tmp_path)]
 
-    def run(*methods: str) -> Result:
+    def run(*methods: str, options: tuple[str, ...] = ()) -> Result:
         named = [part for method in methods for part in ("--method", method)]
-        return CliRunner().invoke(app, ["bench", "smoke", *short, *named])
+        return CliRunner().invoke(app, ["bench", "smoke", *short, *named, *options])
 
     return run
 
@@ -155,7 +160,7 @@ def test_a_command_that_names_less_says_that_the_rest_is_not_in_its_report(
 def test_a_run_of_which_everything_failed_ends_with_an_error(
     bench: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its failures are told in a line each; with a run that did not fail it ends well."""
+    """Its failures are told in a line each."""
     why = "RuntimeError: none left\nall of the traceback"
     monkeypatch.setattr(runner, "measured", lambda left, _: ((u, u.failed(why)) for u in left))
     failed = bench("random")
@@ -169,8 +174,41 @@ def test_a_run_of_which_everything_failed_ends_with_an_error(
         lambda left, _: ((u, u.failed(why) if u.method == "random" else u.measure()) for u in left),
     )
     some = bench("random", "sobol")
+    assert some.exit_code == 1
+    assert "every run of random failed: the report says why" in some.output
+    monkeypatch.setattr(peers, "PEERS", {"random": peers.PEERS["cmaes"]})
+    some = bench("random", "sobol")  # a peer's failure is no mistake of the user's
     assert some.exit_code == 0, some.output
-    assert "every run failed" not in some.output
+    assert "every run" not in some.output
+    assert bench("random").exit_code == 1
+
+
+def test_an_interrupted_run_says_which_command_goes_on(
+    bench: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one without ``--fresh``, which would measure all anew."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "measured", interrupt)
+    goes_on = "interrupted: the same command goes on from here"
+    assert goes_on in bench("random").output
+    again = bench("random", options=("--fresh",))
+    assert again.exit_code == 130
+    assert goes_on.replace("command", "command without --fresh") in again.output
+
+
+def test_a_folder_of_any_name_is_read_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A relative path with a colon would be a URI."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "measured", lambda left, _: ((u, u.measure()) for u in left))
+    short = ["--problem", "branin", "--seeds", "1", "--budget", "5", "--output", "run:1"]
+    done = CliRunner().invoke(app, ["bench", "smoke", *short, "--method", "random"])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "run:1" / "smoke" / "report.html").exists()
 
 
 def test_speed_is_a_table_of_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

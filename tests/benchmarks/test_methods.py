@@ -9,7 +9,7 @@ import torch
 import gpbo
 from gpbo.candidates import Search
 from gpbo.strategies import ExpectedImprovement, RandomSearch
-from gpbo_benchmarks import suites
+from gpbo_benchmarks import methods, suites
 from gpbo_benchmarks.methods import METHODS
 from gpbo_benchmarks.suites import Case, noisy
 from gpbo_benchmarks.timing import Done, TimedStrategy
@@ -99,6 +99,47 @@ def test_what_does_not_meet_the_constraints_is_told_as_peers_are_told(method: st
         assert {*trace.status} == {"completed", "violated"}
         assert {*trace.recommended} == {None}
         assert all(len(each.excess) == 2 for each in found)
+
+
+@pytest.mark.parametrize("broken", ["value", "constraint"])
+def test_an_evaluation_that_fails_is_told_as_peers_are_told(broken: str) -> None:
+    """What is NaN is a failed trial, whether it is the value or what a constraint limits."""
+    problem = gpbo.problems.get("gramacy")
+    if broken == "value":
+        problem = failing(problem)
+    else:
+        first, second = problem.constraints
+        broken_first = failing(replace(problem, function=first)).function
+        problem = replace(problem, constraints=(broken_first, second))
+    case = Case("nans", problem, budget=12, shifted=False)
+    for trace in METHODS["random"].run(case, SEEDS):
+        evaluate = objective(case, case.of([trace.seed]), trace.seed)
+        found = [evaluate(params, number) for number, params in enumerate(trace.params)]
+        assert tuple(each.status for each in found) == trace.status
+        failed = [status == "failed" for status in trace.status]
+        assert 0 < sum(failed) < len(failed)
+        for each in (trace.values, trace.truth):
+            assert [value is None for value in each] == failed
+
+
+def test_suites_are_measured_on_the_processor_that_peers_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their seconds are compared."""
+    asked = {}
+
+    class Asked(Exception):
+        pass
+
+    def look(*_: Any, **options: Any) -> None:
+        asked.update(options)
+        raise Asked
+
+    for method, name in (("ei-map", "replicate"), ("ei-map-sync4", "simulate")):
+        monkeypatch.setattr(gpbo if name == "replicate" else methods, name, look)
+        with pytest.raises(Asked):
+            METHODS[method].run(BRANIN, SEEDS)
+        assert asked.pop("device") == "cpu"
 
 
 def test_what_is_recommended_is_counted_in_results_and_told_as_a_trial() -> None:

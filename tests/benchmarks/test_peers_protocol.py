@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable
@@ -183,6 +184,24 @@ def test_the_peer_is_told_how_far_results_are_beyond_the_constraints(
     refused = run(false_peer(), evaluate=limited, constraints=2)
     assert refused.failure == "false: it takes no constraints"
     assert refused.params == ()
+
+
+@pytest.mark.parametrize("end", ["pass", "raise RuntimeError", "os._exit(3)"])
+def test_its_temporary_files_go_with_its_process(
+    end: str, false_peer: FalsePeer, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    make = f"""
+        import pathlib, tempfile
+        folder = tempfile.mkdtemp()
+        pathlib.Path({str(told)!r}).write_text(folder)
+        {end}
+    """
+    run(false_peer(start=make))
+    folder = Path(told.read_text())
+    assert folder.parent != Path(tempfile.gettempdir())
+    assert not folder.exists()
+    assert not folder.parent.exists()
 
 
 def test_its_process_has_one_thread_and_neither_gpbo_nor_torch(false_peer: FalsePeer) -> None:

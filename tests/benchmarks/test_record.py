@@ -22,12 +22,13 @@ def test_code_that_was_changed_or_added_since_the_commit_is_another(
     written("pyproject.toml", "")
     written(".gitignore", "ignored.py")
     written("gpbo/old.py", "1")
+    written("tests/old.py", "2")
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
         subprocess.run([*git, *command], check=True)
     clean = record._commit()
     assert "dirty" not in clean
-    for name in ("gpbo/ignored.py", "notes.py", "benchmarks/notes.txt"):
+    for name in ("gpbo/ignored.py", "notes.py", "benchmarks/notes.txt", "tests/old.py"):
         assert written(name, "1") == clean
     states = [
         written("gpbo/old.py", "2"),

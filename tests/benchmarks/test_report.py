@@ -1,6 +1,7 @@
 """Reports and READMEs from results made by hand."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,26 @@ def test_equally_many_evaluations_are_those_of_several_workers() -> None:
         "| branin | `synTS` | 3 | 3 | 6 | 5 | 1 |",
     ]
     assert lines(runs[:2]) == ["| branin | `seqTS` | 3 | 3 | 2 | 3 | 2 |"]
+
+
+def test_a_method_that_failed_beside_others_that_did_more_is_in_the_table() -> None:
+    """On a clock the others may have made more evaluations than its budget."""
+    whole = trace("asyTS", 0, [5.0, 3.0, 2.0, 1.5], clock=range(1, 5))
+    failed = trace("asyEI", 0, [], budget=3, failure="x")
+    found = table.rows("kandasamy", case(), [whole]).to_pandas()
+    other = table.rows("kandasamy", case(), [failed]).to_pandas()
+    rows = pd.concat([found, other], ignore_index=True)
+    text, _ = sections.parallel_section(sections.Findings.of(rows, header(1), ()))
+    *_, line, own = text.splitlines()
+    assert line == "| branin | `asyEI` | 4 | 0 | ∞ | 4 | ∞ |"
+    assert own == "| branin | `asyTS` | 4 | 4 | 0.5 | 4 | 0.5 |"
+
+
+def test_versions_are_those_of_a_run_that_did_not_fail() -> None:
+    failed = replace(trace("a", 0, [], budget=4, failure="x"), versions={})
+    rows = table.rows("smoke", case(), [failed, trace("a", 1, [5.0, 4.0, 3.0, 2.0])]).to_pandas()
+    text, _ = sections.version_section(sections.Findings.of(rows, header(2), (0.1,)))
+    assert "| `a` | gpbo 9 |" in text
 
 
 def test_a_run_without_an_evaluation_by_then_counts_as_none() -> None:

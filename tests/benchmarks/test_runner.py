@@ -60,6 +60,13 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "smoke" / "report.html").exists()
 
 
+class Odd(Exception):
+    """It is pickled, and cannot be unpickled."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} {other}")
+
+
 @dataclass(frozen=True)
 class Trouble(Unit):
     """A unit that does what its method says."""
@@ -67,6 +74,8 @@ class Trouble(Unit):
     def measure(self) -> list[Trace]:
         if self.method == "raises":
             raise ZeroDivisionError("nothing left")
+        if self.method == "odd":
+            raise Odd("nothing", "left")
         if self.method == "dies":
             os._exit(3)
         method = self.method.partition("-")[0]
@@ -75,13 +84,15 @@ class Trouble(Unit):
 
 
 def test_a_unit_that_raises_or_dies_is_rows_and_the_others_are_measured(tmp_path: Path) -> None:
-    work = [
-        Trouble("smoke", "branin", method, (0, 1), 6, str(tmp_path))
-        for method in ("raises", "dies", "random", "sobol", "random-4", "random-5", "random-6")
-    ]
+    methods = ["raises", "odd", "dies", "random", "sobol", "random-4", "random-5", "random-6"]
+    work = [Trouble("smoke", "branin", method, (0, 1), 6, str(tmp_path)) for method in methods]
     found = {unit.method: traces for unit, traces in measured(work, 1)}
     assert len(found) == len(work)
-    assert [trace.failure for trace in found["raises"]] == ["ZeroDivisionError: nothing left"] * 2
+    for name, why in (("raises", "ZeroDivisionError"), ("odd", f"{__name__}.Odd")):
+        for trace in found[name]:
+            told, *frames = str(trace.failure).splitlines()
+            assert told == f"{why}: nothing left"
+            assert frames[-1].strip().startswith("raise ")  # where it did
     assert [trace.failure for trace in found["dies"]] == ["its process died"] * 2
     for method in ("random", "sobol", "random-6"):
         assert [len(trace.params) for trace in found[method]] == [6, 6]

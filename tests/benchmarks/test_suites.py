@@ -1,6 +1,8 @@
 """The suites' problems: known to the last digit, and posed alike to every method."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -98,6 +100,18 @@ def test_the_initial_design_is_what_an_optimizer_asks_first() -> None:
 def test_a_dry_run_cuts_the_budget_and_the_design() -> None:
     case = suites.get("synthetic").with_budget(9).case("ackley-20")
     assert (case.budget, case.design) == (9, 4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"seeds": 0}, "seeds=0: expected a whole number, 1 or more"),
+        ({"targets": ()}, r"targets=\(\): expected at least one share"),
+    ],
+)
+def test_a_suite_of_the_user_s_own_is_checked(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidOption, match=message):
+        replace(suites.get("smoke"), **wrong)
 
 
 def test_unknown_names_are_refused() -> None:
