@@ -66,9 +66,7 @@ class Chooser:
     @property
     def left(self) -> int:
         """How many trials of the budget were not asked for."""
-        return self._budget - sum(
-            trial.origin != "added" for trial in self._optimizer.history.trials
-        )
+        return self._budget - sum(not trial.added for trial in self._optimizer.history.trials)
 
     def advance(self, engine: Engine, running: int, ready: int) -> list[Trial]:
         """Take what the engine has done, and give it what is to be done next.

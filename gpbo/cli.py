@@ -329,7 +329,7 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
     store = SqliteStorage(file.parent / job.storage)
     if console.is_terminal:
         with Live(
-            get_renderable=lambda: view.panel(store.read(job.name), job.budget),
+            get_renderable=lambda: view.panel(store.read(job.name, latest=True), job.budget),
             console=console,
             refresh_per_second=2,
             redirect_stdout=terminal.is_terminal(sys.stdout),
@@ -343,7 +343,7 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
     if result.interrupted:
         print(f"`gpbo resume {file}` goes on")
         raise typer.Exit(130)
-    learned = any(trial.value is not None and trial.origin != "added" for trial in result.trials)
+    learned = any(trial.value is not None and not trial.added for trial in result.trials)
     if not learned or result.stopped in ("broken", "failures"):
         raise typer.Exit(1)
 

@@ -87,7 +87,7 @@ class Completion:
             elapsed_s: Seconds that it has run, as ``runtime_s`` counts them.
             failed: How many trials have failed in a row.
         """
-        own = [trial for trial in finished if trial.origin != "added"]
+        own = [trial for trial in finished if not trial.added]
         target = None if self.target is None else sign * self.target
         if target is not None and any(value <= target for value in _values(own, sign)):
             return "target"

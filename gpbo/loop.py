@@ -18,6 +18,7 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar, get_args
 
 import torch
@@ -202,10 +203,11 @@ class _Loop:
         self._running: tuple[Trial, ...] = ()
         self._began: dict[int, float] = {}  # when each trial was started, by its number
         self._ended: Stopped | None = None
-        before = [trial for trial in optimizer.finished if trial.origin != "added"]
+        before = [trial for trial in optimizer.finished if not trial.added]
         self._done = len(before)
         self._failed = sum(trial.status is TrialStatus.FAILED for trial in before)
         self._failures = Streak()
+        self._finished: list[Trial] = []  # copies, as a rule of the user's own is told of them
         self._best = optimizer.best
         self._activity = "engine"
         self._spent = {"objective": 0.0, "engine": 0.0}
@@ -267,7 +269,9 @@ class _Loop:
         all_asked = self._done + len(self._running) >= self._budget
         running = (self._began[trial.id] for trial in self._running)
         failed = 0 if all_asked else self._failures.in_vain(running)
-        finished, sign = self._optimizer.finished, sign_of(self._optimizer.direction)
+        news = self._optimizer.history.ended[len(self._finished) :]
+        self._finished.extend(replace(trial) for trial in news)  # `finished` would copy all
+        finished, sign = list(self._finished), sign_of(self._optimizer.direction)
         return self._completion.reached(finished, sign, sum(self._spent_now().values()), failed)
 
     def _leave(self, show: Callable[[Trial], None]) -> None:

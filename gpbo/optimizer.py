@@ -560,7 +560,7 @@ class Optimizer:
         ]
         checked = each_of("queue", queue, partial(self.space.validate, whole=False))
         queued = [*self._history.queue, *checked]
-        with self._written(trials=added, queue=queued):
+        with self._written(trials=added, queue=queued if checked else None):
             for trial in added:
                 self._history.remember(trial)
             self._history.queue = queued

@@ -153,7 +153,7 @@ class Result:
         return str(self)
 
     def __str__(self) -> str:
-        own = [trial for trial in self.trials if trial.origin != "added"]
+        own = [trial for trial in self.trials if not trial.added]
         added = len(self.trials) - len(own)
         failed, stopped = without_value(own)
         broken = sum(bool(trial.violated) for trial in own)

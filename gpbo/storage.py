@@ -114,8 +114,13 @@ class SqliteStorage:
             undo.pop_all()
         return SqliteJournal(self, self._database, connection, name, lock)
 
-    def read(self, name: str) -> Record:
-        """A job as it is at this moment: see `Storage`."""
+    def read(self, name: str, *, latest: bool = False) -> Record:
+        """A job as it is at this moment: see `Storage`.
+
+        Args:
+            latest: Of what each attempt reported the last value only, to look often.
+        """
+        step, of = ("MAX(step)", " GROUP BY trial, attempt") if latest else ("step", "")
         with self._database.reading() as connection:
             job, spec, created_at, ended, engine = self._job(connection, name)
 
@@ -135,7 +140,7 @@ class SqliteStorage:
                 " FROM attempt WHERE job = ? ORDER BY trial, number"
             )
             metrics = rows(
-                "SELECT trial, attempt, step, value FROM metric WHERE job = ?"
+                f"SELECT trial, attempt, {step}, value FROM metric WHERE job = ?{of}"
                 " ORDER BY trial, attempt, step"
             )
             fits = rows("SELECT size, at, report FROM fit WHERE job = ? ORDER BY size")

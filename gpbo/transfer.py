@@ -79,12 +79,10 @@ def _counted_once(space: Space, jobs: Sequence[Sequence[Trial]]) -> list[Trial]:
         for trial in trials
     ]
     sources: dict[Hashable, int] = {}
-    for number, _, result in sorted(results, key=lambda one: one[1].origin == "added"):
+    for number, _, result in sorted(results, key=lambda one: one[1].added):
         sources.setdefault(result, number)  # whoever measured it before who was told
     return [
-        trial
-        for number, trial, result in results
-        if trial.origin != "added" or sources[result] == number
+        trial for number, trial, result in results if not trial.added or sources[result] == number
     ]
 
 
@@ -98,7 +96,7 @@ def started_from(record: Record, space: Space, parent: Record, kind: StartKind) 
     except InvalidData:
         return False
     if kind == "same":
-        added = {(space.key(t.params), t.value) for t in record.trials if t.origin == "added"}
+        added = {(space.key(t.params), t.value) for t in record.trials if t.added}
         return any((space.key(trial.params), trial.value) in added for trial in usable)
     enqueued = ever_enqueued(record.trials, record.queue)
     asked = {space.key(params) for params in enqueued if len(params) == len(space.names)}

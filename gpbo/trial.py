@@ -60,6 +60,11 @@ class Trial:
         object.__setattr__(self, "measured", dict(self.measured))
 
     @property
+    def added(self) -> bool:
+        """Whether its result came from elsewhere, so that it takes nothing of a budget."""
+        return self.origin == "added"
+
+    @property
     def feasible(self) -> bool:
         """Whether it has a value and meets all constraints."""
         return self.value is not None and not self.violated

@@ -173,11 +173,11 @@ class Tuner:
         """
         truth_value("progress", progress)
         self._told = (*self._callbacks, *_display(progress))
-        tell(self._told, lambda callback: callback.started(self.optimizer))
         with ExitStack() as stack:
             stack.enter_context(_terminated_as_interrupted())
             # An objective may change the folder of its process.
             self._root = self._made_folder(stack)
+            tell(self._told, lambda callback: callback.started(self.optimizer))
             self._resume()
             workers = self._executor
             if workers is None:
@@ -258,7 +258,7 @@ class Tuner:
                 self._curves[metric.trial][metric.step] = metric.value
         for trial in self.optimizer.pending:
             attempt = self._attempts.get(trial.id)
-            if attempt is not None and attempt.value is not None:
+            if attempt is not None and attempt.value is not None and not attempt.late:
                 self._notify_end(self._tell(attempt))
             else:
                 self._ready.append(trial)
@@ -285,11 +285,11 @@ class Tuner:
             return "broken"
         if self._journal is not None and self._journal.stop_requested():
             return "interrupted"
-        elapsed = time.monotonic() - self._began_at
-        running = (run.submitted_at for run in self._running.values())
-        failed = 0 if self._chooser.left <= 0 else self._failures.in_vain(running)
         news = self.optimizer.history.ended[len(self._finished) :]
         self._finished.extend(replace(trial) for trial in news)  # `finished` would copy all
+        elapsed = time.monotonic() - self._began_at
+        running = (run.submitted_at for run in self._running.values())
+        failed = 0 if self._to_begin <= 0 else self._failures.in_vain(running)
         finished = list(self._finished)
         reached = self.completion.reached(finished, self._sign, elapsed, failed)
         if reached is not None:
@@ -313,20 +313,23 @@ class Tuner:
             for one in last
         ]
         for future, run in self._running.items():
-            if not future.cancel():  # another's executor goes on, and is asked to end it
-                with suppress(OSError):
-                    (run.folder / STOP).touch()
+            future.cancel()
+            with suppress(OSError):  # another's executor may go on, and is asked to end it
+                (run.folder / STOP).touch()
         self._write(attempts=ended, ended=stopped)
 
     # --- the workers
 
     @property
+    def _to_begin(self) -> int:
+        """How many trials of the budget neither ended nor run; more may be pending."""
+        ended = sum(not trial.added for trial in self._finished)
+        return self.budget - ended - len(self._running)
+
+    @property
     def _room(self) -> int:
-        """How many more trials may run: on workers that are free, and of the budget, which may be
-        less than what is pending.
-        """
-        ended = sum(trial.origin != "added" for trial in self._finished)
-        return min(self.execution.workers, self.budget - ended) - len(self._running)
+        """How many more trials may run: on workers that are free, and of the budget."""
+        return min(self.execution.workers - len(self._running), self._to_begin)
 
     def _start(self, workers: Executor) -> None:
         """Give each free worker a trial."""
@@ -394,7 +397,7 @@ class Tuner:
 
     def _keep_late(self, run: _Run, outcome: Outcome) -> None:
         """A result that came after its trial was given up is kept, and changes nothing."""
-        late = _ended(run.attempt, outcome, self.optimizer.constraints, late=True)
+        late = _with_outcome(run.attempt, outcome, self.optimizer.constraints, late=True)
         self._write(attempts=[late])
 
     def _finish(self, future: Future[Outcome], outcome: Outcome) -> None:
@@ -406,7 +409,7 @@ class Tuner:
         self._chooser.pace.trial_took(now - run.submitted_at)
         if outcome.stopped and run.stopping is not None:
             outcome = replace(outcome, reason=run.stopping)
-        attempt = _ended(run.attempt, outcome, self.optimizer.constraints)
+        attempt = _with_outcome(run.attempt, outcome, self.optimizer.constraints)
         self._attempts[run.trial.id] = attempt
         retried = outcome.died and self._deaths[run.trial.id] < self.execution.retries
         if attempt.value is None and not retried:
@@ -535,7 +538,7 @@ def _told_by(error: BaseException) -> str:
     return "; ".join(dict.fromkeys([said, raised])) + f"\n{cause}"
 
 
-def _ended(
+def _with_outcome(
     attempt: Attempt, outcome: Outcome, constraints: Sequence[Constraint], *, late: bool = False
 ) -> Attempt:
     """The attempt with its value, or why it has none."""

@@ -77,11 +77,11 @@ def summary(record: Record, budget: int | None = None) -> str:
 
     Of a budget, if it is known, results from elsewhere take nothing.
     """
-    failed, stopped = map(len, without_value(record.trials))
+    finished = [trial for trial in _finished(record) if not budget or not trial.added]
+    failed, stopped = map(len, without_value(finished))
     ended = record.ended
     state = "not ended" if ended is None else f"ended: {STOPPED.get(ended, ended)}"
     missing = f"{failed} of them failed" + f", {stopped} {STOPPED_EARLY}" * bool(stopped)
-    finished = [trial for trial in _finished(record) if not budget or trial.origin != "added"]
     of_budget = f" of {budget}" if budget else ""
     pending = {trial.id for trial in record.trials if trial.status is TrialStatus.PENDING}
     waiting = len(pending - {attempt.trial for attempt in _running(record)})

@@ -316,8 +316,8 @@ def _output_to(log: Path) -> Iterator[None]:
     Whatever becomes of Python's streams in there, they are whole again afterwards.
     """
     _flush()
-    saved = os.dup(1), os.dup(2)
     with log.open("ab") as file:
+        saved = os.dup(1), os.dup(2)
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
     try:
         yield

@@ -29,7 +29,9 @@ from gpbo.errors import InvalidOption, SpaceError  # noqa: E402
 from gpbo.integrations import optuna as bridge  # noqa: E402
 from gpbo.integrations.optuna import Sampler  # noqa: E402
 from gpbo.optimizer import Optimizer  # noqa: E402
+from gpbo.situation import Situation  # noqa: E402
 from gpbo.space import Categorical, Integer, Real, Space  # noqa: E402
+from gpbo.strategies import RandomSearch  # noqa: E402
 
 X = {"x": FloatDistribution(-2.0, 3.0), "kind": CategoricalDistribution(("a", None, 1.5))}
 
@@ -204,6 +206,23 @@ def test_a_finite_space_is_repeated_where_the_values_depend_on_other_parameters_
     kinds = [trial.params["kind"] for trial in made.trials]
     assert {*kinds[:7]} == {"a", "b", "c"}
     assert kinds[10:].count("a") >= 8
+
+
+def test_a_strategy_of_ones_own_need_not_be_able_to_repeat() -> None:
+    class Own:
+        name = "own"
+        uses_model = repeats = False
+
+        def propose(self, situation: Situation, count: int) -> Any:
+            return RandomSearch().propose(situation, count)
+
+    def objective(trial: Any) -> float:
+        x = trial.suggest_float("x", 0.0, 1.0)
+        return float(x + trial.suggest_float("y", 0.0, 1.0) if trial.number % 2 else x)
+
+    made = optuna.create_study(sampler=Sampler(Own(), seed=3))
+    made.optimize(objective, n_trials=5)
+    assert len({trial.params["x"] for trial in made.trials}) == 5
 
 
 def test_an_interrupt_takes_no_trial_away(monkeypatch: pytest.MonkeyPatch) -> None:

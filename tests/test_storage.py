@@ -80,6 +80,18 @@ def test_all_that_is_written_is_read_again(store: SqliteStorage) -> None:
     assert math.isnan(record.metrics[2].value)
 
 
+def test_the_latest_that_each_attempt_reported_is_read_alone(store: SqliteStorage) -> None:
+    journal, other = store.create("job", SPEC), store.create("other", SPEC)
+    reported = [((0, 1), (3, 7, 5)), ((0, 2), (2,)), ((4, 1), (0, 1))]
+    metrics = [Metric(*of, step, 10.0 * step) for of, steps in reported for step in steps]
+    journal.write(metrics=metrics)
+    other.write(metrics=[Metric(0, 1, 11, 0.0)])
+    whole, latest = store.read("job"), store.read("job", latest=True)
+    assert len(whole.metrics) == 6
+    assert latest.metrics == (Metric(0, 1, 7, 70.0), Metric(0, 2, 2, 20.0), Metric(4, 1, 1, 10.0))
+    assert replace(latest, metrics=whole.metrics) == whole
+
+
 def test_a_job_was_last_heard_of_when_the_latest_of_all_that_has_a_time_was(
     store: SqliteStorage,
 ) -> None:

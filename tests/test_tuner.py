@@ -902,6 +902,24 @@ def test_a_budget_that_failures_use_up_is_used_up() -> None:
     assert result.stopped == "budget"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_trials_that_are_pending_are_not_used_up(workers: int) -> None:
+    """Though nothing is left to ask for."""
+
+    def objective(params: dict[str, Any]) -> float:
+        raise OSError("no space left on device")
+
+    optimizer = Optimizer(LINE, "random")
+    optimizer.ask(30)
+    execution = Execution(workers=workers)
+    with ThreadPoolExecutor(workers) as threads:
+        options: dict[str, Any] = {"execution": execution, "executor": threads}
+        job = tuned(optimizer, objective, budget=30, completion=Completion(failures=3), **options)
+        result = job.run()
+    assert result.stopped == "failures"
+    assert 3 <= len(result.trials) <= 3 + workers
+
+
 def test_results_from_elsewhere_are_not_of_the_budget() -> None:
     optimizer = Optimizer(LINE, "sobol")
     optimizer.add({"x": 0.5}, 1.0)
@@ -1028,7 +1046,12 @@ def test_what_had_ended_when_ctrl_c_came_is_told_and_what_died_of_it_is_not(
     assert [trial.id for trial in result.optimizer.pending] == [3]
 
 
-def test_what_an_executor_of_ones_own_still_runs_is_asked_to_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cancels", [False, True])
+def test_what_an_executor_of_ones_own_still_runs_is_asked_to_end(
+    cancels: bool, tmp_path: Path
+) -> None:
+    """Even if its future can be cancelled, as a Dask one can while its trial runs."""
+
     class Slow(Inline):
         """Trials but the first one begin and do not end."""
 
@@ -1038,7 +1061,7 @@ def test_what_an_executor_of_ones_own_still_runs_is_asked_to_end(tmp_path: Path)
                 return super().submit(fn, given)
             given.folder.mkdir(parents=True)
             future: Future[Any] = Future()
-            assert future.set_running_or_notify_cancel()
+            assert cancels or future.set_running_or_notify_cancel()
             return future
 
     options: dict[str, Any] = {"execution": Execution(workers=2), "executor": Slow()}
@@ -1124,6 +1147,18 @@ def test_what_ran_when_the_driver_died_runs_again_and_a_result_that_came_is_told
     }
     attempts = [(a.trial, a.number, a.reason) for a in read(tmp_path).attempts]
     assert attempts == [(0, 1, None), (1, 1, "the job was interrupted"), (1, 2, None), (2, 1, None)]
+
+
+def test_a_result_that_came_too_late_is_not_told_after_a_resume_either(tmp_path: Path) -> None:
+    optimizer = stored(tmp_path)
+    trial = optimizer.ask()
+    assert optimizer.journal is not None
+    optimizer.journal.write(attempts=[Attempt(trial.id, 1, 0, 1.0, 2.0, value=0.25, late=True)])
+    optimizer.close()
+    resumed = Optimizer.resume(tmp_path / "runs.db", "job")
+    (again,) = tuned(resumed, budget=1).run().trials
+    assert again.value == objectives.bowl(dict(trial.params)) != 0.25
+    assert [(a.number, a.late) for a in read(tmp_path).attempts] == [(1, True), (2, False)]
 
 
 def test_what_ran_when_the_driver_was_killed_ended_when_the_job_was_last_heard_of(
@@ -1421,10 +1456,14 @@ def test_a_module_that_is_not_there_ends_the_job_before_it_began(
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    """Before anything is told of a job that does not begin."""
     (tmp_path / "file").touch()
+    listener = Listener()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        options: dict[str, Any] = {"folder": folder, "callbacks": [listener]}
         with pytest.raises(InvalidOption, match=r"folder='.*file"):
-            tuned(Optimizer(LINE, "sobol"), budget=3, folder=folder).run()
+            tuned(Optimizer(LINE, "sobol"), budget=3, **options).run()
+    assert not listener.heard
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_a_trial_fails_of_it(

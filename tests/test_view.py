@@ -74,10 +74,18 @@ def test_what_was_asked_and_no_worker_runs_is_told(tmp_path: Path) -> None:
 
 def test_what_was_stopped_early_is_counted_by_itself(tmp_path: Path) -> None:
     record = recorded(tmp_path)
-    stopped = [replace(trial, reason="stopped early at step 2") for trial in record.trials]
-    trials = (record.trials[0], record.trials[1], stopped[1])
-    shown = text(replace(record, trials=trials))
-    assert "2 trials ended, 1 of them failed, 1 stopped early; not ended" in shown
+    stopped = replace(record.trials[1], id=3, reason="stopped early at step 2")
+    trials, finished = (*record.trials[:2], stopped), (*record.finished, 3)
+    shown = text(replace(record, trials=trials, finished=finished))
+    assert "3 trials ended, 1 of them failed, 1 stopped early; not ended" in shown
+
+
+def test_an_added_trial_that_failed_is_none_of_the_budget_s(tmp_path: Path) -> None:
+    record = recorded(tmp_path)
+    added = replace(record.trials[1], origin="added")
+    of_others = replace(record, trials=(record.trials[0], added, record.trials[2]))
+    assert "1 of 9 trials ended, 0 of them failed; not ended" in text(of_others, 9)
+    assert "2 trials ended, 1 of them failed; not ended" in text(of_others)
 
 
 def test_a_job_that_ended_has_no_workers(tmp_path: Path) -> None:

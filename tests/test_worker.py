@@ -1108,6 +1108,17 @@ print("last", psutil.Process().num_fds() - opened)
     assert logs == ["inside\ninside\n", "closed\n"]
 
 
+def test_a_log_that_cannot_be_opened_leaves_no_file_open(tmp_path: Path) -> None:
+    (tmp_path / LOG).mkdir()
+    task = Task(lambda params: 0.5, 0, 1, {}, tmp_path)
+    opened = list[int]()
+    for _ in range(3):
+        with suppress(IsADirectoryError):
+            evaluate_in_own_process(task)
+        opened.append(psutil.Process().num_fds())
+    assert len({*opened}) == 1
+
+
 def test_the_log_of_a_function_says_why_it_failed_and_that_of_a_command_what_it_said(
     tmp_path: Path,
 ) -> None:

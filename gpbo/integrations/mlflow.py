@@ -60,7 +60,7 @@ class MLflow(Callback):
         best = self._optimizer.best
         try:
             if best is not None and best.value is not None:
-                done = len(self._optimizer.finished)
+                done = len(self._optimizer.history.ended)
                 self._client.log_metric(self._job, "best", best.value, step=done)
             run = self._run(trial)
             if trial.value is not None:

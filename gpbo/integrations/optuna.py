@@ -187,8 +187,9 @@ class _Learner:
     def __init__(self, kind: _Kind, options: Mapping[str, Any]) -> None:
         self._kind = kind
         strategy = resolve_strategy(options["strategy"])
-        if kind.open and hasattr(strategy, "repeats"):
-            strategy = replace(strategy, repeats=True)  # type: ignore[type-var]
+        if kind.open:
+            with suppress(TypeError):  # one that has no such option
+                strategy = replace(strategy, repeats=True)  # type: ignore[type-var]
         self._optimizer = Optimizer(
             Space(*(_parameter(name, values) for name, values in kind.searched.items())),
             direction="maximize" if kind.direction is StudyDirection.MAXIMIZE else "minimize",

@@ -44,7 +44,7 @@ class TensorBoard(Callback):
         del self._writers[trial.id]
         best = self._optimizer.best
         if best is not None:
-            self._best.add_scalar("best", best.value, len(self._optimizer.finished))
+            self._best.add_scalar("best", best.value, len(self._optimizer.history.ended))
 
     def finished(self, result: Result) -> None:
         """Write everything to the disk."""

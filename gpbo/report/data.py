@@ -98,12 +98,10 @@ class Coordinates:
     Attributes:
         axes: Of the parameters, the last one of the value.
         positions: Per axis, where each trial crosses it; values beyond the axis lie at its end.
-        trials: Their ids.
     """
 
     axes: tuple[Axis, ...]
     positions: tuple[tuple[float, ...], ...]
-    trials: tuple[int, ...]
 
 
 def coordinates_data(
@@ -124,7 +122,6 @@ def coordinates_data(
             *(tuple(_place(p, trial) for trial in trials) for p in parameters),
             tuple(placed),
         ),
-        trials=tuple(trial.id for trial in trials),
     )
 
 
@@ -163,13 +160,13 @@ def slices_of(
     failed = [trial for trial in optimizer.finished if trial.value is None]
     best = best_shown(completed, optimizer.direction)
     near = () if best is None else slices.nearness(optimizer.space, completed, best)
-    curves = _curves(optimizer)
+    curves, told = _curves(optimizer), tuple(map(about, completed))
     return tuple(
         Slice(
             axis=axis(parameter),
             listed=isinstance(parameter, Listed),
             observed=tuple((_place(parameter, t), float(t.value or 0.0)) for t in completed),
-            about=tuple(map(about, completed)),
+            about=told,
             closeness=near,
             feasible=tuple(trial.feasible for trial in completed),
             failed=tuple(_place(parameter, trial) for trial in failed),
