@@ -17,6 +17,8 @@ from gpbo import replications
 RUN = ["problem", "method", "seed"]
 #: Regret below this share of what the initial design leaves counts as none, and is a tie.
 NEGLIGIBLE = 1e-6
+#: An optimum is stated to this share of the range of the values.
+_ROUNDING = 1e-9
 #: Of intervals, and of the family of tests.
 CONFIDENCE = 0.95
 
@@ -63,6 +65,19 @@ def regrets(rows: pd.DataFrame) -> pd.DataFrame:
     return found.assign(
         scale=scale.reindex(keys).to_numpy(), wall_s=found["overhead_s"] + found["evaluated_s"]
     )
+
+
+def beaten_optima(rows: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """By problem, the least noiseless value and the optimum that it states, where that is larger by
+    more than rounding: then its regret means nothing.
+    """
+    met = rows[rows["status"] == "completed"]
+    found = met.groupby("problem").agg(
+        least=("truth", "min"), most=("truth", "max"), optimum=("optimum", "first")
+    )
+    gap = found["optimum"] - found["least"]
+    beaten = found[gap > _ROUNDING * (found["most"] - found["least"])]
+    return {str(name): (row["least"], row["optimum"]) for name, row in beaten.iterrows()}
 
 
 def _truth_of_best_observed(rows: pd.DataFrame) -> pd.Series:

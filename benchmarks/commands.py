@@ -239,9 +239,8 @@ def _show(done: int, count: int, unit: "Unit", failure: str) -> None:
 
 
 def _measure(run: "Run") -> None:
-    from . import report, table
+    from . import analysis, report, table, words
     from .peers import PEERS
-    from .words import counted
 
     try:
         results = run.execute(_show)
@@ -252,15 +251,21 @@ def _measure(run: "Run") -> None:
     markdown, page = report.write(results, run.suite)
     typer.echo(f"{results}\n{markdown}\n{page}")
     if run.others:
-        rest = counted(run.others, "unit")
+        rest = words.counted(run.others, "unit")
         typer.echo(f"not in these: {rest} of {run.folder}, not named here", err=True)
     rows, _ = table.read(results)
-    failed = rows.groupby("method")["failure"].agg(lambda runs: runs.notna().all())
+    for problem, (least, optimum) in analysis.beaten_optima(rows).items():
+        typer.echo(f"{problem}: {words.beaten(least, optimum)}", err=True)
+    runs = rows.drop_duplicates(analysis.RUN).set_index("method")["failure"].notna()
+    failed = runs.groupby("method").all()
     # What another package does is no mistake of the user's.
     own = failed[failed].index.difference(PEERS)
+    if runs.any():
+        some = f"{runs.sum()} of {len(runs)} runs"
+        told = f"every run of {', '.join(own)}" if len(own) else some
+        told = "every run" if failed.all() else told
+        typer.echo(f"{told} failed: the report says why", err=True)
     if len(own) or failed.all():
-        of = "" if failed.all() else f" of {', '.join(own)}"
-        typer.echo(f"every run{of} failed: the report says why", err=True)
         raise typer.Exit(1)
 
 

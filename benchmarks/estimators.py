@@ -1,25 +1,20 @@
-"""Tuning problems: estimators of scikit-learn, cross-validated on data that it ships.
+"""Estimators of scikit-learn to tune, cross-validated on data that it ships.
 
 What is minimised is the cross-validated loss, over five folds that never change: the problem is
-deterministic, and every configuration is evaluated once in a process, whichever method asks.
+deterministic.
 """
 
-import time
+import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from gpbo.backend import DTYPE
-from gpbo.problems import Problem
 from gpbo.space import Categorical, Integer, Real, Space
 
-from .trace import Evaluation
+from .trace import Params
+from .tuning import TuningProblem
 
 _CITATION = "Pedregosa et al. (2011), Scikit-learn, J. Mach. Learn. Res. 12; data: "
 _FOLDS = 5
@@ -38,22 +33,14 @@ class CrossValidation:
     data: str
     build: Callable[[Mapping[str, Any]], Any]
     scoring: str
-    known: dict[tuple[Any, ...], Evaluation] = field(default_factory=dict, repr=False)
 
-    def __call__(self, params: Mapping[str, Any]) -> Evaluation:
-        """The mean loss of the folds; failed where the estimator cannot be fitted."""
-        key = tuple(params.values())
-        if key not in self.known:
-            self.known[key] = self._evaluated(params)
-        return self.known[key]
-
-    def _evaluated(self, params: Mapping[str, Any]) -> Evaluation:
+    def __call__(self, params: Params) -> float:
+        """The mean loss of the folds; NaN where the estimator cannot be fitted."""
         from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 
         inputs, targets = _data(self.data)
         regression = self.scoring.startswith("neg_root")
         folds = (KFold if regression else StratifiedKFold)(_FOLDS, shuffle=True, random_state=0)
-        began = time.perf_counter()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -66,27 +53,8 @@ class CrossValidation:
                     error_score="raise",
                 )
         except (ValueError, ArithmeticError):
-            return Evaluation(None, None, time.perf_counter() - began)
-        loss = (self.scoring == "accuracy") - float(scores.mean())
-        return Evaluation(loss, loss, time.perf_counter() - began)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class TuningProblem(Problem):
-    """A problem over a mixed space, whose optimum nobody knows (NaN).
-
-    Attributes:
-        mixed: The space.
-        objective: The loss of a configuration.
-    """
-
-    mixed: Space
-    objective: CrossValidation
-
-    @cached_property
-    def space(self) -> Space:
-        """The mixed space itself."""
-        return self.mixed
+            return math.nan
+        return (self.scoring == "accuracy") - float(scores.mean())
 
 
 @cache
@@ -103,25 +71,8 @@ def _problem(
     build: Callable[[Mapping[str, Any]], Any],
     scoring: str = "neg_log_loss",
 ) -> TuningProblem:
-    objective = CrossValidation(data, build, scoring)
-
-    def losses(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-        asked = space.decode(x.reshape(-1, space.dim))
-        found = [objective(params).value for params in asked]
-        values = [float("nan") if value is None else value for value in found]
-        return torch.tensor(values, dtype=DTYPE).view(x.shape[:-1])
-
-    return TuningProblem(
-        name=name,
-        dim=space.dim,
-        bounds=torch.tensor([[0.0] * space.dim, [1.0] * space.dim], dtype=DTYPE),
-        optimum=float("nan"),
-        unshifted_minimizers=torch.zeros(0, space.dim, dtype=DTYPE),
-        citation=_CITATION + data,
-        function=losses,
-        mixed=space,
-        objective=objective,
-    )
+    loss = CrossValidation(data, build, scoring)
+    return TuningProblem.of(name, space, loss, citation=_CITATION + data)
 
 
 def _scaled(estimator: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import matplotlib
@@ -27,6 +27,8 @@ _GREYS = {"random": "0.55", "sobol": "0.75"}
 _COLOURS = [_TAB(place) for place in (*range(0, 20, 2), *range(1, 20, 2)) if place not in (14, 15)]
 #: gpbo's own look the same in every figure.
 _OWN = dict(zip((name for name in SEQUENTIAL if name not in _GREYS), _COLOURS, strict=False))
+#: Regret is drawn down to this share of what the design leaves.
+_LEAST = 1e-12
 #: What `_band` draws.
 _BAND = "median and quartiles"
 #: Workers that wait for each other.
@@ -59,7 +61,7 @@ def against_evaluations(rows: pd.DataFrame, measure: str = "simple") -> Figure:
 
     def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any]) -> None:
         table = own.pivot(index="evaluation", columns="seed", values=measure)
-        _band(axes, table.index.to_numpy(), table.to_numpy(), look)
+        _band(axes, table.index.to_numpy(), table.to_numpy(), look, _floor(own))
 
     return _grid(rows, paint, "evaluations", f"{measure} regret, {_BAND}")
 
@@ -77,7 +79,7 @@ def against_seconds(rows: pd.DataFrame, clock: str = "overhead_s") -> Figure:
         if not spent.max() > 0:
             return
         times = np.geomspace(max(1e-3, spent.max() / 1e4), spent.max(), 120)
-        _band(axes, times, analysis.at_time(own, times, clock).to_numpy().T, look)
+        _band(axes, times, analysis.at_time(own, times, clock).to_numpy().T, look, _floor(own))
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -92,17 +94,22 @@ def against_clock(rows: pd.DataFrame) -> Figure:
         if np.isnan(end):
             return
         times = np.linspace(0, end, 120)
-        _band(axes, times, analysis.at_time(own, times, "clock").to_numpy().T, look)
+        _band(axes, times, analysis.at_time(own, times, "clock").to_numpy().T, look, _floor(own))
 
     time = "simulated time, in evaluations of mean length"
     return _grid(rows, paint, time, f"simple regret, {_BAND}")
 
 
-def _band(axes: Axes, x: np.ndarray, runs: np.ndarray, look: dict[str, Any]) -> None:
+def _floor(own: pd.DataFrame) -> float:
+    """Regret below this share of what the design leaves is drawn as this, on a log axis."""
+    scale = own["scale"].max()
+    return float(_LEAST * scale) if scale > 0 else _LEAST
+
+
+def _band(axes: Axes, x: np.ndarray, runs: np.ndarray, look: dict[str, Any], floor: float) -> None:
     """The median of the runs, a column each, and a band between their quartiles."""
     low, median, high = replications.quartiles(runs.T)
     shown = np.isfinite(median)
-    floor = 1e-10
     axes.plot(x[shown], median[shown].clip(floor), drawstyle="steps-post", **look)
     axes.fill_between(
         x[shown],
@@ -127,8 +134,10 @@ def _grid(
     problems, methods = rows["problem"].unique(), rows["method"].unique()
     columns = min(_COLUMNS, len(problems))
     lines = -(-len(problems) // columns)
-    legend_lines = -(-len(methods) // 5)
-    figure = Figure(figsize=(3.4 * columns, 2.7 * lines + 0.25 * legend_lines + 0.3))
+    width = 3.4 * columns
+    side_by_side = _legend_columns(methods, width)
+    legend_lines = -(-len(methods) // side_by_side)
+    figure = Figure(figsize=(width, 2.7 * lines + 0.25 * legend_lines + 0.3))
     figure.set_layout_engine("constrained")
     panels = figure.subplots(lines, columns, squeeze=False).flat
     looks = style(list(methods))
@@ -146,10 +155,19 @@ def _grid(
         handles |= dict(zip(labels, found, strict=True))
     figure.supxlabel(x, fontsize="medium")
     figure.supylabel(y, fontsize="medium")
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside upper center", ncols=5, fontsize="small"
-    )
+    _legend(figure, handles.values(), list(handles), side_by_side)
     return figure
+
+
+def _legend_columns(methods: Sequence[str], width: float) -> int:
+    """How many names stand side by side in so many inches, each beside its line."""
+    return max(1, int(width / (0.6 + 0.08 * max(map(len, methods), default=0))))
+
+
+def _legend(figure: Figure, handles: Iterable[Artist], labels: Sequence[str], columns: int) -> None:
+    figure.legend(
+        list(handles), labels, loc="outside upper center", ncols=columns, fontsize="small"
+    )
 
 
 def critical_difference(table: pd.DataFrame) -> Figure:
@@ -170,7 +188,7 @@ def critical_difference(table: pd.DataFrame) -> Figure:
 def data_profile(rows: pd.DataFrame, shares: Sequence[float]) -> Figure:
     """The share of runs that reached a target, against evaluations per parameter."""
     per_problem = rows.groupby("problem")[["budget", "dim"]].first()
-    most = int((per_problem["budget"] / (per_problem["dim"] + 1)).max())
+    most = (per_problem["budget"] / (per_problem["dim"] + 1)).max()
     steps = np.linspace(0, most, 200)
     figure = Figure(figsize=(3.6 * len(shares), 3.6), layout="constrained")
     looks = style(list(rows["method"].unique()))
@@ -183,7 +201,7 @@ def data_profile(rows: pd.DataFrame, shares: Sequence[float]) -> Figure:
     figure.supxlabel("evaluations / (d + 1)", fontsize="medium")
     figure.supylabel("share of runs", fontsize="medium")
     handles, labels = figure.get_axes()[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=6, fontsize="small")
+    _legend(figure, handles, labels, _legend_columns(labels, figure.get_figwidth()))
     return figure
 
 

@@ -26,7 +26,7 @@ from gpbo.trust_region import TrustRegion
 from . import asynchronous, paths
 from .peers import PEERS
 from .suites import Case
-from .timing import Done, TimedFunction, TimedStrategy
+from .timing import Done, Stopwatch, TimedStrategy
 from .trace import Trace
 
 #: The law of the evaluation times where there are several workers; see `gpbo.simulation.LAWS`.
@@ -105,8 +105,8 @@ class Method:
         model it comes from says what is to be recommended after the last one.
         """
         problem = case.of(seeds)
-        function = TimedFunction(problem.function)
-        problem = replace(problem, function=function)
+        evaluating = Stopwatch()
+        problem = evaluating.problem(problem)
         strategy = TimedStrategy(self.strategy)
         options: dict[str, Any] = {
             "strategy": strategy,
@@ -125,8 +125,9 @@ class Method:
             done = Done.simulated(asynchronous.whole(simulate(problem, **options)))
         else:
             done = Done.replicated(asynchronous.whole(gpbo.replicate(problem, **options)))
-        seconds = time.perf_counter() - began - function.seconds
-        return done.traces(self.name, case, problem, strategy, seconds)
+        spent = evaluating.seconds
+        seconds = time.perf_counter() - began - spent
+        return done.traces(self.name, case, problem, strategy, seconds, evaluation_s=spent)
 
 
 @dataclass(frozen=True)

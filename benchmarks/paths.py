@@ -1,9 +1,10 @@
 """What users have written themselves, named by the path ``module:attribute`` of its import."""
 
+import functools
 import hashlib
 import re
-import sys
 from pathlib import Path
+from types import ModuleType
 
 from gpbo.errors import InvalidOption
 from gpbo.text import reason_of
@@ -31,6 +32,7 @@ def load(option: str, path: str) -> object:
     name, _, attribute = path.partition(":")
     try:
         module = target.module()
+        _hash(module)
     except (Exception, SystemExit) as error:
         why = f"importing it raised {reason_of(error)}"
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
@@ -45,14 +47,15 @@ def load(option: str, path: str) -> object:
 
 
 def versions(*names: str) -> dict[str, str]:
-    """Of those that are paths, loaded before: a hash of the module's file, to know a change by."""
-    return {name: _hash(name.partition(":")[0]) for name in names if is_path(name)}
+    """Of those that are paths: a hash of the module's file as this process imported it."""
+    return {name: _hash(Imported(name).module()) for name in names if is_path(name)}
 
 
-def _hash(module: str) -> str:
-    file = sys.modules[module].__file__
-    assert file is not None  # a package without one has no attributes
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:6]
+@functools.cache
+def _hash(module: ModuleType) -> str:
+    """Of the file when this is first called: it may change while the module is in use."""
+    assert module.__file__ is not None  # a package without one has no attributes
+    return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()[:6]
 
 
 def check_name(option: str, name: object) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from gpbo.archive import write_text
 
-from . import table
+from . import analysis, table
 from .sections import Findings, problem_section, sections
 from .suites import Suite
+from .words import beaten
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1em }
@@ -35,6 +36,8 @@ def write(results: Path, suite: Suite, folder: Path | None = None) -> tuple[Path
     folder = folder or results.parent
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     parts = [f"# Benchmark suite `{header['suite']}`"]
+    for problem, (least, optimum) in analysis.beaten_optima(rows).items():
+        parts.append(f"**{problem}: {beaten(least, optimum)}.**")
     for title, (text, drawn) in sections(findings).items():
         parts += [f"## {title}", text]
         for name, figure in drawn.items():

@@ -127,15 +127,17 @@ class Run:
         """The units that were measured before, each with why it failed, empty if it did not.
 
         Raises:
-            InvalidOption: one is of another commit, or of other versions.
+            InvalidOption: one that is not to be tried again is of another commit, or of other
+                versions.
         """
         found = {}
         for unit in self.units:
             if (path := self._path(unit)).exists():
                 rows, other = table.read_table(path)
-                self._refuse_another(_header_of(unit, header), other)
                 reasons = rows["failure"].drop_null()
                 found[unit] = reasons[0].as_py() if len(reasons) else ""
+                if not _is_tried_again(found[unit]):
+                    self._refuse_another(_header_of(unit, header), other)
         return found
 
     def _header(self) -> dict[str, Any]:
@@ -210,7 +212,9 @@ def _attempt(
         env={**ONE_THREAD, **NO_LEAK_CHECK},
     )
     try:
-        futures: dict[Future[list[Trace]], Unit] = {pool.submit(_measure, u): u for u in work}
+        futures: dict[Future[list[Trace]], Unit] = {
+            pool.submit(_measure, unit, unit.versions): unit for unit in work
+        }
         for future in as_completed(futures):
             unit, error = futures[future], future.exception()
             if error is None:
@@ -228,8 +232,10 @@ def _begin(parent: int) -> None:
     torch.set_num_threads(1)
 
 
-def _measure(unit: Unit) -> list[Trace]:
+def _measure(unit: Unit, versions: Mapping[str, str]) -> list[Trace]:
     try:
+        if unit.versions != versions:
+            return unit.failed("its module was changed after the command had begun")
         return unit.measure()
     except Exception as error:  # noqa: BLE001  a user's own, which need not survive a pickle
         return unit.failed(reason_of(error))

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from gpbo import problems
 from gpbo.backend import DTYPE
-from gpbo.checks import whole_number
+from gpbo.checks import instance_of, truth_value, whole_number
 from gpbo.design import resolve_initial
 from gpbo.errors import InvalidOption
 from gpbo.problems import Problem
 
 from . import asynchronous, paths
-from .estimators import TUNING, TuningProblem
+from .estimators import TUNING
+from .tuning import TuningProblem
 
 #: The methods of gpbo that a sequential comparison runs: every acquisition with hyperparameters
 #: integrated out and with their most probable values, and the two searches without a model.
@@ -49,6 +50,11 @@ class Case:
     problem: Problem
     budget: int
     shifted: bool = True
+
+    def __post_init__(self) -> None:
+        instance_of("problem", self.problem, Problem)
+        whole_number("budget", self.budget, least=2)
+        truth_value("shifted", self.shifted)
 
     @property
     def optimum_known(self) -> bool:
@@ -86,8 +92,11 @@ class Suite:
 
     def __post_init__(self) -> None:
         whole_number("seeds", self.seeds, least=1)
-        if not self.targets:
-            raise InvalidOption("targets=(): expected at least one share")
+        for name, what, kind in (("methods", "names", str), ("targets", "shares", float)):
+            given = getattr(self, name)
+            proper = isinstance(given, tuple | list) and all(isinstance(one, kind) for one in given)
+            if not (proper and given):
+                raise InvalidOption(f"{name}={given!r}: expected a tuple of {what}, at least one")
 
     def case(self, name: str) -> Case:
         """The case of this name.
@@ -271,11 +280,10 @@ def _at(path: str) -> Suite:
                 f"and this is {type(found).__name__}"
             )
         suite = Suite(path, tuple(map(_posed, given)), seeds=20)
-    if not all(isinstance(case, Case) for case in suite.cases):
-        raise InvalidOption(
-            f"suite={path}: cases={suite.cases!r}: expected a Case for each problem"
-        )
-    names = [case.name for case in suite.cases]
+    cases = suite.cases
+    if not isinstance(cases, tuple | list) or not all(isinstance(case, Case) for case in cases):
+        raise InvalidOption(f"suite={path}: cases={cases!r}: expected a Case for each problem")
+    names = [case.name for case in cases]
     if not names or len(set(names)) < len(names):
         raise InvalidOption(f"suite={path}: problems {names}: expected at least one, none twice")
     for name in names:

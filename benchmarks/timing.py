@@ -2,7 +2,6 @@
 
 import itertools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
@@ -12,31 +11,40 @@ from torch import Tensor
 
 from gpbo.fitting import Fit
 from gpbo.problems import Problem
+from gpbo.problems.problem import Function
 from gpbo.replications import Replications
 from gpbo.simulation import Simulation
 from gpbo.situation import Situation, Strategy
 
-from .estimators import TuningProblem
 from .suites import Case
 from .trace import Evaluation, Trace
+from .tuning import TuningProblem
 
 VERSIONS = {name: version(name) for name in ("gpbo", "torch", "gpytorch", "botorch")}
 
 
 @dataclass
-class TimedFunction:
-    """A function, and the seconds spent in it."""
+class Stopwatch:
+    """The seconds spent in functions, all together."""
 
-    function: Callable[[Tensor], Tensor]
     seconds: float = 0.0
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The values."""
-        began = time.perf_counter()
-        try:
-            return self.function(x)
-        finally:
-            self.seconds += time.perf_counter() - began
+    def of(self, function: Function) -> Function:
+        """The function, timed."""
+
+        def timed(x: Tensor) -> Tensor:
+            began = time.perf_counter()
+            try:
+                return function(x)
+            finally:
+                self.seconds += time.perf_counter() - began
+
+        return timed
+
+    def problem(self, problem: Problem) -> Problem:
+        """The problem, whose function and constraints are timed."""
+        limits = tuple(map(self.of, problem.constraints))
+        return replace(problem, function=self.of(problem.function), constraints=limits)
 
 
 @dataclass
@@ -47,7 +55,7 @@ class TimedStrategy:
         uses_model: Whether it starts from the initial design; it may, without a model.
         steps: Seconds of the fit and of the acquisition, by seed and number of the trial.
         recommended: The observed point of least posterior mean, ``[d]``, by seed and number of
-            results; none where there are constraints.
+            results that meets the constraints; none while no result does.
         seconds: Of all steps together.
     """
 
@@ -83,7 +91,7 @@ class TimedStrategy:
             for number in range(situation.index, situation.index + count):
                 self.steps[seed, number] = parts
         self.seconds += seconds
-        if fits and situation.limits() is None:
+        if fits:
             self._recommend(situation, fits[0])
         return points
 
@@ -91,8 +99,10 @@ class TimedStrategy:
         surrogate, counts = fit.surrogate, situation.data.counts.tolist()
         runs = torch.arange(surrogate.runs, device=surrogate.x.device)
         best = surrogate.x[runs, surrogate.recommended].cpu()
-        for seed, results, point in zip(situation.seeds, counts, best, strict=True):
-            self.recommended[seed, results] = point
+        found = surrogate.eligible.any(-1).tolist()
+        for seed, results, point, is_one in zip(situation.seeds, counts, best, found, strict=True):
+            if is_one:
+                self.recommended[seed, results] = point
 
 
 @dataclass(frozen=True)
@@ -144,17 +154,20 @@ class Done:
         strategy: TimedStrategy,
         seconds: float,
         *,
+        evaluation_s: float = 0.0,
         timed_out: bool = False,
     ) -> list[Trace]:
         """A trace for each run.
 
         Args:
             seconds: Of everything but the evaluations, all runs together.
+            evaluation_s: Of all evaluations, if it is known of all together only.
             timed_out: Whether the clock ended the runs, and not the case's budget.
         """
         # What is neither fit nor acquisition is spread evenly over the proposals of all runs.
         rest = (seconds - strategy.seconds) / max(1, len(strategy.steps))
         objective = problem.objective if isinstance(problem, TuningProblem) else None
+        each = evaluation_s / max(1, sum(self.counts))
         found = []
         for row, seed in enumerate(self.seeds):
             count = self.counts[row] if timed_out else min(self.counts[row], case.budget)
@@ -186,7 +199,7 @@ class Done:
                 ask_s=tuple(0.0 if step is None else sum(step) + rest for step in steps),
                 fit_s=tuple(0.0 if step is None else step[0] for step in steps),
                 acquisition_s=tuple(0.0 if step is None else step[1] for step in steps),
-                evaluation_s=tuple(objective(p).seconds if objective else 0.0 for p in params),
+                evaluation_s=tuple(objective(p).seconds if objective else each for p in params),
                 clock=tuple(self.clock[row][:count]) if self.clock else (),
                 recommended=tuple(None if at is None else params[at] for at in places),
                 recommended_truth=tuple(None if at is None else truth[at] for at in places),

@@ -19,11 +19,11 @@ from gpbo.problems import Problem
 
 from . import methods, paths, suites
 from .beside import place
-from .estimators import TuningProblem
 from .peers import PEERS, installed, run_peer
 from .record import machine
 from .suites import Case, Suite
 from .trace import Evaluate, Evaluation, Params, Trace
+from .tuning import TuningProblem
 
 #: Where the peers' adapters are, and what they have in common.
 _ADAPTERS = Path(__file__).parent / "peers" / "adapters"

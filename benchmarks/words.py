@@ -30,6 +30,11 @@ def counted(count: int, name: str) -> str:
     return f"{count} {name}{'' if count == 1 else 's'}"
 
 
+def beaten(least: float, optimum: float) -> str:
+    """What is to be said of a problem whose values are below its optimum."""
+    return f"a value of {least:.6g} is below optimum={optimum:.6g}, so its regret is wrong"
+
+
 def where(header: Mapping[str, Any]) -> str:
     """Commit, machine and versions."""
     versions = ", ".join(f"{name} {found}" for name, found in header["versions"].items())

@@ -22,8 +22,14 @@ def check_finite(
     x: Float[Tensor, "r n d"], y: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]
 ) -> None:
     """Raises InvalidData where what the mask keeps is not finite."""
-    if not bool((torch.isfinite(x).all(-1) & torch.isfinite(y) | ~mask).all()):
-        raise InvalidData("x and y must be finite wherever mask is True")
+    for name, values in (("x", x.mT), ("y", y[:, None])):
+        wrong = (mask[:, None] & ~values.isfinite()).nonzero()
+        if len(wrong):
+            run, column, place = wrong[0].tolist()
+            raise InvalidData(
+                "x and y must be finite wherever mask is True, "
+                f"and {name} is {float(values[run, column, place])} at result {place} of run {run}"
+            )
 
 
 @dataclass(frozen=True)

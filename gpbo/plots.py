@@ -67,8 +67,10 @@ _SMALLEST_PLAIN, _LARGEST_PLAIN = 1e-3, 1e4
 _ALL = (math.inf, math.inf)
 #: What rings do.
 _VIOLATE = "violate a constraint"
-#: Regrets are drawn on a log axis, those below this as this.
+#: Regrets are drawn on a log axis, those below this share of the largest as this.
 _LEAST_REGRET = 1e-12
+#: Of what `numpy.exp` can hold.
+_LARGEST_LOG = 700.0
 
 
 class Figure(_Figure):
@@ -326,13 +328,15 @@ def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> 
         for curve in curves.values()
         for part in (curve.low, curve.median, curve.high, curve.mean)
     ]
-    seen = np.maximum(np.concatenate(shown), _LEAST_REGRET)
+    seen = np.concatenate(shown)
     seen = seen[np.isfinite(seen)]
-    beyond = 10 * seen.max(initial=_LEAST_REGRET)
+    least = _LEAST_REGRET * (max(seen.max(initial=0.0), 0.0) or 1.0)
+    seen = np.maximum(seen, least)
+    beyond = 10 * seen.max(initial=least)
     for number, (label, curve) in enumerate(curves.items()):
         # By the delta method for the logarithm, which is what the axis shows: never below 0.
-        error = np.nan_to_num(curve.error) / np.maximum(curve.mean, _LEAST_REGRET)
-        factor = np.exp(BAND * error)
+        error = np.nan_to_num(curve.error) / np.maximum(curve.mean, least)
+        factor = np.exp(np.minimum(BAND * error, _LARGEST_LOG))
         parts = (
             (curve.median, curve.low, curve.high),
             (curve.mean, curve.mean / factor, curve.mean * factor),
@@ -340,8 +344,8 @@ def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> 
         colour = _COLOURS[number % len(_COLOURS)]
         for axes, (middle, *band) in zip(panels, parts, strict=True):
             finite = np.isfinite(middle)
-            trial, line = curve.trial[finite], np.maximum(middle[finite], _LEAST_REGRET)
-            low, high = (np.clip(edge[finite], _LEAST_REGRET, beyond) for edge in band)
+            trial, line = curve.trial[finite], np.maximum(middle[finite], least)
+            low, high = (np.clip(edge[finite], least, beyond) for edge in band)
             axes.plot(trial, line, **_line_look(len(line), colour, label))
             axes.fill_between(trial, low, high, color=colour, alpha=0.2, linewidth=0)
     for axes, title in zip(panels, ("median, quartiles", "mean, 95 % interval"), strict=True):

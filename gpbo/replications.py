@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Of the names in a file of what `Diagnostics` has.
 _PREFIX = "diagnostics."
+#: An optimum is stated to this share of the range of the values.
+_ROUNDING = 1e-9
 
 
 def quartiles(values: Num[np.ndarray, "r *t"]) -> Float[np.ndarray, "3 *t"]:
@@ -213,6 +215,8 @@ class Replications:
         if math.isnan(self.optimum):
             what, final = "true value at the best trial", self._final(self.reached)
         lines += over_runs(what, final[~np.isnan(final)])
+        if self._is_optimum_beaten:
+            lines.append(f"the problem's optimum={self.optimum:.6g} is too large: regret below 0")
         spent = ", ".join(f"{seconds:.1f} s {phase}" for phase, seconds in self.seconds.items())
         if self.excess.shape[-1]:
             without = int((self.incumbents[:, -1:] < 0).all(axis=-1).sum())
@@ -225,6 +229,12 @@ class Replications:
         if fits:
             lines.append(f"fits behind the trials: {', '.join(fits)}")
         return "\n".join(lines)
+
+    @property
+    def _is_optimum_beaten(self) -> bool:
+        """Whether a value is below the optimum that the problem states, by more than rounding."""
+        truth = self.truth[np.isfinite(self.truth)]
+        return truth.size > 0 and bool((self.final_regret < -_ROUNDING * np.ptp(truth)).any())
 
     @property
     def final_regret(self) -> Float[np.ndarray, "r"]:

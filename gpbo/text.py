@@ -1,8 +1,11 @@
 """Trials and configurations as text, for a terminal, a table or a page."""
 
+import os
 import shutil
+import sysconfig
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpbo.checks import legible
@@ -17,6 +20,13 @@ if TYPE_CHECKING:
 #: this heading, for all of them.
 _MOST_COLUMNS, ALL = 8, "configuration"
 _NARROWEST, _BESIDE = 9, 30
+#: Where code is that is no user's: of Python, of packages, of gpbo, and made by them.
+_NOT_USERS = (
+    *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    str(Path(__file__).parent) + os.sep,
+    "<frozen",
+    "<string>",
+)
 #: Frames of a traceback that a reason keeps, and the characters of the message before them.
 _FRAMES, _LONGEST_MESSAGE = 3, 2000
 
@@ -101,8 +111,17 @@ def cut_within(text: str, most: int) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an objective raised, and the innermost frames."""
-    told = traceback.TracebackException.from_exception(error, limit=-_FRAMES)
+    """What an objective raised, the innermost frames, and before them that of the user's code."""
+    told = traceback.TracebackException.from_exception(error)
     summary = "".join(told.format_exception_only()).strip()
-    frames = "".join(told.stack.format())
-    return f"{cut_within(summary, _LONGEST_MESSAGE)}\n{frames}".rstrip()
+    frames = told.stack[-_FRAMES:]
+    own = next((frame for frame in reversed(told.stack) if _is_users(frame.filename)), None)
+    first = [] if own is None or own in frames else [own]
+    lines = [*traceback.format_list(first), *["  …\n" for _ in first]]
+    lines += traceback.format_list(frames)
+    return f"{cut_within(summary, _LONGEST_MESSAGE)}\n{''.join(lines)}".rstrip()
+
+
+def _is_users(filename: str) -> bool:
+    """Whether code is neither of Python, nor of an installed package, nor of gpbo."""
+    return not filename.startswith(_NOT_USERS)

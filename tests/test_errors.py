@@ -1,6 +1,8 @@
 """The exception tree: one base class catches everything that gpbo raises on purpose."""
 
 import inspect
+import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -227,3 +229,30 @@ def test_what_is_of_a_wrong_kind_is_refused_by_name(
     }
     with unchecked_shapes(), pytest.raises(kind, match=re.escape(says)):
         call(**{**needed.get(call, {}), **wrong})
+
+
+def test_a_reason_has_the_line_of_the_user_s_code_however_deep_the_library() -> None:
+    """Python's own parser of JSON is three frames deep."""
+
+    def objective(params: Any) -> float:
+        return float(json.loads("nothing"))
+
+    space = Space(Real("x", 0.0, 1.0))
+    (trial,) = minimize(objective, space, budget=1, progress=False).trials
+    told, own, *lines = str(trial.reason).splitlines()
+    assert told.startswith("json.decoder.JSONDecodeError: Expecting value")
+    assert own.startswith(f'  File "{__file__}", line ')
+    assert own.endswith("in objective")
+    innermost = [line for line in lines[lines.index("  …") :] if "File " in line]
+    assert len(innermost) == 3
+    assert all(f"json{os.sep}" in line for line in innermost)
+
+
+def test_a_reason_has_no_frame_twice() -> None:
+    def objective(params: Any) -> float:
+        raise ValueError("no")
+
+    space = Space(Real("x", 0.0, 1.0))
+    (trial,) = minimize(objective, space, budget=1, progress=False).trials
+    assert str(trial.reason).count("in objective") == 1
+    assert "…" not in str(trial.reason)

@@ -594,7 +594,8 @@ def test_data_that_are_not_finite_are_an_error(where: str, bad: float) -> None:
         x[1, 3, 2] = bad
     else:
         y[1, 3] = bad
-    with pytest.raises(InvalidData, match="x and y must be finite wherever mask is True"):
+    message = f"x and y must be finite wherever mask is True, and {where} is {bad} at result 3 of"
+    with pytest.raises(InvalidData, match=f"{message} run 1"):
         LogPosterior(x, y, mask, resolve_prior("saas"))
     mask[1, 3] = False
     LogPosterior(x, y, mask, resolve_prior("saas"))

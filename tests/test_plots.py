@@ -14,7 +14,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from gpbo import plots
+from gpbo import plots, problems
 from gpbo.backend import DTYPE
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.lockstep import replicate
@@ -538,6 +538,20 @@ def test_the_interval_of_a_mean_regret_stays_above_nothing_and_around_the_mean()
         edge = corners[corners[:, 0] == trial, 1]
         assert 0 < edge.min() < mean < edge.max()
         assert edge.min() * edge.max() == pytest.approx(mean**2, rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0])
+@pytest.mark.filterwarnings("error")
+def test_however_small_values_are_their_regret_is_drawn(scale: float) -> None:
+    """None is drawn as a trillionth of the largest, and so is less than none."""
+    branin = problems.get("branin")
+    small = replace(branin, function=lambda x: scale * branin.function(x), optimum=scale)
+    runs = replicate(small, strategy="random", runs=3, budget=9, seed=3, progress=False)
+    curve = runs.curve()
+    line = plots.regret(runs).axes[0].lines[0].get_ydata()
+    assert np.asarray(line) == pytest.approx(curve.median)
+    assert curve.median.min() > 0
+    plots.regret(replace(runs, optimum=1e3 * scale))
 
 
 def test_names_and_choices_are_no_formulas(tmp_path: Path) -> None:

@@ -436,6 +436,7 @@ def test_values_are_computed_on_the_device_of_the_points(name: str) -> None:
         (lambda x: x, r"what mine returned has shape \(3, 5, 2\): expected \(3, 5\)"),
         (lambda x: x.sum(), r"what mine returned has shape \(\): expected \(3, 5\)"),
         (lambda x: x.sum(-1).numpy(), "what mine returned has type ndarray: expected a tensor"),
+        (lambda x: x[..., 0] > 1, r"what mine returned has dtype torch\.bool: expected numbers"),
     ],
 )
 def test_what_a_function_of_one_s_own_returns_is_checked(
@@ -447,6 +448,10 @@ def test_what_a_function_of_one_s_own_returns_is_checked(
     wrong = Problem("mine", 2, bounds, 0.0, least, "", function)
     with unchecked_shapes(), pytest.raises(InvalidData, match=message):
         wrong(torch.zeros(3, 5, 2, dtype=DTYPE))
+    limited = replace(mine, constraints=(mine.function, function))
+    of_it = message.replace("mine", r"constraints\[1\] of mine")
+    with unchecked_shapes(), pytest.raises(InvalidData, match=of_it):
+        limited.excess(torch.zeros(3, 5, 2, dtype=DTYPE))
 
 
 def test_a_function_may_change_the_points_that_it_is_given() -> None:
@@ -486,9 +491,10 @@ def test_a_function_of_whole_numbers_loses_no_digit() -> None:
         ({"name": None}, "name=None: expected a text"),
         ({"citation": 3}, "citation=3: expected a text"),
         ({"function": None}, "function=None: expected a function of points"),
-        ({"constraints": (len, 3)}, "function=3: expected a function of points"),
+        ({"constraints": (len, 3)}, r"constraints\[1\]=3: expected a function of points"),
         ({"constraints": len}, "constraints=.*: expected a tuple of functions"),
-        ({"optimum": "0"}, "optimum='0': expected a finite number"),
+        ({"optimum": "0"}, "optimum='0': expected a finite number, or NaN if it is not known"),
+        ({"optimum": None}, "optimum=None: expected a finite number, or NaN if it is not known"),
         ({"optimum": math.inf}, "optimum=inf: expected a finite number"),
         ({"bounds": torch.tensor([[1.0, 2.0], [0.0, 3.0]])}, "expected finite ends, low < high"),
         ({"bounds": torch.tensor([[0.0, math.nan], [1.0, 3.0]])}, "expected finite ends"),
@@ -497,3 +503,9 @@ def test_a_function_of_whole_numbers_loses_no_digit() -> None:
 def test_a_problem_that_means_nothing_is_refused(changed: dict[str, Any], message: str) -> None:
     with unchecked_shapes(), pytest.raises((InvalidOption, InvalidData), match=message):
         replace(problems.get("branin"), **changed)
+
+
+@pytest.mark.parametrize("unknown", [math.nan, np.float32("nan"), np.float64("nan")])
+def test_an_optimum_that_is_not_known_is_nan_of_any_kind(unknown: Any) -> None:
+    with unchecked_shapes():
+        assert math.isnan(replace(problems.get("branin"), optimum=unknown).optimum)

@@ -83,6 +83,13 @@ def test_the_regret_is_of_the_true_value_of_what_looked_best() -> None:
     np.testing.assert_allclose(runs.final_regret, [2.1, 5.1])
 
 
+def test_an_optimum_that_is_none_is_told_of() -> None:
+    beaten = record([[5.0, 3.0], [4.0, 0.5]])
+    assert "the problem's optimum=1 is too large: regret below 0" in str(beaten)
+    rounded = record([[5.0, 3.0], [4.0, 0.9 - 1e-12]])
+    assert "too large" not in str(rounded)
+
+
 def test_runs_that_were_interrupted_have_no_regret_beyond_their_last_trial() -> None:
     runs = record([[5.0, 3.0, 4.0], [6.0, NAN, NAN]], trials=[3, 1])
     np.testing.assert_allclose(runs.regret, [[4.1, 2.1, 2.1], [5.1, NAN, NAN]])

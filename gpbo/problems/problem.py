@@ -1,6 +1,7 @@
 """A benchmark problem as a value: a function on a box, its minimum, its shift and its noise."""
 
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -69,13 +70,12 @@ class Problem:
                 raise InvalidOption(f"{name}={given!r}: expected a text")
         if not isinstance(self.constraints, tuple | list):
             raise InvalidOption(f"constraints={self.constraints!r}: expected a tuple of functions")
-        for function in (self.function, *self.constraints):
+        for name, function in (("function", self.function), *self._numbered):
             if not callable(function):
-                raise InvalidOption(f"function={function!r}: expected a function of points")
+                raise InvalidOption(f"{name}={function!r}: expected a function of points")
         whole_number("dim", self.dim, least=1)
         settle(self, "noise", real_number, least=0.0)
-        if not (isinstance(self.optimum, float) and math.isnan(self.optimum)):
-            settle(self, "optimum", real_number)
+        settle(self, "optimum", _number_or_nan)
         for name, rows in (("bounds", 2), ("unshifted_minimizers", None)):
             given = getattr(self, name)
             check_tensor(name, given)
@@ -146,7 +146,11 @@ class Problem:
             InvalidData: no tensor, not ``d`` columns, or a first axis that is not the runs that the
                 problem has shifts for; or the function returned no value for each point.
         """
-        return self._of(self.function, self._in_user_units(x))
+        return self._value_of(self._in_user_units(x))
+
+    def _value_of(self, points: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+        """The same for points in user units."""
+        return self._of(self.name, self.function, points)
 
     def excess(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch k"]:
         """How far these points are beyond each of the constraints; raises as a call does."""
@@ -154,7 +158,7 @@ class Problem:
 
     def _excess_of(self, points: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch k"]:
         """The same for points in user units."""
-        each = [self._of(constraint, points) for constraint in self.constraints]
+        each = [self._of(f"{name} of {self.name}", one, points) for name, one in self._numbered]
         return torch.stack(each, -1) if each else points[..., :0]
 
     def _in_user_units(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
@@ -170,15 +174,25 @@ class Problem:
         # low + (high - low) may be a rounding beyond high, where a function need not be defined.
         return (low + inside * (high - low)).clamp(low, high)
 
-    def _of(self, function: Function, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+    @property
+    def _numbered(self) -> list[tuple[str, Function]]:
+        """The constraints by what to call them in an error."""
+        return [(f"constraints[{i}]", each) for i, each in enumerate(self.constraints)]
+
+    def _of(
+        self, name: str, function: Function, x: Float[Tensor, "*batch d"]
+    ) -> Float[Tensor, "*batch"]:
         """What a function says of points in user units."""
         values = function(x.clone())  # it may work in place
-        check_tensor(f"what {self.name} returned", values)
+        returned = f"what {name} returned"
+        check_tensor(returned, values)
         if values.shape != x.shape[:-1]:
             raise InvalidData(
-                f"what {self.name} returned has shape {tuple(values.shape)}: expected "
-                f"{tuple(x.shape[:-1])}, a value for each point"
+                f"{returned} has shape {tuple(values.shape)}: expected {tuple(x.shape[:-1])}, a "
+                "value for each point"
             )
+        if values.dtype == torch.bool:
+            raise InvalidData(f"{returned} has dtype torch.bool: expected numbers")
         return values.to(DTYPE)
 
     def observe(self, x: Float[Tensor, "r q d"], streams: Streams) -> Float[Tensor, "r q"]:
@@ -200,7 +214,7 @@ class Problem:
             InvalidData: as `observe` does.
         """
         points = self._in_user_units(x)
-        truth, excess = self._of(self.function, points), self._excess_of(points)
+        truth, excess = self._value_of(points), self._excess_of(points)
         values = self.noisy(truth, streams)
         return values.where(excess.isfinite().all(-1), torch.nan), truth, excess
 
@@ -233,7 +247,7 @@ class Problem:
         """
         points = self._in_user_units(self.space.encode([params]).unsqueeze(0))
         excess = self._excess_of(points).flatten().tolist()
-        value = float(self._of(self.function, points))
+        value = float(self._value_of(points))
         return value, dict(zip(self._excesses, excess, strict=True))
 
     def _shift_like(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*#batch d"]:
@@ -248,6 +262,15 @@ class Problem:
                 "each of which has a shift of its own"
             )
         return self.shift.view(runs, *[1] * (x.ndim - 2), self.dim).to(x.device)
+
+
+def _number_or_nan(name: str, value: object) -> float:
+    if isinstance(value, numbers.Real) and math.isnan(value):
+        return math.nan
+    try:
+        return real_number(name, value)
+    except InvalidOption as error:
+        raise InvalidOption(f"{error}, or NaN if it is not known") from None
 
 
 def _move(

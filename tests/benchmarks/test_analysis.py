@@ -100,6 +100,16 @@ def test_an_unknown_optimum_is_the_best_value_that_anyone_found() -> None:
     assert column(found, "simple", "b", 1) == [1.5, 0.0]
 
 
+def test_an_optimum_that_is_none_is_found() -> None:
+    """By more than a rounding, and by what meets the constraints."""
+    below = [trace("a", seed, [5.0, 3.0, least]) for seed, least in ((0, 1.5), (1, 0.25))]
+    assert analysis.beaten_optima(rows(*below)) == {"branin": (0.25, 1.0)}
+    assert analysis.beaten_optima(rows(*below, known=False)) == {}
+    assert analysis.beaten_optima(rows(trace("a", 0, [5.0, 1.0 - 1e-12]))) == {}
+    violated = replace(below[1], status=("completed", "completed", "violated"))
+    assert analysis.beaten_optima(rows(violated)) == {}
+
+
 def test_negligible_regret_is_a_tie() -> None:
     found = analysis.regrets(
         rows(trace("a", 0, [5.0, 3.0, 1.0 + 1e-9]), trace("b", 0, [5.0, 3.0, 1.0 + 1e-12]))

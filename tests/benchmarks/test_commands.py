@@ -179,6 +179,7 @@ def test_a_run_of_which_everything_failed_ends_with_an_error(
     monkeypatch.setattr(peers, "PEERS", {"random": peers.PEERS["cmaes"]})
     some = bench("random", "sobol")  # a peer's failure is no mistake of the user's
     assert some.exit_code == 0, some.output
+    assert "1 of 2 runs failed: the report says why" in some.output
     assert "every run" not in some.output
     assert bench("random").exit_code == 1
 

@@ -1,5 +1,6 @@
 """gpbo's methods as the suites run them: paired, timed, recommending."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -97,11 +98,53 @@ def test_what_does_not_meet_the_constraints_is_told_as_peers_are_told(method: st
         assert [each.value for each in found] == pytest.approx(list(trace.values), rel=1e-12)
         assert tuple(each.status for each in found) == trace.status
         assert {*trace.status} == {"completed", "violated"}
-        assert {*trace.recommended} == {None}
+        for params in filter(None, trace.recommended):  # only what meets them
+            assert trace.status[trace.params.index(params)] == "completed"
         assert all(len(each.excess) == 2 for each in found)
 
 
 @pytest.mark.parametrize("broken", ["value", "constraint"])
+def test_with_noise_and_constraints_the_best_of_those_that_meet_them_is_recommended() -> None:
+    """As `gpbo.Optimizer.recommend` says; nothing while there is none."""
+    problem = replace(gpbo.problems.get("gramacy"), noise=0.1)
+    case = Case("gramacy", problem, budget=12)
+    for trace in METHODS["ei-map"].run(case, SEEDS):
+        optimizer = gpbo.Optimizer(
+            problem.space, constraints=problem.limits, inference="map", seed=trace.seed
+        )
+        measure = case.of([trace.seed]).measure
+        for params, value in zip(trace.params, trace.values, strict=True):
+            assert value is not None
+            optimizer.add(params, value, measured=measure(params)[1])
+        assert trace.recommended[-1] == optimizer.recommend().params
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_the_seconds_of_a_problem_are_its_own_and_no_method_s(limited: bool) -> None:
+    """Each has an equal share of what all evaluations took."""
+    calls = list[None]()
+
+    def slow(values: Any) -> Any:
+        def of(x: torch.Tensor) -> Any:
+            time.sleep(0.01)
+            calls.append(None)
+            return values(x)
+
+        return of
+
+    problem = gpbo.problems.get("gramacy")
+    if limited:
+        problem = replace(problem, constraints=tuple(map(slow, problem.constraints)))
+    else:
+        problem = replace(problem, function=slow(problem.function))
+    case = Case("slow", problem, budget=7)
+    for method in ("random", "ei-map-sync4"):
+        calls.clear()
+        traces = METHODS[method].run(case, SEEDS)
+        assert sum(sum(trace.evaluation_s) for trace in traces) >= 0.0099 * len(calls) > 0
+        assert len({seconds for trace in traces for seconds in trace.evaluation_s}) == 1
+
+
 def test_an_evaluation_that_fails_is_told_as_peers_are_told(broken: str) -> None:
     """What is NaN is a failed trial, whether it is the value or what a constraint limits."""
     problem = gpbo.problems.get("gramacy")

@@ -158,6 +158,8 @@ def test_results_of_a_module_that_has_changed_are_not_mixed_in(
     assert bench(*asked, "random", "--method", f"{module}:bare").exit_code == 0
     file = tmp_path / f"{module}.py"
     file.write_text(file.read_text() + "# changed\n")
+    assert bench(*asked, f"{module}:bare").exit_code == 0  # what runs is what was imported
+    del sys.modules[module]  # as the next command, which is another process
     assert bench(*asked, "random").exit_code == 0  # which is not of the module
     changed = bench(*asked, f"{module}:bare")
     assert isinstance(changed.exception, InvalidOption)
@@ -168,6 +170,36 @@ def test_results_of_a_module_that_has_changed_are_not_mixed_in(
     both = bench(*asked, "random", "--method", f"{module}:bare")
     assert both.exit_code == 0, both.output
     assert "1/2" not in both.output  # what was measured is there
+
+
+def test_a_unit_that_failed_is_tried_again_by_the_module_that_was_mended(
+    module: str, bench: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = ["smoke", "--problem", "branin", "--method", "random", "--method", f"{module}:bare"]
+
+    def fails(left: Any, _: int) -> Any:
+        for unit in left:
+            yield unit, unit.failed("why") if unit.method != "random" else unit.measure()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "measured", fails)
+        assert bench(*asked).exit_code == 1
+    file = tmp_path / f"{module}.py"
+    file.write_text(file.read_text() + "# mended\n")
+    del sys.modules[module]
+    mended = bench(*asked)
+    assert mended.exit_code == 0, mended.output
+    assert "2/2 branin" in mended.output
+    assert "1/2" not in mended.output  # the other method is not of the module
+
+
+def test_a_module_that_was_changed_while_the_command_ran_is_noticed(module: str) -> None:
+    """A process that begins later has imported something else."""
+    unit = Unit("smoke", "branin", f"{module}:bare", (0,), 6, "")
+    assert methods.find(unit.method) is not None
+    assert [trace.failure for trace in runner._measure(unit, unit.versions)] == [None]
+    (changed,) = runner._measure(unit, {unit.method: "another"})
+    assert changed.failure == "its module was changed after the command had begun"
 
 
 NAMES = [

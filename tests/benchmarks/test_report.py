@@ -115,6 +115,46 @@ def test_a_figure_has_the_medians_and_quartiles_of_its_methods() -> None:
     assert [regret[when < 1.0].max(), regret[-1]] == pytest.approx([10.0, 2.0])
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1.0])
+def test_however_small_values_are_their_regret_is_drawn(scale: float) -> None:
+    """None is drawn as a trillionth of what the design leaves."""
+    truth = [1.0 + scale * regret for regret in (10.0, 8.0, 2.0, 0.0)]
+    found = table.rows("smoke", case(), [trace("ei-hmc", 0, truth)]).to_pandas()
+    found["optimum"] = 0.0
+    found["truth"] = found["value"] = [scale * regret for regret in (10.0, 8.0, 2.0, 0.0)]
+    rows = sections.Findings.of(found, header(1), ()).sequential
+    (axes,) = figures.against_evaluations(rows).axes
+    drawn = axes.lines[0].get_ydata()
+    assert drawn == pytest.approx(np.array([8.0, 2.0, 8e-12]) * scale)
+
+
+@pytest.mark.parametrize("problems", [1, 3])
+def test_the_names_of_methods_lie_within_the_figure(problems: int) -> None:
+    runs = [
+        trace(f"a-method-of-a-long-name-{number}", 0, [9.0, 8.0, 2.0], problem=f"p{problem}")
+        for problem in range(problems)
+        for number in range(9)
+    ]
+    rows = pd.concat([table.rows("smoke", case(run.problem), [run]).to_pandas() for run in runs])
+    found = sections.Findings.of(rows.reset_index(drop=True), header(1), (0.1, 0.01)).sequential
+    for figure in (figures.against_evaluations(found), figures.data_profile(found, (0.1,))):
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
+
+
+def test_a_data_profile_ends_with_the_budget() -> None:
+    """Of ten evaluations in two dimensions: not a whole number of groups of three."""
+    run = trace("ei-hmc", 0, [9.0] * 9 + [1.5])
+    rows = table.rows("smoke", case(), [run]).to_pandas()
+    found = sections.Findings.of(rows, header(1), (0.1,)).sequential
+    (axes,) = figures.data_profile(found, (0.1,)).axes
+    when, share = axes.lines[0].get_data()
+    assert (when[-1], share[-1]) == (pytest.approx(10 / 3), 1.0)
+
+
 def test_gpbos_own_methods_look_the_same_in_every_figure_and_only_random_ones_are_grey() -> None:
     own = ["ei-hmc", "ei-map"]
     few, many = figures.style([*own, "cmaes"]), figures.style([*PEERS, "random", *own])
@@ -122,6 +162,15 @@ def test_gpbos_own_methods_look_the_same_in_every_figure_and_only_random_ones_ar
     colours = [to_rgb(look["color"]) for name, look in many.items() if name != "random"]
     assert len(set(colours)) == len(colours)
     assert all(max(colour) - min(colour) > 0.1 for colour in colours)
+
+
+def test_an_optimum_that_is_none_is_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "trials.parquet"
+    runs = [trace("ei-hmc", 0, [9.0, 8.0, 0.5])]
+    table.write(path, table.rows("smoke", case(), runs), header(1))
+    markdown, _ = report.write(path, suites.get("smoke"))
+    told = "**branin: a value of 0.5 is below optimum=1, so its regret is wrong.**"
+    assert told in markdown.read_text()
 
 
 def test_a_report_without_parallel_methods_or_with_nothing_else(results: Path) -> None:

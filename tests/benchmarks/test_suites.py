@@ -10,10 +10,12 @@ import torch
 import gpbo
 from gpbo.backend import DTYPE
 from gpbo.errors import InvalidOption
+from gpbo.space import Categorical, Integer, Real, Space
 from gpbo_benchmarks import commands, suites
 from gpbo_benchmarks.estimators import TUNING
 from gpbo_benchmarks.methods import METHODS
 from gpbo_benchmarks.suites import Case, embedded, noisy
+from gpbo_benchmarks.tuning import TuningProblem
 from gpbo_benchmarks.units import initial_design
 from tests.monte_carlo import random_uniform
 
@@ -106,12 +108,29 @@ def test_a_dry_run_cuts_the_budget_and_the_design() -> None:
     ("wrong", "message"),
     [
         ({"seeds": 0}, "seeds=0: expected a whole number, 1 or more"),
-        ({"targets": ()}, r"targets=\(\): expected at least one share"),
+        ({"targets": ()}, r"targets=\(\): expected a tuple of shares, at least one"),
+        ({"targets": 0.1}, r"targets=0\.1: expected a tuple of shares, at least one"),
+        ({"methods": ()}, r"methods=\(\): expected a tuple of names, at least one"),
+        ({"methods": "random"}, "methods='random': expected a tuple of names, at least one"),
     ],
 )
 def test_a_suite_of_the_user_s_own_is_checked(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOption, match=message):
         replace(suites.get("smoke"), **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"problem": "branin"}, "problem='branin': expected "),
+        ({"budget": 8.5}, r"budget=8\.5: expected a whole number, 2 or more"),
+        ({"budget": 1}, "budget=1: expected a whole number, 2 or more"),
+        ({"shifted": None}, "shifted=None: expected True or False"),
+    ],
+)
+def test_a_case_of_the_user_s_own_is_checked(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidOption, match=message):
+        replace(suites.get("smoke").cases[0], **wrong)
 
 
 def test_unknown_names_are_refused() -> None:
@@ -135,6 +154,29 @@ def test_a_tuning_problem_is_a_deterministic_loss_over_a_mixed_space(name: str) 
     problem.objective.known.clear()
     assert problem.objective(params).value == first.value
     assert problem.evaluate(params) == first.value
+
+
+def test_a_function_over_a_space_of_ones_own_is_a_problem() -> None:
+    space = Space(Real("x", 0.5, 2.0), Integer("k", 1, 5), Categorical("kind", ["a", "b"]))
+    asked: list[Any] = []
+
+    def loss(params: Any) -> float:
+        asked.append(params)
+        return math.nan if params["kind"] == "b" else params["x"] * params["k"]
+
+    problem = TuningProblem.of("mine", space, loss)
+    runs = gpbo.replicate(problem, strategy="random", runs=3, budget=7, progress=False)
+    for run in range(3):
+        for params, value in zip(
+            space.decode(torch.from_numpy(runs.points[run])), runs.values[run], strict=True
+        ):
+            assert math.isnan(value) if params["kind"] == "b" else value == loss(params)
+    known = len(asked)
+    params = {"x": 2.0, "k": 3, "kind": "a"}
+    assert [problem.objective(params).value for _ in range(2)] == [6.0, 6.0]
+    assert len(asked) == known + 1
+    assert problem.objective({**params, "kind": "b"}).status == "failed"
+    assert math.isnan(problem.optimum)
 
 
 def test_an_estimator_that_cannot_be_fitted_is_a_failed_evaluation() -> None:
