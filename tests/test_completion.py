@@ -105,6 +105,22 @@ def test_a_job_ends_when_one_trial_after_another_fails(
 
 
 @pytest.mark.parametrize(
+    ("values", "elapsed", "failed", "reason"),
+    [
+        ([0.7, 0.5, None, None], 8.0, 2, "target"),
+        ([0.7, 0.6, None, None], 8.0, 2, "runtime"),
+        ([0.7, 0.6, None, None], 7.0, 2, "failures"),
+        ([0.7, 0.6, None, None], 7.0, 1, "no improvement"),
+    ],
+)
+def test_of_several_criteria_that_are_met_the_one_that_says_most_is_named(
+    values: Any, elapsed: float, failed: int, reason: str
+) -> None:
+    completion = Completion(runtime_s=8.0, target=0.5, patience=2, failures=2)
+    assert completion.reached(ended(*values), 1.0, elapsed, failed=failed) == reason
+
+
+@pytest.mark.parametrize(
     ("kind", "wrong"),
     [
         (Completion, {"runtime_s": 0.0}),
@@ -114,7 +130,7 @@ def test_a_job_ends_when_one_trial_after_another_fails(
         (Completion, {"patience": 0}),
         (Completion, {"failures": 0}),
         (Completion, {"patience": "3"}),
-        (Completion, {"tolerance": 1.0}),
+        (Completion, {"tolerance": 1.0, "patience": 2}),
         (Completion, {"tolerance": "0.1"}),
         (Completion, {"tolerance": 0.1}),  # without a patience
         (MedianRule, {"trials": 0}),
@@ -123,7 +139,7 @@ def test_a_job_ends_when_one_trial_after_another_fails(
     ],
 )
 def test_a_criterion_out_of_range_is_named(kind: Any, wrong: Any) -> None:
-    (name,) = wrong
+    name = next(iter(wrong))
     with unchecked_shapes(), pytest.raises(InvalidOption, match=f"{name}="):
         kind(**wrong)
 
