@@ -256,6 +256,7 @@ def test_penalties_count_as_the_worst_of_the_other_values(penalty: float) -> Non
         ([0.3, 0.3, 0.3, 0.3, 0.3, 0.1 + 0.2, 0.5, 0.6, 0.55], False),  # a plateau
         ([0.1, 0.2, 0.3, 0.1 + 0.2, 0.5, 1e4], True),
         ([1e9, 1e9 + 3, 1e9 + 1, 1e9 + 2, 2e9], False),
+        ([1.0, 1 + 15e-7, 1 + 5e-7, 1 + 1e-6, 2.0], True),
     ],
 )
 def test_the_rest_is_four_values_and_half_of_all_that_differ(
@@ -369,6 +370,40 @@ def test_how_far_a_quantity_is_beyond_its_limit_is_not_bent() -> None:
     assert own.power.tolist() == [0.0, 1.0, 0.0]
 
 
+def test_no_distance_beyond_a_limit_is_a_penalty() -> None:
+    """Neither one that was measured, nor the limit itself, far from quantities that agree."""
+    values = torch.tensor([[0.0, 1.0, 2.0, 3.0, 1e9], [-1, -1 + 1e-7, -1 + 2e-7, -1, -1 + 3e-7]])
+    values, mask = values.to(DTYPE), torch.ones(2, 5, dtype=torch.bool)
+    y, own = in_own_units(random_uniform(5, 2, 5, 2), values, mask, torch.tensor([True, True]))
+    torch.testing.assert_close(y, torch.from_numpy(scipy.stats.zscore(values.numpy(), axis=-1)))
+    location, scale = values.mean(-1), values.std(-1, correction=0)
+    torch.testing.assert_close(own(0 * values[:, :1]), -(location / scale)[:, None])
+
+
+def test_units_are_the_same_if_all_that_they_say_is() -> None:
+    _, own = all_of(by_decades())
+    assert own.equals(dataclasses.replace(own)).tolist() == [True] * 3
+    one = torch.tensor([False, True, False])
+    for field in dataclasses.fields(Units):
+        other = torch.where(one, getattr(own, field.name) + 1, getattr(own, field.name))
+        changed = dataclasses.replace(own, **{field.name: other})
+        assert own.equals(changed).tolist() == [True, False, True]
+
+
+def test_how_far_values_are_from_0_does_not_change_their_power() -> None:
+    values, x = bowl(6.0)
+    assert all_of(values, x)[1].power.tolist() == all_of(1e6 + values, x)[1].power.tolist()
+    assert (all_of(values, x)[1].power < 1).all()
+
+
+def test_the_largest_numbers_there_are_have_a_scale() -> None:
+    values = torch.tensor([[1.7e308, -1.7e308, 1e308, 0.0, -1e308]], dtype=DTYPE)
+    y, own = all_of(values)
+    torch.testing.assert_close(y, (values / 1e308 / (values / 1e308).std(correction=0)))
+    torch.testing.assert_close(own(values), y)
+    torch.testing.assert_close(own.back(y), values)
+
+
 def test_values_that_differ_by_roundings_only_are_seen_as_they_are() -> None:
     values = 0.3 + 2.0**-54 * (torch.arange(11, dtype=DTYPE) % 3).expand(2, -1)
     assert len(values.unique()) > 1
@@ -400,7 +435,7 @@ def test_values_without_ties_at_the_best_pay_for_none(monkeypatch: pytest.Monkey
     values = torch.where(mask, values, 0.0)
     y, found = in_own_units(x, values, mask)
     ties, _ = units._ties(values - values.amin(-1, keepdim=True), mask)
-    assert (ties > 1).tolist() == [False, True, False, False, False]
+    assert (ties > 0).tolist() == [False, True, False, False, False]
     monkeypatch.setattr(units, "_ties", lambda above, mask: (torch.zeros(len(above)), above[:, 0]))
     without, known = in_own_units(x, values, mask)
     assert found.equals(known).tolist() == [True, False, True, True, True]
