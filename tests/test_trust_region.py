@@ -65,6 +65,19 @@ def test_as_many_failures_as_dimensions_halve_it_but_four_at_least() -> None:
     assert length([9, 9], region=TrustRegion(length=0.2, failures=2)) == pytest.approx([0.1])
 
 
+@pytest.mark.parametrize(("dim", "batch", "failures"), [(7, 1, 7), (7, 3, 3), (2, 5, 1)])
+def test_how_many_batches_have_to_fail_follows_from_the_dimensions(
+    dim: int, batch: int, failures: int
+) -> None:
+    region, judged = TrustRegion(batch=batch, length=0.2), -(-2 * dim // batch) * batch
+    space = Space([Real(f"x{i}", 0.0, 1.0) for i in range(dim)])
+    for more, expected in ((batch * failures - 1, 0.2), (batch * failures, 0.1)):
+        count = judged + more // batch * batch
+        data = Observations.of(0.4 + 0.2 * random_uniform(1, 1, count, dim), torch.ones(1, count))
+        box = region.boxes(data, model(data, torch.ones(dim, dtype=DTYPE)), space)
+        assert (box.upper - box.lower).mean().item() == pytest.approx(expected)
+
+
 def test_so_many_failures_are_shared_out_to_batches_and_rounded_up() -> None:
     """The first batch that is judged begins after six results, and two have to fail."""
     region = TrustRegion(batch=3, length=0.2)
@@ -82,6 +95,19 @@ def test_the_first_search_has_a_box_from_the_first_result_on() -> None:
 
 def test_a_gain_of_less_than_a_thousandth_is_a_failure() -> None:
     assert length([7.999, 7.998, 7.997, 7.996]) == pytest.approx([0.1])
+
+
+def test_what_is_a_little_worse_is_no_gain_on_a_value_below_0() -> None:
+    assert length([-10, -9.995, -9.996, -9.997, -9.998]) == pytest.approx([0.1])
+    assert length([-10, -10.02, -10.04]) == pytest.approx([0.4])
+
+
+def test_the_first_value_that_meets_the_constraints_is_a_success() -> None:
+    data = history([9.0, 9.9])
+    eligible = torch.arange(data.values.shape[1])[None] == data.values.shape[1] - 1
+    region = TrustRegion(length=0.2, successes=1)
+    box = region.boxes(some := replace(data, eligible=eligible), model(some), CUBE)
+    assert (box.upper - box.lower)[0, 0].tolist() == pytest.approx([0.4, 0.4])
 
 
 def test_the_results_of_a_batch_are_judged_together() -> None:
@@ -227,7 +253,7 @@ def test_a_dimension_that_says_nothing_takes_no_room_from_the_others() -> None:
         surrogate = model(data, torch.tensor([flat, 0.1], dtype=DTYPE))
         box = TrustRegion(length=0.05, shortest=0.01).boxes(data, surrogate, CUBE)
         sides.append((box.upper - box.lower)[0, 0].tolist())
-    assert sides[0] == sides[1]
+    assert sides[0] == sides[1] == pytest.approx([0.05 * 20**0.5, 0.05 / 20**0.5])
 
 
 def test_choices_without_an_order_are_not_confined() -> None:
