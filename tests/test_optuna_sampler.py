@@ -26,6 +26,7 @@ from optuna.testing.pytest_samplers import (  # noqa: E402
 from optuna.trial import TrialState, create_trial  # noqa: E402
 
 from gpbo.errors import InvalidOption, SpaceError  # noqa: E402
+from gpbo.fitting import Model  # noqa: E402
 from gpbo.integrations import optuna as bridge  # noqa: E402
 from gpbo.integrations.optuna import Sampler  # noqa: E402
 from gpbo.optimizer import Optimizer  # noqa: E402
@@ -225,6 +226,14 @@ def test_a_strategy_of_ones_own_need_not_be_able_to_repeat() -> None:
     assert len({trial.params["x"] for trial in made.trials}) == 5
 
 
+@pytest.mark.parametrize(("strategy", "initial"), [("sobol", 1), ("ei", 7)])
+def test_nothing_is_fitted_that_no_proposal_needs(strategy: str, initial: int) -> None:
+    sampler = Sampler(strategy, seed=3, initial=initial, inference="map")
+    study(*RESULTS, sampler=sampler).ask(X)
+    assert sampler._learner is not None
+    assert sampler._learner._optimizer.fitted_size == 0
+
+
 def test_an_interrupt_takes_no_trial_away(monkeypatch: pytest.MonkeyPatch) -> None:
     made = study(*RESULTS)
 
@@ -244,6 +253,7 @@ def test_a_range_that_is_none_of_gpbos_is_drawn_at_random() -> None:
         "wide": IntDistribution(0, 2**41),
         "fine": FloatDistribution(0.0, 1.0, step=1e-13),
         "x": FloatDistribution(0.0, 1.0),
+        "one": IntDistribution(7, 7),
     }
     made = optuna.create_study(sampler=Sampler(seed=3, initial=1, inference="map"))
     for _ in range(3):
@@ -273,6 +283,19 @@ def test_limits_that_the_objective_sets_are_heeded() -> None:
     made.tell(silent, 0.0)  # without limits
     made.ask(made.trials[0].distributions)
     assert learned.finished[-1].value is None
+
+
+def test_what_only_trials_that_did_not_complete_have_is_no_limit_and_no_other_parameter() -> None:
+    made = study(*RESULTS)
+    trial = made.ask({**X, "more": FloatDistribution(0.0, 1.0)})
+    trial.set_constraint("memory", -1.0)
+    made.tell(trial, state=TrialState.PRUNED)
+    kind = bridge._Kind.of(made.trials, X, made.direction)
+    assert (kind.limited, kind.open) == ((), False)
+    made.tell(made.ask({**X, "fixed": IntDistribution(7, 7)}), 1.0)
+    assert not bridge._Kind.of(made.trials, X, made.direction).open
+    made.tell(made.ask({**X, "more": FloatDistribution(0.0, 1.0)}), 1.0)
+    assert bridge._Kind.of(made.trials, X, made.direction).open
 
 
 def test_a_space_that_changes_is_another_model_of_the_same_trials() -> None:
@@ -335,9 +358,33 @@ def test_a_copy_with_another_seed_proposes_something_else() -> None:
     assert made.ask(X).params != other.ask(X).params
 
 
+def test_a_copy_that_has_learned_goes_on_with_another_seed_too() -> None:
+    made = study(*RESULTS)
+    made.ask(X)
+    same, other = (pickle.loads(pickle.dumps(made.sampler)) for _ in range(2))
+    other.reseed_rng()
+    last, samplers = made.trials[-1], (made.sampler, same, other)
+    chosen = [each.sample_relative(made, last, X) for each in samplers]
+    assert chosen[0] == chosen[1] != chosen[2]
+    drawn = [each.sample_independent(made, last, "x", X["x"]) for each in samplers]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 def test_a_seed_may_be_of_any_size() -> None:
     made = optuna.create_study(sampler=Sampler(seed=2**40, inference="map"))
     assert made.ask(X).params["x"] <= 3.0
+
+
+def test_the_options_are_those_of_the_optimizer_that_chooses() -> None:
+    options: dict[str, Any] = {"initial": 23, "inference": "map", "model": Model(1.5), "seed": 0}
+    for changed in ({}, {"inference": "hmc"}):
+        sampler = Sampler("pi", **options | changed)
+        study(*RESULTS, sampler=sampler).ask(X)
+        assert sampler._learner is not None
+        known = sampler._learner._optimizer
+        assert known.strategy.name == "pi"
+        found = {name: getattr(known, name) for name in options}
+        assert found == options | changed
 
 
 def test_what_is_not_allowed_is_said_at_once() -> None:
