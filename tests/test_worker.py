@@ -14,9 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -26,7 +27,7 @@ import torch
 from gpbo.attempt import LOG, METRICS, PROCESS
 from gpbo.command import _running, end_left
 from gpbo.errors import InvalidOption
-from gpbo.executors import LocalWorkers, end, pool_of_one, start
+from gpbo.executors import LocalWorkers, _awaited, end, pool_of_one, start
 from gpbo.objectives import check_is_here
 from gpbo.worker import (
     Command,
@@ -634,6 +635,32 @@ def test_the_death_of_a_process_is_noticed_while_a_child_that_it_forked_lives(
         assert (outcome.reason, outcome.died) == (f"the process of the trial died: {why}", True)
         again = workers.submit(evaluate, task(objectives.bowl, tmp_path)).result(60)
     assert again.value == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize("limit", [math.inf, 1.5], ids=["no limit", "over by then"])
+@pytest.mark.parametrize("tells", [True, False])
+def test_what_a_process_told_as_it_ended_is_heard_at_the_next_look(
+    limit: float, tells: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has died if that is nothing, even if its time is over by then."""
+    told: Future[int] = Future()
+    clock = [0.0]
+
+    def look(futures: list[Future[int]], seconds: float) -> Any:
+        clock[0] += seconds
+        if tells and clock[0] > 1:
+            told.set_result(7)
+        return SimpleNamespace(done={future for future in futures if future.done()})
+
+    monkeypatch.setattr("gpbo.executors.wait", look)
+    monkeypatch.setattr("gpbo.executors.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    pool: Any = SimpleNamespace(_processes={1: SimpleNamespace(exitcode=3)})
+    with unchecked_shapes():
+        if tells:
+            assert _awaited(pool, told, limit) == 7
+        else:
+            with pytest.raises(BrokenExecutor, match=r"EXIT\(3\)"):
+                _awaited(pool, told, limit)
 
 
 def test_what_a_function_started_ends_when_the_driver_is_killed(
