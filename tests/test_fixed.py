@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gpbo.acquisition import LogExpectedImprovement
 from gpbo.backend import DTYPE
 from gpbo.errors import InvalidData, InvalidParams, SpaceExhausted
-from gpbo.fixed import holds, is_slice, lie_within, means_within, with_fixed
+from gpbo.fixed import expected_within, holds, is_slice, lie_within, means_within, with_fixed
 from gpbo.model_free import GridSearch
 from gpbo.optimizer import Optimizer
 from gpbo.space import Categorical, Integer, Ordinal, Real, Space
@@ -130,6 +130,8 @@ def test_another_value_is_no_configuration_of_the_slice() -> None:
     with pytest.raises(InvalidParams) as raised:
         space.validate({"x": 0, "y": 1, "task": "hard"})
     assert str(raised.value) == "task='hard': expected 'easy'"
+    valid = with_fixed(TASKS, {"x": 1}).validate({"x": 1, "y": 1, "task": "hard"})
+    assert [type(valid[name]) for name in ("x", "y")] == [float, float]
 
 
 @BY_NAME
@@ -260,6 +262,10 @@ def test_what_is_to_be_improved_on_is_the_best_that_is_expected_in_the_slice() -
     moved = known.moments(space.snap(known.x))[0]
     torch.testing.assert_close(means_within(known, space), moved)
     assert torch.equal(means_within(known, WHOLE), known.fitted)
+    expected = expected_within(known, space)
+    assert torch.equal(expected.isfinite(), known.mask)
+    torch.testing.assert_close(expected[known.mask], moved.mean(1)[known.mask])
+    assert torch.equal(expected_within(known, WHOLE), known.expected)
     least = torch.stack([moved[0, :, :13].amin(-1), moved[1, :, :5].amin(-1)])
     for strategy in (
         ExpectedImprovement(margin=0.0),
