@@ -744,6 +744,30 @@ def test_chains_that_all_stay_behind_an_outlier_start_afresh(
     assert found.warm.afresh.tolist() == [8, 9, 8]
 
 
+@pytest.mark.parametrize("many", [4, 64])
+def test_chains_stay_behind_only_where_they_would_move_far(
+    many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever other runs do; those of many results start afresh then."""
+    monkeypatch.setattr(warm_start, "_FAR_OUT", -math.inf)
+    monkeypatch.setattr(warm_start, "MANY", many)
+    data, warm = _data(), _warm()
+    factor = torch.tensor([1.02, 1.0, 1.3], dtype=DTYPE)
+    location = data.units.back(torch.full_like(factor, 0.05))
+    shifted = in_units(data, Units.affine(location, factor * data.units.scale))
+    posterior = Model().log_posterior(shifted.x, shifted.y, shifted.mask)
+    found = warm_start.carried_over(warm, shifted, posterior)
+    stayed, far = warm.warmth.position, torch.tensor([False, False, True])
+    moved = posterior.parametrization.rescaled(stayed, *shifted.rescaling(warm.units))
+    expected = torch.where(far[:, None, None], stayed, moved)
+    torch.testing.assert_close(found.warmth.position, expected)
+    value, gradient = posterior(expected.flatten(0, 1))
+    torch.testing.assert_close(found.warmth.value.flatten(), value)
+    assert found.warmth.gradient is not None
+    torch.testing.assert_close(found.warmth.gradient.flatten(0, 1), gradient)
+    assert torch.equal(found.afresh, torch.where(far & (many == 4), 0.0, warm.afresh))
+
+
 def test_chains_that_all_lost_their_density_are_weighted_evenly() -> None:
     data, warm = _data(), _warm()
     log_weight = torch.zeros(RUNS, BRIEF.chains, dtype=DTYPE)
@@ -752,6 +776,18 @@ def test_chains_that_all_lost_their_density_are_weighted_evenly() -> None:
     found = warm_start.carried_over(replace(warm, log_weight=log_weight), data, log_posterior)
     assert (found.log_weight[1] == 0).all()
     assert found.log_weight.isfinite().all()
+
+
+def test_a_chain_that_had_no_density_gains_none_and_spoils_no_other_one() -> None:
+    data, warm = _data(), _warm()
+    value = warm.warmth.value.clone()
+    value[0, 0], value[0, 1] = -torch.inf, torch.nan
+    log_posterior = Model().log_posterior(data.x, data.y, data.mask)
+    before = replace(warm, warmth=replace(warm.warmth, value=value))
+    expected = torch.zeros_like(value)
+    expected[0, 1] = -torch.inf
+    found = warm_start.carried_over(before, data, log_posterior)
+    torch.testing.assert_close(found.log_weight, expected, rtol=0, atol=1e-9)
 
 
 def test_an_outlier_does_not_carry_the_chains_off() -> None:
