@@ -63,6 +63,7 @@ def test_as_many_failures_as_dimensions_halve_it_but_four_at_least() -> None:
     assert length([9, 9, 7, 9, 9, 9]) == pytest.approx([0.2])
     assert length([9] * 8) == pytest.approx([0.05])
     assert length([9, 9], region=TrustRegion(length=0.2, failures=2)) == pytest.approx([0.1])
+    assert length([9] * 4, region=TrustRegion(length=0.2, shortest=0.1)) == pytest.approx([0.1])
 
 
 @pytest.mark.parametrize(("dim", "batch", "failures"), [(7, 1, 7), (7, 3, 3), (2, 5, 1)])
@@ -224,6 +225,21 @@ class Certain(Nearer):
         return torch.where((x == self._point).all(-1), 0.0, -1.0).to(x)
 
 
+class Likelier(Nearer):
+    """A chance of 0.6 at the point, and everywhere else one of 0.4."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.where((x == self._point).all(-1), 0.6, 0.4).to(x).log()
+
+
+def test_the_centre_rather_gives_a_value_than_not() -> None:
+    data = history([7.0, 8.0])
+    for region in (TrustRegion(length=0.2), NestedBoxes()):
+        for place in (4, 5):
+            boxes = region.boxes(data, model(data), CUBE, Likelier(data.x[0, place]))
+            assert boxes.centre[0, 0].tolist() == data.x[0, place].tolist()
+
+
 def test_padding_is_no_centre_and_takes_none_away_whatever_chance_there_is() -> None:
     """It lies at 0.5: nearer to it than the results are, and alone in being likely."""
     data, region = history([7.0, 8.0, float("nan")]), TrustRegion(length=0.2)
@@ -297,7 +313,14 @@ def test_every_point_is_proposed_inside_the_box(space: Space) -> None:
 
 @pytest.mark.parametrize(
     ("option", "wrong"),
-    [("batch", 0), ("successes", 0), ("failures", 0), ("length", 0.001), ("length", 2.0)],
+    [
+        ("batch", 0),
+        ("successes", 0),
+        ("failures", 0),
+        ("length", 0.001),
+        ("length", 2.0),
+        ("shortest", 0.0),
+    ],
 )
 def test_options_that_mean_nothing_are_refused(option: str, wrong: float) -> None:
     with pytest.raises(InvalidOption, match=f"{option}={wrong}"):
