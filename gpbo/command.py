@@ -152,7 +152,10 @@ class Command:
 
 def _object(line: str) -> Any:
     """The JSON object that a line ends with: a progress bar before it, say, is in the same line."""
-    return json.loads(line[max(line.find("{"), 0) :])
+    for brace in re.finditer("{", line):
+        with contextlib.suppress(ValueError):
+            return json.loads(line[brace.start() :])
+    raise ValueError(f"{line!r} ends with no JSON object")
 
 
 def run_command(
@@ -249,7 +252,11 @@ class _Reader:
         self._rest = b""
         # To read JSON takes a hundred times as long as to see that a line has none.
         self._needed = [b'"value"' if command.metric is None else b""]
-        self._needed += [json.dumps(name).encode() for name in command.measured]
+        self._needed += {  # by encoders that escape what is not ASCII, and by others
+            json.dumps(name, ensure_ascii=escaped).encode(errors="replace")
+            for name in command.measured
+            for escaped in (True, False)
+        }
 
     def read(self) -> bool:
         """Read on, so much at most that it takes no time; whether there may be more."""

@@ -112,7 +112,7 @@ def result_told(
     number = as_number(f"{where}value", value)
     alone = measured is None and not math.isfinite(number)
     numbers = {} if alone else _measurements(where, constraints, measured)
-    for name, each in {"the value": number, **numbers}.items():
+    for name, each in [("the value", number), *numbers.items()]:
         if not math.isfinite(each):
             return Told(None, reason=legible(f"{name} is {each}"))
     return Told(number, numbers)
@@ -129,7 +129,7 @@ def returned(result: object, constraints: Sequence[Constraint]) -> tuple[Any, ..
     if not constraints:
         return (result,)
     if isinstance(result, tuple | list) and len(result) == 2:
-        value, measured = result
+        value, measured = result[0], as_mapping(result[1])
         if isinstance(measured, Mapping):
             limited = quantities(constraints)
             measured = {name: measured[name] for name in limited if name in measured}

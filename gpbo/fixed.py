@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gpbo.checks import as_mapping
 from gpbo.errors import InvalidParams
 from gpbo.parameters import Discrete, Kind, Parameter
 from gpbo.space import Space
@@ -66,12 +67,13 @@ class Held(Discrete):
         return point.expand(*index.shape, -1)
 
 
-def with_fixed(space: Space, fixed: Mapping[str, Any]) -> Space:
+def with_fixed(space: Space, fixed: Any) -> Space:
     """The slice of the space where these parameters have these values.
 
     Raises:
         InvalidParams: no mapping, no parameter of the space, or no value of the parameter.
     """
+    fixed = as_mapping(fixed)
     if not isinstance(fixed, Mapping):
         raise InvalidParams(f"fixed={fixed!r}: expected a mapping from names to values")
     for name in fixed:

@@ -18,7 +18,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
         InvalidJob: no such file, or not TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InvalidJob(f"{path}: {error.strerror}: expected a job file") from error
     except UnicodeDecodeError as error:

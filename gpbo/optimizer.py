@@ -19,7 +19,7 @@ from gpbo.constraints import Told, read_constraints, result_told, violated
 from gpbo.data import Observations, with_room
 from gpbo.design import resolve_initial
 from gpbo.errors import InvalidOption, InvalidParams, InvalidResult, StorageError
-from gpbo.fixed import with_fixed
+from gpbo.fixed import is_slice, with_fixed
 from gpbo.history import History
 from gpbo.kept import Kept
 from gpbo.options import read_model, read_strategy, write_model, write_strategy
@@ -389,7 +389,7 @@ class Optimizer:
             fit=lambda: fitted().fit,
             limits=lambda: fitted().limits,
         )
-        queued = [] if fixed else [self._queued(params) for params in self.queue[:count]]
+        queued = [] if is_slice(space) else [self._queued(params) for params in self.queue[:count]]
         design = self._design_left(count)
         return ChoicePlan(situation, self.strategy, queued, design, count, fitted)
 

@@ -163,9 +163,10 @@ class ChoicePlan:
                 if not chosen:
                     raise
                 break
-            for point in points:
-                situation = situation.after(point.unsqueeze(0))
             chosen += [(params, origin) for params in space.decode(points)]
+            if strategy is design:
+                for point in points:
+                    situation = situation.after(point.unsqueeze(0))
         return Chosen(self.situation.index, tuple(chosen), len(self.queued), self.fitted.made)
 
 

@@ -290,12 +290,14 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence], *, is_down: bo
         colour, best = _COLOURS[number % len(_COLOURS)], drawable(curve.best)
         _paint_trials(axes, curve, colour, 0.02 + 0.03 * number, is_down=is_down)
         trials = range(1, len(best) + 1)
-        lines += axes.step(trials, best, where="post", **_line_look(len(best), colour, curve.label))
+        look = _line_look(int(np.isfinite(best).sum()), colour, curve.label)
+        lines += axes.step(trials, best, where="post", **look)
     longest = max([1, *(len(curve.values) for curve in curves)])
     axes.set_xlim(0.5, longest + 0.5)
     axes.xaxis.set_major_locator(_whole_numbers())
     axes.set_xlabel("trial")
     axes.set_ylabel("value, and the best so far")
+    axes.yaxis.set_offset_position("right")  # on the left the name of the design may be
     if len(curves) > 1:
         _name(axes, lines)
     _clean(axes)
@@ -471,8 +473,10 @@ def _set_position_axis(axes: Axes, part: Slice, positions: Float[np.ndarray, " q
 
 def _set_log_ticks(axis: Axis, low: float, high: float) -> None:
     ticks = log_ticks(low, high)
-    if low >= _SMALLEST_PLAIN and high <= _LARGEST_PLAIN:
-        axis.set_ticks(ticks, [f"{tick:.6g}" for tick in ticks])
+    plain = [f"{tick:.6g}" for tick in ticks]
+    fit = len(" ".join(plain)) <= _MOST_CHARACTERS
+    if fit and low >= _SMALLEST_PLAIN and high <= _LARGEST_PLAIN:
+        axis.set_ticks(ticks, plain)
     else:
         axis.set_ticks(ticks)
         axis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=_ALL))

@@ -87,7 +87,11 @@ class Posterior:
         Raises:
             InvalidParams: no list of configurations of the space.
         """
-        mean, variance = self.surrogate.moments(self._points(configurations))
+        return self.at(self._points(configurations))
+
+    def at(self, x: Float[Tensor, "1 n d"]) -> Prediction:
+        """The same of points in the unit cube."""
+        mean, variance = self.surrogate.moments(x)
         over_draws = self.surrogate.over_draws
         centre = over_draws(mean)
         spread = over_draws(variance + (mean - centre.unsqueeze(1)).square())

@@ -203,6 +203,8 @@ def one_by_one(
     """Points chosen in sequence, each knowing those before it; fewer if the space runs out."""
     points: list[Tensor] = []
     while len(points) < count:
+        if points:
+            situation = situation.after(points[-1])
         try:
             point = one(situation)
         except SpaceExhausted:
@@ -210,5 +212,4 @@ def one_by_one(
                 raise
             break
         points.append(point)
-        situation = situation.after(point)
     return torch.stack(points, 1)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 from gpbo.choices import Listed
 from gpbo.optimizer import Optimizer
@@ -69,9 +71,11 @@ def slices_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Slic
     best = best_shown(completed, optimizer.direction)
     assert best is not None, "there is no posterior without results"
     closeness = nearness(optimizer.space, completed, best)
+    space = optimizer.space
+    centre = space.encode([best.params]).to(optimizer.device).unsqueeze(0)
     return tuple(
-        _slice(parameter, posterior, best, completed, closeness)
-        for parameter in optimizer.space.parameters
+        _slice(parameter, posterior, centre, columns, best, completed, closeness)
+        for parameter, columns in zip(space.parameters, space.slices, strict=True)
     )
 
 
@@ -83,13 +87,17 @@ def name_of_best(feasible: Sequence[bool]) -> str:
 def _slice(
     parameter: Parameter,
     posterior: Posterior,
+    centre: Float[Tensor, "1 one d"],
+    columns: slice,
     best: Trial,
     trials: Sequence[Trial],
     closeness: tuple[float, ...],
 ) -> Slice:
     name = parameter.name
     values = parameter.grid(_POINTS)
-    expected = posterior.predict([{**best.params, name: value} for value in values])
+    x = centre.repeat(1, len(values), 1)
+    x[..., columns] = parameter.to_cube(values).to(x.device)
+    expected = posterior.at(x)
     listed = isinstance(parameter, Listed)
 
     def place(trial: Trial) -> tuple[float, float]:
@@ -102,7 +110,7 @@ def _slice(
         whole=isinstance(parameter, Integer),
         labels=tuple(map(str, values)) if listed else (),
         positions=tuple(float(i if listed else value) for i, value in enumerate(values)),
-        median=tuple(expected.median.tolist()),
+        median=_finite(expected.median),
         low=_finite(expected.low),
         high=_finite(expected.high),
         best=place(best),

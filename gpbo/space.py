@@ -126,10 +126,10 @@ class Space:
             raise InvalidParams(
                 f"params={params!r}: expected a mapping with the names {', '.join(self.names)}"
             )
-        needed = self.names if whole or not params else ()
+        needed, known = self.names if whole or not params else (), {*self.names}
         for problem, names in (
             ("missing", [name for name in needed if name not in params]),
-            ("unknown", [name for name in params if name not in self.names]),
+            ("unknown", [name for name in params if name not in known]),
         ):
             if names:
                 raise InvalidParams(

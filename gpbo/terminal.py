@@ -13,7 +13,9 @@ _UNWRITABLE = (AttributeError, ValueError, OSError)
 
 def is_terminal(stream: Any) -> bool:
     """Whether what is written to a standard stream, which may not be there, is seen on one."""
-    return stream is not None and not getattr(stream, "closed", False) and stream.isatty()
+    with suppress(*_UNWRITABLE):
+        return bool(stream.isatty())
+    return False
 
 
 def console() -> Console:

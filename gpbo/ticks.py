@@ -15,7 +15,7 @@ LARGEST_DRAWN = 1e200
 #: A positive quantity that spans this factor is drawn on a log axis.
 _LOG_SPAN = 1e3
 #: Characters that an axis is long, and the share of it that the label of its lower end takes.
-_CHARACTERS, _LABEL_OF_LOW = 40, 0.15
+_CHARACTERS, _LABEL_OF_LOW = 34, 0.15
 
 
 def drawable(values: Sequence[Any]) -> Float[np.ndarray, "..."]:

@@ -82,6 +82,18 @@ def test_trials_tell_what_they_measure(objective: str, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("escaped", [True, False])
+def test_a_quantity_of_any_name_is_read_from_what_a_command_prints(
+    escaped: bool, tmp_path: Path
+) -> None:
+    line = json.dumps({"mémoire": 3.0}, ensure_ascii=escaped) + '\n{"value": 1}\n'
+    (tmp_path / "told").write_text(line, encoding="utf-8")
+    target = Command(f"cat {tmp_path / 'told'}")
+    optimizer = stored(tmp_path, constraints=["mémoire <= 16"])
+    (trial,) = Tuner(optimizer, target, budget=1).run().trials
+    assert trial.measured == {"mémoire": 3.0}
+
+
 @pytest.mark.parametrize("line", ["", '{"depth": "deep"}', '{"depth": true}', "depth: 0.7"])
 def test_a_command_that_does_not_tell_what_it_measured_has_failed(
     line: str, tmp_path: Path

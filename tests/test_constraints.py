@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from botorch.acquisition.analytic import LogConstrainedExpectedImprovement
@@ -20,7 +21,7 @@ from gpbo.acquisition import LogExpectedImprovement
 from gpbo.backend import DTYPE, Streams
 from gpbo.candidates import Search, Utility
 from gpbo.completion import Completion
-from gpbo.constraints import Constraint, read_constraints
+from gpbo.constraints import Constraint, read_constraints, returned
 from gpbo.data import Observations, with_room
 from gpbo.errors import InvalidData, InvalidOption, InvalidResult, TrialAlreadyFinished
 from gpbo.feasibility import Limits, likely_at, log_chance, weighted, with_limits
@@ -222,6 +223,18 @@ def test_where_there_is_no_value_nothing_need_be_measured(value: float) -> None:
         assert (trial.status, trial.reason) == (TrialStatus.FAILED, f"the value is {value}")
     with pytest.raises(InvalidResult, match="has 'other': expected 'memory'"):
         optimizer.add(told.params, value, {"memory": 1.0, "other": 1.0})
+
+
+def test_a_quantity_may_have_the_name_of_the_value() -> None:
+    optimizer = Optimizer(SQUARE, "random", constraints=["the value <= 16"])
+    told = optimizer.tell(optimizer.ask(), math.nan, {"the value": 1.0})
+    assert told.reason == "the value is nan"
+
+
+def test_what_is_measured_beyond_the_constraints_may_be_in_a_table_s_row() -> None:
+    measured = pd.Series({"memory": 8.0, "accuracy": 0.5})
+    constraints = read_constraints(["memory <= 16"])
+    assert returned((1.0, measured), constraints) == (1.0, {"memory": 8.0})
 
 
 def test_without_constraints_nothing_is_measured() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -111,6 +112,14 @@ def test_what_cannot_be_fixed_is_named(fixed: Any, message: str) -> None:
         made.ask(fixed=fixed)
     assert str(raised.value) == message
     assert not made.trials
+
+
+def test_what_is_fixed_may_be_a_table_s_row() -> None:
+    made = optimizer()
+    made.enqueue({"x": 0.25})
+    with unchecked_shapes():
+        trial = made.ask(fixed=pd.Series({"x": 0.5, "task": "hard"}))
+    assert (trial.params["x"], trial.params["task"], trial.origin) == (0.5, "hard", "design")
 
 
 def test_a_point_lies_in_a_slice_by_its_fixed_values_alone() -> None:

@@ -14,6 +14,7 @@ from gpbo.errors import GpboError, InvalidData, InvalidJob, InvalidOption, Unkno
 from gpbo.evidence import Model
 from gpbo.hyperparameters import HyperparameterPrior
 from gpbo.job import Job, check_job, read_job
+from gpbo.job_file import read_file
 from gpbo.optimizer import Optimizer
 from gpbo.options import read_model, read_strategy
 from gpbo.priors import Fixed
@@ -195,6 +196,11 @@ def test_a_file_that_is_no_toml_is_refused(text: str, tmp_path: Path) -> None:
         read_job(tmp_path / "job.toml")
     with pytest.raises(InvalidJob, match=r"none\.toml"):
         read_job(tmp_path / "none.toml")
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text('name = "größer"', encoding="utf-8-sig")
+    assert read_file(tmp_path / "job.toml") == {"name": "größer"}
 
 
 VALUES = st.recursive(

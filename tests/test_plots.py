@@ -43,14 +43,19 @@ def loss(params: dict[str, Any]) -> float:
     return (math.log10(params["rate"]) + 2) ** 2 + params["depth"] + 20 * params["shift"] ** 2
 
 
-def optimized(direction: Any = "minimize", objective: Any = loss, budget: int = 14) -> Result:
+def optimized(
+    direction: Any = "minimize",
+    objective: Any = loss,
+    budget: int = 14,
+    inference: Any = "map",
+) -> Result:
     return minimize(
         objective,
         SPACE,
         budget=budget,
         strategy="sobol",
         direction=direction,
-        inference="map",
+        inference=inference,
         progress=False,
     )
 
@@ -122,6 +127,19 @@ def test_a_slice_holds_the_surrogate_along_the_parameter_in_user_units(result: R
         far = (points - SPACE.encode([best.params])).norm(dim=-1)
         assert np.argsort(part.closeness).tolist() == far.argsort(descending=True).tolist()
         assert (max(part.closeness), min(part.closeness)) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("inference", ["map", "hmc"])
+def test_a_slice_is_what_the_model_predicts_of_its_configurations(inference: Any) -> None:
+    result = optimized(budget=9, inference=inference)
+    best, posterior = result.best, result.optimizer.posterior()
+    assert best is not None
+    for parameter, part in zip(SPACE.parameters, plots.slices_data(result), strict=True):
+        values = parameter.grid(101)
+        expected = posterior.predict([{**best.params, parameter.name: value} for value in values])
+        assert len(part.positions) == len(values)
+        for name in ("median", "low", "high"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(expected, name))
 
 
 def test_the_slices_meet_at_the_best_trial_where_the_surrogate_knows_the_value() -> None:
@@ -303,6 +321,26 @@ def test_a_single_trial_is_a_point_over_its_number() -> None:
         low, high = axes.get_xlim()
         assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1.0]
         assert axes.lines[-1].get_marker() == "o"
+
+
+def test_a_last_trial_that_is_the_only_one_with_a_value_is_seen() -> None:
+    values = iter([math.nan, math.nan, math.nan, 3.0])
+    late = optimized(objective=lambda _: next(values), budget=4)
+    (axes,) = plots.convergence(late).axes
+    (line,) = [line for line in axes.lines if line.get_label() == late.optimizer.strategy.name]
+    assert line.get_marker() == "o"
+
+
+def test_the_numbers_along_a_wide_axis_do_not_touch() -> None:
+    optimizer = Optimizer(Space(Real("x", 1e-3, 1e4, scale="log")), inference="map")
+    for value in (0.1, 10.0):
+        optimizer.add({"x": value}, value)
+    figure = plots.slices(optimizer)
+    figure.canvas.draw()
+    boxes = [tick.get_window_extent() for tick in figure.axes[0].get_xticklabels()]
+    assert len(boxes) > 3
+    for left, right in itertools.pairwise(boxes):
+        assert left.x1 < right.x0
 
 
 def test_one_result_needs_no_legend_and_several_have_one(result: Result) -> None:
@@ -487,6 +525,8 @@ def test_slices_reach_to_the_ends_of_a_double() -> None:
     figure.canvas.draw()
     for axes in figure.axes:
         assert np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all()
+    for part in plots.slices_data(result):
+        assert np.isfinite([part.low, part.median, part.high]).all()
 
 
 def test_small_shares_have_ticks_that_can_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,16 @@ class Unwritable(io.StringIO):
         raise self.error
 
 
+class Plain:
+    """What is commonly put in place of a stream."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
 def closed() -> io.StringIO:
     stream = io.StringIO()
     stream.close()
@@ -45,6 +55,7 @@ def closed() -> io.StringIO:
 STREAMS = {
     "not there": lambda: None,
     "closed": closed,
+    "only written to": Plain,
     "nobody reads": lambda: Unwritable(BrokenPipeError()),
     "full": lambda: Unwritable(OSError(errno.ENOSPC, "No space left on device")),
 }

@@ -97,6 +97,8 @@ def reported(folder: Path) -> list[tuple[int, float]]:
         (None, ' 20%|##    | 1/5 [00:00<00:00]{"step": 1, "value": 0.5}', (1, 0.5)),
         (None, 'INFO: {"value": 2}', (None, 2.0)),
         (None, '{"value": 2} was read', None),
+        (None, 'with {rate}: {"value": 0.25}', (None, 0.25)),
+        (None, '{"value": 0.25} {"value": 3}', (None, 3.0)),
         (None, '{"step": 3, "value": null}', (3, "nan")),
         (r"loss=(\S+)", "epoch 3 loss=0.25 ok", (None, 0.25)),
         (r"loss=(\S+)", "loss=none", None),

@@ -50,7 +50,7 @@ class Problem:
             ``optimum`` no number, ``function`` or a constraint no function, or ``name`` or
             ``citation`` no text.
         InvalidData: the bounds are no tensor ``[2, d]`` of finite ends, the lower ones first, or
-            the minimizers none ``[j, d]``.
+            the minimizers none ``[j, d]``, or the shift none ``[r, d]``.
     """
 
     name: str
@@ -76,7 +76,8 @@ class Problem:
         whole_number("dim", self.dim, least=1)
         settle(self, "noise", real_number, least=0.0)
         settle(self, "optimum", _number_or_nan)
-        for name, rows in (("bounds", 2), ("unshifted_minimizers", None)):
+        rows_of = {"bounds": 2, "unshifted_minimizers": None}
+        for name, rows in (rows_of if self.shift is None else {**rows_of, "shift": None}).items():
             given = getattr(self, name)
             check_tensor(name, given)
             if given.ndim != 2 or given.shape[1] != self.dim or rows not in (None, len(given)):
