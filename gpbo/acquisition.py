@@ -31,7 +31,7 @@ class Moments(Protocol):
 
     def moments(
         self, candidates: Float[Tensor, "r q d"]
-    ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r s q"]]:
+    ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r #s q"]]:
         """Mean and variance, differentiable by autograd."""
         ...
 
@@ -39,9 +39,9 @@ class Moments(Protocol):
         self, candidates: Float[Tensor, "r q d"]
     ) -> tuple[
         Float[Tensor, "r s q"],
-        Float[Tensor, "r s q"],
+        Float[Tensor, "r #s q"],
         Float[Tensor, "r s q d"],
-        Float[Tensor, "r s q d"],
+        Float[Tensor, "r #s q d"],
     ]:
         """Mean, variance, and the gradients of both."""
         ...

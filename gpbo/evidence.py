@@ -125,7 +125,7 @@ class LogPosterior:
         """
         place = numbered(self._mask)
         share = (most / self._count[:, None]).clamp(min=least_share)
-        kept = self._mask & (place * GOLDEN % 1 < share)
+        kept = self._mask & (place.to(share) * GOLDEN % 1 < share)
         if bool((kept == self._mask).all()):
             return self
         room = capacity(int(kept.sum(-1).max()), kept.device)

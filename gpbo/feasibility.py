@@ -190,7 +190,9 @@ def weighted(utility: Utility, chance: Utility | None, eligible: Bool[Tensor, " 
         chance: As `with_limits` has it.
         eligible: Whether a run has such a value yet; it counts the chance alone if not.
     """
-    return utility if chance is None else Sum((Where(utility, eligible), chance))
+    if chance is None:
+        return utility
+    return Sum((Where(utility, eligible), chance)) if bool(eligible.any()) else chance
 
 
 def log_chance(
@@ -251,6 +253,7 @@ def log_chance_of_success(
     """
     runs, dim = data.runs, data.dim
     ones = data.x.new_ones(runs, 1)
+    failed, failed_mask = padded(failed, failed_mask)
     x = [data.x, failed]
     label = [-torch.ones_like(data.values), torch.ones_like(failed[..., 0])]
     mask = [data.mask, failed_mask]

@@ -112,7 +112,7 @@ def is_slice(space: Space) -> bool:
 
 def means_within(surrogate: Surrogate, space: Space) -> Float[Tensor, "r s n"]:
     """The posterior mean at the surrogate's points, each moved into the slice."""
-    return surrogate.moments(space.snap(surrogate.x))[0] if is_slice(space) else surrogate.fitted
+    return surrogate.means(space.snap(surrogate.x)) if is_slice(space) else surrogate.fitted
 
 
 def expected_within(surrogate: Surrogate, space: Space) -> Float[Tensor, "r n"]:

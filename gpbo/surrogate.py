@@ -49,7 +49,8 @@ class Surrogate:
         eligible: Which of those have a value that may be the best one: a fantasy, too, but no
             hallucination, and not the value of a result that violates a constraint.
         lengthscale, outputscale, noise_variance, mean: The hyperparameter draws; of samples the
-            noise variance that stays.
+            noise variance that stays. Where all are samples of one draw it is there once, as are
+            its factor and ``succeeded``.
         inverse_factor: ``L^-1`` of ``K + noise_variance I = L L'``.
         weights: ``(K + noise_variance I)^-1 (y - mean)``.
         succeeded: Draws with finite hyperparameters whose matrix could be factorised; the others
@@ -61,13 +62,13 @@ class Surrogate:
     y: Float[Tensor, "r s n"]
     mask: Bool[Tensor, "r n"]
     eligible: Bool[Tensor, "r n"]
-    lengthscale: Float[Tensor, "r s d"]
-    outputscale: Float[Tensor, "r s"]
-    noise_variance: Float[Tensor, "r s"]
-    mean: Float[Tensor, "r s"]
-    inverse_factor: Float[Tensor, "r s n n"]
+    lengthscale: Float[Tensor, "r #s d"]
+    outputscale: Float[Tensor, "r #s"]
+    noise_variance: Float[Tensor, "r #s"]
+    mean: Float[Tensor, "r #s"]
+    inverse_factor: Float[Tensor, "r #s n n"]
     weights: Float[Tensor, "r s n"]
-    succeeded: Bool[Tensor, "r s"]
+    succeeded: Bool[Tensor, "r #s"]
     nu: float
 
     @classmethod
@@ -126,7 +127,7 @@ class Surrogate:
     @property
     def draws(self) -> int:
         """How many hyperparameter draws each run has."""
-        return self.lengthscale.shape[1]
+        return self.weights.shape[1]
 
     @property
     def dim(self) -> int:
@@ -163,7 +164,7 @@ class Surrogate:
 
     def over_draws(self, values: Float[Tensor, "r s b"]) -> Float[Tensor, "r b"]:
         """The mean over the draws that are counted."""
-        counted = self.counted
+        counted = self.counted.expand(values.shape[:2])
         total = torch.where(counted[..., None], values, 0.0).sum(1)
         return total / counted.sum(1, keepdim=True)
 
@@ -186,7 +187,7 @@ class Surrogate:
 
     def moments(
         self, candidates: Float[Tensor, "r q d"]
-    ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r s q"]]:
+    ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r #s q"]]:
         """Mean and variance of the latent function; differentiable by autograd.
 
         Rasmussen and Williams (2006), equations 2.25 and 2.26.
@@ -196,7 +197,7 @@ class Surrogate:
 
     def _moments_at(
         self, candidates: Float[Tensor, "r q d"]
-    ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r s q"]]:
+    ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r #s q"]]:
         z = _scaled(candidates, self.lengthscale)
         cross = self._cross(matern(squared_distances(z, self._z()), self.nu))
         return self._moments(cross)[:2]
@@ -214,6 +215,15 @@ class Surrogate:
         mean, _, whitened = self._moments(cross)
         prior = self.outputscale[..., None, None] * matern(squared_distances(z, z), self.nu)
         return mean, prior - whitened @ whitened.mT
+
+    def means(self, candidates: Float[Tensor, "r q d"]) -> Float[Tensor, "r s q"]:
+        """The mean alone, without the variance."""
+        return self._in_parts(Surrogate._means_at, candidates)[0]
+
+    def _means_at(self, candidates: Float[Tensor, "r q d"]) -> tuple[Float[Tensor, "r s q"]]:
+        z = _scaled(candidates, self.lengthscale)
+        cross = self._cross(matern(squared_distances(z, self._z()), self.nu))
+        return (self.mean[..., None] + _apply(cross, self.weights),)
 
     def mean_of_draw(
         self, draw: Int[Tensor, " r"], candidates: Float[Tensor, "r q d"]
@@ -238,9 +248,9 @@ class Surrogate:
         self, candidates: Float[Tensor, "r q d"]
     ) -> tuple[
         Float[Tensor, "r s q"],
-        Float[Tensor, "r s q"],
+        Float[Tensor, "r #s q"],
         Float[Tensor, "r s q d"],
-        Float[Tensor, "r s q d"],
+        Float[Tensor, "r #s q d"],
     ]:
         """Mean, variance and their closed-form gradients with respect to the candidates.
 
@@ -256,9 +266,9 @@ class Surrogate:
         self, candidates: Float[Tensor, "r q d"]
     ) -> tuple[
         Float[Tensor, "r s q"],
-        Float[Tensor, "r s q"],
+        Float[Tensor, "r #s q"],
         Float[Tensor, "r s q d"],
-        Float[Tensor, "r s q d"],
+        Float[Tensor, "r #s q d"],
     ]:
         z, z_observed = _scaled(candidates, self.lengthscale), self._z()
         correlation, slope = matern_and_slope(squared_distances(z, z_observed), self.nu)
@@ -327,9 +337,9 @@ class Surrogate:
     def sampled(self, streams: Streams, times: int = 1, noisy: float = 0.0) -> "Surrogate":
         """Conditioned on a sample of the function at the points in place of their noisy values.
 
-        So many samples of each of the ``s`` hyperparameter draws, which are draws themselves:
-        sample ``j`` is of draw ``j % s``. By Matheron's rule: with ``h`` from the prior and ``e``
-        from the noise, ``f = y - e - noise_variance (K + noise_variance I)^-1 (y - mean - h - e)``
+        A sample of each hyperparameter draw, or so many of the only one; samples are draws
+        themselves. By Matheron's rule: with ``h`` from the prior and ``e`` from the noise,
+        ``f = y - e - noise_variance (K + noise_variance I)^-1 (y - mean - h - e)``
         (Wilson et al. 2020, "Efficiently sampling functions from Gaussian process posteriors",
         ICML, equation 8, at the points themselves). A variance of a millionth of the outputscale
         stays noise, so that matrices of close points can be factorised. Draws that have no more, or
@@ -347,23 +357,20 @@ class Surrogate:
             noise_variance=torch.where(drawn, exact, self.noise_variance),
             inverse_factor=torch.where(drawn[..., None, None], inverse, self.inverse_factor),
         )
-        every = torch.arange(self.draws, device=self.x.device)
-        again = slice(None) if times == 1 else every.repeat(times)
-        known, sample = self.of_draws(again), almost_exact.of_draws(again)
-        excess = (known.noise_variance - sample.noise_variance)[..., None]
-        there, mean = self.mask[:, None], known.mean[..., None]
-        normals = streams.first_normals(self.x.shape[1], 2, known.draws)
+        excess = (self.noise_variance - almost_exact.noise_variance)[..., None]
+        there, mean = self.mask[:, None], self.mean[..., None]
+        normals = streams.first_normals(self.x.shape[1], 2, times * self.draws)
         # Trials without a value may lie between the others: numbers go by what is there.
         order = numbered(self.mask)[..., None, None]
         white, noise = normals.gather(1, order.expand_as(normals)).permute(2, 0, 3, 1)
-        factor = sample.inverse_factor
+        factor = almost_exact.inverse_factor
         prior = torch.linalg.solve_triangular(factor, white[..., None], upper=False)[..., 0]
-        less_noise = known.y - excess.sqrt() * noise
+        less_noise = self.y - excess.sqrt() * noise
         residual = torch.where(there, less_noise - mean, 0.0) - prior
-        values = less_noise - excess * _solved(known.inverse_factor, residual)
-        values = torch.where(there & drawn[:, again, None], values, known.y)
+        values = less_noise - excess * _solved(self.inverse_factor, residual)
+        values = torch.where(there & drawn[..., None], values, self.y)
         weights = _solved(factor, torch.where(there, values - mean, 0.0))
-        return replace(sample, y=values, weights=weights)
+        return replace(almost_exact, y=values, weights=weights)
 
     @cached_property
     def _almost_exact(
@@ -460,16 +467,20 @@ class Surrogate:
         bytes_each = max(self.x.shape[1], self.dim) * candidates.element_size()
         points, device = candidates.shape[1], candidates.device
 
+        factors = self.inverse_factor.shape[1]
+
         def of_draws(runs: slice, draws: slice) -> tuple[Tensor, ...]:
-            some, own = self._of_runs(runs).of_draws(draws), candidates[runs]
+            some, own = self._of_runs(runs), candidates[runs]
+            if factors == self.draws:
+                some = some.of_draws(draws)
 
             def of_candidates(rows: slice, columns: slice) -> tuple[Tensor, ...]:
                 return evaluate(some._of_runs(rows), own[rows, columns])
 
-            each = some.draws * bytes_each
+            each = some.inverse_factor.shape[1] * bytes_each
             return in_parts(of_candidates, some.runs, points, each, device, axis=2)
 
-        return in_parts(of_draws, self.runs, self.draws, points * bytes_each, device)
+        return in_parts(of_draws, self.runs, factors, points * bytes_each, device)
 
     def _of_runs(self, runs: slice) -> "Surrogate":
         """The posterior of these runs; nothing is copied."""
@@ -482,8 +493,8 @@ class Surrogate:
         return correlation * (self.outputscale[..., None] * self.mask[:, None])[:, :, None]
 
     def _moments(
-        self, cross: Float[Tensor, "r s q n"]
-    ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r s q"], Float[Tensor, "r s q n"]]:
+        self, cross: Float[Tensor, "r #s q n"]
+    ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r #s q"], Float[Tensor, "r #s q n"]]:
         mean = self.mean[..., None] + _apply(cross, self.weights)
         whitened = times_lower_transposed(cross, self.inverse_factor)
         prior = self.outputscale[..., None]
@@ -546,13 +557,15 @@ def _scaled(
 
 
 def _apply(
-    matrix: Float[Tensor, "r s m n"], vector: Float[Tensor, "r s n"]
+    matrix: Float[Tensor, "r #s m n"], vector: Float[Tensor, "r s n"]
 ) -> Float[Tensor, "r s m"]:
+    if matrix.shape[1] == 1:  # one draw for all
+        return (matrix[:, 0] @ vector.mT).mT
     return (matrix @ vector[..., None])[..., 0]
 
 
 def _solved(
-    inverse_factor: Float[Tensor, "r s n n"], vector: Float[Tensor, "r s n"]
+    inverse_factor: Float[Tensor, "r #s n n"], vector: Float[Tensor, "r s n"]
 ) -> Float[Tensor, "r s n"]:
     """``A^-1`` times the vector, from ``L^-1`` of ``A = L L'``."""
     return _apply(inverse_factor.mT, _apply(inverse_factor, vector))

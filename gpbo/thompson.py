@@ -268,8 +268,11 @@ class _PathSearch:
         raw = confined.place(others)
         screened = self.screened(raw)
         chosen, gains = self._chosen(others, at_best, screened)
+        leaves = idle & gains
+        if not bool(leaves.any()):
+            return found
         second = self._within(others, chosen, streams, raw, screened)
-        return found.replaced((idle & gains).view(-1, 1), second)
+        return found.replaced(leaves.view(-1, 1), second)
 
     def _finds_nothing_new(
         self, minimum: Ranked, at_best: Float[Tensor, "rows 1"], confined: Confined

@@ -294,28 +294,28 @@ class TrustRegion:
 
         Results are judged without what lies between them: trials that failed, or are pending.
         """
-        order = (~mask).long().argsort(dim=1, stable=True)
-        values, mask = values.gather(1, order), mask.gather(1, order)
         failures = self.failures or max(1, math.ceil(max(4, dim) / self.batch))
-        zero = torch.zeros_like(values[:, :1].sum(-1))
-        length, best, begin = zero + self.length, zero + torch.inf, zero.long()
-        won, lost, age = zero.long(), zero.long(), zero.long()
-        for start in range(0, values.shape[1], self.batch):
-            block = slice(start, start + self.batch)
-            least = values[:, block].amin(-1)
-            counts = age >= 2 * dim
-            better = least < best - _LEAST_GAIN * best.abs().nan_to_num(posinf=0.0)
-            won = torch.where(better & counts, won + 1, 0)
-            lost = torch.where(~better & counts & mask[:, block].any(-1), lost + 1, 0)
-            best = torch.minimum(best, least)
-            age = age + mask[:, block].sum(-1)
-            longer, shorter = won >= self.successes, lost >= failures
-            length = torch.where(longer, 2 * length, length).clamp(max=self.longest)
-            length = torch.where(shorter, length / 2, length)
-            won, lost = won * ~longer, lost * ~shorter
-            anew = length < self.shortest
-            begin = torch.where(anew, start + self.batch, begin)
-            length = torch.where(anew, self.length, length)
-            best = torch.where(anew, torch.inf, best)
-            age = age * ~anew
+        found = [
+            self._of_run(row[own].tolist(), dim, failures)
+            for row, own in zip(values.cpu(), mask.cpu(), strict=True)
+        ]
+        length, begin = zip(*found, strict=True)
+        return values.new_tensor(length), torch.tensor(begin, device=values.device)
+
+    def _of_run(self, values: list[float], dim: int, failures: int) -> tuple[float, int]:
+        """The same of the results of one run, in plain numbers: one after another they are few."""
+        length, best, begin, age, won, lost = self.length, math.inf, 0, 0, 0, 0
+        for start in range(0, len(values), self.batch):
+            block = values[start : start + self.batch]
+            least, counts = min(block), age >= 2 * dim
+            better = least < best - (_LEAST_GAIN * abs(best) if math.isfinite(best) else 0.0)
+            won = won + 1 if better and counts else 0
+            lost = lost + 1 if counts and not better else 0
+            best, age = min(best, least), age + len(block)
+            if won >= self.successes:
+                length, won = min(2 * length, self.longest), 0
+            if lost >= failures:
+                length, lost = length / 2, 0
+            if length < self.shortest:
+                length, best, begin, age = self.length, math.inf, start + self.batch, 0
         return length, begin

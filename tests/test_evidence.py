@@ -22,7 +22,7 @@ from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
 from gpbo.hyperparameters import HyperparameterPrior, Hyperparameters, resolve_prior
 from gpbo.priors import Fixed, Gamma, HalfCauchy, Horseshoe, LogNormal, Normal, Uniform
-from tests.monte_carlo import random_normal, unchecked_shapes
+from tests.monte_carlo import random_normal, random_uniform, unchecked_shapes
 
 R, C, N, D = 2, 3, 11, 5
 NUS = (0.5, 1.5, 2.5)
@@ -602,6 +602,24 @@ def test_data_that_are_not_finite_are_an_error(where: str, bad: float) -> None:
 
 
 # --- some of the results
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_which_results_a_thinned_posterior_has_is_no_matter_of_the_caller_s_dtype(
+    dtype: torch.dtype,
+) -> None:
+    x, y = random_uniform(1, 1, 997, D), random_uniform(2, 1, 997)
+    posterior = LogPosterior(x, y, torch.ones(1, 997, dtype=torch.bool), HyperparameterPrior())
+    expected = posterior.thinned(211)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        found = posterior.thinned(211)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(found.counts, expected.counts)
+    u = expected.parametrization.sample(Streams.named(0, "thinned", runs=1), 3)[0]
+    assert torch.equal(found(u)[0], expected(u)[0])
 
 
 @pytest.mark.parametrize("share", [0.0, 0.55])

@@ -28,7 +28,9 @@ from gpbo.inference import HyperparameterDraws, draw, schedule_for
 from gpbo.linalg import inverse_lower
 from gpbo.mcmc import sampling
 from gpbo.mcmc.sampling import Kernel
-from gpbo.strategies import ExpectedImprovement
+from gpbo.optimizer import Optimizer
+from gpbo.space import Real, Space
+from gpbo.strategies import ExpectedImprovement, Strategy, ThompsonSampling
 from gpbo.surrogate import Surrogate
 from tests.monte_carlo import random_normal, random_uniform, unchecked_shapes
 from tests.tracing import recorded
@@ -556,3 +558,24 @@ def test_whole_runs_are_the_same_and_record_once_for_each_capacity(
     # Two capacities. Of the first the ascent and trajectories of three lengths, annealing and
     # settling; of the second, where the results double, the same, but two lengths are enough.
     assert len(made) == 7 + 6
+
+
+@pytest.mark.parametrize("name", ["ei", "ts"])
+def test_a_trial_that_failed_makes_no_new_shape(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpbo.data.capacity", in_steps_of_four)
+    monkeypatch.setattr(ascent, "_drop_ended", lambda *kept: kept[:-1])
+    search = Search(raw=16, perturbed=4, restarts=2, iterations=5)
+    strategies: dict[str, Strategy] = {
+        "ei": ExpectedImprovement(search),
+        "ts": ThompsonSampling(search, features=32),
+    }
+    space = Space(Real("x", 0.0, 1.0), Real("y", 0.0, 1.0))
+    optimizer = Optimizer(space, strategies[name], inference="map", initial=3)
+    optimizer.learn([({"x": n / 7, "y": (n % 3) / 3}, float(n)) for n in range(6)])
+    with recorded() as made:
+        counts = []
+        for _ in range(7):
+            optimizer.fail(optimizer.ask(refit=False))
+            counts.append(len(made))
+    # The first with a failure, and the fifth, beyond whose number there is no room.
+    assert counts[1] == counts[3] < counts[4] == counts[6]

@@ -563,11 +563,40 @@ def test_a_sampled_posterior_is_that_of_the_sampled_values(nu: float, masked: in
 
 
 def test_samples_of_a_draw_are_those_of_as_many_equal_draws() -> None:
-    known = problem(masked=4).condition()
-    twice = known.sampled(streams(), times=2)
-    apart = known.of_draws(torch.tensor([0, 1, 2, 0, 1, 2])).sampled(streams())
-    torch.testing.assert_close(twice.y, apart.y, rtol=0, atol=1e-10)
-    assert_same(twice, apart, points(), atol=1e-8)
+    """Which share its factor."""
+    known, candidates = problem(s=1, masked=4).condition(), points()
+    many = known.sampled(streams(), times=S)
+    apart = known.of_draws(torch.zeros(S, dtype=torch.long)).sampled(streams())
+    assert many.draws == apart.draws == S
+    assert many.inverse_factor.shape[1] == 1
+    torch.testing.assert_close(many.y, apart.y, rtol=0, atol=1e-10)
+    pending, pending_mask = points(q=3, seed=4), torch.ones(R, 3, dtype=torch.bool)
+    for ours, theirs in (
+        (many, apart),
+        *((each.hallucinate(pending, pending_mask) for each in (many, apart)),),
+    ):
+        for one, other in zip(
+            ours.moments_and_gradients(candidates),
+            theirs.moments_and_gradients(candidates),
+            strict=True,
+        ):
+            torch.testing.assert_close(one.expand_as(other), other, rtol=0, atol=1e-8)
+        for one, other in zip(ours.moments(candidates), theirs.moments(candidates), strict=True):
+            torch.testing.assert_close(one.expand_as(other), other, rtol=0, atol=1e-8)
+        for name in ("expected", "incumbent", "least_observed", "fitted"):
+            torch.testing.assert_close(
+                getattr(ours, name), getattr(theirs, name), rtol=0, atol=1e-8
+            )
+
+
+def test_a_single_draw_has_samples_in_the_runs_where_it_is_noisy_enough() -> None:
+    noise = torch.tensor([[0.9], [1.1]], dtype=DTYPE).square() * 0.0025
+    known = replace(problem(s=1, masked=4), noise_variance=noise).condition()
+    some, every = (known.sampled(streams(), times=S, noisy=each) for each in (0.05, 0.0))
+    for part in ("y", "weights"):
+        ours, drawn, kept = (getattr(each, part) for each in (some, every, known))
+        torch.testing.assert_close(ours[0], kept[0].expand_as(ours[0]), rtol=0, atol=1e-9)
+        assert torch.equal(ours[1], drawn[1])
 
 
 def test_without_noise_there_is_nothing_to_sample() -> None:
@@ -579,24 +608,25 @@ def test_without_noise_there_is_nothing_to_sample() -> None:
 
 
 def test_a_default_device_of_the_caller_changes_no_sample() -> None:
-    known = problem(masked=4).condition()
-    expected = known.sampled(streams(), times=2)
-    with torch.device("meta"):
-        found = known.sampled(streams(), times=2)
-    assert torch.equal(found.y, expected.y)
+    for draws, times in ((S, 1), (1, S)):
+        known = problem(s=draws, masked=4).condition()
+        expected = known.sampled(streams(), times=times)
+        with torch.device("meta"):
+            found = known.sampled(streams(), times=times)
+        assert torch.equal(found.y, expected.y)
 
 
 def test_draws_of_less_noise_than_is_asked_for_stay_what_they_are() -> None:
     """The others are what they are where no least noise is asked for."""
     noise = torch.tensor([[0.9, 1.1, 0.1], [0.2, 3.0, 1.1]], dtype=DTYPE).square() * 0.0025
     known = replace(problem(masked=4), noise_variance=noise).condition()
-    some, every = (known.sampled(streams(), times=2, noisy=each) for each in (0.05, 0.0))
-    few = torch.tensor([[True, False, True], [True, False, False]]).repeat(1, 2)
-    again, candidates = known.of_draws(torch.arange(S).repeat(2)), points()
+    some, every = (known.sampled(streams(), noisy=each) for each in (0.05, 0.0))
+    few = torch.tensor([[True, False, True], [True, False, False]])
+    candidates = points()
     for ours, kept, drawn in (
-        (some.noise_variance, again.noise_variance, every.noise_variance),
-        (some.y, again.y, every.y),
-        *zip(*(each.moments(candidates) for each in (some, again, every)), strict=True),
+        (some.noise_variance, known.noise_variance, every.noise_variance),
+        (some.y, known.y, every.y),
+        *zip(*(each.moments(candidates) for each in (some, known, every)), strict=True),
     ):
         torch.testing.assert_close(ours[few], kept[few], rtol=0, atol=1e-9)
         torch.testing.assert_close(ours[~few], drawn[~few], rtol=0, atol=1e-9)
