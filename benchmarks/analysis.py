@@ -17,8 +17,6 @@ from gpbo import replications
 RUN = ["problem", "method", "seed"]
 #: Regret below this share of what the initial design leaves counts as none, and is a tie.
 NEGLIGIBLE = 1e-6
-#: An optimum is stated to this share of the range of the values.
-_ROUNDING = 1e-9
 #: Of intervals, and of the family of tests.
 CONFIDENCE = 0.95
 
@@ -76,7 +74,7 @@ def beaten_optima(rows: pd.DataFrame) -> dict[str, tuple[float, float]]:
         least=("truth", "min"), most=("truth", "max"), optimum=("optimum", "first")
     )
     gap = found["optimum"] - found["least"]
-    beaten = found[gap > _ROUNDING * (found["most"] - found["least"])]
+    beaten = found[gap > replications.ROUNDING * (found["most"] - found["least"])]
     return {str(name): (row["least"], row["optimum"]) for name, row in beaten.iterrows()}
 
 

@@ -241,6 +241,7 @@ def _show(done: int, count: int, unit: "Unit", failure: str) -> None:
 def _measure(run: "Run") -> None:
     from . import analysis, report, table, words
     from .peers import PEERS
+    from .trace import EXHAUSTED
 
     try:
         results = run.execute(_show)
@@ -256,7 +257,8 @@ def _measure(run: "Run") -> None:
     rows, _ = table.read(results)
     for problem, (least, optimum) in analysis.beaten_optima(rows).items():
         typer.echo(f"{problem}: {words.beaten(least, optimum)}", err=True)
-    runs = rows.drop_duplicates(analysis.RUN).set_index("method")["failure"].notna()
+    reasons = rows.drop_duplicates(analysis.RUN).set_index("method")["failure"]
+    runs = reasons.notna() & (reasons != EXHAUSTED)
     failed = runs.groupby("method").all()
     # What another package does is no mistake of the user's.
     own = failed[failed].index.difference(PEERS)

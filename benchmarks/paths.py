@@ -32,7 +32,6 @@ def load(option: str, path: str) -> object:
     name, _, attribute = path.partition(":")
     try:
         module = target.module()
-        _hash(module)
     except (Exception, SystemExit) as error:
         why = f"importing it raised {reason_of(error)}"
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
@@ -43,6 +42,7 @@ def load(option: str, path: str) -> object:
         raise InvalidOption(
             f"{option}={path}: {name} has no attribute {attribute!r}: expected one of it"
         )
+    _hash(module)
     return getattr(module, attribute)
 
 

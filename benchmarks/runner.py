@@ -26,7 +26,7 @@ from .beside import elsewhere, place, places, runs_of
 from .methods import METHODS, KandasamyMethod, label
 from .record import machine
 from .suites import Suite
-from .trace import Trace
+from .trace import EXHAUSTED, Trace
 from .units import OUT_OF_TIME, Unit, adopt_peer_traces, units
 
 #: Told of every unit: how many are done, of how many, and which it was.
@@ -173,7 +173,7 @@ def _header_of(unit: Unit, header: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_tried_again(failure: str) -> bool:
     """Whether another try is worth its time: what failed may have been the machine's fault."""
-    return bool(failure) and not OUT_OF_TIME.match(failure)
+    return failure not in ("", EXHAUSTED) and not OUT_OF_TIME.match(failure)
 
 
 def measured(work: Sequence[Unit], processes: int) -> Iterator[tuple[Unit, list[Trace]]]:

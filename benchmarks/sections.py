@@ -332,6 +332,7 @@ def failure_section(findings: Findings) -> Section:
 def version_section(findings: Findings) -> Section:
     """The versions of everything that was compared."""
     rows = findings.rows
+    # A run that failed may have none, "{}", which comes after all others.
     lines = [
         [f"`{method}`", ", ".join(f"{n} {v}" for n, v in json.loads(found).items())]
         for method, found in rows.groupby("method", sort=False)["versions"].min().items()

@@ -24,7 +24,6 @@ from gpbo.problems import Problem
 
 from . import asynchronous, paths
 from .estimators import TUNING
-from .tuning import TuningProblem
 
 #: The methods of gpbo that a sequential comparison runs: every acquisition with hyperparameters
 #: integrated out and with their most probable values, and the two searches without a model.
@@ -241,7 +240,7 @@ def _constrained() -> Suite:
 
 
 def _tuning() -> Suite:
-    cases = tuple(Case(name, problem, budget=60, shifted=False) for name, problem in TUNING.items())
+    cases = tuple(Case(name, problem, budget=60) for name, problem in TUNING.items())
     methods = ("ei-hmc", "ei-map", "ts-hmc", "ts-map", "random", "sobol")
     return Suite("tuning", cases, seeds=10, methods=methods)
 
@@ -292,8 +291,7 @@ def _at(path: str) -> Suite:
 
 
 def _posed(problem: Problem) -> Case:
-    shifted = not isinstance(problem, TuningProblem)
-    return Case(problem.name, problem, _usual_budget(problem), shifted)
+    return Case(problem.name, problem, _usual_budget(problem))
 
 
 @functools.cache

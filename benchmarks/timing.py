@@ -17,7 +17,7 @@ from gpbo.simulation import Simulation
 from gpbo.situation import Situation, Strategy
 
 from .suites import Case
-from .trace import Evaluation, Trace
+from .trace import EXHAUSTED, Evaluation, Trace
 from .tuning import TuningProblem
 
 VERSIONS = {name: version(name) for name in ("gpbo", "torch", "gpytorch", "botorch")}
@@ -205,7 +205,7 @@ class Done:
                 recommended_truth=tuple(None if at is None else truth[at] for at in places),
                 together=len(self.seeds),
                 versions=VERSIONS,
-                failure=None if ended else "the space was exhausted",
+                failure=None if ended else EXHAUSTED,
             )
             found.append(trace)
         return found

@@ -10,6 +10,9 @@ Status = Literal["completed", "violated", "failed", "missing"]
 
 Params = Mapping[str, Any]
 
+#: Why a run ended early that had evaluated all configurations there are, which is no mistake.
+EXHAUSTED = "the space was exhausted"
+
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -40,6 +40,7 @@ def appearing(target: Path) -> Iterator[IO[bytes]]:
 
     Processes that write to one target do not meet before.
     """
+    target = target.resolve()  # of a link, what it leads to
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:

@@ -27,6 +27,8 @@ _CHUNK_BYTES = 1 << 20
 #: How much of a command's last line is kept as the reason of a failed trial.
 _LINE_BYTES = 1000
 
+_DECODER = json.JSONDecoder()
+
 #: The commands that run now, to be ended if this process has to end.
 _running: set["subprocess.Popen[bytes]"] = set()
 
@@ -152,10 +154,13 @@ class Command:
 
 def _object(line: str) -> Any:
     """The JSON object that a line ends with: a progress bar before it, say, is in the same line."""
-    for brace in re.finditer("{", line):
+    text = line.rstrip()
+    for brace in re.finditer("{", text if text.endswith("}") else ""):
         with contextlib.suppress(ValueError):
-            return json.loads(line[brace.start() :])
-    raise ValueError(f"{line!r} ends with no JSON object")
+            found, end = _DECODER.raw_decode(text, brace.start())
+            if end == len(text):
+                return found
+    raise ValueError("no JSON object at the end")
 
 
 def run_command(

@@ -63,6 +63,10 @@ class History:
         found = [self._trials.get(number) for number in list(self._ended)]
         return [each for each in found if each and each.status is not TrialStatus.PENDING]
 
+    def ended_since(self, count: int) -> list[Trial]:
+        """Copies of those that ended after the first ``count``."""
+        return [replace(trial) for trial in self.ended[count:]]
+
     @property
     def completed(self) -> list[Trial]:
         """Those that have a value, in the order in which the values came."""

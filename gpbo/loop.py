@@ -18,7 +18,6 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar, get_args
 
 import torch
@@ -269,8 +268,8 @@ class _Loop:
         all_asked = self._done + len(self._running) >= self._budget
         running = (self._began[trial.id] for trial in self._running)
         failed = 0 if all_asked else self._failures.in_vain(running)
-        news = self._optimizer.history.ended[len(self._finished) :]
-        self._finished.extend(replace(trial) for trial in news)  # `finished` would copy all
+        # `finished` would copy all.
+        self._finished += self._optimizer.history.ended_since(len(self._finished))
         finished, sign = list(self._finished), sign_of(self._optimizer.direction)
         return self._completion.reached(finished, sign, sum(self._spent_now().values()), failed)
 

@@ -332,7 +332,7 @@ def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> 
     ]
     seen = np.concatenate(shown)
     seen = seen[np.isfinite(seen)]
-    least = _LEAST_REGRET * (max(seen.max(initial=0.0), 0.0) or 1.0)
+    least = _LEAST_REGRET * (seen.max(initial=0.0) or 1.0)
     seen = np.maximum(seen, least)
     beyond = 10 * seen.max(initial=least)
     for number, (label, curve) in enumerate(curves.items()):

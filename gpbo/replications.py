@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Of the names in a file of what `Diagnostics` has.
 _PREFIX = "diagnostics."
 #: An optimum is stated to this share of the range of the values.
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 
 
 def quartiles(values: Num[np.ndarray, "r *t"]) -> Float[np.ndarray, "3 *t"]:
@@ -234,7 +234,7 @@ class Replications:
     def _is_optimum_beaten(self) -> bool:
         """Whether a value is below the optimum that the problem states, by more than rounding."""
         truth = self.truth[np.isfinite(self.truth)]
-        return truth.size > 0 and bool((self.final_regret < -_ROUNDING * np.ptp(truth)).any())
+        return truth.size > 0 and bool((self.final_regret < -ROUNDING * np.ptp(truth)).any())
 
     @property
     def final_regret(self) -> Float[np.ndarray, "r"]:

@@ -276,14 +276,28 @@ class Surrogate:
         slope = self._cross(slope)
         inverse_lengthscale = 1 / self.lengthscale[:, :, None]
 
-        def contract(coefficients: Float[Tensor, "r s q n"]) -> Float[Tensor, "r s q d"]:
-            pull = coefficients.sum(-1, keepdim=True) * z - coefficients @ z_observed
-            return -2 * pull * inverse_lengthscale
-
-        mean_gradient = contract(slope * self.weights[:, :, None])
-        variance_gradient = contract(-2 * slope * times_lower(whitened, self.inverse_factor))
+        mean_gradient = -2 * self._pull(slope, z, z_observed) * inverse_lengthscale
+        coefficients = slope * times_lower(whitened, self.inverse_factor)
+        pull = coefficients.sum(-1, keepdim=True) * z - coefficients @ z_observed
         floored = variance <= _VARIANCE_FLOOR * self.outputscale[..., None]
+        variance_gradient = 4 * pull * inverse_lengthscale
         return mean, variance, mean_gradient, variance_gradient.masked_fill(floored[..., None], 0.0)
+
+    def _pull(
+        self,
+        slope: Float[Tensor, "r #s q n"],
+        z: Float[Tensor, "r #s q d"],
+        z_observed: Float[Tensor, "r #s n d"],
+    ) -> Float[Tensor, "r s q d"]:
+        """The sum over ``i`` of ``slope_i weight_i (z - z_i)``, in one product for all samples."""
+        ends = torch.cat([torch.ones_like(z_observed[..., :1]), z_observed], -1)
+        ends = ends * self.weights[..., None]
+        if slope.shape[1] == 1:  # one draw for all
+            sums = slope[:, 0] @ ends.transpose(1, 2).flatten(2)
+            sums = sums.unflatten(-1, (self.draws, -1)).transpose(1, 2)
+        else:
+            sums = slope @ ends
+        return sums[..., :1] * z - sums[..., 1:]
 
     def fantasize(
         self,

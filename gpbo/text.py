@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import site
 import sysconfig
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ _NARROWEST, _BESIDE = 9, 30
 #: Where code is that is no user's: of Python, of packages, of gpbo, and made by them.
 _NOT_USERS = (
     *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    *(place + os.sep for place in (*site.getsitepackages(), site.getusersitepackages())),
     str(Path(__file__).parent) + os.sep,
     "<frozen",
     "<string>",
@@ -114,11 +116,12 @@ def reason_of(error: BaseException) -> str:
     """What an objective raised, the innermost frames, and before them that of the user's code."""
     told = traceback.TracebackException.from_exception(error)
     summary = "".join(told.format_exception_only()).strip()
-    frames = told.stack[-_FRAMES:]
-    own = next((frame for frame in reversed(told.stack) if _is_users(frame.filename)), None)
-    first = [] if own is None or own in frames else [own]
-    lines = [*traceback.format_list(first), *["  …\n" for _ in first]]
-    lines += traceback.format_list(frames)
+    first = max(0, len(told.stack) - _FRAMES)
+    lines = traceback.format_list(told.stack[first:])
+    users = [i for i, frame in enumerate(told.stack) if _is_users(frame.filename)]
+    if users and (own := users[-1]) < first:
+        between = ["  …\n"] if own + 1 < first else []
+        lines = [*traceback.format_list([told.stack[own]]), *between, *lines]
     return f"{cut_within(summary, _LONGEST_MESSAGE)}\n{''.join(lines)}".rstrip()
 
 

@@ -285,8 +285,8 @@ class Tuner:
             return "broken"
         if self._journal is not None and self._journal.stop_requested():
             return "interrupted"
-        news = self.optimizer.history.ended[len(self._finished) :]
-        self._finished.extend(replace(trial) for trial in news)  # `finished` would copy all
+        # `finished` would copy all.
+        self._finished += self.optimizer.history.ended_since(len(self._finished))
         elapsed = time.monotonic() - self._began_at
         running = (run.submitted_at for run in self._running.values())
         failed = 0 if self._to_begin <= 0 else self._failures.in_vain(running)

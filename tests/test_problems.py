@@ -497,6 +497,7 @@ def test_a_function_of_whole_numbers_loses_no_digit() -> None:
         ({"shift": torch.zeros(3)}, r"shift has shape \(3,\): expected \(any, 2\)"),
         ({"shift": torch.zeros(1, 3)}, r"shift has shape \(1, 3\): expected \(any, 2\)"),
         ({"optimum": "0"}, "optimum='0': expected a finite number, or NaN if it is not known"),
+        ({"optimum": 10**400}, "optimum=10+: expected a finite number, or NaN if it is not known"),
         ({"optimum": None}, "optimum=None: expected a finite number, or NaN if it is not known"),
         ({"optimum": math.inf}, "optimum=inf: expected a finite number"),
         ({"bounds": torch.tensor([[1.0, 2.0], [0.0, 3.0]])}, "expected finite ends, low < high"),

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gpbo.backend import DTYPE, Streams, stream_seed
-from gpbo.checks import check_tensor, real_number, settle, whole_number
+from gpbo.checks import check_tensor, finite, real_number, settle, whole_number
 from gpbo.errors import InvalidData, InvalidOption
 from gpbo.space import Real, Space
 
@@ -266,7 +266,7 @@ class Problem:
 
 
 def _number_or_nan(name: str, value: object) -> float:
-    if isinstance(value, numbers.Real) and math.isnan(value):
+    if isinstance(value, numbers.Real) and finite(value) is None and value != value:
         return math.nan
     try:
         return real_number(name, value)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from gpbo.archive import write_text
 from gpbo.checks import legible, path_to_write
 from gpbo.optimizer import Optimizer
 from gpbo.posterior import Recommendation
@@ -30,7 +29,7 @@ def write(record: Record, path: str | Path, *, now: float | None = None) -> None
     """
     target = path_to_write("html", path)
     text = html(record, time.time() if now is None else now)
-    write_text(target, legible(text))
+    target.write_text(legible(text), encoding="utf-8")
 
 
 def html(record: Record, now: float) -> str:

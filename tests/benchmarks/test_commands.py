@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from gpbo.cli import app, main
 from gpbo_benchmarks import commands, peers, runner, speed, table
 from gpbo_benchmarks.methods import METHODS
+from gpbo_benchmarks.trace import EXHAUSTED
 
 MISTAKES = [
     (["smoke", "--method", "bogus"], "gpbo: --method=bogus: expected one of random, sobol, "),
@@ -182,6 +183,18 @@ def test_a_run_of_which_everything_failed_ends_with_an_error(
     assert "1 of 2 runs failed: the report says why" in some.output
     assert "every run" not in some.output
     assert bench("random").exit_code == 1
+
+
+def test_a_run_that_used_its_space_up_has_not_failed(
+    bench: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        runner, "measured", lambda left, _: ((u, u.failed(EXHAUSTED)) for u in left)
+    )
+    used_up = bench("random")
+    assert used_up.exit_code == 0, used_up.output
+    assert "every run" not in used_up.output
+    assert "1/1" not in bench("random").output  # nor is it measured again
 
 
 def test_an_interrupted_run_says_which_command_goes_on(

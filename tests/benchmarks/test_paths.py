@@ -193,6 +193,16 @@ def test_a_unit_that_failed_is_tried_again_by_the_module_that_was_mended(
     assert "1/2" not in mended.output  # the other method is not of the module
 
 
+def test_a_folder_is_no_module_with_attributes(
+    bench: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "no_module_of_mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    error = bench("no_module_of_mine:thing").exception
+    assert "no_module_of_mine has no attribute 'thing': expected one of it" in str(error)
+
+
 def test_a_module_that_was_changed_while_the_command_ran_is_noticed(module: str) -> None:
     """A process that begins later has imported something else."""
     unit = Unit("smoke", "branin", f"{module}:bare", (0,), 6, "")

@@ -177,6 +177,9 @@ def test_a_function_over_a_space_of_ones_own_is_a_problem() -> None:
     assert len(asked) == known + 1
     assert problem.objective({**params, "kind": "b"}).status == "failed"
     assert math.isnan(problem.optimum)
+    assert problem.shifted(1, 2) is problem
+    with pytest.raises(InvalidOption, match="seeds="):
+        problem.shifted(-1)
 
 
 def test_an_estimator_that_cannot_be_fitted_is_a_failed_evaluation() -> None:
