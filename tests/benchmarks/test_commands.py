@@ -178,6 +178,7 @@ def test_a_run_of_which_everything_failed_ends_with_an_error(
     assert some.exit_code == 1
     assert "every run of random failed: the report says why" in some.output
     monkeypatch.setattr(peers, "PEERS", {"random": peers.PEERS["cmaes"]})
+    monkeypatch.setattr(peers, "why_not", lambda name: None)  # as if it were installed
     some = bench("random", "sobol")  # a peer's failure is no mistake of the user's
     assert some.exit_code == 0, some.output
     assert "1 of 2 runs failed: the report says why" in some.output
