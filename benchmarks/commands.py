@@ -262,10 +262,13 @@ def _measure(run: "Run") -> None:
     failed = runs.groupby("method").all()
     # What another package does is no mistake of the user's.
     own = failed[failed].index.difference(PEERS)
+    if failed.all():
+        told = "every run"
+    elif len(own):
+        told = f"every run of {', '.join(own)}"
+    else:
+        told = f"{runs.sum()} of {len(runs)} runs"
     if runs.any():
-        some = f"{runs.sum()} of {len(runs)} runs"
-        told = f"every run of {', '.join(own)}" if len(own) else some
-        told = "every run" if failed.all() else told
         typer.echo(f"{told} failed: the report says why", err=True)
     if len(own) or failed.all():
         raise typer.Exit(1)

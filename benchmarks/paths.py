@@ -54,8 +54,8 @@ def versions(*names: str) -> dict[str, str]:
 @functools.cache
 def _hash(module: ModuleType) -> str:
     """Of the file when this is first called: it may change while the module is in use."""
-    assert module.__file__ is not None  # a package without one has no attributes
-    return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()[:6]
+    file = getattr(module, "__file__", None)  # a built-in one has none
+    return "built-in" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()[:6]
 
 
 def check_name(option: str, name: object) -> None:

@@ -54,8 +54,8 @@ class TimedStrategy:
     Attributes:
         uses_model: Whether it starts from the initial design; it may, without a model.
         steps: Seconds of the fit and of the acquisition, by seed and number of the trial.
-        recommended: The observed point of least posterior mean, ``[d]``, by seed and number of
-            results that meets the constraints; none while no result does.
+        recommended: The observed point of least posterior mean of those that meet the constraints,
+            ``[d]``, by seed and number of results; none while none does.
         seconds: Of all steps together.
     """
 
@@ -167,7 +167,7 @@ class Done:
         # What is neither fit nor acquisition is spread evenly over the proposals of all runs.
         rest = (seconds - strategy.seconds) / max(1, len(strategy.steps))
         objective = problem.objective if isinstance(problem, TuningProblem) else None
-        each = evaluation_s / max(1, sum(self.counts))
+        share = evaluation_s / max(1, sum(self.counts))
         found = []
         for row, seed in enumerate(self.seeds):
             count = self.counts[row] if timed_out else min(self.counts[row], case.budget)
@@ -199,7 +199,7 @@ class Done:
                 ask_s=tuple(0.0 if step is None else sum(step) + rest for step in steps),
                 fit_s=tuple(0.0 if step is None else step[0] for step in steps),
                 acquisition_s=tuple(0.0 if step is None else step[1] for step in steps),
-                evaluation_s=tuple(objective(p).seconds if objective else each for p in params),
+                evaluation_s=tuple(objective(p).seconds if objective else share for p in params),
                 clock=tuple(self.clock[row][:count]) if self.clock else (),
                 recommended=tuple(None if at is None else params[at] for at in places),
                 recommended_truth=tuple(None if at is None else truth[at] for at in places),

@@ -64,7 +64,7 @@ class History:
         return [each for each in found if each and each.status is not TrialStatus.PENDING]
 
     def ended_since(self, count: int) -> list[Trial]:
-        """Copies of those that ended after the first ``count``."""
+        """Copies of those that ended after the first ``count``, for who has copies of these."""
         return [replace(trial) for trial in self.ended[count:]]
 
     @property

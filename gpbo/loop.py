@@ -268,7 +268,6 @@ class _Loop:
         all_asked = self._done + len(self._running) >= self._budget
         running = (self._began[trial.id] for trial in self._running)
         failed = 0 if all_asked else self._failures.in_vain(running)
-        # `finished` would copy all.
         self._finished += self._optimizer.history.ended_since(len(self._finished))
         finished, sign = list(self._finished), sign_of(self._optimizer.direction)
         return self._completion.reached(finished, sign, sum(self._spent_now().values()), failed)

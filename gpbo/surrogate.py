@@ -126,7 +126,7 @@ class Surrogate:
 
     @property
     def draws(self) -> int:
-        """How many hyperparameter draws each run has."""
+        """How many hyperparameter draws each run has, or samples of one."""
         return self.weights.shape[1]
 
     @property
@@ -198,9 +198,7 @@ class Surrogate:
     def _moments_at(
         self, candidates: Float[Tensor, "r q d"]
     ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r #s q"]]:
-        z = _scaled(candidates, self.lengthscale)
-        cross = self._cross(matern(squared_distances(z, self._z()), self.nu))
-        return self._moments(cross)[:2]
+        return self._moments(self._cross_at(_scaled(candidates, self.lengthscale)))[:2]
 
     def joint(
         self, candidates: Float[Tensor, "r q d"]
@@ -211,8 +209,7 @@ class Surrogate:
         positive semidefinite.
         """
         z = _scaled(candidates, self.lengthscale)
-        cross = self._cross(matern(squared_distances(z, self._z()), self.nu))
-        mean, _, whitened = self._moments(cross)
+        mean, _, whitened = self._moments(self._cross_at(z))
         prior = self.outputscale[..., None, None] * matern(squared_distances(z, z), self.nu)
         return mean, prior - whitened @ whitened.mT
 
@@ -221,9 +218,7 @@ class Surrogate:
         return self._in_parts(Surrogate._means_at, candidates)[0]
 
     def _means_at(self, candidates: Float[Tensor, "r q d"]) -> tuple[Float[Tensor, "r s q"]]:
-        z = _scaled(candidates, self.lengthscale)
-        cross = self._cross(matern(squared_distances(z, self._z()), self.nu))
-        return (self.mean[..., None] + _apply(cross, self.weights),)
+        return (self._mean(self._cross_at(_scaled(candidates, self.lengthscale))),)
 
     def mean_of_draw(
         self, draw: Int[Tensor, " r"], candidates: Float[Tensor, "r q d"]
@@ -275,29 +270,14 @@ class Surrogate:
         mean, variance, whitened = self._moments(self._cross(correlation))
         slope = self._cross(slope)
         inverse_lengthscale = 1 / self.lengthscale[:, :, None]
-
-        mean_gradient = -2 * self._pull(slope, z, z_observed) * inverse_lengthscale
+        ends = torch.cat([torch.ones_like(z_observed[..., :1]), z_observed], -1)
+        sums = _times(slope, ends * self.weights[..., None])
+        mean_gradient = -2 * (sums[..., :1] * z - sums[..., 1:]) * inverse_lengthscale
         coefficients = slope * times_lower(whitened, self.inverse_factor)
         pull = coefficients.sum(-1, keepdim=True) * z - coefficients @ z_observed
-        floored = variance <= _VARIANCE_FLOOR * self.outputscale[..., None]
         variance_gradient = 4 * pull * inverse_lengthscale
+        floored = variance <= _VARIANCE_FLOOR * self.outputscale[..., None]
         return mean, variance, mean_gradient, variance_gradient.masked_fill(floored[..., None], 0.0)
-
-    def _pull(
-        self,
-        slope: Float[Tensor, "r #s q n"],
-        z: Float[Tensor, "r #s q d"],
-        z_observed: Float[Tensor, "r #s n d"],
-    ) -> Float[Tensor, "r s q d"]:
-        """The sum over ``i`` of ``slope_i weight_i (z - z_i)``, in one product for all samples."""
-        ends = torch.cat([torch.ones_like(z_observed[..., :1]), z_observed], -1)
-        ends = ends * self.weights[..., None]
-        if slope.shape[1] == 1:  # one draw for all
-            sums = slope[:, 0] @ ends.transpose(1, 2).flatten(2)
-            sums = sums.unflatten(-1, (self.draws, -1)).transpose(1, 2)
-        else:
-            sums = slope @ ends
-        return sums[..., :1] * z - sums[..., 1:]
 
     def fantasize(
         self,
@@ -480,7 +460,6 @@ class Surrogate:
         """
         bytes_each = max(self.x.shape[1], self.dim) * candidates.element_size()
         points, device = candidates.shape[1], candidates.device
-
         factors = self.inverse_factor.shape[1]
 
         def of_draws(runs: slice, draws: slice) -> tuple[Tensor, ...]:
@@ -503,13 +482,20 @@ class Surrogate:
     def _z(self) -> Float[Tensor, "r s n d"]:
         return _scaled(self.x, self.lengthscale)
 
+    def _cross_at(self, z: Float[Tensor, "r #s q d"]) -> Float[Tensor, "r #s q n"]:
+        """The covariances of scaled points with the observed ones."""
+        return self._cross(matern(squared_distances(z, self._z()), self.nu))
+
     def _cross(self, correlation: Float[Tensor, "r s q n"]) -> Float[Tensor, "r s q n"]:
         return correlation * (self.outputscale[..., None] * self.mask[:, None])[:, :, None]
+
+    def _mean(self, cross: Float[Tensor, "r #s q n"]) -> Float[Tensor, "r s q"]:
+        return self.mean[..., None] + _apply(cross, self.weights)
 
     def _moments(
         self, cross: Float[Tensor, "r #s q n"]
     ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r #s q"], Float[Tensor, "r #s q n"]]:
-        mean = self.mean[..., None] + _apply(cross, self.weights)
+        mean = self._mean(cross)
         whitened = times_lower_transposed(cross, self.inverse_factor)
         prior = self.outputscale[..., None]
         variance = torch.maximum(prior - whitened.square().sum(-1), _VARIANCE_FLOOR * prior)
@@ -573,9 +559,17 @@ def _scaled(
 def _apply(
     matrix: Float[Tensor, "r #s m n"], vector: Float[Tensor, "r s n"]
 ) -> Float[Tensor, "r s m"]:
-    if matrix.shape[1] == 1:  # one draw for all
-        return (matrix[:, 0] @ vector.mT).mT
-    return (matrix @ vector[..., None])[..., 0]
+    return _times(matrix, vector[..., None])[..., 0]
+
+
+def _times(
+    matrix: Float[Tensor, "r #s m n"], columns: Float[Tensor, "r #s n k"]
+) -> Float[Tensor, "r #s m k"]:
+    """The product for every draw; as one, where the matrix is that of a single draw."""
+    if matrix.shape[1] > 1:
+        return matrix @ columns
+    product = matrix[:, 0] @ columns.transpose(1, 2).flatten(2)
+    return product.unflatten(-1, (columns.shape[1], -1)).transpose(1, 2)
 
 
 def _solved(

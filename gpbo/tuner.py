@@ -285,7 +285,6 @@ class Tuner:
             return "broken"
         if self._journal is not None and self._journal.stop_requested():
             return "interrupted"
-        # `finished` would copy all.
         self._finished += self.optimizer.history.ended_since(len(self._finished))
         elapsed = time.monotonic() - self._began_at
         running = (run.submitted_at for run in self._running.values())

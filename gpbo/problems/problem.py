@@ -76,9 +76,10 @@ class Problem:
         whole_number("dim", self.dim, least=1)
         settle(self, "noise", real_number, least=0.0)
         settle(self, "optimum", _number_or_nan)
-        rows_of = {"bounds": 2, "unshifted_minimizers": None}
-        for name, rows in (rows_of if self.shift is None else {**rows_of, "shift": None}).items():
+        for name, rows in (("bounds", 2), ("unshifted_minimizers", None), ("shift", None)):
             given = getattr(self, name)
+            if name == "shift" and given is None:
+                continue
             check_tensor(name, given)
             if given.ndim != 2 or given.shape[1] != self.dim or rows not in (None, len(given)):
                 raise InvalidData(

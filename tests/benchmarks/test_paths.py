@@ -215,6 +215,7 @@ def test_a_module_that_was_changed_while_the_command_ran_is_noticed(module: str)
 NAMES = [
     ("smoke", "nowhere:x", "--method=nowhere:x: there is no module 'nowhere': expected one in "),
     ("smoke", "own:x", "has no attribute 'x': expected one of it"),
+    ("smoke", "sys:path", "--method=sys:path: expected a strategy or a Method: strategy="),
     ("smoke", "own:x:y", ":x:y: expected module:attribute"),
     ("smoke", "own:number", ":number: expected a strategy or a Method: strategy=3: expected"),
     ("smoke", "own:wrong", ":wrong: expected a strategy or a Method: strategy='bogus': expected"),
