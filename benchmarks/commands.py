@@ -45,6 +45,7 @@ SUITES = {
     "synthetic": "Sixteen problems in 2 to 20 dimensions, 20 evaluations per dimension up to 200.",
     "highdim": "50 to 500 dimensions, with few that matter and with all.",
     "noisy": "Noise from 2 to 50 % of the spread of the values; ranked by what is recommended.",
+    "batches": "Eight points at a time, ten rounds of them, in 4 to 8 dimensions.",
     "constrained": "Constraints on what is measured beside the value, one to eleven.",
     "tuning": "Estimators of scikit-learn on data that it ships, mixed spaces.",
     "kandasamy": "Thompson sampling with workers on a simulated clock (Kandasamy et al. 2018).",
@@ -195,6 +196,8 @@ def _why_not(name: str, suite: "Suite") -> str | None:
 
     if suite.constrained and not PEERS[name].constraints:
         return f"{name}: it takes no constraints"
+    if suite.batched and not PEERS[name].batches:
+        return f"{name}: it proposes one point at a time"
     return why_not(PEERS[name])
 
 

@@ -101,9 +101,16 @@ class Method:
     def run(self, case: Case, seeds: Sequence[int]) -> list[Trace]:
         """A trace for each of these consecutive seeds.
 
+        Raises:
+            InvalidOption: several workers in batches.
+
         Where the problem has noise, a run makes one trial more, which is not in the trace: the
         model it comes from says what is to be recommended after the last one.
         """
+        if case.batch > 1 and not self.alone:
+            raise InvalidOption(
+                f"workers={self.workers}: expected 1 for {case.name}, which is run in batches"
+            )
         problem = case.of(seeds)
         evaluating = Stopwatch()
         problem = evaluating.problem(problem)
@@ -124,6 +131,7 @@ class Method:
             options |= {"workers": self.workers, "mode": self.mode, "times": LAW}
             done = Done.simulated(asynchronous.whole(simulate(problem, **options)))
         else:
+            options["batch"] = case.batch
             done = Done.replicated(asynchronous.whole(gpbo.replicate(problem, **options)))
         spent = evaluating.seconds
         seconds = time.perf_counter() - began - spent

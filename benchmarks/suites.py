@@ -43,17 +43,28 @@ class Case:
         problem: The function, its box, its optimum and its citation, without a shift.
         budget: Evaluations of every run, the initial design among them.
         shifted: Whether every seed moves the optimum.
+        batch: How many points are proposed, and then evaluated, at a time after the design.
+
+    Raises:
+        InvalidOption: a value that is not allowed; batches of a problem with noise or constraints,
+            which suites do not compare.
     """
 
     name: str
     problem: Problem
     budget: int
     shifted: bool = True
+    batch: int = 1
 
     def __post_init__(self) -> None:
         instance_of("problem", self.problem, Problem)
         whole_number("budget", self.budget, least=2)
         truth_value("shifted", self.shifted)
+        whole_number("batch", self.batch, least=1)
+        if self.batch > 1 and (self.problem.noise or self.problem.constraints):
+            raise InvalidOption(
+                f"batch={self.batch}: expected 1 for {self.name}, which has noise or constraints"
+            )
 
     @property
     def optimum_known(self) -> bool:
@@ -114,6 +125,11 @@ class Suite:
         """Whether a problem has constraints, which not every peer takes."""
         return any(case.problem.constraints for case in self.cases)
 
+    @property
+    def batched(self) -> bool:
+        """Whether a problem is run in batches, which not every peer proposes."""
+        return any(case.batch > 1 for case in self.cases)
+
     def with_budget(self, evaluations: int) -> "Suite":
         """The same with at most so many evaluations each, for a dry run."""
         cut = tuple(replace(case, budget=min(case.budget, evaluations)) for case in self.cases)
@@ -141,6 +157,12 @@ def noisy(case: Case, share: float) -> Case:
     spread = float(case.problem(points.draw(4096, dtype=DTYPE)).std())
     problem = replace(case.problem, noise=float(f"{share * spread:.2g}"))
     return replace(case, name=f"{case.name}-noise{share:g}", problem=problem)
+
+
+def in_batches(case: Case, batch: int, rounds: int) -> Case:
+    """The case in batches: so many rounds of them after the initial design."""
+    budget = case.design + batch * rounds
+    return replace(case, name=f"{case.name}-q{batch}", budget=budget, batch=batch)
 
 
 def embedded(problem: Problem, dim: int, active: Int[Tensor, " _"] | None = None) -> Problem:
@@ -228,6 +250,18 @@ def _noisy() -> Suite:
     return Suite("noisy", cases, seeds=20)
 
 
+def _batches() -> Suite:
+    cases = (
+        _case("rosenbrock", 4),
+        _case("michalewicz", 5),
+        _case("ackley", 5),
+        _case("hartmann6"),
+        _case("levy", 8),
+    )
+    batches = tuple(in_batches(case, 8, rounds=10) for case in cases)
+    return Suite("batches", batches, seeds=10)
+
+
 def _constrained() -> Suite:
     cases = (
         _case("gardner", budget=30),
@@ -260,6 +294,7 @@ _SUITES: dict[str, Callable[[], Suite]] = {
     "synthetic": _synthetic,
     "highdim": _highdim,
     "noisy": _noisy,
+    "batches": _batches,
     "constrained": _constrained,
     "tuning": _tuning,
     "kandasamy": _kandasamy,

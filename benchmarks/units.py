@@ -153,6 +153,7 @@ def kept_peer_trace(case: Case, peer: str, seed: int, folder: str) -> Trace:
         seed=seed,
         problem=case.name,
         constraints=len(problem.constraints),
+        batch=case.batch,
         recommend_always=problem.noise > 0,
     )
     trace = replace(trace, measured=where)
@@ -224,6 +225,8 @@ def _fingerprint(case: Case, peer: str, versions: Mapping[str, str], start: _Sta
     }
     if excess:
         known["excess"] = excess
+    if case.batch > 1:
+        known["batch"] = case.batch
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -41,8 +41,10 @@ _ALL = (
         licence=_MIT,
         settings="SingleTaskGP, fit_gpytorch_mll, LogExpectedImprovement, 10 restarts of 512 raw "
         "samples; MixedSingleTaskGP and optimize_acqf_mixed_alternating where not all is real; "
-        "with constraints a model of each and LogConstrainedExpectedImprovement",
+        "with constraints a model of each and LogConstrainedExpectedImprovement; "
+        "in batches qLogExpectedImprovement, one point after another",
         constraints=True,
+        batches=True,
     ),
     Peer(
         name="botorch-nei",
@@ -55,6 +57,7 @@ _ALL = (
         licence=_MIT,
         settings="qLogNoisyExpectedImprovement at its defaults, over all evaluated points; the "
         "rest as botorch-ei",
+        batches=True,
     ),
     Peer(
         name="botorch-nuts",
@@ -67,7 +70,9 @@ _ALL = (
         citation=_BOTORCH_PAPER,
         licence=_MIT,
         settings="FullyBayesianSingleTaskGP, fit_fully_bayesian_model_nuts at its defaults, "
-        "qLogExpectedImprovement, 10 restarts of 1024 raw samples; categoricals one-hot",
+        "qLogExpectedImprovement, 10 restarts of 1024 raw samples; categoricals one-hot; "
+        "in batches one point after another",
+        batches=True,
     ),
     Peer(
         name="botorch-saas",
@@ -80,6 +85,7 @@ _ALL = (
         citation=_SAAS_PAPER,
         licence=_MIT,
         settings="SaasFullyBayesianSingleTaskGP, the rest as botorch-nuts",
+        batches=True,
     ),
     Peer(
         name="trust-region",
@@ -106,6 +112,7 @@ _ALL = (
         licence=_MIT,
         settings="Client, method 'fast'; the design in the place of its centre and Sobol points",
         constraints=True,
+        batches=True,
     ),
     Peer(
         name="optuna-gp",
@@ -118,6 +125,7 @@ _ALL = (
         licence=_MIT,
         settings="GPSampler; the design in the place of its 10 random trials; ordinals as integers",
         constraints=True,
+        batches=True,
     ),
     Peer(
         name="optuna-tpe",
@@ -132,6 +140,7 @@ _ALL = (
         settings="TPESampler; the design in the place of its 10 random trials; ordinals as "
         "integers",
         constraints=True,
+        batches=True,
     ),
     Peer(
         name="smac-gp",
@@ -169,6 +178,7 @@ _ALL = (
         licence=_MIT,
         settings="HEBO with its GP and MACE; the design in the place of its Sobol points; ordinals "
         "as integers; not the same twice with one seed",
+        batches=True,
     ),
     Peer(
         name="skopt",
@@ -180,7 +190,8 @@ _ALL = (
         citation="Head et al., scikit-optimize, Zenodo, doi:10.5281/zenodo.1157319",
         licence=_BSD,
         settings="as gp_minimize sets it up; the design in the place of its random points; "
-        "ordinals as integers",
+        "ordinals as integers; batches by its default, the constant liar",
+        batches=True,
     ),
     Peer(
         name="cmaes",

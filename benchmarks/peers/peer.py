@@ -20,6 +20,7 @@ class Peer:
         settings: What is not its default, and why; how it takes what it has no type for.
         not_beside_gpbo: Why there is no extra.
         constraints: Whether it takes constraints on what is measured.
+        batches: Whether it proposes several points at a time, as its authors mean it to.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Peer:
     extra: str | None = None
     not_beside_gpbo: str | None = None
     constraints: bool = False
+    batches: bool = False
     needs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

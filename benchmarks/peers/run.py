@@ -27,6 +27,7 @@ def run_peer(
     limits: Limits | None = None,
     problem: str = "",
     constraints: int = 0,
+    batch: int = 1,
     recommend_always: bool = False,
 ) -> Trace:
     """What a peer does on a problem, in a process of its own.
@@ -41,6 +42,7 @@ def run_peer(
         limits: Seconds and threads.
         problem: The problem's name, for the record.
         constraints: How many numbers every ``excess`` of the objective has.
+        batch: How many proposals the peer makes at a time, before it is told their results.
         recommend_always: Ask what the peer would recommend after every evaluation, not only after
             the last. Costs little: it is asked when the model is up to date.
 
@@ -60,13 +62,22 @@ def run_peer(
             raise PeerFailure(missing)
         if constraints and not peer.constraints:
             raise PeerFailure("it takes no constraints")
-        limits = limits or Limits()
-        _converse(
-            peer, record, space, design[:budget], empty, limits, constraints, recommend_always
-        )
+        if batch > 1 and not peer.batches:
+            raise PeerFailure("it proposes one point at a time")
+        asked = _Asked(constraints, batch, recommend_always)
+        _converse(peer, record, space, design[:budget], empty, limits or Limits(), asked)
     except PeerFailure as failure:
         return replace(empty, failure=f"{peer.name}: {failure}", **record.entries())
     return replace(empty, **record.entries())
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a peer is asked for; see `run_peer`."""
+
+    constraints: int
+    batch: int
+    recommend_always: bool
 
 
 def _converse(
@@ -76,8 +87,7 @@ def _converse(
     design: Sequence[Params],
     trace: Trace,
     limits: Limits,
-    constraints: int,
-    recommend_always: bool,
+    asked: _Asked,
 ) -> None:
     """The whole conversation.
 
@@ -96,7 +106,7 @@ def _converse(
             seed=trace.seed,
             budget=trace.budget,
             initial=len(design),
-            constraints=constraints,
+            constraints=asked.constraints,
             threads=limits.threads,
             distributions=list(peer.distributions),
         )
@@ -104,13 +114,25 @@ def _converse(
         for params, result in zip(record.params, record.results, strict=True):
             talk.ask("add", point=searched.encode(params), **_told(result))
         while len(record.params) < trace.budget:
-            answer = talk.ask("ask")
-            params = searched.decode(answer.get("point"))
-            if recommend_always:
+            count = min(asked.batch, trace.budget - len(record.params))
+            answer = talk.ask("ask", count=count)
+            batch = [searched.decode(point) for point in _get(answer, "points", list)]
+            if asked.recommend_always:
                 _recommend(talk, record, searched)
-            record.evaluate(params, answer)
-            talk.ask("tell", **_told(record.results[-1]))
+            if not 1 <= len(batch) <= count:
+                raise PeerFailure(f"ask: {len(batch)} points, expected 1 to {count}")
+            for params in batch:
+                record.evaluate(params, _share(answer, len(batch)))
+            for result in record.results[-len(batch) :]:
+                talk.ask("tell", **_told(result))
         _recommend(talk, record, searched)
+
+
+def _share(answer: Mapping[str, Any], count: int) -> dict[str, float | None]:
+    """The seconds of each of ``count`` proposals that were answered together."""
+    parts = {name: answer.get(name) for name in ("fit_s", "acquisition_s")}
+    seconds = {"seconds": _get(answer, "seconds", float), **parts}
+    return {name: None if spent is None else spent / count for name, spent in seconds.items()}
 
 
 def _told(result: Evaluation) -> dict[str, Any]:
@@ -147,7 +169,6 @@ class _Record:
     def evaluate(self, params: Params, ask: Mapping[str, Any] | None = None) -> None:
         """Evaluate the next configuration, which an ``ask`` answered or the design has."""
         ask = {"seconds": 0.0} if ask is None else ask
-        _get(ask, "seconds", float)
         began = time.perf_counter()
         result = self.objective(params, len(self.params))
         seconds = result.seconds or time.perf_counter() - began

@@ -33,7 +33,9 @@ def beyond_disk(x: float, y: float) -> float:
     return (x - 2.5) ** 2 + (y - 7.5) ** 2 - 25
 
 
-def _optuna(sampler: Any, design: Design, budget: int, within: bool = False) -> list[float]:
+def _optuna(
+    sampler: Any, design: Design, budget: int, within: bool = False, batch: int = 1
+) -> list[float]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -57,14 +59,18 @@ def _optuna(sampler: Any, design: Design, budget: int, within: bool = False) -> 
             trial.set_constraint("disk", beyond_disk(x, y))
         return branin(x, y)
 
-    study.optimize(objective, n_trials=budget - len(design))
+    if batch == 1:
+        study.optimize(objective, n_trials=budget - len(design))
+    while len(study.trials) < budget:
+        count = min(batch, budget - len(study.trials))
+        for trial in [study.ask(distributions) for _ in range(count)]:
+            study.tell(trial, objective(trial))
     return [trial.value for trial in study.trials]
 
 
-def botorch_nei(design: Design, seed: int, budget: int) -> list[float]:
+def _botorch(acquisition: Any, design: Design, seed: int, budget: int, batch: int) -> list[float]:
     import torch
     from botorch import fit_gpytorch_mll
-    from botorch.acquisition import qLogNoisyExpectedImprovement
     from botorch.models import SingleTaskGP
     from botorch.optim import optimize_acqf
     from gpytorch.mlls import ExactMarginalLogLikelihood
@@ -77,12 +83,38 @@ def botorch_nei(design: Design, seed: int, budget: int) -> list[float]:
         x, y = (points - low) / (high - low), -torch.tensor(values).double()[:, None]
         model = SingleTaskGP(x, y)  # which standardises
         fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
-        acquisition = qLogNoisyExpectedImprovement(model, x)
         cube = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double()
-        found, _ = optimize_acqf(acquisition, cube, q=1, num_restarts=10, raw_samples=512)
+        count = min(batch, budget - len(values))
+        found, _ = optimize_acqf(
+            acquisition(model, x, y),
+            cube,
+            q=count,
+            num_restarts=10,
+            raw_samples=512,
+            sequential=count > 1,
+        )
         points = torch.cat([points, low + found * (high - low)])
-        values.append(branin(*points[-1].tolist()))
+        values += [branin(*point) for point in points[-count:].tolist()]
     return values
+
+
+def botorch_nei(design: Design, seed: int, budget: int, batch: int = 1) -> list[float]:
+    from botorch.acquisition import qLogNoisyExpectedImprovement
+
+    def acquisition(model: Any, x: Any, y: Any) -> Any:
+        return qLogNoisyExpectedImprovement(model, x)
+
+    return _botorch(acquisition, design, seed, budget, batch)
+
+
+def botorch_ei(design: Design, seed: int, budget: int, batch: int) -> list[float]:
+    from botorch.acquisition import LogExpectedImprovement, qLogExpectedImprovement
+
+    def acquisition(model: Any, x: Any, y: Any) -> Any:
+        alone = (budget - len(y)) == 1
+        return (LogExpectedImprovement if alone else qLogExpectedImprovement)(model, y.max())
+
+    return _botorch(acquisition, design, seed, budget, batch)
 
 
 def botorch_ei_within(design: Design, seed: int, budget: int) -> list[float]:
@@ -117,18 +149,22 @@ def botorch_ei_within(design: Design, seed: int, budget: int) -> list[float]:
         points = torch.cat([points, low + found * (high - low)])
 
 
-def optuna_gp(design: Design, seed: int, budget: int, within: bool = False) -> list[float]:
+def optuna_gp(
+    design: Design, seed: int, budget: int, within: bool = False, batch: int = 1
+) -> list[float]:
     import optuna
 
     sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=len(design))
-    return _optuna(sampler, design, budget, within)
+    return _optuna(sampler, design, budget, within, batch)
 
 
-def optuna_tpe(design: Design, seed: int, budget: int, within: bool = False) -> list[float]:
+def optuna_tpe(
+    design: Design, seed: int, budget: int, within: bool = False, batch: int = 1
+) -> list[float]:
     import optuna
 
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=len(design))
-    return _optuna(sampler, design, budget, within)
+    return _optuna(sampler, design, budget, within, batch)
 
 
 def skopt(design: Design, seed: int, budget: int) -> list[float]:
@@ -144,6 +180,34 @@ def skopt(design: Design, seed: int, budget: int) -> list[float]:
         random_state=seed,
     )
     return [float(value) for value in result.func_vals]
+
+
+def skopt_in_batches(design: Design, seed: int, budget: int, batch: int) -> list[float]:
+    import numpy as np
+    from sklearn.utils import check_random_state
+    from skopt import Optimizer
+    from skopt.utils import cook_estimator, normalize_dimensions
+
+    random = check_random_state(seed)
+    dimensions = normalize_dimensions(list(zip(LOW, HIGH, strict=True)))
+    own_seed = random.randint(0, np.iinfo(np.int32).max)
+    optimizer = Optimizer(
+        dimensions,
+        cook_estimator("GP", space=dimensions, random_state=own_seed, noise="gaussian"),
+        n_initial_points=len(design),
+        random_state=random,
+        acq_func="gp_hedge",
+        acq_optimizer_kwargs={"n_points": 10_000, "n_restarts_optimizer": 5, "n_jobs": 1},
+    )
+    values, points = [branin(*point) for point in design], design
+    optimizer.tell(points, values)
+    while len(values) < budget:
+        count = min(batch, budget - len(values))
+        points = optimizer.ask(n_points=count) if count > 1 else [optimizer.ask()]
+        new = [branin(*point) for point in points]
+        values += new
+        optimizer.tell(points, new)
+    return values
 
 
 def _smac(name: str, design: Design, seed: int, budget: int) -> list[float]:
@@ -190,7 +254,7 @@ def smac_rf(design: Design, seed: int, budget: int) -> list[float]:
     return _smac("HyperparameterOptimizationFacade", design, seed, budget)
 
 
-def ax(design: Design, seed: int, budget: int, within: bool = False) -> list[float]:
+def ax(design: Design, seed: int, budget: int, within: bool = False, batch: int = 1) -> list[float]:
     from ax.api.client import Client
     from ax.api.configs import RangeParameterConfig
 
@@ -205,7 +269,10 @@ def ax(design: Design, seed: int, budget: int, within: bool = False) -> list[flo
         objective="-value", outcome_constraints=["beyond <= 0"] if within else []
     )
     client.configure_generation_strategy(
-        initialization_budget=len(design), initialize_with_center=False
+        initialization_budget=len(design),
+        initialize_with_center=False,
+        # Otherwise the first batch is one point.
+        allow_exceeding_initialization_budget=batch > 1,
     )
     values: list[float] = []
 
@@ -218,12 +285,13 @@ def ax(design: Design, seed: int, budget: int, within: bool = False) -> list[flo
     for x, y in design:
         complete(client.attach_trial({"p0": x, "p1": y}), x, y)
     while len(values) < budget:
-        for index, params in client.get_next_trials(max_trials=1).items():
+        count = min(batch, budget - len(values))
+        for index, params in client.get_next_trials(max_trials=count).items():
             complete(index, params["p0"], params["p1"])
     return values
 
 
-def hebo(design: Design, seed: int, budget: int) -> list[float]:
+def hebo(design: Design, seed: int, budget: int, batch: int = 1) -> list[float]:
     import random
 
     import numpy as np
@@ -245,9 +313,10 @@ def hebo(design: Design, seed: int, budget: int) -> list[float]:
     values = [branin(*point) for point in design]
     optimizer.observe(pd.DataFrame(design, columns=["p0", "p1"]), np.array(values)[:, None])
     while len(values) < budget:
-        suggested = optimizer.suggest(n_suggestions=1)
-        values.append(branin(*suggested[["p0", "p1"]].to_numpy()[0]))
-        optimizer.observe(suggested, np.array([[values[-1]]]))
+        suggested = optimizer.suggest(n_suggestions=min(batch, budget - len(values)))
+        new = [branin(*point) for point in suggested[["p0", "p1"]].to_numpy()]
+        values += new
+        optimizer.observe(suggested, np.array(new)[:, None])
     return values
 
 
@@ -293,9 +362,22 @@ WITHIN: dict[str, Callable[[Design, int, int], list[float]]] = {
     "ax": partial(ax, within=True),
 }
 
+#: In batches of three, where a peer makes them; of those of BoTorch with draws see `botorch_nei`.
+IN_BATCHES: dict[str, Callable[[Design, int, int], list[float]]] = {
+    "botorch-ei": partial(botorch_ei, batch=3),
+    "botorch-nei": partial(botorch_nei, batch=3),
+    "optuna-gp": partial(optuna_gp, batch=3),
+    "optuna-tpe": partial(optuna_tpe, batch=3),
+    "skopt": partial(skopt_in_batches, batch=3),
+    "ax": partial(ax, batch=3),
+    "hebo": partial(hebo, batch=3),
+}
+
 if __name__ == "__main__":
     name, design, seed, budget = sys.argv[1:]
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    loop = (LOOPS | {f"within-{own}": within for own, within in WITHIN.items()})[name]
+    within = {f"within-{own}": loop for own, loop in WITHIN.items()}
+    in_batches = {f"in-batches-{own}": loop for own, loop in IN_BATCHES.items()}
+    loop = (LOOPS | within | in_batches)[name]
     json.dump(loop(json.loads(design), int(seed), int(budget)), results)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from gpbo.cli import app, main
 from gpbo_benchmarks import commands, peers, runner, speed, table
 from gpbo_benchmarks.methods import METHODS
+from gpbo_benchmarks.peers import PEERS
 from gpbo_benchmarks.trace import EXHAUSTED
 
 MISTAKES = [
@@ -117,6 +118,21 @@ def test_peers_that_take_no_constraints_are_not_asked_to(
     assert {*ran[0]} - {*METHODS} == peers
     asked = CliRunner().invoke(app, [*options, "--method", "skopt"])
     assert str(asked.exception) == "--method=skopt: skopt: it takes no constraints"
+
+
+def test_peers_that_make_no_batches_are_not_asked_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ran: list[tuple[str, ...]] = []
+    monkeypatch.setattr("gpbo_benchmarks.peers.why_not", lambda peer: None)
+    monkeypatch.setattr(commands, "_measure", lambda run: ran.append(run.methods))
+    options = ["bench", "batches", "--output", str(tmp_path)]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 0, done.output
+    assert "skipped cmaes: it proposes one point at a time" in done.output
+    assert {*ran[0]} - {*METHODS} == {name for name, peer in PEERS.items() if peer.batches}
+    asked = CliRunner().invoke(app, [*options, "--method", "cmaes"])
+    assert str(asked.exception) == "--method=cmaes: cmaes: it proposes one point at a time"
 
 
 def test_what_is_asked_for_twice_is_run_once(

@@ -9,6 +9,7 @@ import torch
 
 import gpbo
 from gpbo.candidates import Search
+from gpbo.errors import InvalidOption
 from gpbo.strategies import ExpectedImprovement, RandomSearch
 from gpbo_benchmarks import methods, suites
 from gpbo_benchmarks.methods import METHODS
@@ -74,6 +75,38 @@ def test_workers_have_a_clock_and_nobody_waits_in_async(traces: dict[str, list[T
         assert len(set(free.clock)) == 11
         assert len(set(sync.clock)) == 4  # one of the design, then batches of four
         assert free.clock[-1] < sync.clock[-1]
+
+
+@pytest.mark.parametrize("method", ["ei-map", "ts-map"])
+def test_batches_are_proposed_together(method: str) -> None:
+    """Two of three points and one of two, as `gpbo.replicate` makes them."""
+    case = replace(BRANIN, budget=13, batch=3)
+    own = METHODS[method]
+    assert isinstance(own, methods.Method)
+    runs = gpbo.replicate(
+        case.of(SEEDS),
+        strategy=own.strategy,
+        inference=own.inference,
+        runs=2,
+        seed=SEEDS[0],
+        budget=13,
+        initial=5,
+        batch=3,
+        device="cpu",
+        progress=False,
+    )
+    for row, trace in enumerate(own.run(case, SEEDS)):
+        assert trace.failure is None
+        assert list(trace.values) == runs.values[row].tolist()
+        seconds = trace.ask_s[5:]
+        assert len(set(seconds[:3])) == len(set(seconds[3:6])) == len(set(seconds[6:])) == 1
+        assert len(set(seconds)) == 3
+        assert trace.values[5:11] != own.run(BRANIN, SEEDS)[row].values[5:]
+
+
+def test_workers_take_no_batches() -> None:
+    with pytest.raises(InvalidOption, match="workers=4: expected 1 for branin, which is run in"):
+        METHODS["ei-map-sync4"].run(replace(BRANIN, batch=3), SEEDS)
 
 
 def test_with_noise_a_model_recommends_after_every_result() -> None:

@@ -46,13 +46,14 @@ def within_disk(params: Params, index: int) -> Evaluation:
 
 
 def behind_the_protocol(
-    name: str, budget: int, evaluate: Evaluate = value_of, constraints: int = 0
+    name: str, budget: int, evaluate: Evaluate = value_of, constraints: int = 0, batch: int = 1
 ) -> Trace:
     trace = run_peer(
         name,
         space=BRANIN.space,
         evaluate=evaluate,
         constraints=constraints,
+        batch=batch,
         design=BRANIN.space.decode(DESIGN),
         budget=budget,
         seed=SEED,
@@ -132,6 +133,29 @@ def test_peers_within_a_constraint(name: str) -> None:
     free = behind_the_protocol(name, 8)
     assert free.values[:5] == trace.values[:5]
     assert free.values != trace.values[:8]
+
+
+def test_what_makes_batches_has_a_loop_of_them() -> None:
+    """But BoTorch's fully Bayesian ones, which differ from the others in the model only."""
+    batches = {name for name, peer in PEERS.items() if peer.batches}
+    assert batches - {"botorch-nuts", "botorch-saas"} == set(native_loops.IN_BATCHES)
+
+
+@pytest.mark.parametrize("name", [long_if_slow(name) for name in native_loops.IN_BATCHES])
+def test_peers_in_batches(name: str) -> None:
+    """Of three points, and a last one of one point that is left."""
+    skip_unless_installed(name)
+    budget = 30 if name in ("optuna-tpe", *UNREPEATABLE) else 12
+    trace = behind_the_protocol(name, budget, batch=3)
+    native = by_itself(name, budget, f"in-batches-{name}")
+    assert len(native) == budget
+    if name in UNREPEATABLE:
+        worst = BRANIN.optimum + UNREPEATABLE[name]
+        assert min(native) < worst
+        assert min(value for value in trace.values if value is not None) < worst
+    else:
+        assert list(trace.values) == pytest.approx(native, rel=1e-6)
+        assert trace.values != behind_the_protocol(name, budget).values
 
 
 def test_the_trust_region() -> None:

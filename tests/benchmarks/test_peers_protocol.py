@@ -186,6 +186,42 @@ def test_the_peer_is_told_how_far_results_are_beyond_the_constraints(
     assert refused.params == ()
 
 
+def test_a_batch_is_proposed_before_its_results_are_told(false_peer: FalsePeer) -> None:
+    """Of three points, and a last one of the two that are left, whose seconds its points share."""
+    start = "self.log, self.fits = [], [6.0, 12.0, 16.0]"
+    tell = "self.log.append((value, self.asked))"
+    ask = """
+        if self.asked == 9: raise RuntimeError(self.log)
+        if self.asked in (1, 4, 7): self.fit_s = self.fits.pop(0)
+    """
+
+    def numbered(params: Any, index: int) -> Evaluation:
+        return Evaluation(float(index), float(index))
+
+    peer = replace(false_peer(start=start, tell=tell, ask=ask), batches=True)
+    trace = run(peer, budget=10, batch=3, evaluate=numbered)
+    assert trace.failure is None
+    assert [params["x"] for params in trace.params[2:]] == [0.25 * n for n in range(1, 9)]
+    batches = [trace.ask_s[2:5], trace.ask_s[5:8], trace.ask_s[8:]]
+    assert [len(set(seconds)) for seconds in batches] == [1, 1, 1]
+    assert trace.fit_s[2:] == (2.0,) * 3 + (4.0,) * 3 + (8.0,) * 2
+    ended = run(peer, budget=11, batch=3, evaluate=numbered)
+    assert ended.failure is not None
+    assert "[(2.0, 3), (3.0, 3), (4.0, 3), (5.0, 6), (6.0, 6), (7.0, 6)]" in ended.failure
+    refused = run(false_peer(), batch=3)
+    assert refused.failure == "false: it proposes one point at a time"
+    assert refused.params == ()
+
+
+@pytest.mark.parametrize("points", ["[]", "[{'p0': 0.5, 'p1': 3.0}] * 4"])
+def test_a_batch_has_at_least_a_point_and_at_most_as_many_as_were_asked_for(
+    points: str, false_peer: FalsePeer
+) -> None:
+    peer = replace(false_peer(start=f"self.asks = lambda count: {points}"), batches=True)
+    trace = run(peer, budget=10, batch=3)
+    assert trace.failure == f"false: ask: {len(eval(points))} points, expected 1 to 3"
+
+
 @pytest.mark.parametrize("end", ["pass", "raise RuntimeError", "os._exit(3)"])
 def test_its_temporary_files_go_with_its_process(
     end: str, false_peer: FalsePeer, tmp_path: Path

@@ -19,9 +19,9 @@ from gpbo_benchmarks.tuning import TuningProblem
 from gpbo_benchmarks.units import initial_design
 from tests.monte_carlo import random_uniform
 
-NAMES = ["smoke", "synthetic", "highdim", "noisy", "constrained", "tuning", "kandasamy"]
+NAMES = ["smoke", "synthetic", "highdim", "noisy", "batches", "constrained", "tuning", "kandasamy"]
 SYNTHETIC = {
-    case.name: case for name in ("smoke", "synthetic", "highdim", "noisy")
+    case.name: case for name in ("smoke", "synthetic", "highdim", "noisy", "batches")
     for case in suites.get(name).cases
 }  # fmt: skip
 
@@ -66,6 +66,15 @@ def test_what_the_suite_constrained_promises() -> None:
     for case in suite.cases:
         assert case.shifted
         assert case.optimum_known
+
+
+def test_what_the_suite_batches_promises() -> None:
+    suite = suites.get("batches")
+    assert suite.batched
+    assert not suites.get("synthetic").batched
+    for case in suite.cases:
+        assert case.name.endswith("-q8")
+        assert (case.batch, case.budget) == (8, case.design + 80)
 
 
 def test_what_the_suite_highdim_promises() -> None:
@@ -126,6 +135,15 @@ def test_a_suite_of_the_user_s_own_is_checked(wrong: dict[str, Any], message: st
         ({"budget": 8.5}, r"budget=8\.5: expected a whole number, 2 or more"),
         ({"budget": 1}, "budget=1: expected a whole number, 2 or more"),
         ({"shifted": None}, "shifted=None: expected True or False"),
+        ({"batch": 0}, "batch=0: expected a whole number, 1 or more"),
+        (
+            {"batch": 2, "problem": replace(gpbo.problems.get("branin"), noise=0.1)},
+            "batch=2: expected 1 for branin, which has noise or constraints",
+        ),
+        (
+            {"batch": 2, "problem": gpbo.problems.get("gardner")},
+            "batch=2: expected 1 for branin, which has noise or constraints",
+        ),
     ],
 )
 def test_a_case_of_the_user_s_own_is_checked(wrong: dict[str, Any], message: str) -> None:

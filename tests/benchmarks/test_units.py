@@ -82,6 +82,7 @@ def test_anything_that_a_trace_depends_on_makes_a_new_one(peers: FakePeers, tmp_
     for number, case in enumerate(
         [
             replace(BRANIN, budget=8),
+            replace(BRANIN, batch=2),
             noisy(BRANIN, 0.1),
             replace(BRANIN, shifted=False),
             replace(BRANIN, problem=replace(BRANIN.problem, function=lambda x: x.sum(-1))),

@@ -1,5 +1,6 @@
 """Ax: its client at the default ("fast") strategy, BoTorch under Ax's transforms and log NEI."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from ax.api.client import Client
@@ -30,26 +31,33 @@ class Fast(Adapter):
                 initialize_with_center=False,
                 allow_exceeding_initialization_budget=True,
             )
-        self._trial = -1
+        self._running: list[int] = []
 
     def add(self, point: Point, value: float | None) -> None:
         """As an attached trial."""
         typed = {p.name: _typed(p, point[p.name]) for p in self.task.space}
-        self._trial = self._client.attach_trial(typed)
-        self.tell(value)
+        self._end(self._client.attach_trial(typed), value)
 
     def ask(self) -> Point:
         """The client's next trial."""
-        ((self._trial, params),) = self._client.get_next_trials(max_trials=1).items()
-        return self._numbers(params)
+        return self.asks(1)[0]
+
+    def asks(self, count: int) -> Sequence[Point]:
+        """The client's next trials."""
+        trials = self._client.get_next_trials(max_trials=count)
+        self._running += trials
+        return [self._numbers(params) for params in trials.values()]
 
     def tell(self, value: float | None) -> None:
         """A failed evaluation is a failed trial."""
+        self._end(self._running.pop(0), value)
+
+    def _end(self, trial: int, value: float | None) -> None:
         if value is None:
-            self._client.mark_trial_failed(self._trial)
+            self._client.mark_trial_failed(trial)
         else:
             measured = dict(zip(self._excesses, self.excess, strict=True))
-            self._client.complete_trial(self._trial, raw_data={"value": value, **measured})
+            self._client.complete_trial(trial, raw_data={"value": value, **measured})
 
     def recommend(self) -> Point | None:
         """The best of the configurations by the model's prediction; with constraints none."""

@@ -1,4 +1,4 @@
-"""What an adapter does: one run of one peer, everything minimised, one point at a time."""
+"""What an adapter does: one run of one peer, everything minimised."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -51,9 +51,17 @@ class Adapter(ABC):
     def ask(self) -> Point:
         """The next point to evaluate."""
 
+    def asks(self, count: int) -> Sequence[Point]:
+        """The next points to evaluate, at most so many, of a peer that makes proposals together.
+
+        Their results are told in this order. By default they are asked for one by one, of a peer
+        that knows which of its proposals have no result yet.
+        """
+        return [self.ask() for _ in range(count)]
+
     @abstractmethod
     def tell(self, value: float | None) -> None:
-        """Take the result of the point that was asked for last."""
+        """Take the result of the first point that was asked for and has none yet."""
 
     def recommend(self) -> Point | None:
         """The point that the peer holds for the best; None if that is the best one observed."""

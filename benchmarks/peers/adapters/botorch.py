@@ -57,14 +57,15 @@ class _BayesianOptimization(Adapter):
         self._ordered = [i for i, p in enumerate(task.space) if p.kind in ("integer", "ordinal")]
         self._model: Any = None
         self._fitted = 0
+        self._asked: list[Point] = []
 
     @abstractmethod
     def _fit(self, x: Tensor, y: Tensor) -> Any:
         """A model of ``y[n,1]``, which is to be maximised, at ``x[n,d]``."""
 
     @abstractmethod
-    def _acquisition(self, model: Any, best: Tensor) -> Any:
-        """What to maximise over the next point."""
+    def _acquisition(self, model: Any, best: Tensor, count: int) -> Any:
+        """What to maximise over the next ``count`` points."""
 
     @abstractmethod
     def _mean(self, posterior: Any) -> Tensor:
@@ -78,22 +79,34 @@ class _BayesianOptimization(Adapter):
 
     def ask(self) -> Point:
         """Without any result, a random point."""
+        return self.asks(1)[0]
+
+    def asks(self, count: int) -> Sequence[Point]:
+        """One after another, each with those before it pending, as `optimize_acqf` offers."""
+        points = self._proposed(count)
+        self._asked += points
+        return points
+
+    def _proposed(self, count: int) -> Sequence[Point]:
         if not len(self._results):
-            self._asked = {p.name: p.from_unit(float(torch.rand(()))) for p in self.task.space}
-            return self._asked
+            return [
+                {p.name: p.from_unit(float(torch.rand(()))) for p in self.task.space}
+                for _ in range(count)
+            ]
         began = time.perf_counter()
         model = self._current_model()
         fitted = time.perf_counter()
-        candidate = self._maximise(self._acquisition(model, self._y().max()))
-        self._asked = {
-            p.name: _value(p, float(c)) for p, c in zip(self.task.space, candidate[0], strict=True)
-        }
+        candidates = self._maximise(self._acquisition(model, self._y().max(), count), count)
+        points = [
+            {p.name: _value(p, float(c)) for p, c in zip(self.task.space, row, strict=True)}
+            for row in candidates
+        ]
         self.fit_s, self.acquisition_s = fitted - began, time.perf_counter() - fitted
-        return self._asked
+        return points
 
     def tell(self, value: float | None) -> None:
         """For the next fit."""
-        self.add(self._asked, value)
+        self.add(self._asked.pop(0), value)
 
     def recommend(self) -> Point | None:
         """The evaluated point whose posterior mean is best; with constraints none."""
@@ -123,13 +136,13 @@ class _BayesianOptimization(Adapter):
     def _y(self) -> Tensor:
         return -torch.tensor(self._results.values, dtype=torch.double)[:, None]
 
-    def _maximise(self, acquisition: Any) -> Tensor:
+    def _maximise(self, acquisition: Any, count: int) -> Tensor:
         space = self.task.space
         high = [float(p.size - 1) if p.kind == "categorical" else 1.0 for p in space]
         bounds = torch.stack([torch.zeros(len(space)), torch.tensor(high)]).double()
-        options = {"q": 1, "num_restarts": 10, "raw_samples": self.raw_samples}
+        options = {"q": count, "num_restarts": 10, "raw_samples": self.raw_samples}
         if not self._categorical and not self._ordered:
-            candidate, _ = optimize_acqf(acquisition, bounds, **options)
+            candidate, _ = optimize_acqf(acquisition, bounds, sequential=count > 1, **options)
             return candidate
         columns = {
             i: [_column(p, value) for value in p.values()]
@@ -152,8 +165,9 @@ class _BayesianOptimization(Adapter):
 class LogEi(_BayesianOptimization):
     """``SingleTaskGP`` at its hyperparameters' mode, and log expected improvement.
 
-    With constraints a model of each, and log constrained expected improvement; while no result
-    meets them, the log probability that a point does.
+    For several points at a time its Monte Carlo form. With constraints a model of each, and log
+    constrained expected improvement; while no result meets them, the log probability that a point
+    does.
     """
 
     raw_samples = 512
@@ -173,9 +187,10 @@ class LogEi(_BayesianOptimization):
             return MixedSingleTaskGP(x, y, self._categorical, outcome_transform=Standardize(1))
         return SingleTaskGP(x, y, outcome_transform=Standardize(1))
 
-    def _acquisition(self, model: Any, best: Tensor) -> Any:
+    def _acquisition(self, model: Any, best: Tensor, count: int) -> Any:
         if not self.task.constraints:
-            return LogExpectedImprovement(model, best_f=best)
+            kind = LogExpectedImprovement if count == 1 else qLogExpectedImprovement
+            return kind(model, best_f=best)
         limits: dict[int, tuple[float | None, float | None]]
         limits = dict.fromkeys(range(1, 1 + self.task.constraints), (None, 0.0))
         met = (self._excess() <= 0).all(1)
@@ -190,7 +205,7 @@ class LogEi(_BayesianOptimization):
 class LogNei(LogEi):
     """The same model, and log noisy expected improvement over the points that were evaluated."""
 
-    def _acquisition(self, model: Any, best: Tensor) -> Any:
+    def _acquisition(self, model: Any, best: Tensor, count: int) -> Any:
         return qLogNoisyExpectedImprovement(model, X_baseline=self._x())
 
 
@@ -207,7 +222,7 @@ class Matern(_BayesianOptimization):
         fit_fully_bayesian_model_nuts(model, disable_progbar=True, seed=self.task.seed)
         return model
 
-    def _acquisition(self, model: Any, best: Tensor) -> Any:
+    def _acquisition(self, model: Any, best: Tensor, count: int) -> Any:
         return qLogExpectedImprovement(model, best_f=best)
 
     def _mean(self, posterior: Any) -> Tensor:

@@ -1,6 +1,7 @@
 """HEBO (Cowen-Rivers et al. 2022): warped Gaussian process, a Pareto front of acquisitions."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ class Hebo(Adapter):
         self._optimizer = HEBO(space, rand_sample=task.initial or None, scramble_seed=task.seed)
         self._results = Results()
         self._told = 0
+        self._asked: list[Point] = []
 
     def add(self, point: Point, value: float | None) -> None:
         """Observed at the next ask."""
@@ -36,18 +38,23 @@ class Hebo(Adapter):
 
     def ask(self) -> Point:
         """One suggestion."""
+        return self.asks(1)[0]
+
+    def asks(self, count: int) -> Sequence[Point]:
+        """Suggestions from one front of its acquisition functions."""
         new = self._results.points[self._told :]
         if new:
             values = np.array(self._results.values[self._told :])
             self._optimizer.observe(pd.DataFrame([self._typed(p) for p in new]), values[:, None])
             self._told = len(self._results)
-        (row,) = self._optimizer.suggest(n_suggestions=1).to_dict("records")
-        self._asked = {p.name: float(row[p.name]) for p in self.task.space}
-        return self._asked
+        rows = self._optimizer.suggest(n_suggestions=count).to_dict("records")
+        points = [{p.name: float(row[p.name]) for p in self.task.space} for row in rows]
+        self._asked += points
+        return points
 
     def tell(self, value: float | None) -> None:
         """A failed evaluation has the worst value so far."""
-        self.add(self._asked, value)
+        self.add(self._asked.pop(0), value)
 
     def _typed(self, point: Point) -> dict[str, Any]:
         return {p.name: p.typed(point[p.name]) for p in self.task.space}

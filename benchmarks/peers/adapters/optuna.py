@@ -1,5 +1,6 @@
 """Optuna (Akiba et al. 2019): its GP sampler and its tree-structured Parzen estimator."""
 
+from collections import deque
 from typing import Any
 
 import optuna
@@ -24,6 +25,7 @@ class _Study(Adapter):
         sampler: BaseSampler = self.sampler_class(seed=task.seed, **startup)
         self._study = optuna.create_study(sampler=sampler)
         self._distributions = {p.name: _distribution(p) for p in task.space}
+        self._running: deque[Trial] = deque()
 
     def add(self, point: Point, value: float | None) -> None:
         """As a trial of the study."""
@@ -38,17 +40,19 @@ class _Study(Adapter):
 
     def ask(self) -> Point:
         """The study's next trial."""
-        self._trial = self._study.ask(fixed_distributions=self._distributions)
-        params: Point = self._trial.params
+        trial = self._study.ask(fixed_distributions=self._distributions)
+        self._running.append(trial)
+        params: Point = trial.params
         return params
 
     def tell(self, value: float | None) -> None:
         """A failed evaluation is a failed trial."""
-        self._constrain(self._trial)
+        trial = self._running.popleft()
+        self._constrain(trial)
         if value is None:
-            self._study.tell(self._trial, state=TrialState.FAIL)
+            self._study.tell(trial, state=TrialState.FAIL)
         else:
-            self._study.tell(self._trial, value)
+            self._study.tell(trial, value)
 
     def _constrain(self, trial: Trial | FrozenTrial) -> None:
         for i, excess in enumerate(self.excess):

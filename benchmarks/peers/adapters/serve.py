@@ -6,10 +6,10 @@ Questions and their answers (every answer is ``{"error": ..., "traceback": ...}`
   ``threads``, ``distributions`` and, if there are any, the number of ``constraints``: ``versions``.
 - ``add`` with ``point``, ``value`` and, with constraints, ``excess`` (how far it is beyond each):
   nothing. A value of null is a failed evaluation.
-- ``ask``: ``point``, ``seconds`` (all since the last ask: results taken in included), and
-  ``fit_s`` and ``acquisition_s``, which may be null.
-- ``tell`` with ``value`` and ``excess``: nothing. ``recommend``: ``point``, null if it is the best
-  observed one.
+- ``ask``, with ``count`` if there are to be several: ``points``, ``seconds`` (all since the last
+  ask: results taken in included), and ``fit_s`` and ``acquisition_s``, which may be null.
+- ``tell`` with ``value`` and ``excess``, for each of these points in turn: nothing.
+- ``recommend``: ``point``, null if it is the best observed one.
 - ``stop``: nothing, and the process ends. It also ends when its parent is gone.
 
 What the peer prints, in Python or beneath it, goes to the standard error.
@@ -84,10 +84,11 @@ class Session:
             return {}
         if do == "ask":
             adapter.fit_s = adapter.acquisition_s = None
-            point = self._timed(adapter.ask)
+            count = question.get("count", 1)
+            points = self._timed(lambda: adapter.asks(count) if count > 1 else [adapter.ask()])
             used, self._used_s = self._used_s, 0.0
             parts = {"fit_s": adapter.fit_s, "acquisition_s": adapter.acquisition_s}
-            return {"point": _plain(point), "seconds": used, **parts}
+            return {"points": [_plain(point) for point in points], "seconds": used, **parts}
         if do == "recommend":
             recommended = adapter.recommend()
             return {"point": None if recommended is None else _plain(recommended)}

@@ -1,5 +1,6 @@
 """scikit-optimize: the Gaussian process of its ``gp_minimize``, acquisitions by ``gp_hedge``."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class GaussianProcess(Adapter):
         )
         self._results = Results()
         self._told = 0
+        self._asked: list[Point] = []
 
     def add(self, point: Point, value: float | None) -> None:
         """Told at the next ask, all at once: a model is fitted whenever something is told."""
@@ -43,6 +45,17 @@ class GaussianProcess(Adapter):
 
     def ask(self) -> Point:
         """The model is fitted as the results are told."""
+        return self._named([self._informed().ask()])[0]
+
+    def asks(self, count: int) -> Sequence[Point]:
+        """Each for a model that was told the least value so far at those before it."""
+        return self._named(self._informed().ask(n_points=count))
+
+    def tell(self, value: float | None) -> None:
+        """A failed evaluation has the worst value so far."""
+        self.add(self._asked.pop(0), value)
+
+    def _informed(self) -> Optimizer:
         points = [
             [p.typed(point[p.name]) for p in self.task.space]
             for point in self._results.points[self._told :]
@@ -50,13 +63,13 @@ class GaussianProcess(Adapter):
         if points:
             self._optimizer.tell(points, self._results.values[self._told :])
             self._told = len(self._results)
-        asked = self._optimizer.ask()
-        self._asked = {p.name: value for p, value in zip(self.task.space, asked, strict=True)}
-        return self._asked
+        return self._optimizer
 
-    def tell(self, value: float | None) -> None:
-        """A failed evaluation has the worst value so far."""
-        self.add(self._asked, value)
+    def _named(self, asked: Sequence[Sequence[Any]]) -> Sequence[Point]:
+        names = [p.name for p in self.task.space]
+        points = [dict(zip(names, values, strict=True)) for values in asked]
+        self._asked += points
+        return points
 
 
 def _dimension(parameter: Parameter) -> Any:
