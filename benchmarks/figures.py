@@ -130,7 +130,7 @@ def _grid(
     x: str,
     y: str,
 ) -> Figure:
-    """A plot for each problem, and the legend below them."""
+    """A plot for each problem, and the legend above them."""
     problems, methods = rows["problem"].unique(), rows["method"].unique()
     columns = min(_COLUMNS, len(problems))
     lines = -(-len(problems) // columns)

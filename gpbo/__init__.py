@@ -11,6 +11,14 @@ Notation of every docstring and shape annotation, leading axes first:
 
 so that ``x[r,n,d]``, ``y[r,n]``, ``theta[r,s,p]`` and ``candidates[r,q,d]``.
 Inside the engine everything is minimised; a trial's value keeps the user's sign.
+
+Besides the names here there are modules. Of jobs: `gpbo.tuner`, `gpbo.completion`, `gpbo.worker`,
+`gpbo.callbacks`, `gpbo.storage`, `gpbo.record` (what a storage keeps), `gpbo.job` (a job in a
+file), `gpbo.options` (its strategy and model) and `gpbo.transfer` (warm starts). Of models:
+`gpbo.hyperparameters`, `gpbo.priors`, `gpbo.fitting`, `gpbo.surrogate`, `gpbo.posterior` and
+`gpbo.units`. For a strategy of one's own: `gpbo.situation`, `gpbo.candidates`, `gpbo.acquisition`,
+`gpbo.data` and `gpbo.backend`. And `gpbo.simulation`, of workers on a simulated clock,
+`gpbo.integrations.optuna` and `gpbo.integrations.tensorboard`.
 """
 
 from importlib import import_module

@@ -93,7 +93,7 @@ def replicate(
     Raises:
         InvalidOption: an option has a value that is not allowed, or another one than in the
             ``checkpoint``; or a strategy of your own proposed something other than points, see
-            `gpbo.strategies.Strategy`.
+            `gpbo.situation.Strategy`.
         InvalidData: the problem returned something other than a value for every point, or the
             ``checkpoint`` is no such file.
     """

@@ -289,7 +289,7 @@ def simulate(
     Raises:
         InvalidOption: an option has a value that is not allowed, or another one than in the
             ``checkpoint``; ``times`` returned something other than times, or a strategy of your own
-            something other than points, see `gpbo.strategies.Strategy`.
+            something other than points, see `gpbo.situation.Strategy`.
         InvalidData: the ``checkpoint`` is no such file.
     """
     runs = whole_number("runs", runs, least=1)

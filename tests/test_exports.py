@@ -155,3 +155,10 @@ def test_who_checks_types_knows_the_modules_that_the_docs_name() -> None:
             elif isinstance(node, ast.ImportFrom):
                 left |= {str(node.module), *(f"{node.module}.{each.name}" for each in node.names)}
     assert named <= known
+
+
+def test_the_reference_leads_from_its_front_to_every_module() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    documented = makefile.split("$(addprefix gpbo.,")[1].split(")")[0]
+    named = set(re.findall(r"`gpbo\.([a-z_.]+)`", gpbo.__doc__ or ""))
+    assert named == set(re.findall(r"[a-z_.]+", documented))

@@ -70,8 +70,8 @@ def _convergence(optimizer: Optimizer) -> Section:
         "convergence",
         "Convergence",
         "The best value so far, over the trials in the order in which they ended; crosses are "
-        "trials that failed, rings those that violate a constraint. Point at a trial to see its "
-        "configuration.",
+        "trials that failed or were stopped early, rings those that violate a constraint. Point at "
+        "a trial to see its configuration.",
         _plot(figures.progress(progress, optimizer.direction), "progress")
         if progress.trials
         else _nothing(_NO_TRIAL),
