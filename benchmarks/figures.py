@@ -209,7 +209,7 @@ def overhead(table: pd.DataFrame) -> Figure:
     """Seconds of one proposal in fit, acquisition and the rest, averaged over the problems."""
     means = table.groupby("method")[["fit", "acquisition", "other", "ask"]].mean()
     means = means.sort_values("ask", ascending=False)
-    figure = Figure(figsize=(8, 0.8 + 0.3 * len(means)), layout="constrained")
+    figure = Figure(figsize=(8, 1.1 + 0.3 * len(means)), layout="constrained")
     axes = figure.subplots()
     left = np.zeros(len(means))
     parts = means[["fit", "acquisition", "other"]]
@@ -230,5 +230,6 @@ def overhead(table: pd.DataFrame) -> Figure:
         )
     axes.set(xlabel="seconds of one proposal")
     axes.margins(x=0.12)
-    axes.legend(fontsize="small")
+    handles, labels = axes.get_legend_handles_labels()
+    _legend(figure, handles, labels, len(labels))
     return figure

@@ -145,6 +145,17 @@ def test_the_names_of_methods_lie_within_the_figure(problems: int) -> None:
         assert box.x1 <= figure.bbox.x1
 
 
+@pytest.mark.parametrize("methods", [2, 7])
+def test_the_names_of_the_parts_lie_beside_the_bars(methods: int) -> None:
+    seconds = {"fit": 0.3, "acquisition": 0.5, "other": 0.02, "ask": 0.82}
+    overhead = pd.DataFrame([{"method": f"m{number}", **seconds} for number in range(methods)])
+    figure = figures.overhead(overhead)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    (legend,) = [*figure.legends, *filter(None, [axes.get_legend()])]
+    assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+
+
 def test_a_data_profile_ends_with_the_budget() -> None:
     """Of ten evaluations in two dimensions: not a whole number of groups of three."""
     run = trace("ei-hmc", 0, [9.0] * 9 + [1.5])
