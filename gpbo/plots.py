@@ -124,8 +124,9 @@ def convergence(
     """The running best of each result over its trials; the initial design is shaded.
 
     Dots are the trials, rings those that violate a constraint, crosses at the bottom those that
-    failed or were stopped early. The value axis has room for the best so far from the end of the design on, and for the
-    better half of the trials; rings that are better than all it shows lie at its edge.
+    failed or were stopped early. The value axis has room for the best so far from the end of the
+    design on, and for the better half of the trials; rings that are better than all it shows lie at
+    its edge.
 
     Args:
         results: One result or optimizer, or several by the label that each has in the plot.
