@@ -152,7 +152,7 @@ def test_the_names_of_the_parts_lie_beside_the_bars(methods: int) -> None:
     figure = figures.overhead(overhead)
     figure.draw_without_rendering()
     (axes,) = figure.axes
-    (legend,) = [*figure.legends, *filter(None, [axes.get_legend()])]
+    legend = axes.get_legend() or figure.legends[0]
     assert not legend.get_window_extent().overlaps(axes.get_window_extent())
 
 
