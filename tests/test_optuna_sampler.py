@@ -370,6 +370,23 @@ def test_a_copy_that_has_learned_goes_on_with_another_seed_too() -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def test_threads_of_a_study_share_what_was_learned() -> None:
+    made = study(*RESULTS)
+
+    def objective(trial: Any) -> float:
+        return float(trial.suggest_float("x", -2.0, 3.0)) + (
+            trial.suggest_categorical("kind", X["kind"].choices) != "a"
+        )
+
+    for sampler in (made.sampler, pickle.loads(pickle.dumps(made.sampler))):
+        made.sampler = sampler
+        sampler.reseed_rng()
+        made.ask(X)
+        learner = sampler._learner
+        made.optimize(objective, n_trials=5, n_jobs=2)  # reseeds before each trial
+        assert sampler._learner is learner
+
+
 def test_a_seed_may_be_of_any_size() -> None:
     made = optuna.create_study(sampler=Sampler(seed=2**40, inference="map"))
     assert made.ask(X).params["x"] <= 3.0

@@ -5,6 +5,7 @@ asked last, from whatever process, and those that run are pending in a copy that
 """
 
 import math
+import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -78,9 +79,10 @@ class Sampler(BaseSampler):
         self._random = RandomSampler(self._options["seed"] % 2**32)
         self._learner: _Learner | None = None
         self._lock = Lock()  # of the learner, which the threads of a study share
+        self._process: int | None = os.getpid()  # whose seed it is; of a copy none
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_lock": None}
+        return {**vars(self), "_lock": None, "_process": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=Lock())
@@ -136,10 +138,16 @@ class Sampler(BaseSampler):
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def reseed_rng(self) -> None:
-        """Go on with another seed, as a copy in another process has to."""
+        """Draw other random values; a copy, or what was forked, goes on with another seed, too.
+
+        A study calls it before each trial of its threads, whose proposals differ by what is
+        pending.
+        """
         with self._lock:
             self._random.reseed_rng()
-            self._options["seed"], self._learner = _new_seed(), None
+            if self._process != os.getpid():
+                self._options["seed"], self._learner = _new_seed(), None
+                self._process = os.getpid()
 
 
 @dataclass(frozen=True)
