@@ -358,7 +358,8 @@ class Surrogate:
         order = numbered(self.mask)[..., None, None]
         white, noise = normals.gather(1, order.expand_as(normals)).permute(2, 0, 3, 1)
         factor = almost_exact.inverse_factor
-        prior = torch.linalg.solve_triangular(factor, white[..., None], upper=False)[..., 0]
+        of_factors = white.unflatten(1, (factor.shape[1], -1))  # one with many sides is not copied
+        prior = torch.linalg.solve_triangular(factor, of_factors.mT, upper=False).mT.flatten(1, 2)
         less_noise = self.y - excess.sqrt() * noise
         residual = torch.where(there, less_noise - mean, 0.0) - prior
         values = less_noise - excess * _solved(self.inverse_factor, residual)
