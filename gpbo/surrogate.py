@@ -316,16 +316,20 @@ class Surrogate:
 
     def of_draws(self, draws: Int[Tensor, " j"] | slice) -> "Surrogate":
         """The posterior of these of the draws, by number; of a slice nothing is copied."""
+
+        def of(values: Tensor) -> Tensor:
+            return values if values.shape[1] < self.draws else values[:, draws]
+
         return replace(
             self,
-            y=self.y[:, draws],
-            lengthscale=self.lengthscale[:, draws],
-            outputscale=self.outputscale[:, draws],
-            noise_variance=self.noise_variance[:, draws],
-            mean=self.mean[:, draws],
-            inverse_factor=self.inverse_factor[:, draws],
-            weights=self.weights[:, draws],
-            succeeded=self.succeeded[:, draws],
+            y=of(self.y),
+            lengthscale=of(self.lengthscale),
+            outputscale=of(self.outputscale),
+            noise_variance=of(self.noise_variance),
+            mean=of(self.mean),
+            inverse_factor=of(self.inverse_factor),
+            weights=of(self.weights),
+            succeeded=of(self.succeeded),
         )
 
     def sampled(self, streams: Streams, times: int = 1, noisy: float = 0.0) -> "Surrogate":

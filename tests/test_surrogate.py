@@ -589,6 +589,16 @@ def test_samples_of_a_draw_are_those_of_as_many_equal_draws() -> None:
             )
 
 
+def test_samples_of_a_draw_are_told_by_number() -> None:
+    known, candidates = problem(s=1, masked=4).condition(), points()
+    many = known.sampled(streams(), times=S)
+    means = many.means(candidates)
+    for draws in (torch.tensor([S - 1, 1]), slice(1, S, 2)):
+        some = many.of_draws(draws)
+        assert some.draws == means[:, draws].shape[1]
+        torch.testing.assert_close(some.means(candidates), means[:, draws], rtol=0, atol=1e-10)
+
+
 def test_a_single_draw_has_samples_in_the_runs_where_it_is_noisy_enough() -> None:
     noise = torch.tensor([[0.9], [1.1]], dtype=DTYPE).square() * 0.0025
     known = replace(problem(s=1, masked=4), noise_variance=noise).condition()
