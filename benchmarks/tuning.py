@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gpbo.backend import DTYPE
+from gpbo.checks import as_number
+from gpbo.errors import InvalidOption
 from gpbo.problems import Problem
 from gpbo.space import Space
 
@@ -31,11 +33,15 @@ class Loss:
     known: dict[tuple[Any, ...], Evaluation] = field(default_factory=dict, repr=False)
 
     def __call__(self, params: Params) -> Evaluation:
-        """The loss, and the seconds that it took when it was evaluated."""
+        """The loss, and the seconds that it took when it was evaluated.
+
+        Raises:
+            InvalidResult: the function returned no real number.
+        """
         key = tuple(params.values())
         if key not in self.known:
             began = time.perf_counter()
-            loss = float(self.function(params))
+            loss = as_number("the loss", self.function(params))
             value = loss if math.isfinite(loss) else None
             self.known[key] = Evaluation(value, value, time.perf_counter() - began)
         return self.known[key]
@@ -55,10 +61,20 @@ class TuningProblem(Problem):
     Attributes:
         mixed: The space.
         objective: The loss of a configuration.
+
+    Raises:
+        InvalidOption: as `Problem` does, or there is noise or a constraint, which peers, that ask
+            the objective, would not see.
     """
 
     mixed: Space
     objective: Loss
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("noise", "constraints"):
+            if given := getattr(self, name):
+                raise InvalidOption(f"{name}={given!r}: expected none in a tuning problem")
 
     @classmethod
     def of(

@@ -9,7 +9,7 @@ import torch
 
 import gpbo
 from gpbo.backend import DTYPE
-from gpbo.errors import InvalidOption
+from gpbo.errors import InvalidOption, InvalidResult
 from gpbo.space import Categorical, Integer, Real, Space
 from gpbo_benchmarks import commands, suites
 from gpbo_benchmarks.estimators import TUNING
@@ -198,6 +198,23 @@ def test_a_function_over_a_space_of_ones_own_is_a_problem() -> None:
     assert problem.shifted(1, 2) is problem
     with pytest.raises(InvalidOption, match="seeds="):
         problem.shifted(-1)
+
+
+@pytest.mark.parametrize(("option", "given"), [("noise", 0.5), ("constraints", (torch.sum,))])
+def test_a_problem_over_a_mixed_space_has_neither_noise_nor_constraints(
+    option: str, given: Any
+) -> None:
+    """Other packages are told the losses, and would have neither."""
+    problem = TuningProblem.of("mine", Space(Integer("k", 1, 5)), lambda params: 1.0)
+    with pytest.raises(InvalidOption, match=f"{option}=.*in a tuning problem"):
+        replace(problem, **{option: given})
+
+
+@pytest.mark.parametrize("returned", [None, "0.5", True])
+def test_what_is_no_loss_is_said(returned: Any) -> None:
+    problem = TuningProblem.of("mine", Space(Integer("k", 1, 5)), lambda params: returned)
+    with pytest.raises(InvalidResult, match="the loss=.* expected one real number"):
+        problem.objective({"k": 3})
 
 
 def test_an_estimator_that_cannot_be_fitted_is_a_failed_evaluation() -> None:
