@@ -202,7 +202,7 @@ class Surrogate:
 
     def joint(
         self, candidates: Float[Tensor, "r q d"]
-    ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r s q q"]]:
+    ) -> tuple[Float[Tensor, "r s q"], Float[Tensor, "r #s q q"]]:
         """Mean and covariance of the latent function at all candidates together.
 
         Rasmussen and Williams (2006), equations 2.23 and 2.24. Up to rounding the covariance is

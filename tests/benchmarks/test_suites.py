@@ -213,7 +213,7 @@ def test_a_problem_over_a_mixed_space_has_neither_noise_nor_constraints(
 @pytest.mark.parametrize("returned", [None, "0.5", True])
 def test_what_is_no_loss_is_said(returned: Any) -> None:
     problem = TuningProblem.of("mine", Space(Integer("k", 1, 5)), lambda params: returned)
-    with pytest.raises(InvalidResult, match="the loss=.* expected one real number"):
+    with pytest.raises(InvalidResult, match=r"the loss=.* expected one real number"):
         problem.objective({"k": 3})
 
 
