@@ -250,7 +250,7 @@ def show(
     if html is not None:
         from gpbo.report.page import write
 
-        write(_at_present(store, job), html)
+        write(_at_present(store, job, latest=False), html)
         print(f"wrote {html}", file=sys.stderr if as_json else sys.stdout)
     if as_json:
         more = {"driven": store.is_driven(job), "folder": str(store.folder(job))}
@@ -287,10 +287,10 @@ def stop(
     print(f"asked {job} to stop")
 
 
-def _at_present(store: "SqliteStorage", job: str) -> "Record":
-    """What is stored of a job; one that was left by its driver has ended."""
+def _at_present(store: "SqliteStorage", job: str, *, latest: bool = True) -> "Record":
+    """What is stored of a job, as of `read`; one that was left by its driver has ended."""
     # In this order: a driver says that the job ended before it lets go of it.
-    driven, record = store.is_driven(job), store.read(job)
+    driven, record = store.is_driven(job), store.read(job, latest=latest)
     if driven or record.ended is not None:
         return record
     return replace(record, ended="no process drives it, `gpbo resume` or its script goes on")
