@@ -26,7 +26,8 @@ class History:
     Attributes:
         queue: The configurations that are to be asked next, the first one first; what one leaves
             out is chosen then.
-        taken: The `Space.key` of every configuration that was ever asked or added.
+        taken: The `Space.key` of every configuration that was ever asked or added, and not only
+            withdrawn.
     """
 
     def __init__(self, space: Space, device: torch.device) -> None:
@@ -80,14 +81,20 @@ class History:
 
     @property
     def failed(self) -> list[Trial]:
-        """Those that ended without a value, by id."""
-        return [trial for trial in self.trials if trial.status is TrialStatus.FAILED]
+        """Those that were run and ended without a value, by id."""
+        trials = self._not_withdrawn
+        return [trial for trial in trials if trial.status is TrialStatus.FAILED]
+
+    @property
+    def _not_withdrawn(self) -> list[Trial]:
+        return [trial for trial in self.trials if not trial.withdrawn]
 
     def taken_in(self, space: Space) -> set[Hashable]:
         """What is taken of this space, which may be a slice of the one of the trials."""
         if not is_slice(space):
             return self.taken
-        return {space.key(each.params) for each in self.trials if holds(space, each.params)}
+        here = (each for each in self._not_withdrawn if holds(space, each.params))
+        return {space.key(each.params) for each in here}
 
     def remember(self, trial: Trial) -> None:
         """A new trial, or what has become of one."""
@@ -97,6 +104,8 @@ class History:
         if trial.status is not TrialStatus.PENDING:
             self._ended[trial.id] = None  # first: if Ctrl-C comes between, it can be told again
         self._trials[trial.id] = replace(trial)
+        if trial.withdrawn:
+            self.taken = {self._space.key(each.params) for each in self._not_withdrawn}
 
     def restore(
         self, trials: Iterable[Trial], ended: Iterable[int], queue: Iterable[Mapping[str, Any]]

@@ -29,7 +29,7 @@ from gpbo.situation import Lazy, Situation
 from gpbo.space import Space
 from gpbo.spec import check_same, read_space, write_space
 from gpbo.strategies import Strategy, resolve_strategy
-from gpbo.trial import Direction, Trial, TrialStatus, best_of, records, sign_of
+from gpbo.trial import WITHDRAWN, Direction, Trial, TrialStatus, best_of, records, sign_of
 
 if TYPE_CHECKING:
     from gpbo.record import Journal, Record, Storage
@@ -498,6 +498,21 @@ class Optimizer:
         """
         why = "failed" if reason is None else legible(str(reason)) or "failed"
         return self._end(self._history.find(trial), Told(None, reason=why))
+
+    def withdraw(self, trial: object, reason: str | None = None) -> Trial:
+        """Record that a trial was not run as it was asked; returns the trial as it is now.
+
+        Unlike one that failed, it says nothing of its configuration, which may be proposed again.
+        What was run in its place is told by `add`.
+
+        Args:
+            trial: A trial of this optimizer, or its id.
+            reason: Why.
+
+        Raises:
+            UnknownTrial, TrialAlreadyFinished: as in `fail`.
+        """
+        return self.fail(trial, WITHDRAWN if reason is None else f"{WITHDRAWN}: {reason}")
 
     def add(
         self,

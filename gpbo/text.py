@@ -96,7 +96,7 @@ def outcome(trial: Trial, most: int = 40) -> str:
         return str(trial.status)
     reason = trial.reason.removeprefix(f"trial {trial.id}: ")
     line = cut(reason.splitlines()[0] if reason else "", most)
-    return line if trial.stopped_early else f"failed: {line}"
+    return line if trial.stopped_early or trial.withdrawn else f"failed: {line}"
 
 
 def cut(text: str, most: int) -> str:

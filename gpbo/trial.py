@@ -15,6 +15,8 @@ Mode = Literal["async", "sync"]
 
 #: How the reason of a trial begins that its job stopped before its end.
 STOPPED_EARLY = "stopped early"
+#: How the reason of a trial begins that was not run as it was asked.
+WITHDRAWN = "withdrawn"
 
 
 class TrialStatus(StrEnum):
@@ -73,6 +75,11 @@ class Trial:
     def stopped_early(self) -> bool:
         """Whether it has no value because its job found it not worth going on with."""
         return is_of_early_stop(self.reason)
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether it has no value because it was not run, which tells nothing of it."""
+        return self.reason is not None and self.reason.startswith(WITHDRAWN)
 
     @property
     def duration_s(self) -> float | None:
@@ -163,7 +170,7 @@ def incumbents(trials: Iterable[Trial], direction: Direction) -> Iterator[Trial 
 
 def without_value(trials: Iterable[Trial]) -> tuple[list[Trial], list[Trial]]:
     """The trials that failed by themselves, and those that their job stopped early."""
-    ended = [trial for trial in trials if trial.status is TrialStatus.FAILED]
+    ended = [t for t in trials if t.status is TrialStatus.FAILED and not t.withdrawn]
     stopped = [trial for trial in ended if trial.stopped_early]
     return [trial for trial in ended if not trial.stopped_early], stopped
 

@@ -47,7 +47,8 @@ from gpbo.strategies import (
     RandomSearch,
     Strategy,
 )
-from gpbo.trial import Trial, TrialStatus
+from gpbo.text import outcome
+from gpbo.trial import Trial, TrialStatus, without_value
 from tests.monte_carlo import random_uniform, unchecked_shapes
 
 SPACE = Space(
@@ -471,6 +472,31 @@ def test_a_failed_trial_counts_and_is_never_proposed_again() -> None:
     rest = optimizer.ask(10)
     assert len(rest) == 5
     assert FINITE.key(failed.params) not in {FINITE.key(trial.params) for trial in rest}
+
+
+@pytest.mark.parametrize("strategy", ALL)
+def test_a_withdrawn_trial_tells_nothing_and_may_be_proposed_again(
+    strategy: str, tmp_path: Path
+) -> None:
+    """Unlike one that failed, also after a resume, unless another trial has its configuration."""
+    storage = tmp_path / "jobs.db"
+    with closing(by_map(FINITE, strategy, storage=storage, name="lab")) as optimizer:
+        for trial in optimizer.ask(5):
+            optimizer.tell(trial, float(trial.params["depth"]))
+        optimizer.enqueue(optimizer.trials[1].params)
+        repeat, last = optimizer.ask(2)
+        assert optimizer.withdraw(repeat).reason == "withdrawn"
+        withdrawn = optimizer.withdraw(last.id, "the oven was cold")
+        assert optimizer.withdraw(last, "the oven was cold") == withdrawn
+        assert withdrawn.reason == "withdrawn: the oven was cold" == outcome(withdrawn)
+        assert without_value(optimizer.trials) == ([], [])
+        assert optimizer.history.failed == optimizer.pending == []
+    for fixed in (None, {"kind": last.params["kind"]}):
+        with closing(Optimizer.resume(storage, "lab")) as optimizer:
+            assert optimizer.history.failed == []
+            (again,) = optimizer.ask(2, fixed=fixed)
+            assert again.params == last.params
+            optimizer.withdraw(again)
 
 
 # --- adding and enqueueing
