@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -28,6 +29,9 @@ from gpbo.terminal import console as standard_error
 from gpbo.terminal import is_terminal
 from gpbo.text import outcome, short, short_params
 from gpbo.trial import Trial
+
+if TYPE_CHECKING:
+    from gpbo.optimizer import Optimizer
 
 #: Without a terminal a long run prints about this many lines, and one for each improvement.
 _LINES = 100
@@ -63,17 +67,22 @@ class Lines(Callback):
     def __init__(self) -> None:
         self._console = standard_error()
 
+    def started(self, optimizer: "Optimizer") -> None:
+        """Its best trial is looked at from now on."""
+        self._optimizer = optimizer
+
     def ended(self, trial: Trial) -> None:
-        """Print it, with its outcome and its configuration."""
-        text = f"trial {trial.id}: {outcome(trial, 200)}  {short_params(trial.params)}"
+        """Print it, with its outcome, the best value so far and its configuration."""
+        best, mark = _best(self._optimizer.best, trial)
+        text = f"trial {trial.id}: {outcome(trial, 200)}  best {best}{mark}  "
+        text += short_params(trial.params)
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def line(state: State, trial: Trial) -> str:
     """A trial that ended, and the state after it, as one line of text."""
     width = len(str(state.budget))
-    best = "none" if state.best is None else short(state.best.value)
-    mark = " *" if state.best is not None and state.best.id == trial.id else ""
+    best, mark = _best(state.best, trial)
     params = f"  {short_params(trial.params)}" if mark else ""
     return (
         f"{state.done:>{width}}/{state.budget}  {outcome(trial)}  best {best}  "
@@ -163,6 +172,13 @@ def _activity(state: State) -> str:
     if len(state.running) == 1:
         return f"evaluating trial {last.id} ({last.origin}), {state.current_s:.1f} s"
     return f"evaluating {len(state.running)} trials, the last {last.id} ({last.origin})"
+
+
+def _best(best: Trial | None, trial: Trial) -> tuple[str, str]:
+    """The best value so far, and a mark if it is that of this trial."""
+    if best is None:
+        return "none", ""
+    return short(best.value), " *" if best.id == trial.id else ""
 
 
 def _times(state: State) -> str:

@@ -1,6 +1,7 @@
 """The live display: what it shows of a state, on a terminal and elsewhere."""
 
 import io
+import math
 import time
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 from rich.console import Console, RenderableType
 
 from gpbo.loop import minimize
-from gpbo.progress import counted, line, panel, shown
+from gpbo.optimizer import Optimizer
+from gpbo.progress import Lines, counted, line, panel, shown
 from gpbo.space import Real, Space
 from gpbo.state import State
 from gpbo.trial import Trial
@@ -65,6 +67,21 @@ def test_a_line_marks_an_improvement_and_its_configuration() -> None:
     failed = line(replace(STATE, done=9), Trial(8, {"rate": 0.5}).failed("ValueError: no", None))
     assert failed.startswith(" 9/40  failed: ValueError: no  best 0.125  [")
     assert failed.endswith("]")
+
+
+def test_a_line_of_a_job_has_the_best_value_so_far(capfd: pytest.CaptureFixture[str]) -> None:
+    optimizer = Optimizer(Space(Real("rate", 0, 1)), "sobol", direction="maximize")
+    lines = Lines()
+    lines.started(optimizer)
+    first, second, third = ({"rate": rate} for rate in (0.125, 0.5, 0.25))
+    lines.ended(optimizer.add(first, math.nan))
+    lines.ended(optimizer.add(second, 7.0))
+    lines.ended(optimizer.add(third, 5.0))
+    assert capfd.readouterr().err.splitlines() == [
+        "trial 0: failed: the value is nan  best none  rate=0.125",
+        "trial 1: 7  best 7 *  rate=0.5",
+        "trial 2: 5  best 7  rate=0.25",
+    ]
 
 
 def lines_of(budget: int, values: list[float], first: int = 100) -> list[str]:
