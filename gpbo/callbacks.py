@@ -43,7 +43,10 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
     if not isinstance(callbacks, Sequence) or not all(
         isinstance(callback, Callback) for callback in callbacks
     ):
-        raise InvalidOption(f"callbacks={callbacks!r}: expected a list of gpbo.callbacks.Callback")
+        raise InvalidOption(
+            f"callbacks={callbacks!r}: expected a list of gpbo.callbacks.Callback objects, such as "
+            "one of a class of yours that overrides `ended(self, trial)`"
+        )
 
 
 def tell(callbacks: Sequence[Callback], what: Callable[[Callback], None]) -> None:

@@ -296,7 +296,7 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence], *, is_down: bo
     longest = max([1, *(len(curve.values) for curve in curves)])
     axes.set_xlim(0.5, longest + 0.5)
     axes.xaxis.set_major_locator(_whole_numbers())
-    axes.set_xlabel("trial")
+    axes.set_xlabel("trials")
     axes.set_ylabel("value, and the best so far")
     axes.yaxis.set_offset_position("right")  # on the left the name of the design may be
     if len(curves) > 1:
@@ -359,7 +359,7 @@ def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> 
             axes.set_ylim(*limits)
             _set_log_ticks(axes.yaxis, *limits)
         axes.xaxis.set_major_locator(_whole_numbers())
-        axes.set_xlabel("trial")
+        axes.set_xlabel("trials")
         axes.set_title(title, fontsize="medium")
         _clean(axes)
     _name(panels[0], panels[0].lines)

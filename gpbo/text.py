@@ -95,7 +95,10 @@ def outcome(trial: Trial, most: int = 40) -> str:
     if trial.reason is None:
         return str(trial.status)
     reason = trial.reason.removeprefix(f"trial {trial.id}: ")
-    line = cut(reason.splitlines()[0] if reason else "", most)
+    line = reason.splitlines()[0] if reason else ""
+    if trial.stopped_early and len(line) > most:
+        line = line.partition(":")[0]  # when, without the comparison that would be cut
+    line = cut(line, most)
     return line if trial.stopped_early or trial.withdrawn else f"failed: {line}"
 
 

@@ -180,6 +180,7 @@ COUNT, POSITIVE = "expected a whole number", "expected a positive number"
         (replicate, {"progress": 3}, InvalidOption, "progress=3: expected True or False"),
         (minimize, {"progress": "no"}, InvalidOption, "progress='no': expected True or False"),
         (minimize, {"callbacks": print}, InvalidOption, "expected a list of gpbo.callbacks.Callb"),
+        (minimize, {"callbacks": [print]}, InvalidOption, "a class of yours that overrides `ended"),
         (minimize, {"callbacks": [print]}, InvalidOption, "callbacks=[<built-in function print>]"),
         (Command, {"metric": "("}, InvalidOption, "metric='(': expected a regular expression"),
         (Tuner, {"folder": 3}, InvalidOption, "folder=3: expected an instance of str or Path"),

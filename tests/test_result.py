@@ -174,6 +174,7 @@ def test_what_was_stopped_early_has_not_failed() -> None:
     assert lines[0] == "4 trials (1 failed, 2 stopped early), the budget was used"
     assert lines[1] == "failed: ValueError: stopped early"
     assert outcome(ended[1]) == "stopped early at step 3: worse"
+    assert outcome(ended[1], 29) == "stopped early at step 3"
 
 
 def test_trials_are_plain_values_for_other_programs() -> None:

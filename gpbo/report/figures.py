@@ -390,7 +390,7 @@ def _crosses(
     *,
     legend: bool = True,
 ) -> None:
-    """Failed trials, which have no value: crosses at the foot of the plot."""
+    """Trials without a value, failed or stopped early: crosses at the foot of the plot."""
     if not x:
         return
     figure.add_scatter(
@@ -398,8 +398,8 @@ def _crosses(
         y=[foot] * len(x),
         mode="markers",
         marker={"symbol": "x-thin", "size": 8, "line": {"width": 1.8, "color": _ORANGE}},
-        name="failed",
-        legendgroup="failed",
+        name="no value",
+        legendgroup="no value",
         showlegend=legend,
         hovertext=[_hover(text) for text in about] or None,
         hoverinfo="text" if about else "skip",

@@ -70,8 +70,8 @@ def _convergence(optimizer: Optimizer) -> Section:
         "convergence",
         "Convergence",
         "The best value so far, over the trials in the order in which they ended; crosses are "
-        "trials that failed or were stopped early, rings those that violate a constraint. Point at "
-        "a trial to see its configuration.",
+        "trials without a value, rings those that violate a constraint. Point at a trial to see "
+        "its configuration.",
         _plot(figures.progress(progress, optimizer.direction), "progress")
         if progress.trials
         else _nothing(_NO_TRIAL),
@@ -92,7 +92,7 @@ def _coordinates(optimizer: Optimizer, shown: Sequence[Parameter], of_many: str)
     return Section(
         "trials-in-parallel",
         "Parallel coordinates",
-        "A line is a completed trial; drag along an axis to select, and an axis by its name. "
+        "A line is a completed trial; drag along an axis to select, and by its name to move it. "
         f"Values far from most lie at the end of their axis.{left_out}{of_many}",
         body,
     )
