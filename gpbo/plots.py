@@ -57,7 +57,7 @@ __all__ = [
 _MOST_BARS = 30
 #: Okabe and Ito's colours, which colour-blind people can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-#: Characters of the label of a listed value, and of all of them side by side.
+#: Characters of the label of a listed value among many, and of all of them side by side.
 _LONGEST_LABEL, _MOST_CHARACTERS = 12, 30
 #: The most digits of a whole number that matplotlib writes out, and the most steps of their axis.
 _MOST_DIGITS, _MOST_INTERVALS = 7, 9
@@ -373,7 +373,8 @@ def _paint_slice(axes: Axes, part: Slice) -> None:
         axes.bar(positions, high - low, 0.5, bottom=low, color=colour, alpha=0.2, linewidth=0)
         axes.hlines(median, positions - 0.25, positions + 0.25, color=colour, linewidth=2)
         every = math.ceil(len(part.labels) / MOST_LABELS)
-        labels = [_plain(cut_within(label, _LONGEST_LABEL)) for label in part.labels]
+        longest = max(_LONGEST_LABEL, _MOST_CHARACTERS // len(part.labels))
+        labels = [_plain(cut_within(label, longest)) for label in part.labels]
         shown = labels[::every]
         crowded = max(map(len, shown)) * len(shown) > _MOST_CHARACTERS
         axes.set_xticks(positions[::every], shown)

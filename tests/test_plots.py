@@ -606,6 +606,19 @@ def test_names_and_choices_are_no_formulas(tmp_path: Path) -> None:
     assert ticks == [r"\$HOME/\$USER", r"\udce9"]
 
 
+def test_where_choices_are_few_they_are_written_out() -> None:
+    choices = ("squared_error", "absolute_error")
+    space = Space(Categorical("loss", choices), Real("a", 0, 1), Real("b", 0, 1))
+    optimizer = Optimizer(space, inference="map")
+    for number, loss in enumerate(choices):
+        optimizer.add({"loss": loss, "a": 0.5, "b": 0.5}, number)
+    figure = plots.slices(optimizer)
+    FigureCanvasAgg(figure).draw()  # which lays it out
+    first, second = figure.axes[0].get_xticklabels()
+    assert (first.get_text(), second.get_text()) == choices
+    assert first.get_window_extent().x1 < second.get_window_extent().x0
+
+
 def test_many_or_long_choices_do_not_overprint(tmp_path: Path) -> None:
     choices = ("one of very many words", *map(str, range(29)))
     optimizer = Optimizer(Space(Categorical("kind", choices)), inference="map")
