@@ -440,8 +440,10 @@ class Surrogate:
         Args:
             run: Which one.
             ensemble: Have BoTorch average over the draws, as it does over those of its own fully
-                Bayesian models: its acquisitions, with the same ``best_f``, then take ``x[b,q,d]``
-                and give ``[b]``, and ``optimize_acqf`` finds their maximum.
+                Bayesian models: its acquisitions then take ``x[b,q,d]`` and give ``[b]``, and
+                ``optimize_acqf`` finds their maximum. An analytic one has the same ``best_f``, a
+                Monte Carlo one, which maximises, ``best_f=-surrogate.incumbent[run]`` and an
+                objective or a posterior transform that negates.
 
         Raises:
             InvalidOption: there is no such run, or ``ensemble`` is neither True nor False.

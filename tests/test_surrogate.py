@@ -13,10 +13,11 @@ from botorch.acquisition.analytic import (
     LogNoisyExpectedImprovement,
     PosteriorMean,
 )
-from botorch.acquisition.logei import qLogNoisyExpectedImprovement
+from botorch.acquisition.logei import qLogExpectedImprovement, qLogNoisyExpectedImprovement
 from botorch.acquisition.objective import ScalarizedPosteriorTransform
 from botorch.models import SingleTaskGP
 from botorch.optim import optimize_acqf
+from botorch.sampling import SobolQMCNormalSampler
 from botorch.utils.sampling import manual_seed
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -955,6 +956,23 @@ def test_botorch_averages_over_the_draws_of_an_ensemble() -> None:
     assert value >= expected.max()
     with unchecked_shapes(), pytest.raises(InvalidOption, match="ensemble=1: expected True or"):
         surrogate.to_botorch(ensemble=1)  # type: ignore[arg-type]
+
+
+def test_botorch_s_monte_carlo_acquisitions_average_over_the_draws_of_an_ensemble() -> None:
+    """The log of 2^12 quasi-random improvements, of points at which they are not rare."""
+    surrogate, x = problem(masked=4).condition(), points(r=1)[0]
+    theirs = qLogExpectedImprovement(
+        surrogate.to_botorch(1, ensemble=True),
+        best_f=-surrogate.incumbent[1],
+        sampler=SobolQMCNormalSampler(torch.Size([1 << 12]), seed=0),
+        posterior_transform=ScalarizedPosteriorTransform(surrogate.y.new_tensor([-1.0])),
+    )
+    own = OwnLogExpectedImprovement(surrogate, best=surrogate.incumbent)(x.expand(R, -1, -1))[1]
+    assert bool((own > -5.0).any())
+    likely = own > -5.0
+    torch.testing.assert_close(theirs(x[:, None])[likely], own[likely], rtol=0, atol=0.01)
+    pairs = points(q=2 * Q)[1].view(Q, 2, D)
+    assert theirs(pairs).shape == (Q,)
 
 
 def test_a_batch_of_an_ensemble_is_chosen_by_botorch_for_noise() -> None:
