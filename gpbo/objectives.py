@@ -16,7 +16,7 @@ from string import Formatter
 from gpbo.command import Command
 from gpbo.errors import InvalidOption
 from gpbo.space import Space
-from gpbo.worker import Imported
+from gpbo.worker import Imported, takes_trial
 
 logger = logging.getLogger("gpbo")
 
@@ -43,6 +43,17 @@ def warn_of_unused(command: Command, space: Space) -> None:
             "command=%r has no %s: these parameters change nothing",
             command.template,
             ", ".join(f"{{{name}}}" for name in unused),
+        )
+
+
+def warn_of_silence(objective: object) -> None:
+    """Tell of a function that can report nothing, by which its trials could be stopped early."""
+    # One at a path is imported by the workers only.
+    if callable(objective) and not isinstance(objective, Imported) and not takes_trial(objective):
+        logger.warning(
+            "early_stopping=MedianRule(...) stops none of the trials of %r: it takes no running "
+            "trial to report to, `def objective(params, trial)`",
+            objective,
         )
 
 

@@ -27,7 +27,7 @@ from gpbo.engine import Engine
 from gpbo.errors import InvalidOption, InvalidResult
 from gpbo.execution import Execution
 from gpbo.executors import LocalWorkers, raised_there
-from gpbo.objectives import check_command, check_is_here, warn_of_unused
+from gpbo.objectives import check_command, check_is_here, warn_of_silence, warn_of_unused
 from gpbo.optimizer import Optimizer
 from gpbo.record import JOB_ENDED, NOT_RUN, Attempt, Metric
 from gpbo.result import Result
@@ -130,6 +130,8 @@ class Tuner:
             self.objective = replace(self.objective, measured=measured)
             check_command(self.objective, optimizer.space)
             warn_of_unused(self.objective, optimizer.space)
+        elif self.execution.early_stopping is not None:
+            warn_of_silence(self.objective)
         if executor is None:
             check_is_here(self.objective, self.execution.env)
         for name in ("gpus", "env"):

@@ -164,7 +164,7 @@ def evaluate(task: Task) -> Outcome:
             objective = _loaded(objective)
         _settle(objective)
         trial = RunningTrial(task.trial, dict(task.params), task.attempt, task.folder)
-        given = (dict(task.params), trial) if _takes_trial(objective) else (dict(task.params),)
+        given = (dict(task.params), trial) if takes_trial(objective) else (dict(task.params),)
         return Outcome(objective(*given))
     except NotStarted:
         raise
@@ -278,7 +278,7 @@ def _have_spawned_processes_load(script: str | None, package: str | None) -> Non
         main.__spec__ = ModuleSpec(f"{package}.{Path(script).stem}", None) if package else None
 
 
-def _takes_trial(objective: Callable[..., Any]) -> bool:
+def takes_trial(objective: Callable[..., Any]) -> bool:
     """Whether the function takes the running trial after the configuration."""
     try:
         parameters = inspect.signature(objective).parameters.values()

@@ -483,6 +483,18 @@ def test_a_command_is_an_objective(tmp_path: Path) -> None:
     tuned(Optimizer(Space(Categorical("act", ("relu", "elu")))), Command("train {act:s}"), budget=3)
 
 
+def test_an_objective_that_cannot_report_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    rule = Execution(early_stopping=MedianRule())
+    for silent in (objectives.bowl, partial(objectives.bowl)):
+        tuned(Optimizer(LINE), silent, budget=3, execution=rule)
+        assert "stops none of the trials of" in caplog.records[-1].message
+    tuned(Optimizer(LINE), budget=3)
+    tuned(Optimizer(LINE), lambda params, trial: 0.5, budget=3, execution=rule)
+    tuned(Optimizer(LINE), "math:sqrt", budget=3, execution=rule)
+    tuned(Optimizer(LINE), Command("train {x}"), budget=3, execution=rule)
+    assert len(caplog.records) == 2
+
+
 def test_a_command_without_a_parameter_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     reals = [Real(name, 0, 1) for name in ("x", "y", "opt", "opt.lr")]
     space = Space(Integer("depth", 1, 3), *reals)
