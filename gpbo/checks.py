@@ -188,14 +188,16 @@ def as_number(name: str, value: object) -> float:
 
 def _single(name: str, value: Any) -> object:
     """The element of an array or a tensor that has one; all else as it is."""
-    if isinstance(value, np.generic) or not (hasattr(value, "shape") and hasattr(value, "item")):
-        return value
     try:
-        if math.prod(value.shape) != 1 or np.ma.is_masked(value):
-            raise InvalidResult(f"{name} has shape {tuple(value.shape)}: expected one real number")
-        return value.item()
-    except (TypeError, RuntimeError):  # neither: a class of the user's, or of several numbers
+        if isinstance(value, np.generic) or not (
+            hasattr(value, "shape") and hasattr(value, "item")
+        ):
+            return value
+        if math.prod(value.shape) == 1 and not np.ma.is_masked(value):
+            return value.item()
+    except Exception:  # noqa: BLE001  a class of the user's, or a lazy array that fails to compute
         return value
+    raise InvalidResult(f"{name} has shape {tuple(value.shape)}: expected one real number")
 
 
 def legible(text: str) -> str:

@@ -683,7 +683,18 @@ class Odd:
         raise ValueError("no words")
 
 
-@pytest.mark.parametrize("value", [Odd(), scipy.sparse.csr_matrix([[1.0]]), {"loss": "x" * 10**6}])
+class Lazy:
+    """An array of one number, whose computation fails."""
+
+    shape = ()
+
+    def item(self) -> None:
+        raise FileNotFoundError("chunk 3")
+
+
+@pytest.mark.parametrize(
+    "value", [Odd(), Lazy(), scipy.sparse.csr_matrix([[1.0]]), {"loss": "x" * 10**6}]
+)
 def test_whatever_else_is_told_is_refused_in_few_words(value: Any) -> None:
     optimizer = by_map(LINE, "random")
     with unchecked_shapes(), pytest.raises(InvalidResult, match="expected one real number") as told:
