@@ -57,7 +57,8 @@ class FromDistribution(Prior):
         """The distribution on a device, where its parameters have to be to meet numbers there."""
         if device not in self._copies:
             distribution = _in_double_precision(self.distribution, device)
-            support, transform = _support_of(distribution)
+            with torch.inference_mode(False):  # a caller's, whose tensors have no gradients
+                support, transform = _support_of(distribution)
             if self._cut_off:
                 support, transform = constraints.positive, biject_to(constraints.positive)
             self._copies[device] = _Copy(distribution, support, transform)

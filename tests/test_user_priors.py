@@ -255,7 +255,9 @@ def test_a_distribution_that_cannot_serve_is_an_error(
         FromDistribution(distribution, positive=positive)
 
 
-@pytest.mark.parametrize("distribution", [gp.GammaPrior(3.0, 6.0), gp.HalfCauchyPrior(0.5)])
+@pytest.mark.parametrize(
+    "distribution", [gp.GammaPrior(3.0, 6.0), gp.HalfCauchyPrior(0.5), td.Uniform(0.01, 2.0)]
+)
 def test_a_prior_first_met_within_a_sampler_serves_afterwards_too(
     distribution: td.Distribution,
 ) -> None:
