@@ -64,6 +64,10 @@ class FromDistribution(Prior):
             self._copies[device] = _Copy(distribution, support, transform)
         return self._copies[device]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Read in inference mode, they would have no gradients.
+        return {**vars(self), "_copies": {}}
+
     def __repr__(self) -> str:
         return f"FromDistribution({self.distribution!r}, positive={self.positive})"
 

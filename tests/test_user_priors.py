@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -275,6 +276,15 @@ def test_a_prior_first_met_within_a_sampler_serves_afterwards_too(
     with torch.inference_mode():
         assert fresh.log_density(u)[0].isfinite().all()
     assert fresh.log_density(u)[0].isfinite().all()
+
+
+def test_a_prior_that_was_pickled_and_read_within_inference_mode_serves_afterwards_too() -> None:
+    prior = FromDistribution(td.StudentT(4.0), positive=False)
+    u = torch.linspace(-1.0, 1.0, 6, dtype=DTYPE).view(3, 2)
+    with torch.inference_mode():
+        again = pickle.loads(pickle.dumps(prior))
+    for ours, theirs in zip(again.log_density(u), prior.log_density(u), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_a_distribution_that_states_more_support_than_it_has_is_minus_infinite_there() -> None:
