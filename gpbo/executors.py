@@ -321,7 +321,7 @@ def _awaited(pool: ProcessPoolExecutor, future: "Future[_T]", limit: float = mat
     """
     process = _process_of(pool)
     until, dead = time.monotonic() + limit, False
-    while not wait([future], max(0.0, min(_LOOK_S, until - time.monotonic()))).done:
+    while not wait([future], min(_LOOK_S, until - time.monotonic())).done:
         if dead:  # and was so a look ago: loky had the time to tell it, or a result
             raise BrokenExecutor(get_exitcodes_terminated_worker({0: process}))
         if time.monotonic() >= until:

@@ -230,11 +230,15 @@ def _power(
     unit: Float[Tensor, " r"],
     mask: Bool[Tensor, "r n"],
 ) -> Float[Tensor, " r"]:
-    """The least power that is so much more probable than 1 as it has to be."""
+    """The least power that is so much more probable than 1 as it has to be.
+
+    Args:
+        above: How far values are above the best; 0 where masked.
+    """
     powers = torch.tensor(_POWERS, dtype=DTYPE, device=x.device)
     each, known = (row[:, None].expand(-1, len(powers), -1) for row in (above, mask))
     bent, _, _ = centred(_bent(each, powers[:, None], unit[:, None, None]), known)
-    bending = torch.where(mask, (above / unit[:, None]).log1p(), 0.0).sum(-1, keepdim=True)
+    bending = (above / unit[:, None]).log1p().sum(-1, keepdim=True)
     evidence = _log_evidence(x, bent, mask) + (powers - 1) * bending
     # The slope is 1 at the best, and values that tie there would be bent for nothing: they pay for
     # how the distance to the next one shrinks.
@@ -259,7 +263,7 @@ def _log_evidence(
     lengthscale, noise = log_lengthscale.exp(), log_noise.exp()
     weight = _log_normal(log_lengthscale, *_LENGTHSCALE)[:, None] + _log_normal(log_noise, *_NOISE)
     squared = squared_distances(*[(x - 0.5) / math.sqrt(x.shape[-1])] * 2)
-    count = mask.sum(-1).clamp(min=1).to(DTYPE)[:, None, None, None]
+    count = mask.sum(-1).to(DTYPE)[:, None, None, None]
     diagonal = torch.where(mask[:, None, None], noise[:, None], 1.0)
 
     def part(runs: slice, some: slice) -> tuple[Tensor]:
