@@ -98,14 +98,14 @@ def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterio
     warmth = replace(warm.warmth, position=position, value=value, gradient=gradient)
     same = (warm.units.power == data.units.power)[:, None, None, None]
     recent = rescaled(warm.recent.flatten(1, 2), *rescaling).view_as(warm.recent)
-    gain = (value - warm.warmth.value).nan_to_num(nan=-torch.inf, posinf=0.0)
-    log_weight = warm.log_weight + gain
+    gain = value - warm.warmth.value
+    log_weight = warm.log_weight + gain.nan_to_num(nan=-torch.inf, posinf=0.0, neginf=-torch.inf)
     # A run without any chain of finite density cannot be weighted.
     usable = torch.isfinite(log_weight).any(-1, keepdim=True)
     return replace(
         warm,
         warmth=warmth,
-        log_weight=torch.where(usable, log_weight - log_weight.amax(-1, keepdim=True), 0.0),
+        log_weight=torch.where(usable, log_weight, 0.0),
         recent=torch.where(same, recent, torch.nan),
         afresh=afresh,
     )

@@ -778,6 +778,18 @@ def test_chains_that_all_lost_their_density_are_weighted_evenly() -> None:
     assert found.log_weight.isfinite().all()
 
 
+def test_chains_that_all_lose_their_density_to_what_came_in_are_weighted_evenly() -> None:
+    data, warm = _data(), _warm()
+    position = warm.warmth.position.clone()
+    position[1] = 1e4
+    log_posterior = Model().log_posterior(data.x, data.y, data.mask)
+    lost = replace(warm, warmth=replace(warm.warmth, position=position))
+    found = warm_start.carried_over(lost, data, log_posterior)
+    assert found.warmth.value[1].isneginf().all()
+    assert (found.log_weight[1] == 0).all()
+    assert found.log_weight.isfinite().all()
+
+
 def test_a_chain_that_had_no_density_gains_none_and_spoils_no_other_one() -> None:
     data, warm = _data(), _warm()
     value = warm.warmth.value.clone()
