@@ -229,7 +229,8 @@ def first_free(
     taken: Sequence[AbstractSet[Hashable]],
     spare: Sequence[Ranked] = (),
 ) -> Float[Tensor, "r d"]:
-    """Of each row the best point that is not taken, if need be one that is not ranked.
+    """Each row's best point that is not taken: of those ranked, of the spare ones, of some random
+    ones, and at last of a grid.
 
     Args:
         spare: Of each row, if any, points that come after all of those ranked that have a value.
@@ -240,7 +241,16 @@ def first_free(
     winner, clashes = _winners(ranked, space, taken)
     if not any(clashes):
         return winner
-    return _replace_taken(winner, clashes, ranked, space, streams, taken, spare)
+    anywhere = space.snap(streams.uniform(_RANDOM, space.dim))
+
+    def next_best(run: int) -> Float[Tensor, " d"]:
+        tiers = [selected(ranked, slice(run, run + 1)), *spare[run : run + 1]]
+        known = [tier.with_value() for tier in tiers]
+        return _first_free(torch.cat([*known, anywhere[run]]), space, taken[run])
+
+    return torch.stack(
+        [next_best(run) if clash else winner[run] for run, clash in enumerate(clashes)]
+    )
 
 
 def _winners(
@@ -395,28 +405,6 @@ class _Neighbourhood:
             return None
         self._looked.add(best)
         return self._known[best][1]
-
-
-def _replace_taken(
-    winner: Float[Tensor, "r d"],
-    clashes: list[bool],
-    ranked: Ranked,
-    space: Space,
-    streams: Streams,
-    taken: Sequence[AbstractSet[Hashable]],
-    spare: Sequence[Ranked],
-) -> Float[Tensor, "r d"]:
-    """The next best point that is free, for the runs whose winner is not."""
-    anywhere = space.snap(streams.uniform(_RANDOM, space.dim))
-
-    def next_best(run: int) -> Float[Tensor, " d"]:
-        tiers = [selected(ranked, slice(run, run + 1)), *spare[run : run + 1]]
-        known = [tier.with_value() for tier in tiers]
-        return _first_free(torch.cat([*known, anywhere[run]]), space, taken[run])
-
-    return torch.stack(
-        [next_best(run) if clash else winner[run] for run, clash in enumerate(clashes)]
-    )
 
 
 def _first_free(
