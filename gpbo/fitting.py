@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -232,63 +232,20 @@ def _fit(
     warm: WarmState | None,
     streams: Streams,
 ) -> Fit:
+    """As `fit`, with the settings of its device."""
     began = time.perf_counter()
     log_posterior = model.log_posterior(data.x, data.y, data.mask)
     if inference == "map" or not log_posterior.parametrization.size:
-        likeliest = log_posterior.parametrization.constrain(mode(log_posterior, streams))
-        unknown = torch.full_like(likeliest.mean, torch.nan)
-        not_sampled = SamplerInfo(
-            rhat=unknown,
-            ess_bulk=unknown,
-            ess_tail=unknown,
-            divergences=torch.zeros_like(unknown),
-            depth_saturation=unknown,
-            acceptance=unknown,
-            leapfrog_steps=unknown,
-            transitions=0,
-        )
-        single = {name: value[:, None] for name, value in vars(likeliest).items()}
-        made = _concluded(data, model, single, "map", ["map"] * data.runs, not_sampled, began)
-        return Fit(*made, None, None)
-    if inference == "pyro":
-        from gpbo.pyro_nuts import draw_with_pyro
-
-        draws, state = draw_with_pyro(log_posterior, streams), None
-        extended = torch.zeros(data.runs, dtype=torch.bool, device="cpu")
+        values, info = _likeliest(log_posterior, streams)
+        inference, state, draws = "map", None, None
+        status: Sequence[Status] = ["map"] * data.runs
     else:
-        moved = None if warm is None else carried_over(warm, data, log_posterior)
-        draws, state, extended = _sample(log_posterior, data, inference, sampling, moved, streams)
-    draws = diagnosed(draws, by_chain(draws) if state is None else state.recent)
-    status = _statuses(draws, extended)
-    broken = [run for run, outcome in enumerate(status) if outcome == "fallback-map"]
-    natural = draws.last(sampling.kept)
-    if broken:
-        natural, state = _with_modes(natural, state, log_posterior, broken, streams)
-    each = {name: getattr(natural, name) for name in NAMES}
-    goes_on = warm is not None and inference != "pyro"
-    made = _concluded(data, model, each, inference, status, draws.info, began, warm=goes_on)
-    return Fit(*made, state, draws)
-
-
-def _concluded(
-    data: Observations,
-    model: Model,
-    hyperparameters: Mapping[str, Tensor],
-    inference: Inference,
-    status: Sequence[Status],
-    info: SamplerInfo,
-    began: float,
-    *,
-    warm: bool = False,
-) -> tuple[Surrogate, FitReport]:
-    """The surrogate of these hyperparameters, by name, ``[r,s,...]``, and the report, logged too.
-
-    Args:
-        began: When the fit did, as `time.perf_counter` has it.
-        warm: Whether it went on from another one.
-    """
+        values, status, state, draws = _drawn(
+            log_posterior, data, inference, sampling, warm, streams
+        )
+        info = draws.info
     surrogate = Surrogate.condition(
-        data.x, data.y, data.mask, **hyperparameters, nu=model.nu, eligible=data.eligible
+        data.x, data.y, data.mask, **values, nu=model.nu, eligible=data.eligible
     )
     report = FitReport(
         inference,
@@ -300,12 +257,59 @@ def _concluded(
         depth_saturation=info.depth_saturation,
         leapfrog_steps=info.leapfrog_steps,
         transitions=info.transitions,
-        warm=warm,
+        warm=warm is not None and inference in ("hmc", "nuts"),
         seconds=time.perf_counter() - began,
     )
-    level = logging.WARNING if "fallback-map" in report.status else logging.DEBUG
+    level = logging.WARNING if "fallback-map" in status else logging.DEBUG
     logger.log(level, "fit: %s", report.summary())
-    return surrogate, report
+    return Fit(surrogate, report, state, draws)
+
+
+def _likeliest(
+    log_posterior: LogPosterior, streams: Streams
+) -> tuple[dict[str, Tensor], SamplerInfo]:
+    """The mode of every run's posterior by name, ``[r,1,...]``; and that nothing was sampled."""
+    natural = log_posterior.parametrization.constrain(mode(log_posterior, streams))
+    unknown = torch.full_like(natural.mean, torch.nan)
+    not_sampled = SamplerInfo(
+        rhat=unknown,
+        ess_bulk=unknown,
+        ess_tail=unknown,
+        divergences=torch.zeros_like(unknown),
+        depth_saturation=unknown,
+        acceptance=unknown,
+        leapfrog_steps=unknown,
+        transitions=0,
+    )
+    return {name: value[:, None] for name, value in vars(natural).items()}, not_sampled
+
+
+def _drawn(
+    log_posterior: LogPosterior,
+    data: Observations,
+    inference: Literal["hmc", "nuts", "pyro"],
+    sampling: Sampling,
+    warm: WarmState | None,
+    streams: Streams,
+) -> tuple[dict[str, Tensor], tuple[Status, ...], WarmState | None, HyperparameterDraws]:
+    """What the surrogate averages over by name, ``[r,s,...]``, and what became of every run; what
+    the next fit starts from, and all draws.
+    """
+    if inference == "pyro":
+        from gpbo.pyro_nuts import draw_with_pyro
+
+        draws, state = draw_with_pyro(log_posterior, streams), None
+        extended = torch.zeros(data.runs, dtype=torch.bool, device="cpu")
+    else:
+        carried = None if warm is None else carried_over(warm, data, log_posterior)
+        draws, state, extended = _sample(log_posterior, data, inference, sampling, carried, streams)
+    draws = diagnosed(draws, by_chain(draws) if state is None else state.recent)
+    status = _statuses(draws, extended)
+    broken = [run for run, outcome in enumerate(status) if outcome == "fallback-map"]
+    kept = draws.last(sampling.kept)
+    if broken:
+        kept, state = _with_modes(kept, state, log_posterior, broken, streams)
+    return {name: getattr(kept, name) for name in NAMES}, status, state, draws
 
 
 def _sample(
