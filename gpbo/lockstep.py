@@ -233,7 +233,7 @@ class _Engine:
     device: torch.device
     clock: _Clock
 
-    def run(self, show: Show, kept: Checkpoint[_State]) -> Replications:
+    def run(self, show: Show | None, kept: Checkpoint[_State]) -> Replications:
         """From where the checkpoint is to the last trial.
 
         The runs are one group, and part only where trials of the initial design fail. A group is
@@ -248,9 +248,10 @@ class _Engine:
                 advanced = self._step(group)
                 groups = (*(other for other in groups if other is not group), *advanced)
                 kept.advance((groups, dict(self.clock.seconds)))
-                values = [feasible(group.values, group.excess) for group in groups]
-                regret = median_regret(values, self.problem.optimum)
-                show(sum(len(group.seeds) * group.trials for group in groups), regret)
+                if show is not None:
+                    values = [feasible(group.values, group.excess) for group in groups]
+                    regret = median_regret(values, self.problem.optimum)
+                    show(sum(len(group.seeds) * group.trials for group in groups), regret)
         except SpaceExhausted:
             stopped = "exhausted"
         except KeyboardInterrupt:
@@ -374,10 +375,10 @@ def median_regret(values: Sequence[Float[Tensor, "_ _"]], optimum: float) -> flo
 
 def display(
     title: str, total: int, progress: bool, *, unit: str = "trials"
-) -> AbstractContextManager[Show]:
+) -> AbstractContextManager[Show | None]:
     """Shows many runs together while inside, if ``progress``; see `gpbo.progress.counted`."""
     if not progress:
-        return nullcontext(lambda done, regret: None)
+        return nullcontext()
     from gpbo.progress import counted
 
     return counted(title, total, unit=unit)

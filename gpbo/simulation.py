@@ -27,7 +27,7 @@ from gpbo.data import feasible
 from gpbo.design import resolve_initial
 from gpbo.errors import InvalidOption
 from gpbo.fitting import Inference, Model, check_inference, resolve_model
-from gpbo.lockstep import display, median_regret
+from gpbo.lockstep import display
 from gpbo.problems import Problem
 from gpbo.replications import not_counted, over_runs
 from gpbo.simulator import KINDS, Simulator, State, Times
@@ -296,12 +296,12 @@ def simulate(
     problem = problems.resolve(problem, runs=runs)
     one_of("mode", mode, get_args(Mode))
     truth_value("progress", progress)
-    if times not in LAWS if isinstance(times, str) else not callable(times):
+    law = LAWS.get(times) if isinstance(times, str) else times
+    if not callable(law):
         raise InvalidOption(f"times={times!r}: expected one of {', '.join(LAWS)}, or a function")
     horizon = positive_number("horizon", horizon)
     if budget is None and horizon == float("inf"):
         raise InvalidOption("horizon=inf, budget=None: expected a positive number for one of them")
-    most = float("inf") if budget is None else whole_number("budget", budget, least=1)
     if latency != "measured":
         seconds = finite(latency)
         if seconds is None or seconds < 0:
@@ -314,7 +314,7 @@ def simulate(
         strategy=resolve_strategy(strategy),
         workers=workers,
         in_step=mode == "sync",
-        times=LAWS[times] if isinstance(times, str) else times,
+        times=law,
         latency=latency,
         refit_every=whole_number("refit_every", refit_every, least=1),
         initial=resolve_initial(initial, problem.space),
@@ -322,6 +322,8 @@ def simulate(
         model=resolve_model(model),
         seeds=tuple(range(seed, seed + runs)),
         device=resolve_device(device),
+        horizon=horizon,
+        budget=math.inf if budget is None else float(whole_number("budget", budget, least=1)),
     )
     kept: Checkpoint[State] = Checkpoint(
         checkpoint,
@@ -343,32 +345,10 @@ def simulate(
         kinds=KINDS,
         device=simulator.device,
     )
-    stopped: Stopped = "runtime"
-    state = kept.state
     title = f"{simulator.strategy.name} on {problem.name}"
     with display(title, 100, progress, unit="%") as show, closing(kept):
-        try:
-            if not state.asked:
-                state = simulator.begin(state)
-            while (
-                state.running.trial.shape[1]
-                and state.done.trial.shape[1] < most
-                and bool((state.now <= horizon).any())
-            ):
-                state = simulator.advance(state)
-                kept.advance(state)
-                if progress:
-                    clock = float((state.now / horizon).nan_to_num(nan=0.0).min())
-                    spent = max(clock, state.done.trial.shape[1] / most)
-                    values = feasible(state.done.values, state.done.excess)
-                    regret = median_regret([values], problem.optimum)
-                    show(int(100 * min(spent, 1.0)), regret)
-            if state.done.trial.shape[1] >= most:
-                stopped = "budget"
-            elif not state.running.trial.shape[1]:
-                stopped = "exhausted"
-        except KeyboardInterrupt:
-            stopped = "interrupted"
+        stopped = simulator.run(show, kept)
+    state = kept.state
     return Simulation(
         **vars(state.done),
         unfinished=state.running.trial,

@@ -11,10 +11,13 @@ from torch import Tensor
 
 from gpbo import fitting
 from gpbo.backend import DTYPE, Streams
-from gpbo.data import Observations, with_room
+from gpbo.checkpoint import Checkpoint
+from gpbo.completion import Stopped
+from gpbo.data import Observations, feasible, with_room
 from gpbo.errors import InvalidOption, SpaceExhausted
 from gpbo.fitting import Fit, Inference, Model
 from gpbo.kept import PLAIN, Kept
+from gpbo.lockstep import Show, median_regret
 from gpbo.problems import Problem
 from gpbo.rows import bucket, put, selected
 from gpbo.situation import Lazy, Situation, Strategy, points_and_keys, proposed
@@ -38,6 +41,11 @@ class Trials:
     values: Float[Tensor, "r t"]
     truth: Float[Tensor, "r t"]
     excess: Float[Tensor, "r t k"]
+
+    @property
+    def count(self) -> int:
+        """How many there are of each run."""
+        return self.trial.shape[1]
 
     def joined(self, other: "Trials") -> "Trials":
         """These trials, then the others, of every run."""
@@ -117,6 +125,34 @@ class Simulator:
     model: Model
     seeds: tuple[int, ...]
     device: torch.device
+    horizon: float
+    budget: float  # of trials that end; infinite without one
+
+    def run(self, show: Show | None, kept: Checkpoint[State]) -> Stopped:
+        """From where the checkpoint is until every clock, or the budget, has run out."""
+        try:
+            if not kept.state.asked:
+                kept.advance(self.begin(kept.state))
+            while self._goes_on(kept.state):
+                kept.advance(self.advance(kept.state))
+                if show is not None:
+                    show(*self._progress(kept.state))
+        except KeyboardInterrupt:
+            return "interrupted"
+        if kept.state.done.count >= self.budget:
+            return "budget"
+        return "runtime" if kept.state.running.count else "exhausted"
+
+    def _goes_on(self, state: State) -> bool:
+        left = state.running.count > 0 and state.done.count < self.budget
+        return left and bool((state.now <= self.horizon).any())
+
+    def _progress(self, state: State) -> tuple[int, float]:
+        """How many percent of the horizon, or of the budget, are spent; and the median regret."""
+        clock = float((state.now / self.horizon).nan_to_num(nan=0.0).min())
+        spent = max(clock, state.done.count / self.budget)
+        values = feasible(state.done.values, state.done.excess)
+        return int(100 * min(spent, 1.0)), median_regret([values], self.problem.optimum)
 
     def idle(self) -> State:
         """Before the first trial."""
@@ -192,7 +228,7 @@ class Simulator:
         """How many trials each run has heard of when its ask begins, those while it waited too."""
         begins = torch.where(state.free_at > state.now, state.free_at, -torch.inf)
         meanwhile = state.running.ended <= begins.unsqueeze(-1)
-        return state.done.trial.shape[1] + meanwhile.sum(-1)
+        return state.done.count + meanwhile.sum(-1)
 
     def _evaluated(
         self, x: Float[Tensor, "r 1 d"], number: int
@@ -284,13 +320,16 @@ class Simulator:
     def _design_left(
         self, trials: Trials, known: Int[Tensor, " r"], count: int
     ) -> Int[Tensor, " r"]:
-        """As in `gpbo.Optimizer`: it replaces failed trials; nothing is fitted to no result."""
+        """How many of the next ``count`` points of each run belong to the initial design.
+
+        As in `gpbo.Optimizer`: trials that are known to have failed are replaced, and before the
+        first result, when there is nothing to fit to, all points do.
+        """
         if not self.strategy.uses_model:
             return torch.zeros_like(known)
-        asked = trials.trial.shape[1]
-        heard = torch.arange(asked, device=known.device) < known.unsqueeze(-1)
+        heard = torch.arange(trials.count, device=known.device) < known.unsqueeze(-1)
         failed = (heard & ~trials.values.isfinite()).sum(-1)
-        left = (self.initial - (asked - failed)).clamp(0, count)
+        left = (self.initial - (trials.count - failed)).clamp(0, count)
         return left.masked_fill(failed == known, count)
 
     def _fit(
@@ -302,13 +341,13 @@ class Simulator:
             seeds, "fit", counts.tolist(), rows=data.outputs, device=self.device
         )
         first = last == 0
-        for due in (first, ~first & (counts >= last + self.refit_every)):
+        chains = None if fits.kept is None else fits.kept.warm
+        for due, warm in ((first, None), (~first & (counts >= last + self.refit_every), chains)):
             if not bool(due.any()):
                 continue
             chosen, count = bucket(due)
-            warm = None
-            if fits.kept is not None and fits.kept.warm is not None and not bool(first[chosen[0]]):
-                warm = selected(fits.kept.warm, data.rows_of(rows[chosen]))
+            if warm is not None:
+                warm = selected(warm, data.rows_of(rows[chosen]))
             every = count == len(rows)
             due_rows = data.rows_of(chosen)
             own = data if every else selected(data, due_rows)
