@@ -177,7 +177,7 @@ def capacity(count: int, device: torch.device) -> int:
     """
     if device.type == "cpu":
         return count
-    step = max(16, 2 ** max(0, (count - 1).bit_length() - 2))
+    step = max(16, 2 ** ((count - 1).bit_length() - 2))
     return -(-count // step) * step
 
 

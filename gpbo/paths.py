@@ -167,14 +167,13 @@ class Paths:
 
     def _chunks(self, rows: int, points: int) -> list[tuple[slice, slice]]:
         """Sets and points that are evaluated at once, ``rows`` of all points to a set."""
-        limit = _limit(self.x)
-        width = max(self.frequencies.shape[2], self.x.shape[1], 1)
-        sets = max(1, limit // max(1, width * rows))
-        some = max(1, limit * points // max(1, width * rows)) if sets == 1 else points
+        limit, each_set = _limit(self.x), rows * max(self.frequencies.shape[2], self.x.shape[1])
+        sets = max(1, limit // each_set)
+        some = max(1, limit * points // each_set) if sets == 1 else points
         return [
             (slice(e, e + sets), slice(b, b + some))
             for e in range(0, self.mean.shape[1], sets)
-            for b in range(0, points, max(1, some))
+            for b in range(0, points, some)
         ]
 
     def _dealt(self, x: Float[Tensor, "r q b d"]) -> Float[Tensor, "r e g b d"]:

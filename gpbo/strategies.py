@@ -542,6 +542,6 @@ def _best_points(surrogate: Surrogate, data: Observations, space: Space) -> Floa
     finite = expected.clamp(max=torch.finfo(expected.dtype).max)
     order = finite.masked_fill(~data.mask, torch.inf).argsort(dim=-1, stable=True)
     # A run with fewer results repeats its best ones instead of offering padding.
-    places = torch.arange(_BEST, device=order.device) % data.counts.clamp(min=1)[:, None]
+    places = torch.arange(_BEST, device=order.device) % data.counts[:, None]
     order = order.gather(1, places)
     return data.x.take_along_dim(order.unsqueeze(-1), 1)

@@ -294,7 +294,7 @@ class TrustRegion:
 
         Results are judged without what lies between them: trials that failed, or are pending.
         """
-        failures = self.failures or max(1, math.ceil(max(4, dim) / self.batch))
+        failures = self.failures or math.ceil(max(4, dim) / self.batch)
         found = [
             self._of_run(row[own].tolist(), dim, failures)
             for row, own in zip(values.cpu(), mask.cpu(), strict=True)
