@@ -428,7 +428,7 @@ class Optimizer:
             for trial in asked:
                 history.remember(trial)
             history.queue = queue
-            self._fitted = self._fitted if newer is None else newer
+            self._fitted = newer or self._fitted
         return asked
 
     @_one_at_a_time
@@ -665,9 +665,7 @@ class Optimizer:
             )
 
     def _is_newer(self, fitted: Fitted | None) -> bool:
-        if fitted is None or self._fitted is None:
-            return fitted is not None
-        return fitted.kept.size > self._fitted.kept.size
+        return fitted is not None and fitted.kept.size > self.fitted_size
 
     def _plan_model(self, refit: bool, thin: int = 1) -> Callable[[], Fitted]:
         """A fit, or the draws of the last one, or some of them, on all results so far."""
