@@ -221,6 +221,12 @@ def _batched(
     if len(outside):
         low, high = float(outside.min()), float(outside.max())
         raise InvalidData(f"x has coordinates from {low:g} to {high:g}: expected 0 to 1")
+    _warn_unless_standardised(y, mask)
+    return x, y, mask
+
+
+def _warn_unless_standardised(y: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]) -> None:
+    """Warns the caller of `sample_hyperparameters` of values that the priors are not meant for."""
     _, mean, deviation = centred(y, mask)
     # That of equal values is the rounding of their mean, and says nothing.
     deviation = deviation[deviation > y.shape[1] * torch.finfo(DTYPE).eps * mean.abs()]
@@ -233,9 +239,8 @@ def _batched(
         warnings.warn(
             f"y has means up to {float(mean.abs().max()):g} and {spread}: the priors are for "
             "values of about zero mean and unit variance",
-            stacklevel=3,
+            stacklevel=4,
         )
-    return x, y, mask
 
 
 def schedule_for(warmup: int | None, draws: int, *, cold: bool, kernel: Kernel = "hmc") -> Schedule:
