@@ -359,10 +359,11 @@ def _try_neighbours(utility: Utility, space: Space, points: Ranked) -> Ranked:
 def _around_taken(
     utility: Utility, space: Space, ranked: Ranked, taken: Sequence[AbstractSet[Hashable]]
 ) -> Ranked:
-    """The points, and neighbours of the best ones, where the best one is taken.
+    """The points; in runs whose best one is taken, joined by neighbours of the best ones.
 
-    Ascents and moves all lead there, and past it nothing was looked for: so to the neighbours of
-    the best point, then of the best one but that, and so on, until it is a free one.
+    Ascents and moves all end at the one that is taken, so that little is known around it. Its
+    neighbours are looked at, then those of the best point but that, and so on, until the best one
+    left is free, and its neighbours are known too.
     """
     searches = [_Neighbourhood(space, keys) for keys in taken]
     for run, clash in enumerate(_winners(ranked, space, taken)[1]):
@@ -397,7 +398,7 @@ class _Neighbourhood:
         self._known.update(zip(keys, zip(value.tolist(), x, strict=True), strict=True))
 
     def next_centre(self) -> Float[Tensor, " d"] | None:
-        """The best point, down to the best free one, around which to look; None after that."""
+        """The best point that is free, or was not looked around; None if that one was, too."""
         spent = self._looked & self._taken
         left = [(value, key) for key, (value, _) in self._known.items() if key not in spent]
         _, best = max(left, key=operator.itemgetter(0), default=(None, None))

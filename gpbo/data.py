@@ -141,9 +141,9 @@ class Observations:
     def rescaling(self, last: Units) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
         """``shift`` and ``factor``, such that ``y`` is about ``(last(values) - shift) / factor``.
 
-        Exact where no power differs from 1 and nothing is a penalty, and the nearest there is where
-        one does. Values that were all the same had no scale: what was inferred from them was of any
-        ``y``. Nor does it help where new values are beyond measure: 0 and 1, too.
+        They match mean and standard deviation of the results: exactly that map where no value is
+        bent or a penalty. They are 0 and 1 where the units are the same; where the last values were
+        all the same, which had no scale; and where the numbers are beyond the range of a double.
         """
         _, before, spread = centred(last(self.values), self.mask)
         _, now, own_spread = centred(self.y, self.mask)

@@ -294,10 +294,11 @@ def cold_start(
 ) -> tuple[Warmth, Float[Tensor, "r"]]:
     """Chains from the prior brought to the posterior, and the leapfrog steps that it took.
 
-    Of many results, it is the posterior given some of them: wider than that of all, in which the
-    transitions that follow soon are, and at a fraction of its price. Their mass matrix is that of
-    all results: with ``S`` the covariance of particles and ``P`` the precision of a normal density,
-    its gradients there have the covariance ``P S P``, from which `fisher_scale` finds ``P``.
+    Where there are many results, it is the posterior given some of them, at a fraction of the
+    price: it is wider than that of all, which the transitions that follow soon reach from there.
+    The mass matrix is that of all results: with ``S`` the covariance of particles and ``P`` the
+    precision of a normal density, its gradients there have the covariance ``P S P``, from which
+    `fisher_scale` finds ``P``.
     """
     prior = log_posterior.parametrization.sample(streams, chains * _PARTICLES)
     annealed = log_posterior.thinned(MANY, _LEAST_SHARE)
@@ -322,7 +323,7 @@ def evaluated(
 
 
 def _without_stuck(warmth: Warmth) -> Warmth:
-    """What to go on from, with chains that ended where there is no mass put to the run's best one.
+    """What to go on from: chains that ended where there is no mass begin at the run's best one.
 
     A new observation that contradicts all before can take a chain down by hundreds, in logarithms.
     Falling from there, it is faster than its step size can follow, and may end where no covariance

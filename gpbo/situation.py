@@ -78,8 +78,13 @@ class Situation:
         seeds: tuple[int, ...],
         index: int,
     ) -> "Situation":
-        """After trials at ``x``; ``rows``, and what is fitted to them, are of the values and of
-        what is limited."""
+        """After ``n`` trials of every run, at ``x``.
+
+        Args:
+            succeeded: Which trials have a value.
+            rows: What they returned, all outputs of a run (`gpbo.data`).
+            fit: Gives the model of all these rows.
+        """
         models = Lazy(lambda: Limits.apart(fit().surrogate, rows))
         some = ~succeeded.all(0)
         return cls(
@@ -95,7 +100,9 @@ class Situation:
         )
 
     def streams(self, purpose: str, index: int | Sequence[int] | None = None) -> Streams:
-        """A random stream per run, of this purpose and trial (or of another ``index``, or each)."""
+        """A random stream per run for this purpose, named by the trial that is asked for; or by
+        ``index``, one number for all runs or one for each.
+        """
         number = self.index if index is None else index
         return Streams.per_seed(self.seeds, purpose, number, device=self.data.x.device)
 

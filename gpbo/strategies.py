@@ -161,8 +161,9 @@ class _Improvement(_Maximiser):
     def _refines(self, situation: Situation) -> bool:
         """Whether this trial refines the best minimum that was found.
 
-        Where slices of the space take turns, one would get all of every so many trials. They go by
-        a sequence that is even along any of its strides instead.
+        Where slices of the space take turns, such as tasks, every so many trials would always be
+        of the same slice. There the multiples of the golden ratio decide, modulo 1: they are
+        spread evenly over the trials of each slice, however many take turns.
         """
         if self.refine == 0:
             return False
@@ -524,8 +525,10 @@ def _chances(situation: Situation, *, ahead: bool) -> tuple[Utility | None, Limi
 
 
 def _eligible_within(surrogate: Surrogate, space: Space, chance: Utility | None) -> Surrogate:
-    """The surrogate where, in a slice of the space, results that are moved into it have a value
-    that may be the best if they likely have one there.
+    """The surrogate, its ``eligible`` results those of this slice of the space.
+
+    A result outside the slice stands for the point that it is moved to, and is eligible if a trial
+    there would likely have a value and meet the constraints. Without a slice nothing changes.
     """
     if chance is None or not is_slice(space):
         return surrogate
@@ -535,8 +538,10 @@ def _eligible_within(surrogate: Surrogate, space: Space, chance: Utility | None)
 
 
 def _best_points(surrogate: Surrogate, data: Observations, space: Space) -> Float[Tensor, "r j d"]:
-    """The observed points of least posterior mean, in a slice those that are moved to such; then
-    those whose value may not be the best.
+    """Observed points from which to search, the best first, ``j = 5`` of each run.
+
+    Those that are eligible come first, by the posterior mean there; in a slice of the space, by
+    the mean at the point of the slice that each is moved to. The others follow.
     """
     expected = expected_within(surrogate, space)[:, : data.x.shape[1]]  # pending points may follow
     finite = expected.clamp(max=torch.finfo(expected.dtype).max)

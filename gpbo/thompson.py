@@ -277,8 +277,8 @@ class _PathSearch:
     def _finds_nothing_new(
         self, minimum: Ranked, at_best: Float[Tensor, "rows 1"], confined: Confined
     ) -> Bool[Tensor, "r q"]:
-        """Whether a path gains next to nothing on the best point, or agrees with others: its
-        minimum lies in the next shorter box, in which these are searched.
+        """Whether a path's box has nothing new: its minimum is hardly lower than the best point, or
+        lies in the next shorter box, where other paths are searched.
         """
         boxes, numbers = confined.boxes, confined.numbers
         gain = minimum.value - at_best
@@ -293,8 +293,10 @@ class _PathSearch:
     def _chosen(
         self, others: Boxes, at_best: Float[Tensor, "rows 1"], screened: Float[Tensor, "rows b"]
     ) -> tuple[Int[Tensor, "r q"], Bool[Tensor, "r q"]]:
-        """The number of the other point around which a path is lowest, of those where it gains
-        anything, and whether there is one.
+        """Around which of the other points to search each path, and whether it gains at any.
+
+        It gains at a point if it is lower near it than right there, by more than a small share of
+        how far that one lies above the best point. It is searched where it is lowest of these.
         """
         at_point = self.utility.at(others.centre)
         point = torch.arange(screened.shape[1], device=screened.device) % others.points

@@ -170,9 +170,9 @@ def drawn_anew(warm: WarmState, streams: Streams) -> tuple[Warmth, Float[Tensor,
 def latest_draws(
     draws: HyperparameterDraws, before: WarmState | None, moved: Bool[Tensor, "r"], length: int
 ) -> Float[Tensor, "r c t p"]:
-    """The last draws of every chain, those of the fits before included.
+    """The last ``length`` draws of every chain, those of the fits before included.
 
-    Where chains did not move there are none but those.
+    Draws of runs whose chains did not move repeat the last position, and do not count.
     """
     own = by_chain(draws)
     if before is None:
