@@ -38,7 +38,7 @@ from gpbo.situation import Strategy
 from gpbo.space import Space
 from gpbo.state import State
 from gpbo.text import reason_of
-from gpbo.trial import Direction, Mode, Trial, TrialStatus, sign_of
+from gpbo.trial import Direction, Mode, Trial, TrialStatus, sign_of, without_value
 
 logger = logging.getLogger("gpbo")
 
@@ -204,7 +204,7 @@ class _Loop:
         self._ended: Stopped | None = None
         before = [trial for trial in optimizer.finished if not trial.added]
         self._done = len(before)
-        self._failed = sum(trial.status is TrialStatus.FAILED for trial in before)
+        self._failed = sum(map(len, without_value(before)))
         self._failures = Streak()
         self._finished: list[Trial] = []  # copies, as a rule of the user's own is told of them
         self._best = optimizer.best

@@ -26,6 +26,7 @@ from gpbo.text import (
 )
 from gpbo.trial import (
     STOPPED_EARLY,
+    WITHDRAWN,
     Direction,
     Trial,
     best_of,
@@ -156,8 +157,10 @@ class Result:
         own = [trial for trial in self.trials if not trial.added]
         added = len(self.trials) - len(own)
         failed, stopped = without_value(own)
+        withdrawn = sum(trial.withdrawn for trial in own)
         broken = sum(bool(trial.violated) for trial in own)
         counts = f"{len(failed)} failed" + f", {len(stopped)} {STOPPED_EARLY}" * bool(stopped)
+        counts += f", {withdrawn} {WITHDRAWN}" * bool(withdrawn)
         counts += f", {broken} beyond a constraint" * bool(broken)
         beside = f" beside {added} added result{'s' * (added > 1)}" * bool(added)
         lines = [f"{len(own)} trials ({counts}){beside}, {STOPPED.get(self.stopped, self.stopped)}"]

@@ -18,7 +18,7 @@ from gpbo.text import (
     short,
     short_params,
 )
-from gpbo.trial import STOPPED_EARLY, Trial, TrialStatus, best_of, without_value
+from gpbo.trial import STOPPED_EARLY, WITHDRAWN, Trial, TrialStatus, best_of, without_value
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -79,9 +79,11 @@ def summary(record: Record, budget: int | None = None) -> str:
     """
     finished = [trial for trial in _finished(record) if not budget or not trial.added]
     failed, stopped = map(len, without_value(finished))
+    withdrawn = sum(trial.withdrawn for trial in finished)
     ended = record.ended
     state = "not ended" if ended is None else f"ended: {STOPPED.get(ended, ended)}"
     missing = f"{failed} of them failed" + f", {stopped} {STOPPED_EARLY}" * bool(stopped)
+    missing += f", {withdrawn} {WITHDRAWN}" * bool(withdrawn)
     of_budget = f" of {budget}" if budget else ""
     pending = {trial.id for trial in record.trials if trial.status is TrialStatus.PENDING}
     waiting = len(pending - {attempt.trial for attempt in _running(record)})

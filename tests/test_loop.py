@@ -266,6 +266,14 @@ def test_a_display_counts_what_was_done_and_failed_before() -> None:
     assert seen == [(2, 1, 5.0), (5, 2, 2.0)]
 
 
+def test_a_display_does_not_count_as_failed_what_was_withdrawn_before() -> None:
+    optimizer = Optimizer(LINE, "random")
+    optimizer.fail(optimizer.ask())
+    optimizer.withdraw(optimizer.ask())
+    state = _Loop(optimizer, lambda params: 1.0, 5, 1, "async", None, ()).snapshot()
+    assert (state.done, state.failed) == (2, 1)
+
+
 @pytest.mark.parametrize(("limit", "trials"), [(3.5, 1), (3.6, 2), (7.0, 2), (7.1, 3)])
 def test_the_time_limit_is_on_the_engine_too(
     limit: float, trials: int, monkeypatch: pytest.MonkeyPatch

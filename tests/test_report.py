@@ -215,6 +215,16 @@ def test_coordinates_leave_out_what_violates_a_constraint_and_say_so(tmp_path: P
     assert words in body()
 
 
+def test_slices_have_no_cross_where_a_trial_was_withdrawn() -> None:
+    optimizer = Optimizer(Space(Real("x", 0, 1)), "random")
+    failed, withdrawn, stopped = optimizer.ask(3)
+    optimizer.fail(failed)
+    optimizer.withdraw(withdrawn)
+    optimizer.fail(stopped, "stopped early at step 2")
+    (part,) = data.slices_of(optimizer)
+    assert sorted(part.failed) == sorted([failed.params["x"], stopped.params["x"]])
+
+
 def test_slices_hold_trials_failures_and_the_surrogate_of_the_last_fit(
     nine: tuple[Optimizer, Record],
 ) -> None:

@@ -177,6 +177,13 @@ def test_what_was_stopped_early_has_not_failed() -> None:
     assert outcome(ended[1], 29) == "stopped early at step 3"
 
 
+def test_what_was_withdrawn_is_counted_and_has_not_failed() -> None:
+    done, withdrawn = result([2.0]), Trial(1, {}, origin="random").failed("withdrawn: cold", 1.0)
+    lines = str(replace(done, trials=(*done.trials, withdrawn))).splitlines()
+    assert lines[0] == "2 trials (0 failed, 1 withdrawn), the budget was used"
+    assert lines[1].startswith("best value 2 ")
+
+
 def test_trials_are_plain_values_for_other_programs() -> None:
     done = result([2.0, None])
     first, second = json.loads(json.dumps(done.records()))

@@ -80,6 +80,14 @@ def test_what_was_stopped_early_is_counted_by_itself(tmp_path: Path) -> None:
     assert "3 trials ended, 1 of them failed, 1 stopped early; not ended" in shown
 
 
+def test_what_was_withdrawn_is_counted_by_itself(tmp_path: Path) -> None:
+    record = recorded(tmp_path)
+    withdrawn = replace(record.trials[1], id=3, reason="withdrawn: the oven was cold")
+    trials, finished = (*record.trials[:2], withdrawn), (*record.finished, 3)
+    shown = text(replace(record, trials=trials, finished=finished))
+    assert "3 trials ended, 1 of them failed, 1 withdrawn; not ended" in shown
+
+
 def test_an_added_trial_that_failed_is_none_of_the_budget_s(tmp_path: Path) -> None:
     record = recorded(tmp_path)
     added = replace(record.trials[1], origin="added")

@@ -29,6 +29,7 @@ from gpbo.trial import (
     incumbents,
     is_of_early_stop,
     measured_names,
+    without_value,
 )
 
 
@@ -136,7 +137,7 @@ class Slice:
         about: What to say of each of them.
         closeness: Of each, 1 for the best one down to 0 for the one farthest from it.
         feasible: Whether each meets the constraints.
-        failed: Positions of the failed trials.
+        failed: Positions of the trials that failed or were stopped early.
         best: Which of the completed ones is the best; None without any.
         curve: The surrogate, at places on this axis; None without a model.
     """
@@ -157,7 +158,7 @@ def slices_of(
 ) -> tuple[Slice, ...]:
     """A slice along these parameters, or all, by the last fit conditioned on all results."""
     completed = optimizer.completed
-    failed = [trial for trial in optimizer.finished if trial.value is None]
+    failed, stopped = without_value(optimizer.finished)
     best = best_shown(completed, optimizer.direction)
     near = () if best is None else slices.nearness(optimizer.space, completed, best)
     curves, told = _curves(optimizer), tuple(map(about, completed))
@@ -169,7 +170,7 @@ def slices_of(
             about=told,
             closeness=near,
             feasible=tuple(trial.feasible for trial in completed),
-            failed=tuple(_place(parameter, trial) for trial in failed),
+            failed=tuple(_place(parameter, trial) for trial in [*failed, *stopped]),
             best=None if best is None else completed.index(best),
             curve=curves.get(parameter.name),
         )
