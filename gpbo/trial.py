@@ -79,7 +79,7 @@ class Trial:
     @property
     def withdrawn(self) -> bool:
         """Whether it has no value because it was not run, which tells nothing of it."""
-        return self.reason is not None and self.reason.startswith(WITHDRAWN)
+        return self.reason is not None and self.reason.partition(": ")[0] == WITHDRAWN
 
     @property
     def duration_s(self) -> float | None:

@@ -499,6 +499,14 @@ def test_a_withdrawn_trial_tells_nothing_and_may_be_proposed_again(
             optimizer.withdraw(again)
 
 
+def test_a_trial_that_failed_has_failed_whatever_its_reason_begins_with() -> None:
+    optimizer = by_map(FINITE, "random")
+    failed = optimizer.fail(optimizer.ask(), "withdrawn by the supplier: no more of it")
+    assert not failed.withdrawn
+    assert optimizer.history.failed == [failed]
+    assert optimizer.history.taken == {FINITE.key(failed.params)}
+
+
 # --- adding and enqueueing
 
 
