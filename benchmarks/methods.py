@@ -101,11 +101,11 @@ class Method:
     def run(self, case: Case, seeds: Sequence[int]) -> list[Trace]:
         """A trace for each of these consecutive seeds.
 
-        Raises:
-            InvalidOption: several workers in batches.
-
         Where the problem has noise, a run makes one trial more, which is not in the trace: the
         model it comes from says what is to be recommended after the last one.
+
+        Raises:
+            InvalidOption: several workers in batches.
         """
         if case.batch > 1 and not self.alone:
             raise InvalidOption(
