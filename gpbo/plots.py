@@ -37,7 +37,7 @@ from gpbo.result import Result, optimizer_of
 from gpbo.slices import Slice, name_of_best, slices_data
 from gpbo.text import cut, cut_within
 from gpbo.ticks import MOST_LABELS, drawable, log_ticks, reverse_log_ticks, value_limits
-from gpbo.trial import Trial, design_end, incumbents
+from gpbo.trial import Trial, design_end, incumbents, without_value
 
 __all__ = [
     "Convergence",
@@ -88,7 +88,7 @@ class Convergence:
 
     Attributes:
         label: What the curve is called.
-        values: The value of each trial, in the order in which they ended; NaN if it failed.
+        values: The value of each trial, in the order in which they ended; NaN without one.
         best: The best value so far after each trial; NaN before the first success.
         feasible: Whether each trial has a value and meets the constraints.
         design: How many trials, from the first, were done when the initial design was.
@@ -105,13 +105,17 @@ def convergence_data(sources: Mapping[str, Result | Optimizer]) -> tuple[Converg
     """The curves of a convergence plot: one for each labelled result or optimizer."""
     curves = []
     for label, source in sources.items():
-        trials = source.trials if isinstance(source, Result) else source.finished
+        trials = _finished(source)
         best = incumbents(trials, source.direction)
         values = tuple(map(_value, trials))
         feasible = tuple(trial.feasible for trial in trials)
         running = tuple(map(_value, best))
         curves.append(Convergence(label, values, running, feasible, design_end(trials)))
     return tuple(curves)
+
+
+def _finished(source: Result | Optimizer) -> Sequence[Trial]:
+    return source.trials if isinstance(source, Result) else source.finished
 
 
 def _value(trial: Trial | None) -> float:
@@ -123,10 +127,9 @@ def convergence(
 ) -> Figure:
     """The running best of each result over its trials; the initial design is shaded.
 
-    Dots are the trials, rings those that violate a constraint, crosses at the bottom those that
-    failed or were stopped early. The value axis has room for the best so far from the end of the
-    design on, and for the better half of the trials; rings that are better than all it shows lie at
-    its edge.
+    Dots are the trials, rings those that violate a constraint, crosses at the bottom those without
+    a value. The value axis has room for the best so far from the end of the design on, and for the
+    better half of the trials; rings that are better than all it shows lie at its edge.
 
     Args:
         results: One result or optimizer, or several by the label that each has in the plot.
@@ -144,14 +147,11 @@ def convergence(
         raise InvalidOption(f"results have directions {directions}: expected the same of all")
     figure, curves = Figure(figsize=(7.0, 4.2), layout="constrained"), convergence_data(results)
     _paint_convergence(figure.subplots(), curves, is_down=directions == ["minimize"])
-    kinds = {
-        (math.isnan(value), feasible)
-        for curve in curves
-        for value, feasible in zip(curve.values, curve.feasible, strict=True)
-    }
-    shown = {_VIOLATE: _mark("o", mfc="none")} if (False, False) in kinds else {}
-    if (True, False) in kinds:
-        shown["failed"] = _mark("x")
+    trials = [trial for result in results.values() for trial in _finished(result)]
+    shown = {_VIOLATE: _mark("o", mfc="none")} if any(trial.violated for trial in trials) else {}
+    if crossed := [trial for trial in trials if trial.value is None]:
+        failed, _ = without_value(crossed)
+        shown["failed" if len(failed) == len(crossed) else "no value"] = _mark("x")
     if shown:
         _explain(figure, shown, columns=2)
     return _written(figure, path)

@@ -477,6 +477,15 @@ def test_crosses_are_explained_and_dots_need_no_legend(result: Result) -> None:
     assert _legend(plots.convergence(optimized(objective=lambda _: 3.0, budget=2))) == []
 
 
+@pytest.mark.parametrize("reason", ["stopped early at step 3", "withdrawn"])
+def test_crosses_of_trials_that_did_not_fail_by_themselves_are_not_called_so(reason: str) -> None:
+    optimizer = Optimizer(Space(Real("x", 0, 1)), "random")
+    optimizer.fail(optimizer.ask(), reason)
+    assert _legend(plots.convergence(optimizer)) == [["no value"]]
+    failing = optimized(objective=lambda _: math.nan, budget=2)
+    assert _legend(plots.convergence({"a": optimizer, "b": failing})) == [["no value"]]
+
+
 def _legend(figure: Figure) -> list[list[str]]:
     return [[text.get_text() for text in one.get_texts()] for one in figure.legends]
 
