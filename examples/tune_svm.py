@@ -113,7 +113,7 @@ def diagnostics(report: gpbo.FitReport) -> Table:
 
 def main(
     output: Annotated[Path, typer.Option(help="Folder for the plots.")] = Path("demo-output"),
-    budget: Annotated[int, typer.Option(min=2, help="Trials of each search.")] = 60,
+    budget: Annotated[int, typer.Option(min=2, help="Trials of each search.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Of both searches.")] = 0,
     progress: Annotated[bool, typer.Option(help="Show the search while it runs.")] = True,
 ) -> None:
