@@ -16,6 +16,7 @@ from gpbo.optimizer import Optimizer
 from gpbo.posterior import Recommendation
 from gpbo.text import (
     ALL,
+    beside_failed,
     literally,
     new_table,
     none_is_best,
@@ -25,8 +26,6 @@ from gpbo.text import (
     short,
 )
 from gpbo.trial import (
-    STOPPED_EARLY,
-    WITHDRAWN,
     Direction,
     Trial,
     best_of,
@@ -156,11 +155,9 @@ class Result:
     def __str__(self) -> str:
         own = [trial for trial in self.trials if not trial.added]
         added = len(self.trials) - len(own)
-        failed, stopped = without_value(own)
-        withdrawn = sum(trial.withdrawn for trial in own)
+        failed, _ = without_value(own)
         broken = sum(bool(trial.violated) for trial in own)
-        counts = f"{len(failed)} failed" + f", {len(stopped)} {STOPPED_EARLY}" * bool(stopped)
-        counts += f", {withdrawn} {WITHDRAWN}" * bool(withdrawn)
+        counts = f"{len(failed)} failed{beside_failed(own)}"
         counts += f", {broken} beyond a constraint" * bool(broken)
         beside = f" beside {added} added result{'s' * (added > 1)}" * bool(added)
         lines = [f"{len(own)} trials ({counts}){beside}, {STOPPED.get(self.stopped, self.stopped)}"]

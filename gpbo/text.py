@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpbo.checks import legible
-from gpbo.trial import Trial
+from gpbo.trial import STOPPED_EARLY, WITHDRAWN, Trial, without_value
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -100,6 +100,13 @@ def outcome(trial: Trial, most: int = 40) -> str:
         line = line.partition(":")[0]  # when, without the comparison that would be cut
     line = cut(line, most)
     return line if trial.stopped_early or trial.withdrawn else f"failed: {line}"
+
+
+def beside_failed(trials: Sequence[Trial]) -> str:
+    """What to say after how many failed: how many were stopped early or withdrawn, if any."""
+    _, stopped = without_value(trials)
+    counts = {STOPPED_EARLY: len(stopped), WITHDRAWN: sum(trial.withdrawn for trial in trials)}
+    return "".join(f", {count} {what}" for what, count in counts.items() if count)
 
 
 def cut(text: str, most: int) -> str:

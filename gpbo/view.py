@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gpbo.completion import STOPPED
 from gpbo.record import Attempt, Record
 from gpbo.text import (
+    beside_failed,
     literally,
     new_table,
     none_is_best,
@@ -18,7 +19,7 @@ from gpbo.text import (
     short,
     short_params,
 )
-from gpbo.trial import STOPPED_EARLY, WITHDRAWN, Trial, TrialStatus, best_of, without_value
+from gpbo.trial import Trial, TrialStatus, best_of, without_value
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -78,12 +79,10 @@ def summary(record: Record, budget: int | None = None) -> str:
     Of a budget, if it is known, results from elsewhere take nothing.
     """
     finished = [trial for trial in _finished(record) if not budget or not trial.added]
-    failed, stopped = map(len, without_value(finished))
-    withdrawn = sum(trial.withdrawn for trial in finished)
+    failed, _ = without_value(finished)
     ended = record.ended
     state = "not ended" if ended is None else f"ended: {STOPPED.get(ended, ended)}"
-    missing = f"{failed} of them failed" + f", {stopped} {STOPPED_EARLY}" * bool(stopped)
-    missing += f", {withdrawn} {WITHDRAWN}" * bool(withdrawn)
+    missing = f"{len(failed)} of them failed{beside_failed(finished)}"
     of_budget = f" of {budget}" if budget else ""
     pending = {trial.id for trial in record.trials if trial.status is TrialStatus.PENDING}
     waiting = len(pending - {attempt.trial for attempt in _running(record)})

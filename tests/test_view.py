@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from gpbo.record import Attempt, Metric, Record
@@ -72,20 +73,21 @@ def test_what_was_asked_and_no_worker_runs_is_told(tmp_path: Path) -> None:
     assert "2 trials ended, 1 of them failed, 1 pending; ended: interrupted" in text(left)
 
 
-def test_what_was_stopped_early_is_counted_by_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("reason", "counted"),
+    [
+        ("stopped early at step 2", "1 stopped early"),
+        ("withdrawn: the oven was cold", "1 withdrawn"),
+    ],
+)
+def test_what_did_not_fail_by_itself_is_counted_by_itself(
+    reason: str, counted: str, tmp_path: Path
+) -> None:
     record = recorded(tmp_path)
-    stopped = replace(record.trials[1], id=3, reason="stopped early at step 2")
-    trials, finished = (*record.trials[:2], stopped), (*record.finished, 3)
+    another = replace(record.trials[1], id=3, reason=reason)
+    trials, finished = (*record.trials[:2], another), (*record.finished, 3)
     shown = text(replace(record, trials=trials, finished=finished))
-    assert "3 trials ended, 1 of them failed, 1 stopped early; not ended" in shown
-
-
-def test_what_was_withdrawn_is_counted_by_itself(tmp_path: Path) -> None:
-    record = recorded(tmp_path)
-    withdrawn = replace(record.trials[1], id=3, reason="withdrawn: the oven was cold")
-    trials, finished = (*record.trials[:2], withdrawn), (*record.finished, 3)
-    shown = text(replace(record, trials=trials, finished=finished))
-    assert "3 trials ended, 1 of them failed, 1 withdrawn; not ended" in shown
+    assert f"3 trials ended, 1 of them failed, {counted}; not ended" in shown
 
 
 def test_an_added_trial_that_failed_is_none_of_the_budget_s(tmp_path: Path) -> None:

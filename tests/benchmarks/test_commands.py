@@ -104,35 +104,41 @@ def test_peers_that_are_not_installed_are_skipped_with_a_message(
     assert str(asked.exception) == f"--method=cmaes: {reason}"
 
 
-def test_peers_that_take_no_constraints_are_not_asked_to(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("suite", "peer", "reason", "able"),
+    [
+        (
+            "constrained",
+            "skopt",
+            "it takes no constraints",
+            {"botorch-ei", "ax", "optuna-gp", "optuna-tpe"},
+        ),
+        (
+            "batches",
+            "cmaes",
+            "it proposes one point at a time",
+            {name for name, peer in PEERS.items() if peer.batches},
+        ),
+    ],
+)
+def test_peers_that_are_not_able_to_take_part_are_not_asked_to(
+    suite: str,
+    peer: str,
+    reason: str,
+    able: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     ran: list[tuple[str, ...]] = []
     monkeypatch.setattr("gpbo_benchmarks.peers.why_not", lambda peer: None)
     monkeypatch.setattr(commands, "_measure", lambda run: ran.append(run.methods))
-    options = ["bench", "constrained", "--output", str(tmp_path)]
+    options = ["bench", suite, "--output", str(tmp_path)]
     done = CliRunner().invoke(app, options)
     assert done.exit_code == 0, done.output
-    assert "skipped skopt: it takes no constraints" in done.output
-    peers = {"botorch-ei", "ax", "optuna-gp", "optuna-tpe"}
-    assert {*ran[0]} - {*METHODS} == peers
-    asked = CliRunner().invoke(app, [*options, "--method", "skopt"])
-    assert str(asked.exception) == "--method=skopt: skopt: it takes no constraints"
-
-
-def test_peers_that_make_no_batches_are_not_asked_to(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    ran: list[tuple[str, ...]] = []
-    monkeypatch.setattr("gpbo_benchmarks.peers.why_not", lambda peer: None)
-    monkeypatch.setattr(commands, "_measure", lambda run: ran.append(run.methods))
-    options = ["bench", "batches", "--output", str(tmp_path)]
-    done = CliRunner().invoke(app, options)
-    assert done.exit_code == 0, done.output
-    assert "skipped cmaes: it proposes one point at a time" in done.output
-    assert {*ran[0]} - {*METHODS} == {name for name, peer in PEERS.items() if peer.batches}
-    asked = CliRunner().invoke(app, [*options, "--method", "cmaes"])
-    assert str(asked.exception) == "--method=cmaes: cmaes: it proposes one point at a time"
+    assert f"skipped {peer}: {reason}" in done.output
+    assert {*ran[0]} - {*METHODS} == able
+    asked = CliRunner().invoke(app, [*options, "--method", peer])
+    assert str(asked.exception) == f"--method={peer}: {peer}: {reason}"
 
 
 def test_what_is_asked_for_twice_is_run_once(

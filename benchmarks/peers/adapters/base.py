@@ -68,6 +68,32 @@ class Adapter(ABC):
         return None
 
 
+class Forgetful(Adapter):
+    """A peer that is told points with their values, whether it proposed them or not."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self._asked: list[Point] = []
+
+    @abstractmethod
+    def _proposed(self, count: int) -> Sequence[Point]:
+        """So many points, chosen together."""
+
+    def ask(self) -> Point:
+        """A batch of one."""
+        return self.asks(1)[0]
+
+    def asks(self, count: int) -> Sequence[Point]:
+        """What the peer proposes."""
+        points = self._proposed(count)
+        self._asked += points
+        return points
+
+    def tell(self, value: float | None) -> None:
+        """Add it."""
+        self.add(self._asked.pop(0), value)
+
+
 class Results:
     """Points and values for a peer that knows nothing of failed evaluations.
 

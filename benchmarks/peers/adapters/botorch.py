@@ -37,13 +37,13 @@ from gpytorch.mlls import ExactMarginalLogLikelihood, SumMarginalLogLikelihood
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from .base import Adapter, Results, Task
+from .base import Forgetful, Results, Task
 from .space import Parameter, Point
 
 warnings.filterwarnings("ignore", category=BotorchWarning)
 
 
-class _BayesianOptimization(Adapter):
+class _BayesianOptimization(Forgetful):
     """Fit, maximise the acquisition, evaluate; a failed evaluation has the worst value so far."""
 
     raw_samples: int
@@ -57,7 +57,6 @@ class _BayesianOptimization(Adapter):
         self._ordered = [i for i, p in enumerate(task.space) if p.kind in ("integer", "ordinal")]
         self._model: Any = None
         self._fitted = 0
-        self._asked: list[Point] = []
 
     @abstractmethod
     def _fit(self, x: Tensor, y: Tensor) -> Any:
@@ -77,17 +76,11 @@ class _BayesianOptimization(Adapter):
         # A failed evaluation counts as one that meets none of the constraints.
         self._excesses.append(self.excess or [1.0] * self.task.constraints)
 
-    def ask(self) -> Point:
-        """Without any result, a random point."""
-        return self.asks(1)[0]
-
-    def asks(self, count: int) -> Sequence[Point]:
-        """One after another, each with those before it pending, as `optimize_acqf` offers."""
-        points = self._proposed(count)
-        self._asked += points
-        return points
-
     def _proposed(self, count: int) -> Sequence[Point]:
+        """One after another, each with those before it pending, as `optimize_acqf` offers.
+
+        Without any result, random points.
+        """
         if not len(self._results):
             return [
                 {p.name: p.from_unit(float(torch.rand(()))) for p in self.task.space}
@@ -103,10 +96,6 @@ class _BayesianOptimization(Adapter):
         ]
         self.fit_s, self.acquisition_s = fitted - began, time.perf_counter() - fitted
         return points
-
-    def tell(self, value: float | None) -> None:
-        """For the next fit."""
-        self.add(self._asked.pop(0), value)
 
     def recommend(self) -> Point | None:
         """The evaluated point whose posterior mean is best; with constraints none."""

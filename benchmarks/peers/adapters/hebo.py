@@ -10,11 +10,11 @@ import torch
 from hebo.design_space.design_space import DesignSpace
 from hebo.optimizers.hebo import HEBO
 
-from .base import Adapter, Results, Task
+from .base import Forgetful, Results, Task
 from .space import Parameter, Point
 
 
-class Hebo(Adapter):
+class Hebo(Forgetful):
     """``HEBO`` with its default model and acquisition.
 
     Its seed reaches its Sobol points only, so the global generators are seeded too. Even so two
@@ -30,17 +30,12 @@ class Hebo(Adapter):
         self._optimizer = HEBO(space, rand_sample=task.initial or None, scramble_seed=task.seed)
         self._results = Results()
         self._told = 0
-        self._asked: list[Point] = []
 
     def add(self, point: Point, value: float | None) -> None:
         """Observed at the next ask."""
         self._results.append(point, value)
 
-    def ask(self) -> Point:
-        """One suggestion."""
-        return self.asks(1)[0]
-
-    def asks(self, count: int) -> Sequence[Point]:
+    def _proposed(self, count: int) -> Sequence[Point]:
         """Suggestions from one front of its acquisition functions."""
         new = self._results.points[self._told :]
         if new:
@@ -48,13 +43,7 @@ class Hebo(Adapter):
             self._optimizer.observe(pd.DataFrame([self._typed(p) for p in new]), values[:, None])
             self._told = len(self._results)
         rows = self._optimizer.suggest(n_suggestions=count).to_dict("records")
-        points = [{p.name: float(row[p.name]) for p in self.task.space} for row in rows]
-        self._asked += points
-        return points
-
-    def tell(self, value: float | None) -> None:
-        """A failed evaluation has the worst value so far."""
-        self.add(self._asked.pop(0), value)
+        return [{p.name: float(row[p.name]) for p in self.task.space} for row in rows]
 
     def _typed(self, point: Point) -> dict[str, Any]:
         return {p.name: p.typed(point[p.name]) for p in self.task.space}

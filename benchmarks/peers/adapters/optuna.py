@@ -1,6 +1,5 @@
 """Optuna (Akiba et al. 2019): its GP sampler and its tree-structured Parzen estimator."""
 
-from collections import deque
 from typing import Any
 
 import optuna
@@ -25,7 +24,7 @@ class _Study(Adapter):
         sampler: BaseSampler = self.sampler_class(seed=task.seed, **startup)
         self._study = optuna.create_study(sampler=sampler)
         self._distributions = {p.name: _distribution(p) for p in task.space}
-        self._running: deque[Trial] = deque()
+        self._running: list[Trial] = []
 
     def add(self, point: Point, value: float | None) -> None:
         """As a trial of the study."""
@@ -47,7 +46,7 @@ class _Study(Adapter):
 
     def tell(self, value: float | None) -> None:
         """A failed evaluation is a failed trial."""
-        trial = self._running.popleft()
+        trial = self._running.pop(0)
         self._constrain(trial)
         if value is None:
             self._study.tell(trial, state=TrialState.FAIL)

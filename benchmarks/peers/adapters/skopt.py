@@ -9,11 +9,11 @@ from skopt import Optimizer
 from skopt.space import Categorical, Integer, Real
 from skopt.utils import cook_estimator, normalize_dimensions
 
-from .base import Adapter, Results, Task
+from .base import Forgetful, Results, Task
 from .space import Parameter, Point
 
 
-class GaussianProcess(Adapter):
+class GaussianProcess(Forgetful):
     """``gp_minimize``, taken apart into ask and tell."""
 
     def __init__(self, task: Task) -> None:
@@ -37,25 +37,16 @@ class GaussianProcess(Adapter):
         )
         self._results = Results()
         self._told = 0
-        self._asked: list[Point] = []
 
     def add(self, point: Point, value: float | None) -> None:
         """Told at the next ask, all at once: a model is fitted whenever something is told."""
         self._results.append(point, value)
 
-    def ask(self) -> Point:
-        """The model is fitted as the results are told."""
-        return self._named([self._informed().ask()])[0]
+    def _proposed(self, count: int) -> Sequence[Point]:
+        """Each for a model that was told the least value so far at those before it.
 
-    def asks(self, count: int) -> Sequence[Point]:
-        """Each for a model that was told the least value so far at those before it."""
-        return self._named(self._informed().ask(n_points=count))
-
-    def tell(self, value: float | None) -> None:
-        """A failed evaluation has the worst value so far."""
-        self.add(self._asked.pop(0), value)
-
-    def _informed(self) -> Optimizer:
+        The model is fitted as the results are told.
+        """
         points = [
             [p.typed(point[p.name]) for p in self.task.space]
             for point in self._results.points[self._told :]
@@ -63,13 +54,11 @@ class GaussianProcess(Adapter):
         if points:
             self._optimizer.tell(points, self._results.values[self._told :])
             self._told = len(self._results)
-        return self._optimizer
-
-    def _named(self, asked: Sequence[Sequence[Any]]) -> Sequence[Point]:
+        # A batch of one is chosen in another way than a point alone.
+        ask = self._optimizer.ask
+        asked = ask(n_points=count) if count > 1 else [ask()]
         names = [p.name for p in self.task.space]
-        points = [dict(zip(names, values, strict=True)) for values in asked]
-        self._asked += points
-        return points
+        return [dict(zip(names, values, strict=True)) for values in asked]
 
 
 def _dimension(parameter: Parameter) -> Any:
