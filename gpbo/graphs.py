@@ -84,9 +84,12 @@ def record_on_cuda(work: Work, buffers: list[Tensor]) -> tuple[Graph, list[Tenso
                     raise
         except BaseException:
             # Where the end of a capture fails too, older versions of torch count it as under way
-            # for good, and no memory is given back (https://github.com/pytorch/pytorch/pull/180395).
+            # for good, and no memory is given back (https://github.com/pytorch/pytorch/pull/180395),
+            # that of the capture never (https://github.com/pytorch/pytorch/pull/190348).
             with suppress(RuntimeError):
+                graph.reset()  # where newer ones do both, and the next is an error
                 torch._C._cuda_endAllocateToPool(device.index, pool)
+                torch._C._cuda_releasePool(device.index, pool)
             # They take the default generator, too, to be in it until another capture ends, and
             # who draws from it gets an error (https://github.com/pytorch/pytorch/issues/172390).
             with (

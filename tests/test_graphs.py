@@ -333,6 +333,28 @@ def test_a_capture_that_fails_is_over_for_the_allocator_and_says_what_was_wrong(
     cuda.set_stream.assert_called_once_with(cuda.current_stream.return_value)
 
 
+@pytest.mark.parametrize("older", [True, False], ids=["older torch", "newer torch"])
+def test_what_a_capture_allocated_that_failed_is_given_back_once(
+    monkeypatch: pytest.MonkeyPatch, older: bool
+) -> None:
+    """Newer versions of torch release it with the graph: then it must not be released here too."""
+    cuda, happened = mock.MagicMock(), mock.Mock()
+    cuda.graph.return_value.__exit__.side_effect = RuntimeError("due to a previous error")
+    cuda.CUDAGraph.return_value.reset = happened.reset
+    happened.end.side_effect = None if older else RuntimeError("not currently recording")
+    monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", happened.end, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", happened.release, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", mock.Mock(), raising=False)
+    monkeypatch.setattr(graphs, "_capture_streams", {})
+    work = mock.Mock(side_effect=[[], RuntimeError("not permitted")])
+    with pytest.raises(RuntimeError, match="not permitted"):
+        graphs.record_on_cuda(work, [mock.Mock(device=torch.device("cuda", 3))])
+    pool = cuda.graph_pool_handle.return_value
+    released = [mock.call.release(3, pool)] if older else []
+    assert happened.mock_calls == [mock.call.reset(), mock.call.end(3, pool), *released]
+
+
 def test_a_graph_has_the_workspaces_of_libraries_to_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
