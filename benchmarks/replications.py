@@ -11,6 +11,7 @@ stays on the CPU whatever ``--device`` says.
 
 import argparse
 import time
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -90,13 +91,10 @@ def main() -> None:
     gpbo.replicate(problem, runs=1, budget=initial + 1, device=options.device, **quiet)  # loads
 
     keep = script.begin(options.output)
-    rows = [
-        with_gpbo(problem, options, runs=runs, inference=inference, **quiet)
-        for inference in ("hmc", "map")
-        for runs in (options.runs, 1)
-    ]
-    for row in rows:
-        print(row, flush=True)
+    rows = []
+    for inference, runs in product(("hmc", "map"), (options.runs, 1)):
+        rows.append(with_gpbo(problem, options, runs=runs, inference=inference, **quiet))
+        print(rows[-1], flush=True)
     peer = with_botorch(problem, design, options.budget, options.peer_runs or options.runs)
     print(peer, flush=True)
     for row in rows:

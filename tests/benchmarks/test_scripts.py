@@ -247,6 +247,25 @@ def test_many_runs_are_kept_by_the_kind_of_device(monkeypatch: pytest.MonkeyPatc
     assert asked == [(device, {"runs": 7, "results": 30}) for device in ("cuda", "auto")]
 
 
+def test_what_was_measured_of_many_runs_before_the_end_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever has no time for all of it, such as `gpu_check.sh`, ends the script."""
+
+    def measured(*_: Any, inference: str, runs: int, **how: Any) -> dict[str, Any]:
+        if inference == "map":
+            raise KeyboardInterrupt
+        return {"method": inference, "runs": runs}
+
+    monkeypatch.setattr(gpbo, "replicate", lambda *_, **__: None)
+    monkeypatch.setattr(replications, "with_gpbo", measured)
+    monkeypatch.setattr(sys, "argv", ["replications", "--device", "cpu", "--runs", "7"])
+    with pytest.raises(KeyboardInterrupt):
+        replications.main()
+    printed = capsys.readouterr().out
+    assert "{'method': 'hmc', 'runs': 7}\n{'method': 'hmc', 'runs': 1}\n" in printed
+
+
 @pytest.mark.filterwarnings("ignore")  # the peer's, of values that it would have otherwise
 def test_the_draws_of_the_peer_are_of_all_that_it_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numpyro", reason="NumPyro is not installed: pip install 'gpbo[bench]'")
