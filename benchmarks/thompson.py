@@ -25,7 +25,7 @@ from gpbo.candidates import Search, raw_points
 from gpbo.data import Observations
 from gpbo.design import sobol
 from gpbo.fitting import fit
-from gpbo.graphs import wait
+from gpbo.graphs import release, wait
 from gpbo.paths import Paths, draw_paths
 from gpbo.strategies import default_search
 from gpbo.surrogate import Surrogate
@@ -175,17 +175,22 @@ def measure(
 
 
 def _memory_begun(device: str) -> float:
-    """MiB now; the greatest memory is counted anew from here on."""
+    """MiB now; the greatest memory is counted anew from here on.
+
+    Of a GPU what torch has taken, and not what tensors have of it: graphs keep the rest for their
+    replays.
+    """
     if device == "cuda":
+        release(torch.device(device))
         torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / 2**20
+        return torch.cuda.memory_reserved() / 2**20
     Path("/proc/self/clear_refs").write_text("5")
     return _most_memory(device)
 
 
 def _most_memory(device: str) -> float:
     if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
+        return torch.cuda.max_memory_reserved() / 2**20
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 

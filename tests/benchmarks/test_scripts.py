@@ -6,12 +6,21 @@ from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
 import gpbo
-from gpbo_benchmarks import crossover, replications, script, speed, stored, utilisation
+from gpbo_benchmarks import (
+    crossover,
+    replications,
+    script,
+    speed,
+    stored,
+    thompson,
+    utilisation,
+)
 from tests.monte_carlo import unchecked_shapes
 
 COUNT = "expected a whole number, 1 or more"
@@ -264,6 +273,17 @@ def test_what_was_measured_of_many_runs_before_the_end_is_printed(
         replications.main()
     printed = capsys.readouterr().out
     assert "{'method': 'hmc', 'runs': 7}\n{'method': 'hmc', 'runs': 1}\n" in printed
+
+
+def test_the_memory_of_a_gpu_is_what_was_taken_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What graphs keep for their replays is no tensor's; what the loading left is given back."""
+    cuda = mock.MagicMock()
+    taken = iter([3 * 2**20, 14 * 2**20])
+    cuda.memory_reserved.side_effect = cuda.max_memory_reserved.side_effect = lambda: next(taken)
+    monkeypatch.setattr(torch, "cuda", cuda)
+    before = thompson._memory_begun("cuda")
+    assert [call[0] for call in cuda.mock_calls[:2]] == ["empty_cache", "reset_peak_memory_stats"]
+    assert thompson._most_memory("cuda") - before == 11
 
 
 @pytest.mark.filterwarnings("ignore")  # the peer's, of values that it would have otherwise
