@@ -3,8 +3,8 @@
 Its tensors are views of tensors on the CPU, where every operation is done. But they meet no others:
 an operation on tensors of both devices is an error, as it is with a GPU, where torch allows numbers
 (tensors without an axis) and indices only. So a tensor that is made in the wrong place is found
-without a GPU. What this cannot tell is whether a kernel gives the same result there, and what it
-costs.
+without a GPU. And steps are recorded and replayed, where what no CUDA graph can have is an error.
+What this cannot tell is whether a kernel gives the same result there, and what it costs.
 
 For `unittest`, in a process of its own (`tests/test_second_device.py`): a process keeps the device.
 """
@@ -23,12 +23,14 @@ from torch import Tensor
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gpbo import lockstep, optimizer, simulation
+from gpbo import graphs, lockstep, optimizer, simulation
 from gpbo.backend import resolve_device
 from gpbo.candidates import Search
+from gpbo.graphs import Work
 from gpbo.mcmc import sampling
 from gpbo.strategies import ExpectedImprovement, ThompsonSampling
 from tests.test_gpu import QUICK, OnAnyDevice
+from tests.tracing import NOT_CAPTURABLE
 
 NAME = "elsewhere"
 backend_registration._setup_privateuseone_for_python_backend(NAME)
@@ -101,6 +103,8 @@ def done(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
                 shapes = [(type(one).__name__, tuple(one.shape)) for one in tensors]
                 raise RuntimeError(f"{name}: tensors of two devices: {shapes}")
     named = kwargs.get("device")
+    if Replay.at_work:
+        _check_capturable(function, args, tensors, named)
     if named is not None:
         elsewhere = torch.device(named).type == NAME
         kwargs = {**kwargs, "device": torch.device("cpu")}
@@ -109,6 +113,44 @@ def done(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if name.endswith("_") and not name.endswith("__"):  # in place
         return args[0]
     return _changed(Elsewhere, result) if elsewhere else result
+
+
+def _check_capturable(
+    function: Any, args: Sequence[Any], tensors: Sequence[Tensor], named: Any
+) -> None:
+    """Raises RuntimeError where a CUDA graph cannot have an operation, or would keep a number."""
+    places = {isinstance(tensor, Elsewhere) for tensor in tensors}
+    if named is not None:
+        places.add(torch.device(named).type == NAME)
+    indices = _tensors(args[1]) if "aten.index" in str(function) else ()
+    by_mask = any(index.dtype == torch.bool for index in indices)
+    obstacle = by_mask or any(bad in str(function) for bad in NOT_CAPTURABLE)
+    if True in places and (obstacle or False in places):
+        raise RuntimeError(f"{function} is nothing for a CUDA graph")
+
+
+class Replay:
+    """Stands in for a CUDA graph: does the work of a step again, within the device."""
+
+    at_work = False
+
+    def __init__(self, work: Work, buffers: list[Tensor]) -> None:
+        self._work, self._buffers = work, buffers
+        work(buffers)  # what is made once is made before a capture
+        self.output = self._done()
+
+    def replay(self) -> None:
+        for kept, result in zip(self.output, self._done(), strict=True):
+            kept.copy_(result)
+
+    def _done(self) -> list[Tensor]:
+        with mock.patch.object(Replay, "at_work", True):
+            return self._work(self._buffers)
+
+
+def record(work: Work, buffers: list[Tensor]) -> tuple[Replay, list[Tensor]]:
+    made = Replay(work, buffers)
+    return made, made.output
 
 
 def _near(tensor: Tensor) -> Tensor:
@@ -145,7 +187,7 @@ def a_second_device() -> Iterator[None]:
     """What asks torch for a device finds this one too.
 
     Its random numbers are those of the CPU. A tensor of a class of ours cannot be made in
-    inference mode, so there is none; and there are no graphs to capture.
+    inference mode, so there is none.
     """
 
     def resolved(device: Any = "auto", **sizes: int) -> torch.device:
@@ -167,6 +209,8 @@ def a_second_device() -> Iterator[None]:
         for place, name, stand_in in stand_ins:
             stack.enter_context(mock.patch.object(place, name, stand_in))
         stack.enter_context(mock.patch.dict(sampling._TICKS_PER_LOOK, {NAME: 16}))
+        stack.enter_context(mock.patch.dict(graphs.RECORDERS, {NAME: record}))
+        stack.callback(graphs.release, ELSEWHERE)
         # With this, ``torch.tensor(..., device=...)`` is an operation like others.
         stack.callback(torch._C._set_only_lift_cpu_tensors, torch._C._only_lift_cpu_tensors())
         torch._C._set_only_lift_cpu_tensors(True)
@@ -185,6 +229,10 @@ class OnASecondDevice(OnAnyDevice, unittest.TestCase):
 
     def setUp(self) -> None:
         self.enterContext(a_second_device())
+        self.refused = self.enterContext(mock.patch.object(graphs, "_refused", set[object]()))
+
+    def tearDown(self) -> None:
+        assert self.refused == set()
 
     def test_tensors_of_two_devices_do_not_meet(self) -> None:
         there, here = torch.ones(3, 5, device=NAME), torch.ones(3, 5)
@@ -202,6 +250,34 @@ class OnASecondDevice(OnAnyDevice, unittest.TestCase):
         assert (there + torch.tensor(2.0)).device == there[torch.tensor([0, 2])].device == ELSEWHERE
         torch.testing.assert_close((there + here.to(NAME)).cpu(), 2 * here)
         assert torch.tensor([1.0, 2.0], device=NAME).device == ELSEWHERE
+
+    def test_a_graph_has_nothing_to_do_with_the_host(self) -> None:
+        mask = torch.tensor([True, False, True], device=NAME)
+        obstacles: list[Callable[[Tensor], object]] = [
+            lambda state: bool(state.sum() > 0),
+            lambda state: state[mask],
+            lambda state: state.index_put((mask,), state[0]),
+            lambda state: state[torch.tensor([0, 2])],
+            lambda state: state * torch.tensor(2.0),
+            lambda state: state.cpu(),
+            lambda state: state + torch.tensor([1.0, 2.0, 3.0], device=NAME),
+        ]
+        for number, obstacle in enumerate(obstacles):
+
+            def step(state: Tensor, waits: bool, does: Any = obstacle) -> tuple[Tensor, None]:
+                if waits:
+                    does(state)
+                return state + 1, None
+
+            with (
+                self.subTest(number),
+                mock.patch.object(graphs, "_refused", set[object]()) as refused,
+            ):
+                for waits in (False, True):
+                    with graphs.replayed(step, ELSEWHERE) as play:
+                        state, _ = play(torch.ones(3, device=NAME), waits)
+                        assert play(state, waits)[0].tolist() == [3.0] * 3
+                    assert len(refused) == waits
 
 
 if __name__ == "__main__":
