@@ -10,6 +10,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Hashable
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -233,10 +234,13 @@ def optimality(name: str, dim: int, n: int, count: int) -> dict[str, Any]:
 
 
 def _apart(*asked: Any) -> dict[str, float]:
-    """What `measure` finds in a process of its own."""
-    with get_context("spawn").Pool(1) as pool:
-        found: dict[str, float] = pool.apply(measure, asked)
-    return found
+    """What `measure` finds in a process of its own.
+
+    Raises:
+        BrokenProcessPool: the process died.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(measure, *asked).result()
 
 
 def largest(device: str = "cpu") -> dict[str, Any]:

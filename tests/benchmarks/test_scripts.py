@@ -1,7 +1,9 @@
 """The scripts of the folder: what cannot be measured is an error of the argument that asked."""
 
 import json
+import os
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -284,6 +286,12 @@ def test_the_memory_of_a_gpu_is_what_was_taken_of_it(monkeypatch: pytest.MonkeyP
     before = thompson._memory_begun("cuda")
     assert [call[0] for call in cuda.mock_calls[:2]] == ["empty_cache", "reset_peak_memory_stats"]
     assert thompson._most_memory("cuda") - before == 11
+
+
+def test_a_process_that_dies_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thompson, "measure", os._exit)
+    with pytest.raises(BrokenProcessPool):
+        thompson._apart(3)
 
 
 @pytest.mark.filterwarnings("ignore")  # the peer's, of values that it would have otherwise
