@@ -23,7 +23,7 @@ from gpbo.worker import die_with
 
 from . import paths, table
 from .beside import elsewhere, place, places, runs_of
-from .methods import METHODS, KandasamyMethod, label
+from .methods import METHODS, KandasamyMethod, find, label
 from .record import machine
 from .suites import Suite
 from .trace import EXHAUSTED, Trace
@@ -245,8 +245,9 @@ def chosen_methods(suite: Suite, wanted: Sequence[str], peers: Sequence[str]) ->
     """The names of the methods to run: those wanted, by default the suite's and then all peers.
 
     Raises:
-        InvalidOption: there is no such method, or it is one of another suite's problems; of a
-            user's own, see `methods.find`, or two have the same name.
+        InvalidOption: there is no such method, it is one of another suite's problems, or it has
+            several workers and a problem is run in batches; of a user's own, see `methods.find`,
+            or two have the same name.
     """
     names = dict.fromkeys(wanted or [*suite.methods, *peers])
     own = [
@@ -260,6 +261,11 @@ def chosen_methods(suite: Suite, wanted: Sequence[str], peers: Sequence[str]) ->
             known = ", ".join([*own, *peers])
             raise InvalidOption(
                 f"--method={name}: expected one of {known}, or your own as module:attribute"
+            )
+        if suite.batched and (method := find(name)) is not None and not method.alone:
+            raise InvalidOption(
+                f"--method={name}: it has several workers: expected a method with one worker for "
+                f"{suite.name}, which is run in batches"
             )
         if (other := called.setdefault(label(name), name)) != name:
             raise InvalidOption(

@@ -216,3 +216,12 @@ def test_methods_are_chosen_by_name() -> None:
     with pytest.raises(InvalidOption, match="--method=asyTS: expected one of random, sobol, "):
         chosen_methods(SMOKE, ["asyTS"], [])  # it is one of other problems
     assert chosen_methods(suites.get("kandasamy"), ["asyTS"], []) == ("asyTS",)
+
+
+def test_methods_with_several_workers_are_refused_where_there_are_batches() -> None:
+    batches = suites.get("batches")
+    assert chosen_methods(batches, ["ei-map", "ax"], ["ax"]) == ("ei-map", "ax")
+    assert chosen_methods(SMOKE, ["ei-map-sync4"], []) == ("ei-map-sync4",)
+    refused = "--method=ei-map-sync4: it has several workers: expected .* with one worker for batc"
+    with pytest.raises(InvalidOption, match=refused):
+        chosen_methods(batches, ["ei-map", "ei-map-sync4"], [])
