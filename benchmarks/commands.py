@@ -252,12 +252,12 @@ def _measure(run: "Run") -> None:
         same = "the same command" + " without --fresh" * run.fresh
         typer.echo(f"interrupted: {same} goes on from here", err=True)
         raise typer.Exit(130) from None
-    markdown, page = report.write(results, run.suite)
+    rows, header = table.read(results)
+    markdown, page = report.write(rows, header, run.suite, results.parent)
     typer.echo(f"{results}\n{markdown}\n{page}")
     if run.others:
         rest = words.counted(run.others, "unit")
         typer.echo(f"not in these: {rest} of {run.folder}, not named here", err=True)
-    rows, _ = table.read(results)
     for problem, (least, optimum) in analysis.beaten_optima(rows).items():
         typer.echo(f"{problem}: {words.beaten(least, optimum)}", err=True)
     reasons = rows.drop_duplicates(analysis.RUN).set_index("method")["failure"]
@@ -310,11 +310,11 @@ def report_command(
     if stored is not None and not readme:
         raise InvalidOption(f"--stored={stored}: expected --readme, results have their own report")
     if results is not None:
-        _, header = table.read_table(results)
+        rows, header = table.read(results)
         of_a_run = results.name == "trials.parquet"
         beside = results.parent if of_a_run else results.with_name(f"{results.stem}-report")
         folder = _folder("--output", output or beside)
-        for path in report.write(results, suites.get(header["suite"]), folder):
+        for path in report.write(rows, header, suites.get(header["suite"]), folder):
             typer.echo(path)
     for file in readme or ():
         if not file.is_file():

@@ -3,12 +3,16 @@
 import base64
 import html
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from gpbo.archive import write_text
 
-from . import analysis, table
+from . import analysis
 from .sections import Findings, problem_section, sections
 from .suites import Suite
 from .words import beaten
@@ -22,18 +26,11 @@ th { border-bottom: 2px solid #888 } img { max-width: 100% }
 """
 
 
-def write(results: Path, suite: Suite, folder: Path | None = None) -> tuple[Path, Path]:
-    """Write ``report.md``, its figures, and ``report.html`` of a file of results.
-
-    Args:
-        folder: Where to; by default beside the file.
-
-    Raises:
-        InvalidData: no such file.
-    """
-    rows, header = table.read(results)
+def write(
+    rows: pd.DataFrame, header: Mapping[str, Any], suite: Suite, folder: Path
+) -> tuple[Path, Path]:
+    """Write ``report.md``, its figures, and ``report.html`` of a file of results to a folder."""
     findings = Findings.of(rows, header, suite.targets)
-    folder = folder or results.parent
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     parts = [f"# Benchmark suite `{header['suite']}`"]
     for problem, (least, optimum) in analysis.beaten_optima(rows).items():

@@ -46,7 +46,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_report_has_all_its_parts_in_markdown_and_in_one_page(results: Path) -> None:
-    markdown, page = report.write(results, suites.get("smoke"))
+    markdown, page = report.write(*table.read(results), suites.get("smoke"), results.parent)
     text, html = markdown.read_text(), page.read_text()
     for title in ("Verdict", "Ranks", "Regret", "Tests", "Several workers", "Overhead", "Versions"):
         assert f"\n## {title}\n" in text
@@ -179,7 +179,7 @@ def test_an_optimum_that_is_none_is_told_of(tmp_path: Path) -> None:
     path = tmp_path / "trials.parquet"
     runs = [trace("ei-hmc", 0, [9.0, 8.0, 0.5])]
     table.write(path, table.rows("smoke", case(), runs), header(1))
-    markdown, _ = report.write(path, suites.get("smoke"))
+    markdown, _ = report.write(*table.read(path), suites.get("smoke"), tmp_path)
     told = "**branin: a value of 0.5 is below optimum=1, so its regret is wrong.**"
     assert told in markdown.read_text()
 
@@ -357,7 +357,7 @@ def test_methods_that_fail_everywhere_are_told_of(tmp_path: Path) -> None:
     for kept in (found, found[2:], found[2:4]):
         path = tmp_path / "trials.parquet"
         table.write(path, table.rows("smoke", case(), kept), header(2))
-        markdown, page = report.write(path, suites.get("smoke"))
+        markdown, page = report.write(*table.read(path), suites.get("smoke"), tmp_path)
         alone = markdown.read_text().partition("## Overhead")[0]
         assert "ei-map-async4" not in alone
         assert "| `ei-map-async4` | branin | 2 | <b> |" in markdown.read_text()
