@@ -133,6 +133,7 @@ class Optimizer:
         self._lock = RLock()  # of what changes; who reads copies in one step, and does not wait
         self._history = History(space, self.device)
         self._fitted: Fitted | None = None
+        self._looked: tuple[tuple[bool, int, int], Fitted] | None = None
         self._ahead = False  # the journal of what is remembered here
         if (storage is None) != (name is None):
             raise InvalidOption(f"storage={storage!r}, name={name!r}: expected both or none")
@@ -210,13 +211,13 @@ class Optimizer:
         return optimizer
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_lock", "_journal", "_ahead")
+        own = ("_lock", "_journal", "_ahead", "_looked")
         with self._lock:
             state = {name: part for name, part in vars(self).items() if name not in own}
             return {**state, "_history": self._history.copy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=RLock(), _journal=None, _ahead=False)
+        vars(self).update(state, _lock=RLock(), _journal=None, _ahead=False, _looked=None)
 
     def __enter__(self) -> "Optimizer":
         return self
@@ -616,7 +617,7 @@ class Optimizer:
         Raises:
             InvalidData: there is no result yet.
         """
-        return self._plan_model(refit)().fit
+        return self._look(refit).fit
 
     def posterior(self, *, refit: bool = True) -> Posterior:
         """What the model believes now, in the units of the told values.
@@ -627,7 +628,7 @@ class Optimizer:
         Raises:
             InvalidData: there is no result yet.
         """
-        fitted = self._plan_model(refit)()
+        fitted = self._look(refit)
         # Results may have come since: those that the fit knows are the first ones.
         known = _copies(self._history.results(int(fitted.fit.surrogate.mask.sum())))
         return Posterior(
@@ -652,6 +653,15 @@ class Optimizer:
             InvalidParams: ``fixed`` has a name or a value that the space does not have.
         """
         return self.posterior(refit=refit).recommend(fixed=fixed)
+
+    def _look(self, refit: bool) -> Fitted:
+        """The model of all results so far, made once for who looks several times."""
+        key = truth_value("refit", refit), self.fitted_size, len(self._history.completed)
+        looked = self._looked
+        if looked is None or looked[0] != key:
+            with torch.inference_mode(False):  # as in `_one_at_a_time`: others look after it
+                self._looked = looked = key, self._plan_model(refit)()
+        return looked[1]
 
     def _check_own(self, name: str, fitted: Fitted) -> None:
         """Refuse what cannot be a fit to results of this optimizer."""

@@ -26,6 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpbo import fitting
+from gpbo.backend import DTYPE
 from gpbo.candidates import Search
 from gpbo.design import resolve_initial
 from gpbo.errors import (
@@ -258,6 +259,47 @@ def test_looking_at_the_fit_changes_nothing_that_is_proposed() -> None:
     looked.fit()
     assert looked.fit_report is report
     assert looked.ask().params == left_alone.ask().params
+
+
+def test_several_looks_at_the_same_results_make_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    fit = fitting.fit
+
+    def counted(data: Any, *args: Any, **kwargs: Any) -> fitting.Fit:
+        sizes.append(int(data.counts))
+        return fit(data, *args, **kwargs)
+
+    monkeypatch.setattr(fitting, "fit", counted)
+    optimizer = by_map(LINE)
+    for place in (0.25, 0.5, 0.75):
+        optimizer.add({"x": place}, place**2)
+    best = optimizer.recommend()
+    assert optimizer.fit() is optimizer.fit()
+    assert optimizer.recommend() == best
+    assert sizes == [3]
+    optimizer.ask()
+    known = optimizer.fit(refit=False)
+    optimizer.add({"x": 0.125}, -1.0)
+    conditioned = optimizer.fit(refit=False)
+    assert optimizer.fit(refit=False) is conditioned is not known
+    assert optimizer.posterior(refit=False).surrogate is conditioned.surrogate
+    assert optimizer.fit() is not conditioned
+    assert optimizer.recommend().params == {"x": 0.125}
+    assert sizes == [3, 3, 4]
+
+
+def test_a_look_in_inference_mode_leaves_gradients_to_the_next_one() -> None:
+    optimizer = by_map(LINE)
+    for trial in optimizer.ask(3):
+        optimizer.tell(trial, float(trial.id))
+    optimizer.ask()
+    optimizer.add({"x": 0.125}, 0.5)
+    with torch.inference_mode():
+        optimizer.fit(refit=False)
+    x = torch.full((1, 5, 1), 0.3, dtype=DTYPE, requires_grad=True)
+    mean, _ = optimizer.fit(refit=False).surrogate.moments(x)
+    mean.sum().backward()
+    assert x.grad is not None
 
 
 def test_a_fit_needs_a_result() -> None:
