@@ -104,8 +104,8 @@ class History:
         if trial.status is not TrialStatus.PENDING:
             self._ended[trial.id] = None  # first: if Ctrl-C comes between, it can be told again
         self._trials[trial.id] = replace(trial)
-        if trial.withdrawn:
-            self.taken = {self._space.key(each.params) for each in self._not_withdrawn}
+        if trial.withdrawn and all(each.params != trial.params for each in self._not_withdrawn):
+            self.taken.discard(self._space.key(trial.params))
 
     def restore(
         self, trials: Iterable[Trial], ended: Iterable[int], queue: Iterable[Mapping[str, Any]]
