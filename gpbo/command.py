@@ -155,7 +155,8 @@ class Command:
 def _object(line: str) -> Any:
     """The JSON object that a line ends with: a progress bar before it, say, is in the same line."""
     text = line.rstrip()
-    for brace in re.finditer("{", text if text.endswith("}") else ""):
+    # Not from every brace: to say where each of many is wrong would take quadratic time.
+    for brace in re.finditer(r'{\s*["}]', text if text.endswith("}") else ""):
         with contextlib.suppress(ValueError):
             found, end = _DECODER.raw_decode(text, brace.start())
             if end == len(text):

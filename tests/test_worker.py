@@ -99,6 +99,7 @@ def reported(folder: Path) -> list[tuple[int, float]]:
         (None, '{"value": 2} was read', None),
         (None, 'with {rate}: {"value": 0.25}', (None, 0.25)),
         (None, '{"value": 0.25} {"value": 3}', (None, 3.0)),
+        (None, "{'rate': {}}, { }: { \"value\": 0.25}", (None, 0.25)),
         (None, '{"value": 3} \r', (None, 3.0)),
         (None, "{" * 5000 + '"value": 3}', (None, 3.0)),
         (None, '{"step": 3, "value": null}', (3, "nan")),
