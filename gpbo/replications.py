@@ -33,6 +33,7 @@ def quartiles(values: Num[np.ndarray, "r *t"]) -> Float[np.ndarray, "3 *t"]:
     return np.where(finite.all(axis=0), between, np.quantile(values, at, axis=0, method="higher"))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of numbers near the largest double
 def over_runs(what: str, values: Num[np.ndarray, "r"]) -> list[str]:
     """A line about what came of the runs; none without a run."""
     if not len(values):
@@ -207,6 +208,7 @@ class Replications:
     def __repr__(self) -> str:
         return str(self)
 
+    @np.errstate(over="ignore")  # likewise
     def __str__(self) -> str:
         made = f"{len(self.seeds)} runs of {self.strategy} on {self.problem}"
         how = STOPPED[self.stopped]

@@ -90,6 +90,13 @@ def test_an_optimum_that_is_none_is_told_of() -> None:
     assert "too large" not in str(rounded)
 
 
+@pytest.mark.filterwarnings("error")
+def test_values_near_the_largest_double_are_printed() -> None:
+    alike = str(record([[1.7e308, 1.5e308], [1.6e308, 1.5e308], [1.5e308, 1.5e308]]))
+    assert "simple regret: median 1.5e+308 (quartiles 1.5e+308 to 1.5e+308)" in alike
+    assert "simple regret: median -1e+308 (" in str(record([[1e308, -1e308], [-1e308, 1e308]]))
+
+
 def test_runs_that_were_interrupted_have_no_regret_beyond_their_last_trial() -> None:
     runs = record([[5.0, 3.0, 4.0], [6.0, NAN, NAN]], trials=[3, 1])
     np.testing.assert_allclose(runs.regret, [[4.1, 2.1, 2.1], [5.1, NAN, NAN]])
