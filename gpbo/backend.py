@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpbo.allocator import keep_freed_memory
+from gpbo.checks import is_among
 from gpbo.errors import InvalidOption
 from gpbo.parallel import parallel_parts, threads
 
@@ -43,12 +44,12 @@ def resolve_device(
     Raises:
         InvalidOption: torch does not know the device, or this machine does not have it.
     """
-    if device == "auto":
+    if is_among(device, ("auto",)):
         faster = any(results >= many and runs >= least for many, least in CROSSOVER)
         device = "cuda" if faster and torch.cuda.is_available() else "cpu"
     try:
         resolved = torch.device(device)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise InvalidOption(
             f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:<index>'"
         ) from error

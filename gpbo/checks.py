@@ -231,7 +231,7 @@ def path_to_write(name: str, path: str | Path) -> Path:
     target = Path(path)
     expected = f"{name}={str(path)!r}: expected a path of a file, in a folder that exists"
     try:
-        fits = target.parent.is_dir() and not target.is_dir()
+        fits = target.parent.is_dir() and not target.is_dir() and "\0" not in target.name
         place = target if target.exists() else target.parent
     except (OSError, ValueError) as error:  # a name that is too long, a folder not to be entered
         raise InvalidOption(f"{expected}: {error}") from error

@@ -14,7 +14,7 @@ import torch
 
 from gpbo import fitting
 from gpbo.backend import DTYPE, resolve_device
-from gpbo.checks import each_of, instance_of, legible, one_of, truth_value, whole_number
+from gpbo.checks import each_of, instance_of, is_among, legible, one_of, truth_value, whole_number
 from gpbo.constraints import Told, read_constraints, result_told, violated
 from gpbo.data import Observations, with_room
 from gpbo.design import resolve_initial
@@ -765,7 +765,7 @@ class Optimizer:
         store = resolve_storage(storage)
 
         def goes_on() -> bool:
-            return exist_ok and name in store.names()
+            return exist_ok and is_among(name, store.names())
 
         if not goes_on():
             try:

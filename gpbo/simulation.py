@@ -21,7 +21,15 @@ from torch import Tensor
 from gpbo import archive, problems
 from gpbo.backend import DTYPE, Streams, resolve_device
 from gpbo.checkpoint import Checkpoint, identified
-from gpbo.checks import finite, one_of, positive_number, real_number, truth_value, whole_number
+from gpbo.checks import (
+    finite,
+    is_among,
+    one_of,
+    positive_number,
+    real_number,
+    truth_value,
+    whole_number,
+)
 from gpbo.completion import STOPPED, Stopped
 from gpbo.data import feasible
 from gpbo.design import resolve_initial
@@ -302,7 +310,7 @@ def simulate(
     horizon = positive_number("horizon", horizon)
     if budget is None and horizon == float("inf"):
         raise InvalidOption("horizon=inf, budget=None: expected a positive number for one of them")
-    if latency != "measured":
+    if not is_among(latency, ("measured",)):
         seconds = finite(latency)
         if seconds is None or seconds < 0:
             raise InvalidOption(f"latency={latency!r}: expected 'measured' or a number, 0 or more")

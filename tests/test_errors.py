@@ -176,6 +176,8 @@ COUNT, POSITIVE = "expected a whole number", "expected a positive number"
         (Real, {"scale": np.array(["log", "x"])}, SpaceError, "expected 'linear', 'log' or 'rev"),
         (Integer, {"scale": np.array(["log", "x"])}, SpaceError, "expected 'linear' or 'log'"),
         (Optimizer, {"direction": np.array(["a", "b"])}, InvalidOption, "'minimize' or 'max"),
+        (resolve_device, {"device": np.array(["a", "b"])}, InvalidOption, "expected 'auto', 'cpu'"),
+        (simulate, {"latency": np.array([1.0, 2.0])}, InvalidOption, "expected 'measured' or a nu"),
         (simulate, {"progress": "no"}, InvalidOption, "progress='no': expected True or False"),
         (replicate, {"progress": 3}, InvalidOption, "progress=3: expected True or False"),
         (minimize, {"progress": "no"}, InvalidOption, "progress='no': expected True or False"),
@@ -212,6 +214,7 @@ COUNT, POSITIVE = "expected a whole number", "expected a positive number"
         (plots.regret, {"runs": {"a": 3}}, InvalidOption, "runs={'a': 3}: expected a gpbo.Re"),
         (plots.slices, {"source": None}, InvalidOption, "source has type NoneType: expected a gp"),
         (plots.check_path, {"name": "path", "path": 3}, InvalidOption, "path=3: expected a path"),
+        (plots.check_path, {"name": "path", "path": "\0.png"}, InvalidOption, "path of a file, in"),
     ],
 )
 def test_what_is_of_a_wrong_kind_is_refused_by_name(

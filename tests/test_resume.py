@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from gpytorch import priors as gp
@@ -331,6 +332,13 @@ def test_a_job_that_cannot_be_made_is_not_taken_for_one_that_there_is(
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(StorageError, match="readonly database"):
         Optimizer(SPACE, storage=tmp_path / "runs.db", name="job", exist_ok=True)
+
+
+def test_an_array_is_no_name_of_a_job_that_there_is(tmp_path: Path) -> None:
+    SqliteStorage(tmp_path / "runs.db").create("other", {}).close()
+    name: Any = np.array(["other", "job"])
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=r"name=array.*: expected up to"):
+        Optimizer(SPACE, storage=tmp_path / "runs.db", name=name, exist_ok=True)
 
 
 def test_a_job_that_is_another_one_stays_with_the_optimizer_that_has_it(tmp_path: Path) -> None:
