@@ -18,6 +18,7 @@ from gpbo.optimizer import Optimizer
 from gpbo.space import Categorical, Real, Space
 from gpbo.tuner import Execution, Tuner
 from tests import objectives
+from tests.monte_carlo import unchecked_shapes
 from tests.test_tuner import tuned
 
 SPACE = Space(Real("x", 0, 1), Categorical("kind", ("a", None)))
@@ -232,6 +233,19 @@ def test_a_tool_that_is_not_installed_is_named(
     if tool != "ray":
         with pytest.raises(InvalidOption, match=f"--{tool}: .*; {needs_extra}"):
             cli._integrations(tmp_path if tool == "tensorboard" else None, tool)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_no_folder_is_refused_for_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from gpbo.integrations.tensorboard import TensorBoard
+
+    (tmp_path / "runs").touch()
+    with pytest.raises(InvalidOption, match="runs': expected a folder, and this is a file"):
+        TensorBoard(tmp_path / "runs")
+    wrong: Any = 3
+    with unchecked_shapes(), pytest.raises(InvalidOption, match="folder=3: expected an instance"):
+        TensorBoard(wrong)
 
 
 @pytest.mark.filterwarnings("ignore")

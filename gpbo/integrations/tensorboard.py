@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from gpbo.callbacks import Callback
+from gpbo.checks import instance_of
+from gpbo.errors import InvalidOption
 from gpbo.integrations import needs_extra
 from gpbo.optimizer import Optimizer
 from gpbo.result import Result
@@ -18,10 +20,16 @@ class TensorBoard(Callback):
 
     Args:
         folder: What ``tensorboard --logdir`` is given.
+
+    Raises:
+        InvalidOption: it is a file, or no path.
     """
 
     def __init__(self, folder: str | Path) -> None:
+        instance_of("folder", folder, str | Path)
         self._folder = Path(folder)
+        if self._folder.is_file():
+            raise InvalidOption(f"folder={str(folder)!r}: expected a folder, and this is a file")
         self._writers: dict[int, SummaryWriter] = {}
 
     def started(self, optimizer: Optimizer) -> None:
