@@ -151,6 +151,22 @@ def test_mlflow_s_runs_of_trials_end_though_it_refuses_a_name(
     assert [*runs.values()] == ["KILLED"] * 3 + ["RUNNING", "FINISHED"]
 
 
+def test_a_place_that_mlflow_does_not_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(tracking_uri: str) -> Any:
+        raise RuntimeError("unsupported URI")  # MLflow's own error is one of no builtin kind
+
+    tags = SimpleNamespace(MLFLOW_PARENT_RUN_ID="parent", MLFLOW_RUN_NAME="name")
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(MlflowClient=refusing))
+    monkeypatch.setitem(sys.modules, "mlflow.utils", SimpleNamespace(mlflow_tags=tags))
+    monkeypatch.setitem(sys.modules, "mlflow.utils.mlflow_tags", tags)
+    name = "gpbo.integrations.mlflow"
+    monkeypatch.setitem(sys.modules, name, None)  # what is imported here is forgotten afterwards
+    del sys.modules[name]
+    message = "uri='bad://x', experiment='gpbo': expected a place .*: unsupported URI"
+    with pytest.raises(InvalidOption, match=message):
+        cli._integrations(None, "bad://x")
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_ray_runs_the_trials_and_a_worker_that_dies_is_a_failed_one(tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason="ray is not installed")

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from gpbo.callbacks import Callback
+from gpbo.errors import InvalidOption
 from gpbo.integrations import needs_extra
 from gpbo.optimizer import Optimizer
 from gpbo.result import Result
@@ -29,16 +30,25 @@ class MLflow(Callback):
         uri: Where MLflow keeps its runs; by default as MLflow is set up.
         experiment: The experiment's name, made if there is none.
         name: The run's name; by default that of the stored job.
+
+    Raises:
+        InvalidOption: MLflow cannot keep runs there, or knows no such place.
     """
 
     def __init__(
         self, uri: str | None = None, experiment: str = "gpbo", name: str | None = None
     ) -> None:
-        self._client = MlflowClient(tracking_uri=uri)
-        found = self._client.get_experiment_by_name(experiment)
-        self._experiment = (
-            self._client.create_experiment(experiment) if found is None else found.experiment_id
-        )
+        try:
+            self._client = MlflowClient(tracking_uri=uri)
+            found = self._client.get_experiment_by_name(experiment)
+            self._experiment = (
+                self._client.create_experiment(experiment) if found is None else found.experiment_id
+            )
+        except Exception as error:  # its own, of what it stores by, of the network
+            raise InvalidOption(
+                f"uri={uri!r}, experiment={experiment!r}: expected a place where MLflow keeps "
+                f"runs: {error}"
+            ) from error
         self._name = name
 
     def started(self, optimizer: Optimizer) -> None:
