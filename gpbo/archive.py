@@ -38,8 +38,12 @@ def write(path: str | Path, values: Mapping[str, Any]) -> None:
 def appearing(target: Path) -> Iterator[IO[bytes]]:
     """A file to write what is to be at the target when it is complete, or never.
 
-    Processes that write to one target do not meet before.
+    Processes that write to one target do not meet before. What is no file is written to directly.
     """
+    if target.exists() and not target.is_file():  # a device or a pipe, which stays one
+        with target.open("wb") as file:
+            yield file
+        return
     target = target.resolve()  # of a link, what it leads to
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:

@@ -213,6 +213,17 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
         Replications.load(tmp_path / "none")
 
 
+def test_a_device_or_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    record([[5.0, 3.0]]).save(pipe)
+    assert pipe.is_fifo()
+    (tmp_path / "runs.npz").write_bytes(os.read(reader, 1 << 16))
+    os.close(reader)
+    np.testing.assert_equal(Replications.load(tmp_path / "runs.npz").values, [[5.0, 3.0]])
+
+
 def test_files_are_written_into_folders_that_exist(tmp_path: Path) -> None:
     runs = record([[5.0, 3.0]])
     for write, path, message in (
