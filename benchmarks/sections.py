@@ -210,7 +210,8 @@ def interval_section(findings: Findings) -> Section:
         for r in found.itertuples()
     ]
     header = ["problem", "method", "runs", "median", "from", "to"]
-    return f"95 % bootstrap intervals of the median.\n\n{pipes(header, lines)}", {}
+    note = "95 % bootstrap intervals of the median, where there are five seeds or more."
+    return f"{note}\n\n{pipes(header, lines)}", {}
 
 
 def test_section(findings: Findings) -> Section:

@@ -46,6 +46,19 @@ def test_a_method_and_a_problem_of_ones_own_are_compared(tmp_path: Path) -> None
     assert "None." in report.partition("## Runs that ended early")[2]
 
 
+def test_the_rows_of_a_comparison_give_a_figure_tables_and_tests(tmp_path: Path) -> None:
+    page = (ROOT / "BENCHMARKS.md").read_text()
+    (code,) = re.findall(r"```python\n(import pandas.*?)```", page, re.DOTALL)
+    code = code.replace("/synthetic/", "/smoke/").replace("ei-map", "sobol")
+    options = ["--seeds", "2", "--budget", "7", "--problem", "branin", "--no-peers"]
+    methods = [word for name in ("random", "sobol") for word in ("--method", name)]
+    run(["-c", CLI, "bench", "smoke", *methods, *options], tmp_path)
+    printed = run(["-c", code], tmp_path)
+    assert (tmp_path / "regret.pdf").stat().st_size > 5_000
+    assert "\\begin{tabular}" in printed
+    assert "p_holm" in printed
+
+
 def test_the_demo_runs_and_writes_its_plots(tmp_path: Path) -> None:
     script = str(ROOT / "examples" / "tune_svm.py")
     printed = run([script, "--budget", "6", "--no-progress", "--output", "plots"], tmp_path)
