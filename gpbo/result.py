@@ -156,9 +156,7 @@ class Result:
         own = [trial for trial in self.trials if not trial.added]
         added = len(self.trials) - len(own)
         failed, _ = without_value(own)
-        broken = sum(bool(trial.violated) for trial in own)
         counts = f"{len(failed)} failed{beside_failed(own)}"
-        counts += f", {broken} beyond a constraint" * bool(broken)
         beside = f" beside {added} added result{'s' * (added > 1)}" * bool(added)
         lines = [f"{len(own)} trials ({counts}){beside}, {STOPPED.get(self.stopped, self.stopped)}"]
         if failed:

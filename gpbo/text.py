@@ -103,9 +103,15 @@ def outcome(trial: Trial, most: int = 40) -> str:
 
 
 def beside_failed(trials: Sequence[Trial]) -> str:
-    """What to say after how many failed: how many were stopped early or withdrawn, if any."""
+    """What to say after how many failed: how many were stopped early, withdrawn or beyond a
+    constraint, if any.
+    """
     _, stopped = without_value(trials)
-    counts = {STOPPED_EARLY: len(stopped), WITHDRAWN: sum(trial.withdrawn for trial in trials)}
+    counts = {
+        STOPPED_EARLY: len(stopped),
+        WITHDRAWN: sum(trial.withdrawn for trial in trials),
+        "beyond a constraint": sum(bool(trial.violated) for trial in trials),
+    }
     return "".join(f", {count} {what}" for what, count in counts.items() if count)
 
 

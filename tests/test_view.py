@@ -90,6 +90,14 @@ def test_what_did_not_fail_by_itself_is_counted_by_itself(
     assert f"3 trials ended, 1 of them failed, {counted}; not ended" in shown
 
 
+def test_what_violates_a_constraint_is_counted(tmp_path: Path) -> None:
+    record = recorded(tmp_path)
+    first, *others = record.trials
+    beyond = replace(first, violated=("memory <= 16",))
+    shown = text(replace(record, trials=(beyond, *others)))
+    assert "2 trials ended, 1 of them failed, 1 beyond a constraint; not ended" in shown
+
+
 def test_an_added_trial_that_failed_is_none_of_the_budget_s(tmp_path: Path) -> None:
     record = recorded(tmp_path)
     added = replace(record.trials[1], origin="added")
