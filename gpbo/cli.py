@@ -224,7 +224,7 @@ def resume(
     tensorboard: TensorBoardFolder = None,
     mlflow: MLflowUri = None,
 ) -> None:
-    """Go on with a tuning job that was stopped, interrupted or killed."""
+    """Go on with a file's job that was stopped, interrupted or killed; a script is run again."""
     _run_job(file, _integrations(tensorboard, mlflow), resume=True)
 
 
@@ -275,7 +275,7 @@ def stop(
     where: Annotated[Path, typer.Argument(help="A job file, or a storage.")],
     name: Annotated[str | None, typer.Argument(help=_WHICH)] = None,
 ) -> None:
-    """Ask the process that drives a job to end it; `gpbo resume` goes on."""
+    """Ask the process that drives a job to end it; `gpbo resume`, or its script, goes on."""
     from gpbo.completion import STOPPED
 
     store, job, _ = _stored(where, name)
