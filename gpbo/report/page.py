@@ -70,7 +70,7 @@ def _head(record: Record, optimizer: Optimizer) -> str:
     lines = [
         best,
         counts,
-        f"{_strategy(record)}, to be {optimizer.direction}d, seed {optimizer.seed}, "
+        f"{_strategy(record)}, values to be {optimizer.direction}d, seed {optimizer.seed}, "
         f"{len(optimizer.space.parameters)} parameters",
     ]
     if optimizer.constraints:
@@ -89,9 +89,9 @@ def _strategy(record: Record) -> str:
     if stored is None:
         return "a strategy of the user's own"
     if isinstance(stored, str):
-        return stored
+        return f"strategy {stored}"
     options = (f"{name} = {json.dumps(value)}" for name, value in stored.items() if name != "name")
-    return f"{stored['name']} with {', '.join(options)}"
+    return f"strategy {stored['name']} with {', '.join(options)}"
 
 
 _STYLE = """
