@@ -86,7 +86,9 @@ class HyperparameterDraws:
         unconstrained: The same in the coordinates that were sampled; see `gpbo.hyperparameters`.
         chains: Chains of a run; the draws of a chain are adjacent. 1 where there are more draws of
             some than of others.
-        info: Diagnostics of the sampling.
+        info: Diagnostics of the sampling, per run: ``rhat``, ``ess_bulk``, ``ess_tail``,
+            ``divergences``, ``depth_saturation`` and ``leapfrog_steps`` as in `gpbo.FitReport`, and
+            ``acceptance``, the mean acceptance probability.
         warmth: What the next sampling can start from.
         continuations: How many samplings the chains have gone on for, after the first one.
     """

@@ -102,7 +102,9 @@ class Replications:
         truth: The values without noise, at the same points.
         excess: How far the points are beyond each of the problem's ``k`` constraints, which they
             meet where that is 0 or less.
-        diagnostics: Of the fits, for every trial.
+        diagnostics: Of the fits, for every trial: arrays ``[r,t]`` of ``status``, ``rhat``,
+            ``ess_bulk``, ``ess_tail``, ``divergences``, ``depth_saturation`` and
+            ``leapfrog_steps``, as in `gpbo.FitReport`; empty or NaN where there was no fit.
         seconds: Spent on ``"design"``, ``"fit"``, ``"acquisition"`` and ``"evaluation"``, all runs
             together.
         stopped: ``"budget"``, ``"exhausted"`` or ``"interrupted"``, as in `gpbo.Result`.
@@ -182,7 +184,9 @@ class Replications:
         return cls(**{**values, "seeds": tuple(values["seeds"])}, diagnostics=diagnostics)
 
     def curve(self) -> RegretCurve:
-        """The regret after every trial, over all runs."""
+        """The regret after every trial, over all runs: ``trial``, and of each ``median``, quartiles
+        ``low`` and ``high``, ``mean`` and its standard ``error``.
+        """
         made = (np.arange(self.values.shape[1]) < self.trials[:, None]).all(axis=0)
         regret = np.where(np.isnan(self.regret), np.inf, self.regret)
         drawn = made & np.isfinite(quartiles(regret)[1])
