@@ -29,8 +29,8 @@ _COLOURS = [_TAB(place) for place in (*range(0, 20, 2), *range(1, 20, 2)) if pla
 _OWN = dict(zip((name for name in SEQUENTIAL if name not in _GREYS), _COLOURS, strict=False))
 #: Regret is drawn down to this share of what the design leaves.
 _LEAST = 1e-12
-#: What `_band` draws.
-_BAND = "median and quartiles"
+#: Bands of more methods than these hide each other's lines, and set the limits of the axes.
+_MOST_BANDS = 8
 #: Workers that wait for each other.
 _SYNC = re.compile(r"-sync\d|^syn")
 
@@ -56,48 +56,52 @@ def style(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def against_evaluations(rows: pd.DataFrame, measure: str = "simple") -> Figure:
-    """Median regret and its quartiles after every evaluation, from the end of the design on."""
+    """Regret after every evaluation, from the end of the design on: the median of the runs and,
+    of few methods, the quartiles.
+    """
     rows = rows[rows["evaluation"] >= rows["design"]]
 
-    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any]) -> None:
+    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any], banded: bool) -> None:
         table = own.pivot(index="evaluation", columns="seed", values=measure)
-        _band(axes, table.index.to_numpy(), table.to_numpy(), look, _floor(own))
+        _lines(axes, table.index.to_numpy(), table.to_numpy(), look, _floor(own), banded)
 
-    return _grid(rows, paint, "evaluations", f"{measure} regret, {_BAND}")
+    return _grid(rows, paint, "evaluations", f"{measure} regret")
 
 
 def against_seconds(rows: pd.DataFrame, clock: str = "overhead_s") -> Figure:
-    """Median regret and its quartiles at every time, problem by problem.
+    """The same at every time, problem by problem.
 
     Args:
         clock: ``"overhead_s"``: in the method; ``"wall_s"``: in it and in the objective.
     """
     what = "seconds in the method" if clock == "overhead_s" else "seconds in method and objective"
 
-    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any]) -> None:
+    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any], banded: bool) -> None:
         spent = own.groupby("seed")[clock].max()
         if not spent.max() > 0:
             return
         times = np.geomspace(max(1e-3, spent.max() / 1e4), spent.max(), 120)
-        _band(axes, times, analysis.at_time(own, times, clock).to_numpy().T, look, _floor(own))
+        runs = analysis.at_time(own, times, clock).to_numpy().T
+        _lines(axes, times, runs, look, _floor(own), banded)
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter(NullFormatter())
 
-    return _grid(rows, paint, what, f"simple regret, {_BAND}")
+    return _grid(rows, paint, what, "simple regret")
 
 
 def against_clock(rows: pd.DataFrame) -> Figure:
-    """Median regret and its quartiles at every time of the simulated clock, problem by problem."""
+    """The same at every time of the simulated clock, problem by problem."""
 
-    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any]) -> None:
+    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any], banded: bool) -> None:
         end = own.groupby("seed")["clock"].max().min()
         if np.isnan(end):
             return
         times = np.linspace(0, end, 120)
-        _band(axes, times, analysis.at_time(own, times, "clock").to_numpy().T, look, _floor(own))
+        runs = analysis.at_time(own, times, "clock").to_numpy().T
+        _lines(axes, times, runs, look, _floor(own), banded)
 
     time = "simulated time, in evaluations of mean length"
-    return _grid(rows, paint, time, f"simple regret, {_BAND}")
+    return _grid(rows, paint, time, "simple regret")
 
 
 def _floor(own: pd.DataFrame) -> float:
@@ -106,32 +110,36 @@ def _floor(own: pd.DataFrame) -> float:
     return float(_LEAST * scale) if scale > 0 else _LEAST
 
 
-def _band(axes: Axes, x: np.ndarray, runs: np.ndarray, look: dict[str, Any], floor: float) -> None:
-    """The median of the runs, a column each, and a band between their quartiles."""
+def _lines(
+    axes: Axes, x: np.ndarray, runs: np.ndarray, look: dict[str, Any], floor: float, banded: bool
+) -> None:
+    """The median of the runs, a column each, and perhaps a band between their quartiles."""
     low, median, high = replications.quartiles(runs.T)
     shown = np.isfinite(median)
     axes.plot(x[shown], median[shown].clip(floor), drawstyle="steps-post", **look)
-    axes.fill_between(
-        x[shown],
-        low[shown].clip(floor),
-        high[shown].clip(floor),
-        step="post",
-        alpha=0.10,
-        color=look["color"],
-        lw=0,
-    )
+    if banded:
+        axes.fill_between(
+            x[shown],
+            low[shown].clip(floor),
+            high[shown].clip(floor),
+            step="post",
+            alpha=0.10,
+            color=look["color"],
+            lw=0,
+        )
     if shown.any():
         axes.set_yscale("log")
 
 
 def _grid(
     rows: pd.DataFrame,
-    paint: Callable[[Axes, pd.DataFrame, dict[str, Any]], None],
+    paint: Callable[[Axes, pd.DataFrame, dict[str, Any], bool], None],
     x: str,
     y: str,
 ) -> Figure:
     """A plot for each problem, and the legend above them."""
     problems, methods = rows["problem"].unique(), rows["method"].unique()
+    banded = len(methods) <= _MOST_BANDS
     columns = min(_COLUMNS, len(problems))
     lines = -(-len(problems) // columns)
     width = 3.4 * columns
@@ -143,7 +151,7 @@ def _grid(
     looks = style(list(methods))
     for problem, axes in zip(problems, panels, strict=False):
         for method, own in rows[rows["problem"] == problem].groupby("method", sort=False):
-            paint(axes, own, {**looks[method], "label": method})
+            paint(axes, own, {**looks[method], "label": method}, banded)
         axes.set_title(problem, fontsize="medium")
         axes.grid(alpha=0.25, lw=0.6)
     for axes in list(panels):
@@ -154,7 +162,7 @@ def _grid(
         found, labels = axes.get_legend_handles_labels()
         handles |= dict(zip(labels, found, strict=True))
     figure.supxlabel(x, fontsize="medium")
-    figure.supylabel(y, fontsize="medium")
+    figure.supylabel(f"{y}, median{' and quartiles' * banded}", fontsize="medium")
     _legend(figure, handles.values(), list(handles), side_by_side)
     return figure
 

@@ -115,6 +115,25 @@ def test_a_figure_has_the_medians_and_quartiles_of_its_methods() -> None:
     assert [regret[when < 1.0].max(), regret[-1]] == pytest.approx([10.0, 2.0])
 
 
+@pytest.mark.parametrize(
+    ("methods", "bands", "named"), [(8, 8, "median and quartiles"), (9, 0, "median")]
+)
+def test_bands_of_many_methods_do_not_hide_their_medians(
+    methods: int, bands: int, named: str
+) -> None:
+    runs = [
+        trace(f"method{number}", seed, [9.0, 8.0, 3.0 + number, 1.0 + seed])
+        for number in range(methods)
+        for seed in range(3)
+    ]
+    found = table.rows("smoke", case(), runs).to_pandas()
+    rows = sections.Findings.of(found, header(3), ()).sequential
+    figure = figures.against_evaluations(rows)
+    (axes,) = figure.axes
+    assert (len(axes.lines), len(axes.collections)) == (methods, bands)
+    assert figure.get_supylabel() == f"simple regret, {named}"
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1.0])
 def test_however_small_values_are_their_regret_is_drawn(scale: float) -> None:
     """None is drawn as a trillionth of what the design leaves."""
