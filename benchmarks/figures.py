@@ -190,6 +190,7 @@ def critical_difference(table: pd.DataFrame) -> Figure:
         alpha=1 - analysis.CONFIDENCE,
         ax=axes,
     )
+    axes.set_title("average rank; a bar joins methods that are not told apart", fontsize="medium")
     return figure
 
 
