@@ -101,8 +101,8 @@ class SqliteStorage:
             except Timeout as error:
                 raise JobInUse(
                     f"name={name!r}: a process drives this job of {self.path} already: expected "
-                    "to wait for its end, to stop it (`gpbo stop`), or to call close() of the "
-                    "optimizer that has the job"
+                    "to wait for its end, to stop it (`gpbo stop`), to call close() of the "
+                    "optimizer that has the job, or only to look (`Optimizer.of_record`)"
                 ) from error
             except OSError as error:
                 raise StorageError(f"storage={str(self.path)!r}: {error}") from error
