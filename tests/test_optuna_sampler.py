@@ -181,6 +181,29 @@ def test_failed_and_pruned_trials_fail() -> None:
     assert [trial.value for trial in learned.finished[len(RESULTS) :]] == [None, None]
 
 
+def test_the_last_report_of_a_pruned_trial_is_not_its_value() -> None:
+    """To Optuna it is."""
+    made = study(*RESULTS)
+    trial = made.ask(X)
+    trial.report(-100.0, step=1)
+    made.tell(trial, state=TrialState.PRUNED)
+    assert made.trials[-1].value == -100.0
+    made.ask(X)
+    assert made.sampler._learner._optimizer.finished[-1].value is None
+
+
+def test_a_trial_is_where_it_was_run_though_something_else_was_proposed() -> None:
+    made = study(*RESULTS)
+    trial = made.ask()
+    proposed = trial.relative_params["x"]
+    trial.suggest_float("x", *((-2.0, 0.0) if proposed > 0 else (1.0, 3.0)))
+    trial.suggest_categorical("kind", X["kind"].choices)
+    made.tell(trial, state=TrialState.FAIL)
+    made.ask(X)
+    (failed,) = made.sampler._learner._optimizer.history.failed
+    assert failed.params["x"] == trial.params["x"] != proposed
+
+
 def test_what_ends_before_it_has_taken_all_its_values_fails_where_it_was_proposed() -> None:
     made = study(*RESULTS)
     proposed = []
@@ -296,6 +319,16 @@ def test_what_only_trials_that_did_not_complete_have_is_no_limit_and_no_other_pa
     assert not bridge._Kind.of(made.trials, X, made.direction).open
     made.tell(made.ask({**X, "more": FloatDistribution(0.0, 1.0)}), 1.0)
     assert bridge._Kind.of(made.trials, X, made.direction).open
+
+
+def test_limits_are_in_the_same_order_in_every_process() -> None:
+    """A set of names has another one in each, and the same seed would give other trials."""
+    made = study()
+    trial = made.ask(X)
+    for name in "feagcbd":
+        trial.set_constraint(name, -1.0)
+    made.tell(trial, 1.0)
+    assert bridge._Kind.of(made.trials, X, made.direction).limited == tuple("abcdefg")
 
 
 def test_a_space_that_changes_is_another_model_of_the_same_trials() -> None:
