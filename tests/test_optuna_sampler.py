@@ -506,6 +506,15 @@ def test_every_value_is_one_of_optunas_and_comes_back(values: Any, place: float)
     assert space.validate({"x": mine}) == {"x": mine}
 
 
+@pytest.mark.filterwarnings("ignore:The distribution is specified by")
+@pytest.mark.parametrize("step", [1e-9, 1e9 / 3])
+def test_a_value_may_be_a_little_off_its_place_in_steps(step: float) -> None:
+    grid = FloatDistribution(0.0, 10 * step, step=step)
+    assert bridge._encoded(grid, (7 + 1e-9) * step) == 7
+    with pytest.raises(ValueError, match="is not on the grid"):
+        bridge._encoded(grid, (7 + 1e-3) * step)
+
+
 def test_the_ends_of_a_range_are_those_of_the_parameter() -> None:
     stepped = FloatDistribution(-0.3, 0.9, step=0.4)
     found = [bridge._decoded(stepped, place) for place in range(4)]

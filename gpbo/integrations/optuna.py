@@ -226,7 +226,7 @@ class _Learner:
         asking.learn(queue=filter(None, pending))
         if asking.queue:
             asking.ask(len(asking.queue))
-        params = asking.ask(fixed=self._known(_fixed(trial)) or None).params
+        params = asking.ask(fixed=self._known(_fixed(trial))).params
         if asking.fitted_size > self._optimizer.fitted_size:
             self._optimizer.adopt(asking.plan_fit()())
         self._proposals[trial.number] = params
