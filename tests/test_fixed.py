@@ -379,6 +379,8 @@ def test_a_trust_region_without_a_result_in_the_slice_is_all_of_it() -> None:
     assert ((everything.upper - everything.lower)[..., :2] < 0.5).all()
     assert (nothing.lower == 0).all()
     assert (nothing.upper == 1).all()
+    # Of many coordinates, points that are screened have most from the centre.
+    assert nothing.centre[0, 0, kind].tolist() == [0.0, 1.0, 0.0]
 
 
 def test_a_grid_goes_through_the_slice() -> None:

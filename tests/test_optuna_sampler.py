@@ -170,6 +170,18 @@ def test_nor_is_one_beside_the_grid() -> None:
     assert sorted(trial.params["n"] for trial in known.completed) == [2, 3]
 
 
+@pytest.mark.filterwarnings("ignore:Fixed parameter")
+def test_nor_is_one_that_has_no_place_on_a_grid_at_all() -> None:
+    steps = {"n": FloatDistribution(0.0, 1000.0, step=100.0)}
+    made = optuna.create_study(sampler=Sampler("sobol", seed=3))
+    for n in (200.0, math.inf):
+        made.enqueue_trial({"n": n})
+        made.tell(made.ask(steps), 1.0)
+    made.ask(steps)
+    known = made.sampler._learner._optimizer
+    assert [trial.params["n"] for trial in known.completed] == [2]
+
+
 def test_failed_and_pruned_trials_fail() -> None:
     made = study(*RESULTS)
     for state in (TrialState.FAIL, TrialState.PRUNED):

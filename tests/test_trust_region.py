@@ -57,6 +57,13 @@ def test_three_successes_in_a_row_double_the_length_up_to_the_longest() -> None:
     assert length([7, 6, 5, 4, 3, 2], region=small) == pytest.approx([0.4])
 
 
+def test_results_that_are_not_judged_are_no_successes() -> None:
+    values = torch.tensor([[9.0, 8.0, 7.0, 6.0, 5.0]], dtype=DTYPE)
+    data = Observations.of(random_uniform(3, 1, 5, 2), values)
+    box = TrustRegion(length=0.01).boxes(data, model(data), CUBE)
+    assert (box.upper - box.lower)[0, 0].tolist() == pytest.approx([0.01, 0.01])
+
+
 def test_as_many_failures_as_dimensions_halve_it_but_four_at_least() -> None:
     assert length([9, 9, 9]) == pytest.approx([0.2])
     assert length([9, 9, 9, 9]) == pytest.approx([0.1])
