@@ -17,7 +17,7 @@ from gpbo.errors import InvalidData, InvalidOption
 from gpbo.evidence import LogPosterior, Model
 from gpbo.fitting import Fit, FitReport, Sampling, WarmState, fit
 from gpbo.hyperparameters import HyperparameterPrior
-from gpbo.inference import HyperparameterDraws, draw, mode, sample_hyperparameters
+from gpbo.inference import HyperparameterDraws, by_chain, draw, mode, sample_hyperparameters
 from gpbo.mcmc.sampling import Kernel, Schedule, Warmth
 from gpbo.priors import Fixed
 from gpbo.units import Units
@@ -532,6 +532,17 @@ def test_chains_move_with_the_standardisation_of_the_values(
     torch.testing.assert_close(new[..., DIM + 2], (old[..., DIM + 2] - 0.1) / scale)
 
 
+def test_what_chains_drew_moves_with_the_standardisation_as_they_do() -> None:
+    data, warm = _data(), _warm()
+    factor = torch.tensor([0.9, 1.0, 1.15], dtype=DTYPE)
+    location = data.units.back(torch.full_like(factor, 0.1))
+    shifted = in_units(data, Units.affine(location, factor * data.units.scale))
+    posterior = Model().log_posterior(shifted.x, shifted.y, shifted.mask)
+    found = warm_start.carried_over(warm, shifted, posterior)
+    assert not torch.allclose(found.warmth.position, warm.warmth.position)
+    torch.testing.assert_close(found.recent[:, :, 0], found.warmth.position)
+
+
 def _one_more(value: float) -> tuple[Observations, WarmState, Tensor]:
     """A result more in the same units; the warm state; and how well each chain predicted it."""
     data, warm = _data(), _warm()
@@ -705,6 +716,36 @@ def test_chains_start_afresh(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     assert found.report.status[1] != "fallback-map"
 
 
+def test_a_run_that_starts_afresh_among_others_does_so_as_it_does_alone() -> None:
+    data, own = _data(), torch.tensor([1])
+    half = torch.tensor([COUNT, COUNT / 2, COUNT], dtype=DTYPE)
+    together = replace(_warm(), afresh=half)
+    posterior = Model().log_posterior(data.x, data.y, data.mask)
+    alone = rows.selected(together, own)
+    found = [
+        warm_start.started_afresh(*each)[0].warmth.position
+        for each in (
+            (together, posterior, _streams()),
+            (alone, posterior.select(own), _streams().select([1])),
+        )
+    ]
+    assert not torch.equal(found[0][1], together.warmth.position[1])
+    assert torch.equal(found[0][1], found[1][0])
+
+
+def test_the_latest_draws_are_the_last_ones_and_those_of_chains_at_rest_none() -> None:
+    draws = fit(_data(), sampling=BRIEF, streams=_streams()).draws
+    assert draws is not None
+    own, moved = by_chain(draws), torch.tensor([True, False, True])
+    earlier = random_normal(7, *own.shape[:2], 3, own.shape[3])
+    before = replace(_warm(), recent=earlier)
+    latest = warm_start.latest_draws(draws, before, moved, 5)
+    assert torch.equal(latest[moved], torch.cat([earlier[:, :, -1:], own], 2)[moved])
+    assert latest[1, :, :2].isnan().all()
+    assert torch.equal(latest[1, :, 2:], earlier[1])
+    assert torch.equal(warm_start.latest_draws(draws, None, moved, 3), own[:, :, -3:])
+
+
 def test_collapsed_chains_of_many_results_go_on_from_the_best_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -766,6 +807,24 @@ def test_chains_stay_behind_only_where_they_would_move_far(
     assert found.warmth.gradient is not None
     torch.testing.assert_close(found.warmth.gradient.flatten(0, 1), gradient)
     assert torch.equal(found.afresh, torch.where(far & (many == 4), 0.0, warm.afresh))
+
+
+def test_where_some_chains_stay_behind_the_others_know_the_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(warm_start, "MANY", 4)
+    data, warm = _data(), _warm()
+    shifted = in_units(data, Units.affine(data.units.best, 2.0 * data.units.scale))
+    posterior = Model().log_posterior(shifted.x, shifted.y, shifted.mask)
+    stayed = warm.warmth.position
+    moved = posterior.parametrization.rescaled(stayed, *shifted.rescaling(warm.units))
+    here, there = (posterior(each.flatten(0, 1))[0].view(RUNS, -1) for each in (stayed, moved))
+    monkeypatch.setattr(warm_start, "_FAR_OUT", float((here - there).amax(-1).amin()) - 1e-6)
+    found = warm_start.carried_over(warm, shifted, posterior)
+    behind = (found.warmth.position == stayed).all(-1)
+    assert behind.any(-1).all()
+    assert not behind.all(-1).any()
+    assert torch.equal(found.afresh, warm.afresh)
 
 
 def test_chains_that_all_lost_their_density_are_weighted_evenly() -> None:
