@@ -196,7 +196,7 @@ def _without_penalties(
     differ = above >= _LEAST_SPREAD * size
     last = (counted >= least) & differ & _is_penalty(following, above)
     worst = torch.where(last, ordered, torch.inf).amin(-1, keepdim=True)
-    return torch.where(mask, values.minimum(worst), 0.0)
+    return values.minimum(worst)
 
 
 def _bent_from(above: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]) -> Float[Tensor, " r"]:
