@@ -733,6 +733,20 @@ def test_a_run_that_starts_afresh_among_others_does_so_as_it_does_alone() -> Non
     assert torch.equal(found[0][1], found[1][0])
 
 
+def test_runs_that_start_afresh_may_fill_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: three runs of seven, in the shape of four."""
+    data, warm = _data(runs=7), _warm(runs=7)
+    afresh = torch.full((7,), float(COUNT), dtype=DTYPE)
+    afresh[2:5] = COUNT / 2
+    posterior = Model().log_posterior(data.x, data.y, data.mask)
+    monkeypatch.setattr(rows, "room_for", lambda count, device: max(count, 4))
+    found, spent = warm_start.started_afresh(
+        replace(warm, afresh=afresh), posterior, _streams(runs=7)
+    )
+    moved = (found.warmth.position != warm.warmth.position).any(-1).any(-1)
+    assert moved.tolist() == (spent > 0).tolist() == [False, False, *3 * [True], False, False]
+
+
 def test_the_latest_draws_are_the_last_ones_and_those_of_chains_at_rest_none() -> None:
     draws = fit(_data(), sampling=BRIEF, streams=_streams()).draws
     assert draws is not None
