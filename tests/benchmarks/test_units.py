@@ -74,6 +74,22 @@ def test_a_peer_s_trace_is_computed_once_and_is_the_same_again(
     assert names == ["seed-3.json"]
 
 
+def test_a_peer_is_asked_as_the_case_says(
+    peers: FakePeers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+
+    def run(name: str, **options: Any) -> Trace:
+        asked.append([options[key] for key in ("batch", "constraints", "recommend_always")])
+        return peers.run(name, **options)
+
+    monkeypatch.setattr(units, "run_peer", run)
+    limited = replace(BRANIN.problem, constraints=(lambda x: x.sum(-1),))
+    for case in (replace(BRANIN, batch=3), replace(BRANIN, problem=limited), noisy(BRANIN, 0.1)):
+        units.kept_peer_trace(case, "cmaes", 0, str(tmp_path))
+    assert asked == [[3, 0, False], [1, 1, False], [1, 0, True]]
+
+
 def test_anything_that_a_trace_depends_on_makes_a_new_one(peers: FakePeers, tmp_path: Path) -> None:
     def again(case: Case, seed: int = 3) -> None:
         units.kept_peer_trace(case, "cmaes", seed, str(tmp_path))
