@@ -503,6 +503,7 @@ def test_a_command_without_a_parameter_is_warned_of(caplog: pytest.LogCaptureFix
     assert "has no {x}, {y}, {opt}: these parameters change nothing" in record.message
     precise = Space(Integer("digits", 1, 3), reals[0])
     tuned(Optimizer(precise), Command("train {x:.{digits}f}"), budget=3)
+    tuned(Optimizer(LINE), Command("train {x.real}"), budget=3)
     assert len(caplog.records) == 1
 
 

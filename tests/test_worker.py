@@ -362,6 +362,7 @@ def test_a_function_reports_and_is_stopped_at_its_next_report(tmp_path: Path) ->
         (lambda params, trial=None: trial.attempt, 1),
         (lambda params, by=3.0, trial=None: by * params["x"], 1.5),
         (lambda params, trial, /: trial.attempt, 1),
+        (lambda params, running: running.attempt, 1),
         (functools.partial(max, {"x": 0.25}, key=lambda params: params["x"]), {"x": 0.5}),
     ],
 )
