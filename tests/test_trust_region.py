@@ -47,6 +47,11 @@ def length(*rows: list[float], region: TrustRegion | None = None) -> list[float]
     return (box.upper - box.lower).amax(-1)[:, 0].tolist()
 
 
+def test_the_defaults_are_those_of_the_paper() -> None:
+    paper = TrustRegion(length=0.8, shortest=0.5**7, longest=1.6, successes=3, failures=None)
+    assert TrustRegion() == paper
+
+
 def test_three_successes_in_a_row_double_the_length_up_to_the_longest() -> None:
     assert length([7, 6]) == pytest.approx([0.2])
     assert length([7, 6, 5]) == pytest.approx([0.4])
