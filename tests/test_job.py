@@ -22,7 +22,7 @@ from gpbo.record import Record
 from gpbo.space import Integer, Real, Space
 from gpbo.storage import SqliteStorage
 from gpbo.strategies import NestedBoxes, ThompsonSampling
-from gpbo.transfer import StartKind, warm_start
+from gpbo.transfer import StartKind, started_from, warm_start
 from gpbo.tuner import Execution
 from gpbo.worker import Command, Imported
 from tests.monte_carlo import unchecked_shapes
@@ -475,6 +475,42 @@ def test_what_a_job_had_from_another_counts_once(tmp_path: Path) -> None:
     asked = Optimizer(space)
     assert warm_start(asked, both) == 1
     assert asked.queue == [{"n": 2}]
+
+
+def test_what_two_jobs_have_measured_counts_twice(tmp_path: Path) -> None:
+    store, space = SqliteStorage(tmp_path / "runs.db"), Space(Integer("n", 0, 9))
+    for name in ("first", "second"):
+        measuring = Optimizer(space, storage=store, name=name)
+        measuring.enqueue({"n": 3})
+        measuring.tell(measuring.ask(), 3.0)
+    parents: list[Any] = [(store.read(name), "same") for name in ("first", "second")]
+    assert warm_start(Optimizer(space), parents) == 2
+
+
+def test_what_is_to_run_first_runs_before_the_best_of_a_related_job(tmp_path: Path) -> None:
+    store, space = SqliteStorage(tmp_path / "runs.db"), Space(Integer("n", 0, 9))
+    Optimizer(space, storage=store, name="parent").add({"n": 2}, 1.0)
+    child = Optimizer(space)
+    warm_start(child, [(store.read("parent"), "transfer")], [{"n": 7}])
+    assert child.queue == [{"n": 7}, {"n": 2}]
+
+
+def test_what_a_job_was_to_run_first_may_be_part_of_a_configuration(tmp_path: Path) -> None:
+    """It tells of no job that this one started from, nor does one without results."""
+    store, space = SqliteStorage(tmp_path / "runs.db"), Space(Integer("n", 0, 9), Real("x", 0, 1))
+    Optimizer(space, storage=store, name="parent").add({"n": 2, "x": 0.5}, 1.0)
+    Optimizer(space, storage=store, name="empty").close()
+    child = Optimizer(space, storage=store, name="child")
+    child.enqueue({"n": 2})
+    told_nothing: list[tuple[str, StartKind]] = [
+        ("parent", "transfer"),
+        ("empty", "transfer"),
+        ("empty", "same"),
+    ]
+    for parent, kind in told_nothing:
+        assert not started_from(store.read("child"), space, store.read(parent), kind)
+    child.enqueue({"n": 2, "x": 0.5})
+    assert started_from(store.read("child"), space, store.read("parent"), "transfer")
 
 
 def test_the_best_of_a_related_job_is_that_of_its_own_direction(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ import psutil
 import pytest
 import torch
 
+from gpbo import executors
 from gpbo.attempt import LOG, METRICS, PROCESS
 from gpbo.command import _running, end_left
 from gpbo.errors import InvalidOption
@@ -505,6 +506,23 @@ def test_workers_that_are_shut_down_end_their_commands_as_a_time_limit_does(
     assert not alive.exists()
 
 
+def test_workers_that_are_shut_down_wait_only_while_a_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would be for as long as commands may take to end, each time."""
+    monkeypatch.setattr(executors, "_GRACE_S", 300.0)
+    saved, ready = tmp_path / "saved", tmp_path / "ready"
+    workers = LocalWorkers(2)
+    first = task(shell("true"), tmp_path)
+    assert workers.submit(evaluate, first).result(60).reason == NO_VALUE
+    second = task(shell(endless(saved, ready)), tmp_path, worker=1)
+    wait_for(ready, workers.submit(evaluate, second))
+    ending = threading.Thread(target=workers.shutdown, daemon=True)
+    ending.start()
+    assert comes_true(lambda: not ending.is_alive())
+    assert saved.exists()
+
+
 def test_a_command_whose_worker_is_terminated_ends_with_it(tmp_path: Path) -> None:
     ready, process = tmp_path / "ready", tmp_path / "process"
     script = f"echo $PPID > {process}; touch {ready}; while true; do sleep 0.05; done"
@@ -641,6 +659,16 @@ def test_the_death_of_a_process_is_noticed_while_a_child_that_it_forked_lives(
         assert (outcome.reason, outcome.died) == (f"the process of the trial died: {why}", True)
         again = workers.submit(evaluate, task(objectives.bowl, tmp_path)).result(60)
     assert again.value == pytest.approx(0.04)
+
+
+def test_a_process_that_ended_without_an_error_has_died_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As by ``os._exit(0)``."""
+    monkeypatch.setattr(executors, "_LOOK_S", 0.01)
+    pool: Any = SimpleNamespace(_processes={1: SimpleNamespace(exitcode=0)})
+    with unchecked_shapes(), pytest.raises(BrokenExecutor):
+        _awaited(pool, Future(), 5.0)
 
 
 @pytest.mark.parametrize("limit", [math.inf, 1.5], ids=["no limit", "over by then"])
