@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from gpbo.strategies import (
     ExpectedImprovement,
     ProbabilityOfImprovement,
     ThompsonSampling,
+    _eligible_within,
 )
 from gpbo.surrogate import Surrogate
 from gpbo.trial import Trial
@@ -321,6 +322,32 @@ def test_a_result_moved_to_where_there_is_probably_none_is_not_to_be_improved_on
         if not forbidden(trial.params):
             found.append(trial.params["x"])
     assert min(found) < 0.61
+
+
+@dataclass
+class Chance:
+    """The same everywhere."""
+
+    log: float
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return x.new_full(x.shape[:2], self.log)
+
+    def value_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self(x), torch.zeros_like(x)
+
+
+def test_what_is_known_of_a_result_in_the_slice_counts_more_than_what_is_likely_there() -> None:
+    now, space = situation(WHOLE, [13, 5]), with_fixed(WHOLE, {"kind": "b"})
+    known = now.fit().surrogate
+    within = known.mask & lie_within(space, known.x)
+    assert within.any()
+    violated = within & (within.cumsum(-1) == 1)  # the first one of each run
+    surrogate = replace(known, eligible=known.mask & ~violated)
+    likely, unlikely = (_eligible_within(surrogate, space, Chance(log)) for log in (0.0, -9.0))
+    assert torch.equal(likely.eligible, known.mask & ~violated)
+    assert torch.equal(unlikely.eligible, within & ~violated)
+    assert (within & ~violated).any()
 
 
 def test_an_acquisition_of_your_own_improves_on_what_is_in_the_slice() -> None:
