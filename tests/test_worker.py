@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future
 from contextlib import suppress
@@ -28,7 +29,7 @@ from gpbo import executors
 from gpbo.attempt import LOG, METRICS, PROCESS
 from gpbo.command import _running, end_left
 from gpbo.errors import InvalidOption
-from gpbo.executors import LocalWorkers, _awaited, end, pool_of_one, start
+from gpbo.executors import LocalWorkers, _awaited, end, pool_of_one, raised_there, start
 from gpbo.objectives import check_is_here
 from gpbo.worker import (
     Command,
@@ -521,6 +522,24 @@ def test_workers_that_are_shut_down_wait_only_while_a_command_runs(
     ending.start()
     assert comes_true(lambda: not ending.is_alive())
     assert saved.exists()
+
+
+def test_what_ran_on_workers_that_were_shut_down_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    discard = LocalWorkers._discard
+
+    def slowly(workers: LocalWorkers, worker: int) -> None:
+        time.sleep(0.5)
+        discard(workers, worker)
+
+    monkeypatch.setattr(LocalWorkers, "_discard", slowly)
+    with LocalWorkers(1) as workers:
+        hanging = task(objectives.treacherous, tmp_path, params={"how": "hang"})
+        future = workers.submit(evaluate, hanging)
+        wait_for(tmp_path / "0" / LOG, future)
+    assert future.done()
+    assert future.result().died
 
 
 def test_a_command_whose_worker_is_terminated_ends_with_it(tmp_path: Path) -> None:
@@ -1073,6 +1092,17 @@ def measured(params):
         "what the objective returned cannot be read: ModuleNotFoundError: No module named "
         "'elsewhere': expected numbers, or what is defined in a module that the job imports, too"
     )
+
+
+def test_what_a_process_raised_is_the_last_of_what_its_traceback_names() -> None:
+    try:
+        try:
+            raise ValueError("first")
+        except ValueError as error:
+            raise RuntimeError("then") from error
+    except RuntimeError:
+        told = traceback.format_exc()
+    assert raised_there(Exception(told)) == "RuntimeError: then"
 
 
 def test_a_failure_of_its_own_is_no_death(tmp_path: Path) -> None:
