@@ -33,6 +33,8 @@ _LEAST = 1e-12
 _MOST_BANDS = 8
 #: Workers that wait for each other.
 _SYNC = re.compile(r"-sync\d|^syn")
+#: Where on the axis, and the regret of every run there, a row each.
+_Curves = tuple[np.ndarray, np.ndarray]
 
 
 def style(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -61,11 +63,11 @@ def against_evaluations(rows: pd.DataFrame, measure: str = "simple") -> Figure:
     """
     rows = rows[rows["evaluation"] >= rows["design"]]
 
-    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any], banded: bool) -> None:
-        table = own.pivot(index="evaluation", columns="seed", values=measure)
-        _lines(axes, table.index.to_numpy(), table.to_numpy(), look, _floor(own), banded)
+    def curves(own: pd.DataFrame) -> _Curves:
+        table = own.pivot(index="seed", columns="evaluation", values=measure)
+        return table.columns.to_numpy(), table.to_numpy()
 
-    return _grid(rows, paint, "evaluations", f"{measure} regret")
+    return _grid(rows, curves, "evaluations", f"{measure} regret")
 
 
 def against_seconds(rows: pd.DataFrame, clock: str = "overhead_s") -> Figure:
@@ -76,32 +78,32 @@ def against_seconds(rows: pd.DataFrame, clock: str = "overhead_s") -> Figure:
     """
     what = "seconds in the method" if clock == "overhead_s" else "seconds in method and objective"
 
-    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any], banded: bool) -> None:
-        spent = own.groupby("seed")[clock].max()
-        if not spent.max() > 0:
-            return
-        times = np.geomspace(max(1e-3, spent.max() / 1e4), spent.max(), 120)
-        runs = analysis.at_time(own, times, clock).to_numpy().T
-        _lines(axes, times, runs, look, _floor(own), banded)
+    def curves(own: pd.DataFrame) -> _Curves | None:
+        spent = own[clock].max()
+        if not spent > 0:
+            return None
+        times = np.geomspace(max(1e-3, spent / 1e4), spent, 120)
+        return times, analysis.at_time(own, times, clock).to_numpy()
+
+    figure = _grid(rows, curves, what, "simple regret")
+    for axes in figure.axes:
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter(NullFormatter())
-
-    return _grid(rows, paint, what, "simple regret")
+    return figure
 
 
 def against_clock(rows: pd.DataFrame) -> Figure:
     """The same at every time of the simulated clock, problem by problem."""
 
-    def paint(axes: Axes, own: pd.DataFrame, look: dict[str, Any], banded: bool) -> None:
+    def curves(own: pd.DataFrame) -> _Curves | None:
         end = own.groupby("seed")["clock"].max().min()
         if np.isnan(end):
-            return
+            return None
         times = np.linspace(0, end, 120)
-        runs = analysis.at_time(own, times, "clock").to_numpy().T
-        _lines(axes, times, runs, look, _floor(own), banded)
+        return times, analysis.at_time(own, times, "clock").to_numpy()
 
     time = "simulated time, in evaluations of mean length"
-    return _grid(rows, paint, time, "simple regret")
+    return _grid(rows, curves, time, "simple regret")
 
 
 def _floor(own: pd.DataFrame) -> float:
@@ -113,8 +115,8 @@ def _floor(own: pd.DataFrame) -> float:
 def _lines(
     axes: Axes, x: np.ndarray, runs: np.ndarray, look: dict[str, Any], floor: float, banded: bool
 ) -> None:
-    """The median of the runs, a column each, and perhaps a band between their quartiles."""
-    low, median, high = replications.quartiles(runs.T)
+    """The median of the runs, a row each, and perhaps a band between their quartiles."""
+    low, median, high = replications.quartiles(runs)
     shown = np.isfinite(median)
     axes.plot(x[shown], median[shown].clip(floor), drawstyle="steps-post", **look)
     if banded:
@@ -133,11 +135,15 @@ def _lines(
 
 def _grid(
     rows: pd.DataFrame,
-    paint: Callable[[Axes, pd.DataFrame, dict[str, Any], bool], None],
+    curves: Callable[[pd.DataFrame], _Curves | None],
     x: str,
     y: str,
 ) -> Figure:
-    """A plot for each problem, and the legend above them."""
+    """A plot for each problem, and the legend above them.
+
+    Args:
+        curves: What to draw of the runs of a method on a problem; None for nothing.
+    """
     problems, methods = rows["problem"].unique(), rows["method"].unique()
     banded = len(methods) <= _MOST_BANDS
     columns = min(_COLUMNS, len(problems))
@@ -151,7 +157,8 @@ def _grid(
     looks = style(list(methods))
     for problem, axes in zip(problems, panels, strict=False):
         for method, own in rows[rows["problem"] == problem].groupby("method", sort=False):
-            paint(axes, own, {**looks[method], "label": method}, banded)
+            if (curve := curves(own)) is not None:
+                _lines(axes, *curve, {**looks[method], "label": method}, _floor(own), banded)
         axes.set_title(problem, fontsize="medium")
         axes.grid(alpha=0.25, lw=0.6)
     for axes in list(panels):
