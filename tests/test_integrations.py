@@ -95,6 +95,21 @@ def test_mlflow_has_a_run_for_the_job_and_one_for_each_trial(
     assert job.data.metrics["best"] == result.best.value
 
 
+def import_anew(monkeypatch: pytest.MonkeyPatch, tool: str) -> None:
+    """Have the integration of a tool imported in this test, and forgotten after it."""
+    name = f"gpbo.integrations.{tool}"
+    monkeypatch.setitem(sys.modules, name, None)
+    del sys.modules[name]
+
+
+def stand_in_for_mlflow(monkeypatch: pytest.MonkeyPatch, client: Any) -> None:
+    tags = SimpleNamespace(MLFLOW_PARENT_RUN_ID="parent", MLFLOW_RUN_NAME="name")
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(MlflowClient=client))
+    monkeypatch.setitem(sys.modules, "mlflow.utils", SimpleNamespace(mlflow_tags=tags))
+    monkeypatch.setitem(sys.modules, "mlflow.utils.mlflow_tags", tags)
+    import_anew(monkeypatch, "mlflow")
+
+
 @pytest.mark.parametrize("refused", ["x", "memory", None])
 def test_mlflow_s_runs_of_trials_end_though_it_refuses_a_name(
     refused: str | None, monkeypatch: pytest.MonkeyPatch
@@ -124,17 +139,11 @@ def test_mlflow_s_runs_of_trials_end_though_it_refuses_a_name(
         def set_terminated(self, run: str, status: str) -> None:
             runs[run] = status
 
-    tags = SimpleNamespace(MLFLOW_PARENT_RUN_ID="parent", MLFLOW_RUN_NAME="name")
-    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(MlflowClient=Client))
-    monkeypatch.setitem(sys.modules, "mlflow.utils", SimpleNamespace(mlflow_tags=tags))
-    monkeypatch.setitem(sys.modules, "mlflow.utils.mlflow_tags", tags)
-    name = "gpbo.integrations.mlflow"
-    monkeypatch.setitem(sys.modules, name, None)  # what is imported here is forgotten afterwards
-    del sys.modules[name]
+    stand_in_for_mlflow(monkeypatch, Client)
     quantity = "memory" if refused else "memory (GB)"
     space = SPACE if refused else Space(Real("x", 0, 1), Real("lr (log)", 0, 1))
     optimizer = Optimizer(space, "sobol", constraints=[f"{quantity} <= 1"])
-    callbacks = [import_module(name).MLflow()]
+    callbacks = [import_module("gpbo.integrations.mlflow").MLflow()]
 
     def measured(params: dict[str, Any]) -> Any:
         return params["x"], {quantity: 1.0}
@@ -155,13 +164,7 @@ def test_a_place_that_mlflow_does_not_know_is_refused(monkeypatch: pytest.Monkey
     def refusing(tracking_uri: str) -> Any:
         raise RuntimeError("unsupported URI")  # MLflow's own error is one of no builtin kind
 
-    tags = SimpleNamespace(MLFLOW_PARENT_RUN_ID="parent", MLFLOW_RUN_NAME="name")
-    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(MlflowClient=refusing))
-    monkeypatch.setitem(sys.modules, "mlflow.utils", SimpleNamespace(mlflow_tags=tags))
-    monkeypatch.setitem(sys.modules, "mlflow.utils.mlflow_tags", tags)
-    name = "gpbo.integrations.mlflow"
-    monkeypatch.setitem(sys.modules, name, None)  # what is imported here is forgotten afterwards
-    del sys.modules[name]
+    stand_in_for_mlflow(monkeypatch, refusing)
     message = "uri='bad://x', experiment='gpbo': expected a place .*: unsupported URI"
     with pytest.raises(InvalidOption, match=message):
         cli._integrations(None, "bad://x")
@@ -226,11 +229,9 @@ def test_ray_runs_no_task_again_by_itself(monkeypatch: pytest.MonkeyPatch) -> No
             return SimpleNamespace(future=Future)
 
     ray = SimpleNamespace(is_initialized=lambda: True, remote=lambda fn: Remote())
-    name = "gpbo.integrations.ray"
     monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setitem(sys.modules, name, None)  # what is imported here is forgotten afterwards
-    del sys.modules[name]
-    import_module(name).RayExecutor(num_cpus=3).submit(abs, -1)
+    import_anew(monkeypatch, "ray")
+    import_module("gpbo.integrations.ray").RayExecutor(num_cpus=3).submit(abs, -1)
     assert given == {"max_retries": 0, "num_cpus": 3}
 
 
