@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -527,13 +527,21 @@ def test_workers_that_are_shut_down_wait_only_while_a_command_runs(
 def test_what_ran_on_workers_that_were_shut_down_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    discard = LocalWorkers._discard
+    """The one that notices its end does so late here: when it is waited for."""
+    waiting = threading.Event()
+    discard, shutdown = LocalWorkers._discard, ThreadPoolExecutor.shutdown
 
-    def slowly(workers: LocalWorkers, worker: int) -> None:
-        time.sleep(0.5)
+    def late(workers: LocalWorkers, worker: int) -> None:
+        waiting.wait(5)
         discard(workers, worker)
 
-    monkeypatch.setattr(LocalWorkers, "_discard", slowly)
+    def noted(thread: ThreadPoolExecutor, wait: bool = True, **options: Any) -> None:
+        if wait:
+            waiting.set()
+        shutdown(thread, wait, **options)
+
+    monkeypatch.setattr(LocalWorkers, "_discard", late)
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", noted)
     with LocalWorkers(1) as workers:
         hanging = task(objectives.treacherous, tmp_path, params={"how": "hang"})
         future = workers.submit(evaluate, hanging)
