@@ -29,7 +29,7 @@ th { border-bottom: 2px solid #888 } img { max-width: 100% }
 def write(
     rows: pd.DataFrame, header: Mapping[str, Any], suite: Suite, folder: Path
 ) -> tuple[Path, Path]:
-    """Write ``report.md``, its figures, and ``report.html`` of a file of results to a folder."""
+    """Write ``report.md``, its figures, and ``report.html`` of results to a folder."""
     findings = Findings.of(rows, header, suite.targets)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     parts = [f"# Benchmark suite `{header['suite']}`"]
