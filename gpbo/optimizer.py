@@ -133,7 +133,7 @@ class Optimizer:
         self._lock = RLock()  # of what changes; who reads copies in one step, and does not wait
         self._history = History(space, self.device)
         self._fitted: Fitted | None = None
-        self._looked: tuple[tuple[bool, int, int], Fitted] | None = None
+        self._looked: dict[tuple[bool, int, int], Fitted] = {}  # the last one
         self._ahead = False  # the journal of what is remembered here
         if (storage is None) != (name is None):
             raise InvalidOption(f"storage={storage!r}, name={name!r}: expected both or none")
@@ -217,7 +217,7 @@ class Optimizer:
             return {**state, "_history": self._history.copy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=RLock(), _journal=None, _ahead=False, _looked=None)
+        vars(self).update(state, _lock=RLock(), _journal=None, _ahead=False, _looked={})
 
     def __enter__(self) -> "Optimizer":
         return self
@@ -440,8 +440,9 @@ class Optimizer:
             InvalidData: there is no result yet.
         """
         size, last = len(self._history.completed), self._fitted
-        if last is not None and last.kept.size == size:
-            return lambda: last
+        known = self._looked.get((True, self.fitted_size, size), last)
+        if known is not None and known.kept.size == size:
+            return lambda: known
         warm = None if last is None else last.kept.warm
         data = self._observations(self._history.results())
         return FitPlan(data, self.model, self.inference, warm, self.seed)
@@ -658,10 +659,10 @@ class Optimizer:
         """The model of all results so far, made once for who looks several times."""
         key = truth_value("refit", refit), self.fitted_size, len(self._history.completed)
         looked = self._looked
-        if looked is None or looked[0] != key:
+        if key not in looked:
             with torch.inference_mode(False):  # as in `_one_at_a_time`: others look after it
-                self._looked = looked = key, self._plan_model(refit)()
-        return looked[1]
+                self._looked = looked = {key: self._plan_model(refit)()}
+        return looked[key]
 
     def _check_own(self, name: str, fitted: Fitted) -> None:
         """Refuse what cannot be a fit to results of this optimizer."""

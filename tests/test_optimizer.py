@@ -276,8 +276,8 @@ def test_several_looks_at_the_same_results_make_one_model(monkeypatch: pytest.Mo
     best = optimizer.recommend()
     assert optimizer.fit() is optimizer.fit()
     assert optimizer.recommend() == best
-    assert sizes == [3]
     optimizer.ask()
+    assert sizes == [3]
     known = optimizer.fit(refit=False)
     optimizer.add({"x": 0.125}, -1.0)
     conditioned = optimizer.fit(refit=False)
@@ -285,7 +285,7 @@ def test_several_looks_at_the_same_results_make_one_model(monkeypatch: pytest.Mo
     assert optimizer.posterior(refit=False).surrogate is conditioned.surrogate
     assert optimizer.fit() is not conditioned
     assert optimizer.recommend().params == {"x": 0.125}
-    assert sizes == [3, 3, 4]
+    assert sizes == [3, 4]
 
 
 def test_a_look_in_inference_mode_leaves_gradients_to_the_next_one() -> None:
