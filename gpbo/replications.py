@@ -212,7 +212,7 @@ class Replications:
     def __repr__(self) -> str:
         return str(self)
 
-    @np.errstate(over="ignore")  # likewise
+    @np.errstate(over="ignore")  # of numbers near the largest double
     def __str__(self) -> str:
         made = f"{len(self.seeds)} runs of {self.strategy} on {self.problem}"
         how = STOPPED[self.stopped]
