@@ -288,6 +288,18 @@ def test_several_looks_at_the_same_results_make_one_model(monkeypatch: pytest.Mo
     assert sizes == [3, 4]
 
 
+def test_a_model_that_was_looked_at_is_made_anew_once_there_is_another_fit_to_go_on_from() -> None:
+    optimizer = by_map(LINE)
+    for place in (0.25, 0.5, 0.75):
+        optimizer.add({"x": place}, place**2)
+    prepared = optimizer.plan_fit()
+    optimizer.add({"x": 0.125}, -1.0)
+    looked = optimizer.fit()
+    assert optimizer.plan_fit()().fit is looked
+    optimizer.adopt(prepared())
+    assert optimizer.plan_fit()().fit is not looked
+
+
 def test_a_look_in_inference_mode_leaves_gradients_to_the_next_one() -> None:
     optimizer = by_map(LINE)
     for trial in optimizer.ask(3):
