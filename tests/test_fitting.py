@@ -512,6 +512,12 @@ def _observing(recorded: list[Warmth]) -> Callable[..., HyperparameterDraws]:
     return observing
 
 
+def _in_other_units(data: Observations, location: float, factor: Tensor) -> Observations:
+    """Those that have their 0 where it was ``location``, and are so many times as large."""
+    zero = data.units.back(torch.full_like(factor, location))
+    return in_units(data, Units.affine(zero, factor * data.units.scale))
+
+
 def test_chains_move_with_the_standardisation_of_the_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -520,8 +526,7 @@ def test_chains_move_with_the_standardisation_of_the_values(
     data, warm = _data(), _warm()
     monkeypatch.setattr(fitting, "draw", _observing(starts))
     factor = torch.tensor([0.9, 1.0, 1.15], dtype=DTYPE)
-    location = data.units.back(torch.full_like(factor, 0.1))
-    shifted = in_units(data, Units.affine(location, factor * data.units.scale))
+    shifted = _in_other_units(data, 0.1, factor)
     torch.testing.assert_close(shifted.y, (data.y - 0.1) / factor[:, None])
     fit(shifted, sampling=BRIEF, warm=warm, streams=_streams(1))
     old, new = warm.warmth.position, starts[0].position
@@ -535,8 +540,7 @@ def test_chains_move_with_the_standardisation_of_the_values(
 def test_what_chains_drew_moves_with_the_standardisation_as_they_do() -> None:
     data, warm = _data(), _warm()
     factor = torch.tensor([0.9, 1.0, 1.15], dtype=DTYPE)
-    location = data.units.back(torch.full_like(factor, 0.1))
-    shifted = in_units(data, Units.affine(location, factor * data.units.scale))
+    shifted = _in_other_units(data, 0.1, factor)
     posterior = Model().log_posterior(shifted.x, shifted.y, shifted.mask)
     found = warm_start.carried_over(warm, shifted, posterior)
     assert not torch.allclose(found.warmth.position, warm.warmth.position)
@@ -808,8 +812,7 @@ def test_chains_stay_behind_only_where_they_would_move_far(
     monkeypatch.setattr(warm_start, "MANY", many)
     data, warm = _data(), _warm()
     factor = torch.tensor([1.02, 1.0, 1.3], dtype=DTYPE)
-    location = data.units.back(torch.full_like(factor, 0.05))
-    shifted = in_units(data, Units.affine(location, factor * data.units.scale))
+    shifted = _in_other_units(data, 0.05, factor)
     posterior = Model().log_posterior(shifted.x, shifted.y, shifted.mask)
     found = warm_start.carried_over(warm, shifted, posterior)
     stayed, far = warm.warmth.position, torch.tensor([False, False, True])
