@@ -289,6 +289,10 @@ def report_command(
             "another name NAME-report beside it."
         ),
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Method that the others are tested against; by default ei-hmc."),
+    ] = None,
     readme: Annotated[
         list[Path] | None,
         typer.Option(help="Fill the places of this file from --stored; may be repeated."),
@@ -307,6 +311,8 @@ def report_command(
         raise InvalidOption("results, --readme: expected one of the two")
     if output is not None and results is None:
         raise InvalidOption(f"--output={output}: expected results, --readme has no report")
+    if reference is not None and results is None:
+        raise InvalidOption(f"--reference={reference}: expected results, not --readme")
     if stored is not None and not readme:
         raise InvalidOption(f"--stored={stored}: expected --readme, results have their own report")
     if results is not None:
@@ -314,7 +320,8 @@ def report_command(
         of_a_run = results.name == "trials.parquet"
         beside = results.parent if of_a_run else results.with_name(f"{results.stem}-report")
         folder = _folder("--output", output or beside)
-        for path in report.write(rows, header, suites.get(header["suite"]), folder):
+        suite = suites.get(header["suite"])
+        for path in report.write(rows, header, suite, folder, reference):
             typer.echo(path)
     for file in readme or ():
         if not file.is_file():

@@ -27,10 +27,21 @@ th { border-bottom: 2px solid #888 } img { max-width: 100% }
 
 
 def write(
-    rows: pd.DataFrame, header: Mapping[str, Any], suite: Suite, folder: Path
+    rows: pd.DataFrame,
+    header: Mapping[str, Any],
+    suite: Suite,
+    folder: Path,
+    reference: str | None = None,
 ) -> tuple[Path, Path]:
-    """Write ``report.md``, its figures, and ``report.html`` of results to a folder."""
-    findings = Findings.of(rows, header, suite.targets)
+    """Write ``report.md``, its figures, and ``report.html`` of results to a folder.
+
+    Args:
+        reference: The method that the others are tested against, by default gpbo's.
+
+    Raises:
+        InvalidOption: the reference has no value in these results.
+    """
+    findings = Findings.of(rows, header, suite.targets, reference)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     parts = [f"# Benchmark suite `{header['suite']}`"]
     for problem, (least, optimum) in analysis.beaten_optima(rows).items():

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gpbo.checks import one_of
+
 from . import analysis, figures
 from .methods import METHODS
 from .suites import DEFAULT, Case
@@ -23,24 +25,37 @@ class Findings:
     Attributes:
         sequential: Of the methods that ask for one point at a time.
         parallel: Of those with several workers on a simulated clock.
+        chosen: The method that was asked to be the reference.
     """
 
     header: Mapping[str, Any]
     sequential: pd.DataFrame
     parallel: pd.DataFrame
     targets: tuple[float, ...]
+    chosen: str | None = None
 
     @classmethod
     def of(
-        cls, rows: pd.DataFrame, header: Mapping[str, Any], targets: Sequence[float]
+        cls,
+        rows: pd.DataFrame,
+        header: Mapping[str, Any],
+        targets: Sequence[float],
+        chosen: str | None = None,
     ) -> "Findings":
-        """From the rows of a file."""
+        """From the rows of a file.
+
+        Raises:
+            InvalidOption: the method that was chosen has no value.
+        """
         rows = analysis.regrets(rows)
         # Of a user's own methods nothing is known but their rows.
         clocked = {name for name, method in METHODS.items() if method.clocked}
         several = rows["method"].isin(clocked | {*rows.loc[rows["clock"].notna(), "method"]})
         sequential, parallel = rows[~several], rows[several]
-        return cls(header, sequential, parallel, tuple(targets))
+        findings = cls(header, sequential, parallel, tuple(targets), chosen)
+        if chosen is not None:
+            one_of("reference", chosen, findings.valued)
+        return findings
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -63,12 +78,19 @@ class Findings:
         return analysis.ranks(self.sequential, self.measure)
 
     @property
+    def valued(self) -> list[str]:
+        """The methods, of those that ask for one point at a time, that have a value."""
+        return sorted(self.sequential.loc[self.sequential["truth"].notna(), "method"].unique())
+
+    @property
     def reference(self) -> str:
         """The method that the others are tested against: gpbo's default, if it has a value.
 
         Otherwise it is that of the best average rank of those that have one.
         """
-        valued = self.sequential.loc[self.sequential["truth"].notna(), "method"].unique()
+        if self.chosen is not None:
+            return self.chosen
+        valued = self.valued
         return DEFAULT if DEFAULT in valued else str(self.ranks[valued].mean().idxmin())
 
 

@@ -36,6 +36,7 @@ MISTAKES = [
     (["speed", "--repeats", "0"], "gpbo: --repeats=0: expected a whole number, 1 or more"),
     (["report"], "gpbo: results, --readme: expected one of the two"),
     (["report", "--readme", "x", "--output", "y"], "gpbo: --output=y: expected results, --readme"),
+    (["report", "--readme", "x", "--reference", "y"], "gpbo: --reference=y: expected results, not"),
     (["report", "x", "--stored", "y"], "gpbo: --stored=y: expected --readme, results have their"),
     (["report", "no.parquet"], "gpbo: no.parquet: expected results that `gpbo bench` wrote"),
     (["report", "--readme", "no.md"], "gpbo: --readme=no.md: expected a file that exists"),

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from typer.testing import CliRunner
 
 from gpbo.cli import app
-from gpbo.errors import InvalidData
+from gpbo.errors import InvalidData, InvalidOption
 from gpbo_benchmarks import figures, readme, record, report, sections, suites, table, words
 from gpbo_benchmarks.peers import PEERS
 from gpbo_benchmarks.trace import Trace
@@ -92,6 +92,22 @@ def test_tables_tell_who_won_and_when_targets_were_reached(end: float, verdict: 
     assert "| branin | `ei-hmc` | 6 | 0.5 | 0.5 | 0.5 |" in parts["Intervals"][0]
     assert "| `random` | 0.5 | 0.25 | 0.125 | 0.125 | 1 |" in parts["Overhead"][0]
     assert "| `ei-hmc` | gpbo 9 |" in parts["Versions"][0]
+
+
+def test_the_others_are_tested_against_the_method_that_was_chosen() -> None:
+    runs = [
+        trace(method, seed, [11.0, 11.0, 6.0, last])
+        for method, last in {"ei-hmc": 5.0, "random": 1.5, "ts-map-async4": 1.25}.items()
+        for seed in range(6)
+    ]
+    runs += [trace("lost", seed, [], budget=4, failure="no memory") for seed in range(6)]
+    rows = table.rows("smoke", case(), runs).to_pandas()
+    parts = sections.sections(sections.Findings.of(rows, header(6), (0.05,), "random"))
+    assert "| branin | `ei-hmc` | 6 : 0 | 1 | 0.0312 | 0.0625 |  |" in parts["Tests"][0]
+    for wrong in ("lost", "ts-map-async4", "ts"):
+        told = rf"reference='{wrong}': expected 'ei-hmc' or 'random'"
+        with pytest.raises(InvalidOption, match=told):
+            sections.Findings.of(rows, header(6), (0.05,), wrong)
 
 
 def test_a_figure_has_the_medians_and_quartiles_of_its_methods() -> None:
