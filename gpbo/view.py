@@ -91,7 +91,9 @@ def summary(record: Record, budget: int | None = None) -> str:
     best = _best(record)
     if best is None:
         return f"{counts}\n{none_is_best(record.trials)}"
-    return f"{counts}\nbest {short(best.value)} at trial {best.id}: {short_params(best.params)}"
+    measured = f"  with {short_params(best.measured)}" if best.measured else ""
+    found = f"best {short(best.value)} at trial {best.id}: {short_params(best.params)}{measured}"
+    return f"{counts}\n{found}"
 
 
 def _best(record: Record) -> Trial | None:

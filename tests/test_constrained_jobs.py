@@ -239,6 +239,8 @@ def test_pages_and_panels_tell_who_violates_what(constrained: Optimizer, tmp_pat
     best = constrained.best
     summary = view.summary(record)
     assert ("no trial meets the constraints" in summary) == (best is None)
+    if best is not None:
+        assert summary.endswith(f"x={best.params['x']:.4g}  with depth={best.params['x']:.4g}")
     told = json.loads(json.dumps(view.plain(record), allow_nan=False))
     assert told["best"] == (None if best is None else best.id)
     assert [trial["measured"] for trial in told["trials"][:5]] == [
