@@ -118,7 +118,7 @@ class Streams:
     """
 
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
-        self.device = torch.device(device)
+        self.device: torch.device = torch.device(device)
         self._generators = [torch.Generator(device=self.device).manual_seed(seed) for seed in seeds]
 
     @classmethod

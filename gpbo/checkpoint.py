@@ -54,9 +54,9 @@ class Checkpoint(Generic[_T]):
         kinds: Sequence[type],
         device: torch.device,
     ) -> None:
-        self.state = first
+        self.state: _T = first
         self._path = None if path is None else path_to_write("checkpoint", path)
-        self.options = dict(options)
+        self.options: dict[str, Any] = dict(options)
         self._classes: list[Any] = [*kinds, frozenset]
         self._layout = {kind.__qualname__: [one.name for one in fields(kind)] for kind in kinds}
         if self._path is not None and self._path.exists():

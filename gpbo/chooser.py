@@ -47,8 +47,8 @@ class Chooser:
         self._budget = budget
         self._workers = execution.workers
         self._in_step = execution.mode == "sync"
-        self.overlaps = not self._in_step and self._workers > 1
-        self.pace = Pace(self._workers)
+        self.overlaps: bool = not self._in_step and self._workers > 1
+        self.pace: Pace = Pace(self._workers)
         self.seconds = 0.0
         self.begin()
 

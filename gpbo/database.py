@@ -78,7 +78,7 @@ class Database:
             raise StorageError(f"storage={path!r}: expected the path of a file")
         try:
             # Whatever the folder will be by then; a link leads to the same job, which has one lock.
-            self.path = Path(path).resolve()
+            self.path: Path = Path(path).resolve()
             is_folder, has_folder = self.path.is_dir(), self.path.parent.is_dir()
         except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, ...
             raise StorageError(

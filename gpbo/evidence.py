@@ -94,7 +94,7 @@ class LogPosterior:
     ) -> None:
         check_nu(nu)
         check_finite(x, y, mask)
-        self.parametrization = Parametrization(prior, x.shape[-1], x.device)
+        self.parametrization: Parametrization = Parametrization(prior, x.shape[-1], x.device)
         self._nu = nu
         self._x = torch.where(mask[..., None], x - 0.5, 0.0)
         self._y = torch.where(mask, y, 0.0)

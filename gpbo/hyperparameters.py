@@ -131,7 +131,7 @@ class Parametrization:
     ) -> None:
         self.prior = prior
         self.dim = dim
-        self.device = torch.device(device)
+        self.device: torch.device = torch.device(device)
         self._blocks: dict[str, tuple[Prior, slice]] = {}
         start = 0
         for name in _POSITIVE:

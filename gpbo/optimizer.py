@@ -15,7 +15,7 @@ import torch
 from gpbo import fitting
 from gpbo.backend import DTYPE, resolve_device
 from gpbo.checks import each_of, instance_of, is_among, legible, one_of, truth_value, whole_number
-from gpbo.constraints import Told, read_constraints, result_told, violated
+from gpbo.constraints import Constraint, Told, read_constraints, result_told, violated
 from gpbo.data import Observations, with_room
 from gpbo.design import resolve_initial
 from gpbo.errors import InvalidOption, InvalidParams, InvalidResult, StorageError
@@ -119,16 +119,16 @@ class Optimizer:
         name: str | None = None,
         exist_ok: bool = False,
     ) -> None:
-        self.initial = resolve_initial(initial, space)
+        self.initial: int = resolve_initial(initial, space)
         one_of("direction", direction, get_args(Direction))
         self.space = space
         self._strategy = resolve_strategy(strategy)
         self.direction: Direction = direction  # pyright would infer a str
-        self.seed = whole_number("seed", seed, least=0)
-        self.constraints = read_constraints(constraints)
+        self.seed: int = whole_number("seed", seed, least=0)
+        self.constraints: tuple[Constraint, ...] = read_constraints(constraints)
         self.inference: fitting.Inference = fitting.check_inference(inference)
-        self.model = fitting.resolve_model(model)
-        self.device = resolve_device(device)
+        self.model: fitting.Model = fitting.resolve_model(model)
+        self.device: torch.device = resolve_device(device)
         self._sign = sign_of(direction)
         self._lock = RLock()  # of what changes; who reads copies in one step, and does not wait
         self._history = History(space, self.device)

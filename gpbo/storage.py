@@ -55,7 +55,7 @@ class SqliteStorage:
 
     def __init__(self, path: str | Path) -> None:
         self._database = Database(path)
-        self.path = self._database.path
+        self.path: Path = self._database.path
 
     def create(self, name: str, spec: Mapping[str, Any]) -> "SqliteJournal":
         """A new job: see `Storage`.

@@ -122,9 +122,9 @@ class Tuner:
         check_callbacks(callbacks)
         self.optimizer = optimizer
         self.objective = Imported(objective) if isinstance(objective, str) else objective
-        self.budget = whole_number("budget", budget, least=1)
-        self.execution = Execution() if execution is None else execution
-        self.completion = Completion() if completion is None else completion
+        self.budget: int = whole_number("budget", budget, least=1)
+        self.execution: Execution = Execution() if execution is None else execution
+        self.completion: Completion = Completion() if completion is None else completion
         if isinstance(self.objective, Command):
             measured = quantities(optimizer.constraints)
             self.objective = replace(self.objective, measured=measured)

@@ -40,7 +40,7 @@ class FromDistribution(Prior):
     def __init__(self, distribution: Distribution, *, positive: bool) -> None:
         if distribution.batch_shape.numel() != 1 or distribution.event_shape.numel() != 1:
             raise InvalidOption(f"{distribution!r}: expected a prior of one number, not of many")
-        self.distribution = _in_double_precision(distribution)
+        self.distribution: Distribution = _in_double_precision(distribution)
         self.positive = positive
         self._copies: dict[torch.device, _Copy] = {}
         support, transform = _support_of(self.distribution)
