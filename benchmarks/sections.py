@@ -101,15 +101,14 @@ Section = tuple[str, dict[str, Figure]]
 def measured_where(findings: Findings) -> Section:
     """Machine, versions, seeds: the first lines of every report."""
     header = findings.header
-    others = "; how many of those of other commits were is not known" * bool(
-        header.get("peers_from")
-    )
+    others = "; for runs of other commits this is not known" * bool(header.get("peers_from"))
     return (
         f"{where(header)}\n\n"
-        f"{counted(len(header['seeds']), 'seed')}. Of each seed all methods have the same problem, "
-        f"noise and initial design. Runs of this commit were made {header['processes']} at a time, "
-        f"a thread each{others}. Seconds of gpbo's own methods are those of a batch of runs, "
-        "divided by their number; every run of a peer is a process of its own."
+        f"{counted(len(header['seeds']), 'seed')}. Of each seed all methods have the same "
+        "problem, noise and initial design. Runs of this commit were made "
+        f"{header['processes']} at a time, with one thread each{others}. Seconds of gpbo's own "
+        "methods are those of a batch of runs, divided by the number of runs; every run of a peer "
+        "is a process of its own."
     ), {}
 
 
@@ -123,7 +122,8 @@ def other_commits(findings: Findings) -> Section:
         when = (earlier["commit"], earlier["date"])
         lines.append([methods, counted(count, "run"), *when, machine])
     return pipes(
-        ["runs, and their seconds, of", "how many", "commit", "date", "machine"], lines
+        ["methods from other commits, with their seconds", "runs", "commit", "date", "machine"],
+        lines,
     ), {}
 
 
@@ -179,7 +179,7 @@ def rank_section(findings: Findings) -> Section:
     ]
     text = pipes(["method", "average rank", "regret / design's regret"], lines)
     note = (
-        f"Ranks by {findings.measure} regret at the end, 1 the least, for every seed, averaged "
+        f"Ranks by {findings.measure} regret at the end (1 is the least), for every seed, averaged "
         f"over {counted(len(findings.header['seeds']), 'seed')} and then over "
         f"{counted(len(table), 'problem')}. "
         + "".join(said for figure, said in tests if not np.isnan(figure))
@@ -279,8 +279,8 @@ def target_section(findings: Findings) -> Section:
     for share in findings.targets:
         header += [f"reached {share:g}", "evaluations", "seconds"]
     note = (
-        "Share of runs that reached a share of the initial design's regret; medians over all runs "
-        "of the evaluations and seconds until then, ∞ where most runs did not."
+        "Share of runs that reached a fraction of the initial design's regret; medians over all "
+        "runs of the evaluations and seconds until then, ∞ where most runs did not."
     )
     drawn = {"profile": figures.data_profile(findings.sequential, findings.targets)}
     return f"{note}\n\n{pipes(header, lines)}", drawn
@@ -299,7 +299,10 @@ def overhead_section(findings: Findings) -> Section:
         for method, row in means.sort_values("ask").iterrows()
     ]
     header = ["method", "seconds of a proposal", "fit", "acquisition", "other", "runs together"]
-    note = "Means over all proposals and problems, the share of one run."
+    note = (
+        "Means over all proposals and problems; seconds of a batch of runs are divided by the "
+        "number of runs."
+    )
     return f"{note}\n\n{pipes(header, lines)}", {"overhead": figures.overhead(found)}
 
 
