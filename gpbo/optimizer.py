@@ -444,7 +444,7 @@ class Optimizer:
         if known is not None and known.kept.size == size:
             return lambda: known
         warm = None if last is None else last.kept.warm
-        data = self._observations(self._history.results())
+        data = self._observations()
         return FitPlan(data, self.model, self.inference, warm, self.seed)
 
     @_one_at_a_time
@@ -593,10 +593,11 @@ class Optimizer:
 
     def observations(self) -> Observations:
         """The results and the pending points as the engine sees them: one run, minimised."""
-        return self._observations(self._history.results()).of_values
+        return self._observations().of_values
 
-    def _observations(self, results: Sequence[Trial]) -> Observations:
-        """Of the values, and as further runs of what the constraints limit."""
+    def _observations(self, count: int | None = None) -> Observations:
+        """Of the first ``count`` values, or all, and as further runs of what is limited."""
+        results = self._history.results(count)
         values = [self._sign * trial.value for trial in results if trial.value is not None]
         excess = [
             [one.excess(trial.measured[one.name]) for one in self.constraints] for trial in results
@@ -686,7 +687,7 @@ class Optimizer:
         if refit or last is None or (knows_all and thin == 1):
             return self.plan_fit()
         kept = last.kept.thinned(thin, len(self._history))
-        data, nu = self._observations(self._history.results()), self.model.nu
+        data, nu = self._observations(), self.model.nu
         return lambda: Fitted.of(kept.condition(data, nu), data, last.kept)
 
     def _design_left(self, wanted: int) -> int:
@@ -799,7 +800,7 @@ class Optimizer:
             why = type(error).__name__  # torch's words advise to run whatever code is in it
             logger.warning("job %r: its last fit cannot be read: %s", record.name, why)
             return
-        data = self._observations(self._history.results(kept.size))
+        data = self._observations(kept.size)
         # A model of the user's own is known by its density only.
         if model is not None or kept.has_density_of(data, self.model):
             self._fitted = Fitted.of(kept.condition(data, self.model.nu), data, kept)
