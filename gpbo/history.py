@@ -89,12 +89,12 @@ class History:
     def _not_withdrawn(self) -> list[Trial]:
         return [trial for trial in self.trials if not trial.withdrawn]
 
-    def taken_in(self, space: Space) -> set[Hashable]:
-        """What is taken of this space, which may be a slice of the one of the trials."""
+    def taken_in(self, space: Space) -> frozenset[Hashable]:
+        """What is taken now of this space, which may be a slice of the one of the trials."""
         if not is_slice(space):
-            return self.taken
+            return frozenset(self.taken)
         here = (each for each in self._not_withdrawn if holds(space, each.params))
-        return {space.key(each.params) for each in here}
+        return frozenset(space.key(each.params) for each in here)
 
     def remember(self, trial: Trial) -> None:
         """A new trial, or what has become of one."""

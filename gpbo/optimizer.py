@@ -384,7 +384,7 @@ class Optimizer:
             data=self.observations(),
             failed=failed,
             failed_mask=torch.ones(failed.shape[:2], dtype=torch.bool, device=self.device),
-            taken=(frozenset(history.taken_in(space)),),
+            taken=(history.taken_in(space),),
             seeds=(self.seed,),
             index=len(history),
             fit=lambda: fitted().fit,
@@ -394,9 +394,9 @@ class Optimizer:
         design = self._design_left(count)
         return ChoicePlan(situation, self.strategy, queued, design, count, fitted)
 
-    def _queued(self, params: Mapping[str, Any]) -> Queued:
+    def _queued(self, params: dict[str, Any]) -> Queued:
         within = with_fixed(self.space, params)
-        return Queued(dict(params), within, frozenset(self._history.taken_in(within)))
+        return Queued(params, within, self._history.taken_in(within))
 
     @_one_at_a_time
     def register(self, chosen: Chosen) -> list[Trial]:
