@@ -424,8 +424,7 @@ class Optimizer:
         ]
         queue = history.queue[chosen.queued :]
         newer = chosen.fitted if self._is_newer(chosen.fitted) else None
-        queued = queue if history.queue else None
-        with self._written(newer, trials=asked, queue=queued):
+        with self._written(newer, trials=asked, queue=queue if chosen.queued else None):
             for trial in asked:
                 history.remember(trial)
             history.queue = queue
