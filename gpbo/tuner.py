@@ -412,20 +412,21 @@ class Tuner:
             outcome = replace(outcome, reason=run.stopping)
         attempt = _with_outcome(run.attempt, outcome, self.optimizer.constraints)
         self._attempts[run.trial.id] = attempt
-        retried = outcome.died and self._deaths[run.trial.id] < self.execution.retries
-        if attempt.value is None and not retried:
-            # First: an attempt that failed does not say that its trial is not to be tried again.
-            ended = self.optimizer.fail(run.trial.id, attempt.reason)
-        self._write(attempts=[attempt])
         if attempt.value is not None:
+            self._write(attempts=[attempt])
             ended = self._tell(attempt)
-        elif retried:
+        elif outcome.died and self._deaths[run.trial.id] < self.execution.retries:
+            self._write(attempts=[attempt])
             self._deaths[run.trial.id] += 1
             self._ready.appendleft(run.trial)
-        elif outcome.stopped:
-            self._failures.end()
         else:
-            self._failures.fail(now)
+            # First: an attempt that failed does not say that its trial is not to be tried again.
+            ended = self.optimizer.fail(run.trial.id, attempt.reason)
+            self._write(attempts=[attempt])
+            if outcome.stopped:
+                self._failures.end()
+            else:
+                self._failures.fail(now)
         del self._running[future]
         if ended is not None:
             self._notify_end(ended)
