@@ -514,9 +514,8 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _has_died(attempt: Attempt) -> bool:
-    """Whether an attempt that was stored used up a retry of its trial."""
-    ended = attempt.ended_at is not None and (attempt.late or attempt.value is None)
-    return ended and not attempt.interrupted
+    """Whether an attempt that was stored, and has ended, used up a retry of its trial."""
+    return (attempt.late or attempt.value is None) and not attempt.interrupted
 
 
 def _outcome(future: Future[Outcome]) -> Outcome:
