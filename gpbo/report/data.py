@@ -182,14 +182,11 @@ def _curves(optimizer: Optimizer) -> dict[str, slices.Slice]:
     if optimizer.fit_report is None:
         return {}
     curves = {}
-    by_name = {parameter.name: parameter for parameter in optimizer.space.parameters}
-    for part in slices.slices_data(optimizer, refit=False):
-        parameter = by_name[part.name]
-        places = (
-            part.positions
-            if part.labels
-            else tuple(position(parameter, value) for value in part.positions)
-        )
+    parts = slices.slices_data(optimizer, refit=False)
+    for parameter, part in zip(optimizer.space.parameters, parts, strict=True):
+        places = part.positions  # of listed values, their numbers
+        if not isinstance(parameter, Listed):
+            places = tuple(position(parameter, value) for value in places)
         curves[part.name] = replace(part, positions=places)
     return curves
 
