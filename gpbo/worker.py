@@ -199,7 +199,7 @@ def evaluate_in_own_process(task: Task) -> Outcome:
         _output_to(task.folder / LOG),
         _ending_commands() if is_command else contextlib.nullcontext(),
     ):
-        outcome = evaluate(task) if is_command else _sendable(evaluate(task))
+        outcome = _sendable(evaluate(task))
     if outcome.reason is not None and not is_command:
         # The folder may be gone, or the disk full.
         with (
