@@ -442,6 +442,7 @@ class Optimizer:
         known = self._looked.get((True, self.fitted_size, size), last)
         if known is not None and known.kept.size == size:
             return lambda: known
+        self._looked = {}  # outdated by this fit, and as large
         warm = None if last is None else last.kept.warm
         data = self._observations()
         return FitPlan(data, self.model, self.inference, warm, self.seed)

@@ -1,6 +1,7 @@
 """Ask and tell: whatever comes in whatever order, nothing is lost and nothing is asked twice."""
 
 import copy
+import gc
 import inspect
 import itertools
 import math
@@ -9,6 +10,7 @@ import random
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -298,6 +300,19 @@ def test_a_model_that_was_looked_at_is_made_anew_once_there_is_another_fit_to_go
     assert optimizer.plan_fit()().fit is looked
     optimizer.adopt(prepared())
     assert optimizer.plan_fit()().fit is not looked
+
+
+def test_a_model_that_was_looked_at_is_let_go_of_by_the_next_fit() -> None:
+    optimizer = by_map(LINE)
+    for place in (0.25, 0.5, 0.75):
+        optimizer.add({"x": place}, place**2)
+    looked = weakref.ref(optimizer.fit().surrogate)
+    optimizer.ask()
+    optimizer.add({"x": 0.125}, -1.0)
+    assert looked() is not None
+    optimizer.ask()
+    gc.collect()
+    assert looked() is None
 
 
 def test_a_look_in_inference_mode_leaves_gradients_to_the_next_one() -> None:
