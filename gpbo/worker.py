@@ -319,16 +319,28 @@ def _output_to(log: Path) -> Iterator[None]:
     with log.open("ab") as file:
         saved = os.dup(1), os.dup(2)
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+    _write_to_descriptors()
     try:
         yield
     finally:
         _flush()
-        for number, (name, copy) in enumerate(zip(("stdout", "stderr"), saved, strict=True), 1):
+        for number, copy in enumerate(saved, 1):
             os.dup2(copy, number)
             os.close(copy)
-            stream = getattr(sys, name)
-            if stream is None or stream.closed:
-                setattr(sys, name, os.fdopen(number, "w", buffering=1, closefd=False))
+        _write_to_descriptors()
+
+
+def _write_to_descriptors() -> None:
+    """Have Python's streams write to descriptors 1 and 2, all of Unicode, unless somebody else
+    replaced them. Its own, for a console of Windows, can write to nothing else.
+    """
+    for number, name in enumerate(("stdout", "stderr"), 1):
+        stream = getattr(sys, name)
+        if stream is None or stream.closed or stream is getattr(sys, f"__{name}__"):
+            to_descriptor = os.fdopen(
+                number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False
+            )
+            setattr(sys, name, to_descriptor)
 
 
 def _flush() -> None:

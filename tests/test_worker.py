@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import io
 import json
 import math
 import os
@@ -1174,6 +1175,32 @@ def test_an_objective_that_closes_its_output_harms_nobody(tmp_path: Path) -> Non
             )
             assert future.result().value == 0.5, how
     assert (tmp_path / "print" / LOG).read_text() == "heard\n"
+
+
+def test_what_a_console_or_its_encoding_cannot_take_is_in_the_log(tmp_path: Path) -> None:
+    """As on Windows: its code pages lack most letters, and its consoles are no files."""
+
+    def prints(params: dict[str, Any]) -> float:
+        print("\u03bb \udce9")
+        return 0.5
+
+    class Console(io.TextIOWrapper):
+        def write(self, text: str) -> int:
+            raise OSError(6, "The handle is invalid")
+
+    def begins_on_a_console(params: dict[str, Any]) -> float:
+        console = Console(sys.stdout.buffer)
+        vars(sys).update(stdout=console, __stdout__=console)
+        return 0.5
+
+    prints.__module__ = "__main__"
+    begins_on_a_console.__module__ = "__main__"
+    with LocalWorkers(1, env={"PYTHONIOENCODING": "cp1252"}) as workers:
+        for number, objective in enumerate((prints, begins_on_a_console, prints)):
+            one = Task(objective, number, 1, {}, tmp_path / str(number))
+            assert workers.submit(evaluate, one).result(60).value == 0.5
+    for number in (0, 2):
+        assert (tmp_path / str(number) / LOG).read_text(encoding="utf-8") == "\u03bb \\udce9\n"
 
 
 def test_the_log_has_what_is_printed_meanwhile_and_nothing_else_has(
