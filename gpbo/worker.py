@@ -222,8 +222,11 @@ def _sendable(outcome: Outcome) -> Outcome:
 def die_with(driver: int) -> None:
     """End this process, and all that it started, when its driver is gone, however that ended."""
 
+    # On Windows the number of a parent stays when that is gone, and may be another's by then.
+    process = psutil.Process(driver) if os.name == "nt" else None
+
     def watch() -> None:
-        while os.getppid() == driver:
+        while os.getppid() == driver if process is None else process.is_running():
             time.sleep(_LOOK_S)
         try:
             end_all()

@@ -906,6 +906,33 @@ def test_ctrl_c_while_a_process_starts_is_left_to_its_driver(
     assert capfd.readouterr().err == ""
 
 
+def test_a_process_ends_with_its_driver_where_the_number_of_that_stays(tmp_path: Path) -> None:
+    """As on Windows."""
+    (tmp_path / "worker.py").write_text(
+        """
+import os, time
+from gpbo.worker import die_with
+driver = os.getppid()
+os.getppid, os.name = lambda: driver, "nt"
+die_with(driver)
+print(os.getpid(), flush=True)
+time.sleep(300)
+"""
+    )
+    script = "import subprocess, sys; subprocess.run([sys.executable, 'worker.py'])"
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE) as driver:
+        assert driver.stdout is not None
+        worker = psutil.Process(int(driver.stdout.readline()))
+        assert lives(worker)
+        driver.kill()
+    try:
+        assert comes_true(lambda: not lives(worker))
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            worker.kill()
+
+
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_terminal_that_closes_ends_no_process_and_nohup_is_left_in_place(ignored: bool) -> None:
     """The driver hears of it, too; commands inherit that it is ignored, as under `nohup`."""
