@@ -164,14 +164,28 @@ def _object(line: str) -> Any:
     raise ValueError("no JSON object at the end")
 
 
+def check_can_be_ended(command: Command) -> None:
+    """See whether this system can end a command with all that it started.
+
+    Raises:
+        InvalidOption: it cannot.
+    """
+    if not hasattr(os, "killpg"):  # Windows, where what a command started would outlive it
+        raise InvalidOption(
+            f"command={command.template!r}: expected a system with groups of processes, such as "
+            "Linux or macOS, to run commands on; a Python function needs none"
+        )
+
+
 def run_command(
     command: Command, params: Mapping[str, Any], folder: Path, time_limit_s: float | None
 ) -> Outcome:
     """One attempt with this configuration, in this folder; what the command prints goes to its log.
 
     Raises:
-        InvalidOption: as `Command.arguments` does.
+        InvalidOption: as `check_can_be_ended` and `Command.arguments` do.
     """
+    check_can_be_ended(command)  # a worker may be of another system than its driver
     reader = _Reader(command, folder)
     with (folder / LOG).open("ab") as output:
         try:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from string import Formatter
 
-from gpbo.command import Command
+from gpbo.command import Command, check_can_be_ended
 from gpbo.errors import InvalidOption
 from gpbo.space import Space
 from gpbo.worker import Imported, takes_trial
@@ -81,11 +81,7 @@ def check_is_here(objective: object, env: Mapping[str, str]) -> None:
 
 
 def _check_program(command: Command, env: Mapping[str, str]) -> None:
-    if not hasattr(os, "killpg"):  # Windows, where what a command started would outlive it
-        raise InvalidOption(
-            f"command={command.template!r}: expected a system with groups of processes, such as "
-            "Linux or macOS, to run commands on; a Python function needs none"
-        )
+    check_can_be_ended(command)
     program = shlex.split(command.template)[0]
     if "{" in program:
         return

@@ -166,6 +166,16 @@ def test_where_no_command_can_be_ended_none_is_begun(monkeypatch: pytest.MonkeyP
         check_is_here(Command("true"), {})
 
 
+def test_a_worker_that_could_not_end_a_command_does_not_begin_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = tmp_path / "begun"
+    monkeypatch.delattr("os.killpg")
+    outcome = evaluate(task(Command(f"touch {begun}"), tmp_path))
+    assert "expected a system with groups of processes" in str(outcome.reason)
+    assert not begun.exists()
+
+
 def test_parameters_are_filled_in_and_never_seen_by_a_shell() -> None:
     command = Command("train --lr {lr} --name '{kind} model' --raw {{x}}")
     params = {"lr": 1e-05, "kind": "$(rm -rf /); a"}
