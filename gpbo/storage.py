@@ -64,13 +64,20 @@ class SqliteStorage:
             InvalidOption: the name is not up to 100 letters, digits, ``.``, ``_`` and ``-``, the
                 first a letter or digit.
             JobInUse: a process drives a job of this name.
-            StorageError: there is a job of this name, or the file cannot be written.
+            StorageError: there is a job of this name, or one that differs in case only, or the file
+                cannot be written.
         """
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidOption(
                 f"name={name!r}: expected up to 100 letters of A to Z, digits, '.', '_' and "
                 "'-', the first a letter or digit"
             )
+        for other in self.names():
+            if other != name and other.lower() == name.lower():
+                raise StorageError(
+                    f"name={name!r}: {self.path} has a job {other!r}, whose files are the same "
+                    "where case makes no difference, as on macOS and Windows: expected another name"
+                )
         values = (name, json.dumps(spec), time.time())
         try:
             return self._drive(

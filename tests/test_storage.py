@@ -435,6 +435,16 @@ time.sleep(60)
     store.open("job").close()
 
 
+def test_two_jobs_differ_in_more_than_case_as_their_files_may_have_to(
+    store: SqliteStorage,
+) -> None:
+    store.create("Run", SPEC).close()
+    with pytest.raises(StorageError, match=r"name='run': .* has a job 'Run', whose files"):
+        store.create("run", SPEC)
+    store.create("runs", SPEC).close()
+    assert store.names() == ["Run", "runs"]
+
+
 def test_of_the_drivers_of_a_process_the_newest_has_the_job(store: SqliteStorage) -> None:
     """As in a notebook, whose cells are run again."""
     older = store.create("job", SPEC)
