@@ -3,6 +3,7 @@
 ``problems`` and ``run`` are for single problems, ``bench`` for whole comparisons.
 """
 
+import io
 import json
 import sys
 import time
@@ -79,6 +80,8 @@ class InferenceName(StrEnum):
 
 def main() -> None:
     """Run the command line; what gpbo raises on purpose, or the system, is printed as one line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # code pages lack letters
     try:
         app()
     except (GpboError, OSError) as error:

@@ -42,6 +42,18 @@ def test_the_problems_are_listed_with_their_optima() -> None:
     assert "0.3978873577" in result.output
 
 
+def test_what_the_encoding_of_the_output_lacks_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a file, or to another program, on Windows."""
+    output = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(output, encoding="cp1251"))
+    monkeypatch.setattr("sys.argv", ["gpbo", "problems"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    sys.stdout.flush()
+    assert ended.value.code == 0
+    assert rb"Dixon & Szeg\xf6" in output.getvalue()
+
+
 def test_slices_are_drawn_while_no_trial_meets_the_constraints(tmp_path: Path) -> None:
     slices = tmp_path / "slices.png"
     options = ["--strategy", "random", "--budget", "3", "--slices", str(slices)]
