@@ -19,7 +19,7 @@ logger = logging.getLogger("gpbo")
 _PATIENCE_MS = 30_000
 #: File systems over a network, where the shared memory that a write-ahead log needs does not exist.
 _NETWORK = re.compile(
-    r"(nfs\d*|cifs|smb\w*|9p|afs\w*|ncpfs|lustre|beegfs|ceph|gpfs|pvfs2|glusterfs|webdav"
+    r"(nfs\d*|cifs|smb\w*|9p|af[ps]\w*|ncpfs|lustre|beegfs|ceph|gpfs|pvfs2|glusterfs|webdav"
     r"|fuse\.(sshfs|glusterfs|ceph|s3fs|gcsfuse|rclone|juicefs|moosefs))"
 )
 
@@ -237,9 +237,13 @@ def _closed_if_it_fails(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def is_on_network(path: Path) -> bool:
-    """Whether the path lies on a file system that other machines share."""
+    """Whether the path lies on a file system that other machines share, as far as is known."""
     place = path.resolve()
-    mounts = {Path(disk.mountpoint): disk.fstype for disk in psutil.disk_partitions(all=True)}
+    try:
+        disks = psutil.disk_partitions(all=True)
+    except OSError:  # there is no /proc, or we may not read it
+        return False
+    mounts = {Path(disk.mountpoint): disk.fstype for disk in disks}
     mounted = next((folder for folder in (place, *place.parents) if folder in mounts), None)
     return mounted is not None and _NETWORK.fullmatch(mounts[mounted].lower()) is not None
 

@@ -16,6 +16,7 @@ from contextlib import closing
 from dataclasses import replace
 from enum import IntEnum, StrEnum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -412,6 +413,26 @@ def test_a_network_file_system_gets_a_rollback_journal_and_a_warning(
     assert journal._connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     journal.write(trials=[Trial(0, {"x": 0})])
     assert len(store.read("job").trials) == 1
+
+
+def test_where_nobody_tells_what_is_mounted_the_log_is_written_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_partitions(all: bool) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/proc/self/mounts")
+
+    monkeypatch.setattr(psutil, "disk_partitions", disk_partitions)
+    journal = SqliteStorage(tmp_path / "runs.db").create("job", SPEC)
+    assert journal._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize("kind", ["afpfs", "smbfs", "nfs", "webdav"])
+def test_file_systems_over_a_network_are_known_on_macos_too(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = [SimpleNamespace(mountpoint=str(tmp_path), fstype=kind)]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: mounts)
+    assert is_on_network(tmp_path / "runs.db")
 
 
 def test_a_job_has_one_driver_and_the_death_of_it_frees_the_job(store: SqliteStorage) -> None:
