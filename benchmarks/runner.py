@@ -267,7 +267,8 @@ def chosen_methods(suite: Suite, wanted: Sequence[str], peers: Sequence[str]) ->
                 f"--method={name}: it has several workers: expected a method with one worker for "
                 f"{suite.name}, which is run in batches"
             )
-        if (other := called.setdefault(label(name), name)) != name:
+        # Where a system ignores case, so do the names of the units' files.
+        if (other := called.setdefault(label(name).casefold(), name)) != name:
             raise InvalidOption(
                 f"--method={name}: expected another name than {label(name)!r}, which {other} has"
             )

@@ -318,7 +318,7 @@ def _at(path: str) -> Suite:
     if not isinstance(cases, tuple | list) or not all(isinstance(case, Case) for case in cases):
         raise InvalidOption(f"suite={path}: cases={cases!r}: expected a Case for each problem")
     names = [case.name for case in cases]
-    if not names or len(set(names)) < len(names):
+    if not names or len({str(name).casefold() for name in names}) < len(names):  # as of files
         raise InvalidOption(f"suite={path}: problems {names}: expected at least one, none twice")
     for name in names:
         paths.check_name(f"suite={path}", name)

@@ -60,6 +60,8 @@ def installed(peer: Peer) -> dict[str, str] | None:
 
 def why_not(peer: Peer) -> str | None:
     """Why a peer cannot run and what to do about it; None if it can."""
+    if not hasattr(os, "killpg"):  # Windows, where what a peer starts would outlive it
+        return f"{peer.name}: peers need a system with groups of processes, as Linux and macOS have"
     missing = _missing(peer)
     if not missing:
         return None

@@ -38,9 +38,11 @@ suite = Suite("any", (Case("still", branin, 6, shifted=False),), 2, ("random", f
 number = 3
 hebo = bare
 twin = Method("bare", bare)
+shouted = Method("BARE", bare)
 slash = Method("a/b", bare)
 wrong = Method("wrong", "bogus")
 twice = [branin, branin]
+in_two_cases = [branin, replace(branin, name="Branin")]
 empty = Suite("any", (), 2)
 uncased = Suite("any", (branin,), 2)
 spaces = replace(branin, name="two words")
@@ -224,6 +226,7 @@ NAMES = [
     ("nowhere:x", "random", "suite=nowhere:x: there is no module 'nowhere': expected one in "),
     ("own:number", "random", "expected a Suite, a gpbo.problems.Problem or a sequence of these, "),
     ("own:twice", "random", "problems ['branin', 'branin']: expected at least one, none twice"),
+    ("own:in_two_cases", "random", "problems ['branin', 'Branin']: expected at least one, none t"),
     ("own:empty", "random", "problems []: expected at least one, none twice"),
     ("own:uncased", "random", "expected a Case for each problem"),
     ("own:spaces", "random", "name='two words': expected letters, digits, dots, hyphens and"),
@@ -278,3 +281,11 @@ def test_two_methods_of_one_name_are_refused(module: str) -> None:
     assert chosen_methods(smoke, [bare, "sobol", bare], []) == (bare, "sobol")
     with pytest.raises(InvalidOption, match=f"={twin}: expected another name than 'bare', which"):
         chosen_methods(smoke, [bare, twin], [])
+
+
+def test_two_methods_differ_in_more_than_case_as_the_files_of_their_units_may_have_to(
+    module: str,
+) -> None:
+    smoke, shouted = replace(suites.get("smoke"), seeds=1), f"{module}:shouted"
+    with pytest.raises(InvalidOption, match=f"={shouted}: expected another name than 'BARE', whi"):
+        chosen_methods(smoke, [f"{module}:bare", shouted], [])

@@ -426,3 +426,12 @@ def test_limits_are_positive(field: str) -> None:
         Limits(**{field: 0})
     with pytest.raises(ValueError, match="threads=0"):
         Limits(threads=0)
+
+
+def test_where_no_peer_could_be_ended_none_is_begun(
+    false_peer: FalsePeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows."""
+    peer = false_peer()
+    monkeypatch.delattr("os.killpg")
+    assert "need a system with groups of processes" in str(run(peer).failure)
