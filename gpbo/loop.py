@@ -43,6 +43,9 @@ from gpbo.trial import Direction, Mode, Trial, TrialStatus, sign_of, without_val
 logger = logging.getLogger("gpbo")
 
 Objective = Callable[[dict[str, Any]], Returned]
+#: Seconds after which waiting is begun anew: on Windows, Ctrl-C is not heard before it ends.
+_LOOK_S = 0.5
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -340,7 +343,9 @@ class _Loop:
 
     def _end_trials(self, show: Callable[[Trial], None]) -> None:
         """Wait for a worker, and record its result; those of several in the order of asking."""
-        ended, _ = wait(self._futures, None, FIRST_COMPLETED)
+        ended = set[Future[Outcome]]()
+        while not ended:
+            ended, _ = wait(self._futures, _LOOK_S, FIRST_COMPLETED)
         self._now("engine")
         for future in [future for future in self._futures if future in ended]:
             # Told before it is forgotten: if Ctrl-C comes between, it is told again.

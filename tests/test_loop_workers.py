@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent import futures
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -288,6 +290,33 @@ def test_an_interrupt_keeps_what_has_ended_and_gives_up_the_rest(
     assert result.interrupted
     assert [trial.reason for trial in result.trials] == [None]
     assert [trial.id for trial in result.optimizer.pending] == [1]
+
+
+def test_an_interrupt_that_ends_no_wait_is_heard_before_a_trial_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on Windows; here, one that another thread gets."""
+    waits, heard, once, real = threading.Event(), threading.Event(), threading.Lock(), futures.wait
+
+    def wait(*arguments: Any) -> Any:
+        waits.set()
+        return real(*arguments)
+
+    def interrupts(params: dict[str, Any]) -> float:
+        if once.acquire(blocking=False):
+            waits.wait(20)
+            time.sleep(0.1)  # until it does
+            signal.raise_signal(signal.SIGINT)
+        heard.wait(20)
+        return params["x"]
+
+    monkeypatch.setattr(loop, "wait", wait)
+
+    try:
+        result = quietly(interrupts, workers=2)
+    finally:
+        heard.set()
+    assert (result.stopped, result.trials) == ("interrupted", ())
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
