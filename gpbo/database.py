@@ -89,6 +89,8 @@ class Database:
             ("://" in str(path), "the path of a file, which is no URL"),
             (is_folder, "the path of a file, not of a folder"),
             (not has_folder, "a path in a folder that exists"),
+            # On Windows; a log would not be safe there, and SQLite takes no such URI.
+            (not self.path.as_uri().startswith("file:///"), "a path on a disk of this machine"),
         ):
             if is_so:
                 raise StorageError(f"storage={str(path)!r}: expected {expected}")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from enum import IntEnum, StrEnum
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 from typing import Any
 
@@ -413,6 +413,16 @@ def test_a_network_file_system_gets_a_rollback_journal_and_a_warning(
     assert journal._connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     journal.write(trials=[Trial(0, {"x": 0})])
     assert len(store.read("job").trials) == 1
+
+
+def test_a_network_drive_of_windows_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its letter is: `resolve` gives it this path."""
+    resolved = PureWindowsPath(r"\\server\share\runs.db")
+    monkeypatch.setattr(Path, "as_uri", lambda self: resolved.as_uri())
+    with pytest.raises(StorageError, match=r"runs.db': expected a path on a disk of this machine"):
+        SqliteStorage(tmp_path / "runs.db")
 
 
 def test_where_nobody_tells_what_is_mounted_the_log_is_written_ahead(
