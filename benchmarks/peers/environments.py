@@ -36,8 +36,11 @@ def folder() -> Path:
     given = os.environ.get("GPBO_PEERS")
     if given:
         return Path(given)
-    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache_home) / "gpbo" / "peers"
+    try:
+        cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # whoever runs this has no home, as in some containers
+        cache_home = Path(sys.prefix) / ".cache"
+    return cache_home / "gpbo" / "peers"
 
 
 def environments() -> tuple[str, ...]:

@@ -142,6 +142,19 @@ def test_where_the_environments_are(
     assert environments.folder() == Path(expected)
 
 
+def test_whoever_has_no_home_has_the_peers_that_are_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("GPBO_PEERS", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", none)
+    assert environments.interpreter(PEERS["cmaes"]) == Path(sys.executable)
+    assert environments.folder().is_relative_to(sys.prefix)
+
+
 def test_an_environment_that_there_is_not() -> None:
     with pytest.raises(PeerFailure, match="'smak': expected one of ax, botorch, cmaes, hebo"):
         environments.install("smak")
