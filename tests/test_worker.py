@@ -1240,6 +1240,21 @@ def test_what_a_console_or_its_encoding_cannot_take_is_in_the_log(tmp_path: Path
         assert (tmp_path / str(number) / LOG).read_text(encoding="utf-8") == "\u03bb \\udce9\n"
 
 
+def test_what_is_printed_to_the_streams_that_python_began_with_is_in_its_own_log(
+    tmp_path: Path,
+) -> None:
+    def prints(params: dict[str, Any]) -> float:
+        print(params["x"], file=sys.__stdout__)
+        return 0.5
+
+    prints.__module__ = "__main__"
+    with LocalWorkers(1, env={"PYTHONUNBUFFERED": ""}) as workers:
+        for number in range(2):
+            one = Task(prints, number, 1, {"x": number}, tmp_path / str(number))
+            assert workers.submit(evaluate, one).result(60).value == 0.5
+    assert [(tmp_path / str(number) / LOG).read_text() for number in range(2)] == ["0\n", "1\n"]
+
+
 def test_the_log_has_what_is_printed_meanwhile_and_nothing_else_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
