@@ -79,8 +79,7 @@ class Ascent:
 class _Box:
     lower: Float[Tensor, "k d"]
     upper: Float[Tensor, "k d"]
-    movable: Bool[Tensor, "k d"]
-    zero: Float[Tensor, ""]
+    pinned: Bool[Tensor, "k d"]
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ def _box(start: Float[Tensor, "k d"], lower: Bound, upper: Bound) -> _Box:
         torch.as_tensor(bound, dtype=start.dtype, device=start.device).expand_as(start)
         for bound in (lower, upper)
     )
-    return _Box(low, high, low < high, start.new_zeros(()))
+    return _Box(low, high, low >= high)
 
 
 def _begin(
@@ -182,7 +181,7 @@ def _evaluate(
     objective: Objective, x: Float[Tensor, "k d"], box: _Box
 ) -> tuple[Float[Tensor, " k"], Float[Tensor, "k 2 d"]]:
     value, gradient = objective(x)
-    return -value, torch.stack([x, torch.where(box.movable, -gradient, box.zero)], dim=1)
+    return -value, torch.stack([x, gradient.neg().masked_fill_(box.pinned, 0.0)], dim=1)
 
 
 def _iterate(
@@ -318,9 +317,7 @@ def _drop_ended(
     order = alive.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, :width]
     first = alive.shape[1] * torch.arange(runs, device=rows.device).unsqueeze(-1)
     kept = (order + first).flatten()
-    state = selected(state, kept)
-    box = _Box(box.lower[kept], box.upper[kept], box.movable[kept], box.zero)
-    return result, state, box, rows[kept]
+    return result, selected(state, kept), selected(box, kept), rows[kept]
 
 
 def _put(result: _State, state: _State, rows: Int[Tensor, " j"]) -> _State:
