@@ -9,13 +9,13 @@ proposed again.
 
 import logging
 import operator
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpbo.ascent import maximize
@@ -103,20 +103,28 @@ class Search:
 
 @dataclass(frozen=True)
 class Ranked:
-    """Legal points with their values, NaN counted as the least."""
+    """Points with their values, NaN counted as the least."""
 
     x: Float[Tensor, "r b d"]
     value: Float[Tensor, "r b"]
+
+    @classmethod
+    def of(cls, x: Float[Tensor, "r b d"], value: Float[Tensor, "r b"]) -> "Ranked":
+        """Points with the values that a utility gave them, which may be NaN."""
+        return cls(x, value.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf))
 
     def joined(self, other: "Ranked") -> "Ranked":
         """These points and the others."""
         x, value = torch.cat([self.x, other.x], 1), torch.cat([self.value, other.value], 1)
         return Ranked(x, value)
 
+    def at(self, index: Int[Tensor, "r j"]) -> "Ranked":
+        """Those at these places of each row."""
+        return Ranked(self.x.take_along_dim(index[..., None], 1), self.value.gather(1, index))
+
     def top(self, count: int) -> "Ranked":
         """The best of each row, best first."""
-        value, index = self.value.topk(min(count, self.value.shape[1]), dim=1)
-        return Ranked(self.x.take_along_dim(index[..., None], 1), value)
+        return self.at(self.value.topk(min(count, self.value.shape[1]), dim=1).indices)
 
     def replaced(self, chosen: Bool[Tensor, "r #b"], other: "Ranked") -> "Ranked":
         """These points, in place of those chosen the others."""
@@ -197,11 +205,9 @@ def maxima(
     starts = _pick_starts(raw, max(search.restarts, search.scouts), streams)
     if search.scouts > search.restarts:
         starts = _scouted(rough or utility, space, starts, search, bounds)
-    movable = space.movable.to(starts.x.device)
-    x = starts.x
-    for each in easier:
-        x = _ascend(each, x, movable, search.iterations, bounds).x
-    ends = _ascend(utility, x, movable, search.iterations, bounds)
+    ends = starts
+    for each in (*easier, utility):
+        ends = _ascend(each, ends.x, space.movable, search.iterations, bounds)
     if easier:  # which may have led astray
         ends = ends.joined(_ranked(utility, starts.x))
     if all(kind == "continuous" for kind in space.kinds):
@@ -215,10 +221,9 @@ def _scouted(
     utility: Utility, space: Space, starts: Ranked, search: Search, bounds: Bounds | None
 ) -> Ranked:
     """The ends of the best of rough ascents, as many as there are restarts."""
-    movable = space.movable.to(starts.x.device)
     going_on = max(search.restarts, starts.x.shape[1] // _GOING_ON)
-    scouts = _ascend(utility, starts.x, movable, _SCOUTING, bounds).top(going_on)
-    ends = _ascend(utility, scouts.x, movable, search.iterations, bounds)
+    scouts = _ascend(utility, starts.x, space.movable, _SCOUTING, bounds).top(going_on)
+    ends = _ascend(utility, scouts.x, space.movable, search.iterations, bounds)
     return ends.top(search.restarts)
 
 
@@ -277,7 +282,7 @@ def raw_points(
 
 
 def _ranked(utility: Utility, x: Float[Tensor, "r b d"]) -> Ranked:
-    return Ranked(x, utility(x).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf))
+    return Ranked.of(x, utility(x))
 
 
 def _pick_starts(raw: Ranked, restarts: int, streams: Streams) -> Ranked:
@@ -291,20 +296,18 @@ def _pick_starts(raw: Ranked, restarts: int, streams: Streams) -> Ranked:
     noise = -torch.log(-torch.log(streams.uniform(raw.value.shape[1])))
     lot = (noise - _COLDNESS * gap).nan_to_num(nan=-torch.inf)
     drawn = lot.scatter(1, best.indices, -torch.inf).topk(restarts // 2, dim=1)
-    index = torch.cat([best.indices, drawn.indices], dim=1)
-    return Ranked(raw.x.take_along_dim(index[..., None], 1), raw.value.gather(1, index))
+    return raw.at(torch.cat([best.indices, drawn.indices], dim=1))
 
 
 def _improved(
     utility: Utility, space: Space, best: Ranked, search: Search, bounds: Bounds | None
 ) -> Ranked:
     """These points moved to better discrete neighbours, and polished in the continuous columns."""
-    continuous = space.continuous.to(best.x.device)
     going_on = torch.ones_like(best.value[:, :1], dtype=torch.bool)
     for _ in range(_ROUNDS):
         after = _try_neighbours(utility, space, best)
         if "continuous" in space.kinds:
-            polished = _ascend(utility, after.x, continuous, search.iterations, bounds)
+            polished = _ascend(utility, after.x, space.continuous, search.iterations, bounds)
             after = _ranked(utility, space.snap(polished.x))
         gained = (after.value > best.value + _GAIN_TOLERANCE).any(1, keepdim=True)
         best, going_on = best.replaced(going_on, after), going_on & gained
@@ -323,8 +326,7 @@ def _ascend(
     r, b, d = starts.shape
     cube = starts.new_zeros(r, d), starts.new_ones(r, d)
     lower, upper = (end.repeat_interleave(b, 0) for end in bounds or cube)
-
-    x = starts.reshape(r * b, d)
+    x, movable = starts.reshape(r * b, d), movable.to(starts.device)
     ascent = maximize(
         _RowByRow(utility, r),
         x,
@@ -335,8 +337,7 @@ def _ascend(
         gain_tolerance=_GAIN_TOLERANCE,
         runs=r,
     )
-    value = ascent.value.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    return Ranked(ascent.x.view(r, b, d), value.view(r, b))
+    return Ranked.of(ascent.x.view(r, b, d), ascent.value.view(r, b))
 
 
 def _try_neighbours(utility: Utility, space: Space, points: Ranked) -> Ranked:
@@ -421,8 +422,7 @@ def _first_free(
             if space.key(params) not in taken:
                 return x
     # One value more than is taken, along any parameter that has so many, must leave one free.
-    every: Iterator[dict[str, object]] = space.grid(len(taken) + 1)
-    for params in every:
+    for params in space.grid(len(taken) + 1):
         if space.key(space.round_trip(params)) not in taken:
             return space.encode([params])[0].to(choices)
     every_one = f"all {space.size}" if space.size is not None else "all of the very few different"
