@@ -254,19 +254,18 @@ def log_chance_of_success(
     runs, dim = data.runs, data.dim
     ones = data.x.new_ones(runs, 1)
     failed, failed_mask = padded(failed, failed_mask)
-    x = [data.x, failed]
-    label = [-torch.ones_like(data.values), torch.ones_like(failed[..., 0])]
-    mask = [data.mask, failed_mask]
+    known = [
+        [data.x, -torch.ones_like(data.values), data.mask],
+        [failed, torch.ones_like(failed[..., 0]), failed_mask],
+    ]
     if gives is not None:
         expected = torch.where(gives, -ones, ones)
-        pending, expected, there = padded(data.pending, expected, data.pending_mask)
-        x.append(pending)
-        label.append(expected)
-        mask.append(there)
+        known.append(padded(data.pending, expected, data.pending_mask))
+    x, label, mask = (torch.cat(parts, 1) for parts in zip(*known, strict=True))
     labels = Surrogate.condition(
-        torch.cat(x, 1),
-        torch.cat(label, 1),
-        torch.cat(mask, 1),
+        x,
+        label,
+        mask,
         lengthscale=data.x.new_full((runs, 1, dim), _LENGTHSCALE * dim**0.5),
         outputscale=ones,
         noise_variance=_NOISE_VARIANCE * ones,
