@@ -79,11 +79,8 @@ class HyperparameterPrior:
         if number is None or number <= 0:
             raise InvalidOption(f"noise_floor={self.noise_floor!r}: expected a positive number")
         object.__setattr__(self, "noise_floor", number)
-        for name in _POSITIVE:
+        for name in NAMES:
             object.__setattr__(self, name, _resolved(name, getattr(self, name)))
-
-
-_POSITIVE = {"lengthscale": True, "outputscale": True, "noise_variance": True, "mean": False}
 
 
 def _resolved(name: str, prior: Prior | Distribution) -> Prior:
@@ -92,7 +89,7 @@ def _resolved(name: str, prior: Prior | Distribution) -> Prior:
     Raises:
         InvalidOption: It is not one of the hyperparameter ``name``.
     """
-    positive = _POSITIVE[name]
+    positive = name != "mean"
     if isinstance(prior, Distribution):
         value = only_value(prior)
         if value is None:
@@ -134,7 +131,7 @@ class Parametrization:
         self.device: torch.device = torch.device(device)
         self._blocks: dict[str, tuple[Prior, slice]] = {}
         start = 0
-        for name in _POSITIVE:
+        for name in NAMES:
             block: Prior = getattr(prior, name).at(dim)
             size = block.size(dim if name == "lengthscale" else 1)
             self._blocks[name] = (block, slice(start, start + size))
@@ -146,7 +143,7 @@ class Parametrization:
         self._others: list[tuple[Prior, slice]] = []
         for block, place in self._blocks.values():
             count = place.stop - place.start
-            gaussian = block.gaussian() if count else None
+            gaussian = block.gaussian()
             if gaussian is not None:
                 location, scale = gaussian
                 self._location[place] = location
