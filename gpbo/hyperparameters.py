@@ -186,9 +186,8 @@ class Parametrization:
         slopes = [
             block.pull_back(u[:, place], towards[name])
             for name, (block, place) in self._blocks.items()
-            if place.stop > place.start
         ]
-        return torch.cat([u[:, :0], *slopes], dim=-1)  # of no coordinates, where all are fixed
+        return torch.cat(slopes, dim=-1)
 
     def log_prior(self, u: Float[Tensor, "k p"]) -> tuple[Float[Tensor, "k"], Float[Tensor, "k p"]]:
         """Log density of ``u``, the Jacobian of the transforms included, and its gradient."""
@@ -225,7 +224,6 @@ class Parametrization:
             [
                 block.sample(streams, count, place.stop - place.start)
                 for block, place in self._blocks.values()
-                if place.stop > place.start
             ],
             dim=-1,
         )

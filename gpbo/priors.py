@@ -250,6 +250,12 @@ class Fixed(Prior):
         """The value."""
         return torch.full((len(u), 1), self.value, dtype=u.dtype, device=u.device)
 
+    def pull_back(
+        self, u: Float[Tensor, "k none"], gradient: Float[Tensor, "k j_natural"]
+    ) -> Float[Tensor, "k none"]:
+        """Nothing follows it."""
+        return u
+
     def log_density(self, u: Float[Tensor, "k j"]) -> Density:
         """Nothing is added."""
         return torch.zeros(len(u), dtype=u.dtype, device=u.device), torch.zeros_like(u)
