@@ -327,9 +327,8 @@ def _sample(
     whose draws are of no use, which settles its step size again, and one whose posterior has moved:
     by how much the weights tell (`rounds_due`).
     """
-    counts, cold = log_posterior.counts, warm is None
-    warmup, kept = (sampling.warmup, sampling.draws) if cold else (0, sampling.warm_draws)
-    schedule = schedule_for(warmup, kept, cold=cold, kernel=kernel)
+    counts = log_posterior.counts
+    kept = sampling.draws if warm is None else sampling.warm_draws
 
     def gone_on(
         draws: HyperparameterDraws, due: Bool[Tensor, "r"], warmup: int
@@ -341,7 +340,7 @@ def _sample(
         more = draw(
             log_posterior.select(runs),
             streams.select(runs.tolist()),
-            schedule_for(warmup, schedule.draws, cold=False, kernel=kernel),
+            schedule_for(warmup, kept, cold=False, kernel=kernel),
             chains=sampling.chains,
             warmth=selected(draws.warmth, runs),
         )
@@ -349,6 +348,7 @@ def _sample(
         return put(draws, runs[:count], selected(more, slice(count)))
 
     if warm is None:
+        schedule = schedule_for(sampling.warmup, kept, cold=True, kernel=kernel)
         draws = draw(log_posterior, streams, schedule, chains=sampling.chains, warmth=None)
         settling = _in_trouble(diagnosed(draws, by_chain(draws)))
         rounds = torch.ones_like(data.counts)
@@ -357,10 +357,10 @@ def _sample(
         warm, spent = started_afresh(warm, log_posterior, streams)
         rounds = rounds_due(warm, counts)
         warmth, log_weight = drawn_anew(warm, streams)
-        draws = _with_steps(resting(log_posterior, warmth, schedule.draws), spent)
+        draws = _with_steps(resting(log_posterior, warmth, kept), spent)
         draws = gone_on(draws, rounds > 0, 0)
         settling, afresh, moved = _is_broken(draws), warm.afresh, warm.moved
-    draws = gone_on(draws, settling, schedule.draws)
+    draws = gone_on(draws, settling, kept)
     for number in range(1, int(rounds.max())):
         draws = gone_on(draws, (rounds > number) & ~settling, 0)
     active = settling | (rounds > 0)
