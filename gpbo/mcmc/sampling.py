@@ -195,22 +195,15 @@ def _reached(records: Float[Tensor, "k t packed"], scale: Float[Tensor, "r p p"]
     return _Place(position.flatten(0, 2), value.flatten(), gradient.flatten(0, 2))
 
 
+@dataclass(frozen=True)
 class _Driver:
     """Makes transitions with one mass matrix until every chain has its number of them."""
 
-    def __init__(
-        self,
-        log_density: LogDensity,
-        schedule: Schedule,
-        streams: Streams,
-        chains: int,
-        scale: Float[Tensor, "r p p"],
-    ) -> None:
-        self._log_density = log_density
-        self._schedule = schedule
-        self._streams = streams
-        self._chains = chains
-        self._scale = scale
+    log_density: LogDensity
+    schedule: Schedule
+    streams: Streams
+    chains: int
+    scale: Float[Tensor, "r p p"]
 
     def run(
         self,
@@ -223,9 +216,9 @@ class _Driver:
 
         It is fixed, or with dual averaging follows the acceptance, pooled over a run's chains.
         """
-        run = self._run_nuts if self._schedule.kernel == "nuts" else self._run_hmc
-        by_run = place.gradient.reshape(len(self._scale), self._chains, -1)
-        whitened = (by_run @ self._scale).flatten(0, 1)
+        run = self._run_nuts if self.schedule.kernel == "nuts" else self._run_hmc
+        by_run = place.gradient.reshape(len(self.scale), self.chains, -1)
+        whitened = (by_run @ self.scale).flatten(0, 1)
         point = Point(place.position, whitened, place.value)
         return run(point, step_size, transitions, averaging)
 
@@ -236,24 +229,24 @@ class _Driver:
         transitions: int,
         averaging: DualAveraging | None,
     ) -> tuple[Float[Tensor, "k t packed"], Float[Tensor, "r"]]:
-        chains, dim = point.position.shape
+        rows, dim = point.position.shape
         device = point.position.device
-        chain = torch.arange(chains, device=device)
+        row = torch.arange(rows, device=device)
         # One slot more than is kept: chains that are done go on, and write there.
-        records = point.position.new_zeros(chains, transitions + 1, 2 * dim + 5)
+        records = point.position.new_zeros(rows, transitions + 1, 2 * dim + 5)
         noise = self._noise(dim)
         walk = _Walk(
-            state=begin(point, next(noise), self._schedule.max_depth),
-            step=step_size.repeat_interleave(self._chains),
-            finished=torch.zeros_like(chain),
-            wanted=torch.full_like(chain[0], transitions),
+            state=begin(point, next(noise), self.schedule.max_depth),
+            step=step_size.repeat_interleave(self.chains),
+            finished=torch.zeros_like(row),
+            wanted=torch.full_like(row[0], transitions),
             averaging=averaging,
         )
         with replayed(_advance, device) as advance:
             while True:
                 ticks = tuple(next(noise) for _ in range(_TICKS_PER_LOOK[device.type]))
-                walk, (slots, told) = advance(walk, self._log_density, self._scale, ticks)
-                records[chain.expand_as(slots), slots] = told
+                walk, (slots, told) = advance(walk, self.log_density, self.scale, ticks)
+                records[row.expand_as(slots), slots] = told
                 if bool((walk.finished == transitions).all()):
                     averaging = walk.averaging
                     if averaging is not None:
@@ -267,18 +260,18 @@ class _Driver:
         transitions: int,
         averaging: DualAveraging | None,
     ) -> tuple[Float[Tensor, "k t packed"], Float[Tensor, "r"]]:
-        streams, records = self._streams.spawn(), []
+        streams, records = self.streams.spawn(), []
         with replayed(transition, point.position.device) as moved:
             for length in islice(cycle(LENGTHS), transitions):
                 if averaging is not None:
                     step_size = averaging.log_step.exp()
-                momentum = streams.normal(self._chains, point.position.shape[1]).flatten(0, 1)
-                log_uniform = streams.uniform(self._chains).flatten().log()
+                momentum = streams.normal(self.chains, point.position.shape[1]).flatten(0, 1)
+                log_uniform = streams.uniform(self.chains).flatten().log()
                 point, record = moved(
                     point,
-                    self._log_density,
+                    self.log_density,
                     step_size,
-                    self._scale,
+                    self.scale,
                     momentum,
                     log_uniform,
                     length,
@@ -293,9 +286,9 @@ class _Driver:
 
     def _noise(self, dim: int) -> Iterator[Noise]:
         # How many ticks a phase takes depends on the slowest run; what a run draws must not.
-        streams = self._streams.spawn()
+        streams = self.streams.spawn()
         while True:
-            shape = (_TICKS_PER_NOISE, self._chains)
+            shape = (_TICKS_PER_NOISE, self.chains)
             momentum = streams.normal(*shape, dim).transpose(0, 1).flatten(1, 2)
             kinetic = 0.5 * momentum.square().sum(-1)
             uniform = streams.uniform(*shape, 3).transpose(0, 1).flatten(1, 2)
