@@ -372,42 +372,37 @@ class ThompsonSampling:
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
         """The minima of ``count`` functions, all searched at once."""
         if not self.hallucinate:
-            return self._minima(situation, situation.fit().surrogate, count)
-        return one_by_one(situation, count, self._hallucinated)
+            return self._minima(situation, count)
+        return one_by_one(situation, count, lambda now: self._minima(now, 1).squeeze(1))
 
-    def _hallucinated(self, situation: Situation) -> Float[Tensor, "r d"]:
-        data = situation.data
+    def _minima(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
+        data, space = situation.data, situation.space
         surrogate = situation.fit().surrogate
         with settings_for(data.x.device):
-            surrogate = surrogate.hallucinate(data.pending, data.pending_mask)
-            return self._minima(situation, surrogate, 1).squeeze(1)
-
-    def _minima(
-        self, situation: Situation, surrogate: Surrogate, count: int
-    ) -> Float[Tensor, "r q d"]:
-        data, space = situation.data, situation.space
-        results: list[int] = data.counts.tolist()
-        with settings_for(surrogate.x.device):
+            if self.hallucinate:
+                surrogate = surrogate.hallucinate(data.pending, data.pending_mask)
             search = self.search or default_search(space, confined=self.region is not None)
-            screen, confined = situation.streams("screen", results), None
+            screen = situation.streams("screen", data.counts.tolist())
             success, limits = _chances(situation, ahead=self.hallucinate)
             chance = with_limits(success, limits)
             surrogate = _eligible_within(surrogate, space, chance)
             if self.region is None:
+                confined = None
                 raw = raw_points(space, screen, _best_points(surrogate, data, space), search)
             else:
                 boxes = self.region.boxes(data, surrogate, space, chance)
                 confined = _confined(boxes, situation, screen, search.raw, count)
                 raw = confined.place(boxes)
             anchors = raw[:, -_ANCHORS:] if space.dim <= _ANCHORED_DIM else None
-            paths, hint, limited = self._drawn(situation, surrogate, count, anchors), success, None
+            paths = self._drawn(situation, surrogate, count, anchors)
+            utility = PathUtility(paths, success)
             if limits is not None:
                 hint = added(success, Scaled(limits.log_chance(_FEW_DRAWS), _LIKELIER))
                 names = [f" of limit {row}" for row in range(limits.most.shape[1])]
                 drawn = self._drawn(situation, limits.surrogate, count, anchors, names)
-                limited = DrawnLimits.of(drawn, limits.most)
+                utility = PathUtility(paths, hint, DrawnLimits.of(drawn, limits.most))
             return minima(
-                PathUtility(paths, hint, limited),
+                utility,
                 space,
                 [situation.streams("ascent", situation.index + j) for j in range(count)],
                 raw=raw,
