@@ -348,28 +348,25 @@ class Surrogate:
         drawn = drawn & (self.noise_variance > _LEAST_NOISE * self.outputscale)
         if not bool(drawn.any()):
             return self
-        exact, inverse, succeeded = self._almost_exact
+        kept, inverse, succeeded = self._almost_exact
         drawn = drawn & succeeded & self.succeeded
-        almost_exact = replace(
-            self,
-            noise_variance=torch.where(drawn, exact, self.noise_variance),
-            inverse_factor=torch.where(drawn[..., None, None], inverse, self.inverse_factor),
-        )
-        excess = (self.noise_variance - almost_exact.noise_variance)[..., None]
+        kept = torch.where(drawn, kept, self.noise_variance)
+        inverse = torch.where(drawn[..., None, None], inverse, self.inverse_factor)
+        excess = (self.noise_variance - kept)[..., None]
         there, mean = self.mask[:, None], self.mean[..., None]
         normals = streams.first_normals(self.x.shape[1], 2, times * self.draws)
         # Trials without a value may lie between the others: numbers go by what is there.
         order = numbered(self.mask)[..., None, None]
         white, noise = normals.gather(1, order.expand_as(normals)).permute(2, 0, 3, 1)
-        factor = almost_exact.inverse_factor
-        of_factors = white.unflatten(1, (factor.shape[1], -1))  # one with many sides is not copied
-        prior = torch.linalg.solve_triangular(factor, of_factors.mT, upper=False).mT.flatten(1, 2)
+        of_factors = white.unflatten(1, (inverse.shape[1], -1))  # one with many sides is not copied
+        # The factor times white noise, by its inverse.
+        prior = torch.linalg.solve_triangular(inverse, of_factors.mT, upper=False).mT.flatten(1, 2)
         less_noise = self.y - excess.sqrt() * noise
         residual = torch.where(there, less_noise - mean, 0.0) - prior
         values = less_noise - excess * _solved(self.inverse_factor, residual)
         values = torch.where(there & drawn[..., None], values, self.y)
-        weights = _solved(factor, torch.where(there, values - mean, 0.0))
-        return replace(almost_exact, y=values, weights=weights)
+        weights = _solved(inverse, torch.where(there, values - mean, 0.0))
+        return replace(self, y=values, noise_variance=kept, inverse_factor=inverse, weights=weights)
 
     @cached_property
     def _almost_exact(
