@@ -54,7 +54,7 @@ class _Tempered:
     temperature: Float[Tensor, "r"]
 
     def __call__(self, u: Float[Tensor, "k p"]) -> tuple[Float[Tensor, "k"], Float[Tensor, "k p"]]:
-        return _joined(self.density.parts(u), self.temperature)
+        return _joined(self.temperature, *self.density.parts(u))
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,7 @@ def _advanced(
     parts = density.parts(before.position.flatten(0, 1))
     likelihood = parts[2].reshape(runs, count)
     usable = torch.isfinite(likelihood)
-    rise = _rise(likelihood, usable, before.temperature)
-    if last:
-        rise = 1 - before.temperature
+    rise = 1 - before.temperature if last else _rise(likelihood, usable, before.temperature)
     # Neither a fraction of a rounding short of 1, nor a run without any likelihood, goes on.
     temperature = before.temperature + rise
     arrived = (temperature > 1 - _BARELY) | ~usable.any(-1)
@@ -147,8 +145,7 @@ def _advanced(
     first = count * torch.arange(runs, device=ancestors.device)[:, None]
     chosen = (first + ancestors).flatten()
     position = before.position.flatten(0, 1)[chosen]
-    prior, prior_slope, likelihood, slope = (part[chosen] for part in parts)
-    value, gradient = _joined((prior, prior_slope, likelihood, slope), temperature)
+    value, gradient = _joined(temperature, *(part[chosen] for part in parts))
     scale = fisher_scale(
         position.reshape(runs, 1, count, dim), gradient.reshape(runs, 1, count, dim)
     )
@@ -197,12 +194,12 @@ def _rise(
 
 
 def _joined(
-    parts: tuple[
-        Float[Tensor, "k"], Float[Tensor, "k p"], Float[Tensor, "k"], Float[Tensor, "k p"]
-    ],
     temperature: Float[Tensor, "r"],
+    prior: Float[Tensor, "k"],
+    prior_slope: Float[Tensor, "k p"],
+    likelihood: Float[Tensor, "k"],
+    slope: Float[Tensor, "k p"],
 ) -> tuple[Float[Tensor, "k"], Float[Tensor, "k p"]]:
-    prior, prior_slope, likelihood, slope = parts
     share = temperature.repeat_interleave(len(prior) // len(temperature))
     value = torch.where(torch.isneginf(likelihood), likelihood, prior + share * likelihood)
     return value, torch.addcmul(prior_slope, share[:, None], slope)
