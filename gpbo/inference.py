@@ -43,10 +43,10 @@ _FEWEST = 12
 _FAR_FROM_ZERO, _FAR_FROM_ONE = 3.0, 10.0
 #: Starts of the mode search.
 _MODE_STARTS = 8
-#: Climbs whose log densities end this close have found the same mode.
-_SAME_MODE = 1e-3
 #: Its box in the unconstrained coordinates, wide enough for any sensible prior.
 _MODE_BOUNDS = (-20.0, 20.0)
+#: Climbs whose log densities end this close have found the same mode.
+_SAME_MODE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
