@@ -47,21 +47,22 @@ def resolve_device(
     if is_among(device, ("auto",)):
         faster = any(results >= many and runs >= least for many, least in CROSSOVER)
         device = "cuda" if faster and torch.cuda.is_available() else "cpu"
+    expected = f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:<index>'"
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise InvalidOption(
-            f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:<index>'"
-        ) from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidOption(expected) from error
+    if resolved.type == "cpu":
+        return resolved
+    if resolved.type != "cuda":
+        raise InvalidOption(expected)
+    if not torch.cuda.is_available():
         raise InvalidOption(f"device={device!r}: no CUDA device here; use 'auto' or 'cpu'")
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+    if (resolved.index or 0) >= torch.cuda.device_count():
         raise InvalidOption(
             f"device={device!r}: expected an index below {torch.cuda.device_count()}"
         )
-    if resolved.type not in ("cpu", "cuda"):
-        raise InvalidOption(f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:<index>'")
-    if resolved.type == "cuda" and resolved.index is None:
+    if resolved.index is None:
         # Which one is the current one is another matter in each thread.
         return torch.device("cuda", torch.cuda.current_device())
     return resolved
