@@ -418,12 +418,5 @@ def _with_modes(
     }
     if state is not None:
         warmth, _ = cold_start(troubled, own, state.warmth.position.shape[1])
-        state = replace(
-            state,
-            warmth=put(state.warmth, rows, warmth),
-            log_weight=state.log_weight.index_fill(0, rows, 0.0),
-            recent=state.recent.index_fill(0, rows, torch.nan),
-            afresh=state.afresh.index_copy(0, rows, troubled.counts),
-            moved=state.moved.index_fill(0, rows, 0.0),
-        )
+        state = state.restarted(rows, warmth, troubled.counts)
     return replace(draws, **replaced), state

@@ -60,6 +60,19 @@ class WarmState:
     afresh: Float[Tensor, "r"]
     moved: Float[Tensor, "r"]
 
+    def restarted(
+        self, runs: Int[Tensor, " j"], warmth: Warmth, counts: Float[Tensor, " j"]
+    ) -> "WarmState":
+        """With chains of these runs that start from the prior, at so many results."""
+        return replace(
+            self,
+            warmth=put(self.warmth, runs, warmth),
+            log_weight=self.log_weight.index_fill(0, runs, 0.0),
+            recent=self.recent.index_fill(0, runs, torch.nan),
+            afresh=self.afresh.index_copy(0, runs, counts),
+            moved=self.moved.index_fill(0, runs, 0.0),
+        )
+
 
 def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterior) -> WarmState:
     """The last chains in the present standardisation of the values, weighted for what came in.
@@ -125,21 +138,15 @@ def started_afresh(
     chains = warm.log_weight.shape[1]
     collapsed = _relative_ess(warm) < _COLLAPSED
     due = (counts >= _AFRESH * warm.afresh) | (collapsed & (counts <= MANY))
-    another = (due | collapsed)[:, None, None, None]
-    warm = replace(warm, recent=warm.recent.masked_fill(another, torch.nan))
+    recent = warm.recent.masked_fill(collapsed[:, None, None, None], torch.nan)
+    warm = replace(warm, recent=recent)
     if not bool(due.any()):
         return warm, spent
     runs, count = bucket(due)
     warmth, steps = cold_start(log_posterior.select(runs), streams.select(runs.tolist()), chains)
-    due_runs = runs[:count]
-    afresh = replace(
-        warm,
-        warmth=put(warm.warmth, due_runs, selected(warmth, slice(count))),
-        log_weight=warm.log_weight.masked_fill(due[:, None], 0.0),
-        afresh=torch.where(due, counts, warm.afresh),
-        moved=warm.moved.masked_fill(due, 0.0),
-    )
-    return afresh, spent.index_copy(0, due_runs, steps[:count])
+    runs = runs[:count]
+    afresh = warm.restarted(runs, selected(warmth, slice(count)), counts[runs])
+    return afresh, spent.index_copy(0, runs, steps[:count])
 
 
 def rounds_due(warm: WarmState, counts: Float[Tensor, "r"]) -> Int[Tensor, "r"]:
