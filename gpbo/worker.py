@@ -347,6 +347,6 @@ def _write_to_descriptors() -> None:
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+    for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
         with contextlib.suppress(AttributeError, ValueError, OSError):  # none, closed, or broken
-            stream.flush()
+            getattr(sys, name).flush()
