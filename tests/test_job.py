@@ -561,3 +561,9 @@ def test_what_is_no_job_file_is_said(content: bytes | None, tmp_path: Path) -> N
         path.write_bytes(content)
     with pytest.raises(InvalidJob, match="expected a job file"):
         read_job(path)
+
+
+def test_who_resumes_a_database_is_told_that_its_script_does(tmp_path: Path) -> None:
+    SqliteStorage(tmp_path / "runs.db").create("train", {}).close()
+    with pytest.raises(InvalidJob, match="in a database is resumed by that script"):
+        read_file(tmp_path / "runs.db")
