@@ -197,7 +197,9 @@ def critical_difference(table: pd.DataFrame) -> Figure:
         alpha=1 - analysis.CONFIDENCE,
         ax=axes,
     )
-    axes.set_title("average rank; a bar joins methods that are not told apart", fontsize="medium")
+    axes.set_title(
+        "average rank; a bar joins methods that do not differ significantly", fontsize="medium"
+    )
     return figure
 
 

@@ -104,7 +104,7 @@ def measured_where(findings: Findings) -> Section:
     others = "; for runs of other commits this is not known" * bool(header.get("peers_from"))
     return (
         f"{where(header)}\n\n"
-        f"{counted(len(header['seeds']), 'seed')}. Of each seed all methods have the same "
+        f"{counted(len(header['seeds']), 'seed')}. For each seed, all methods have the same "
         "problem, noise and initial design. Runs of this commit were made "
         f"{header['processes']} at a time, with one thread each{others}. Seconds of gpbo's own "
         "methods are those of a batch of runs, divided by the number of runs; every run of a peer "
@@ -136,7 +136,7 @@ def verdict(findings: Findings) -> Section:
     if np.isclose(average[own], average.iloc[0]):
         place = "first"
     elif average[own] - average.iloc[0] < gap:
-        place = f"not told apart from the first, {best},"
+        place = f"not significantly different from the first, {best},"
     else:
         place = f"behind {best}"
     beaten = [
@@ -147,9 +147,9 @@ def verdict(findings: Findings) -> Section:
     if np.isnan(gap):
         apart = ""
     elif gap > len(average) - 1:  # more than the first and the last can differ by
-        apart = "; with so few of both, no two methods can be told apart by rank"
+        apart = "; with so few of both, no difference in rank can be significant"
     else:
-        apart = f"; ranks that differ by less than {gap:.2f} are not told apart"
+        apart = f"; differences in rank below {gap:.2f} are not significant"
     text = (
         f"`{own}` is {place} by average rank ({average[own]:.2f} of "
         f"{counted(len(average), 'method')} on {counted(len(table), 'problem')}{apart})."

@@ -322,7 +322,7 @@ def test_with_too_few_methods_for_a_test_nothing_is_said_of_it(
     text = sections.verdict(findings)[0] + sections.rank_section(findings)[0]
     assert "Friedman" not in text
     assert "nan" not in text
-    assert ("Critical difference" in text) == ("told apart" in text) == (len(methods) == 2)
+    assert ("Critical difference" in text) == ("significant" in text) == (len(methods) == 2)
 
 
 @pytest.mark.parametrize(
@@ -332,21 +332,21 @@ def test_with_too_few_methods_for_a_test_nothing_is_said_of_it(
         (
             ["branin"],
             ["ei-hmc", "random"],
-            "of 2 methods on 1 problem; with so few of both, no two methods can be told apart by",
+            "of 2 methods on 1 problem; with so few of both, no difference in rank can be significant)",
         ),
         (
             ["branin", "hartmann3"],
             ["ei-hmc", "ei-map", "random", "optuna-gp"],  # 3.32, and at most 3 apart
-            "of 4 methods on 2 problems; with so few of both, no two methods can be told apart by",
+            "of 4 methods on 2 problems; with so few of both, no difference in rank can be significant)",
         ),
         (
             ["branin", "hartmann3", "third"],
             ["ei-hmc", "ei-map", "random", "optuna-gp"],
-            "of 4 methods on 3 problems; ranks that differ by less than 2.71 are not told apart",
+            "of 4 methods on 3 problems; differences in rank below 2.71 are not significant)",
         ),
     ],
 )
-def test_ranks_are_told_apart_only_where_that_many_can_be(
+def test_differences_in_rank_are_significant_only_where_they_can_be(
     problems: list[str], methods: list[str], said: str, results: Path
 ) -> None:
     rows, head = table.read(results)
