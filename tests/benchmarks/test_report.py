@@ -363,7 +363,7 @@ def test_one_seed_and_one_problem_are_named_as_one(results: Path) -> None:
     runs = [{**place, "runs": {"ax": {"branin": [0]}}}]
     findings = sections.Findings.of(kept, {**head, "seeds": [0], "peers_from": runs}, (0.1,))
     text = "\n".join(text for text, _ in sections.sections(findings).values())
-    assert "\n1 seed. Of each" in text
+    assert "\n1 seed. For each seed, all" in text
     assert "\n| ax | 1 run | a | b | c, 2 cores |" in text
     assert "over 1 problem." in text
     assert "With 1 seed no p" in text
