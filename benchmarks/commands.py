@@ -32,8 +32,8 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Compare methods: run a suite, or module:attribute with problems of your own; report it, "
-    "watch for losses.",
+    help="Compare methods: run a suite, or problems of your own (module:attribute); write reports; "
+    "check for regressions.",
     no_args_is_help=True,
 )
 
@@ -64,29 +64,32 @@ OUTPUT = Path("bench-results")
 
 _Output = Annotated[Path, typer.Option(help="Folder of the results.")]
 _Processes = Annotated[
-    int | None, typer.Option(help="How many at a time, a thread each; by default a core each.")
+    int | None,
+    typer.Option(help="Processes at a time, with one thread each; by default one per core."),
 ]
 
 
 def _suite_command(name: str) -> Callable[..., None]:
     def run(
-        seeds: Annotated[int | None, typer.Option(help="How many; by default the suite's.")] = None,
+        seeds: Annotated[
+            int | None, typer.Option(help="Number of seeds; by default the suite's.")
+        ] = None,
         budget: Annotated[
-            int | None, typer.Option(help="At most so many evaluations each: a dry run.")
+            int | None, typer.Option(help="At most this many evaluations per run: a dry run.")
         ] = None,
         method: Annotated[
             list[str] | None,
-            typer.Option(help="Only these, your own as module:attribute; may be repeated."),
+            typer.Option(help="Only this one (your own: module:attribute); may be repeated."),
         ] = None,
         problem: Annotated[
-            list[str] | None, typer.Option(help="Only these; may be repeated.")
+            list[str] | None, typer.Option(help="Only this one; may be repeated.")
         ] = None,
         peers: Annotated[bool, typer.Option(help="Run other packages too.")] = True,
         peers_from: Annotated[
             Path | None,
             typer.Option(
-                help="Results of an earlier run, kept ones too: peers of the same versions are "
-                "not run again on the problems and seeds that they have there."
+                help="Results of an earlier run, or kept ones: peers of the same versions are not "
+                "run again on the problems and seeds that are there."
             ),
         ] = None,
         processes: _Processes = None,
@@ -94,8 +97,8 @@ def _suite_command(name: str) -> Callable[..., None]:
         fresh: Annotated[
             bool,
             typer.Option(
-                help="Measure these methods, problems and seeds anew, and keep all else in the "
-                "folder. Runs of other packages stay as they were, in peer-traces."
+                help="Measure these methods, problems and seeds again; everything else in the "
+                "folder is kept, and runs of other packages are reused from peer-traces."
             ),
         ] = False,
     ) -> None:
@@ -106,10 +109,10 @@ def _suite_command(name: str) -> Callable[..., None]:
 
 
 _AGAIN = (
-    "\n\nThe same command goes on where a run was interrupted, and tries again what failed; not a "
-    "package that ran out of time, which --fresh tries again too."
-    "\n\ntrials.parquet and the report have what the last command named, and replace those of the "
-    "one before; what else was measured stays in the folder, for a command that names all of it."
+    "\n\nThe same command continues an interrupted run, and tries again what failed, except "
+    "packages that ran out of time, which only --fresh tries again."
+    "\n\ntrials.parquet and the report hold what the last command named, and replace those of the "
+    "one before; other results stay in the folder, for a command that names them too."
 )
 for _name, _about in SUITES.items():
     app.command(_name, help=_about + _AGAIN)(_suite_command(_name))
@@ -117,7 +120,9 @@ for _name, _about in SUITES.items():
 
 @app.command()
 def speed(
-    repeats: Annotated[int, typer.Option(help="Of every measurement; the median counts.")] = 3,
+    repeats: Annotated[
+        int, typer.Option(help="Repeats of every measurement; the median counts.")
+    ] = 3,
     case: Annotated[
         list[str] | None,
         typer.Option(help="Results and dimensions, such as 50,6; may be repeated."),
@@ -280,7 +285,7 @@ def _measure(run: "Run") -> None:
 @app.command("report")
 def report_command(
     results: Annotated[
-        Path | None, typer.Argument(help="A file of results; its report is written anew.")
+        Path | None, typer.Argument(help="A file of results, whose report is written again.")
     ] = None,
     output: Annotated[
         Path | None,
@@ -295,13 +300,13 @@ def report_command(
     ] = None,
     readme: Annotated[
         list[Path] | None,
-        typer.Option(help="Fill the places of this file from --stored; may be repeated."),
+        typer.Option(help="Fill in the marked places of this file from --stored; may be repeated."),
     ] = None,
     stored: Annotated[
         Path | None, typer.Option(help="Folder of kept results; by default the repository's.")
     ] = None,
 ) -> None:
-    """Write a report anew from results, or the figures and tables of a README and its like."""
+    """Write the report of results again, or the tables and figures of a README."""
     from . import report, suites, table
     from .readme import rewrite
     from .record import RESULTS
@@ -332,12 +337,12 @@ def report_command(
 
 @app.command()
 def keep(
-    results: Annotated[Path, typer.Argument(help="A file trials.parquet.")],
+    results: Annotated[Path, typer.Argument(help="A trials.parquet.")],
     stored: Annotated[
         Path | None, typer.Option(help="Folder to keep it in; by default the repository's.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="To keep it by; by default that of its suite.")
+        str | None, typer.Option(help="Name to keep it by; by default that of its suite.")
     ] = None,
     beside: Annotated[
         Path | None,
@@ -367,10 +372,10 @@ def check(
         Path | None, typer.Option(help="Folder of kept results; by default the repository's.")
     ] = None,
     update: Annotated[
-        bool, typer.Option(help="Store today's figures as what is compared with from now on.")
+        bool, typer.Option(help="Store today's figures, to compare with from now on.")
     ] = False,
 ) -> None:
-    """Measure `smoke` and a few ratios of speed, and fail on a real loss against stored ones."""
+    """Measure `smoke` and a few ratios of speed; fail if they are worse than stored ones."""
     from . import gate, suites
     from .record import RESULTS
     from .runner import Run

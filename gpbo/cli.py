@@ -100,7 +100,9 @@ def _print_version(wanted: bool) -> bool:
 def _common(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Say which it is."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None: ...
 
@@ -127,13 +129,13 @@ def problems() -> None:
 def run(
     problem: Annotated[str, typer.Argument(help="A name that `gpbo problems` lists.")],
     strategy: Annotated[StrategyName, typer.Option(help="How to search.")] = StrategyName.EI,
-    budget: Annotated[int, typer.Option(help="How many trials.")] = 30,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    dim: Annotated[int | None, typer.Option(help="Parameters; by default as usual.")] = None,
+    budget: Annotated[int, typer.Option(help="Number of trials.")] = 30,
+    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
+    dim: Annotated[int | None, typer.Option(help="Number of parameters.")] = None,
     inference: Annotated[
         InferenceName, typer.Option(help="Treatment of the hyperparameters.")
     ] = InferenceName.HMC,
-    runs: Annotated[int, typer.Option(help="How many at once, with seeds one after another.")] = 1,
+    runs: Annotated[int, typer.Option(help="Runs at once, with consecutive seeds.")] = 1,
     plot: Annotated[Path | None, typer.Option(help="Write the convergence plot here.")] = None,
     slices: Annotated[
         Path | None, typer.Option(help="Write the fitted surrogate along each parameter here.")
@@ -143,7 +145,7 @@ def run(
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="Go on from this file, which is written while the runs advance."),
+        typer.Option(help="Save progress to this file, and continue from it."),
     ] = None,
 ) -> None:
     """Optimize a built-in problem in this process, once or many times, and say how close it came.
@@ -235,11 +237,11 @@ def resume(
 def show(
     where: Annotated[Path, typer.Argument(help="A job file, or a storage.")],
     name: Annotated[str | None, typer.Argument(help=_WHICH)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all there is as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     html: Annotated[
-        Path | None, typer.Option(help="Write all there is here, as a page for a browser.")
+        Path | None, typer.Option(help="Write everything as a page for a browser here.")
     ] = None,
-    watch: Annotated[bool, typer.Option(help="Go on showing it until it ends.")] = False,
+    watch: Annotated[bool, typer.Option(help="Keep showing it until it ends.")] = False,
 ) -> None:
     """Show where a job stands, what its workers do and its latest trials."""
     from rich.console import Console

@@ -23,8 +23,8 @@ def read_file(path: str | Path) -> dict[str, Any]:
         raise InvalidJob(f"{path}: {error.strerror}: expected a job file") from error
     except UnicodeDecodeError as error:
         raise InvalidJob(
-            f"{path}: expected a job file in TOML, which is text in UTF-8 (a job that a script began "
-            "in a database is resumed by that script)"
+            f"{path}: expected a job file in TOML, which is text in UTF-8 (a job that a script "
+            "began in a database is resumed by that script)"
         ) from error
     except ValueError as error:
         raise InvalidJob(f"{path}: {error}") from error
