@@ -1,9 +1,8 @@
 """What a point is worth: log expected improvement and log probability of improvement.
 
-Both are averaged over the hyperparameter draws, so that the average is of the improvements and
-not of their logarithms: ``log mean_s exp(log EI_s(x))``. The engine minimises, so an improvement
-is a value below the incumbent; a utility is maximised. Pending points are the surrogate's matter
-(`Surrogate.fantasize`).
+Both are averages over the hyperparameter draws, of the improvements and not of their logarithms:
+``log mean_s exp(log EI_s(x))``. The engine minimises, so an improvement is a value below the
+incumbent; a utility is maximised. Pending points are left to the surrogate (`Surrogate.fantasize`).
 """
 
 import math
@@ -27,7 +26,7 @@ _FAR_BELOW = -300.0
 
 @runtime_checkable
 class Moments(Protocol):
-    """What an acquisition asks of a surrogate; see `gpbo.surrogate.Surrogate`."""
+    """What an acquisition function needs of a surrogate; see `gpbo.surrogate.Surrogate`."""
 
     def moments(
         self, candidates: Float[Tensor, "r q d"]
@@ -49,9 +48,10 @@ class Moments(Protocol):
 
 @dataclass(frozen=True)
 class Differentiated:
-    """A function of points as a utility, whose gradient autograd works out.
+    """A function of points as a utility, with its gradient by autograd.
 
-    Points that are NaN, where an ascent has ended, are NaN here: the function is not asked there.
+    A point that is NaN, where an ascent has ended, has the value NaN and never reaches the
+    function.
     """
 
     function: Callable[[Float[Tensor, "r b d"]], Float[Tensor, "r b"]]
@@ -108,7 +108,7 @@ class _ImprovementUtility(ABC):
         share = torch.exp(values - value.unsqueeze(1)) / values.shape[1]
         by_mean = -share * slope * inverse_sd
         by_variance = 0.5 * share * (self._sd_power - slope * u) / variance
-        # At a floored variance the factor may overflow; its gradient there is 0, and inf * 0 NaN.
+        # At a floored variance the factor may overflow; times a gradient of 0 it would be NaN.
         by_variance = by_variance.clamp(max=torch.finfo(x.dtype).max)
         gradient = by_mean.unsqueeze(-1) * mean_gradient
         gradient = torch.addcmul(gradient, by_variance.unsqueeze(-1), variance_gradient)
@@ -158,12 +158,12 @@ def log_h(u: Float[Tensor, "*n"]) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*
     """``log h(u)`` with ``h(u) = phi(u) + u Phi(u)``, and its derivative ``Phi(u) / h(u)``.
 
     ``h`` is the expected improvement at unit standard deviation. With the Mills ratio
-    ``m = Phi / phi`` it is ``phi (1 + u m)``, and the derivative ``m / (1 + u m)``, in three
-    ranges: far below 0, where ``1 + u m`` cancels, its asymptotic series in ``1 / u^2``; far
-    above, where ``m`` overflows, ``h = u``. Ament et al. (2023), appendix A.1, has the same
-    ranges with other limits. Relative errors of ``h`` and the derivative are below 1e-10 in
-    float64, where ``h`` underflows that of its logarithm, and the branches not taken yield no NaN
-    under autograd.
+    ``m = Phi / phi`` it is ``phi (1 + u m)``, and the derivative ``m / (1 + u m)``, computed in
+    three ranges: far below 0, where ``1 + u m`` cancels, its asymptotic series in ``1 / u^2``; far
+    above, where ``m`` overflows, ``h = u``. Ament et al. (2023), appendix A.1, has the same ranges
+    with other limits. In float64 the relative errors of ``h`` (of its logarithm where ``h``
+    underflows) and of the derivative are below 1e-10, and the branches not taken yield no NaN under
+    autograd.
     """
     low = u.clamp(max=_FAR_ABOVE)
     mills = _mills_ratio(low)

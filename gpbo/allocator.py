@@ -1,20 +1,20 @@
-"""What the C library does with memory that is freed, which temporaries of some megabytes feel.
+"""How the C library treats freed memory, which matters for temporaries of a few megabytes.
 
-glibc gives such memory back to the system at once, and every temporary of the next operation is
-then mapped and zeroed page by page again: on a CPU that took 40 % of the time of a batch of log
-densities (256 chains of 20 to 60 results, 1000 to 14,000 page faults for each evaluation).
+glibc returns such memory to the system at once, so every temporary of the next operation is mapped
+and zeroed page by page again: on a CPU that took 40 % of the time of a batch of log densities (256
+chains of 20 to 60 results, 1000 to 14,000 page faults for each evaluation).
 """
 
 import ctypes
 import os
 from functools import cache
 
-#: Blocks up to this size are taken from the heap, and the heap keeps so much that is free. The
-#: first is the largest that glibc allows.
+#: Blocks up to the first size come from the heap, which keeps free memory up to the second. The
+#: first is the largest threshold that glibc allows.
 _FROM_HEAP, _KEPT = 32 << 20, 256 << 20
 #: Names of glibc's `mallopt`.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-#: With any of these in the environment the user has decided.
+#: If any of these is in the environment, the user has decided.
 _DECIDED = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
@@ -22,8 +22,8 @@ _DECIDED = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"
 def keep_freed_memory() -> bool:
     """Let this process keep up to 256 MB that it freed, for its next temporaries.
 
-    Once in a process; whether it was done. Nothing is changed where the C library is not glibc,
-    or where the environment sets its thresholds.
+    It is done once in a process; the result says whether it was. Nothing is changed if the C
+    library is not glibc or the environment sets its thresholds.
     """
     if any(name in os.environ for name in _DECIDED) or not _is_glibc():
         return False

@@ -1,4 +1,4 @@
-"""One file of arrays and what is said of them: a zip of NumPy arrays, and a header in JSON."""
+"""A file of arrays and plain data: a zip of NumPy arrays, with a header in JSON."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def write(path: str | Path, values: Mapping[str, Any]) -> None:
     """Write named values, arrays or plain data; the file appears when it is complete, or never.
 
     Raises:
-        InvalidOption: the path is in no folder that exists.
+        InvalidOption: the path cannot be written to, e.g. its folder does not exist.
     """
     target = path_to_write("path", path)
     arrays: dict[str, Any] = {
@@ -36,15 +36,16 @@ def write(path: str | Path, values: Mapping[str, Any]) -> None:
 
 @contextmanager
 def appearing(target: Path) -> Iterator[IO[bytes]]:
-    """A file to write what is to be at the target when it is complete, or never.
+    """A file to write to, which appears at the target when it is complete, or never.
 
-    Processes that write to one target do not meet before. What is no file is written to directly.
+    Processes that write to the same target do not collide before that. A target that exists and is
+    not a regular file is written to directly.
     """
     if target.exists() and not target.is_file():  # a device or a pipe, which stays one
         with target.open("wb") as file:
             yield file
         return
-    target = target.resolve()  # of a link, what it leads to
+    target = target.resolve()  # a link stays one: what it leads to is replaced
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
@@ -61,14 +62,15 @@ def write_text(target: Path, text: str) -> None:
 
 
 def read(path: str | Path, names: Collection[str], *, writer: str) -> dict[str, Any]:
-    """The values that `write` wrote; what was a tuple is a list.
+    """The values that `write` wrote; tuples come back as lists.
 
     Args:
-        names: Which have to be there.
-        writer: Who writes such files, for the error.
+        names: Values that must be there.
+        writer: What writes such files, for the error.
 
     Raises:
-        InvalidData: no such file, another one, or one of a later version of gpbo.
+        InvalidData: there is no such file, `write` did not write it, or a later version of gpbo
+            did.
     """
     another = f"{path}: expected a file that {writer} wrote"
     try:

@@ -1,11 +1,11 @@
 """Maximise many smooth functions in boxes at once: projected L-BFGS with one state per row.
 
 Every row of a batch climbs on its own: it has its own history, its own step length and its own
-end, and a row that meets a NaN harms no other. An iteration evaluates the objective once, for all
-rows together, and each row makes of its value what it needs: a row whose trial point is good
+end, and a row that meets a NaN does not affect the others. An iteration evaluates the objective
+once, for all rows together, and each row acts on its own value: a row whose trial point is good
 enough moves and computes a new direction, a row whose trial point is not shortens its step. So no
-row waits for another's line search, the shapes never change, and nothing in an iteration waits
-for the device.
+row waits for another's line search, the shapes never change, and nothing in an iteration waits for
+the device.
 
 Method. The bounds are treated by two-metric projection (Bertsekas 1982, "Projected Newton methods
 for optimization problems with simple constraints", SIAM J. Control Optim. 20): coordinates at a
@@ -44,13 +44,13 @@ _SHRINK = (0.1, 0.5)
 # Length of a row's first step, when nothing is known about the curvature. A tenth of the unit
 # cube: a restart should climb the hill that it was chosen for.
 _FIRST_STEP = 0.1
-# A pair is remembered if the slope fell along the step by this fraction of the least gain asked
-# for, and used if its restriction to the free coordinates keeps this much of its curvature.
+# A pair is remembered if ``s.y`` is more than this fraction of the least gain asked for, and used
+# if its restriction to the free coordinates keeps this much of its curvature.
 _LEAST_CURVATURE = 1e-4
 _LEAST_RESTRICTED = 1e-8
-# How often the host looks at which rows have ended.
+# After how many iterations the host looks at which rows have ended.
 _LOOK_EVERY = 4
-# A row this many times its promise behind the best one of its run is not worth going on with.
+# A row ends when it is this many times its promise behind the best row of its run.
 _REACH = 100.0
 
 
@@ -64,8 +64,8 @@ class Ascent:
         gradient_norm: largest component of the projected gradient, in the objective's units
             per unit of ``x``; 0 at a solution.
         converged: the row ended because nothing was left to gain.
-        iterations: iterations made, which is also how many steps the slowest row tried. Each
-            evaluated the objective once, for all remaining rows together, as did the start.
+        iterations: iterations made, which is also the number of steps that the slowest row tried.
+            Each evaluated the objective once, for all remaining rows together, as did the start.
     """
 
     x: Float[Tensor, "k d"]
@@ -84,7 +84,7 @@ class _Box:
 
 @dataclass(frozen=True)
 class _State:
-    """In terms of the cost, the negative of the objective, as in the literature."""
+    """The state of every row, in terms of the cost: the negative of the objective."""
 
     point: Float[Tensor, "k 2 d"]  # x and the gradient of the cost there
     cost: Float[Tensor, " k"]
@@ -124,10 +124,10 @@ def maximize(
         tolerance: a row has converged when no component of its projected gradient is larger.
         gain_tolerance: or when both its last gain and the next one promised by the quadratic
             model are at most this, relative to ``max(1, |value|)``.
-        runs: say that the rows are ``runs x b``, run by run, that only the best row of a run is
-            wanted, and that the objective takes any ``b``: rows without a prospect of catching up
-            then end, and rows that ended are dropped where that saves time. By default every row
-            is a run.
+        runs: the number of runs, where the rows are ``runs x b``, run by run, only the best row of
+            a run is wanted, and the objective takes any ``b``: rows that cannot be expected to
+            catch up then end, and rows that ended are dropped where that saves time. By default
+            every row is a run.
     """
     runs = len(start) if runs is None else runs
     box = _box(start, lower, upper)
@@ -189,7 +189,7 @@ def _iterate(
 ) -> tuple[_State, None]:
     """The state after another evaluation."""
     cost, point = _evaluate(objective, state.trial, box)
-    # The term without weight carries a NaN or an infinity of the gradient over to the gain.
+    # The term has weight 0: it only carries a NaN or an infinity from the gradient to the gain.
     gain = torch.add(state.cost - cost, point[:, 1].sum(-1), alpha=0.0)
     gain = gain.nan_to_num(nan=-torch.inf, posinf=-torch.inf)
     asked = (_ARMIJO * state.slope).clamp(min=torch.finfo(gain.dtype).tiny)
@@ -198,8 +198,8 @@ def _iterate(
 
     point = torch.where(accept.view(-1, 1, 1), point, state.point)
     cost = torch.where(accept, cost, state.cost)
-    # While no curvature is known, the steps grow; then 1 is the quasi-Newton step. A rejected one
-    # shrinks to the top of the parabola through the value, the slope and the rejected value.
+    # While no curvature is known the steps grow; after that, 1 is the quasi-Newton step. A rejected
+    # step shrinks to the top of the parabola through the value, the slope and the rejected value.
     known = scale > 0
     longer = torch.where(known, 1.0, 2.0 * state.step)
     top = (0.5 * state.slope / (state.slope - gain)).clamp(*_SHRINK)
@@ -210,8 +210,8 @@ def _iterate(
     least = gain_tolerance * cost.abs().clamp(min=1.0)
     exhausted = torch.maximum(slope.abs(), gain) <= least
     reached = (norm <= tolerance) | (exhausted & (tried >= 1))
-    # The line search found nothing: forget the curvature, but for the trial that is made already;
-    # without any, give up.
+    # The line search found nothing: forget the curvature, which only the next trial still uses; if
+    # there is none, give up.
     failed = exhausted & (tried < 1)
     restart = failed & known
     pairs = pairs.masked_fill(restart.view(-1, 1, 1, 1), 0.0)
@@ -249,13 +249,13 @@ def _next_trial(
     step: Float[Tensor, " k"],
     box: _Box,
 ) -> tuple[Float[Tensor, "k d"], Float[Tensor, " k"], Float[Tensor, " k"]]:
-    """The next point to evaluate, its gain by the linear model, and the projected gradient."""
+    """The next point to try, its gain by the linear model, the norm of the projected gradient."""
     x, gradient = point.unbind(1)
     projected = ((x - gradient).clamp(box.lower, box.upper) - x).abs()
     norm = projected.amax(-1)
-    # Bound coordinates are those where the box leaves nothing of the gradient step. (Bertsekas
-    # adds those close to that, against steps that jam; here a jammed row restarts along the
-    # gradient, and on random quadratics a margin made no difference.)
+    # Bound coordinates are those where the box leaves nothing of the gradient step. (Bertsekas adds
+    # those close to that, to prevent jamming; here a jammed row restarts along the gradient, and on
+    # random quadratics a margin made no difference.)
     free = (projected > 0).to(x.dtype)
     first = (_FIRST_STEP / (gradient.abs() * free).amax(-1)).clamp(max=1.0)
     scale = torch.where(scale > 0, scale, first).unsqueeze(-1)
@@ -270,7 +270,7 @@ def _quasi_newton(
     free: Float[Tensor, "k d"],
     scale: Float[Tensor, "k 1"],
 ) -> Float[Tensor, "k d"]:
-    """The L-BFGS inverse Hessian of the free coordinates times the gradient; bound ones: scaled.
+    """The gradient times the L-BFGS inverse Hessian, in free coordinates; scaled, in bound ones.
 
     The pairs are restricted to the free coordinates and rescaled to ``s.y = 1``, which leaves the
     matrix as it is and makes the triangle ``R`` of the products ``s.y`` unit triangular. Pairs
@@ -297,7 +297,7 @@ def _quasi_newton(
 def _without_stragglers(
     state: _State, leader: Float[Tensor, " r"], runs: int
 ) -> tuple[_State, Float[Tensor, " r"]]:
-    """The rows that may still become the best of their run go on; and the best cost of each run."""
+    """The state without rows that cannot become the best of their run; each run's best cost."""
     cost = state.cost.view(runs, -1)
     leader = torch.minimum(leader, cost.nan_to_num(nan=torch.inf).amin(-1))
     reach = cost - _REACH * state.promise.view(runs, -1)
@@ -308,7 +308,7 @@ def _without_stragglers(
 def _drop_ended(
     result: _State, state: _State, box: _Box, rows: Int[Tensor, " j"], runs: int
 ) -> tuple[_State, _State, _Box, Int[Tensor, " i"]]:
-    """Keep of each run as many rows as the run with the most unfinished ones has."""
+    """Keep as many rows of each run as the run with the most unfinished ones has."""
     alive = state.alive.view(runs, -1)
     width = int(alive.sum(-1).max())
     if width == alive.shape[1]:
@@ -321,7 +321,7 @@ def _drop_ended(
 
 
 def _put(result: _State, state: _State, rows: Int[Tensor, " j"]) -> _State:
-    """The result with the rows that the state still holds replaced by theirs."""
+    """The result, with the rows that the state still holds taken from the state."""
     fields = ("point", "cost", "gradient_norm", "converged")
     changed = {
         name: getattr(result, name).index_copy(0, rows, getattr(state, name)) for name in fields

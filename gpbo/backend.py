@@ -18,14 +18,14 @@ from gpbo.parallel import parallel_parts, threads
 #: optimum the noise variance is tiny, and single-precision Cholesky factors fail there.
 DTYPE = torch.float64
 
-#: Of so many normals, or a multiple, the first do not depend on how many follow, on a CPU.
+#: If a multiple of so many normals is drawn on a CPU, the first do not depend on how many follow.
 _NORMALS_BLOCK = 64
 
-#: From so many results, and so many runs with them, ``"auto"`` takes a GPU: there a step costs
-#: what launching its kernels costs, about the same for one run and for many. ``python
-#: benchmarks/crossover.py`` measures this table where there is a GPU. These values are cautious
-#: ones from steps of 2 ms on two CPU cores (16 chains, 50 results) and of 7 ms of a prototype on
-#: an H100; they are to be replaced by measured ones.
+#: Pairs of results and runs from which on ``"auto"`` takes a GPU. There a step costs what launching
+#: its kernels costs, about the same for one run and for many. ``python benchmarks/crossover.py``
+#: measures this table on a machine with a GPU. These are cautious estimates, from steps of 2 ms on
+#: two CPU cores (16 chains, 50 results) and of 7 ms of a prototype on an H100, to be replaced by
+#: measured ones.
 CROSSOVER = ((32, 16), (64, 8), (128, 4), (256, 2))
 
 
@@ -34,7 +34,7 @@ def resolve_device(
 ) -> torch.device:
     """The torch device for an option value.
 
-    ``"auto"`` is a GPU, if there is one, for so much work that it is faster there (`CROSSOVER`),
+    ``"auto"`` is a GPU if there is one and there is enough work to be faster there (`CROSSOVER`),
     and the CPU otherwise: one small run is faster on the CPU than on any GPU.
 
     Args:
@@ -63,19 +63,19 @@ def resolve_device(
             f"device={device!r}: expected an index below {torch.cuda.device_count()}"
         )
     if resolved.index is None:
-        # Which one is the current one is another matter in each thread.
+        # Each thread has a current device of its own.
         return torch.device("cuda", torch.cuda.current_device())
     return resolved
 
 
 @contextmanager
 def settings_for(device: torch.device) -> Iterator[None]:
-    """Run under the settings of the process that make batches of matrices fast on this device.
+    """Run under the process settings that make batches of matrices fast on this device.
 
-    In the precision that the code says, whatever a caller's ``torch.autocast`` would make of it.
-    On a CPU, memory that is freed is kept from then on (`gpbo.allocator`), and torch's threads
-    take a part of a batch each (`gpbo.parallel`), as they can where no gradients are recorded: none
-    are, unless who needs one says so.
+    The precision is what the code states, whatever the caller's ``torch.autocast`` says. On a CPU,
+    freed memory is kept from then on (`gpbo.allocator`), and each of torch's threads takes a part
+    of a batch (`gpbo.parallel`). This requires that no gradients are recorded: code that needs
+    autograd enables it.
     """
     if device.type == "cpu":
         keep_freed_memory()
@@ -91,11 +91,11 @@ def _as_written(device: torch.device) -> AbstractContextManager[object]:
 
 
 def threads_beside(workers: int) -> AbstractContextManager[None]:
-    """Run with a thread less for each busy worker, but with one.
+    """Run with one thread less for each busy worker, but at least one.
 
-    A parallel loop ends when its last thread does, and the others wait for it spinning: beside one
-    busy process on two cores, a border of 8 rows takes 130 ms with two threads and 1.4 ms with one.
-    Threads started meanwhile have this number too; it is put back at the end.
+    A parallel loop ends when its last thread does, and the others spin until then: next to one busy
+    process on two cores, a border of 8 rows takes 130 ms with two threads and 1.4 ms with one.
+    Threads started meanwhile have this number too; the old one is restored at the end.
     """
     return threads(max(1, torch.get_num_threads() - workers))
 
@@ -103,10 +103,10 @@ def threads_beside(workers: int) -> AbstractContextManager[None]:
 def stream_seed(seed: int, purpose: str, index: int = 0) -> int:
     """The seed of the stream named ``(seed, purpose, index)``: a 63-bit hash of the name.
 
-    Two streams with different names are unrelated (torch's generator on a CPU takes 32 of the bits:
-    two of 10,000 streams are the same with a probability of 1 %), and a stream does not depend on
-    what was drawn from any other, so a run that is resumed draws what the uninterrupted run would
-    have.
+    Streams with different names are unrelated (torch's generator on a CPU uses 32 of the bits: that
+    some two of 10,000 streams are the same has a probability of 1 %). A stream does not depend on
+    what was drawn from any other, so a resumed run draws what the uninterrupted run would have
+    drawn.
     """
     name = f"{seed}/{purpose}/{index}".encode()
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") >> 1
@@ -145,9 +145,9 @@ class Streams:
         rows: int = 1,
         device: torch.device | str = "cpu",
     ) -> "Streams":
-        """Runs with seeds of their own: row ``i`` is the stream of one run named ``seeds[i]``.
+        """Runs with seeds of their own: row ``i`` is the stream of a single run with ``seeds[i]``.
 
-        They may have an index each, and several ``rows``, the first run's first.
+        Each run may have an index of its own, and several ``rows``; those of run 0 come first.
         """
         numbers = [index] * len(seeds) if isinstance(index, int) else index
         named = [
@@ -159,7 +159,7 @@ class Streams:
 
     @classmethod
     def dealt(cls, streams: Sequence["Streams"]) -> "Streams":
-        """A row for each run and each of several streams: those of run 0 first."""
+        """The rows of several streams, interleaved by run: those of run 0 first."""
         rows = zip(*[several._generators for several in streams], strict=True)
         dealt = cls([], streams[0].device)
         dealt._generators = [generator for row in rows for generator in row]
@@ -171,10 +171,10 @@ class Streams:
         return len(self._generators)
 
     def select(self, runs: Sequence[int]) -> "Streams":
-        """The streams of these runs; what they draw, they draw from the same generators.
+        """The streams of these runs, which share their generators.
 
-        A run that is there twice, as padding (`gpbo.rows.bucket`), has its own numbers where it is
-        first, and any where it is repeated.
+        A run that occurs twice, as padding (`gpbo.rows.bucket`), draws its own numbers in its first
+        row and arbitrary ones in the others.
         """
         chosen, left = Streams([], self.device), dict(enumerate(self._generators))
         chosen._generators = [
@@ -205,15 +205,15 @@ class Streams:
         return drawn
 
     def first_normals(self, count: int, *shape: int) -> Float[Tensor, "r count *shape"]:
-        """As `normal`, but on a CPU the first of them do not depend on how many follow."""
+        """Like `normal`, but on a CPU the first of them do not depend on how many follow."""
         size = count * math.prod(shape)
         drawn = self.normal(room_for_normals(size))[:, :size]
         return drawn.view(self.runs, count, *shape)
 
     def fill_normal(self, rows: Float[Tensor, "r *shape"]) -> None:
-        """Put what `normal` would return into ``rows``, whose runs are contiguous each.
+        """Fill ``rows``, in which each run is contiguous, with what `normal` would return.
 
-        Rows of single precision take a fifth of the time, and get other numbers.
+        In single precision this takes a fifth of the time and gives other numbers.
         """
         for row, generator in zip(rows, self._generators, strict=True):
             row.normal_(generator=generator)
@@ -229,5 +229,5 @@ class Streams:
 
 
 def room_for_normals(count: int) -> int:
-    """How many to draw at once for the first ``count`` not to depend on what follows, on a CPU."""
+    """How many to draw so that, on a CPU, the first ``count`` do not depend on how many follow."""
     return _NORMALS_BLOCK * math.ceil(count / _NORMALS_BLOCK)

@@ -1,10 +1,10 @@
-"""Which observed points lie in basins of their own: a hill of the posterior mean is between them,
-or points that do not count.
+"""Which observed points lie in different basins: between them there is a hill of the posterior
+mean, or points that do not count.
 
 The test of Ursem (1999), "Multinational evolutionary algorithms", CEC, with the posterior mean in
 place of the function: two points share a basin if nothing on the straight line between them is
-higher than the higher of the two. Hills are those of one hyperparameter draw, the first that
-succeeded: there are as many lines as results.
+higher than the higher of the two. As there are as many lines as results, hills are those of a
+single hyperparameter draw, the first that succeeded.
 """
 
 import math
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from gpbo.surrogate import Surrogate
 
-#: Where on a line the mean is looked at.
+#: Where on a line the mean is evaluated.
 _SHARES = tuple(step / 7 for step in range(1, 7))
-#: What is no more than this, in standard deviations of the values, is no hill.
+#: A hill is higher than this, in standard deviations of the values.
 _LEAST_HILL = 0.01
 
 
@@ -35,14 +35,14 @@ def other_basins(
     Args:
         surrogate: The model.
         x: The points, such as those of the results.
-        centre: Whose basin does not count.
+        centre: The point whose basin does not count.
         height: How low the points are, infinite for those that do not count.
         count: How many basins, 1 or more.
-        log_chance: The log of the chance that points ``[r, b, d]`` give values that may be the
-            best, None for 1: where it is less than a half there is a hill, too.
+        log_chance: The log probability that points ``[r, b, d]`` give values that may be the best,
+            None if certain: where the probability is less than a half there is a hill, too.
 
     Returns:
-        The points, and which of them there are; in place of the others the centre.
+        The points, and which of them exist; the others are the centre.
     """
     draw = surrogate.succeeded.long().argmax(1)
     own, free, last = surrogate.mean_of_draw(draw, x), height.isfinite(), centre
@@ -63,6 +63,6 @@ def other_basins(
 
 
 def lowest_point(x: Float[Tensor, "r n d"], height: Float[Tensor, "r n"]) -> Float[Tensor, "r d"]:
-    """The point of every run of least finite height."""
+    """Each run's point of least finite height."""
     best = torch.where(height.isfinite(), height, torch.inf).argmin(1)
     return x[torch.arange(len(x), device=x.device), best]

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class Ensemble(SingleTaskGP):
-    """A model per draw of the hyperparameters, over which BoTorch's acquisitions average."""
+    """A model per hyperparameter draw; BoTorch's acquisition functions average over them."""
 
     _is_ensemble = True
     _supports_batched_models = False
 
     def posterior(self, X: Tensor, *args: Any, **kwargs: Any) -> GaussianMixturePosterior:
-        """Of points ``X[...,q,d]``, the mixture of what the draws expect."""
+        """The mixture, over the draws, of their posteriors at points ``X[...,q,d]``."""
         posterior = super().posterior(X.unsqueeze(MCMC_DIM), *args, **kwargs)
         return GaussianMixturePosterior(distribution=posterior.distribution)
 

@@ -3,8 +3,8 @@
 Raw points (a scrambled Sobol set, and small perturbations of the best points seen) are screened;
 from the promising ones a batched ascent climbs in the unit cube, ordered columns relaxed and
 one-hot columns pinned; what it finds is snapped to the space, improved over the discrete
-neighbours, and polished in the continuous columns. What was tried before, in user units, is not
-proposed again.
+neighbours, and polished in the continuous columns. No configuration that was tried before, compared
+in user units, is proposed again.
 """
 
 import logging
@@ -33,16 +33,16 @@ _LEAST_SPREAD, _LARGEST_SPREAD = 1e-3, 1e-1
 # Starts that are not the very best are drawn with probability exp(-_COLDNESS g), where g is the
 # gap to the best value in units of the gap between the best and the median.
 _COLDNESS = 6.0
-# Finalists that try their discrete neighbours, at most so many moves each, and are polished in the
-# continuous columns; both so many times, if the first time gained anything.
+# How many finalists try their discrete neighbours and are polished in the continuous columns; the
+# most moves of each; how often both are done, as long as they gain anything.
 _FINALISTS, _MOVES, _ROUNDS = 4, 10, 2
-# Iterations after which scouts are compared, and the share of them that goes on.
+# Iterations after which scouts are compared, and of how many one goes on.
 _SCOUTING, _GOING_ON = 10, 4
-# Of a finite space, around how many points in turn the next best is looked for where one is taken.
+# In a finite space, around how many points to look for the next best if the best is taken.
 _EXPANSIONS = 20
-# Random points that are tried before a configuration is looked for one by one.
+# Random points that are tried before configurations are enumerated.
 _RANDOM = 64
-# An ascent ends where the utility is exact to this: log EI differs by more between draws, and a
+# An ascent ends where the utility is exact to this: log EI differs more between draws, and a
 # utility in single precision is no more exact.
 _TOLERANCE, _GAIN_TOLERANCE = 1e-5, 1e-6
 
@@ -68,7 +68,7 @@ class Utility(Protocol):
 
 @dataclass(frozen=True)
 class Search:
-    """How hard to search the maximum of a utility.
+    """How hard to search for the maximum of a utility.
 
     Args:
         raw: Sobol points to screen.
@@ -80,8 +80,8 @@ class Search:
             than the restarts.
 
     Raises:
-        InvalidOption: one is no whole number or negative, ``restarts`` is 0, or ``restarts`` or
-            ``scouts`` exceeds ``raw``.
+        InvalidOption: one is not a whole number or is negative, ``restarts`` is 0, or ``restarts``
+            or ``scouts`` exceeds ``raw``.
     """
 
     raw: int = 512
@@ -119,7 +119,7 @@ class Ranked:
         return Ranked(x, value)
 
     def at(self, index: Int[Tensor, "r j"]) -> "Ranked":
-        """Those at these places of each row."""
+        """The points at these places of each row."""
         return Ranked(self.x.take_along_dim(index[..., None], 1), self.value.gather(1, index))
 
     def top(self, count: int) -> "Ranked":
@@ -127,7 +127,7 @@ class Ranked:
         return self.at(self.value.topk(min(count, self.value.shape[1]), dim=1).indices)
 
     def replaced(self, chosen: Bool[Tensor, "r #b"], other: "Ranked") -> "Ranked":
-        """These points, in place of those chosen the others."""
+        """These points, with the chosen ones replaced by the others."""
         x = torch.where(chosen.unsqueeze(-1), other.x, self.x)
         return Ranked(x, torch.where(chosen, other.value, self.value))
 
@@ -148,13 +148,13 @@ def propose(
     search: Search | None = None,
     any_scale: bool = False,
 ) -> Float[Tensor, "r d"]:
-    """Each run's legal point of greatest utility that it did not take before.
+    """Each run's legal point of greatest utility among those not taken.
 
     Args:
         best_x: points to perturb, such as the best observed ones; may be none.
         taken: per run, the `Space.key` of every configuration not to propose.
-        search: by default `Search`'s own.
-        any_scale: whether the utility's values may be of any size; those of a logarithm are not.
+        search: by default ``Search()``.
+        any_scale: whether the utility may be of any magnitude, unlike a logarithm.
 
     Raises:
         SpaceExhausted: a run has taken every configuration of a finite space.
@@ -172,9 +172,9 @@ def propose(
 
 
 def _rescaled(utility: Utility, raw: Ranked) -> tuple[Utility, Ranked]:
-    """Both with the best raw point at 0, and the median one not above -1.
+    """Both rescaled: the best raw point is at 0, and the median at -1 or below.
 
-    Ascents end by tolerances that are meant for values which differ by 1 or more.
+    The tolerances of ascents are meant for values that differ by 1 or more.
     """
     best, median = raw.value.amax(1), raw.value.median(1).values
     gap = best - median
@@ -198,9 +198,9 @@ def maxima(
     best of both improved where some parameters are discrete.
 
     Args:
-        bounds: Of each row's ascents, lower and upper; the cube's if None.
+        bounds: Lower and upper bounds of each row's ascents; by default the cube's.
         rough: What scouts climb, if not the utility itself.
-        easier: What ascents climb before it, one after another.
+        easier: What ascents climb before the utility, one after another.
     """
     starts = _pick_starts(raw, max(search.restarts, search.scouts), streams)
     if search.scouts > search.restarts:
@@ -208,7 +208,7 @@ def maxima(
     ends = starts
     for each in (*easier, utility):
         ends = _ascend(each, ends.x, space.movable, search.iterations, bounds)
-    if easier:  # which may have led astray
+    if easier:  # they may have led astray
         ends = ends.joined(_ranked(utility, starts.x))
     if all(kind == "continuous" for kind in space.kinds):
         return ends.joined(raw)
@@ -220,7 +220,7 @@ def maxima(
 def _scouted(
     utility: Utility, space: Space, starts: Ranked, search: Search, bounds: Bounds | None
 ) -> Ranked:
-    """The ends of the best of rough ascents, as many as there are restarts."""
+    """The best ends of rough ascents, as many as there are restarts."""
     going_on = max(search.restarts, starts.x.shape[1] // _GOING_ON)
     scouts = _ascend(utility, starts.x, space.movable, _SCOUTING, bounds).top(going_on)
     ends = _ascend(utility, scouts.x, space.movable, search.iterations, bounds)
@@ -234,11 +234,11 @@ def first_free(
     taken: Sequence[AbstractSet[Hashable]],
     spare: Sequence[Ranked] = (),
 ) -> Float[Tensor, "r d"]:
-    """Each row's best point that is not taken: of those ranked, of the spare ones, of some random
-    ones, and at last of a grid.
+    """Each row's best point that is not taken: a ranked one, else a spare one, else a random one,
+    else one of a grid.
 
     Args:
-        spare: Of each row, if any, points that come after all of those ranked that have a value.
+        spare: For each row, if given, points that come after all ranked ones that have a value.
 
     Raises:
         SpaceExhausted: a row has taken every configuration of a finite space.
@@ -360,11 +360,11 @@ def _try_neighbours(utility: Utility, space: Space, points: Ranked) -> Ranked:
 def _around_taken(
     utility: Utility, space: Space, ranked: Ranked, taken: Sequence[AbstractSet[Hashable]]
 ) -> Ranked:
-    """The points; in runs whose best one is taken, joined by neighbours of the best ones.
+    """The points, joined by neighbours of the best ones in runs whose best one is taken.
 
-    Ascents and moves all end at the one that is taken, so that little is known around it. Its
-    neighbours are looked at, then those of the best point but that, and so on, until the best one
-    left is free, and its neighbours are known too.
+    Ascents and moves all end at the taken one, so little is known around it. Its neighbours are
+    evaluated, then those of the next best point, and so on, until the best point left is free and
+    its neighbours are known too.
     """
     searches = [_Neighbourhood(space, keys) for keys in taken]
     for run, clash in enumerate(_winners(ranked, space, taken)[1]):
@@ -394,12 +394,12 @@ class _Neighbourhood:
         self._looked: set[Hashable] = set()
 
     def learn(self, x: Float[Tensor, "b d"], value: Float[Tensor, " b"]) -> None:
-        """The values of these points."""
+        """Record the values of these points."""
         keys = map(self._space.key, self._space.decode(x))
         self._known.update(zip(keys, zip(value.tolist(), x, strict=True), strict=True))
 
     def next_centre(self) -> Float[Tensor, " d"] | None:
-        """The best point that is free, or was not looked around; None if that one was, too."""
+        """The best point that is free or whose surroundings are unknown; None if they are known."""
         spent = self._looked & self._taken
         left = [(value, key) for key, (value, _) in self._known.items() if key not in spent]
         _, best = max(left, key=operator.itemgetter(0), default=(None, None))
@@ -421,7 +421,7 @@ def _first_free(
         for x, params in zip(block, space.decode(block), strict=True):
             if space.key(params) not in taken:
                 return x
-    # One value more than is taken, along any parameter that has so many, must leave one free.
+    # With one value more than are taken, along a parameter that has so many, one must be free.
     for params in space.grid(len(taken) + 1):
         if space.key(space.round_trip(params)) not in taken:
             return space.encode([params])[0].to(choices)
@@ -431,7 +431,7 @@ def _first_free(
 
 @dataclass(frozen=True)
 class _Rescaled:
-    """A utility in other units, those of each run its own."""
+    """A utility in other units, different in each run."""
 
     utility: Utility
     shift: Float[Tensor, "r 1"]

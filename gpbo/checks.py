@@ -1,4 +1,4 @@
-"""Numbers, tensors and paths of a user: as what they stand for, or an error that names them."""
+"""Checks of a user's numbers, tensors and paths, with errors that name them."""
 
 import math
 import numbers
@@ -30,7 +30,7 @@ def whole_number(name: str, value: object, *, least: int) -> int:
 
 
 def as_mapping(value: object) -> object:
-    """The value; what `dict` makes a mapping of, such as a row of a pandas table, as a dict."""
+    """The value, as a dict if it has keys but is not a mapping, such as a row of a pandas table."""
     has_keys = not isinstance(value, Mapping) and callable(getattr(value, "keys", None))
     return dict(value) if has_keys else value  # type: ignore[call-overload]
 
@@ -77,7 +77,7 @@ def positive_number(name: str, value: object) -> float:
 
 
 def settle(instance: object, name: str, check: Callable[..., object], **bounds: Any) -> None:
-    """Make an option of a frozen dataclass what its check makes of it.
+    """Replace an option of a frozen dataclass by what its check returns.
 
     Raises:
         InvalidOption: as the check does.
@@ -86,7 +86,7 @@ def settle(instance: object, name: str, check: Callable[..., object], **bounds: 
 
 
 def is_among(value: object, allowed: Sequence[object]) -> bool:
-    """Whether it is one of these; an array is none, which does not say whether it equals a text."""
+    """Whether it is one of these; an array never is, as it has no single answer to ``==``."""
     try:
         return value in allowed
     except (ValueError, RuntimeError):  # of numpy, of torch
@@ -94,7 +94,7 @@ def is_among(value: object, allowed: Sequence[object]) -> bool:
 
 
 def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Nothing, where the option is one of those allowed.
+    """Check that the option is one of those allowed.
 
     Raises:
         InvalidOption: it is not.
@@ -106,7 +106,7 @@ def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
 
 
 def instance_of(name: str, value: object, kind: type | UnionType) -> None:
-    """Nothing, where the option is of a class, or is None and may be.
+    """Check that the option is an instance of a class, or None where ``kind`` allows it.
 
     Raises:
         InvalidOption: it is not.
@@ -117,10 +117,10 @@ def instance_of(name: str, value: object, kind: type | UnionType) -> None:
 
 
 def misfit(kind: type, given: Mapping[str, object], *hidden: str) -> str | None:
-    """What keeps a table from being the fields of a dataclass; None if nothing does.
+    """Why a table does not give the fields of a dataclass; None if it does.
 
     Args:
-        hidden: Fields that no table has.
+        hidden: Fields that no table may give.
     """
     own = fields(kind) if is_dataclass(kind) else ()
     known = {field.name: field for field in own if field.name not in hidden}
@@ -139,7 +139,7 @@ def misfit(kind: type, given: Mapping[str, object], *hidden: str) -> str | None:
 def each_of(
     name: str, entries: Iterable[_Entry], check: Callable[[_Entry], _Checked]
 ) -> list[_Checked]:
-    """What a check makes of the entries of a list; of several the one that it refuses is named.
+    """The entries of a list, checked; the error names the refused one if there are several.
 
     Raises:
         GpboError: as the check does.
@@ -176,7 +176,7 @@ def as_number(name: str, value: object) -> float:
     number = _single(name, value)
     if is_bool(number) or not isinstance(number, numbers.Real):
         raise InvalidResult(
-            # In short; and of an object that cannot tell what it is, what Python calls it.
+            # Shortened, and safe for an object whose own repr fails.
             f"{name}={reprlib.repr(value)} has type {type(value).__name__}: "
             "expected one real number"
         )
@@ -187,7 +187,7 @@ def as_number(name: str, value: object) -> float:
 
 
 def _single(name: str, value: Any) -> object:
-    """The element of an array or a tensor that has one; all else as it is."""
+    """The element of an array or a tensor that has only one; anything else as it is."""
     try:
         if isinstance(value, np.generic) or not (
             hasattr(value, "shape") and hasattr(value, "item")
@@ -201,17 +201,17 @@ def _single(name: str, value: Any) -> object:
 
 
 def legible(text: str) -> str:
-    """The text as any file can hold it: parts of characters, as in names of files, are escaped."""
+    """The text as any file can hold it: lone surrogates, as in some file names, are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def check_tensor(name: str, value: object) -> None:
-    """Nothing, where it is a tensor.
+    """Check that it is a tensor of real numbers.
 
     Raises:
         InvalidData: it is none, or one of complex numbers.
     """
-    import torch  # here, for those who check numbers alone
+    import torch  # here, so that checks of numbers do not import it
 
     if not isinstance(value, torch.Tensor):
         raise InvalidData(f"{name} has type {type(value).__name__}: expected a tensor")
@@ -223,8 +223,8 @@ def path_to_write(name: str, path: str | Path) -> Path:
     """The path of a file that is to be written.
 
     Raises:
-        InvalidOption: it is no path, in no folder that exists, a folder itself, nothing may be
-            written there, or the system refuses to look at it.
+        InvalidOption: it is not a path, its folder does not exist, it is a folder itself, it may
+            not be written, or the system refuses access to it.
     """
     if not isinstance(path, str | os.PathLike):
         raise InvalidOption(f"{name}={path!r}: expected a path")

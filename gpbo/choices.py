@@ -33,7 +33,7 @@ class Listed(Discrete):
     def validate(self, value: Any) -> Any:
         """The listed value that equals ``value``; True and False equal no number.
 
-        A NaN, as which None comes back from a pandas table, is None where that is listed.
+        NaN, which pandas makes of None in a table, means None where None is listed.
 
         Raises:
             InvalidParams: no listed value equals it.
@@ -50,7 +50,7 @@ class Listed(Discrete):
         return self._numbers[value]
 
     def value(self, index: int) -> Any:
-        """The value that stands there in the list."""
+        """The value at this place in the list."""
         return self.listed[index]
 
     @cached_property
@@ -83,9 +83,9 @@ class Listed(Discrete):
 
 @dataclass(frozen=True)
 class Categorical(Listed):
-    """One of several choices without an order: one-hot, a cube column per choice.
+    """One of several choices without an order, one-hot encoded: a cube column per choice.
 
-    A cube point means the choice of its largest column, the first of them where they tie.
+    A cube point means the choice of its largest column, the first in a tie.
 
     Args:
         name: Its key in a configuration.
@@ -114,7 +114,7 @@ class Categorical(Listed):
         return self.size
 
     def index(self, x: Float[Tensor, "*batch c"]) -> Int[Tensor, "*batch"]:
-        """The column that is largest."""
+        """The number of the largest column."""
         return x.argmax(dim=-1)
 
     def place(self, index: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch c"]:
@@ -148,7 +148,7 @@ class Ordinal(Listed):
         return tuple(self.values)
 
     def index(self, x: Float[Tensor, "*batch 1"]) -> Int[Tensor, "*batch"]:
-        """The cell, of equally wide ones, that the coordinate lies in."""
+        """The number of the cell, of equal width, that the coordinate lies in."""
         return equal_cell(x.squeeze(-1), self.size)
 
     def place(self, index: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch 1"]:
@@ -159,6 +159,6 @@ class Ordinal(Listed):
 def _can_be_key(value: Any) -> bool:
     try:
         hash(value), bool(value == value)
-    except (TypeError, ValueError, RuntimeError):  # a tensor's answer has an element for each of it
+    except (TypeError, ValueError, RuntimeError):  # tensors compare elementwise
         return False
     return True

@@ -21,7 +21,7 @@ from gpbo.units import Units, centred, in_own_units
 def check_finite(
     x: Float[Tensor, "r n d"], y: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]
 ) -> None:
-    """Raises InvalidData where what the mask keeps is not finite."""
+    """Raise InvalidData if something that the mask keeps is not finite."""
     for name, values in (("x", x.mT), ("y", y[:, None])):
         wrong = (mask[:, None] & ~values.isfinite()).nonzero()
         if len(wrong):
@@ -40,12 +40,12 @@ class Observations:
     are 0, and nothing may depend on them. ``values`` are in a run's own units, minimised, and
     ``y`` is ``units(values)``.
 
-    Those that are not ``eligible`` violate a constraint: they are results as all others are, but
-    none of them is the best one. Of the ``outputs`` of a run, a row each, the first one is its
-    values; the others, the ``straight`` ones, are how far quantities are beyond their limits.
+    Results that are not ``eligible`` violate a constraint: they inform the model, but none of them
+    is the best. Each of the ``outputs`` of a run is a row: the first holds its values; the others,
+    the ``straight`` ones, hold how far quantities are beyond their limits.
 
-    The units are the most probable ones. They cost a few factorisations, which searches without a
-    model do not pay: they are worked out when first asked for.
+    The units are the most probable ones. They cost a few factorisations, so they are computed when
+    first used: searches without a model never use them.
     """
 
     x: Float[Tensor, "r n d"]
@@ -113,14 +113,14 @@ class Observations:
 
     @property
     def straight(self) -> Bool[Tensor, " r"]:
-        """The rows of what is limited: it is standardised only, and nothing in it is a penalty."""
+        """The rows of limited quantities, which are only standardised and have no penalties."""
         return torch.arange(self.runs, device=self.x.device) % self.outputs > 0
 
     @property
     def of_values(self) -> "Observations":
         """The rows of the values alone."""
         if self.outputs == 1:
-            return self  # its units are known
+            return self  # with its units, if already computed
         return replace(selected(self, slice(None, None, self.outputs)), outputs=1)
 
     def rows_of(self, runs: Int[Tensor, " j"]) -> Int[Tensor, " rows"]:
@@ -141,9 +141,10 @@ class Observations:
     def rescaling(self, last: Units) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
         """``shift`` and ``factor``, such that ``y`` is about ``(last(values) - shift) / factor``.
 
-        They match mean and standard deviation of the results: exactly that map where no value is
-        bent or a penalty. They are 0 and 1 where the units are the same; where the last values were
-        all the same, which had no scale; and where the numbers are beyond the range of a double.
+        They match the mean and the standard deviation of the results; the map is exact if values
+        are neither transformed nor penalties. They are 0 and 1 if the units are the same, if the
+        last values were all the same and so had no scale, or if the numbers are beyond the range of
+        a double.
         """
         _, before, spread = centred(last(self.values), self.mask)
         _, now, own_spread = centred(self.y, self.mask)
@@ -169,11 +170,11 @@ def feasible(values: Float[Tensor, "r n"], excess: Float[Tensor, "r n k"]) -> Fl
 
 
 def capacity(count: int, device: torch.device) -> int:
-    """How many rows to hold ``count`` results in: on a GPU so many that shapes are few.
+    """How many rows to hold ``count`` results in: rounded up on a GPU, so that shapes are few.
 
-    There the rows grow in steps of 16, beyond 64 of a quarter of the next power of two: 8 shapes
-    up to 200 results. What is captured or tuned for a shape serves many iterations, and so do the
-    buffers of the allocator. A CPU gains nothing from it and pays for every row.
+    There the rows grow in steps of 16, beyond 64 in steps of a quarter of the next power of two: 8
+    shapes up to 200 results. What is captured or tuned for a shape, and the allocator's buffers,
+    serve many iterations. A CPU gains nothing from this and pays for every row.
     """
     if device.type == "cpu":
         return count
@@ -182,9 +183,9 @@ def capacity(count: int, device: torch.device) -> int:
 
 
 def padded(points: Float[Tensor, "r n d"], *rows: Shaped[Tensor, "... n"]) -> list[Tensor]:
-    """Points, and what there is of each of them, with rows up to the `capacity` for their number.
+    """Points, and tensors with an entry for each, padded to the `capacity` for their number.
 
-    The points are the cube's centre there, all else is 0.
+    Padding is the cube's centre in the points and 0 elsewhere.
     """
     pad = torch.nn.functional.pad
     room = capacity(points.shape[1], points.device) - points.shape[1]
@@ -192,12 +193,12 @@ def padded(points: Float[Tensor, "r n d"], *rows: Shaped[Tensor, "... n"]) -> li
 
 
 def numbered(mask: Bool[Tensor, "r n"]) -> Int[Tensor, "r n"]:
-    """Which of those of its row that are there each one is, from 0 on; of the others any number."""
+    """The number of each result among those present in its row, from 0; arbitrary if absent."""
     return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
 def _with_limited(data: Observations, excess: Float[Tensor, "r n k"]) -> Observations:
-    """The values and what the constraints limit."""
+    """The values and the quantities that the constraints limit, as rows."""
     outputs = 1 + excess.shape[-1]
     met = (excess <= 0).all(-1, keepdim=True)
     return Observations.of(
