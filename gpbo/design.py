@@ -17,10 +17,10 @@ from gpbo.space import Space
 #: nothing about a single parameter, and beyond 20 a posterior over the hyperparameters, which
 #: does not overfit few points as a point estimate does, chooses better than a space-filling design.
 SMALLEST_DESIGN, LARGEST_DESIGN = 5, 20
-#: Multiples of it, modulo 1, are the most evenly spread of all, along every stride too (Kuipers and
+#: Its multiples, modulo 1, are the most evenly spread of all, at every stride too (Kuipers and
 #: Niederreiter 1974, "Uniform distribution of sequences").
 GOLDEN = (math.sqrt(5) - 1) / 2
-#: As many dimensions as torch has direction numbers for.
+#: The most dimensions that torch has direction numbers for.
 LARGEST_SOBOL_DIM = SobolEngine.MAXDIM
 
 
@@ -30,7 +30,7 @@ def sobol(count: int, dim: int, streams: Streams, skip: int = 0) -> Float[Tensor
     Always scrambled (random linear scramble and digital shift, Matousek 1998, J. Complexity 14,
     527-556): the plain sequence contains the origin and the exact centre of the cube, where
     several standard problems have their optimum. The scramble is one draw from each run's
-    stream, so equal fresh streams with ``skip=k`` go on where ``k`` points stopped.
+    stream, so equal fresh streams with ``skip=k`` continue after the first ``k`` points.
 
     Args:
         skip: How many points of the sequence to leave out first.
@@ -51,7 +51,7 @@ def sobol(count: int, dim: int, streams: Streams, skip: int = 0) -> Float[Tensor
     if count == 0:
         return torch.zeros(len(seeds), 0, dim, dtype=DTYPE, device=streams.device)
     designs = []
-    # More threads gain nothing, and a process that is forked later would wait for them for ever.
+    # More threads gain nothing, and a process that is forked later would wait for them forever.
     with threads(1):
         for seed in seeds:
             engine = SobolEngine(dim, scramble=True, seed=seed)
@@ -69,11 +69,11 @@ def sobol(count: int, dim: int, streams: Streams, skip: int = 0) -> Float[Tensor
 def resolve_initial(initial: int | None, space: object, budget: int | None = None) -> int:
     """The size of the initial design; for None the default one, see `Optimizer`.
 
-    By default a parameter of one value is none to search, and the design at most half of the
-    budget, where one is known.
+    The default does not count parameters of one value, and is at most half of the budget if one is
+    known.
 
     Raises:
-        InvalidOption: not a space, or no whole number, 1 or more.
+        InvalidOption: ``space`` is not a `Space`, or ``initial`` is not a whole number, 1 or more.
     """
     if not isinstance(space, Space):
         raise InvalidOption(f"space={space!r}: expected a gpbo.Space")

@@ -1,7 +1,7 @@
 """Log posterior density of the hyperparameters and its closed-form gradient.
 
 No autograd tape and no ``n x n x d`` tensor: one factorisation, one inverse and a few batched
-products per evaluation, about ``n^3 + 4 n^2 d`` operations a chain.
+products per evaluation, about ``n^3 + 4 n^2 d`` operations per chain.
 """
 
 import math
@@ -56,7 +56,7 @@ def resolve_model(model: Model | None) -> Model:
     """The model, or the default one for None.
 
     Raises:
-        InvalidOption: it is no model.
+        InvalidOption: it is not a `Model`.
     """
     if model is None:
         return Model()
@@ -68,8 +68,8 @@ def resolve_model(model: Model | None) -> Model:
 class LogPosterior:
     """``u[k,p] -> (value[k], gradient[k,p])``, where the ``k`` chains are ``r`` runs x ``c`` each.
 
-    Chains of one run are adjacent. A chain whose covariance cannot be factorised has value -inf
-    and gradient 0; it is a rejected step of that chain and nothing to the others.
+    Chains of one run are adjacent. A chain whose covariance cannot be factorised has value -inf and
+    gradient 0: it rejects the step, and the others are unaffected.
 
     Args:
         x: Points in the unit cube.
@@ -118,10 +118,10 @@ class LogPosterior:
         return self._given(self._x[runs], self._y[runs], self._mask[runs])
 
     def thinned(self, most: int, least_share: float = 0.0) -> "LogPosterior":
-        """The posterior given about ``most`` of the results, in the runs that have more; or given
-        this share of them, where that is more.
+        """The posterior given about ``most`` of the results, or this share of them if that is more,
+        in runs that have more.
 
-        They are spread evenly over the results, and over those of each task where tasks take turns.
+        They are spread evenly over all results, and over those of each task where tasks take turns.
         """
         place = numbered(self._mask)
         share = (most / self._count[:, None]).clamp(min=least_share)
@@ -136,7 +136,7 @@ class LogPosterior:
     def _given(
         self, x: Float[Tensor, "j m d"], y: Float[Tensor, "j m"], mask: Bool[Tensor, "j m"]
     ) -> "LogPosterior":
-        """The posterior given other results, at points as they are kept here."""
+        """The posterior given other results, at points centred like those kept here."""
         return LogPosterior(x + 0.5, y, mask, self.parametrization.prior, self._nu)
 
     def __call__(self, u: Float[Tensor, "k p"]) -> tuple[Float[Tensor, "k"], Float[Tensor, "k p"]]:
@@ -189,7 +189,7 @@ class LogPosterior:
     def _of_runs(
         self, runs: slice, natural: Hyperparameters
     ) -> tuple[Float[Tensor, "k"], Hyperparameters]:
-        """The same of some chains of these runs."""
+        """The log likelihood and its gradient for some chains of these runs."""
         x, y, count = self._x[runs], self._y[runs], self._count[runs]
         chains = len(natural.mean) // len(x)
         lengthscale = natural.lengthscale.reshape(len(x), chains, 1, -1)
@@ -230,7 +230,7 @@ class LogPosterior:
     def _squared_distances(self, z: Float[Tensor, "k n d"]) -> Float[Tensor, "k n n"]:
         if self._nu == 0.5:
             return squared_distances(z, z)
-        # Smooth at 0, so rounding of a distance does no harm and the cheaper form will do.
+        # Smooth at 0, so rounding of a distance does no harm and the cheaper form is enough.
         gram = torch.bmm(z, z.mT)
         norms = gram.diagonal(dim1=-2, dim2=-1)
         return (norms[:, :, None] + norms[:, None, :]).sub_(gram, alpha=2).clamp_min_(0.0)

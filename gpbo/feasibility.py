@@ -1,8 +1,8 @@
-"""The chance that a point gives a value, and one that may be the best, as a weight on a utility.
+"""Utilities weighted by the probability that a point gives a value, and one that may be the best.
 
-Where trials failed, a model of the failures tells the one; where there are constraints, models of
-the quantities that they limit tell the other: Schonlau, Welch and Jones (1998, "Global versus local
-search in constrained optimization of computer models"), Gardner et al. (2014, "Bayesian
+The first comes from a model of the failures, if trials failed; the second from models of the
+quantities that constraints limit, if there are any: Schonlau, Welch and Jones (1998, "Global versus
+local search in constrained optimization of computer models"), Gardner et al. (2014, "Bayesian
 optimization with inequality constraints", ICML), in log space.
 """
 
@@ -19,7 +19,8 @@ from gpbo.data import Observations, padded
 from gpbo.rows import selected
 from gpbo.surrogate import Surrogate
 
-#: Lengthscale of the feasibility, for one dimension; distances in the cube grow with its root.
+#: Lengthscale of the model of failures in one dimension; like distances in the cube, it grows with
+#: the root of the dimension.
 _LENGTHSCALE = 0.2
 #: A trial may fail for reasons of its own, such as a machine that dies.
 _NOISE_VARIANCE = 0.05
@@ -27,7 +28,8 @@ _NOISE_VARIANCE = 0.05
 
 @dataclass(frozen=True)
 class Sum:
-    """Utilities in log space, added up: of independent chances, or of a gain and its chance.
+    """A sum of utilities in log space: of independent probabilities, or of a gain and its
+    probability.
 
     Attributes:
         parts: One or more.
@@ -50,11 +52,11 @@ class Sum:
 
 @dataclass(frozen=True)
 class Scaled:
-    """So many times a utility.
+    """A utility times a constant.
 
     Attributes:
         utility: The utility.
-        by: How many times.
+        by: The constant.
     """
 
     utility: Utility
@@ -103,7 +105,7 @@ class Limits:
 
     Attributes:
         surrogate: A row for each constraint of each run, those of run 0 first.
-        most: On the scale of each, how much the quantity may be: a row for each run.
+        most: The upper limit of each quantity, on the scale of its model.
     """
 
     surrogate: Surrogate
@@ -111,7 +113,7 @@ class Limits:
 
     @classmethod
     def apart(cls, fitted: Surrogate, data: Observations) -> tuple[Surrogate, "Limits | None"]:
-        """The models of the values, and of what the constraints limit, if any.
+        """The models of the values, and of the quantities that constraints limit, if any.
 
         Args:
             fitted: The models of all rows of ``data``.
@@ -124,10 +126,10 @@ class Limits:
         return selected(fitted, rows[:, 0]), cls(selected(fitted, rows[:, 1:].flatten()), most)
 
     def log_chance(self, draws: int | None = None) -> Utility:
-        """The log of the chance that a point meets the constraints, taken as independent.
+        """The log probability that a point meets the constraints, taken as independent.
 
         Args:
-            draws: Averaged over at most so many of the hyperparameter draws; by default all.
+            draws: The most hyperparameter draws to average over; by default all.
         """
         surrogate = self.surrogate
         if draws is not None:
@@ -136,7 +138,7 @@ class Limits:
         return _AllMet(LogProbabilityOfImprovement(surrogate, best), self.most.shape[1])
 
     def ahead(self, data: Observations) -> "Limits":
-        """Once what is pending will have returned what is expected of it."""
+        """The models conditioned on what they expect at pending points."""
         constraints = self.most.shape[1]
         pending, mask = (
             part.repeat_interleave(constraints, 0) for part in (data.pending, data.pending_mask)
@@ -145,10 +147,11 @@ class Limits:
 
 
 def _limit(data: Observations) -> tuple[Float[Tensor, "r 1"], Bool[Tensor, "r 1"]]:
-    """How far beyond its limit a quantity may be; and whether that is a standard deviation more.
+    """How far beyond its limit a quantity may be, and whether to add one standard deviation.
 
-    What was exactly on the limit, and meets it, is a count or was cut off there. It may be halfway
-    to the least that does not meet it: a model without such jumps would be on either side as often.
+    A quantity that was exactly on its limit is a count or was clipped there. Its limit is moved
+    halfway to the least value that violates it: a smooth model would put such points on either side
+    equally often.
     """
     met = data.mask & (data.values <= 0)
     on = torch.where(met, data.values, -torch.inf).amax(-1, keepdim=True) == 0
@@ -159,7 +162,7 @@ def _limit(data: Observations) -> tuple[Float[Tensor, "r 1"], Bool[Tensor, "r 1"
 
 @dataclass(frozen=True)
 class _AllMet:
-    """The sum over the constraints of a run of a utility that has a row for each.
+    """A utility that has a row for each constraint, summed over the constraints of each run.
 
     Attributes:
         each: The utility.
@@ -184,11 +187,11 @@ class _AllMet:
 
 
 def weighted(utility: Utility, chance: Utility | None, eligible: Bool[Tensor, " r"]) -> Utility:
-    """The utility plus the log of the chance that a point gives a value that may be the best.
+    """The utility plus the log probability that a point gives a value that may be the best.
 
     Args:
-        chance: As `with_limits` has it.
-        eligible: Whether a run has such a value yet; it counts the chance alone if not.
+        chance: This log probability, from `with_limits`.
+        eligible: Whether a run has such a value yet; without one, the log probability alone counts.
     """
     if chance is None:
         return utility
@@ -202,11 +205,11 @@ def log_chance(
     *,
     ahead: bool = False,
 ) -> Utility | None:
-    """The log of the chance that a point gives a value; None for 1.
+    """The log probability that a point gives a value; None if it is certain.
 
     Args:
-        ahead: Once what is pending will have ended as is to be expected: points near it have less
-            of a chance then, or more, and are not tried for what it will tell.
+        ahead: Count pending points as ended in the more probable way: points near them are then not
+            tried for what the pending ones will tell.
     """
     if not failed.shape[1]:
         return None
@@ -218,19 +221,19 @@ def log_chance(
 
 
 def likely_at(chance: Utility | None, x: Float[Tensor, "r b d"]) -> Bool[Tensor, "r b"]:
-    """Where points rather give a value that may be the best than not, as `with_limits` has it."""
+    """Which points more probably than not give a value that may be the best, by `with_limits`."""
     if chance is None:
         return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
     return chance(x) > -math.log(2)
 
 
 def with_limits(success: Utility | None, limits: Limits | None) -> Utility | None:
-    """The log of the chance that a point meets the constraints too, if there are any."""
+    """The log probability that a point gives a value and meets the constraints; None if certain."""
     return success if limits is None else added(success, limits.log_chance())
 
 
 def added(success: Utility | None, utility: Utility) -> Utility:
-    """The utility plus the log of the chance of a value, if it is not 1."""
+    """The utility plus the log probability of a value, unless that is certain."""
     return utility if success is None else Sum((success, utility))
 
 
@@ -240,16 +243,16 @@ def log_chance_of_success(
     failed_mask: Bool[Tensor, "r f"],
     gives: Bool[Tensor, "r m"] | None = None,
 ) -> Utility:
-    """The log of the chance that a point of the cube gives a value, from those that did or not.
+    """The log probability that a point of the cube gives a value, from those that did or did not.
 
-    A Gaussian process on labels, 1 for a failed trial and -1 for one with a value, is -1 where
-    nothing is known; the chance is that of the process, without the noise of the labels, below 0,
-    and 1 in a run without failures. Its hyperparameters are fixed: a run has too few failures to
-    infer them from.
+    A Gaussian process on labels, 1 for a failed trial and -1 for one with a value, has mean -1
+    where nothing is known. The probability is that of the process, without the noise of the labels,
+    being below 0, and is 1 in a run without failures. Its hyperparameters are fixed: a run has too
+    few failures to infer them from.
 
     Args:
-        gives: Which pending points count as such with a value, the others as failures; by default
-            none of them counts.
+        gives: Which pending points count as giving a value; the others count as failures. By
+            default pending points do not count.
     """
     runs, dim = data.runs, data.dim
     ones = data.x.new_ones(runs, 1)

@@ -1,4 +1,4 @@
-"""From observations to a surrogate: draws or a point estimate, warm starts, a report."""
+"""From observations to a surrogate: posterior draws or a point estimate, warm starts, a report."""
 
 import logging
 import time
@@ -56,15 +56,16 @@ logger = logging.getLogger("gpbo")
 
 Inference = Literal["hmc", "nuts", "map", "pyro"]
 
-#: What became of a run: converged at once; after more sampling; not, but its draws serve; the
-#: sampler was of no use and the posterior's mode stands in; a point estimate as asked.
+#: The outcome of a run: converged at once; converged after more sampling; not converged, but its
+#: draws are used; the sampler failed and the posterior's mode is used; a point estimate, as asked.
 Status = Literal["ok", "extended", "unconverged", "fallback-map", "map"]
 
-#: A cold run with a larger R-hat samples on, once. Chains here are short and many, and the split
-#: R-hat of chains of a dozen draws is about 1.1 when they mix well, so this is not the 1.01 of
-#: long chains. A posterior with several modes keeps it high, and rightly: its draws still serve.
+#: A cold run with a larger R-hat continues to sample, once. Chains here are short and many, and the
+#: split R-hat of chains of a dozen draws is about 1.1 when they mix well, so this is not the 1.01
+#: of long chains. A posterior with several modes keeps it high, and rightly: its draws are still
+#: used.
 RHAT_LIMIT = 1.2
-#: With more than this fraction of divergences the draws are not of the posterior at all.
+#: With more than this fraction of divergences the draws do not represent the posterior.
 _BROKEN_DIVERGENCES = 0.5
 
 
@@ -76,9 +77,9 @@ class Sampling:
         chains: Chains of a run.
         warmup: Transitions after a cold start before the kept ones.
         draws: Transitions kept per chain after a cold start.
-        warm_draws: Transitions per chain in a round of a warm start, kept of the last one. One
-            observation more hardly moves many posteriors, and a round is enough for them; others
-            get two or four.
+        warm_draws: Transitions per chain in a round of a warm start; those of the last round are
+            kept. A round is enough where one more observation hardly moves the posterior; otherwise
+            there are two or four.
         kept: Draws that the surrogate averages over, the latest of every chain.
     """
 
@@ -105,23 +106,25 @@ class FitReport:
 
     Attributes:
         inference: How the hyperparameters were treated.
-        status: What became of every run. ``"ok"``: its chains agree, as far as their draws tell;
-            ``"extended"``: they do after sampling on; ``"unconverged"``: they do not, and their
-            draws serve all the same; ``"fallback-map"``: the sampler failed, and the posterior's
-            mode stands in; ``"map"``: a point estimate, as asked.
-        rhat: Rank-normalised split R-hat (Vehtari et al. 2021) of the latest draws: after a warm
-            start those of earlier fits, too, up to as many as a cold start keeps. NaN, as are the
-            two below, where there are too few draws to tell: fewer than a dozen of every chain
-            since it started afresh, or since the power changed by which the values are seen. NaN
-            for a point estimate, as are ``depth_saturation`` and ``leapfrog_steps``.
+        status: The outcome of every run. ``"ok"``: its chains agree, as far as their draws tell;
+            ``"extended"``: they agree after more sampling; ``"unconverged"``: they do not agree,
+            and their draws are used all the same; ``"fallback-map"``: the sampler failed, and the
+            posterior's mode is used; ``"map"``: a point estimate, as asked.
+        rhat: Rank-normalised split R-hat (Vehtari et al. 2021) of the latest draws; after a warm
+            start also of those of earlier fits, up to as many as a cold start keeps. NaN, like the
+            two below, with fewer than a dozen draws per chain from the present posterior: since the
+            chains last started anew, their effective sample size fell below a quarter of their
+            number, or the power of the values changed. NaN for a point estimate, like
+            ``depth_saturation`` and ``leapfrog_steps``.
         ess_bulk: Effective sample size of the same draws for means.
         ess_tail: Effective sample size for the 5 % and 95 % quantiles.
         divergences: Transitions that ended in a divergence.
         depth_saturation: Fraction of the transitions cut off at the maximal depth of NUTS.
-        leapfrog_steps: Leapfrog steps per chain, warm-up included; 0 where chains rested, as those
-            of more than 200 results do at many fits.
-        transitions: Transitions kept per chain, of runs whose chains did not rest.
-        warm: Whether there was a last fit to go on from; chains of some runs may have begun afresh.
+        leapfrog_steps: Leapfrog steps per chain, warm-up included; 0 where chains rested, as they
+            do in many fits with more than 200 results.
+        transitions: Transitions kept per chain, in runs whose chains did not rest.
+        warm: Whether the fit continued from an earlier one; chains of some runs may have started
+            anew.
         seconds: Wall time of the fit in seconds, all runs together.
     """
 
@@ -162,7 +165,7 @@ class FitReport:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Fit:
-    """A surrogate, how it came about, and what the next one can start from."""
+    """A surrogate, a report of how it was fitted, and what the next fit can start from."""
 
     surrogate: Surrogate
     report: FitReport
@@ -185,21 +188,22 @@ def fit(
     """Condition a Gaussian process on observations, its hyperparameters integrated out.
 
     Warm chains are the particles of a sequential Monte Carlo sampler (Chopin 2002): each is
-    weighted by the density of what came in, and when the weights have grown uneven they are drawn
-    anew in proportion, and sample longer. While they are even, those of many results rest at many
-    fits. From time to time all start afresh, lest a mode be lost for good. A cold run whose chains
-    disagree samples on, once and without the others. A run that cannot be sampled gets the mode of
-    its posterior. All of it is told in the report, the last also logged. Where the prior fixes
-    every hyperparameter there is nothing to infer: as for ``"map"``.
+    weighted by the ratio of the new posterior density to the old one. When the weights are uneven,
+    the chains are resampled by weight and sample longer; while they are even, chains rest in many
+    fits with more than 200 results. From time to time all chains start anew from the prior, lest a
+    mode be lost for good. A cold run whose chains disagree continues to sample, once and without
+    the others. A run that cannot be sampled gets the mode of its posterior. The report says all of
+    this; the last is also logged. If the prior fixes every hyperparameter, there is nothing to
+    infer and the fit is as for ``"map"``.
 
     Args:
-        data: Observations of every run; pending points are not looked at.
+        data: Observations of every run; pending points are ignored.
         model: Kernel and priors.
         inference: ``"hmc"``, Hamiltonian Monte Carlo of short trajectories; ``"nuts"``, of
-            trajectories that find their length; ``"map"`` for the mode of the posterior, from
+            trajectories that adapt their length; ``"map"`` for the mode of the posterior, from
             several starts; ``"pyro"`` for Pyro's NUTS, slow, to check ours against.
         sampling: How much to sample.
-        warm: The last fit's, for the same runs with a few observations more.
+        warm: The last fit's ``warm``, for the same runs, now with a few more observations.
         streams: One stream per run.
 
     Raises:
@@ -215,10 +219,10 @@ def fit(
 
 
 def check_inference(inference: Inference) -> Inference:
-    """The treatment of the hyperparameters, if it is one.
+    """The treatment of the hyperparameters, checked.
 
     Raises:
-        InvalidOption: it is not.
+        InvalidOption: it is not an `Inference`.
     """
     one_of("inference", inference, get_args(Inference))
     return inference
@@ -232,7 +236,7 @@ def _fit(
     warm: WarmState | None,
     streams: Streams,
 ) -> Fit:
-    """As `fit`, with the settings of its device."""
+    """`fit`, under the settings of its device."""
     began = time.perf_counter()
     log_posterior = model.log_posterior(data.x, data.y, data.mask)
     if inference == "map" or not log_posterior.parametrization.size:
@@ -268,7 +272,7 @@ def _fit(
 def _likeliest(
     log_posterior: LogPosterior, streams: Streams
 ) -> tuple[dict[str, Tensor], SamplerInfo]:
-    """The mode of every run's posterior by name, ``[r,1,...]``; and that nothing was sampled."""
+    """The mode of every run's posterior by name, ``[r,1,...]``, and the info of no sampling."""
     natural = log_posterior.parametrization.constrain(mode(log_posterior, streams))
     unknown = torch.full_like(natural.mean, torch.nan)
     not_sampled = SamplerInfo(
@@ -292,8 +296,8 @@ def _drawn(
     warm: WarmState | None,
     streams: Streams,
 ) -> tuple[dict[str, Tensor], tuple[Status, ...], WarmState | None, HyperparameterDraws]:
-    """What the surrogate averages over by name, ``[r,s,...]``, and what became of every run; what
-    the next fit starts from, and all draws.
+    """The hyperparameters that the surrogate averages over by name, ``[r,s,...]``; the status of
+    every run; what the next fit starts from; all draws.
     """
     if inference == "pyro":
         from gpbo.pyro_nuts import draw_with_pyro
@@ -320,12 +324,12 @@ def _sample(
     warm: WarmState | None,
     streams: Streams,
 ) -> tuple[HyperparameterDraws, WarmState, Bool[Tensor, "r"]]:
-    """Draws, what the next fit starts from, and which runs sampled on from where they stopped.
+    """Draws, what the next fit starts from, and which runs sampled longer.
 
-    A cold run whose chains disagree does. Chains of a warm start that disagree are those of a
-    posterior with several modes, most often, and go on at the next fit anyway; there it is a run
-    whose draws are of no use, which settles its step size again, and one whose posterior has moved:
-    by how much the weights tell (`rounds_due`).
+    Of cold runs, those whose chains disagree. After a warm start, chains that disagree mostly
+    belong to a posterior with several modes, and continue in the next fit anyway. There, runs
+    sample longer whose draws are unusable, which also settles their step size again, and runs whose
+    posterior has moved, by as much as the weights tell (`rounds_due`).
     """
     counts = log_posterior.counts
     kept = sampling.draws if warm is None else sampling.warm_draws
@@ -333,7 +337,7 @@ def _sample(
     def gone_on(
         draws: HyperparameterDraws, due: Bool[Tensor, "r"], warmup: int
     ) -> HyperparameterDraws:
-        """The draws, in these runs those that come next."""
+        """The draws, in the runs that are due replaced by those that come next."""
         if not bool(due.any()):
             return draws
         runs, count = bucket(due)
@@ -366,14 +370,14 @@ def _sample(
     active = settling | (rounds > 0)
     latest = latest_draws(draws, warm, active, sampling.draws)
     moved = torch.where(active, counts, moved)
-    # The next fit is to other data.
+    # The next fit has other data, and so another gradient.
     warmth = replace(draws.warmth, gradient=None)
     state = WarmState(warmth, log_weight, latest, data.units, afresh, moved)
     return draws, state, (settling | (rounds == MOST_ROUNDS)).cpu()
 
 
 def _with_steps(draws: HyperparameterDraws, steps: Float[Tensor, "r"]) -> HyperparameterDraws:
-    """The draws, whose sampling took so many leapfrog steps more."""
+    """The draws, with this many leapfrog steps added to those they took."""
     total = draws.info.leapfrog_steps + steps
     return replace(draws, info=replace(draws.info, leapfrog_steps=total))
 
@@ -388,12 +392,12 @@ def _statuses(draws: HyperparameterDraws, extended: Bool[Tensor, "r"]) -> tuple[
 
 
 def _in_trouble(draws: HyperparameterDraws) -> Bool[Tensor, "r"]:
-    """Runs whose chains disagree; too few draws to tell is no trouble."""
+    """Runs whose chains disagree or are broken; too few draws to tell do not count."""
     return (draws.info.rhat > RHAT_LIMIT) | _is_broken(draws)
 
 
 def _is_broken(draws: HyperparameterDraws) -> Bool[Tensor, "r"]:
-    """Runs whose draws cannot be of the posterior."""
+    """Runs whose draws cannot represent the posterior."""
     info = draws.info
     transitions = info.transitions * draws.chains
     finite = torch.isfinite(draws.warmth.position).all(-1).all(-1)
@@ -407,7 +411,7 @@ def _with_modes(
     runs: list[int],
     streams: Streams,
 ) -> tuple[HyperparameterDraws, WarmState | None]:
-    """Every draw of these runs replaced by the mode of their posterior, their chains dispersed."""
+    """Replace every draw of these runs by their posterior's mode, and start their chains anew."""
     rows = torch.tensor(runs, device=draws.mean.device)
     troubled, own = log_posterior.select(rows), streams.select(runs)
     natural = log_posterior.parametrization.constrain(mode(troubled, own))

@@ -1,7 +1,7 @@
 """A space in which some parameters are held at a value: a slice of the whole one.
 
-It has the cube of the whole space, so the model of all results serves; what is proposed is snapped,
-and thereby moved into the slice.
+It has the cube of the whole space, so the model of all results applies; snapping a proposed point
+moves it into the slice.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class Held(Discrete):
         return 1
 
     def validate(self, value: Any) -> Any:
-        """The value, if it is the one.
+        """The value, if it is the one held.
 
         Raises:
             InvalidParams: it is another.
@@ -58,11 +58,11 @@ class Held(Discrete):
         return self.held
 
     def index(self, x: Float[Tensor, "*batch c"]) -> Int[Tensor, "*batch"]:
-        """Every point means the only value."""
+        """0: every point means the only value."""
         return torch.zeros(x.shape[:-1], dtype=torch.long, device=x.device)
 
     def place(self, index: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch c"]:
-        """Where the value stands."""
+        """The point of the only value."""
         point = self.parameter.to_cube([self.held])[0].to(index.device)
         return point.expand(*index.shape, -1)
 
@@ -71,7 +71,8 @@ def with_fixed(space: Space, fixed: Any) -> Space:
     """The slice of the space where these parameters have these values.
 
     Raises:
-        InvalidParams: no mapping, no parameter of the space, or no value of the parameter.
+        InvalidParams: not a mapping, a name that is not a parameter of the space, or a value that
+            the parameter does not have.
     """
     fixed = as_mapping(fixed)
     if not isinstance(fixed, Mapping):
@@ -96,8 +97,8 @@ def holds(space: Space, params: Mapping[str, Any]) -> bool:
 def lie_within(space: Space, x: Float[Tensor, "*batch d"]) -> Bool[Tensor, "*batch"]:
     """Which points, encoded in the whole space, lie in the slice.
 
-    The other parameters are not asked: of these, a GPU may snap what was encoded on the CPU to a
-    number next to it.
+    The other parameters are not compared: a GPU may snap what was encoded on the CPU to an adjacent
+    number.
     """
     held = torch.zeros(space.dim, dtype=torch.bool, device=x.device)
     for parameter, columns in zip(space.parameters, space.slices, strict=True):
@@ -116,5 +117,5 @@ def means_within(surrogate: Surrogate, space: Space) -> Float[Tensor, "r s n"]:
 
 
 def expected_within(surrogate: Surrogate, space: Space) -> Float[Tensor, "r n"]:
-    """These means over the draws, as `Surrogate.expected` is, infinite where there is no value."""
+    """These means averaged over the draws, like `Surrogate.expected`; infinite without a value."""
     return surrogate.averaged(means_within(surrogate, space))

@@ -1,14 +1,14 @@
-"""Steps that are launched as one CUDA graph in place of hundreds of kernels.
+"""Steps that are launched as one CUDA graph instead of hundreds of kernels.
 
 A step advances a state: ``step(state, *others) -> (state, output)``, a function of tensors with
 fixed shapes that never waits for the device. On a GPU it is captured once for its shapes, on
-buffers of its own, and replayed: what is passed to it is copied into the buffers (what it returned
-itself is there already), and the new state is written over the old one within the graph. On the
+buffers of its own, and replayed: its arguments are copied into the buffers (a state that it
+returned itself is there already), and the new state overwrites the old one within the graph. On the
 CPU it is called as it is.
 
-What torch asks of a capture (its notes on CUDA graphs): a run before it, on the stream that it is
-captured on, so that libraries are loaded and constants made; no host synchronisation, no copy from
-the host, no shape that depends on values; memory from a pool of its own, which is freed with it.
+What torch requires of a capture (its notes on CUDA graphs): a run before it, on the stream of the
+capture, so that libraries are loaded and constants made; no host synchronisation, no copy from the
+host, no shape that depends on values; memory from a pool of its own, which is freed with it.
 """
 
 import logging
@@ -32,11 +32,11 @@ Step = Callable[Concatenate[State, Others], tuple[State, Output]]
 #: The work of a step on its buffers, which it overwrites; returns the output's tensors.
 Work = Callable[[list[Tensor]], list[Tensor]]
 
-#: A graph is let go of after so many stretches of replays without it: an iteration of a run has
-#: some, so those of a shape that it has outgrown are gone some iterations later.
+#: A graph is freed after this many contexts of `replayed` without it: an iteration of a run has
+#: several, so graphs of outgrown shapes are gone a few iterations later.
 _IDLE = 32
 
-#: What a step may depend on besides tensors: another value is another step.
+#: What a step may depend on besides tensors; for another value it is captured again.
 _PLAIN = (NoneType, bool, int, float, str, slice, torch.device, torch.dtype)
 
 
@@ -49,10 +49,10 @@ class Graph(Protocol):
         ...
 
 
-#: A process captures one graph at a time, and nothing waits for the whole device meanwhile, which
-#: is an error in every thread; to begin, torch does.
+#: A process captures one graph at a time. During a capture, waiting for the whole device is an
+#: error in every thread; torch itself waits for it when a capture begins.
 _capturing = threading.RLock()
-#: By device: libraries keep memory for every stream that they were ever used on.
+#: One per device: libraries keep memory for every stream that they were ever used on.
 _capture_streams: dict[torch.device, torch.cuda.Stream] = {}
 
 
@@ -68,30 +68,30 @@ def record_on_cuda(work: Work, buffers: list[Tensor]) -> tuple[Graph, list[Tenso
         with torch.cuda.stream(stream):
             work(buffers)
         current.wait_stream(stream)
-        # cuBLAS makes its workspace anew, in the graph's own memory. One of the stream's would be
-        # that of all graphs captured on it, and newer versions of torch free it with the first
-        # that is let go of (https://github.com/pytorch/pytorch/issues/193402).
+        # Let cuBLAS make a new workspace, in the graph's own memory. The stream's would be shared
+        # by all graphs captured on it, and newer versions of torch free it with the first of them
+        # (https://github.com/pytorch/pytorch/issues/193402).
         torch._C._cuda_clearCublasWorkspaces()
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         reason: BaseException | None = None
         try:
-            # Other threads may go on: what they do on their streams is no part of the capture.
+            # Other threads may continue: what they do on their streams is not part of the capture.
             with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
                 try:
                     output = work(buffers)
                 except BaseException as error:
-                    reason = error  # the end of the capture may fail too, and does not tell it
+                    reason = error  # the end of the capture may fail too, and hide it
                     raise
         except BaseException:
-            # Where the end of a capture fails too, older versions of torch count it as under way
-            # for good, and no memory is given back (https://github.com/pytorch/pytorch/pull/180395),
+            # If the end of a capture fails too, older versions of torch consider it under way
+            # forever: they free no memory (https://github.com/pytorch/pytorch/pull/180395), and
             # that of the capture never (https://github.com/pytorch/pytorch/pull/190348).
             with suppress(RuntimeError):
-                graph.reset()  # where newer ones do both, and the next is an error
+                graph.reset()  # newer ones do both, and the next call is an error
                 torch._C._cuda_endAllocateToPool(device.index, pool)
                 torch._C._cuda_releasePool(device.index, pool)
-            # They take the default generator, too, to be in it until another capture ends, and
-            # who draws from it gets an error (https://github.com/pytorch/pytorch/issues/172390).
+            # They also consider the default generator captured until another capture ends, and
+            # drawing from it is an error (https://github.com/pytorch/pytorch/issues/172390).
             with (
                 suppress(RuntimeError),
                 torch.cuda.graph(
@@ -104,7 +104,7 @@ def record_on_cuda(work: Work, buffers: list[Tensor]) -> tuple[Graph, list[Tenso
             raise
         finally:
             torch._C._cuda_clearCublasWorkspaces()
-            torch.cuda.set_stream(current)  # torch does not where the end of a capture fails
+            torch.cuda.set_stream(current)  # torch does not if the end of a capture fails
         return graph, output
 
 
@@ -118,12 +118,12 @@ RECORDERS: dict[str, Callable[[Work, list[Tensor]], tuple[Graph, list[Tensor]]]]
 def replayed(
     step: Step[State, Others, Output], device: torch.device
 ) -> Iterator[Step[State, Others, Output]]:
-    """The step, or on a GPU what replays it.
+    """The step, or on a GPU a function that replays it.
 
-    What it returns there is valid until it is called again, or the context is left: copy what is
-    to be kept. What is passed to it besides the state must not be changed in place meanwhile.
-    A step that depends on anything but tensors, plain values, dataclasses and objects of gpbo
-    (a user's function, say) is called as it is.
+    What this returns is valid until the next call, or until the context is left: copy what is to be
+    kept. Arguments other than the state must not be changed in place meanwhile. A step that depends
+    on anything but tensors, plain values, dataclasses and objects of gpbo (a user's function, say)
+    is called as it is.
     """
     if device.type not in RECORDERS:
         yield step
@@ -137,7 +137,7 @@ def replayed(
 
 
 def release(device: torch.device) -> None:
-    """Let go of all graphs that are not in use, and of the device's memory that nobody uses."""
+    """Free all graphs that are not in use, and the device's unused memory."""
     _shelf.clear()
     if device.type == "cuda":
         with _capturing:
@@ -145,7 +145,7 @@ def release(device: torch.device) -> None:
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         with _capturing:
             torch.cuda.synchronize(device)
@@ -187,7 +187,7 @@ def _parts(value: Any) -> dict[Any, Any]:
     """What a value is made of.
 
     Raises:
-        _Opaque: it does not say.
+        _Opaque: its parts are unknown.
     """
     if type(value) is dict:
         return value
@@ -200,7 +200,7 @@ def _parts(value: Any) -> dict[Any, Any]:
 
 
 class _Recording:
-    """A step on buffers of its own."""
+    """A step recorded on buffers of its own."""
 
     def __init__(self, step: Step[Any, ..., Any], arguments: tuple[Any, ...]) -> None:
         leaves: list[Tensor] = []
@@ -244,7 +244,7 @@ class _Recording:
         return self._returned
 
     def forget(self) -> None:
-        """Copy everything anew next time, and keep nothing of it alive till then."""
+        """Copy all arguments again next time, and keep none of them alive until then."""
         self._loaded = [None] * len(self._buffers)
 
 
@@ -257,7 +257,7 @@ def _apart(tensor: Tensor, buffers: list[Tensor]) -> Tensor:
 
 
 class _Shelf:
-    """Recordings that are not in use, by what they are of."""
+    """Recordings that are not in use, by step and arguments."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -265,7 +265,7 @@ class _Shelf:
         self._begun = 0
 
     def begin(self) -> None:
-        """Count a stretch of replays, and let go of what was not used for too many."""
+        """Count a context of `replayed`, and free recordings that were not used for too many."""
         with self._lock:
             self._begun += 1
             self._idle = {
@@ -292,12 +292,12 @@ class _Shelf:
 
 
 _shelf = _Shelf()
-#: What could not be captured; it is called as it is from then on.
+#: What could not be captured, and is called as it is from then on.
 _refused: set[Hashable] = set()
 
 
 class _Player:
-    """Calls a step by replaying the recording for what it is called with."""
+    """Calls a step by replaying the recording for its arguments."""
 
     def __init__(self, step: Step[Any, ..., Any]) -> None:
         self._step = step
@@ -312,7 +312,7 @@ class _Player:
             return self._step(*arguments)
         if key == self._key:
             return self._played(arguments, leaves)
-        # The arguments may lie in the last recording's memory, which others have once it is back.
+        # The arguments may lie in the last recording's memory, which others use once it is back.
         last = self._key, self._recording
         self._recording, self._key = self._recorded(key, arguments), key
         try:

@@ -2,7 +2,8 @@
 
 A ``HyperparameterPrior`` has a prior for each of lengthscale, outputscale, noise variance and
 mean, and maps ``u[k,p]`` to their natural values. Four well-known choices have names (``PRIORS``);
-any ``gpytorch`` prior or ``torch`` / ``pyro`` distribution takes the place of one of them.
+any ``gpytorch`` prior or ``torch`` / ``pyro`` distribution can replace the prior of a
+hyperparameter.
 """
 
 import math
@@ -40,7 +41,7 @@ class Hyperparameters:
     mean: Float[Tensor, "k"]
 
 
-#: What a hyperparameter vector has, in the order of its fields.
+#: The names of the hyperparameters, in the order of the fields.
 NAMES = tuple(field.name for field in fields(Hyperparameters))
 
 
@@ -60,14 +61,14 @@ class HyperparameterPrior:
         noise_floor: The least noise variance; it bounds the condition number of the covariance.
 
     Raises:
-        InvalidOption: one is no prior of one number, or not one of that hyperparameter (all but
-            ``mean`` are positive); or ``noise_floor`` is not positive.
+        InvalidOption: one is not a prior of a single number, or not of one that the hyperparameter
+            can be (all but ``mean`` are positive); or ``noise_floor`` is not positive.
     """
 
-    # The density of Hvarfner et al.'s lengthscale has its mode, to which it draws a point estimate,
-    # at exp(-3) = 1/20 of its median. An integral follows the median, for which most dimensions do
-    # not matter until many points say so, and proposals lie on their bounds. It follows the spread
-    # too: with sqrt(3), single draws explain values by noise or by one dimension alone.
+    # The lengthscale prior of Hvarfner et al. has its mode, to which it pulls a point estimate, at
+    # exp(-3) = 1/20 of its median. An integral follows the median, by which most dimensions do not
+    # matter until many points say so, and proposals lie on their bounds. It follows the spread too:
+    # with sqrt(3), single draws explain values by noise or by one dimension alone.
     lengthscale: Prior | Distribution = LogNormal(-1.0, 1.0, scaled_by_dim=True)
     outputscale: Prior | Distribution = LogNormal(0.0, 1.0)
     noise_variance: Prior | Distribution = LogNormal(-8.0, 2.0)
@@ -84,10 +85,10 @@ class HyperparameterPrior:
 
 
 def _resolved(name: str, prior: Prior | Distribution) -> Prior:
-    """``prior``, or what makes a prior of a user's distribution.
+    """``prior``, or a user's distribution as a prior.
 
     Raises:
-        InvalidOption: It is not one of the hyperparameter ``name``.
+        InvalidOption: It cannot be a prior of the hyperparameter ``name``.
     """
     positive = name != "mean"
     if isinstance(prior, Distribution):
@@ -171,7 +172,7 @@ class Parametrization:
         """Gradient with respect to ``u`` from that with respect to natural values.
 
         Args:
-            u: Where.
+            u: The points.
             natural: ``constrain(u)``.
             gradient: With respect to the *log* lengthscale and *log* outputscale, the noise
                 variance, and the mean.
@@ -203,10 +204,11 @@ class Parametrization:
     def rescaled(
         self, u: Float[Tensor, "r c p"], shift: Float[Tensor, "r"], factor: Float[Tensor, "r"]
     ) -> Float[Tensor, "r c p"]:
-        """The same functions' hyperparameters for values ``(y - shift) / factor``.
+        """The hyperparameters of the same functions for values ``(y - shift) / factor``.
 
         Variances are divided by ``factor^2``; exact up to the noise floor for priors whose
-        coordinate is a logarithm. Coordinates of any other kind stay as they are.
+        coordinate is a logarithm. The mean is moved if its prior is normal. Other coordinates stay
+        as they are.
         """
         moved = u.clone()
         for name in ("outputscale", "noise_variance"):
@@ -231,7 +233,7 @@ class Parametrization:
 
 def _botorch() -> HyperparameterPrior:
     return HyperparameterPrior(
-        # Of Hvarfner, Hellsten and Nardi (2024).
+        # Hvarfner, Hellsten and Nardi (2024).
         lengthscale=LogNormal(math.sqrt(2), math.sqrt(3), scaled_by_dim=True),
         outputscale=Fixed(1.0),
         noise_variance=Gamma(0.9, 10.0),

@@ -1,4 +1,4 @@
-"""Hyperparameters given observations: draws from their posterior, or its mode."""
+"""Inference of hyperparameters given observations: draws from their posterior, or its mode."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -19,27 +19,28 @@ from gpbo.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess
 from gpbo.mcmc.sampling import Draws, Kernel, Schedule, Warmth, sample
 from gpbo.units import centred
 
-#: Particles that are annealed for every chain of a cold start: the mass matrix, and what each mode
-#: weighs, are known from all of them.
+#: Particles that are annealed per chain of a cold start: all of them tell the mass matrix, and the
+#: weight of each mode.
 _PARTICLES = 2
 _CHAINS = 16
-#: More results are many. A factorisation takes time in proportion to the cube of their number, and
-#: about so many tell where the modes are: a cold start looks at no more.
+#: More results than this are many. A factorisation takes time in proportion to the cube of their
+#: number, and about this many show where the modes are: a cold start uses no more.
 MANY = 200
-#: Or at this share of them, where that is more: the posterior of an eighth was too far from theirs.
+#: Or this share of them, if that is more: the posterior given an eighth was too far from that given
+#: all.
 _LEAST_SHARE = 0.25
 #: Transitions that settle the step size at the start of a sampling.
 _SETTLE = 8
 #: Prior draws from which each start of a mode search takes the best: dispersed, but not absurd.
 _CANDIDATES = 8
-#: A chain that ends with a log density this and the dimension below the best chain's is stuck.
+#: A chain is stuck if it ends with a log density this plus the dimension below the best chain's.
 _STUCK = 20.0
 #: Coordinates may leave the unit cube by a rounding of single precision.
 _ROUNDING = 1e-6
-#: R-hat and ESS are not told of chains with fewer draws of the present posterior.
+#: R-hat and ESS are not reported for chains with fewer draws from the present posterior.
 _FEWEST = 12
-#: Values whose mean is farther from 0, or whose standard deviation is more than so many times 1 or
-#: less than its inverse, were not standardised.
+#: Values were not standardised if their mean is farther from 0, or their standard deviation greater
+#: than the second number or less than its inverse.
 _FAR_FROM_ZERO, _FAR_FROM_ONE = 3.0, 10.0
 #: Starts of the mode search.
 _MODE_STARTS = 8
@@ -84,13 +85,13 @@ class HyperparameterDraws:
         noise_variance: Variance of the observation noise, on the same scale.
         mean: Constant mean of the process.
         unconstrained: The same in the coordinates that were sampled; see `gpbo.hyperparameters`.
-        chains: Chains of a run; the draws of a chain are adjacent. 1 where there are more draws of
-            some than of others.
+        chains: Chains of a run; the draws of a chain are adjacent. 1 if some have more draws than
+            others.
         info: Diagnostics of the sampling, per run: ``rhat``, ``ess_bulk``, ``ess_tail``,
             ``divergences``, ``depth_saturation`` and ``leapfrog_steps`` as in `gpbo.FitReport`, and
             ``acceptance``, the mean acceptance probability.
         warmth: What the next sampling can start from.
-        continuations: How many samplings the chains have gone on for, after the first one.
+        continuations: For how many samplings after the first one the chains have continued.
     """
 
     lengthscale: Float[Tensor, "r s d"]
@@ -115,7 +116,7 @@ class HyperparameterDraws:
         index = torch.arange(self.mean.shape[1], device="cpu").reshape(self.chains, length)
         stride = max(length // per_chain, 1)
         latest = index.flip(1)[:, ::stride][:, :per_chain].T.flatten()[:count]
-        # In the order of the draws, so that those of a chain stay adjacent.
+        # Sorted, so that the draws of a chain stay adjacent.
         kept = latest.sort().values.to(self.mean.device)
         names = (*NAMES, "unconstrained")
         parts = {name: getattr(self, name)[:, kept] for name in names}
@@ -138,25 +139,25 @@ def sample_hyperparameters(
 ) -> HyperparameterDraws:
     """Draw a GP's hyperparameters from their posterior, for all runs at once.
 
-    Chains start cold from a sequential Monte Carlo sampler (`gpbo.mcmc.annealing`), so that
-    those of a posterior with several modes begin in each in proportion to its mass, and go on by
-    Hamiltonian Monte Carlo. Chains that stay in different modes show in a large R-hat. Of more than
-    200 results, about 200 that are spread evenly over them, or a quarter if that is more, decide
-    where chains start.
+    Chains start cold from a sequential Monte Carlo sampler (`gpbo.mcmc.annealing`), so that they
+    begin in each mode of a posterior in proportion to its mass, and continue by Hamiltonian Monte
+    Carlo. Chains that stay in different modes show as a large R-hat. With more than 200 results,
+    where chains start is decided by about 200 of them, or a quarter if that is more, spread evenly
+    over all.
 
     Args:
         x: Points in the unit cube, ``[n,d]`` or ``[r,n,d]``.
-        y: Values, standardised to mean 0 and variance 1, ``[n]`` or ``[r,n]``; values far from
-            that, for which the priors are not meant, give a warning.
-        mask: Which of the points are there; by default all.
+        y: Values, standardised to mean 0 and variance 1, ``[n]`` or ``[r,n]``; values far from that
+            give a warning, as the priors are not meant for them.
+        mask: Which of the points are present; by default all.
         chains: Chains of a run; by default 16, or as many as ``start`` has.
         draws: Transitions kept per chain, so that ``s = chains * draws``.
         warmup: Transitions of a chain before those, to settle the step size; by default 8. After a
             cold start, the first third of 24 or more adapts the mass matrix, too.
         start: Draws for similar data, such as the same with one observation less: their chains
-            go on, with their step size and mass matrix, and hardly need a warm-up.
+            continue, with their step size and mass matrix, and hardly need a warm-up.
         kernel: ``"hmc"``, trajectories of four to six leapfrog steps, or ``"nuts"``, trajectories
-            that find their length: slower here, and never too short.
+            that adapt their length: slower here, and never too short.
         seed: The seed of all runs, 0 or more; what a run draws does not depend on the others.
         model: Kernel and priors; by default Matern-5/2 with dimension-scaled priors.
 
@@ -179,7 +180,7 @@ def sample_hyperparameters(
         if number is not None:
             whole_number(name, number, least=least)
     draws, seed = whole_number("draws", draws, least=1), whole_number("seed", seed, least=0)
-    # What goes on must not meet the random numbers again that brought it here.
+    # A continuation must not reuse the random numbers that brought its chains here.
     continuations = 0 if start is None else start.continuations + 1
     streams = Streams.named(seed, "nuts", continuations, runs=x.shape[0], device=x.device)
     schedule = schedule_for(warmup, draws, cold=start is None, kernel=kernel)
@@ -194,7 +195,7 @@ def sample_hyperparameters(
 def _batched(
     x: Shaped[Tensor, "..."], y: Shaped[Tensor, "..."], mask: Bool[Tensor, "..."] | None
 ) -> tuple[Float[Tensor, "r n d"], Float[Tensor, "r n"], Bool[Tensor, "r n"]]:
-    """Data as they were given, with an axis of runs, in double precision and with a mask.
+    """The given data with an axis of runs, in double precision and with a mask.
 
     Raises:
         InvalidData: Not tensors of real numbers on one device, shapes do not fit, or points are not
@@ -228,9 +229,9 @@ def _batched(
 
 
 def _warn_unless_standardised(y: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]) -> None:
-    """Warns the caller of `sample_hyperparameters` of values that the priors are not meant for."""
+    """Warn the caller of `sample_hyperparameters` of values that the priors are not meant for."""
     _, mean, deviation = centred(y, mask)
-    # That of equal values is the rounding of their mean, and says nothing.
+    # The deviation of equal values is a rounding error of their mean, and says nothing.
     deviation = deviation[deviation > y.shape[1] * torch.finfo(DTYPE).eps * mean.abs()]
     scaled = (deviation > _FAR_FROM_ONE) | (deviation < 1 / _FAR_FROM_ONE)
     if bool((mean.abs() > _FAR_FROM_ZERO).any() | scaled.any()):
@@ -283,7 +284,7 @@ def draw(
 
 
 def resting(log_posterior: LogPosterior, warmth: Warmth, count: int) -> HyperparameterDraws:
-    """Draws of chains that stay where they are: ``count`` times the same."""
+    """Draws of chains that stay where they are: each position ``count`` times."""
     position = warmth.position[:, :, None].expand(-1, -1, count, -1)
     none = torch.zeros_like(position[..., 0])
     value = warmth.value[..., None].expand_as(none)
@@ -294,13 +295,13 @@ def resting(log_posterior: LogPosterior, warmth: Warmth, count: int) -> Hyperpar
 def cold_start(
     log_posterior: LogPosterior, streams: Streams, chains: int
 ) -> tuple[Warmth, Float[Tensor, "r"]]:
-    """Chains from the prior brought to the posterior, and the leapfrog steps that it took.
+    """Chains brought from the prior to the posterior, and the leapfrog steps that this took.
 
-    Where there are many results, it is the posterior given some of them, at a fraction of the
-    price: it is wider than that of all, which the transitions that follow soon reach from there.
-    The mass matrix is that of all results: with ``S`` the covariance of particles and ``P`` the
-    precision of a normal density, its gradients there have the covariance ``P S P``, from which
-    `fisher_scale` finds ``P``.
+    With many results, it is the posterior given some of them, at a fraction of the price: it is
+    wider than that given all, which the transitions that follow soon reach from there. The mass
+    matrix is that of all results: if ``S`` is the covariance of the particles and ``P`` the
+    precision of a normal density, its gradients at the particles have the covariance ``P S P``,
+    from which `fisher_scale` finds ``P``.
     """
     prior = log_posterior.parametrization.sample(streams, chains * _PARTICLES)
     annealed = log_posterior.thinned(MANY, _LEAST_SHARE)
@@ -311,7 +312,7 @@ def cold_start(
         scale = fisher_scale(warmth.position[:, None], gradient[:, None])
         scale = torch.where(some[:, None, None], scale, warmth.scale)
         warmth = replace(warmth, value=value, gradient=gradient, scale=scale)
-    # Particles that have an ancestor in common are neighbours.
+    # Particles with a common ancestor are adjacent, so every second one is taken.
     own = torch.arange(0, prior.shape[1], _PARTICLES, device=prior.device)
     return warmth.of_chains(own.expand(log_posterior.runs, -1)), steps
 
@@ -325,22 +326,22 @@ def evaluated(
 
 
 def _without_stuck(warmth: Warmth) -> Warmth:
-    """What to go on from: chains that ended where there is no mass begin at the run's best one.
+    """What to continue from: chains that ended where there is no mass move to the run's best one.
 
-    A new observation that contradicts all before can take a chain down by hundreds, in logarithms.
-    Falling from there, it is faster than its step size can follow, and may end where no covariance
-    can be factorised: it would stay there in every fit that goes on from this one.
+    A new observation that contradicts all earlier ones can lower a chain's log density by hundreds.
+    From there it moves faster than its step size can follow, and may end where no covariance can be
+    factorised: it would stay there in every later fit.
     """
     value = warmth.value.nan_to_num(nan=-torch.inf)
     best, chain = value.max(-1, keepdim=True)
-    # Among draws of the posterior the density varies by about the square root of p.
+    # Among draws from the posterior the log density varies by about the square root of p.
     stuck = value < best - (_STUCK + warmth.position.shape[2])
     own = torch.arange(value.shape[1], device=value.device)
     return replace(warmth, value=value).of_chains(torch.where(stuck, chain, own))
 
 
 def constrained(log_posterior: LogPosterior, draws: Draws) -> HyperparameterDraws:
-    """Natural values of draws in unconstrained coordinates; R-hat and ESS are not told yet."""
+    """The natural values of unconstrained draws; R-hat and ESS are left to `diagnosed`."""
     runs, chains, transitions, dim = draws.position.shape
     natural = log_posterior.parametrization.constrain(draws.position.reshape(-1, dim))
     unknown = torch.full_like(draws.warmup_steps, torch.nan)
@@ -384,8 +385,8 @@ def convergence(
 ) -> tuple[Float[Tensor, "r"], Float[Tensor, "r"], Float[Tensor, "r"]]:
     """R-hat, bulk and tail effective sample size of draws, the worst over the coordinates.
 
-    Of the draws since the last that is not finite in all chains; NaN where these are fewer than a
-    dozen, unless they are all.
+    Of the draws after the last one that is not finite in all chains; NaN if these are fewer than a
+    dozen, unless they are all that there are.
     """
     finite = position.isfinite().all(-1).all(1)
     lengths = finite.flip(-1).long().cumprod(-1).sum(-1)
@@ -404,8 +405,9 @@ def convergence(
 def mode(log_posterior: LogPosterior, streams: Streams) -> Float[Tensor, "r p"]:
     """The best mode of every run's posterior found from several starts.
 
-    The mode is of the density in the unconstrained coordinates, the one that is drawn from. Of many
-    results some show where modes are, as for `cold_start`; from these the climb goes on with all.
+    It is the mode of the density in the unconstrained coordinates, from which draws are made too.
+    With many results, modes are found given some of them, as in `cold_start`; climbs then continue
+    from these given all.
     """
     if not log_posterior.parametrization.size:
         device = log_posterior.parametrization.device
@@ -433,7 +435,7 @@ def _climbed(
 def _without_repeats(
     value: Float[Tensor, "r b"], points: Float[Tensor, "r b p"]
 ) -> Float[Tensor, "r b p"]:
-    """Modes, the best first; NaN, where no climb begins, in place of one that is there already."""
+    """The modes, best first; a repeated one is replaced by NaN, from which no climb starts."""
     value, order = value.sort(descending=True)
     points = points.take_along_dim(order[..., None], 1)
     repeated = torch.zeros_like(value, dtype=torch.bool)
@@ -444,7 +446,7 @@ def _without_repeats(
 def promising_starts(
     log_posterior: LogPosterior, streams: Streams, count: int
 ) -> Float[Tensor, "r b p"]:
-    """Each the best of a few draws from the prior."""
+    """Starts, each the best of a few draws from the prior."""
     runs = log_posterior.runs
     prior = log_posterior.parametrization.sample(streams, count * _CANDIDATES)
     value, _ = log_posterior(prior.flatten(0, 1))
