@@ -272,7 +272,7 @@ def _fit(
 def _likeliest(
     log_posterior: LogPosterior, streams: Streams
 ) -> tuple[dict[str, Tensor], SamplerInfo]:
-    """The mode of every run's posterior by name, ``[r,1,...]``, and the info of no sampling."""
+    """The mode of every run's posterior by name, ``[r,1,...]``, and a `SamplerInfo` of none."""
     natural = log_posterior.parametrization.constrain(mode(log_posterior, streams))
     unknown = torch.full_like(natural.mean, torch.nan)
     not_sampled = SamplerInfo(
@@ -327,9 +327,9 @@ def _sample(
     """Draws, what the next fit starts from, and which runs sampled longer.
 
     Of cold runs, those whose chains disagree. After a warm start, chains that disagree mostly
-    belong to a posterior with several modes, and continue in the next fit anyway. There, runs
-    sample longer whose draws are unusable, which also settles their step size again, and runs whose
-    posterior has moved, by as much as the weights tell (`rounds_due`).
+    belong to a posterior with several modes, and continue in the next fit anyway. There, a run
+    samples longer if its draws are unusable, which also settles its step size again, or if its
+    posterior has moved, by how much the weights tell (`rounds_due`).
     """
     counts = log_posterior.counts
     kept = sampling.draws if warm is None else sampling.warm_draws

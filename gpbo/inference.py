@@ -85,8 +85,8 @@ class HyperparameterDraws:
         noise_variance: Variance of the observation noise, on the same scale.
         mean: Constant mean of the process.
         unconstrained: The same in the coordinates that were sampled; see `gpbo.hyperparameters`.
-        chains: Chains of a run; the draws of a chain are adjacent. 1 if some have more draws than
-            others.
+        chains: Chains of a run; the draws of a chain are adjacent. 1 if some chains have more draws
+            than others.
         info: Diagnostics of the sampling, per run: ``rhat``, ``ess_bulk``, ``ess_tail``,
             ``divergences``, ``depth_saturation`` and ``leapfrog_steps`` as in `gpbo.FitReport`, and
             ``acceptance``, the mean acceptance probability.

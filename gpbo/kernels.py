@@ -13,14 +13,15 @@ from gpbo.checks import one_of
 #: Smoothness of the Matern family: the functions are differentiable ``ceil(nu) - 1`` times.
 NUS = (0.5, 1.5, 2.5)
 
-#: Below this fraction of |z_i|^2 + |z_j|^2 a squared distance from the norm expansion is rounding.
+#: Below this fraction of |z_i|^2 + |z_j|^2 a squared distance from the norm expansion is only
+#: rounding.
 _ROUNDING = 1e-14
-#: What autograd differentiates is no nearer to 0, where a root has no slope.
+#: Under autograd ``q`` is at least this: at 0 its root has no slope.
 _LEAST_Q = 1e-30
 
 
 def check_nu(nu: float) -> None:
-    """Raises InvalidOption where ``nu`` is none of the closed-form cases."""
+    """Raise InvalidOption if ``nu`` is none of the closed-form cases."""
     one_of("nu", nu, NUS)
 
 

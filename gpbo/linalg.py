@@ -83,7 +83,7 @@ def inverse_from_factor(factor: Float[Tensor, "k n n"]) -> Float[Tensor, "k n n"
 def times_lower(
     rows: Float[Tensor, "*b q n"], lower: Float[Tensor, "*b n n"]
 ) -> Float[Tensor, "*b q n"]:
-    """``rows @ lower``, without most of the products with what is 0 above the diagonal."""
+    """``rows @ lower``, without most of the products with the zeros above the diagonal."""
     products = [rows[..., a:] @ lower[..., a:, a:b] for a, b in _blocks(lower.shape[-1])]
     return products[0] if len(products) == 1 else torch.cat(products, dim=-1)
 
@@ -97,7 +97,7 @@ def times_lower_transposed(
 
 
 def _blocks(size: int) -> list[tuple[int, int]]:
-    """Where the even blocks of so many columns begin and end."""
+    """Where the equal blocks of this many columns begin and end."""
     count = max(1, -(-size // _BLOCK))
     edges = [size * block // count for block in range(count + 1)]
     return list(pairwise(edges))

@@ -14,17 +14,17 @@ logger = logging.getLogger("gpbo")
 #: Computes the given runs and points: tensors with an axis of each, the runs first.
 Part = Callable[[slice, slice], tuple[Tensor, ...]]
 
-#: What one temporary tensor may take. On a CPU what stays in its cache: log EI of 576 points at 16
+#: What one temporary tensor may take. On a CPU, what stays in the cache: log EI of 576 points at 16
 #: draws of 50 observations took 11 ms in parts of 3/4 MiB and 25 ms in parts of 2 MiB, and at 64
 #: runs of 100 observations 2 s in parts and 22 s in one; a log density of 320 chains and 160
-#: observations 0.4 s in parts and 0.7 s in one. On a GPU a share of its memory: there are
-#: about a dozen such tensors at a time.
+#: observations 0.4 s in parts and 0.7 s in one. On a GPU, one part in so many of its memory: there
+#: are about a dozen such tensors at a time.
 _CPU_BYTES = 3 * 2**18
 _GPU_SHARE = 64
 
-#: A budget is not lowered any further for what comes later: the small calls are not the cause.
+#: The budget of later calls is not lowered below this: small calls are not the cause.
 _LEAST_BYTES = 2**20
-#: What is left of the budget of a device that once ran out of memory.
+#: The budgets of devices that have run out of memory.
 _lowered: dict[torch.device, int] = {}
 
 
@@ -40,16 +40,16 @@ def budget(device: torch.device) -> int:
 def in_parts(
     part: Part, runs: int, points: int, bytes_each: int, device: torch.device, *, axis: int = 1
 ) -> tuple[Tensor, ...]:
-    """What ``part`` makes of all runs and points, computed in parts that fit the budget.
+    """What ``part`` returns for all runs and points, computed in parts that fit the budget.
 
-    Whole runs as long as one fits, so that the points that are computed together do not depend
-    on how many runs there are. If the device runs out of memory all the same, what nobody uses is
-    let go of; if it does again, its budget is halved, for the rest of the process. The result stays
-    the same up to roundings.
+    Parts are whole runs as long as one fits, so that the points that are computed together do not
+    depend on the number of runs. If the device runs out of memory all the same, unused memory is
+    freed; if it does so again, its budget is halved for the rest of the process. The result stays
+    the same up to rounding.
 
     Args:
         bytes_each: What the largest temporary tensor takes per run and point.
-        axis: That of the points.
+        axis: The axis of the points.
 
     Raises:
         torch.OutOfMemoryError: there is no room even for one point of one run.
@@ -63,7 +63,7 @@ def in_parts(
         except torch.OutOfMemoryError:
             if _is_capturing(device) or (released and rows * columns <= 1):
                 raise
-        # Outside of the handler, where the tensors of the failed attempt are gone.
+        # Outside of the handler, whose traceback keeps the tensors of the failed attempt alive.
         if released:
             most = rows * columns * bytes_each // 2
             _lowered[device] = max(most, _LEAST_BYTES)
@@ -75,12 +75,12 @@ def in_parts(
 
 
 def _even(most: int, count: int) -> int:
-    """How many of so many go in a part, if parts of at most that many are made even."""
+    """The size of a part, if ``count`` is divided evenly into parts of at most ``most``."""
     return -(-count // max(1, -(-count // most)))
 
 
 def _is_capturing(device: torch.device) -> bool:
-    """Whether a CUDA graph is being captured, which ends where memory runs out."""
+    """Whether a CUDA graph is being captured: running out of memory ends the capture."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 

@@ -19,10 +19,10 @@ from gpbo.space import Space
 #: ``points(skip, count)``: consecutive points of a sequence, per run.
 Consecutive = Callable[[int, int], Float[Tensor, "r count d"]]
 
-#: Points of a sequence that are looked at in one go while searching one that is new: the first
-#: nearly always is, and in a nearly used up space 256 are enough before it is enumerated.
+#: Points of a sequence that are checked at once in search of a new one: the first nearly always is,
+#: and in a nearly used-up space 256 are enough before it is enumerated.
 _CHUNKS = (1, 15, 240)
-#: Configurations among which a replacement is drawn where nearly all of a finite space is taken.
+#: Configurations among which a replacement is drawn if nearly all of a finite space is taken.
 _REPLACEMENTS = 10_000
 #: A shuffled grid is a permutation held in memory.
 _LARGEST_GRID = 1_000_000
@@ -63,8 +63,8 @@ class SobolSearch:
 class RepeatingSobol:
     """The initial design of a strategy that ``repeats``.
 
-    That is the same sequence; in a run that has used up a finite space, what did not fail is free
-    again.
+    It is the sequence of `SobolSearch`; in a run that has used up a finite space, configurations
+    that did not fail are free again.
     """
 
     name = "sobol"
@@ -72,7 +72,7 @@ class RepeatingSobol:
     repeats = True
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
-        """As `SobolSearch`."""
+        """Like `SobolSearch`."""
         return one_by_one(situation, count, lambda now: _next_of_sequence(_reopened(now)))
 
 
@@ -84,12 +84,12 @@ class GridSearch:
         points_per_real: How many values each real parameter has, both bounds among them. Integers
             have as many, or all their values if these are fewer; ordinals and categoricals have
             all.
-        shuffle: Go through the grid in random order, each run in its own, so that a search that
+        shuffle: Go through the grid in random order, different in each run, so that a search that
             ends early has covered the whole space thinly instead of one corner; at most a million
-            points. Otherwise in order, the last parameter running fastest.
+            points. Otherwise in order, the last parameter changing fastest.
 
     Raises:
-        InvalidOption: ``points_per_real`` is no whole number, or below 2; ``shuffle`` is neither
+        InvalidOption: ``points_per_real`` is not a whole number, or below 2; ``shuffle`` is neither
             True nor False. On the first `Optimizer.ask`: the grid is too large to shuffle.
     """
 
@@ -125,7 +125,7 @@ class GridSearch:
 
 
 def _reopened(situation: Situation) -> Situation:
-    """Where all configurations are taken, only those that failed are."""
+    """In runs that have taken all configurations, count only those that failed as taken."""
     size = situation.space.size
     both = zip(situation.taken, situation.closed(repeats=True), strict=True)
     left = (taken if size is None or len(taken) < size else failed for taken, failed in both)
@@ -133,7 +133,7 @@ def _reopened(situation: Situation) -> Situation:
 
 
 def _next_of_sequence(situation: Situation) -> Float[Tensor, "r d"]:
-    """Each run's point of the number of the trial, or the first later one that is not taken."""
+    """Each run's point with the number of the trial, or the first later one that is not taken."""
 
     def sequence(skip: int, count: int) -> Float[Tensor, "r count d"]:
         streams = situation.streams("sobol", index=0)
@@ -174,7 +174,7 @@ def _first_new(situation: Situation, sequence: Consecutive) -> Float[Tensor, "r 
 
 
 def _any_left(space: Space, taken: frozenset[Hashable], rank: float) -> Float[Tensor, " d"]:
-    """One of the configurations left in a nearly used up space: the ``rank`` in [0, 1) says which.
+    """One of the configurations left in a nearly used-up space: the ``rank`` in [0, 1) says which.
 
     Raises:
         SpaceExhausted: nothing is left.
@@ -189,7 +189,7 @@ def _any_left(space: Space, taken: frozenset[Hashable], rank: float) -> Float[Te
 
 
 def _is_free(params: dict[str, Any], space: Space, taken: frozenset[Hashable]) -> bool:
-    """Whether neither the configuration is taken nor what a trial of it is after its roundings."""
+    """Whether the configuration is not taken, neither as it is nor as a trial would round it."""
     return space.key(params) not in taken and space.key(space.round_trip(params)) not in taken
 
 
@@ -215,7 +215,7 @@ def _next_on_grid(
 
 
 def _grid_point(space: Space, levels: list[list[Any]], number: int) -> dict[str, Any]:
-    """Point ``number`` of the full-factorial design, the last parameter running fastest."""
+    """Point ``number`` of the full-factorial design, the last parameter changing fastest."""
     values = []
     for level in reversed(levels):
         number, place = divmod(number, len(level))

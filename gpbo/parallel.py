@@ -1,9 +1,9 @@
-"""Parts of a computation on several threads of a CPU, one operation at a time on each.
+"""Parts of a computation on several CPU threads, each of which runs one operation at a time.
 
-LAPACK takes the matrices of a batch one after the other, and several threads for one of them gain
+LAPACK takes the matrices of a batch one after the other, and several threads for one matrix gain
 little below a thousand rows. Worse, torch's threads end an operation together, and those that are
-done wait spinning: beside a process that is busy on the same cores they take many times as long.
-Threads with a part each wait for nobody.
+done spin: next to a process that is busy on the same cores they take many times as long. Threads
+that have a part each do not wait for each other.
 """
 
 import os
@@ -24,7 +24,7 @@ _allowed: ContextVar[int] = ContextVar("threads", default=1)
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Run with so many of torch's threads; their number is put back at the end."""
+    """Run with this many torch threads; the old number is restored at the end."""
     before = torch.get_num_threads()
     if count == before:
         yield
@@ -38,7 +38,7 @@ def threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def parallel_parts() -> Iterator[None]:
-    """Run with one thread for an operation, and with those that torch has for the parts of it."""
+    """Run each operation on one thread, and the parts of `each` on as many as torch has."""
     allowed = _allowed.set(max(torch.get_num_threads(), _allowed.get()))
     try:
         with threads(1):
@@ -50,16 +50,17 @@ def parallel_parts() -> Iterator[None]:
 def each(
     function: Callable[[*_Arguments], _Result], parts: Sequence[tuple[*_Arguments]]
 ) -> list[_Result]:
-    """What the function makes of each part's arguments, on threads that `parallel_parts` allows.
+    """The function's result for each part, on the threads that `parallel_parts` allows.
 
-    The calling thread takes part after part, and so do those that have time for it: a call from
-    within a part waits for none. Where gradients are recorded it does all of them alone.
+    The calling thread takes one part after another, and so do helpers that are free: a call from
+    within a part waits for none that is busy. If gradients are recorded, it computes all parts
+    alone.
     """
     helpers = 0 if torch.is_grad_enabled() else min(_allowed.get(), len(parts)) - 1
     if helpers < 1:
         return [function(*part) for part in parts]
     results: dict[int, _Result] = {}
-    # Its next number is taken by one thread alone: it is made in C.
+    # The iterator is implemented in C, so each number goes to one thread only.
     numbers = iter(range(len(parts)))
 
     def work() -> None:
@@ -67,19 +68,19 @@ def each(
             for number in numbers:
                 results[number] = function(*parts[number])
         finally:
-            # After an error there is nothing left to do, for the others either.
+            # After an error, leave nothing for the other threads to do.
             for _ in numbers:
                 pass
 
     inference = torch.is_inference_mode_enabled()
 
     def help_out() -> None:
-        # The mode is that of a thread.
+        # Each thread has its own mode.
         with torch.inference_mode(inference), torch.no_grad():
             work()
 
     helping = []
-    # There are no new threads at the interpreter's exit, nor beyond a limit of the system's.
+    # No thread can be started at the interpreter's exit, or beyond a limit of the system.
     with suppress(RuntimeError):
         for _ in range(helpers):
             helping.append(_pool().submit(help_out))
@@ -99,5 +100,5 @@ def _pool() -> ThreadPoolExecutor:
 
 
 if hasattr(os, "register_at_fork"):
-    # The threads of a process are not those of its child.
+    # A forked child does not have its parent's threads.
     os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -9,7 +9,7 @@ it to the data,
 ``h`` is a finite sum of random waves (Rahimi and Recht 2007, NeurIPS), frequencies from the
 spectrum of the Matern kernel, and the sum over the data is exact. Averaged over the frequencies,
 mean and covariance of ``f`` are those of the posterior for any number of features; with few of
-them and dense data the spread of a single set is off, so paths are dealt out to many sets. In few
+them and dense data the spread of a single set is off, so paths are divided among many sets. In few
 dimensions that is not enough, and `draw_paths` takes anchors, at which the draws are exact.
 """
 
@@ -37,18 +37,18 @@ from gpbo.memory import budget
 from gpbo.parallel import each
 from gpbo.surrogate import Surrogate
 
-#: The random streams of a number.
+#: From a number to its random streams.
 Numbered = Callable[[int], Streams]
 
 #: Paths share this many sets of frequencies (or the next multiple of the hyperparameter draws):
-#: a set of their own for all would make screening many paths cost a cosine for every path.
+#: if every path had its own, screening many paths would cost a cosine for each.
 _LEAST_SETS = 16
 #: Quantiles are of probabilities no nearer to 0 and 1 than this.
 _TAIL = 1e-12
 #: The waves of many paths at the same points are summed in single precision, a third of the time.
-#: An error of 1e-6 at the data is like noise of that size, and small beside any that is inferred;
-#: at points that are screened it changes no rank that matters. (With nu = 1/2, whose waves are
-#: short, it is up to 1e-3 of the spread.) Ascents sum in double precision.
+#: An error of 1e-6 at the data is like noise of that size, which is small compared with inferred
+#: noise; at screened points it changes no rank that matters. (With nu = 1/2, whose waves are short,
+#: it is up to 1e-3 of the spread.) Ascents sum in double precision.
 _SINGLE = torch.float32
 #: Numbers in a temporary tensor on a CPU: what fits its cache.
 _CPU_CHUNK = 2**17
@@ -64,11 +64,11 @@ class Paths:
 
     Attributes:
         count: ``q``.
-        x: Where the data, and the anchors, are.
+        x: The points of the data, and the anchors.
         lengthscale, mean: Hyperparameters of each set.
         frequencies: In radians per lengthscale.
         amplitudes: Of the cosines, then the sines, of each path, in single precision.
-        coefficients: Of the kernel functions at ``x``.
+        coefficients: Coefficients of the kernel functions at ``x``.
         nu: Smoothness of the Matern kernel.
         rough: Whether the waves are summed in single precision at points of each path's own, too.
     """
@@ -84,7 +84,7 @@ class Paths:
     rough: bool = False
 
     def parts(self, most: int) -> Iterator["Paths"]:
-        """The paths in their order, at most so many at once, but one of every set at least."""
+        """The paths in order, at most ``most`` at once, but at least one of every set."""
         sets, members = self.coefficients.shape[1:3]
         step = max(1, most // sets)
         for first in range(0, members, step):
@@ -97,7 +97,7 @@ class Paths:
             )
 
     def at(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r q b"]:
-        """The values of all paths at the same points, in single precision: see `_SINGLE`."""
+        """The values of all paths at the same points, waves in single precision: see `_SINGLE`."""
         values = x.new_empty(*self.coefficients.shape[:3], x.shape[1])
 
         def chunk(sets: slice, points: slice) -> None:
@@ -166,7 +166,7 @@ class Paths:
         return (self.x[:, None] - 0.5) / self.lengthscale[:, sets, None]
 
     def _chunks(self, rows: int, points: int) -> list[tuple[slice, slice]]:
-        """Sets and points that are evaluated at once, ``rows`` of all points to a set."""
+        """Sets and points to evaluate at once; with all points, a set has ``rows`` rows."""
         limit, each_set = _limit(self.x), rows * max(self.frequencies.shape[2], self.x.shape[1])
         sets = max(1, limit // each_set)
         some = max(1, limit * points // each_set) if sets == 1 else points
@@ -212,7 +212,7 @@ def draw_paths(
         anchors: Points at which the paths are drawn jointly, with no approximation.
 
     Raises:
-        InvalidOption: no path, or an odd or no number of features.
+        InvalidOption: ``count`` is below 1, or ``features`` is odd or below 2.
     """
     if count < 1:
         raise InvalidOption(f"count={count!r}: expected 1 or more")
@@ -233,7 +233,7 @@ def draw_paths(
     amplitudes = normals.amplitudes.mul_(scale[..., None, None].to(_SINGLE))
     width = surrogate.x.shape[1] + anchors.shape[1]
     coefficients = frequencies.new_empty(*amplitudes.shape[:3], width)
-    # Pending points may follow the padding of the results: noise goes by what is there.
+    # Pending points may follow the padding of the results: noise goes by the points present.
     order = numbered(surrogate.mask)[:, None, None]
     noise = normals.noise.gather(-1, order.expand_as(normals.noise))
 
@@ -273,7 +273,7 @@ class _Normals:
         cls, streams: Sequence[Streams], sets: int, members: int, sizes: tuple[int, int, int]
     ) -> "_Normals":
         features, *others = sizes
-        # So that padding does not change those of the data.
+        # Rounded up, so that padding does not change the normals of the data.
         shape = streams[0].runs, sets, members, room_for_normals(sum(sizes))
         normals = torch.zeros(shape, dtype=_SINGLE, device=streams[0].device)
 
@@ -287,7 +287,7 @@ class _Normals:
 
 
 def _frequencies(count: int, surrogate: Surrogate, streams: Streams) -> Float[Tensor, "r w d"]:
-    """From the spectrum of the Matern kernel: Student's t with ``2 nu`` degrees of freedom.
+    """Frequencies of the Matern kernel's spectrum: Student's t with ``2 nu`` degrees of freedom.
 
     Rasmussen and Williams (2006), equation 4.15: a normal over the root of a mean chi-square. Both
     are quantiles of scrambled Sobol points, each of which is uniform, so that the waves of a set
@@ -323,9 +323,9 @@ def _limit(tensor: Tensor) -> int:
 
 @dataclass(frozen=True)
 class _Known:
-    """What takes prior functions to the data, and to a joint draw at the anchors.
+    """What moves prior functions to the data, and to a joint draw at the anchors.
 
-    Anchors are observations without noise of a value that is itself drawn. With the factor of the
+    Anchors are noiseless observations of values that are themselves drawn. With the factor of the
     covariance bordered by their rows, the whitened value of such a draw is standard normal, as in
     `Surrogate.fantasize`. One product with the inverse factor serves all paths of a set, and the
     factor all sets of a hyperparameter draw.
@@ -363,7 +363,7 @@ class _Known:
         at_anchors: Float[Tensor, "r g j"],
         noise: Float[Tensor, "r g n"],
     ) -> Float[Tensor, "r g m"]:
-        """Of the kernel functions at the data and the anchors, from standard normals."""
+        """Coefficients of the kernel functions at data and anchors, from standard normals."""
         waves = _waves(self.z, frequencies, amplitudes)
         disturbed = torch.where(self.mask, waves + self.noise_variance.sqrt() * noise, 0.0)
         whitened = self.whitened.expand_as(noise)

@@ -29,7 +29,7 @@ class Prediction:
     """What the function is expected to be at ``n`` configurations, without the noise of results.
 
     Attributes:
-        median: What it is as likely above as below.
+        median: The function is as likely above as below it.
         low, high: The ends of a 95 % band.
     """
 
@@ -42,12 +42,12 @@ class Prediction:
 class Recommendation:
     """The tried configuration that is expected to be the best.
 
-    The best of many noisy results is mostly a lucky one; the model knows the others too.
+    The best of many noisy results is mostly a lucky one; the model takes the others into account.
 
     Attributes:
         params: The configuration.
         trials: The numbers of its completed trials.
-        median, low, high: What its value is expected to be; see `Prediction`.
+        median, low, high: The prediction of its value; see `Prediction`.
     """
 
     params: Mapping[str, Any]
@@ -63,11 +63,11 @@ class Posterior:
 
     Attributes:
         surrogate: The model, of one run.
-        units: From values that are minimised to the surrogate's.
-        space: What the configurations are of.
-        direction: Of the told values.
-        completed: The trials that it knows, in its order.
-        limits: The models of what the constraints limit; None if there are none.
+        units: From minimised values to the surrogate's scale, and back.
+        space: The space of the configurations.
+        direction: Whether the told values are minimised or maximised.
+        completed: The trials that the surrogate knows, in its order.
+        limits: The models of the quantities that constraints limit; None if there are none.
     """
 
     surrogate: Surrogate
@@ -78,11 +78,12 @@ class Posterior:
     limits: Limits | None = None
 
     def predict(self, configurations: Sequence[Mapping[str, Any]]) -> Prediction:
-        """What is expected of these configurations.
+        """The model's prediction for these configurations.
 
         On the model's scale the function has a mean and a variance over the hyperparameter draws;
-        median and band are those of the normal distribution that has them, taken back to the user's
-        units. Where these are bent (`gpbo.units`), quantiles stay quantiles, and a mean no mean.
+        median and band are those of the normal distribution that has them, transformed back to the
+        user's units. If the transform is not linear (`gpbo.units`), quantiles stay quantiles, but a
+        mean is no longer the mean.
 
         Raises:
             InvalidParams: no list of configurations of the space.
@@ -90,7 +91,7 @@ class Posterior:
         return self.at(self._points(configurations))
 
     def at(self, x: Float[Tensor, "1 n d"]) -> Prediction:
-        """The same of points in the unit cube."""
+        """The prediction for points in the unit cube."""
         mean, variance = self.surrogate.moments(x)
         over_draws = self.surrogate.over_draws
         centre = over_draws(mean)
@@ -102,7 +103,7 @@ class Posterior:
         return Prediction(median, low, high)
 
     def chance(self, configurations: Sequence[Mapping[str, Any]]) -> Float[np.ndarray, " n"]:
-        """How probable it is that these configurations meet the constraints; 1 without any.
+        """The probability that these configurations meet the constraints; 1 if there are none.
 
         Raises:
             InvalidParams: no list of configurations of the space.
@@ -118,9 +119,9 @@ class Posterior:
         """The values of ``count`` functions drawn from the posterior at these ``n`` configurations.
 
         A row is one function at all of them, without the noise of results, so that rows tell what
-        bands of single configurations do not: ``(rows.argmin(1) == 0).mean()`` is how probable it
-        is that the first one is the least. The hyperparameter draws take turns. Time grows with the
-        third power of ``n``, memory with the second.
+        bands of single configurations do not: ``(rows.argmin(1) == 0).mean()`` is the probability
+        that the first one has the least value. The hyperparameter draws take turns. Time grows with
+        the third power of ``n``, memory with the second.
 
         Raises:
             InvalidParams: no list of configurations of the space.
@@ -130,8 +131,8 @@ class Posterior:
         mean, covariance = self.surrogate.joint(self._points(configurations))
         counted = self.surrogate.counted[0]
         mean, covariance = mean[:, counted], covariance[:, counted]
-        # The root of a matrix that may be singular, as it is where a configuration comes twice.
-        # The symmetric one: eigenvectors of values that are nearly the same turn with a rounding.
+        # The matrix may be singular, as it is if a configuration is repeated. Its root is the
+        # symmetric one: eigenvectors of nearly equal eigenvalues turn with a rounding.
         values, vectors = torch.linalg.eigh(covariance[0])
         root = vectors * values.clamp(min=0.0).sqrt().unsqueeze(-2) @ vectors.mT
         turns = math.ceil(count / mean.shape[1])
@@ -144,15 +145,15 @@ class Posterior:
         return self.space.encode(configurations).to(self.surrogate.x.device).unsqueeze(0)
 
     def _back(self, values: Float[Tensor, "1 *any"]) -> Float[np.ndarray, "*any"]:
-        """Values of the surrogate's scale in the user's units."""
+        """Values on the surrogate's scale in the user's units."""
         return sign_of(self.direction) * self.units.back(values)[0].cpu().numpy()
 
     def recommend(self, *, fixed: Mapping[str, Any] | None = None) -> Recommendation:
-        """The tried configuration of the least posterior mean, averaged over the draws, of those
+        """The tried configuration of least posterior mean, averaged over the draws, among those
         with a result that meets the constraints.
 
         Args:
-            fixed: Values that it is to have, by name of the parameter.
+            fixed: Values that it must have, by name of the parameter.
 
         Raises:
             InvalidParams: ``fixed`` has a name or a value that the space does not have.

@@ -29,8 +29,7 @@ class Prior(ABC):
     """Independent, identical priors of the ``j`` coordinates of a block ``u[k,j]``.
 
     Attributes:
-        positive: True for a prior on positive numbers, False on all real ones, None where it is
-            `Fixed`.
+        positive: True for a prior on positive numbers, False on all real numbers, None for `Fixed`.
         logarithmic: Whether ``u`` is the logarithm of the natural value.
     """
 
@@ -38,7 +37,7 @@ class Prior(ABC):
     logarithmic: bool = True
 
     def at(self, dim: int) -> "Prior":
-        """The prior for ``dim`` dimensions; the other methods are for what this returns."""
+        """The prior for ``dim`` dimensions, on which the other methods are to be called."""
         return self
 
     def size(self, count: int) -> int:
@@ -112,7 +111,7 @@ class LogNormal(Normal):
         truth_value("scaled_by_dim", self.scaled_by_dim)
 
     def at(self, dim: int) -> "LogNormal":
-        """The same with ``log(dim) / 2`` in ``loc`` where that was asked for."""
+        """The same with ``log(dim) / 2`` added to ``loc`` if ``scaled_by_dim``."""
         if not self.scaled_by_dim:
             return self
         return replace(self, loc=self.loc + 0.5 * math.log(dim), scaled_by_dim=False)
@@ -137,8 +136,8 @@ class Gamma(Prior):
     def sample(self, streams: Streams, count: int, size: int) -> Float[Tensor, "r count size"]:
         """Draws of ``u`` by the quantile function.
 
-        It is that of a concentration ``c`` greater by 1, lowered by ``log(uniform) / c``: for a
-        small ``c`` itself the values would underflow (Marsaglia and Tsang 2000, section 6).
+        It is that of concentration ``c + 1``, to which ``log(uniform) / c`` is added: with a small
+        ``c`` itself the values would underflow (Marsaglia and Tsang 2000, section 6).
         """
         uniform = streams.uniform(count, size).clamp_min(1e-16)
         quantile = gammaincinv(self.concentration + 1, uniform.cpu().numpy())
@@ -148,7 +147,7 @@ class Gamma(Prior):
 
 @dataclass(frozen=True)
 class HalfCauchy(Prior):
-    """Cauchy of this ``scale`` folded to the positive numbers."""
+    """Cauchy of this ``scale``, folded onto the positive numbers."""
 
     scale: float
 
@@ -180,7 +179,7 @@ class Horseshoe(Prior):
     def log_density(self, u: Float[Tensor, "k j"]) -> Density:
         """With ``x = (scale/v)^2``: ``log log1p(x) + u``, slope ``1 - 2 x / (1 + x) / log1p(x)``.
 
-        ``log1p(x)`` is computed as ``softplus(log x)``, and ``x`` stands for it where it is below
+        ``log1p(x)`` is computed as ``softplus(log x)``, or as ``x`` where the difference is below
         rounding, so neither end overflows.
         """
         log_ratio = 2 * (math.log(self.scale) - u)
@@ -253,11 +252,11 @@ class Fixed(Prior):
     def pull_back(
         self, u: Float[Tensor, "k none"], gradient: Float[Tensor, "k j_natural"]
     ) -> Float[Tensor, "k none"]:
-        """Nothing follows it."""
+        """Empty, as there is no coordinate."""
         return u
 
     def log_density(self, u: Float[Tensor, "k j"]) -> Density:
-        """Nothing is added."""
+        """0, as there is no coordinate."""
         return torch.zeros(len(u), dtype=u.dtype, device=u.device), torch.zeros_like(u)
 
     def sample(self, streams: Streams, count: int, size: int) -> Float[Tensor, "r count size"]:
@@ -291,7 +290,7 @@ class Saas(Prior):
     def pull_back(
         self, u: Float[Tensor, "k j"], gradient: Float[Tensor, "k d"]
     ) -> Float[Tensor, "k j"]:
-        """Every lengthscale pulls its own scale and the global one."""
+        """Every lengthscale's gradient goes to its own scale and to the global one."""
         return -0.5 * torch.cat([gradient.sum(-1, keepdim=True), gradient], dim=-1)
 
     def log_density(self, u: Float[Tensor, "k j"]) -> Density:

@@ -16,7 +16,7 @@ from gpbo.evidence import LogPosterior
 from gpbo.inference import HyperparameterDraws, constrained, promising_starts
 from gpbo.mcmc.sampling import Draws, Warmth
 
-#: Where another sampler that goes on from here begins to look for its own.
+#: The initial step size of another sampler that continues from here.
 _STEP_SIZE = 0.1
 
 
@@ -38,7 +38,7 @@ class _Potential(torch.autograd.Function):
 def draw_with_pyro(
     log_posterior: LogPosterior, streams: Streams, *, warmup: int = 256, draws: int = 256
 ) -> HyperparameterDraws:
-    """One chain a run through ``pyro.infer.NUTS``, on the same density and parametrization."""
+    """One chain per run through ``pyro.infer.NUTS``, on the same density and parametrization."""
     seeds = streams.integers(2**31, 1)[:, 0].tolist()
     starts = promising_starts(log_posterior, streams, 1)
     possible = log_posterior(starts[:, 0])[0].isfinite()
@@ -75,7 +75,7 @@ def draw_with_pyro(
 def _stuck(
     start: Float[Tensor, "1 p"], draws: int
 ) -> tuple[Float[Tensor, "t p"], Float[Tensor, "t"]]:
-    """A chain without a density to follow: where it began, every transition a divergence."""
+    """A chain without a finite density: it stays at its start, and every transition diverges."""
     return start.expand(draws, -1), start.new_ones(draws)
 
 
@@ -88,7 +88,7 @@ def _one_run(
 
     state = torch.get_rng_state()
     try:
-        torch.default_generator.manual_seed(seed)  # and not those of the GPUs
+        torch.default_generator.manual_seed(seed)  # without seeding GPUs
         kernel = NUTS(potential_fn=potential, full_mass=False, max_tree_depth=8)
         chain = MCMC(
             kernel,

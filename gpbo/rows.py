@@ -1,4 +1,4 @@
-"""Records of tensors whose first axis is the runs: some of their rows, by number."""
+"""Select and replace rows in records of tensors whose first axis is the runs."""
 
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
@@ -11,10 +11,10 @@ _Record = TypeVar("_Record", bound=Any)
 
 
 def bucket(chosen: Bool[Tensor, " r"]) -> tuple[Int[Tensor, " b"], int]:
-    """The numbers of the rows chosen, at least one; and how many they are.
+    """The numbers of the chosen rows, at least one; and how many they are.
 
-    On a GPU every number of rows is a shape to capture graphs for: there the last one is repeated
-    up to the next power of two, or up to ``r``.
+    On a GPU graphs are captured for every number of rows: there the last one is repeated up to the
+    next power of two, or up to ``r``.
     """
     rows = torch.nonzero(chosen)[:, 0]
     count = len(rows)
@@ -28,7 +28,7 @@ def room_for(count: int, device: torch.device) -> int:
 
 
 def selected(whole: _Record, runs: Int[Tensor, " j"] | slice) -> _Record:
-    """The record with these rows of every tensor; of a slice nothing is copied."""
+    """The record with these rows of every tensor; with a slice nothing is copied."""
     rows: dict[str, Any] = {}
     for field in fields(whole):
         value = getattr(whole, field.name)

@@ -20,10 +20,10 @@ _T = TypeVar("_T")
 
 
 class Lazy(Generic[_T]):
-    """A value that is made when it is first asked for.
+    """A value that is made when it is first used.
 
     Attributes:
-        made: The value; None as long as nobody has asked.
+        made: The value; None until it is first used.
     """
 
     def __init__(self, make: Callable[[], _T]) -> None:
@@ -52,7 +52,8 @@ class Situation:
         index: The number of the trial that is asked for: it names the random streams.
         fit: The model of ``data``, fitted when first called; only strategies with
             ``uses_model`` may call it.
-        limits: The models of what the constraints limit, likewise; None if there are none.
+        limits: The models of the quantities that constraints limit, likewise; None if there are
+            none.
     """
 
     space: Space
@@ -78,7 +79,7 @@ class Situation:
         seeds: tuple[int, ...],
         index: int,
     ) -> "Situation":
-        """After ``n`` trials of every run, at ``x``.
+        """The situation after ``n`` trials of every run, at ``x``.
 
         Args:
             succeeded: Which trials have a value.
@@ -100,8 +101,8 @@ class Situation:
         )
 
     def streams(self, purpose: str, index: int | Sequence[int] | None = None) -> Streams:
-        """A random stream per run for this purpose, named by the trial that is asked for; or by
-        ``index``, one number for all runs or one for each.
+        """A random stream per run for this purpose, named by the number of the trial that is asked
+        for, or by ``index``: one number for all runs or one for each.
         """
         number = self.index if index is None else index
         return Streams.per_seed(self.seeds, purpose, number, device=self.data.x.device)
@@ -116,7 +117,7 @@ class Situation:
         return tuple(frozenset(map(self.space.key, self.space.decode(x))) for x in failed)
 
     def after(self, points: Float[Tensor, "r d"]) -> "Situation":
-        """The situation once each run has asked for its point too: pending, and taken."""
+        """The situation in which each run has asked for its point too: it is pending, and taken."""
         x, keys = points_and_keys(self.space, points.unsqueeze(1))
         return replace(
             self,
@@ -129,9 +130,9 @@ class Situation:
 def points_and_keys(
     space: Space, points: Float[Tensor, "r q d"]
 ) -> tuple[Float[Tensor, "r q d"], list[frozenset[Hashable]]]:
-    """The points of the configurations that these points mean, and each run's keys of them.
+    """The points, encoded again from their configurations, and each run's keys of these.
 
-    Encoded anew, as an `Optimizer` does: the points may differ by a rounding.
+    As in an `Optimizer`; they may differ from the given points by a rounding.
     """
     configurations = space.decode(points.flatten(0, 1))
     x = space.encode(configurations).to(points.device).view(points.shape)
@@ -144,13 +145,13 @@ def points_and_keys(
 class Strategy(Protocol):
     """What `gpbo.Optimizer` asks for points.
 
-    One with a true attribute ``repeats`` may propose what is taken, and is asked for points also
-    when a finite space is used up.
+    A strategy whose attribute ``repeats`` is true may propose what is taken, and is asked for
+    points even when a finite space is used up.
     """
 
     @property
     def name(self) -> str:
-        """What the origin of its trials says."""
+        """The origin that its trials record."""
         ...
 
     @property
@@ -162,9 +163,10 @@ class Strategy(Protocol):
         """Up to ``count`` snapped points per run, none of them taken, no two of a run the same
         (unless it ``repeats``).
 
-        Fewer only where no more are left, at least one. Row ``i`` depends on run ``i`` only, and
-        a batch of points is what as many single calls would have proposed, up to rounding errors
-        (in Thompson sampling of single precision, which may move a point by 1e-3 of the cube).
+        There are fewer only where no more are left, and at least one. Row ``i`` depends on run
+        ``i`` only, and a batch of points is what as many single calls would have proposed, up to
+        rounding errors (in Thompson sampling those of single precision, which may move a point by
+        1e-3 of the cube).
 
         Raises:
             SpaceExhausted: some run has nothing left to try.
@@ -179,12 +181,12 @@ _ROUNDING = 1e-6
 def proposed(strategy: Strategy, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
     """What the strategy proposes, as doubles on the device of the situation.
 
-    Values are looked at on a CPU only, lest a GPU be waited for; `Space.decode`, which sees all
-    points later, refuses a NaN and takes the nearest point in the cube for one outside.
+    Values are checked on a CPU only, so as not to wait for a GPU; `Space.decode`, which sees all
+    points later, refuses NaN and replaces a point outside the cube by the nearest one in it.
 
     Raises:
-        InvalidOption: the answer is no float tensor ``[r, q, d]`` with ``q`` from 1 to ``count``,
-            or a point is not in the unit cube.
+        InvalidOption: the answer is not a float tensor ``[r, q, d]`` with ``q`` from 1 to
+            ``count``, or a point is not in the unit cube.
         SpaceExhausted: as the strategy does.
     """
     points: object = strategy.propose(situation, count)

@@ -29,7 +29,7 @@ from gpbo.rows import selected
 if TYPE_CHECKING:
     from botorch.models.gp_regression import SingleTaskGP
 
-#: What stays noise where the function is sampled at noisy points, relative to the outputscale.
+#: The noise variance left where the function is sampled at noisy points, over the outputscale.
 _LEAST_NOISE = 1e-6
 #: Posterior variances are kept above this fraction of the outputscale, so logarithms are finite.
 _VARIANCE_FLOOR = 1e-14
@@ -45,16 +45,16 @@ class Surrogate:
         x: Observed points in the unit cube; fantasised points follow the real ones.
         y: Observed values per draw (fantasies, and samples in the place of noisy values, differ
             between draws).
-        mask: Which of the points are there; the others are padding and change nothing.
-        eligible: Which of those have a value that may be the best one: a fantasy, too, but no
-            hallucination, and not the value of a result that violates a constraint.
-        lengthscale, outputscale, noise_variance, mean: The hyperparameter draws; of samples the
-            noise variance that stays. Where all are samples of one draw it is there once, as are
-            its factor and ``succeeded``.
+        mask: Which of the points are present; the others are padding and change nothing.
+        eligible: Which of those have a value that may be the best one: fantasies do, hallucinations
+            and results that violate a constraint do not.
+        lengthscale, outputscale, noise_variance, mean: The hyperparameter draws; for samples,
+            ``noise_variance`` is what is left of the noise. If all are samples of one draw, there
+            is one entry, also of its factor and ``succeeded``.
         inverse_factor: ``L^-1`` of ``K + noise_variance I = L L'``.
         weights: ``(K + noise_variance I)^-1 (y - mean)``.
         succeeded: Draws with finite hyperparameters whose matrix could be factorised; the others
-            answer with their prior, what is not finite replaced by 1 or a mean of 0.
+            return their prior, with 1, or 0 for the mean, in place of what is not finite.
         nu: Smoothness of the Matern kernel.
     """
 
@@ -141,25 +141,25 @@ class Surrogate:
 
     @property
     def incumbent(self) -> Float[Tensor, "r s"]:
-        """The least posterior mean where there is a value, per draw; the mean if there is none."""
+        """The least posterior mean at eligible points, per draw; the mean if there is none."""
         return self.least(self.fitted)
 
     @property
     def expected(self) -> Float[Tensor, "r n"]:
-        """The posterior mean at the points over the draws that succeeded (all, where none did),
-        infinite where there is no value.
+        """The posterior mean at the points, averaged over the draws that succeeded (all, if none
+        did); infinite at points that are not eligible.
 
-        Of values that are noisy, the observed ones may be lucky.
+        The least of noisy values may be a lucky one.
         """
         return self.averaged(self.fitted)
 
     def averaged(self, means: Float[Tensor, "r s n"]) -> Float[Tensor, "r n"]:
-        """Such means over the draws that succeeded, as those of `expected`."""
+        """Means per draw averaged over the draws that succeeded, as in `expected`."""
         return torch.where(self.eligible, self.over_draws(means), torch.inf)
 
     @property
     def counted(self) -> Bool[Tensor, "r s"]:
-        """The draws that succeeded; all, where none did."""
+        """The draws that succeeded; all, if none did."""
         return self.succeeded | ~self.succeeded.any(1, keepdim=True)
 
     def over_draws(self, values: Float[Tensor, "r s b"]) -> Float[Tensor, "r b"]:
@@ -170,16 +170,16 @@ class Surrogate:
 
     @property
     def recommended(self) -> Int[Tensor, " r"]:
-        """The place of the observed point where the posterior mean over the draws is least."""
+        """The number of the observed point where the posterior mean over the draws is least."""
         return self.expected.argmin(-1)
 
     @property
     def least_observed(self) -> Float[Tensor, "r s"]:
-        """The least value, fantasies and samples too, per draw; the mean if there is none."""
+        """The least eligible value, fantasies and samples too, per draw; the mean without any."""
         return self.least(self.y)
 
     def least(self, values: Float[Tensor, "r s n"]) -> Float[Tensor, "r s"]:
-        """The least of such values where there is one, per draw; the mean if there is none."""
+        """The least of these values at eligible points, per draw; the mean if there is none."""
         if not values.shape[-1]:
             return self.mean
         least = torch.where(self.eligible[:, None], values, torch.inf).amin(-1)
@@ -226,7 +226,7 @@ class Surrogate:
         """The mean of the latent function for one draw of each run, without the variance."""
         own = torch.arange(self.runs, device=draw.device), draw
         lengthscale, mean = self.lengthscale[own][:, None], self.mean[own][:, None]
-        # The weights of points that are not there are 0.
+        # The weights of absent points are 0.
         weights = self.outputscale[own][:, None] * self.weights[own]
         observed = (self.x - 0.5) / lengthscale
 
@@ -293,8 +293,8 @@ class Surrogate:
         factor bordered by the pending rows, the whitened residual of a sample *is* the standard
         normal vector it was made from.
 
-        The numbers that a point gets depend on how many columns there are: what a run proposes is
-        what it proposes alone if all runs of a batch have equally many pending points.
+        The numbers that a point gets depend on the number of columns: a run proposes what it would
+        propose alone if all runs of a batch have equally many pending points.
 
         Args:
             eligible: Which of them may be the best one; by default all.
@@ -306,16 +306,16 @@ class Surrogate:
     def hallucinate(
         self, pending: Float[Tensor, "r m d"], pending_mask: Bool[Tensor, "r m"]
     ) -> "Surrogate":
-        """Condition on the pending points returning what is expected: the mean stays as it is.
+        """Condition on pending points returning what is expected: the mean stays as it is.
 
-        What falls is the variance, which does not depend on the values (Desautels, Krause and
-        Burdick 2014, JMLR 15). The points have no value that others would have to improve on.
+        Only the variance changes, which does not depend on the values (Desautels, Krause and
+        Burdick 2014, JMLR 15). The points are not eligible: others need not improve on them.
         """
         expected = pending.new_zeros(self.runs, self.draws, pending.shape[1])
         return self._bordered(pending, pending_mask, expected, torch.zeros_like(pending_mask))
 
     def of_draws(self, draws: Int[Tensor, " j"] | slice) -> "Surrogate":
-        """The posterior of these of the draws, by number; of a slice nothing is copied."""
+        """The posterior of these draws, by number; with a slice nothing is copied."""
 
         def of(values: Tensor) -> Tensor:
             return values if values.shape[1] < self.draws else values[:, draws]
@@ -333,16 +333,16 @@ class Surrogate:
         )
 
     def sampled(self, streams: Streams, times: int = 1, noisy: float = 0.0) -> "Surrogate":
-        """Conditioned on a sample of the function at the points in place of their noisy values.
+        """Condition on a sample of the function at the points instead of their noisy values.
 
-        A sample of each hyperparameter draw, or so many of the only one; samples are draws
-        themselves. By Matheron's rule: with ``h`` from the prior and ``e`` from the noise,
-        ``f = y - e - noise_variance (K + noise_variance I)^-1 (y - mean - h - e)``
-        (Wilson et al. 2020, "Efficiently sampling functions from Gaussian process posteriors",
-        ICML, equation 8, at the points themselves). A variance of a millionth of the outputscale
-        stays noise, so that matrices of close points can be factorised. Draws that have no more, or
-        a standard deviation below ``noisy``, or whose matrix cannot be factorised for all that,
-        stay what they are.
+        There is one sample per hyperparameter draw, or ``times`` of the only one; each is then a
+        draw. By Matheron's rule, with ``h`` from the prior and ``e`` from the noise,
+        ``f = y - e - noise_variance (K + noise_variance I)^-1 (y - mean - h - e)`` (Wilson et al.
+        2020, "Efficiently sampling functions from Gaussian process posteriors", ICML, equation 8,
+        at the points themselves). Noise of variance 1e-6 of the outputscale is left, so that
+        matrices of close points can be factorised. Draws stay as they are if they have no more
+        noise than that, or a standard deviation below ``noisy``, or if their matrix still cannot be
+        factorised.
         """
         drawn = self.noise_variance >= noisy**2
         drawn = drawn & (self.noise_variance > _LEAST_NOISE * self.outputscale)
@@ -355,11 +355,11 @@ class Surrogate:
         excess = (self.noise_variance - kept)[..., None]
         there, mean = self.mask[:, None], self.mean[..., None]
         normals = streams.first_normals(self.x.shape[1], 2, times * self.draws)
-        # Trials without a value may lie between the others: numbers go by what is there.
+        # Absent points may lie between the others: numbers go by the points present.
         order = numbered(self.mask)[..., None, None]
         white, noise = normals.gather(1, order.expand_as(normals)).permute(2, 0, 3, 1)
-        of_factors = white.unflatten(1, (inverse.shape[1], -1))  # one with many sides is not copied
-        # The factor times white noise, by its inverse.
+        of_factors = white.unflatten(1, (inverse.shape[1], -1))  # a shared factor is not copied
+        # The factor times white noise, by a solve with its inverse.
         prior = torch.linalg.solve_triangular(inverse, of_factors.mT, upper=False).mT.flatten(1, 2)
         less_noise = self.y - excess.sqrt() * noise
         residual = torch.where(there, less_noise - mean, 0.0) - prior
@@ -372,8 +372,8 @@ class Surrogate:
     def _almost_exact(
         self,
     ) -> tuple[Float[Tensor, "r s"], Float[Tensor, "r s n n"], Bool[Tensor, "r s"]]:
-        """The noise variance that stays in samples, the inverse factor with it, and which draws
-        have one; the points of a batch share it.
+        """The noise variance that is left in samples, the inverse factor with it, and which draws
+        have one; cached for the points of a batch.
         """
         kept = torch.minimum(_LEAST_NOISE * self.outputscale, self.noise_variance)
         inverse, succeeded = _inverse_factors(
@@ -390,8 +390,8 @@ class Surrogate:
     ) -> "Surrogate":
         """Conditioned on pending points too, with these whitened residuals.
 
-        They are padded as results are, so that the points of a batch, which are pending one after
-        another, make few shapes on a GPU.
+        They are padded like results, so that a batch, whose points become pending one after
+        another, makes few shapes on a GPU.
         """
         if pending.shape[1] == 0:
             return self
@@ -414,7 +414,7 @@ class Surrogate:
         residual = torch.where(self.mask[:, None], self.y - self.mean[..., None], 0.0)
         whitened = torch.cat([_apply(self.inverse_factor, residual), whitened], dim=-1)
         weights = _apply(inverse.mT, whitened)
-        # Of all that is known, ``y = mean + (K + noise_variance I) weights``.
+        # At all known points, ``y = mean + (K + noise_variance I) weights``.
         values = self.mean[..., None] + _apply(torch.cat([cross, corner], dim=-1), weights)
         return replace(
             self,
@@ -430,14 +430,14 @@ class Surrogate:
         """Run ``run`` as a BoTorch model with a batch axis of draws, ``posterior(x).mean[s,q,1]``.
 
         The model is a ``SingleTaskGP`` with the hyperparameters set, on this surrogate's scale
-        (lower is better). Acquisitions of BoTorch work on it draw by draw: an analytic one of
-        points ``x[b,d]``, with ``best_f=surrogate.incumbent[run][:, None]``, takes
+        (lower is better). BoTorch's acquisition functions work on it draw by draw: for points
+        ``x[b,d]``, an analytic one with ``best_f=surrogate.incumbent[run][:, None]`` takes
         ``x[:, None, None]`` and gives ``[b,s]``.
 
         Args:
-            run: Which one.
-            ensemble: Have BoTorch average over the draws, as it does over those of its own fully
-                Bayesian models: its acquisitions then take ``x[b,q,d]`` and give ``[b]``, and
+            run: Which run.
+            ensemble: Have BoTorch average over the draws, as it does for its own fully Bayesian
+                models: its acquisition functions then take ``x[b,q,d]`` and give ``[b]``, and
                 ``optimize_acqf`` finds their maximum. An analytic one has the same ``best_f``, a
                 Monte Carlo one, which maximises, ``best_f=-surrogate.incumbent[run]`` and an
                 objective or a posterior transform that negates.
@@ -457,10 +457,10 @@ class Surrogate:
         evaluate: Callable[["Surrogate", Float[Tensor, "r q d"]], tuple[Tensor, ...]],
         candidates: Float[Tensor, "r q d"],
     ) -> tuple[Tensor, ...]:
-        """What the function makes of the candidates, in parts that fit the memory budget.
+        """The function's results for the candidates, in parts that fit the memory budget.
 
-        They are parts of the draws as long as one fits: every part of the candidates reads the
-        matrices of all its draws again.
+        Draws are divided first, and candidates only if one draw does not fit: every part of the
+        candidates reads the matrices of all its draws again.
         """
         bytes_each = max(self.x.shape[1], self.dim) * candidates.element_size()
         points, device = candidates.shape[1], candidates.device
@@ -514,9 +514,9 @@ def _covariance(
     noise_variance: Float[Tensor, "r s"],
     nu: float,
 ) -> Float[Tensor, "r s n n"]:
-    """Of noisy observations. The row of an absent one is a diagonal entry and nothing else.
+    """The covariance of noisy observations; the row of an absent one has a diagonal entry only.
 
-    It is the diagonal entry of the others, so that padding does not change their jitter.
+    That entry equals those of the others, so that padding does not change their jitter.
     """
     z = _scaled(x, lengthscale)
     both = mask[:, None, :, None] & mask[:, None, None, :]
@@ -534,7 +534,7 @@ def _inverse_factors(
     nu: float,
     factorise: Callable[[Tensor], tuple[Tensor, ...]],
 ) -> tuple[Tensor, ...]:
-    """Inverses of the factors of these covariances, and what else ``factorise`` tells of them."""
+    """Inverses of the factors of these covariances, and what else ``factorise`` returns."""
 
     def of_part(runs: slice, draws: slice) -> tuple[Tensor, ...]:
         some = runs, draws
@@ -549,7 +549,7 @@ def _inverse_factors(
 def _usable(
     values: Float[Tensor, "r s"], succeeded: Bool[Tensor, "r s"], standard: float
 ) -> Float[Tensor, "r s"]:
-    """``values``, ``standard`` in place of what is not finite where a draw failed."""
+    """``values``, with ``standard`` in place of what is not finite in failed draws."""
     return torch.where(succeeded | torch.isfinite(values), values, standard)
 
 
@@ -569,7 +569,7 @@ def _apply(
 def _times(
     matrix: Float[Tensor, "r #s m n"], columns: Float[Tensor, "r #s n k"]
 ) -> Float[Tensor, "r #s m k"]:
-    """The product for every draw; as one, where the matrix is that of a single draw."""
+    """The product for every draw; a single one if all draws share the matrix."""
     if matrix.shape[1] > 1:
         return matrix @ columns
     product = matrix[:, 0] @ columns.transpose(1, 2).flatten(2)

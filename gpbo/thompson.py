@@ -1,4 +1,4 @@
-"""Where posterior functions have their minima: every path its own, all paths in one batch."""
+"""The minima of functions drawn from the posterior, all paths in one batch."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -18,33 +18,32 @@ from gpbo.rows import selected
 from gpbo.space import Space
 from gpbo.trust_region import Boxes
 
-#: At least so many screened points of a path may be starts of its ascents, or its minimum.
+#: At least this many screened points of a path may start its ascents, or be its minimum.
 _SHORT_LIST = 128
 #: Less than this, in standard deviations of the values, is no gain on the best point.
 _LEAST_GAIN = 1e-4
-#: In another basin it is no gain either if less than this share of what its lowest point is above
-#: the best one.
+#: A gain in another basin is also at least this share of its lowest point's height above the best.
 _LEAST_SHARE = 0.01
-#: A quantity that is so far beyond its limit, in its standard deviations, costs a path one half.
+#: A quantity this far beyond its limit, in its standard deviations, costs a path one half.
 _BEYOND = 3e-3
-#: So many times as far, in turn, where an ascent begins.
+#: Ascents begin with these multiples of it, in turn.
 _EASIER = (30.0, 10.0, 3.0)
-#: Paths are searched so many at a time that what their ascents remember, this many numbers for each
-#: start and dimension, takes at most so much in all: 100 MB, or twice what one temporary tensor may
-#: take of a GPU's memory. A graph of an iteration keeps several times as much, and there are two:
-#: the last paths are fewer.
+#: Paths are searched in parts whose ascents remember, with this many numbers per start and
+#: dimension, at most 100 MB in all on a CPU, or twice what one temporary tensor may take on a GPU.
+#: The graph of an iteration keeps several times as much, and there are two, as the last part has
+#: fewer paths.
 _NUMBERS_OF_A_START = 20
 _CPU_NUMBERS, _GPU_TENSORS = 100 * 2**17, 2
 
 
 @dataclass(frozen=True)
 class DrawnLimits:
-    """Functions drawn of the quantities that constraints limit, one of each for every path.
+    """Functions drawn for the quantities that constraints limit, one of each for every path.
 
     Attributes:
         paths: The functions, a row for each constraint of each run, those of run 0 first.
-        most: How much each quantity may be: a row for each run.
-        beyond: A quantity that is so far beyond its limit costs a path one half.
+        most: The upper limit of each quantity, a row for each run.
+        beyond: A quantity this far beyond its limit costs a path one half.
     """
 
     paths: Paths
@@ -53,7 +52,7 @@ class DrawnLimits:
 
     @classmethod
     def of(cls, paths: Paths, most: Float[Tensor, "r k"]) -> "DrawnLimits":
-        """Steep ones, so that a minimum is beyond them by next to nothing."""
+        """Limits so steep that a minimum is hardly beyond them."""
         return cls(paths, most, most.new_full((), _BEYOND))
 
     def parts(self, most: int) -> Iterator["DrawnLimits"]:
@@ -61,14 +60,14 @@ class DrawnLimits:
         return (replace(self, paths=paths) for paths in self.paths.parts(most))
 
     def at(self, x: Float[Tensor, "r b d"]) -> Float[Tensor, "r q b"]:
-        """What points of a run cost its paths by what is beyond the limits there."""
+        """The cost of points of a run to each of its paths, for exceeding the limits."""
         cost, _ = self._cost(self.paths.at(x.repeat_interleave(self.most.shape[1], 0)))
         return cost.unflatten(0, self.most.shape).sum(1)
 
     def value_and_gradient(
         self, x: Float[Tensor, "r q b d"]
     ) -> tuple[Float[Tensor, "r q b"], Float[Tensor, "r q b d"]]:
-        """What points of its own cost each path, and the gradient."""
+        """The cost to each path of points of its own, and its gradient."""
         rows = x.repeat_interleave(self.most.shape[1], 0)
         value, gradient = self.paths.value_and_gradient(rows)
         cost, slope = self._cost(value)
@@ -81,7 +80,7 @@ class DrawnLimits:
     def _cost(
         self, value: Float[Tensor, "rows q b"]
     ) -> tuple[Float[Tensor, "rows q b"], Float[Tensor, "rows q b"]]:
-        """Half the square of what is beyond, in units of ``beyond``, and its slope."""
+        """Half the square of the excess, in units of ``beyond``, and its slope."""
         excess = (value - self.most.flatten()[:, None, None]).clamp(min=0.0) / self.beyond
         return excess.square() / 2, excess / self.beyond
 
@@ -92,9 +91,9 @@ class PathUtility:
 
     Attributes:
         paths: What is to be minimised.
-        log_chance: The log of the chance that a point gives a value, per run, and a little of that
-            of meeting the constraints; None for certain.
-        limits: What else is drawn, where there are constraints.
+        log_chance: The log probability that a point gives a value, per run, plus a small multiple
+            of that of meeting the constraints; None if certain.
+        limits: The limits as drawn, if there are constraints.
     """
 
     paths: Paths
@@ -115,7 +114,7 @@ class PathUtility:
         """What ascents climb one after another before this one, where there are limits.
 
         Along a steep limit an ascent creeps, and ends long before the minimum if the path is flat
-        there. Where the limit gives way it does not, and it follows the minimum as the limit gets
+        there. Along a softer limit it does not, and it then follows the minimum as the limit gets
         steeper: the quadratic penalty method (Nocedal and Wright 2006, framework 17.1).
         """
         limits = self.limits
@@ -170,7 +169,7 @@ class Confined:
     place: Callable[[Boxes], Tensor]
 
     def part(self, paths: slice) -> "Confined":
-        """Of these paths."""
+        """The part for these paths."""
         return replace(self, numbers=self.numbers[:, paths], pending=self.pending[:, paths])
 
 
@@ -188,8 +187,8 @@ def minima(
 ) -> Float[Tensor, "r q d"]:
     """The minimum of every path among the legal points that are not taken, all of a run distinct.
 
-    Path ``j`` knows the points of those before it only as taken, or if they need not be distinct
-    not at all. There are fewer than ``q`` points where a run has no more left.
+    Path ``j`` depends on the points of earlier paths only as taken ones, or not at all if minima
+    need not be distinct. There are fewer than ``q`` points if a run has no more left.
 
     Args:
         streams: Of every path.
@@ -213,7 +212,7 @@ def minima(
             if confined is None
             else part.in_boxes(raw, screened, confined.part(some))
         )
-        # In a finite space the minima will be taken, and most raw points are the same few ones.
+        # In a finite space the minima may all be taken, and most raw points are the same few ones.
         spare = screened if space.size is not None else screened[:, :0]
         parts = (ranked.x, ranked.value, spare)
         found.append([tensor.unflatten(0, (runs, -1)) for tensor in parts])
@@ -239,7 +238,7 @@ def _most(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class _PathSearch:
-    """The search for the minima of some paths: legal points of each, a row each, ranked."""
+    """The search for the minima of some paths: ranked legal points, a row for each path."""
 
     utility: PathUtility
     space: Space
@@ -258,7 +257,7 @@ class _PathSearch:
         found = self._within(boxes, numbers, self.streams, raw, screened)
         if boxes.elsewhere is None:
             return found
-        # Whether or not they are needed: the streams of a row do not depend on those beside it.
+        # Even if not needed, so that the streams of a row do not depend on other rows.
         streams = self.streams.spawn()
         at_best = self.utility.at(boxes.centre)
         idle = self._finds_nothing_new(found.top(1), at_best, confined)
@@ -287,7 +286,7 @@ class _PathSearch:
         next_lower, next_upper = boxes.of((numbers % count + 1).clamp(max=count - 1))
         shorter = ((next_lower > lower) | (next_upper < upper)).any(-1)
         agrees = shorter & ((x >= next_lower) & (x <= next_upper)).all(-1)
-        # With fewer trials under way the next shorter box may be searched by nobody.
+        # With fewer trials under way, no other path may be searching the next shorter box.
         return (gain.view(numbers.shape) < _LEAST_GAIN) | agrees & (confined.pending >= count)
 
     def _chosen(
@@ -295,8 +294,8 @@ class _PathSearch:
     ) -> tuple[Int[Tensor, "r q"], Bool[Tensor, "r q"]]:
         """Around which of the other points to search each path, and whether it gains at any.
 
-        It gains at a point if it is lower near it than right there, by more than a small share of
-        how far that one lies above the best point. It is searched where it is lowest of these.
+        A path gains at a point if it is lower near the point than at it, by more than a small share
+        of the point's height above the best one. It is searched where it is lowest.
         """
         at_point = self.utility.at(others.centre)
         point = torch.arange(screened.shape[1], device=screened.device) % others.points
@@ -351,7 +350,7 @@ def _distinct(
     taken: Sequence[AbstractSet[Hashable]],
     spare: Sequence[Ranked],
 ) -> Float[Tensor, "r q d"]:
-    """The best free point of every row; rows of a run, one after another, take theirs."""
+    """The best free point of every row; the rows of a run take theirs one after another."""
     winners = ranked.top(1).x.squeeze(1)
     paths = len(winners) // len(taken)
     keys = [space.key(params) for params in space.decode(winners)]

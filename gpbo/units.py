@@ -1,13 +1,13 @@
 """The scale on which a run's values are seen: a power of how far they lie above the best.
 
-Values that fall by decades on the way to a minimum, as those of most smooth functions do, look like
-no draw of a stationary Gaussian process: the worst set the scale, on which the best are all the
-same. A power makes them look like one (Box and Cox 1964, "An analysis of transformations", JRSS B
-26; Cowen-Rivers et al. 2022, "HEBO", JAIR 74, transform the values of Bayesian optimization
-likewise), and as it is monotone, where the minimum lies does not change. Which power makes them
-most like a Gaussian process, the marginal likelihood tells (Snelson, Rasmussen and Ghahramani 2003,
-"Warped Gaussian processes", NeurIPS 16): how the values alone are distributed cannot tell decades
-of a smooth function from noise.
+Values that fall by decades on the way to a minimum, as those of most smooth functions do, do not
+look like a draw of a stationary Gaussian process: the worst set the scale, on which the best are
+all the same. A power transform makes them look like one (Box and Cox 1964, "An analysis of
+transformations", JRSS B 26; Cowen-Rivers et al. 2022, "HEBO", JAIR 74, transform the values of
+Bayesian optimization likewise), and as it is monotone, the minimum stays where it is. The marginal
+likelihood tells which power makes them most like a Gaussian process (Snelson, Rasmussen and
+Ghahramani 2003, "Warped Gaussian processes", NeurIPS 16): the distribution of the values alone
+cannot tell decades of a smooth function from noise.
 """
 
 import math
@@ -23,32 +23,32 @@ from gpbo.linalg import add_diagonal, cholesky
 from gpbo.memory import in_parts
 
 #: Values as they are, which come first, their square roots, their logarithms. With more powers to
-#: choose from, chains that are carried from fit to fit are in other units more often, and start
-#: afresh.
+#: choose from, the units of chains that continue from fit to fit change more often, and the chains
+#: start anew.
 _POWERS = (1.0, 0.5, 0.0)
-#: The logarithm has to be so much more probable than values as they are, in logarithms of the
-#: likelihood, and the root half as much: bent values have their noise in other places.
+#: By how much the log likelihood of the logarithms must exceed that of the values as they are; for
+#: the roots it is half as much. Transformed values have their noise in other places.
 _RELUCTANCE = 6.0
 #: Logarithms of the lengthscales, in units of the cube's diagonal, and of the ratios of noise
 #: variance to outputscale that a likelihood is averaged over; mean and standard deviation of their
 #: priors, those of the default model with an outputscale of 1.
 _LENGTHSCALES, _LENGTHSCALE = (-2.5, -1.75, -1.0, -0.25, 0.5), (-1.0, 1.0)
 _NOISES, _NOISE = (-11.0, -8.0, -5.0, -3.0, -1.0), (-8.0, 2.0)
-#: Values are bent from this quantile of their distances to the best on, or from so many of their
-#: standard deviations where that is more.
+#: The unit of the transform is this quantile of the distances to the best value, or this many of
+#: their standard deviations if that is more.
 _BENT_FROM, _LEAST_UNIT = 0.25, 0.01
-#: What is so many times as far above the best as all the rest is a penalty: it says that nothing is
-#: to be found there, and nothing about the scale of the rest. The rest is half of all at least, and
-#: no fewer than four values, which differ by more than this share of their size: a search whose
-#: best results are the same up to a rounding has found a plateau, and no penalty.
+#: A value this many times as far above the best as all the rest is a penalty: it says that nothing
+#: is to be found there, and nothing about the scale of the rest. The rest is at least this share of
+#: all and at least this many values, and they differ by at least this share of their size: a search
+#: whose best results are the same up to rounding has found a plateau, not penalties.
 _PENALTY, _LEAST_SHARE, _LEAST_REST, _LEAST_SPREAD = 1e4, 0.5, 4, 1e-6
-#: Values that are so little above the best, as a share of its size, are the best but for roundings:
-#: a mean is not the same to the last bit when it is summed in another order.
+#: Values at most this far above the best, as a share of its size, tie with it up to rounding: a
+#: mean is not the same to the last bit when it is summed in another order.
 _TIED = 1e-12
 # Values are divided by a power of two near their largest magnitude before they are squared, so
 # that neither 1e300 nor 1e-300 leaves the range of a double. 2**1000 and 2**-1000 are both normal.
 _LARGEST_EXPONENT = 1000
-#: The least number of which there is a half.
+#: The least positive number that can be halved.
 _LEAST_SCALE = 2 * math.ulp(0.0)
 
 
@@ -58,7 +58,7 @@ class Units:
 
     With ``a = (value - best) / scale``, ``y = bent(a) - centre`` where
     ``bent(a) = unit ((1 + a / unit)^power - 1) / power``, which is ``a`` for power 1. Below the
-    best ``bent`` is ``a`` too, and beyond the worst value it goes on straight, up to penalties,
+    best value ``bent`` is ``a`` too, and beyond the worst it continues linearly, up to penalties,
     which count as the worst value.
 
     Attributes:
@@ -66,9 +66,9 @@ class Units:
         best: The least value.
         scale: The standard deviation of the bent values, in the run's own units.
         centre: Their mean above the best, divided by ``scale``.
-        unit: From where on values are bent, likewise.
-        worst: The distance ``a`` of the greatest value that is no penalty; 0 where all values are
-            the same, which say nothing about a scale.
+        unit: The distance from which on values are bent, divided by ``scale`` too.
+        worst: The distance ``a`` of the greatest value that is not a penalty; 0 if all values are
+            the same and so say nothing about a scale.
     """
 
     power: Float[Tensor, " r"]
@@ -106,7 +106,7 @@ class Units:
         return 2 * (best / 2 + scale / 2 * (above + slope * (bent - inside)))
 
     def equals(self, other: "Units") -> Bool[Tensor, " r"]:
-        """Of which runs the units are the same to the last bit."""
+        """The runs whose units are the same to the last bit."""
         same = [getattr(self, f.name) == getattr(other, f.name) for f in fields(self)]
         return torch.stack(same).all(0)
 
@@ -123,16 +123,16 @@ def in_own_units(
 ) -> tuple[Float[Tensor, "r n"], Units]:
     """``y``, of mean 0 and population standard deviation 1 over the unmasked rows, and its units.
 
-    Penalties, values ten thousand times as far above the best as all the others, which are half of
-    all at least, count as the worst of the others. The power is the least one with which the bent
-    values are much more probable than as they are, the Jacobian included (Snelson et al., equation
-    6). A run whose values are all the same (or that has one, or none) has power and ``scale`` 1 and
-    ``y`` 0; a straight one, of how far a quantity is beyond its limit, has its size for ``scale``.
+    Penalties, values more than ten thousand times as far above the best as all the others, which
+    are at least half of all, count as the worst of the others. The power is the least one under
+    which the values are much more probable than as they are, with the Jacobian (Snelson et al.,
+    equation 6). A run whose values are all the same (or that has one, or none) has power and
+    ``scale`` 1 and ``y`` 0; if it is straight, ``scale`` is how far the quantity is from its limit.
 
     Args:
-        x: Where the values are of, in the unit cube; anything finite where masked.
+        x: The points of the values, in the unit cube; anything finite where masked.
         values: Finite; 0 where masked.
-        straight: Runs whose values are not bent, and of which none is a penalty; by default none.
+        straight: Runs whose values are not bent and have no penalties; by default none.
     """
     if straight is None:
         straight = torch.zeros_like(mask[:, :1].any(-1))
@@ -179,14 +179,14 @@ def _bent(above: Float[Tensor, "*any"], power: Tensor, unit: Tensor) -> Float[Te
 def _is_penalty(
     above: Float[Tensor, "*any"], worst: Float[Tensor, "*some"]
 ) -> Bool[Tensor, "*any"]:
-    """Whether so far above the best is a penalty, where the rest is ``worst`` above it at most."""
+    """Whether values ``above`` the best are penalties, if the rest are at most ``worst`` above."""
     return (worst > 0) & (above > _PENALTY * worst)
 
 
 def _without_penalties(
     values: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]
 ) -> Float[Tensor, "r n"]:
-    """The values with the worst of the rest in place of penalties."""
+    """The values, with penalties replaced by the worst of the rest."""
     ordered = torch.where(mask, values, torch.inf).sort(-1).values
     above = ordered / 2 - ordered[:, :1] / 2  # the difference may leave a double's range
     following = torch.nn.functional.pad(above[:, 1:], (0, 1), value=torch.inf)
@@ -200,10 +200,10 @@ def _without_penalties(
 
 
 def _bent_from(above: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]) -> Float[Tensor, " r"]:
-    """From where on values are bent; 1 where all are the same.
+    """The distance from the best value from which on values are bent; 1 if all are the same.
 
-    Not below the second best of values several of which are the best: bending has no price at the
-    best, and would be bought with their number.
+    If several values tie for the best, it is at least the distance to the next best: the Jacobian
+    is 1 at the best, so the ties would favour any power.
     """
     place = ((mask.sum(-1) - 1).clamp(min=0).to(above) * _BENT_FROM).round().long()
     ordered = torch.where(mask, above, torch.inf).sort(-1).values
@@ -218,7 +218,7 @@ def _bent_from(above: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]) -> Float[
 def _ties(
     above: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]
 ) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
-    """How many values share the best, 0 where one is or all are; how far above is the next one."""
+    """How many values tie for the best, 0 if only one or all do; how far above is the next one."""
     best = (mask & (above == 0)).sum(-1)
     second = torch.where(mask & (above > 0), above, torch.inf).amin(-1)
     return torch.where((best > 1) & second.isfinite(), best, 0).to(above), second
@@ -230,7 +230,7 @@ def _power(
     unit: Float[Tensor, " r"],
     mask: Bool[Tensor, "r n"],
 ) -> Float[Tensor, " r"]:
-    """The least power that is so much more probable than 1 as it has to be.
+    """The least power that is enough more probable than 1 (`_RELUCTANCE`).
 
     Args:
         above: How far values are above the best; 0 where masked.
@@ -240,8 +240,8 @@ def _power(
     bent, _, _ = centred(_bent(each, powers[:, None], unit[:, None, None]), known)
     bending = (above / unit[:, None]).log1p().sum(-1, keepdim=True)
     evidence = _log_evidence(x, bent, mask) + (powers - 1) * bending
-    # The slope is 1 at the best, and values that tie there would be bent for nothing: they pay for
-    # how the distance to the next one shrinks.
+    # The slope is 1 at the best, so values that tie there would favour any power: they count with
+    # the slope of the chord to the next value, by which that distance shrinks.
     ties, second = (each[:, None].expand_as(evidence) for each in _ties(above, mask))
     chord = (_bent(second, powers, unit[:, None]) / second).log()
     evidence = evidence + torch.where(ties > 0, ties * chord, 0.0)

@@ -12,7 +12,7 @@ from gpbo.backend import DTYPE, Streams
 from gpbo.errors import InvalidOption
 from gpbo.priors import Density, Prior
 
-#: A user's prior is sampled by rejection; it raises where fewer than about one in so many count.
+#: A user's prior is sampled by rejection; it raises if fewer than about one draw in so many counts.
 _REJECTION_ROUNDS = 100
 #: Draws whose quantiles stand for the distribution's, to 1 % of its mass: chains only start there.
 _QUANTILES = 2**14
@@ -23,10 +23,10 @@ class FromDistribution(Prior):
 
     The coordinate is ``biject_to(support).inv``; gradients come from autograd. A distribution on
     all real numbers, such as gpytorch's ``NormalPrior`` and ``SmoothedBoxPrior``, is also a prior
-    of a positive hyperparameter: cut off at 0, which changes its density by a constant only.
+    of a positive hyperparameter: cut off at 0, which changes its density only by a constant factor.
 
     Args:
-        distribution: Over single numbers.
+        distribution: A distribution over single numbers.
         positive: Whether it is of a positive hyperparameter.
 
     Raises:
@@ -48,16 +48,17 @@ class FromDistribution(Prior):
         self._cut_off = positive and not bool((probe >= 0).all())
         if self._cut_off and support is not constraints.real:
             raise InvalidOption(f"{distribution!r}: expected a prior on positive numbers")
-        # Torch draws by its global generator, which belongs to the user, whose threads may use it.
+        # Torch draws from its global generator, which belongs to the user, whose threads may use
+        # it.
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)  # and not those of the GPUs
+            torch.default_generator.manual_seed(0)  # without seeding GPUs
             self._quantiles = self._draw(_QUANTILES).sort().values
 
     def _on(self, device: torch.device) -> "_Copy":
-        """The distribution on a device, where its parameters have to be to meet numbers there."""
+        """The distribution with its parameters on a device, as numbers there require."""
         if device not in self._copies:
             distribution = _in_double_precision(self.distribution, device)
-            with torch.inference_mode(False):  # a caller's, whose tensors have no gradients
+            with torch.inference_mode(False):  # the caller's mode allows no gradients
                 support, transform = _support_of(distribution)
             if self._cut_off:
                 support, transform = constraints.positive, biject_to(constraints.positive)
@@ -65,7 +66,7 @@ class FromDistribution(Prior):
         return self._copies[device]
 
     def __getstate__(self) -> dict[str, Any]:
-        # Read in inference mode, they would have no gradients.
+        # Copies that are unpickled in inference mode would have no gradients.
         return {**vars(self), "_copies": {}}
 
     def __repr__(self) -> str:
@@ -90,7 +91,7 @@ class FromDistribution(Prior):
         """The distribution's density and the transform's Jacobian.
 
         Where the natural value overflows or rounds to the edge of an open support it is -inf: the
-        distribution is not asked there, since it would raise for the whole batch.
+        distribution is not evaluated there, since it would raise for the whole batch.
         """
         distribution, support, transform = self._on(u.device)
         with torch.inference_mode(False), torch.enable_grad():
@@ -99,7 +100,7 @@ class FromDistribution(Prior):
             inside = support.check(natural) & torch.isfinite(natural)
             leaf = torch.where(inside, u, 0.0).requires_grad_()
             natural = transform(leaf)
-            # A batch and an event of one number are axes of the argument or of the result.
+            # A batch shape or event shape of one number adds axes to the argument or to the result.
             shape = (-1, *distribution.batch_shape, *distribution.event_shape)
             density = distribution.log_prob(natural.reshape(shape)).reshape(natural.shape)
             density = density + transform.log_abs_det_jacobian(leaf, natural)
@@ -108,7 +109,7 @@ class FromDistribution(Prior):
         return value.detach().to(DTYPE), gradient
 
     def sample(self, streams: Streams, count: int, size: int) -> Float[Tensor, "r count size"]:
-        """Draws of ``u``, by the quantile function of many draws that were made once."""
+        """Draws of ``u``, by the quantile function of many draws made once."""
         quantiles = self._quantiles.to(streams.device)
         place = streams.uniform(count, size) * (_QUANTILES - 1)
         lower = place.long()
@@ -142,7 +143,7 @@ class _Copy(NamedTuple):
 
 
 def only_value(distribution: Distribution) -> float | None:
-    """The value of a distribution that has one only, as pyro's ``Delta``; None of all others."""
+    """The value of a distribution that has only one, such as pyro's ``Delta``; else None."""
     try:
         certain = bool((distribution.variance == 0).all())
     except NotImplementedError:
@@ -156,9 +157,9 @@ def _in_double_precision(
     """A copy with its parameters in double precision, on the device, that checks no arguments.
 
     A distribution made from Python numbers holds them in single precision, and some, such as the
-    gamma distribution, then compute their density in it. Some state more support than they have,
-    and would raise for a whole batch. The copy may be made while a sampler is at work, and is there
-    for gradients later.
+    gamma distribution, then compute their density in it. Some state a larger support than they
+    have, and would raise for a whole batch. The copy has gradients even if it is made in inference
+    mode, while a sampler is at work.
     """
     seen: set[int] = set()
 
@@ -170,7 +171,7 @@ def _in_double_precision(
         if isinstance(item, (dict, Distribution, Transform)) and id(item) not in seen:
             seen.add(id(item))
             if isinstance(item, Distribution):
-                item._validate_args = False  # what its argument of that name sets
+                item._validate_args = False  # as ``validate_args=False`` does
             parts = item if isinstance(item, dict) else vars(item)
             parts.update({name: convert(part) for name, part in parts.items()})
         return item

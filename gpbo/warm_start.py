@@ -1,8 +1,9 @@
-"""What chains start from that have sampled a posterior of nearly the same data.
+"""Where chains start that have sampled the posterior of nearly the same data.
 
 They are the particles of a sequential Monte Carlo sampler (Chopin 2002, "A sequential particle
-filter method for static models", Biometrika 89): carried over to the new data they are weighted by
-the density of what came in, and drawn anew where the weights have grown uneven.
+filter method for static models", Biometrika 89): carried over to the new data, they are weighted by
+the ratio of the new posterior density to the old one, and resampled when the weights have become
+uneven.
 """
 
 from dataclasses import dataclass, replace
@@ -21,18 +22,18 @@ from gpbo.mcmc.sampling import Warmth
 from gpbo.rows import bucket, put, selected
 from gpbo.units import Units
 
-#: A chain is not moved along with the values to where its density is this much less, in logarithms.
+#: A chain is not moved along with the values if that lowers its log density by more than this.
 _FAR_OUT = 10.0
-#: One that moves by no more than this, in any coordinate, is moved along without a look.
+#: One that would move by no more than this in every coordinate is moved without this check.
 _DISPLACED = 0.1
-#: Chains are drawn anew when, weighted for what came in, they are worth less than this share: the
+#: Chains are resampled when their effective sample size is below this share of their number: the
 #: surrogate averages over them with equal weights.
 _STEADY = 0.95
-#: A round of transitions is enough for steady chains, and others need two; but most of all when
-#: they are worth less than this share.
+#: Steady chains need one round of transitions, others two, or the most if their effective sample
+#: size is below this share.
 _LEAST_ESS, MOST_ROUNDS = 0.5, 4
-#: Chains are of another posterior by now when they are worth less than this share. They start
-#: afresh, from the prior, when there are so many times the results of the last time.
+#: Chains belong to another posterior when their effective sample size is below this share. They
+#: start anew, from the prior, when there are this many times the results of the last start.
 _COLLAPSED, _AFRESH = 0.25, 2.0
 
 
@@ -42,14 +43,14 @@ class WarmState:
 
     Attributes:
         warmth: Positions, step sizes and mass matrices.
-        log_weight: Importance weights that the chains have gathered since they were last even.
-        recent: The latest draws of every chain, of this fit and those before; NaN in place of those
-            that were of another posterior: before the chains started afresh, or the power of the
-            units changed.
-        units: Of the values that the chains were fitted to.
-        afresh: How many results there were when the chains last started from the prior; 0 where
-            they are to at the next fit.
-        moved: How many there were when they last made a transition; 0 before the first one since
+        log_weight: Logarithms of the importance weights of the chains since their last resampling.
+        recent: The latest draws of every chain, of this fit and earlier ones; NaN in place of those
+            from another posterior: before the chains started anew or were below ``_COLLAPSED``, or
+            before the power of the units changed.
+        units: Units of the values that the chains were fitted to.
+        afresh: How many results there were when the chains last started from the prior; 0 if they
+            must start from it again.
+        moved: How many there were when they last made a transition; 0 if they have made none since
             they started from the prior.
     """
 
@@ -63,7 +64,7 @@ class WarmState:
     def restarted(
         self, runs: Int[Tensor, " j"], warmth: Warmth, counts: Float[Tensor, " j"]
     ) -> "WarmState":
-        """With chains of these runs that start from the prior, at so many results."""
+        """The state with the chains of these runs started from the prior, at so many results."""
         return replace(
             self,
             warmth=put(self.warmth, runs, warmth),
@@ -75,15 +76,15 @@ class WarmState:
 
 
 def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterior) -> WarmState:
-    """The last chains in the present standardisation of the values, weighted for what came in.
+    """The last chains in the present standardisation of the values, weighted for the new results.
 
     Standardising with another observation maps ``y`` to ``(y - shift) / factor``; the posterior
-    moves with it, and so do the chains, exactly where the priors allow. After an outlier they do
-    not: all the other values shrink a millionfold, say, and no prior expects a variance of 1e-12.
-    A chain that would be far out of the way there stays where it was.
+    moves with it, and so do the chains, exactly so if the priors allow it. After an outlier they do
+    not: all other values shrink a millionfold, say, and no prior expects a variance of 1e-12. A
+    chain whose density would be far lower there stays where it was.
 
-    The ratio of the new density to the old one is the predictive density of the new results, and
-    of the priors where the scale of the values changed.
+    The ratio of the new density to the old one is the predictive density of the new results, times
+    the ratio of the prior densities if the scale of the values changed.
 
     Raises:
         InvalidOption: ``warm`` is of other runs or hyperparameters.
@@ -103,7 +104,7 @@ def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterio
     if bool(displaced.any()):
         here, slope = evaluated(log_posterior, stayed)
         lost = displaced & (value < here - _FAR_OUT)
-        # Where all of many stay behind, they have no way to the new posterior.
+        # With many results, chains that all stay behind do not reach the new posterior.
         afresh = torch.where(lost.all(-1) & (log_posterior.counts > MANY), 0.0, afresh)
         position = torch.where(lost[..., None], stayed, moved)
         value = torch.where(lost, here, value)
@@ -127,12 +128,12 @@ def carried_over(warm: WarmState, data: Observations, log_posterior: LogPosterio
 def started_afresh(
     warm: WarmState, log_posterior: LogPosterior, streams: Streams
 ) -> tuple[WarmState, Float[Tensor, "r"]]:
-    """The chains of some runs from the prior again, and the leapfrog steps that it took.
+    """The chains, in some runs started anew from the prior, and the leapfrog steps that this took.
 
-    Those of runs with many more results than the last time: a mode that all chains have left is one
-    that none comes back to, however much it weighs by then. And those of runs whose posterior is
-    another one by now; but of many results it is no farther from the last one than from that of
-    some of them, where chains that start afresh come from.
+    Runs start anew if they have many more results than at their last start: chains do not return to
+    a mode that all have left, however much mass it has by now. So do runs whose posterior has
+    become another one, unless they have many results: then it is no farther from the last posterior
+    than from that given some of the results, from which new chains would come.
     """
     spent, counts = torch.zeros_like(warm.afresh), log_posterior.counts
     chains = warm.log_weight.shape[1]
@@ -150,11 +151,11 @@ def started_afresh(
 
 
 def rounds_due(warm: WarmState, counts: Float[Tensor, "r"]) -> Int[Tensor, "r"]:
-    """How many rounds of transitions the chains need: the more, the less they are worth.
+    """How many rounds of transitions the chains need: more, the lower their effective sample size.
 
-    Of many results, one more hardly moves the posterior, and a transition takes long: a round is
-    enough, and steady chains rest until half a percent of the results is new. Those that started
-    afresh from some of many have the way to the posterior of all before them.
+    With many results, one more hardly moves the posterior, and a transition takes long: a round is
+    enough, and steady chains rest until half a percent of the results is new. Chains that started
+    anew, given some of many results, still have to move to the posterior given all.
     """
     share, many, afresh = _relative_ess(warm), counts > MANY, warm.moved == 0
     steady = (share >= _STEADY) & ~afresh
@@ -165,7 +166,7 @@ def rounds_due(warm: WarmState, counts: Float[Tensor, "r"]) -> Int[Tensor, "r"]:
 
 
 def drawn_anew(warm: WarmState, streams: Streams) -> tuple[Warmth, Float[Tensor, "r c"]]:
-    """The chains, drawn anew where their weights are uneven, and the weights."""
+    """The chains, resampled where their weights are uneven, and the weights."""
     log_weight = warm.log_weight
     renewed = _relative_ess(warm) < _STEADY
     own = torch.arange(log_weight.shape[1], device=log_weight.device)
@@ -177,7 +178,7 @@ def drawn_anew(warm: WarmState, streams: Streams) -> tuple[Warmth, Float[Tensor,
 def latest_draws(
     draws: HyperparameterDraws, before: WarmState | None, moved: Bool[Tensor, "r"], length: int
 ) -> Float[Tensor, "r c t p"]:
-    """The last ``length`` draws of every chain, those of the fits before included.
+    """The last ``length`` draws of every chain, those of earlier fits included.
 
     Draws of runs whose chains did not move repeat the last position, and do not count.
     """
@@ -190,5 +191,5 @@ def latest_draws(
 
 
 def _relative_ess(warm: WarmState) -> Float[Tensor, "r"]:
-    """What the weighted chains are worth, as a share of their number."""
+    """The effective sample size of the weighted chains, as a share of their number."""
     return effective_sample_size(warm.log_weight) / warm.log_weight.shape[1]

@@ -13,19 +13,20 @@ from gpbo.linalg import cholesky, inverse_from_factor
 TARGET = 0.8
 #: Constants of dual averaging. The offset is that of Hoffman and Gelman (2014), section 3.2; their
 #: ``gamma`` of 0.05 lets the step size swing so much over a dozen transitions that its average
-#: accepts 0.92 where 0.8 was aimed at, with half as many leapfrog steps again.
+#: accepts 0.92 instead of 0.8, with half as many leapfrog steps again.
 _GAMMA, _OFFSET = 0.1, 10.0
 #: The average of the log step sizes gives the update number ``n`` the weight ``n^3``: pooled
 #: updates have little noise, and in a short warm-up the first ones are far off.
 _AVERAGING = 4.0
 #: Updates per transition of all chains of a run.
 _PACE = 2.0
-#: How much larger than the present step size the centre is, in logarithms.
+#: How far the centre lies above the log of the present step size.
 _LEAN = math.log(2)
-#: What stands in for the variance of draws or gradients that do not vary.
+#: The variance of draws or gradients that do not vary.
 _LEAST_VARIANCE = 1e-10
-#: Arithmetic and harmonic means towards the geometric one; after each, a ratio ``q`` of the two has
-#: become ``(1 + q)^2 / (4 q)``: a quarter where it is large, and soon 1 to the last digit.
+#: Iterations of arithmetic and harmonic means towards the geometric one. Each turns a ratio ``q``
+#: of the two into ``(1 + q)^2 / (4 q)``: a quarter of it while it is large, and soon 1 to the last
+#: digit.
 _MEANS = 12
 
 
@@ -81,17 +82,17 @@ class DualAveraging:
 def fisher_scale(
     draws: Float[Tensor, "r c t p"], gradients: Float[Tensor, "r c t p"]
 ) -> Float[Tensor, "r p p"]:
-    """``A`` with ``A A'`` the inverse mass matrix that draws and gradients of a run suggest.
+    """``A``, where ``A A'`` is the inverse mass matrix estimated from a run's draws and gradients.
 
     The geometric mean of the covariance of the draws and the inverse covariance of the gradients
     minimises the Fisher divergence between the whitened density and a standard normal (Seyboldt,
-    Carlson and Carpenter 2026). For a normal density either is the answer; where a density has
-    a long tail and a steep side, as that of a long lengthscale, the covariance alone looks at the
-    tail and the step size must make up for it.
+    Carlson and Carpenter 2026). For a normal density the two are equal; if a density has a long
+    tail and a steep side, as that of a long lengthscale has, the covariance alone fits the tail and
+    the step size must make up for it.
 
     All chains of a run are pooled, which is what makes a short warm-up enough for a dense matrix;
-    the spread of the draws is that within chains, so that one that is still elsewhere or in
-    another mode does not widen it. Correlations are shrunk by ``5 + 2 p`` draws' worth towards 0.
+    the spread of the draws is that within chains, so that a chain that is still elsewhere, or in
+    another mode, does not widen it. Correlations are shrunk by ``5 + 2 p`` draws' worth towards 0.
     """
     dim = draws.shape[3]
     count = draws.shape[1] * max(draws.shape[2] - 1, 1)
@@ -118,7 +119,7 @@ def refreshed_scale(
 
     The posterior narrows as observations come in, so a matrix from ten of them is stale at fifty;
     half of it is kept because the draws of one warm start are few. A single draw per chain has no
-    spread, and draws that are not finite tell nothing: they leave the scale as it is.
+    spread, and draws that are not finite tell nothing: both leave the scale as it is.
     """
     if draws.shape[2] < 2:
         return scale
@@ -143,8 +144,8 @@ def _geometric_mean(
     """The geometric mean of positive definite matrices ``a`` and ``b``; NaN in a row without one.
 
     The limit of arithmetic and harmonic means (Bhatia 2007, section 4.1), which converge
-    quadratically, and unlike an eigendecomposition fail row by row. Of the harmonic one its inverse
-    is kept, the arithmetic mean of inverses.
+    quadratically, and unlike an eigendecomposition fail row by row. The harmonic one is kept as its
+    inverse, the arithmetic mean of the inverses.
     """
     for _ in range(_MEANS):
         a, inverse_b = 0.5 * (a + _inverse(inverse_b)), 0.5 * (_inverse(a) + inverse_b)

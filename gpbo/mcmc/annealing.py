@@ -1,12 +1,12 @@
-"""Chains that start in a posterior with several modes in proportion to what each of them weighs.
+"""Chains that start in every mode of a posterior in proportion to its mass.
 
 A chain that climbs from a draw of the prior ends in the mode on whose slope it began, whatever that
 mode's mass, and rarely leaves it. A sequential Monte Carlo sampler (Del Moral, Doucet and Jasra
-2006, section 3.3) brings in the likelihood by degrees, ``prior * likelihood^temperature``: at each
-the particles are weighted by what the density has grown, drawn anew in proportion, and moved by
-Hamiltonian Monte Carlo. Temperatures are such that the weights stay even (Jasra, Stephens, Doucet
-and Tsagaris 2011), for every run by itself. The proportion is that of many particles: of few, too
-few find a mode that is much narrower than another.
+2006, section 3.3) brings in the likelihood gradually, ``prior * likelihood^temperature``: at each
+temperature the particles are weighted by the growth of the density, resampled by weight, and moved
+by Hamiltonian Monte Carlo. Temperatures are chosen for every run by itself, so that the weights
+stay even (Jasra, Stephens, Doucet and Tsagaris 2011). The proportions hold for many particles: of
+few, too few find a mode that is much narrower than another.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ from gpbo.mcmc.hmc import LENGTHS, transition
 from gpbo.mcmc.nuts import ACCEPTANCE, Point
 from gpbo.mcmc.sampling import Warmth
 
-#: What share of the particles the weighted ones must be worth after a step.
+#: The least effective sample size after a step, as a share of the particles.
 _LEAST_ESS = 0.5
 #: Transitions after every step.
 _MOVES = 3
-#: Steps at most; the last one goes all the way.
+#: The most steps; the last one goes to temperature 1.
 _MOST_STEPS = 40
 _BISECTIONS = 30
 _BARELY = 1e-9
@@ -42,7 +42,7 @@ class Annealable(Protocol):
     def parts(
         self, u: Float[Tensor, "k p"]
     ) -> tuple[Float[Tensor, "k"], Float[Tensor, "k p"], Float[Tensor, "k"], Float[Tensor, "k p"]]:
-        """Logarithms of prior and likelihood, each with its gradient; -inf is of the latter."""
+        """Log prior and log likelihood, each with its gradient; only the likelihood may be -inf."""
         ...
 
 
@@ -59,7 +59,7 @@ class _Tempered:
 
 @dataclass(frozen=True)
 class _Particles:
-    """Where a run's particles are, how far they have come, and how they move."""
+    """Where a run's particles are, their temperature, and how they move."""
 
     position: Float[Tensor, "r c p"]
     temperature: Float[Tensor, "r"]
@@ -70,7 +70,7 @@ class _Particles:
 def anneal(
     density: Annealable, position: Float[Tensor, "r c p"], streams: Streams
 ) -> tuple[Warmth, Float[Tensor, "r"]]:
-    """Particles from the prior brought to the posterior; and the leapfrog steps of each.
+    """Particles brought from the prior to the posterior, and the leapfrog steps of each.
 
     A run whose likelihood cannot be computed at any of its particles stays where it is.
 
@@ -87,7 +87,7 @@ def anneal(
             position, 0 * ones, _FIRST_STEP_SIZE * ones, identity.expand(runs, dim, dim)
         )
         steps = torch.zeros_like(ones)
-        # How many steps there are depends on the slowest run; what a run draws must not.
+        # The number of steps depends on the slowest run; what a run draws must not.
         streams = streams.spawn()
         for number in range(_MOST_STEPS):
             under_way = particles.temperature < 1
@@ -108,9 +108,9 @@ def anneal(
 
 
 def resampled(log_weight: Float[Tensor, "r c"], uniform: Float[Tensor, "r"]) -> Int[Tensor, "r c"]:
-    """As many ancestors as there are, each as often as its weight says: systematic resampling.
+    """As many ancestors as particles, each as often as its weight says: systematic resampling.
 
-    Of equal weights every one is chosen once. (Carpenter, Clifford and Fearnhead 1999)
+    With equal weights, each is chosen once (Carpenter, Clifford and Fearnhead 1999).
     """
     count = log_weight.shape[1]
     cumulative = torch.softmax(log_weight, -1).cumsum(-1)
@@ -119,24 +119,24 @@ def resampled(log_weight: Float[Tensor, "r c"], uniform: Float[Tensor, "r"]) -> 
 
 
 def effective_sample_size(log_weight: Float[Tensor, "r c"]) -> Float[Tensor, "r"]:
-    """How many draws of equal weight they are worth (Kish 1965)."""
+    """How many draws of equal weight the weighted ones are worth (Kish 1965)."""
     return 1 / torch.softmax(log_weight, -1).square().sum(-1)
 
 
 def _advanced(
     density: Annealable, before: _Particles, streams: Streams, *, last: bool
 ) -> _Particles:
-    """The particles of all these runs a step further."""
+    """The particles of all runs at their next temperature."""
     runs, count, dim = before.position.shape
     parts = density.parts(before.position.flatten(0, 1))
     likelihood = parts[2].reshape(runs, count)
     usable = torch.isfinite(likelihood)
     rise = 1 - before.temperature if last else _rise(likelihood, usable, before.temperature)
-    # Neither a fraction of a rounding short of 1, nor a run without any likelihood, goes on.
+    # A run has arrived if it is within a rounding of 1, or has no finite likelihood at all.
     temperature = before.temperature + rise
     arrived = (temperature > 1 - _BARELY) | ~usable.any(-1)
     temperature = torch.where(arrived, 1.0, temperature)
-    # A run without any likelihood keeps its particles.
+    # A run without any finite likelihood keeps its particles.
     usable = usable | ~usable.any(-1, keepdim=True)
     log_weight = torch.where(usable, likelihood * rise[:, None], -torch.inf).nan_to_num(
         nan=0.0, neginf=-torch.inf
@@ -181,7 +181,7 @@ def _move(
 def _rise(
     likelihood: Float[Tensor, "r c"], usable: Bool[Tensor, "r c"], temperature: Float[Tensor, "r"]
 ) -> Float[Tensor, "r"]:
-    """How much hotter: as much as leaves the usable particles their worth, by bisection."""
+    """How far the temperature may rise for the effective sample size to suffice, by bisection."""
     height = torch.where(usable, likelihood, -torch.inf)
     least = _LEAST_ESS * usable.sum(-1).to(likelihood)
     high = 1 - temperature

@@ -31,7 +31,7 @@ def rank_rhat(draws: Float[Tensor, "*b c t"]) -> Float[Tensor, "*b"]:
 def bulk_ess(draws: Float[Tensor, "*b c t"]) -> Float[Tensor, "*b"]:
     """Effective sample size of the rank-normalised draws: for means and medians.
 
-    NaN, as `tail_ess` is, where half a chain is too short for it (``t < 6``).
+    NaN, like `tail_ess`, if half a chain is too short for it (``t < 6``).
     """
     return _ess(_normal_scores(_split(draws)))
 

@@ -1,11 +1,11 @@
 """Hamiltonian Monte Carlo with trajectories of a given length.
 
-A chain that starts in the posterior needs no one to find out how far it should go: a trajectory of
-a few steps has no control flow, no chain waits for another's tree, and nothing but gradients costs
-time. On posteriors of Gaussian-process hyperparameters that was as many effective draws as NUTS has
-in a tenth of the time (32 transitions of 16 chains: 50 points in 6 dimensions 0.3 and 3 s, 100 in
-20 dimensions 1.5 and 17 s). Lengths vary, so that none is in step with an orbit (Neal 2011, section
-5.3.2).
+A chain that starts in the posterior need not find out how long its trajectory should be: one of a
+few steps has no control flow, no chain waits for another's tree, and only gradients cost time. On
+posteriors of Gaussian-process hyperparameters this gave as many effective draws as NUTS, in a tenth
+of the time (32 transitions of 16 chains: 50 points in 6 dimensions 0.3 and 3 s, 100 in 20
+dimensions 1.5 and 17 s). Lengths vary, so that trajectories do not resonate with an orbit (Neal
+2011, section 5.3.2).
 """
 
 import torch
@@ -28,7 +28,7 @@ def transition(
     log_uniform: Float[Tensor, "k"],
     length: int,
 ) -> tuple[Point, Float[Tensor, "k recorded"]]:
-    """The next point of every chain, and its record, which is laid out as that of NUTS is.
+    """The next point of every chain, and its record, laid out like that of NUTS.
 
     Duane, Kennedy, Pendleton and Roweth (1987).
 

@@ -1,4 +1,4 @@
-"""Warm-up and sampling: transitions, of HMC or of NUTS, until every chain has its number."""
+"""Warm-up and sampling: transitions of HMC or NUTS, until every chain has enough of them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,8 +18,8 @@ from gpbo.mcmc.hmc import LENGTHS, transition
 from gpbo.mcmc.leapfrog import LogDensity
 from gpbo.mcmc.nuts import ACCEPTANCE, STEPS, Noise, Point, Trajectory, begin, tick, unpack
 
-#: Ticks between two looks at whether all chains are done: rarely where looking makes the host
-#: wait for the device, often where it costs nothing. On a GPU a CUDA graph has so many.
+#: Ticks between two checks of whether all chains are done: many where a check makes the host wait
+#: for the device, few where it costs nothing. On a GPU, a CUDA graph has this many.
 _TICKS_PER_LOOK = {"cpu": 4, "cuda": 16}
 _TICKS_PER_NOISE = 64
 
@@ -36,8 +36,8 @@ class Warmth:
         step_size: Step size of every run, corrected for the acceptance of the draws.
         scale: A factor of every run's inverse mass matrix, already brought up to date with the
             draws that it comes with.
-        gradient: Of the log-density there, if it and the value are those of the density that is to
-            be sampled; None has them computed.
+        gradient: Gradient of the log-density there, if it and the value are those of the density to
+            be sampled; if None, both are computed.
     """
 
     position: Float[Tensor, "r c p"]
@@ -47,7 +47,7 @@ class Warmth:
     gradient: Float[Tensor, "r c p"] | None = None
 
     def of_chains(self, own: Int[Tensor, "r j"]) -> "Warmth":
-        """Every run with these of its chains, each as often as it is there."""
+        """Every run with these of its chains, each as often as it is listed."""
         gradient = self.gradient
         return replace(
             self,
@@ -68,7 +68,7 @@ class Draws:
         steps: Leapfrog steps of each transition.
         diverged: 1 where a transition ended in a divergence, else 0.
         saturated: 1 where it was cut off at the maximal depth, else 0.
-        warmth: Where to go on from.
+        warmth: What the next sampling can start from.
         warmup_steps: Leapfrog steps per chain that were spent on warm-up.
     """
 
@@ -91,11 +91,11 @@ class Schedule:
             `fisher_scale` (Seyboldt, Carlson and Carpenter 2026) from the draws and gradients in
             the second half of the window, of all chains of the run. A warm start has none and
             keeps the mass matrix.
-        settle: Transitions after that which only settle the step size. Without any, the step
-            size stays as it is and follows the acceptance from one sampling to the next.
+        settle: Transitions after that which only settle the step size. Without any, the step size
+            is fixed during a sampling, and follows the acceptance from one sampling to the next.
         draws: Transitions kept.
-        kernel: ``"nuts"``, which finds out how far a trajectory should go; or ``"hmc"``, for a
-            start in the posterior, with trajectories of ``gpbo.mcmc.hmc.LENGTHS``.
+        kernel: ``"nuts"``, which adapts the length of trajectories; or ``"hmc"``, for a start in
+            the posterior, with trajectories of ``gpbo.mcmc.hmc.LENGTHS``.
         max_depth: A trajectory of NUTS has at most ``2^max_depth - 1`` leapfrog steps.
     """
 
@@ -197,7 +197,7 @@ def _reached(records: Float[Tensor, "k t packed"], scale: Float[Tensor, "r p p"]
 
 @dataclass(frozen=True)
 class _Driver:
-    """Makes transitions with one mass matrix until every chain has its number of them."""
+    """Makes transitions with one mass matrix until every chain has enough of them."""
 
     log_density: LogDensity
     schedule: Schedule
@@ -212,7 +212,7 @@ class _Driver:
         transitions: int,
         averaging: DualAveraging | None = None,
     ) -> tuple[Float[Tensor, "k t packed"], Float[Tensor, "r"]]:
-        """``transitions`` records of every chain, and the step size per run to go on with.
+        """``transitions`` records of every chain, and the step size per run to continue with.
 
         It is fixed, or with dual averaging follows the acceptance, pooled over a run's chains.
         """
@@ -232,7 +232,7 @@ class _Driver:
         rows, dim = point.position.shape
         device = point.position.device
         row = torch.arange(rows, device=device)
-        # One slot more than is kept: chains that are done go on, and write there.
+        # One slot more than is kept: chains that are done continue, and write there.
         records = point.position.new_zeros(rows, transitions + 1, 2 * dim + 5)
         noise = self._noise(dim)
         walk = _Walk(
@@ -285,7 +285,7 @@ class _Driver:
         return torch.stack(records, 1), step_size
 
     def _noise(self, dim: int) -> Iterator[Noise]:
-        # How many ticks a phase takes depends on the slowest run; what a run draws must not.
+        # The number of ticks depends on the slowest run; what a run draws must not.
         streams = self.streams.spawn()
         while True:
             shape = (_TICKS_PER_NOISE, self.chains)

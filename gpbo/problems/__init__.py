@@ -1,6 +1,6 @@
 """Benchmark problems: functions on a box with a known minimum, batched over runs and points.
 
-Some have constraints (`Problem.constraints`), and the minimum is the least value that meets them.
+Some have constraints (`Problem.constraints`): the minimum is the least value that meets them.
 
 Everything is minimised: a function that its authors maximise appears here as its negative.
 
@@ -48,18 +48,18 @@ def get(
 
     Raises:
         InvalidOption: an unknown name, a dimension that the problem does not have, a seed that is
-            no whole number of 0 or more, or noise that is negative or not finite.
+            not a whole number, 0 or more, or noise that is negative or not finite.
     """
     _check_name("name", name)
     family = _FAMILIES[name]
     dim = family.usual_dim if dim is None else whole_number("dim", dim, least=0)
     if dim not in family.dims:
         raise InvalidOption(f"dim={dim!r}: expected {family.dims_in_words()} for {name!r}")
-    with torch.device("cpu"):  # where BoTorch would take the default device
+    with torch.device("cpu"):  # BoTorch would use the default device
         problem = replace(family.build(dim), noise=noise)
     if shift_seed is None:
         return problem
-    # As objects: an array of numbers and texts would be one of texts.
+    # As objects: an array of numbers and strings would be one of strings.
     seeds = np.atleast_1d(np.asarray(shift_seed, dtype=object)).tolist()
     if not seeds:
         raise InvalidOption(f"shift_seed={shift_seed!r}: expected a seed, or one per run")

@@ -1,7 +1,7 @@
 """Benchmark problems with constraints, with the least values that meet them to double precision.
 
-The minima are roots of the conditions of Karush, Kuhn and Tucker in 40-digit arithmetic, with the
-constraints that hold there with equality taken from SLSQP, started from 25 points or more.
+The minima are roots of the Karush-Kuhn-Tucker conditions in 40-digit arithmetic, with the active
+constraints found by SLSQP from 25 starts or more.
 """
 
 import math
@@ -18,7 +18,7 @@ from gpbo.problems.problem import Problem
 
 @dataclass(frozen=True)
 class _ExcessFromBotorch:
-    """How far points are beyond one of the constraints of a function of BoTorch's."""
+    """How far points are beyond one of the constraints of a BoTorch function."""
 
     module: Any
     place: int
@@ -72,7 +72,7 @@ def _beyond_the_ball(x: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch"]:
 
 
 def _hartmann6_ball(dim: int) -> Problem:
-    """As BoTorch's ``ConstrainedHartmann``, in a ball of radius 0.8 in the place of 1.
+    """BoTorch's ``ConstrainedHartmann``, in a ball of radius 0.8 instead of 1.
 
     The unconstrained optimum lies at 0.946: a radius of 1 cuts off nothing of interest.
     """

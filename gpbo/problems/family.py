@@ -1,4 +1,4 @@
-"""What a catalogue of problems is written with: families, and functions of BoTorch's."""
+"""Building blocks of the catalogue of problems: families, and functions of BoTorch."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,8 +13,8 @@ from gpbo.backend import DTYPE
 from gpbo.problems.problem import Function, Problem
 
 with warnings.catch_warnings():
-    # From 2.14 on, torch deprecates what gpytorch does when it is imported: nothing for who asks
-    # for a problem by its name.
+    # From 2.14 on, torch deprecates something that gpytorch does on import, which does not concern
+    # a user of a problem.
     warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
     from botorch.test_functions import synthetic
 
@@ -26,9 +26,9 @@ class Family:
     """A function in every dimension that it is defined in.
 
     Args:
-        build: From a dimension to the problem.
-        dims: The dimensions that there are.
-        usual_dim: The dimension where none is asked for.
+        build: Makes the problem of a given dimension.
+        dims: The dimensions in which it is defined.
+        usual_dim: The dimension if none is given.
     """
 
     build: Callable[[int], Problem]
@@ -36,7 +36,7 @@ class Family:
     usual_dim: int
 
     def dims_in_words(self) -> str:
-        """The dimensions that there are, for an error message."""
+        """The dimensions in which it is defined, for an error message."""
         if len(self.dims) == 1:
             return str(self.dims[0])
         return f"{self.dims[0]}, {self.dims[1]}, {self.dims[2]}, ..."
@@ -85,7 +85,7 @@ def problem_of(
 
 
 def fixed(build: Callable[[int], Problem], dim: int) -> Family:
-    """A function of one dimension only."""
+    """A function that is defined in one dimension only."""
     return Family(build, range(dim, dim + 1), dim)
 
 

@@ -39,18 +39,18 @@ class Problem:
         function: From points ``[*batch, d]`` in user units, a tensor of doubles, to their values
             ``[*batch]``, a tensor too; NaN or infinity for a trial that fails.
         noise: Standard deviation of the noise of `observe`.
-        shift: How far every run, or all of them, are shifted, in log-odds of the cube's
-            coordinates; see `shifted`.
-        constraints: How far points are beyond each of ``k`` limits, functions as ``function``
-            is, without noise: a point whose numbers are all 0 or less meets the constraints. Then
-            ``optimum`` is the least value of those that do.
+        shift: The shift of every run, or one for all, in log-odds of the cube's coordinates; see
+            `shifted`.
+        constraints: Functions like ``function``, without noise, of how far points are beyond each
+            of ``k`` limits: a point meets the constraints if all are 0 or less. ``optimum`` is then
+            the least value of a point that does.
 
     Raises:
-        InvalidOption: ``dim`` is no whole number of 1 or more, ``noise`` negative or not finite,
-            ``optimum`` no number, ``function`` or a constraint no function, or ``name`` or
-            ``citation`` no text.
-        InvalidData: the bounds are no tensor ``[2, d]`` of finite ends, the lower ones first, or
-            the minimizers none ``[j, d]``, or the shift none ``[r, d]``.
+        InvalidOption: ``dim`` is not a whole number, 1 or more, ``noise`` is negative or not
+            finite, ``optimum`` is not a number, ``function`` or a constraint is not a function, or
+            ``name`` or ``citation`` is not a string.
+        InvalidData: the bounds are not a tensor ``[2, d]`` of finite ends, the lower ones first,
+            the minimizers not one ``[j, d]``, or the shift not one ``[r, d]``.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Problem:
         map would put a kink through the optimum.) An optimum on the boundary stays there.
 
         Raises:
-            InvalidOption: no seed, or one that is no whole number, 0 or more.
+            InvalidOption: there is no seed, or one is not a whole number, 0 or more.
         """
         if not seeds:
             raise InvalidOption("seeds=(): expected one seed, or a seed per run")
@@ -145,8 +145,8 @@ class Problem:
         A point outside the cube counts as the nearest one in it.
 
         Raises:
-            InvalidData: no tensor, not ``d`` columns, or a first axis that is not the runs that the
-                problem has shifts for; or the function returned no value for each point.
+            InvalidData: not a tensor, not ``d`` columns, or a first axis other than the runs that
+                the problem has shifts for; or the function did not return a value for each point.
         """
         return self._value_of(self._in_user_units(x))
 
@@ -178,13 +178,13 @@ class Problem:
 
     @property
     def _numbered(self) -> list[tuple[str, Function]]:
-        """The constraints by what to call them in an error."""
+        """The constraints, with their names for errors."""
         return [(f"constraints[{i}]", each) for i, each in enumerate(self.constraints)]
 
     def _of(
         self, name: str, function: Function, x: Float[Tensor, "*batch d"]
     ) -> Float[Tensor, "*batch"]:
-        """What a function says of points in user units."""
+        """The values of a function at points in user units, checked."""
         values = function(x.clone())  # it may work in place
         returned = f"what {name} returned"
         check_tensor(returned, values)
@@ -221,7 +221,7 @@ class Problem:
         return values.where(excess.isfinite().all(-1), torch.nan), truth, excess
 
     def noisy(self, values: Float[Tensor, "r q"], streams: Streams) -> Float[Tensor, "r q"]:
-        """What is observed where the function has these values; NaN where it gives no number.
+        """What is observed where the function has these values; NaN where one is not finite.
 
         Raises:
             InvalidData: the streams are not of ``r`` runs.
@@ -242,7 +242,8 @@ class Problem:
         return float(self(self.space.encode([params]).unsqueeze(0)))
 
     def measure(self, params: Mapping[str, Any]) -> tuple[float, dict[str, float]]:
-        """The value, and what the `limits` limit, as `gpbo.minimize` takes them with constraints.
+        """The value, and the quantities that `limits` limit, as `gpbo.minimize` takes them with
+        constraints.
 
         Raises:
             InvalidParams, InvalidData: as `evaluate` does.
@@ -278,6 +279,6 @@ def _number_or_nan(name: str, value: object) -> float:
 def _move(
     x: Float[Tensor, "*#batch d"], shift: Float[Tensor, "*#batch d"]
 ) -> Float[Tensor, "*#batch d"]:
-    """Adds to the log-odds of coordinates in [0, 1]; 0 and 1 stay exactly where they are."""
+    """Add to the log-odds of coordinates in [0, 1]; 0 and 1 stay exactly where they are."""
     odds = shift.exp()
     return odds * x / (odds * x + (1 - x))
