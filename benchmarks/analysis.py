@@ -13,24 +13,25 @@ from scipy import stats
 
 from gpbo import replications
 
-#: The three that name a run.
+#: The columns that identify a run.
 RUN = ["problem", "method", "seed"]
 #: Regret below this share of what the initial design leaves counts as none, and is a tie.
 NEGLIGIBLE = 1e-6
-#: Of intervals, and of the family of tests.
+#: The confidence of intervals, and of the family of tests.
 CONFIDENCE = 0.95
 
 
 def regrets(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with their regret so far, and the seconds so far, in new columns.
 
-    What does not meet the constraints has no value. ``simple``: the least noiseless value so far
-    above the optimum, or above the best known value where the optimum is not known. ``inference``:
-    that of the configuration that the method recommends, which is that of the best observed value
-    where it recommends none, and wherever there is no noise. A run that ended early stays where it
-    was; one without a value has regret infinity. ``scale``: the regret that the initial design
-    leaves, the same for every method of a seed; if it has no value, the largest that any method
-    had. ``overhead_s``: seconds in the method so far; ``wall_s``: with those in the objective.
+    A configuration that does not meet the constraints has no value. ``simple``: the least noiseless
+    value so far above the optimum, or above the best known value where the optimum is not known.
+    ``inference``: that of the configuration that the method recommends, which is that of the best
+    observed value where it recommends none, and wherever there is no noise. A run that ended early
+    keeps its last regret; one without a value has infinite regret. ``scale``: the regret that the
+    initial design leaves, the same for every method of a seed; if that has no value, the largest
+    regret of any method. ``overhead_s``: seconds in the method so far; ``wall_s``: with those in
+    the objective.
     """
     rows = rows.sort_values([*RUN, "evaluation"], ignore_index=True)
     violated = rows["status"] == "violated"
@@ -41,7 +42,7 @@ def regrets(rows: pd.DataFrame) -> pd.DataFrame:
     best = rows["truth"].fillna(np.inf).groupby([rows[name] for name in RUN], sort=False).cummin()
     best_seen = _truth_of_best_observed(rows).mask(rows["status"] == "missing")
     recommended = rows["recommended_truth"].where(rows["noise"] > 0).fillna(best_seen)
-    # What is missing or failed at the end recommends what was recommended before.
+    # Missing or failed rows at the end recommend what was recommended before.
     recommended = recommended.groupby([rows[name] for name in RUN], sort=False).ffill()
     found = rows.assign(
         simple=(best - optimum).clip(lower=0.0),
@@ -66,8 +67,8 @@ def regrets(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def beaten_optima(rows: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """By problem, the least noiseless value and the optimum that it states, where that is larger by
-    more than rounding: then its regret means nothing.
+    """The least noiseless value and the stated optimum of each problem where the optimum is greater
+    by more than rounding: regret then means nothing.
     """
     met = rows[rows["status"] == "completed"]
     found = met.groupby("problem").agg(
@@ -125,7 +126,7 @@ def summary(rows: pd.DataFrame, measure: str = "simple") -> pd.DataFrame:
 
 
 def quartiles(values: np.ndarray) -> tuple[float, float, float]:
-    """Those of `gpbo.replications.quartiles`, of one number for each run."""
+    """`gpbo.replications.quartiles` of one number for each run."""
     low, median, high = map(float, replications.quartiles(values))
     return low, median, high
 
@@ -144,10 +145,10 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def _chances_of_middle(count: int) -> np.ndarray:
-    """The chances of which two of ``count`` ordered values are in the middle of a resample.
+    """The probability that two of ``count`` ordered values are the middle of a resample.
 
-    The lower one a row, the higher one a column; of an odd number the middle one is both. Those
-    of the lower one alone are binomial (Maritz & Jarrett 1978, JASA 73).
+    The lower value has the row and the higher one the column; for an odd number the middle value is
+    both. The probabilities of the lower one alone are binomial (Maritz & Jarrett 1978, JASA 73).
     """
     share = np.arange(count + 1) / count
     half = count // 2
@@ -164,7 +165,7 @@ def _chances_of_middle(count: int) -> np.ndarray:
 def relative(rows: pd.DataFrame, measure: str = "simple") -> pd.DataFrame:
     """`final` as a share of what the initial design leaves, no smaller than `NEGLIGIBLE`.
 
-    Where the design has the best value that is known, so has every method.
+    If the design has the best value that is known, every method has it.
     """
     scale = rows.groupby(["problem", "seed"])["scale"].first()
     table = final(rows, measure)
@@ -235,7 +236,7 @@ def critical_difference(problems: int, methods: int) -> float:
 
 
 def _rank_error(problems: int, methods: int) -> float:
-    """The standard error of an average rank, of which the studentized range is one of."""
+    """The standard error of an average rank, by which the studentized range is scaled."""
     return math.sqrt(methods * (methods + 1) / (12 * problems))
 
 
@@ -252,7 +253,7 @@ def friedman(table: pd.DataFrame) -> float:
 def nemenyi(table: pd.DataFrame) -> pd.DataFrame:
     """The p-values of Nemenyi's test of every pair of methods, from a table of `ranks`.
 
-    Of the ranks as they are, whose differences the critical one is compared with.
+    They are computed from these ranks, whose differences are compared with the critical one.
     """
     average = table.mean().to_numpy()
     apart = np.abs(average[:, None] - average) / _rank_error(*table.shape)
@@ -291,7 +292,7 @@ def at_time(rows: pd.DataFrame, times: np.ndarray, clock: str) -> pd.DataFrame:
 
 
 def data_profile(rows: pd.DataFrame, share: float, steps: np.ndarray) -> pd.DataFrame:
-    """The share of runs that reached a target within so many evaluations per parameter.
+    """The share of runs that reached a target, by evaluations per parameter.
 
     Data profiles (Moré & Wild 2009, SIAM J. Optim. 20): evaluations are counted in groups of
     ``d + 1``, a simplex. A row per step, a column per method.
@@ -311,11 +312,11 @@ def data_profile(rows: pd.DataFrame, share: float, steps: np.ndarray) -> pd.Data
 def overhead(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean seconds of one proposal, and of its parts; a row per method and problem.
 
-    ``other`` is what is neither fit nor acquisition; of a method whose parts are not known they are
-    NaN. Of ``together`` runs in one batch, each has its share of the seconds.
+    ``other`` is what is neither fit nor acquisition; parts that are not known are NaN. Each of
+    ``together`` runs in one batch has an equal share of the seconds.
     """
     asked = rows[(rows["status"] != "missing") & (rows["ask_s"] > 0)].copy()
-    # A proposal that was made without a model, as where a search starts again, has neither part.
+    # A proposal made without a model, as when a search starts again, has neither part.
     for part in ("fit_s", "acquisition_s"):
         split = asked[part].notna().groupby(asked["method"]).transform("any")
         asked[part] = asked[part].mask(split & asked[part].isna(), 0.0)

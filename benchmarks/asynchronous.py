@@ -26,7 +26,7 @@ _Runs = TypeVar("_Runs", Replications, Simulation)
 
 @dataclass(frozen=True)
 class Case:
-    """A problem with noise, workers, the law of the evaluation times, and the time there is.
+    """A problem with noise, workers, the law of the evaluation times, and the time available.
 
     The high-dimensional problems are sums of a low-dimensional one over blocks of coordinates.
     """
@@ -55,7 +55,7 @@ CASES = {
     "park1": Case("park1", 1, 0.2, 4, "uniform", 50, "no difference"),
     "park2": Case("park2", 1, 0.1, 10, "half-normal", 25, "no difference"),
     "park2-16": Case("park2", 4, 0.5, 35, "half-normal", 20, "no difference"),
-    # The noise of these, and the workers and the law of shekel, are ours.
+    # The noise of these, and the workers and the law of shekel, are our choice.
     "shekel": Case("shekel", 1, 0.05, 4, "uniform", 50, "not worth showing"),
     "hartmann3-4": Case("hartmann3", 1, 0.05, 4, "half-normal", 40, "not worth showing"),
     "hartmann3-16": Case("hartmann3", 1, 0.05, 16, "half-normal", 20, "not worth showing"),
@@ -101,7 +101,7 @@ def summed(single: Problem, blocks: int) -> Problem:
 
 @dataclass(frozen=True)
 class Method:
-    """A strategy, and whether a worker waits for the others; ``workers`` if not the case's."""
+    """A strategy, and whether workers wait for each other; ``workers`` if not the case's."""
 
     strategy: Strategy
     mode: Mode
@@ -109,7 +109,7 @@ class Method:
 
 
 def methods(*, full: bool) -> dict[str, Method]:
-    """Sequential Thompson sampling, and four strategies in step and not."""
+    """Sequential Thompson sampling, and four strategies, each synchronous and asynchronous."""
     plain, improvement = ThompsonSampling(region=None), ExpectedImprovement()
     if not full:
         quick = Search(raw=256, perturbed=64, restarts=4, iterations=30)
@@ -139,7 +139,7 @@ def run(
 ) -> Simulation:
     """All runs of a method, until the clock stops or the budget is spent.
 
-    The hyperparameters are fitted anew when all workers had a result.
+    The hyperparameters are fitted again once every worker has had a result.
     """
     problem = case.build()
     done = simulate(
@@ -165,7 +165,7 @@ def whole(runs: _Runs) -> _Runs:
     """The runs, none of which was cut short.
 
     Raises:
-        KeyboardInterrupt: they were.
+        KeyboardInterrupt: one was.
     """
     if runs.stopped == "interrupted":
         raise KeyboardInterrupt

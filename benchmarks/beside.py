@@ -1,4 +1,4 @@
-"""Methods that were measured apart, in one file: what they have in common makes them comparable."""
+"""Methods that were measured separately, joined in one file if they are comparable."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,15 +18,15 @@ Run = tuple[str, str, int]
 #: Where it was measured.
 Place = Mapping[str, Any]
 
-#: What the header says of where runs were measured.
+#: The parts of a header that say where runs were measured.
 _WHERE = ("commit", "date", "processor", "cores")
-#: Designs that differ by more are not the same; another processor rounds in other places, and
-#: the training of a perceptron has made 3e-6 of that.
+#: Designs that differ by more are not the same. Processors round differently, which the training of
+#: a perceptron has amplified to 3e-6.
 _SAME = 1e-5
 
 
 def place(header: Mapping[str, Any]) -> Place:
-    """Where a file's own runs were measured; of runs of which nothing is known, so much."""
+    """Where a file's own runs were measured; for runs of unknown origin, only that."""
     return {name: header.get(name, "unknown") for name in _WHERE}
 
 
@@ -43,7 +43,7 @@ def places(header: Mapping[str, Any], runs: Iterable[Run]) -> dict[Run, Place]:
 
 
 def elsewhere(measured: Mapping[Run, Place], header: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a header says of runs that were not measured where the others were, whatever the day."""
+    """What a header says of runs that were measured elsewhere; the day is ignored."""
     here, found = {**place(header), "date": None}, []
     for there, runs in _grouped(measured).items():
         if {**dict(there), "date": None} != here:
@@ -62,9 +62,9 @@ def _grouped(measured: Mapping[Run, Place]) -> dict[tuple[tuple[str, Any], ...],
 
 
 def joined(kept: Path, results: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """The runs of both files on the problems and seeds that both have; the kept one's header.
+    """The runs of both files on the problems and seeds that both have, and the kept file's header.
 
-    The header tells where the other file's runs were measured.
+    The header says where the other file's runs were measured.
 
     Raises:
         InvalidData: there is no such file, the two are of different suites, have a method or no
@@ -117,7 +117,7 @@ def _refuse_other_designs(ours: pd.DataFrame, theirs: pd.DataFrame, results: Pat
         if found is None or expected.keys() != found.keys():
             raise InvalidData(f"{results}: {problem}: other seeds, expected {sorted(expected)}")
         for seed, design in expected.items():
-            both = min(len(design), len(found[seed]))  # where all ended within it there is less
+            both = min(len(design), len(found[seed]))  # shorter if all runs ended within it
             pair = design[:both], found[seed][:both]
             if not np.allclose(*pair, rtol=_SAME, atol=0, equal_nan=True):
                 raise InvalidData(
@@ -126,13 +126,13 @@ def _refuse_other_designs(ours: pd.DataFrame, theirs: pd.DataFrame, results: Pat
 
 
 def _designs(rows: pd.DataFrame) -> dict[str, dict[int, np.ndarray]]:
-    """By problem and seed: budget, size of the initial design, and its values as far as any method
-    made it.
+    """By problem and seed: budget, size of the initial design, and as many of its values as any
+    method evaluated.
     """
     found: dict[str, dict[int, np.ndarray]] = {}
     for (problem, seed), run in rows.groupby(["problem", "seed"]):
         sizes = run[["budget", "design"]].iloc[0]
-        # With several workers results come in another order.
+        # With several workers, results come in another order.
         told = (run["status"] != "missing") & run["clock"].isna()
         made = run[told].drop_duplicates("evaluation")
         values = made.sort_values("evaluation")["value"].iloc[: sizes["design"]]

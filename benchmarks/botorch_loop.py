@@ -53,7 +53,7 @@ def fully_bayesian_fit(
 ) -> tuple[float, Float[Tensor, "s p"]]:
     """Seconds and draws of BoTorch's NUTS at its defaults; ``y`` standardised.
 
-    The draws are of all that is sampled: the logs of lengthscales and noise, and the mean.
+    The draws are of everything sampled: the logs of lengthscales and noise, and the mean.
     """
     from botorch.fit import fit_fully_bayesian_model_nuts
     from botorch.models.fully_bayesian import FullyBayesianSingleTaskGP

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _Commands(TyperGroup):
-    """The commands; a path of a user's own suite is one too."""
+    """The commands; the path of a user's suite is one too."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of this name, if there is one."""
@@ -129,7 +129,7 @@ def speed(
     ] = None,
     output: _Output = OUTPUT,
 ) -> None:
-    """Seconds of a suggestion and of a fit, beside BoTorch's in the same process."""
+    """Seconds of a suggestion and of a fit, next to BoTorch's in the same process."""
     from gpbo.checks import whole_number
 
     from . import record, report, stored
@@ -217,10 +217,10 @@ def _count(processes: int | None) -> int:
 
 
 def _folder(option: str, path: Path) -> Path:
-    """A folder that exists or can be made.
+    """A folder that exists or can be created.
 
     Raises:
-        InvalidOption: it, or what it would be in, is a file.
+        InvalidOption: it, or a folder above it, is a file.
     """
     for part in (path, *path.parents):
         if part.exists() and not part.is_dir():
@@ -229,7 +229,7 @@ def _folder(option: str, path: Path) -> Path:
 
 
 def _to_keep_in(stored: Path | None) -> Path:
-    """The folder of kept results that are written anew, by default the repository's.
+    """The folder of kept results to write to, by default the repository's.
 
     Raises:
         InvalidOption: there is no repository, or the folder is a file.
@@ -268,7 +268,7 @@ def _measure(run: "Run") -> None:
     reasons = rows.drop_duplicates(analysis.RUN).set_index("method")["failure"]
     runs = reasons.notna() & (reasons != EXHAUSTED)
     failed = runs.groupby("method").all()
-    # What another package does is no mistake of the user's.
+    # A failure of another package is not a mistake of the user.
     own = failed[failed].index.difference(PEERS)
     if failed.all():
         told = "every run"
@@ -384,7 +384,7 @@ def check(
     suite = replace(suite, methods=suites.SEQUENTIAL)
     folder = _folder("--output", output) / "smoke"
     kept = _to_keep_in(stored) if update else _folder("--stored", stored or RESULTS)
-    # Measured anew: the gate is about the code as it is now.
+    # Measured again: the gate tests the present code.
     run = Run(suite, suite.methods, folder, _count(processes), fresh=True)
     smoke = run.execute(_show)
     if update:

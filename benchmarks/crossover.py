@@ -2,9 +2,9 @@
 
     python benchmarks/crossover.py [--results 32 64 128 256] [--most 64] [--repeats 3]
 
-For every number of results, batches of 1, 2, 4, ... runs take one warm step on either device: a fit
-from the chains of the last one, and a proposal by expected improvement. It ends where the
-GPU is faster. The last line is what `gpbo.backend.CROSSOVER` should be on this machine.
+For every number of results, batches of 1, 2, 4, ... runs take one warm step on each device: a fit
+from the chains of the last one, and a proposal by expected improvement. It ends where the GPU is
+faster. The last line is what `gpbo.backend.CROSSOVER` should be on this machine.
 """
 
 import statistics
@@ -33,7 +33,7 @@ def step_s(runs: int, results: int, device: torch.device, repeats: int) -> float
     seeds = tuple(range(runs))
     x = sobol(results, PROBLEM.dim, Streams.per_seed(seeds, "crossover")).to(device)
     data = Observations.of(x, PROBLEM(x))
-    # The chains need not have converged: they do the work of those that have.
+    # The chains need not have converged: they do the same work as those that have.
     short = fitting.Sampling(warmup=16)
     streams = Streams.per_seed(seeds, "cold", device=device)
     warm = moving(fitting.fit(data, sampling=short, streams=streams))
@@ -56,7 +56,7 @@ def step_s(runs: int, results: int, device: torch.device, repeats: int) -> float
         ExpectedImprovement().propose(replace(situation, fit=lambda fit=fit: fit), 1)
         wait(device)
         seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:])  # the first one loads and captures
+    return statistics.median(seconds[1:])  # the first loads and captures
 
 
 def crossover(results: int, most: int, repeats: int) -> list[dict[str, Any]]:

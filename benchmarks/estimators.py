@@ -1,7 +1,6 @@
-"""Estimators of scikit-learn to tune, cross-validated on data that it ships.
+"""Scikit-learn estimators to tune, cross-validated on the data sets that it ships.
 
-What is minimised is the cross-validated loss, over five folds that never change: the problem is
-deterministic.
+The cross-validated loss is minimised, over five fixed folds: the problem is deterministic.
 """
 
 import math
@@ -154,7 +153,7 @@ def _neighbours(p: Mapping[str, Any]) -> Any:
 
 _ACTIVATIONS = ["relu", "tanh", "logistic"]
 
-#: A mixed space each, of 3 to 6 parameters.
+#: Each has a mixed space of 3 to 6 parameters.
 TUNING: dict[str, TuningProblem] = {
     problem.name: problem
     for problem in (

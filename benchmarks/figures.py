@@ -19,26 +19,26 @@ from . import analysis
 from .peers import PEERS
 from .suites import SEQUENTIAL
 
-#: How many plots of problems stand side by side.
+#: How many plots of problems are side by side.
 _COLUMNS = 4
 _TAB = matplotlib.colormaps["tab20"]
-#: Searches without a model are the background of every plot, and nothing else is grey.
+#: Searches without a model are grey in every plot, and nothing else is.
 _GREYS = {"random": "0.55", "sobol": "0.75"}
 _COLOURS = [_TAB(place) for place in (*range(0, 20, 2), *range(1, 20, 2)) if place not in (14, 15)]
-#: gpbo's own look the same in every figure.
+#: gpbo's own methods look the same in every figure.
 _OWN = dict(zip((name for name in SEQUENTIAL if name not in _GREYS), _COLOURS, strict=False))
-#: Regret is drawn down to this share of what the design leaves.
+#: Regret is drawn down to this share of the regret that the design leaves.
 _LEAST = 1e-12
-#: Bands of more methods than these hide each other's lines, and set the limits of the axes.
+#: With more methods than this, bands would hide each other's lines and set the limits of the axes.
 _MOST_BANDS = 8
-#: Workers that wait for each other.
+#: Methods whose workers wait for each other.
 _SYNC = re.compile(r"-sync\d|^syn")
-#: Where on the axis, and the regret of every run there, a row each.
+#: Places on the axis, and the regret of every run there, a row per run.
 _Curves = tuple[np.ndarray, np.ndarray]
 
 
 def style(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and dashes of every method: gpbo's solid, in step dashed, peers dashed and dotted."""
+    """Colour and dashes of methods: gpbo's solid, synchronous dashed, peers dashed and dotted."""
     found: dict[str, dict[str, Any]] = {}
     left = itertools.cycle(c for c in _COLOURS if c not in [_OWN.get(name) for name in methods])
     for method in methods:
@@ -58,8 +58,8 @@ def style(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def against_evaluations(rows: pd.DataFrame, measure: str = "simple") -> Figure:
-    """Regret after every evaluation, from the end of the design on: the median of the runs and,
-    of few methods, the quartiles.
+    """Regret after every evaluation, from the end of the design on: the median of the runs and, for
+    few methods, the quartiles.
     """
     rows = rows[rows["evaluation"] >= rows["design"]]
 
@@ -142,7 +142,7 @@ def _grid(
     """A plot for each problem, and the legend above them.
 
     Args:
-        curves: What to draw of the runs of a method on a problem; None for nothing.
+        curves: What to draw for the runs of a method on a problem; None for nothing.
     """
     problems, methods = rows["problem"].unique(), rows["method"].unique()
     banded = len(methods) <= _MOST_BANDS
@@ -175,7 +175,7 @@ def _grid(
 
 
 def _legend_columns(methods: Sequence[str], width: float) -> int:
-    """How many names stand side by side in so many inches, each beside its line."""
+    """How many names fit side by side in this many inches, each with its line."""
     return max(1, int(width / (0.6 + 0.08 * max(map(len, methods), default=0))))
 
 

@@ -1,9 +1,9 @@
-"""The regression gate: speed as ratios, and the regret of ``smoke``, against what is stored.
+"""The regression gate: speed as ratios, and the regret of ``smoke``, against stored results.
 
-Seconds are only ever compared with seconds of the same process: gpbo beside BoTorch, in turns. A
-loss is real where the whole interval of the ratio's median lies above what was stored by more than
-`SLOWER`; of regret, where the paired test over problems and seeds says so and the typical run lost
-more than `WORSE`.
+Seconds are only compared with seconds of the same process: gpbo and BoTorch take turns. A loss of
+speed is real if the whole interval of the ratio's median exceeds the stored one by more than
+`SLOWER`; a loss of regret, if the paired test over problems and seeds says so and the typical run
+lost more than `WORSE`.
 """
 
 import json
@@ -29,7 +29,7 @@ from .beside import joined
 
 #: Ratios of seconds, and of regret, from which on a loss counts.
 SLOWER, WORSE = 1.25, 1.25
-#: Of a false alarm, for all tests of regret together.
+#: The probability of a false alarm, for all tests of regret together.
 _ALARM = 0.01
 _SPEED, _REGRET = "check-speed.json", "check-smoke.parquet"
 
@@ -88,9 +88,9 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def compare_speed(found: dict[str, list[float]], stored: dict[str, float]) -> list[Finding]:
-    """Ratios of now against medians of then; one that was not stored is no loss.
+    """Present ratios against stored medians; one that was not stored is not a loss.
 
-    One that was stored and is not measured any more is.
+    One that was stored and is no longer measured is.
     """
     findings = []
     for name, ratios in found.items():
@@ -105,8 +105,8 @@ def compare_speed(found: dict[str, list[float]], stored: dict[str, float]) -> li
 def compare_regret(found: pd.DataFrame, stored: pd.DataFrame) -> list[Finding]:
     """The regret of every method against what was stored, paired by problem and seed.
 
-    `random` and `sobol` do not depend on the engine: where their values changed, the problems did.
-    A method that is not there any more is lost, and so is one of which more runs ended early.
+    `random` and `sobol` do not depend on the engine: if their values changed, the problems did. A
+    method that is no longer there is a loss, and so is one of which more runs ended early.
     """
     now, then = (analysis.relative(analysis.regrets(rows)) for rows in (found, stored))
     failed, failed_then = map(_failed, (found, stored))
@@ -146,14 +146,14 @@ def _holm(tests: list[float]) -> list[float]:
 
 
 def check(smoke: Path, folder: Path) -> list[Finding]:
-    """Everything against what the folder has.
+    """Everything against the results in the folder.
 
     Args:
         smoke: Fresh results of the suite ``smoke``.
         folder: What `keep` wrote into.
 
     Raises:
-        InvalidData: the folder has no stored results, or ``smoke`` is no file of results.
+        InvalidData: the folder has no stored results, or ``smoke`` is not a file of results.
     """
     found, _ = table.read(smoke)
     stored, _ = table.read(folder / _REGRET)
@@ -180,10 +180,10 @@ def keep(smoke: Path, folder: Path) -> None:
 
 
 def keep_results(results: Path, target: Path, beside: Path | None = None) -> None:
-    """Copy a file of results without the configurations, if asked for beside kept ones.
+    """Copy a file of results without the configurations, joined with kept ones if asked for.
 
     Raises:
-        InvalidData: no such file, or one that cannot lie beside the other: see `beside.joined`.
+        InvalidData: there is no such file, or the two cannot be joined: see `beside.joined`.
     """
     rows, header = table.read_table(results) if beside is None else joined(beside, results)
     table.write(target, table.slim(rows), header)

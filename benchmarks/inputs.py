@@ -1,4 +1,4 @@
-"""What seconds are measured on, in any dimension: the cube that is searched, and results in it."""
+"""Inputs of the measurements of speed, in any dimension: a cube, and results in it."""
 
 from dataclasses import replace
 
@@ -30,6 +30,6 @@ def problem_of(dim: int) -> problems.Problem:
 
 
 def moving(fit: Fit) -> WarmState:
-    """What the next fit starts from, its chains due to move; of many results they mostly rest."""
+    """What the next fit starts from, with chains due to move; with many results most would rest."""
     assert fit.warm is not None, "a fit by chains"
     return replace(fit.warm, moved=torch.zeros_like(fit.warm.moved))

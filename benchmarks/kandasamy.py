@@ -3,18 +3,17 @@
     python benchmarks/kandasamy.py [--full] [--case hartmann6] [--runs 20] [--keep FOLDER]
 
 "Parallelised Bayesian optimisation via Thompson sampling", AISTATS, in the settings of the
-authors' code (kirthevasank/gp-parallel-ts), the cases that they found to show no difference, or not
-to be worth showing, too. (Their last case, a network trained on Cifar-10 in real time, is not one
-for a simulated clock.) Functions are searched in the whole cube, as theirs are, and in the initial
-design no worker waits. All runs of a method advance as rows of a batch; the same seed has the same
-evaluation times, noise and initial design in all methods. Tells how many evaluations fit into the
-time, and simple regret against time and against completed evaluations; a single worker goes on
-until it has made as many as the others. Without ``--full``: a third of the time, fewer waves and a
-quicker search, some hours on two cores for all cases. With ``--keep`` the same command goes on
-where it was interrupted, in the middle of a method's runs, too.
+authors' code (kirthevasank/gp-parallel-ts), including the cases that they found to show no
+difference or not to be worth showing. (Their last case, a network trained on Cifar-10 in real time,
+does not fit a simulated clock.) As in theirs, functions are searched in the whole cube; in the
+initial design no worker waits. All runs of a method advance as rows of a batch; the same seed has
+the same evaluation times, noise and initial design in all methods. Reports how many evaluations fit
+into the time, and simple regret against time and against completed evaluations; a single worker
+continues until it has made as many as the others. Without ``--full``: a third of the time, fewer
+waves and a quicker search, some hours on two cores for all cases. With ``--keep`` the same command
+continues where it was interrupted, even in the middle of a method's runs.
 
-As in the authors' code the time that choosing a point takes does not count; ``--latency`` counts
-it.
+As in the authors' code, the time to choose a point does not count, except with ``--latency``.
 """
 
 import json
@@ -39,7 +38,7 @@ from gpbo_benchmarks.record import machine
 
 #: Regret is drawn from here on: several of the optima are corners, which are met exactly.
 _LEAST = 1e-6
-#: Cases side by side in the plot; a color for each strategy, a style for each mode.
+#: Cases side by side in the plot; a colour for each strategy, a style for each mode.
 _ACROSS = 6
 _COLORS = {"TS": "tab:blue", "RAND": "tab:gray", "EI": "tab:orange", "HTS": "tab:green"}
 _STYLES = {"asy": "-", "syn": "--", "seq": ":"}
@@ -50,9 +49,9 @@ def run_all(
 ) -> Iterator[tuple[str, Simulation]]:
     """Every method's runs as they are done, those of one worker last.
 
-    In the time of many workers one makes few evaluations, and is compared at as many as the others
-    make; so it goes on when the time is over until it has made as many as the slowest of them. What
-    is kept in the folder is not run again.
+    A single worker makes few evaluations in the time of many, and is compared at as many as they
+    make; so it continues after the time until it has made as many as the slowest of them. Runs that
+    are kept in the folder are not made again.
     """
     made: list[int] = []
     for name, method in sorted(of.items(), key=lambda item: item[1].workers == 1):
@@ -74,8 +73,8 @@ def run_all(
 
 
 def kept(file: Path | None, case: Case, method: Method, **options: Any) -> Simulation:
-    """The runs of a method, which are kept in a file if there is one, and before they are done in
-    another beside it.
+    """The runs of a method, which are kept in a file, if one is given; until they are done, in
+    another one next to it.
     """
     if file is None:
         return run(case, method, **options)
@@ -136,13 +135,13 @@ def written(values: Tensor) -> str:
 
 
 def longest(law: str, workers: int) -> float:
-    """The mean of the longest of so many times: how much longer a batch lasts than a trial."""
+    """The mean of the longest of so many times: how long a batch lasts, in trials."""
     times = LAWS[law](torch.zeros(1, 20_000 * workers, 1), Streams.named(0, "longest"))
     return float(times.view(-1, workers).amax(-1).mean())
 
 
 def counts(name: str, done: dict[str, Simulation], case: Case) -> dict[str, Any]:
-    """Evaluations without waiting over those in step, beside what the law says."""
+    """Asynchronous over synchronous evaluations, next to what the law predicts."""
     strategy = next(method[3:] for method in done if method.startswith("asy"))
     free, in_step = (done[mode + strategy].evaluations.double().mean() for mode in ("asy", "syn"))
     return {
@@ -200,7 +199,7 @@ def draw(axes: Any, method: str, steps: Tensor, regret: Tensor) -> None:
 
 
 def begin(folder: Path, asked: dict[str, Any]) -> None:
-    """Make the folder of what is done, or see that it holds what is asked for.
+    """Make the folder of finished runs, or check that those in it fit.
 
     Raises:
         SystemExit: it has runs of other options, or of another commit.

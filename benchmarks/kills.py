@@ -1,11 +1,11 @@
-"""A tuning job killed with SIGKILL at random moments, resumed, and compared with one left alone.
+"""A tuning job killed with SIGKILL at random moments, resumed, and compared with one undisturbed.
 
     python benchmarks/kills.py --kills 1000
 
 A job of one worker is started again and again by a process that is killed after a random time.
 When it has ended, its trials must be those of the uninterrupted job, in the same order with the
-same values; and no trial may have been evaluated to its end twice, unless it was killed between
-that and the moment when its result was stored.
+same values; and no trial may have been evaluated to its end twice, unless the kill came between its
+end and the storing of its result.
 """
 
 import os
@@ -43,7 +43,7 @@ def objective(params: dict[str, Any], trial: Any) -> float:
 
 
 def drive(path: Path, name: str, budget: int) -> None:
-    """What a user's script does: start the job, or go on with it."""
+    """What a user's script does: start the job, or continue it."""
     try:
         optimizer = Optimizer.resume(path, name, strategy=STRATEGY)
     except UnknownJob:
@@ -107,7 +107,7 @@ def compare(whole: Record, parts: Record, evaluations: list[int]) -> None:
 
 
 def main() -> None:
-    """Kill so many times, in as many jobs as that takes."""
+    """Kill this many times, in as many jobs as that takes."""
     parser = script.parser(__doc__, keeps=False)
     parser.add_argument("--kills", type=script.at_least(1), default=1000)
     parser.add_argument("--budget", type=script.at_least(1), default=10)

@@ -34,10 +34,10 @@ LAW = "exponential"
 
 
 class OwnMethod(Protocol):
-    """What runs all seeds of a case at once.
+    """A method that runs all seeds of a case at once.
 
     Attributes:
-        slow: Whether it fits the hyperparameters by a chain.
+        slow: Whether it samples the hyperparameters by Markov chains.
         clocked: Whether it runs on a simulated clock, as several workers do.
         alone: Whether a single worker evaluates one point after another.
     """
@@ -61,10 +61,10 @@ class OwnMethod(Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """A strategy with everything that it is run with; all start from the initial design.
+    """A strategy and the options that it runs with; all start from the initial design.
 
     Attributes:
-        workers, mode: With more than one, they run on a simulated clock, in step or not.
+        workers, mode: Several workers run on a simulated clock, synchronously or not.
 
     Raises:
         InvalidOption: an option has a value that is not allowed.
@@ -95,14 +95,14 @@ class Method:
 
     @property
     def slow(self) -> bool:
-        """Whether it fits the hyperparameters by a chain."""
+        """Whether it samples the hyperparameters by Markov chains."""
         return self.strategy.uses_model and self.inference in ("hmc", "nuts")
 
     def run(self, case: Case, seeds: Sequence[int]) -> list[Trace]:
         """A trace for each of these consecutive seeds.
 
         Where the problem has noise, a run makes one trial more, which is not in the trace: the
-        model it comes from says what is to be recommended after the last one.
+        model behind it says what is to be recommended after the last one.
 
         Raises:
             InvalidOption: several workers in batches.
@@ -123,7 +123,7 @@ class Method:
             "initial": max(case.design, self.workers),
             "inference": self.inference,
             "model": self.model,
-            "device": "cpu",  # as the peers, a thread each
+            "device": "cpu",  # like the peers, on one thread
             "progress": False,
         }
         began = time.perf_counter()
@@ -201,16 +201,17 @@ def _own() -> dict[str, OwnMethod]:
     return {method.name: method for method in methods}
 
 
-#: By name, such as ``"ei-hmc"``: strategy, inference, and if several workers, how many and how.
-#: Those of `asynchronous` have its names, such as ``"asyTS"``.
+#: By name, such as ``"ei-hmc"``: strategy, inference, and for several workers their mode and
+#: number. Methods of `asynchronous` have its names, such as ``"asyTS"``.
 METHODS: dict[str, OwnMethod] = _own()
 
 
 @functools.cache
 def find(method: str) -> OwnMethod | None:
-    """The method of this name, or the user's at this path; None for what is a peer's name, if any.
+    """The method of this name, or the user's at this path; None for any other name, such as a
+    peer's.
 
-    A strategy at a path goes by the name of the attribute, and is run as `Method` is by default.
+    A strategy at a path has the name of the attribute, and runs with the defaults of `Method`.
 
     Raises:
         InvalidOption: there is nothing at the path, or no strategy or `Method`, or its name is

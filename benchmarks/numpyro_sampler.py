@@ -1,8 +1,8 @@
-"""NumPyro's NUTS on the density that gpbo samples: the sampler alone, as fast as NumPyro has it.
+"""NumPyro's NUTS on the density that gpbo samples: the sampler alone, at its fastest.
 
 Not a peer with ask and tell: it runs in this process, on jax, in double precision. All chains of
-all runs are one vectorised program, compiled once for a shape; every chain adapts by itself, which
-is what NumPyro does. (Phan, Pradhan, Jankowiak 2019, arXiv:1912.11554.)
+all runs are one vectorised program, compiled once for a shape; every chain adapts by itself, as
+NumPyro does (Phan, Pradhan, Jankowiak 2019, arXiv:1912.11554).
 """
 
 import math
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gpbo.inference import convergence
 
-#: Prior draws from which a chain starts at the best, as gpbo's chains do.
+#: Prior draws from the best of which a chain starts, as gpbo's chains do.
 _CANDIDATES = 8
 _NOISE_FLOOR = 1e-6
 
@@ -50,7 +50,7 @@ class NumpyroRun:
 
     @property
     def ess_per_s(self) -> float:
-        """Effective draws of all runs for a second of sampling; compiling is left out."""
+        """Effective draws of all runs per second of sampling; compilation is left out."""
         return float(self.ess_bulk.sum()) / self.sample_s
 
 
@@ -106,7 +106,7 @@ def log_density(u: Any, x: Any, y: Any) -> Any:
     )
     z = (x - 0.5) / lengthscale
     norms = (z * z).sum(-1)
-    # Below this the square root's slope is none; the covariance there is that of distance 0.
+    # At 0 the square root has no slope; the covariance here is that of distance 0.
     squared = jnp.maximum(norms[:, None] + norms[None, :] - 2 * z @ z.T, 1e-30)
     scaled = jnp.sqrt(5 * squared)
     correlation = (1 + scaled + scaled * scaled / 3) * jnp.exp(-scaled)
@@ -138,7 +138,7 @@ def _compiled(runs: int, n: int, dim: int, chains: int, warmup: int, draws: int)
             state = move(state, (x, y))
             return state, (state.z, state.num_steps, state.diverging)
 
-        # One loop, so that the transition is compiled once; the warm-up's draws are left out.
+        # One loop, so that the transition is compiled once; draws of the warm-up are dropped.
         _, moves = jax.lax.scan(transition, state, length=warmup + draws)
         return jax.tree.map(lambda part: part[warmup:], moves)
 

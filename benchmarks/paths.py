@@ -1,4 +1,4 @@
-"""What users have written themselves, named by the path ``module:attribute`` of its import."""
+"""Objects that users have written, named by the path ``module:attribute`` of their import."""
 
 import functools
 import hashlib
@@ -12,18 +12,18 @@ from gpbo.worker import Imported
 
 
 def is_path(name: str) -> bool:
-    """Whether a name is a path, and none of gpbo's."""
+    """Whether a name is a path, not one of gpbo's names."""
     return ":" in name
 
 
 def load(option: str, path: str) -> object:
-    """What is there, imported; the current folder is where modules are looked for first.
+    """The object at the path, imported; modules in the current folder come first.
 
     Args:
         option: What it was given as, for an error message.
 
     Raises:
-        InvalidOption: it is no path, there is no such module or attribute, or the module raises.
+        InvalidOption: it is not a path, there is no such module or attribute, or the module raises.
     """
     try:
         target = Imported(path)
@@ -47,19 +47,19 @@ def load(option: str, path: str) -> object:
 
 
 def versions(*names: str) -> dict[str, str]:
-    """Of those that are paths: a hash of the module's file as this process imported it."""
+    """For those that are paths: a hash of the module's file as this process imported it."""
     return {name: _hash(Imported(name).module()) for name in names if is_path(name)}
 
 
 @functools.cache
 def _hash(module: ModuleType) -> str:
-    """Of the file when this is first called: it may change while the module is in use."""
+    """The hash at the first call: the file may change while the module is in use."""
     file = getattr(module, "__file__", None)  # a built-in one has none
     return "built-in" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()[:6]
 
 
 def check_name(option: str, name: object) -> None:
-    """See whether files can be named by the name of a method or a problem.
+    """Check that files can be named after a method or a problem.
 
     Raises:
         InvalidOption: they cannot.
@@ -71,5 +71,5 @@ def check_name(option: str, name: object) -> None:
 
 
 def file_name(name: str) -> str:
-    """A name, or a path, as that of a file."""
+    """A name, or a path, as the name of a file."""
     return re.sub(r"[^\w-]", "-", name)

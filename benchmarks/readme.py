@@ -1,13 +1,13 @@
-"""Figures and tables of a README, written anew from stored results.
+"""Figures and tables of a README, written again from stored results.
 
 A place for them is a pair of comments, and what is between them is replaced:
 
     <!-- gpbo bench smoke: measured, ranks, figure regret -->
     <!-- gpbo bench end -->
 
-Before the colon is the name that results were kept by, which is their suite's unless they were
-given another. The words are titles of a report's sections, in small letters, and ``figure`` with a
-figure's name. ``stored`` in place of results has the tables of the module of that name.
+Before the colon is the name under which results are kept, by default their suite's. The words after
+it are titles of a report's sections, in lower case, or ``figure`` and a figure's name. The name
+``stored`` stands for the tables of the module `stored`.
 """
 
 import os
@@ -37,8 +37,8 @@ def rewrite(readme: Path, results: Path) -> int:
             the figures go.
 
     Raises:
-        InvalidData: a place has no end, or asks for results that are not there, or for something
-            that their report or what is stored does not have.
+        InvalidData: a place has no end, or asks for results that do not exist, or for something
+            that their report or the stored tables do not have.
     """
     before = readme.read_text(encoding="utf-8")
     if (lone := _BEGIN.search(PLACE.sub("", before))) is not None:

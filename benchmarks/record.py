@@ -40,10 +40,10 @@ def is_checkout() -> bool:
 
 
 def save(name: str, figures: Any, where: Mapping[str, Any], folder: Path) -> Path:
-    """Write ``<name>.json``, which is there when it is whole.
+    """Write ``<name>.json``, which appears when it is complete.
 
     Args:
-        where: What `machine` said before anything was measured.
+        where: What `machine` returned before anything was measured.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
@@ -68,9 +68,9 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str:
-    """Of the checkout that this file is in, and what was changed or added since of the code.
+    """The commit of this file's checkout, with a hash of changes and additions to the code since.
 
-    An installed package is in none.
+    An installed package has none.
     """
     if not is_checkout():
         return "unknown"

@@ -3,10 +3,10 @@
     python benchmarks/replications.py [--problem branin] [--runs 16] [--budget 30] [--device auto]
 
 Both sides start from the same initial designs. gpbo advances all runs in one batch, hyperparameters
-integrated out or at their mode; BoTorch has its default model, a MAP fit and log EI, and as
-many threads as torch takes by itself. The last column is BoTorch's time for as many runs over
-gpbo's; BoTorch may make fewer runs than gpbo (``--peer-runs``), and the table says how many. It
-stays on the CPU whatever ``--device`` says.
+integrated out or at their mode; BoTorch has its default model, a MAP fit and log EI, and torch's
+default number of threads. The last column is BoTorch's time for as many runs over gpbo's; BoTorch
+may make fewer runs than gpbo (``--peer-runs``), and the table says how many. It stays on the CPU
+whatever ``--device`` says.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def with_botorch(problem: Problem, design: Replications, budget: int, runs: int)
 
 
 class Moment:
-    """A point in wall time, and in the time of all processor cores, which tells a busy machine."""
+    """A point in wall time, and in the time of all cores, which reveals a busy machine."""
 
     def __init__(self) -> None:
         self.wall, self.cores = time.perf_counter(), time.process_time()

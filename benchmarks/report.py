@@ -1,4 +1,4 @@
-"""The report of a suite: Markdown with figures, and the same as one HTML file."""
+"""The report of a suite: Markdown with figures, and the same as a single HTML file."""
 
 import base64
 import html
@@ -69,7 +69,7 @@ def write_pages(text: str, folder: Path) -> tuple[Path, Path]:
 
 
 def as_html(text: str, folder: Path) -> str:
-    """Markdown as one HTML page that needs nothing else: pictures are inside."""
+    """Markdown as one self-contained HTML page, pictures included."""
     from markdown_it import MarkdownIt
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)

@@ -1,7 +1,7 @@
-"""Runs a suite: unit after unit in processes of one thread, each kept as soon as it is done.
+"""Runs a suite, unit by unit in processes of one thread; each is kept as soon as it is done.
 
-Whatever ends the run, the same command goes on with the units that are not there yet, and tries
-those again that failed, but for peers that ran out of time.
+Whatever ends the run, the same command continues with the units that are missing, and retries those
+that failed, except peers that ran out of time.
 """
 
 import os
@@ -29,7 +29,7 @@ from .suites import Suite
 from .trace import EXHAUSTED, Trace
 from .units import OUT_OF_TIME, Unit, adopt_peer_traces, units
 
-#: Told of every unit: how many are done, of how many, and which it was.
+#: Called after every unit: how many are done, of how many, and which it was.
 Show = Callable[[int, int, Unit, str], None]
 
 _RESULTS, _UNITS, _PEERS = "trials.parquet", "units", "peer-traces"
@@ -40,11 +40,11 @@ class Run:
     """A suite with the methods that are to be run, and where.
 
     Attributes:
-        folder: Of this suite's results; peers' traces lie beside it.
+        folder: Of this suite's results; peers' traces lie next to it.
         processes: How many units are measured at a time.
-        peers_from: Results of an earlier run, whose traces of peers are taken over.
-        fresh: Whether to measure these units anew, other than the traces of peers. Nothing else
-            in the folder is touched.
+        peers_from: Results of an earlier run, whose traces of peers are reused.
+        fresh: Whether to measure these units again, except for traces of peers. Nothing else in the
+            folder is touched.
     """
 
     suite: Suite
@@ -66,19 +66,19 @@ class Run:
 
     @property
     def others(self) -> int:
-        """How many units were measured in the folder that are not of this run."""
+        """How many units in the folder do not belong to this run."""
         own = {unit.file for unit in self.units}
         return sum(path.name not in own for path in (self.folder / _UNITS).glob("*.parquet"))
 
     def execute(self, show: Show) -> Path:
-        """Measure what is not there yet or has failed, and write all of it to one file.
+        """Measure the units that are missing or have failed, and write all to one file.
 
-        A peer that ran out of time is not tried again, for that would take as long once more;
-        ``show`` is told of it before anything is measured.
+        A peer that ran out of time is not tried again, as that would take as long again; ``show``
+        is told of it before anything is measured.
 
         Raises:
-            InvalidOption: units of the suite are there of another commit, or of other versions.
-            InvalidData: ``peers_from`` is no file of results.
+            InvalidOption: the folder has units of the suite from another commit or other versions.
+            InvalidData: ``peers_from`` is not a file of results.
         """
         header = self._header()
         if self.peers_from is not None:
@@ -110,7 +110,7 @@ class Run:
         return self.results
 
     def _adopt_peers(self, results: Path) -> None:
-        """Take over the traces of peers, with where they were measured."""
+        """Reuse the traces of peers, with a note of where they were measured."""
         rows, header = table.read_table(results)
         measured_at = places(header, runs_of(rows))
         wanted = [
@@ -127,7 +127,7 @@ class Run:
         """The units that were measured before, each with why it failed, empty if it did not.
 
         Raises:
-            InvalidOption: one that is not to be tried again is of another commit, or of other
+            InvalidOption: one that is not to be tried again is from another commit or other
                 versions.
         """
         found = {}
@@ -167,19 +167,19 @@ class Run:
 
 
 def _header_of(unit: Unit, header: Mapping[str, Any]) -> dict[str, Any]:
-    # Of a user's own modules only those that it needs: the others may change.
+    # Of a user's modules, only those that the unit needs: the others may change.
     return {**header, "versions": header["versions"] | unit.versions}
 
 
 def _is_tried_again(failure: str) -> bool:
-    """Whether another try is worth its time: what failed may have been the machine's fault."""
+    """Whether another try is worth its time: the machine may have caused the failure."""
     return failure not in ("", EXHAUSTED) and not OUT_OF_TIME.match(failure)
 
 
 def measured(work: Sequence[Unit], processes: int) -> Iterator[tuple[Unit, list[Trace]]]:
-    """The units as they are done; one that raised, or killed its process, with traces that say so.
+    """The units as they finish; one that raised, or killed its process, has traces that say so.
 
-    A process that dies takes down its pool. What ran at the time is among the first units without
+    A process that dies breaks its pool. The units that ran at the time are among the first without
     a result; these are tried once more, each alone, so that only the culprit fails.
     """
     left = list(work)
@@ -204,7 +204,7 @@ def _attempt(
 ) -> Iterator[tuple[Unit, list[Trace] | BrokenProcessPool]]:
     if not work:
         return
-    # One thread each: so many small matrices gain nothing from more.
+    # One thread each: many small matrices gain nothing from more.
     pool = ProcessPoolExecutor(
         min(processes, len(work)),
         initializer=_begin,
@@ -237,7 +237,7 @@ def _measure(unit: Unit, versions: Mapping[str, str]) -> list[Trace]:
         if unit.versions != versions:
             return unit.failed("its module was changed after the command had begun")
         return unit.measure()
-    except Exception as error:  # noqa: BLE001  a user's own, which need not survive a pickle
+    except Exception as error:  # noqa: BLE001  a user's exception may not survive pickling
         return unit.failed(reason_of(error))
 
 
@@ -267,7 +267,7 @@ def chosen_methods(suite: Suite, wanted: Sequence[str], peers: Sequence[str]) ->
                 f"--method={name}: it has several workers: expected a method with one worker for "
                 f"{suite.name}, which is run in batches"
             )
-        # Where a system ignores case, so do the names of the units' files.
+        # On a system that ignores case, so do the names of the units' files.
         if (other := called.setdefault(label(name).casefold(), name)) != name:
             raise InvalidOption(
                 f"--method={name}: expected another name than {label(name)!r}, which {other} has"

@@ -1,4 +1,4 @@
-"""What the scripts have in common: their arguments, and tables on the terminal."""
+"""What the scripts share: their arguments, and tables on the terminal."""
 
 import argparse
 import shlex
@@ -13,13 +13,13 @@ from gpbo.errors import InvalidOption
 
 from .record import RESULTS, machine, save
 
-#: Keeps figures by a name.
+#: Keeps figures under a name.
 Keep = Callable[[str, Any], None]
 Number = TypeVar("Number", int, float)
 
 
 def parser(about: str | None, *, keeps: bool = True) -> argparse.ArgumentParser:
-    """Of the arguments of a script, whose help is its docstring as it is.
+    """A parser of a script's arguments, with its docstring as help.
 
     Args:
         keeps: Whether it keeps what it measures, see `begin`.
@@ -31,11 +31,11 @@ def parser(about: str | None, *, keeps: bool = True) -> argparse.ArgumentParser:
 
 
 def begin(output: Path, arguments: Sequence[str] | None = None) -> Keep:
-    """Print where this is measured, at which commit and by which command; keep figures with that.
+    """Print where, at which commit and by which command this is measured; keep figures with that.
 
     Args:
-        output: The folder in which they are.
-        arguments: By default those of the command, but for the folders of what it keeps.
+        output: The folder in which to keep them.
+        arguments: By default those of the command, except for folders of kept figures.
     """
     if arguments is None:
         folders = argparse.ArgumentParser(add_help=False)
@@ -53,7 +53,7 @@ def begin(output: Path, arguments: Sequence[str] | None = None) -> Keep:
 
 
 def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print a table, a row per case, with nothing but Python: a bare machine has no more."""
+    """Print a table, a row per case, in plain Python: a bare machine has nothing else."""
     cells = [[name.replace("_", " ") for name in rows[0]]]
     for row in rows:
         values = row.values()
@@ -67,7 +67,7 @@ def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def at_least(least: Number) -> Callable[[str], Number]:
-    """The ``type`` of an argument of a command: a number like ``least``, which is the least."""
+    """The ``type`` of an argument of a command: a number like ``least``, at least that."""
     kind = "whole number" if isinstance(least, int) else "number"
 
     def number(text: str) -> Number:

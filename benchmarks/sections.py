@@ -1,4 +1,4 @@
-"""What the report of a suite says, part by part."""
+"""The sections of a suite's report."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -23,9 +23,9 @@ class Findings:
     """The rows of a suite with their regret, and where they were measured.
 
     Attributes:
-        sequential: Of the methods that ask for one point at a time.
-        parallel: Of those with several workers on a simulated clock.
-        chosen: The method that was asked to be the reference.
+        sequential: The rows of the methods that ask for one point at a time.
+        parallel: The rows of those with several workers on a simulated clock.
+        chosen: The method that was chosen as the reference.
     """
 
     header: Mapping[str, Any]
@@ -48,7 +48,7 @@ class Findings:
             InvalidOption: the method that was chosen has no value.
         """
         rows = analysis.regrets(rows)
-        # Of a user's own methods nothing is known but their rows.
+        # Nothing is known of a user's own methods but their rows.
         clocked = {name for name, method in METHODS.items() if method.clocked}
         several = rows["method"].isin(clocked | {*rows.loc[rows["clock"].notna(), "method"]})
         sequential, parallel = rows[~several], rows[several]
@@ -64,7 +64,7 @@ class Findings:
 
     @property
     def noisy(self) -> bool:
-        """Whether the methods recommend something else than the best that they saw."""
+        """Whether the methods recommend something other than the best that they saw."""
         return bool((self.sequential["noise"] > 0).any())
 
     @property
@@ -86,7 +86,7 @@ class Findings:
     def reference(self) -> str:
         """The method that the others are tested against: gpbo's default, if it has a value.
 
-        Otherwise it is that of the best average rank of those that have one.
+        Otherwise it is the method of best average rank among those that have a value.
         """
         if self.chosen is not None:
             return self.chosen
@@ -212,7 +212,7 @@ def regret_section(findings: Findings) -> Section:
         parts.append(f"{caption}\n\n{pipes(header, lines)}")
     drawn = {"regret": figures.against_evaluations(findings.sequential, findings.measure)}
     drawn["seconds"] = figures.against_seconds(findings.sequential)
-    if not findings.sequential["optimum"].notna().all():  # real objectives, which take their time
+    if not findings.sequential["optimum"].notna().all():  # real objectives, which take time
         drawn["wall"] = figures.against_seconds(findings.sequential, "wall_s")
     return "\n\n".join(parts), drawn
 
@@ -316,7 +316,7 @@ def parallel_section(findings: Findings) -> Section:
         made = own[own["status"] != "missing"].groupby(["method", "seed"]).size()
         if made.empty:  # all failed
             continue
-        # A single worker makes few more than the design in that time, and hides the others' rest.
+        # A single worker makes few evaluations beyond the design in that time, and hides the rest.
         single = [name for name, _ in made.index if name in METHODS and METHODS[name].alone]
         several = made.drop(single, level="method")
         fewest = int((made if several.empty else several).min())
@@ -358,7 +358,7 @@ def failure_section(findings: Findings) -> Section:
 def version_section(findings: Findings) -> Section:
     """The versions of everything that was compared."""
     rows = findings.rows
-    # A run that failed may have none, "{}", which comes after all others.
+    # A failed run may have no versions, "{}", which is sorted after all others.
     lines = [
         [f"`{method}`", ", ".join(f"{n} {v}" for n, v in json.loads(found).items())]
         for method, found in rows.groupby("method", sort=False)["versions"].min().items()

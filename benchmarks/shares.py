@@ -1,7 +1,7 @@
-"""Where the time of a warm posterior update goes, by what the operations are for.
+"""Where the time of a warm posterior update goes, by the purpose of the operations.
 
-The subcommand ``profile`` of `speed`, on a CPU: there an operation's time is its own, while on a
-GPU the host is done with it long before.
+The subcommand ``profile`` of `speed`, on a CPU: there an operation's time is that of its call,
+while on a GPU the call returns long before the operation ends.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from gpbo.parallel import threads
 
 from .throughput import updating
 
-#: Operators of torch by what they are for; all others are elementwise or move data.
+#: Torch's operators by purpose; all others are elementwise or move data.
 _PARTS = {
     "factors": ("linalg_cholesky_ex",),
     "inverses": ("cholesky_inverse",),
@@ -24,9 +24,9 @@ _PARTS = {
 
 @threads(1)
 def shares(runs: int, n: int, dim: int, repeats: int) -> dict[str, Any]:
-    """Shares of the time of warm updates; what is no operation of torch is Python between them.
+    """Shares of the time of warm updates; what is not a torch operation is Python between them.
 
-    On one thread: the profiler does not see what others do.
+    Measured on one thread, as the profiler does not see the others.
     """
     _, _, update = updating(runs, n, dim, torch.device("cpu"))
     update(repeats)  # the first one of a process pays for loading

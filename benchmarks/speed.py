@@ -1,4 +1,4 @@
-"""How long gpbo's fully Bayesian parts take, beside BoTorch's; but for `thompson` in one process.
+"""How long gpbo's fully Bayesian parts take, next to BoTorch's; in one process, except `thompson`.
 
     python benchmarks/speed.py [--repeats 3] [--case 50,6] [--case 100,20]
     python benchmarks/speed.py thompson [--repeats 3] [--device cuda]
@@ -7,15 +7,16 @@
     python benchmarks/speed.py profile [--case runs,n,d]
     python benchmarks/speed.py updates | ascent | numpyro [--device cuda] [--case runs,n,d]
 
-``growth`` is of a run with ever more results: its first proposal, and some after it, each of them
-evaluated, beside BoTorch's from a point estimate of the same results. ``profile`` says where the
-time of a warm update goes (`shares`), on a CPU. The last three are of many runs in one batch
-(`throughput`): warm posterior updates a second, the maximum of an acquisition, and effective draws
-a second. By default of a few runs on a CPU, and of as many as the goals name on a GPU.
+``growth`` measures a run with ever more results: its first proposal, and some after it, each of
+them evaluated, next to BoTorch's from a point estimate given the same results. ``profile`` says
+where the time of a warm update goes (`shares`), on a CPU. The last three measure many runs in one
+batch (`throughput`): warm posterior updates per second, the maximum of an acquisition function, and
+effective draws per second; by default a few runs on a CPU, and as many as the goals name on a GPU.
 
-Medians of several repeats (means in ``growth``), the two sides taking turns; of the last three one
-side after the other, BoTorch's ascents of a run each, NumPyro's sampling once. BoTorch compiles at
-every fit of a fully Bayesian model, so its time includes that; it is what its users wait for.
+Figures are medians of several repeats (means in ``growth``), the two sides taking turns; in the
+last three, one side follows the other, BoTorch's ascents are of one run each, and NumPyro samples
+once. BoTorch compiles at every fit of a fully Bayesian model, so its time includes that; it is what
+its users wait for.
 """
 
 import argparse
@@ -99,7 +100,7 @@ def sampling(n: int, dim: int, repeats: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Turn:
-    """The seconds of a proposal by either side, of the same results."""
+    """The seconds of a proposal by each side, given the same results."""
 
     gpbo_s: float
     gpbo_fit_s: float
@@ -108,9 +109,9 @@ class Turn:
 
 
 def turns(n: int, dim: int, inference: Inference = "hmc") -> Iterator[Turn]:
-    """Proposals by both sides given so many results, and one more for each that was made.
+    """Proposals by both sides given so many results, and one more result for each proposal.
 
-    gpbo's are evaluated. Its first one is cold; what the peer's pays for loading is not counted.
+    gpbo's are evaluated. Its first one is cold; the peer's time to load is not counted.
     """
     from gpbo_benchmarks.botorch_loop import suggest_with_map
 
@@ -148,9 +149,9 @@ def suggestion(n: int, dim: int, repeats: int) -> dict[str, Any]:
 
 
 def grown(n: int, dim: int, asks: int, inference: Inference) -> dict[str, Any]:
-    """The first proposal given so many results, and the mean of those that follow it.
+    """The first proposal given so many results, and the mean of those that follow.
 
-    Not the median: chains of many results move at some of the proposals, and for long at a few.
+    Not the median: with many results, chains move in some proposals only, and long in a few.
     """
     first, *warm = islice(turns(n, dim, inference), 1 + asks)
     ours = statistics.mean(each.gpbo_s for each in warm)
@@ -167,7 +168,7 @@ def grown(n: int, dim: int, asks: int, inference: Inference) -> dict[str, Any]:
     }
 
 
-#: Results and dimensions of what is measured of one run.
+#: Results and dimensions of measurements of one run.
 CASES = ((50, 6), (100, 20))
 
 
@@ -181,14 +182,14 @@ def of_one_run(cases: Sequence[tuple[int, ...]], repeats: int) -> dict[str, Any]
     return figures
 
 
-#: Runs, results and dimensions of what is measured of many runs, on a CPU and on a GPU.
+#: Runs, results and dimensions of measurements of many runs, on a CPU and on a GPU.
 BATCHES: dict[str, dict[str, tuple[tuple[int, int, int], ...]]] = {
     "updates": {"cpu": ((4, 50, 6),), "cuda": ((128, 50, 6), (1, 1000, 100))},
     "ascent": {"cpu": ((4, 100, 20),), "cuda": ((64, 100, 20),)},
     "numpyro": {"cpu": ((2, 50, 6),), "cuda": ((128, 50, 6),)},
 }
 
-#: Likewise, of what is profiled.
+#: Likewise, for profiles.
 PROFILED = ((1, 50, 6), (16, 50, 6), (1, 100, 20))
 
 
@@ -212,7 +213,7 @@ def many_runs(options: argparse.Namespace, keep: Keep) -> None:
             row = measure(runs, n, dim, options.repeats, device)
         rows.append(row)
         script.show(f"{options.work}, many runs in one batch", [row])
-        # After each, for who ends this before the last.
+        # After each, in case this is ended before the last.
         keep(f"{options.work}-{device.type}", {options.work: rows})
 
 
@@ -240,7 +241,7 @@ def functions_drawn(options: argparse.Namespace, keep: Keep) -> None:
 
 
 def many_functions_drawn(options: argparse.Namespace, keep: Keep) -> None:
-    """As many functions of as many results as the goals name, of gpbo alone."""
+    """As many functions given as many results as the goals name, by gpbo alone."""
     device = resolve_device(options.device)
     rows = [thompson.largest(device.type)]
     script.show("functions drawn and their minima found", rows)
@@ -248,7 +249,7 @@ def many_functions_drawn(options: argparse.Namespace, keep: Keep) -> None:
 
 
 def growth(options: argparse.Namespace, keep: Keep) -> None:
-    """A proposal of more and more results."""
+    """Proposals given more and more results."""
     cases = options.case or [(100, 6), (200, 6), (400, 6), (800, 6), (400, 20)]
     rows = []
     works: list[Inference] = ["hmc", "map"]
@@ -264,14 +265,14 @@ def suggestions(options: argparse.Namespace, keep: Keep) -> None:
     keep("speed", of_one_run(options.case or CASES, options.repeats))
 
 
-#: What takes the options that not everything does.
+#: The subcommands that take each option that not all do.
 TAKERS = {
     "case": ("suggestion", "growth", "profile", *BATCHES),
     "device": ("thompson", "large", *BATCHES),
     "peer_runs": ("ascent",),
 }
 
-#: What the subcommands measure, print and save.
+#: The subcommands, which measure, print and save.
 WORKS: dict[str, Callable[[argparse.Namespace, Keep], None]] = {
     "suggestion": suggestions,
     "thompson": functions_drawn,

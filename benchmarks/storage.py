@@ -1,10 +1,10 @@
-"""What writing everything down costs a tuning job, per trial.
+"""What storage costs a tuning job, per trial.
 
     python benchmarks/storage.py --trials 300
 
 Ten parameters; every trial is asked, started, reports three values, ends and is told: each of these
-is a transaction that is on the disk when it returns. The seconds in the storage are counted around
-its calls, by the clock and by the processor's time of the thread; the trials themselves take none.
+is a transaction that is on disk when it returns. The seconds in the storage are counted around its
+calls, by the clock and by the processor's time of the thread; the trials themselves take none.
 """
 
 import tempfile

@@ -1,9 +1,9 @@
-"""Tables of what the scripts of this folder measured, from the files in which they keep it.
+"""Tables of what the scripts of this folder measured, from the files in which they keep results.
 
     <!-- gpbo bench stored: suggestions, draws -->
 
-A name is one of `TABLES`. Before a table it says by which command and on which machine it was
-measured; it holds gpbo's figure, the peer's where there is one, and their ratio.
+A name is one of `TABLES`. Above a table stand the command and the machine of the measurement; it
+holds gpbo's figure, the peer's if there is one, and their ratio.
 """
 
 import json
@@ -25,7 +25,7 @@ class Table:
     """A table of the README.
 
     Attributes:
-        file: Of the results, without ``.json``.
+        file: The file of the results, without ``.json``.
         command: What writes it.
         columns: Their titles.
         lines: Their cells, from the figures in the file.
@@ -38,7 +38,7 @@ class Table:
 
 
 def markdown(names: Sequence[str], results: Path) -> str:
-    """The tables of these names; of each command, where it measured them, before the first.
+    """The tables of these names; before the first of each command, where it was measured.
 
     Raises:
         InvalidData: there is no such table, or nothing was measured for it.
@@ -53,7 +53,7 @@ def markdown(names: Sequence[str], results: Path) -> str:
             raise InvalidData(f"{path}: expected what `python benchmarks/{table.command}` measures")
         kept = json.loads(path.read_text())
         if path not in said:
-            # Older files do not tell their arguments.
+            # Older files do not state their arguments.
             command = kept["machine"].get("command", f"python benchmarks/{table.command}")
             parts.append(f"`{command}`. {where(kept['machine'])}")
             said.add(path)
@@ -99,7 +99,7 @@ def _replications(figures: Any) -> Iterable[Sequence[str]]:
     of = f"{case['problem']}, {case['budget']} evaluations"
     for row in figures["gpbo"]:
         seconds = peer["seconds"] / peer["runs"] * row["runs"]
-        # The median of many runs is not to be compared with a single one.
+        # The median of many runs cannot be compared with a single run.
         comparable = row["runs"] == peer["runs"]
         regrets = (
             f", median regret {number(side['regret'])}" if comparable else ""
@@ -189,7 +189,7 @@ def _rounds(figures: Any) -> Iterable[Sequence[str]]:
 
 def _against_numpyro(figures: Any) -> Iterable[Sequence[str]]:
     for row in figures["numpyro"]:
-        peer = row["numpyro_s"]  # or why it is not there
+        peer = row["numpyro_s"]  # or why it is missing
         if not isinstance(peer, str):
             compiled = _seconds(row["numpyro_compile_s"])
             peer = f"{number(row['numpyro_ess_per_s'])}, compiled in {compiled} before"

@@ -1,9 +1,9 @@
 """The suites: which problems, how many evaluations and seeds, and which of gpbo's methods.
 
 Everything is a frozen value. The optimum of a synthetic problem moves with the seed, off the
-centre of the cube and off its bounds (`gpbo.problems.Problem.shifted`): methods that try the
-centre or the bounds first gain nothing by it. All methods of a seed see the same problem, noise
-and initial design, which is scrambled Sobol.
+centre of the cube and off its bounds (`gpbo.problems.Problem.shifted`): methods that try the centre
+or the bounds first gain nothing from it. All methods of a seed see the same problem, noise and
+initial design, which is scrambled Sobol.
 """
 
 import functools
@@ -28,7 +28,7 @@ from .estimators import TUNING
 #: The methods of gpbo that a sequential comparison runs: every acquisition with hyperparameters
 #: integrated out and with their most probable values, and the two searches without a model.
 SEQUENTIAL = ("ei-hmc", "ei-map", "pi-hmc", "pi-map", "ts-hmc", "ts-map", "random", "sobol")
-#: Four workers, in step and without waiting.
+#: Four workers, synchronous and asynchronous.
 PARALLEL = ("ei-map-sync4", "ei-map-async4", "ts-hmc-sync4", "ts-hmc-async4")
 #: The method that the others are compared with: what ``gpbo.minimize`` does by default.
 DEFAULT = "ei-hmc"
@@ -68,7 +68,7 @@ class Case:
 
     @property
     def optimum_known(self) -> bool:
-        """If not, regret is counted from the best value that any method found."""
+        """Whether it is; if not, regret is relative to the best value that any method found."""
         return not math.isnan(self.problem.optimum)
 
     @property
@@ -86,11 +86,12 @@ class Suite:
     """Problems, methods and seeds that are run and reported together.
 
     Attributes:
-        name: One of `get`, or the path that a user's own is at, whatever it was given.
+        name: A name that `get` knows, or the path of a user's suite, whatever name that has.
         seeds: How many, from 0 on.
         methods: Names in `gpbo_benchmarks.methods.METHODS`, or paths of a user's own.
         peers: Whether the other packages' methods are compared too, where they are installed.
-        targets: Of the time to target: shares of the regret that the initial design leaves.
+        targets: Targets of the time to target, as shares of the regret that the initial design
+            leaves.
     """
 
     name: str
@@ -131,7 +132,7 @@ class Suite:
         return any(case.batch > 1 for case in self.cases)
 
     def with_budget(self, evaluations: int) -> "Suite":
-        """The same with at most so many evaluations each, for a dry run."""
+        """The same with at most this many evaluations each, for a dry run."""
         cut = tuple(replace(case, budget=min(case.budget, evaluations)) for case in self.cases)
         return replace(self, cases=cut)
 
@@ -166,10 +167,10 @@ def in_batches(case: Case, batch: int, rounds: int) -> Case:
 
 
 def embedded(problem: Problem, dim: int, active: Int[Tensor, " _"] | None = None) -> Problem:
-    """The problem, without constraints, in ``dim`` dimensions of which the ``active`` ones matter.
+    """The problem, without constraints, in ``dim`` dimensions, of which the ``active`` ones matter.
 
-    By default its own are spread evenly. The others have the range [0, 1], and no value at all: the
-    minimisers are a continuum, of which the one in the middle of the idle dimensions is stated.
+    By default the active ones are spread evenly. The others have the range [0, 1] and no effect:
+    the minimisers are a continuum, of which the one in the middle of the idle dimensions is stated.
     """
     if active is None:
         active = torch.linspace(0, dim - 1, problem.dim).round().long()
@@ -288,7 +289,7 @@ def _kandasamy() -> Suite:
     return Suite("kandasamy", cases, seeds=20, methods=methods, peers=False)
 
 
-#: What `get` builds; what each of them is for is said in `commands`.
+#: What `get` builds; `commands` says what each is for.
 _SUITES: dict[str, Callable[[], Suite]] = {
     "smoke": _smoke,
     "synthetic": _synthetic,
@@ -302,7 +303,7 @@ _SUITES: dict[str, Callable[[], Suite]] = {
 
 
 def _at(path: str) -> Suite:
-    """The user's suite at a path, where there may be problems too: then the rest is as usual."""
+    """The user's suite at a path; if there are only problems, the rest of the suite is as usual."""
     found = paths.load("suite", path)
     if isinstance(found, Suite):
         suite = replace(found, name=path)

@@ -23,7 +23,7 @@ FORMAT = 1
 #: The key of the header in the file's metadata.
 _HEADER = b"gpbo_benchmarks"
 
-#: The columns; what each holds is said in `Trace` and `Case`, as far as the name does not.
+#: The columns; `Trace` and `Case` say what each holds, if the name does not.
 SCHEMA = pa.schema(
     [
         ("suite", pa.string()),
@@ -96,7 +96,7 @@ def _records(suite: str, case: Case, trace: Trace) -> Iterable[dict[str, Any]]:
 
 
 def traces(table: pa.Table) -> Iterator[Trace]:
-    """The runs of a file that have not failed; configurations that it lacks are empty."""
+    """The runs of a file that have not failed; configurations are empty if the file lacks them."""
     for _, run in table.to_pandas().groupby(["problem", "method", "seed"], sort=False):
         made = run[run["status"] != "missing"]
         if len(made) == len(run) and run["failure"].isna().all():
@@ -145,7 +145,8 @@ def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The rows and the header of a file.
 
     Raises:
-        InvalidData: there is none, or it is none of `write`, or one of a later version of gpbo.
+        InvalidData: there is none, or it was written by something other than `write`, or by a later
+            version of gpbo.
     """
     table, header = read_table(path)
     return table.to_pandas(), header
@@ -154,7 +155,7 @@ def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     """The same without pandas; raises likewise."""
     try:
-        table = pq.read_table(path.absolute())  # of a relative one a colon would make a URI
+        table = pq.read_table(path.absolute())  # a relative one with a colon would be a URI
         header: dict[str, Any] = json.loads(table.schema.metadata[_HEADER])
     except (OSError, pa.ArrowInvalid, KeyError, TypeError) as error:
         raise InvalidData(f"{path}: expected results that `gpbo bench` wrote") from error

@@ -1,9 +1,10 @@
-"""Thompson sampling's parts beside BoTorch's: `python benchmarks/speed.py thompson`.
+"""Thompson sampling's parts next to BoTorch's: `python benchmarks/speed.py thompson`.
 
 The hyperparameters are given, the same for both sides, so that only drawing the functions and
-searching their minima is measured. Each side runs in a process of its own, which also tells how
-much memory it took, and how many seconds of a processor, which other work on the machine changes
-less than the time on the clock. BoTorch draws 1024 features by default, gpbo 4096, and here both.
+searching their minima is measured. Each side runs in a process of its own, which also reports how
+much memory it took, and how many seconds of processor time, which other work on the machine changes
+less than wall time. BoTorch draws 1024 features by default and gpbo 4096; here both numbers are
+measured for gpbo.
 """
 
 import re
@@ -67,7 +68,7 @@ def botorch_model(x: Tensor, y: Tensor, lengthscale: Tensor) -> SingleTaskGP:
 
 
 def our_paths(posterior: Surrogate, count: int, seed: int, features: int = 4096) -> Paths:
-    """Functions drawn, under the settings that the engine draws them under."""
+    """Functions drawn under the settings of the engine."""
     device = posterior.x.device
     with settings_for(device):
         return draw_paths(
@@ -152,14 +153,14 @@ SIDES = {
 def measure(
     work: str, side: str, known: Known, count: int, repeats: int, device: str
 ) -> dict[str, float]:
-    """Median seconds, and how far the memory rose above what it was before, in MiB.
+    """Median seconds, and the rise of the memory in MiB.
 
-    The greatest that the process had since the first call is compared with what it has before it.
-    The data come from another process.
+    The peak of the process since the first call is compared with its memory before that. The data
+    come from another process.
     """
     x, y, lengthscale = (each.to(device) for each in known)
     few = x[:, :20], y[:, :20], lengthscale
-    SIDES[work, side](few, 2)(0)  # the first call of a process pays for loading
+    SIDES[work, side](few, 2)(0)  # the first call pays for loading
     run = SIDES[work, side]((x, y, lengthscale), count)
     before, seconds, busy = _memory_begun(device), [], []
     for repeat in range(repeats):
@@ -176,9 +177,9 @@ def measure(
 
 
 def _memory_begun(device: str) -> float:
-    """MiB now; the greatest memory is counted anew from here on.
+    """MiB now; the peak is counted again from here on.
 
-    Of a GPU what torch has taken, and not what tensors have of it: graphs keep the rest for their
+    On a GPU, what torch has reserved, not only what tensors use: graphs keep the rest for their
     replays.
     """
     if device == "cuda":
@@ -204,9 +205,9 @@ def fitted(name: str, dim: int, n: int) -> Surrogate:
 
 
 def optimality(name: str, dim: int, n: int, count: int) -> dict[str, Any]:
-    """The share of paths whose minimum is within 1e-3 sd of the path of the best one known.
+    """The share of paths whose minimum is within 1e-3 sd of the best one known.
 
-    Known from ascents of 400 of 16,384 points of each path, all to their end, and from our own.
+    It is known from full ascents from 400 of 16,384 points of each path, and from our own.
     """
     posterior = fitted(name, dim, n)
     paths = our_paths(posterior, count, 0)
@@ -234,7 +235,7 @@ def optimality(name: str, dim: int, n: int, count: int) -> dict[str, Any]:
 
 
 def _apart(*asked: Any) -> dict[str, float]:
-    """What `measure` finds in a process of its own.
+    """`measure`, in a process of its own.
 
     Raises:
         BrokenProcessPool: the process died.
@@ -244,7 +245,7 @@ def _apart(*asked: Any) -> dict[str, float]:
 
 
 def largest(device: str = "cpu") -> dict[str, Any]:
-    """The minima of many functions of many results, once; BoTorch is not tried."""
+    """The minima of many functions given many results, once; BoTorch is not tried."""
     n, dim, count = _LARGEST[device]
     found = _apart("batch", "gpbo", data(n, dim), count, 1, device)
     return {"work": "batch", "n": n, "d": dim, "q": count} | {

@@ -1,18 +1,19 @@
-"""Thompson sampling with large batches: ten rounds of 100 points, beside published figures.
+"""Thompson sampling with large batches: ten rounds of 100 points, next to published figures.
 
     python benchmarks/thompson_rounds.py [--problem hartmann6] [--seeds 3] [--inference hmc]
                                          [--last-fit 0] [--fresh]
 
 The protocol is that of Teufel et al. (2024), "Batched energy-entropy acquisition for Bayesian
 optimization" (BEEBO), NeurIPS: 100 uniform random points, none within 0.5 of an optimum, then ten
-rounds of 100 points without noise. The score is the way covered from the best of the random points
-to the optimum. Here the optimum is moved, another way for each seed. The published figures are
-means of five seeds, at the optimum's own place, from the file ``best_so_far_1.0.csv`` of the
-authors' code; their Thompson sampling takes the best of 10,000 Sobol points.
+rounds of 100 points without noise. The score is the share of the way from the best of the random
+points to the optimum. Here the optimum is moved, differently for each seed. The published figures
+are means of five seeds, with the optimum in its original place, from the file
+``best_so_far_1.0.csv`` of the authors' code; their Thompson sampling takes the best of 10,000 Sobol
+points.
 
-What is fitted to 600 results serves from then on, unless ``--last-fit`` says otherwise: the
-posterior of all results at the same hyperparameters. Runs that were kept with the same options are
-not made again: an interrupted command goes on, and one with more seeds adds to them.
+The fit to 600 results is used from then on, unless ``--last-fit`` says otherwise: the posterior
+given all results, at the same hyperparameters. Runs that were kept with the same options are not
+made again: an interrupted command continues, and one with more seeds adds to them.
 """
 
 import argparse
@@ -38,9 +39,9 @@ from gpbo_benchmarks.suites import embedded
 
 #: Where all runs are kept.
 _NAME = "thompson-rounds"
-#: Runs with other values of these options are others.
+#: Runs with other values of these options are different runs.
 _DECISIVE = ("rounds", "inference", "last_fit")
-#: Points of a round, and how far from the optimum the first ones are.
+#: Points of a round, and how far the first ones are, at least, from the optimum.
 BATCH, APART = 100, 0.5
 
 PUBLISHED = {
@@ -101,12 +102,12 @@ def run(name: str, strategy: Strategy, seed: int, options: argparse.Namespace) -
 
 
 def decisive(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that runs in one file have in common."""
+    """The options that all runs in one file share."""
     return {name: options[name] for name in _DECISIVE}
 
 
 def kept(options: argparse.Namespace) -> dict[tuple[str, str, int], dict[str, Any]]:
-    """The runs that are stored, by what they are of.
+    """The stored runs, by problem, strategy and seed.
 
     Raises:
         SystemExit: they were made with other options.
@@ -164,7 +165,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="make runs again that are kept")
     options = parser.parse_args()
     made, alike = kept(options), decisive(vars(options))
-    # Of several commands: what they have in common.
+    # The runs may come from several commands: what these have in common.
     common = [f"--{name.replace('_', '-')}={value}" for name, value in alike.items()]
     keep = script.begin(options.output, common)
     seeds = range(options.first_seed, options.first_seed + options.seeds)

@@ -1,7 +1,7 @@
 """What many runs in one batch cost: posterior updates, acquisition ascents, effective draws.
 
-The subcommands ``updates``, ``ascent`` and ``numpyro`` of `speed`. Both sides work on the same data
-on the same machine in one process; what is not there to compare with is said.
+The subcommands ``updates``, ``ascent`` and ``numpyro`` of `speed`. Both sides work on the same
+data, on the same machine and in one process; a missing peer is reported.
 """
 
 import math
@@ -33,7 +33,7 @@ from gpbo_benchmarks.inputs import cube, moving, observed
 
 #: The module that samples with NumPyro, where it is installed.
 NUMPYRO = "gpbo_benchmarks.numpyro_sampler"
-#: Beyond so many results BoTorch's NUTS is not waited for.
+#: With more results than this, BoTorch's NUTS is not run.
 _LARGEST_PEER = 200
 
 
@@ -43,7 +43,7 @@ def data_of(runs: int, n: int, dim: int, device: torch.device) -> Observations:
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
-    """How long it took until the device was done, and what came of it."""
+    """The seconds until the device was done, and the result."""
     began = time.perf_counter()
     result = work()
     wait(device)
@@ -53,7 +53,7 @@ def seconds(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
 def updating(
     runs: int, n: int, dim: int, device: torch.device
 ) -> tuple[Observations, float, Callable[[int], fitting.Fit]]:
-    """Data, the seconds of a cold fit to all but the last of them, and the warm fit to all."""
+    """Data, the seconds of a cold fit to all but the last result, and the warm fit to all."""
     data = data_of(runs, n, dim, device)
     before = Observations.of(data.x[:, :-1], data.values[:, :-1])
 
@@ -106,7 +106,7 @@ def _botorch_nuts(data: Observations, runs: int, repeats: int, warm_s: float) ->
     from gpbo_benchmarks.botorch_loop import fully_bayesian_fit
 
     x, y = data.x[0].cpu(), data.y[0].cpu()
-    fully_bayesian_fit(x, y)  # the first of a process pays for loading
+    fully_bayesian_fit(x, y)  # the first call pays for loading
     peer_s = statistics.median(fully_bayesian_fit(x, y)[0] for _ in range(repeats))
     return {"botorch_s": peer_s, "ratio": peer_s * runs / warm_s}
 
@@ -127,7 +127,7 @@ class MeanLogEI(AcquisitionFunction):
 
 
 def posterior(runs: int, n: int, dim: int, draws: int, device: torch.device) -> Surrogate:
-    """At hyperparameters as a fit finds them, which need not be those of a posterior here."""
+    """A posterior at plausible random hyperparameters, which need not fit the data."""
     data = data_of(runs, n, dim, device)
     streams = Streams.named(1, "throughput", runs=runs, device=device)
     one = torch.ones(runs, draws, dtype=DTYPE, device=device)
@@ -190,10 +190,10 @@ def ascent(
 
 
 def numpyro(runs: int, n: int, dim: int, repeats: int, device: torch.device) -> dict[str, Any]:
-    """Effective draws a second, cold and warm, against NumPyro with all chains vectorised.
+    """Effective draws per second, cold and warm, against NumPyro with all chains vectorised.
 
-    The peer samples the same density with as many chains, at its own defaults otherwise. Its
-    compilation is told apart.
+    The peer samples the same density with as many chains, otherwise at its defaults. Its
+    compilation is reported separately.
     """
     data = data_of(runs, n, dim, device)
 

@@ -52,10 +52,10 @@ class TimedStrategy:
     """A strategy whose parts are timed.
 
     Attributes:
-        uses_model: Whether it starts from the initial design; it may, without a model.
+        uses_model: Whether it starts from the initial design, as it may even without a model.
         steps: Seconds of the fit and of the acquisition, by seed and number of the trial.
-        recommended: The observed point of least posterior mean of those that meet the constraints,
-            ``[d]``, by seed and number of results; none while none does.
+        recommended: The observed point of least posterior mean among those that meet the
+            constraints, ``[d]``, by seed and number of results; missing while none does.
         seconds: Of all steps together.
     """
 
@@ -67,11 +67,11 @@ class TimedStrategy:
 
     @property
     def name(self) -> str:
-        """That of the strategy."""
+        """The strategy's name."""
         return self.strategy.name
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
-        """What the strategy proposes."""
+        """The strategy's proposal, timed."""
         fits: list[Fit] = []
         fit_s = 0.0
 
@@ -161,10 +161,10 @@ class Done:
 
         Args:
             seconds: Of everything but the evaluations, all runs together.
-            evaluation_s: Of all evaluations, if it is known of all together only.
+            evaluation_s: Of all evaluations, if only their total is known.
             timed_out: Whether the clock ended the runs, and not the case's budget.
         """
-        # What is neither fit nor acquisition is spread evenly over the proposals of all runs.
+        # Time that is neither fit nor acquisition is spread evenly over the proposals of all runs.
         rest = (seconds - strategy.seconds) / max(1, len(strategy.steps))
         objective = problem.objective if isinstance(problem, TuningProblem) else None
         share = evaluation_s / max(1, sum(self.counts))
@@ -212,5 +212,5 @@ class Done:
 
 
 def _first_at(points: Float[Tensor, "n d"], x: Float[Tensor, " d"]) -> int:
-    """The number of the first of the points that is this one."""
+    """The number of the first point that equals this one."""
     return int((points == x).all(-1).nonzero()[0])

@@ -1,27 +1,27 @@
-"""What came of one run of a method on a problem: a frozen value, plain enough for JSON."""
+"""One run of a method on a problem: a frozen value, plain enough for JSON."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-#: One evaluation's fate. ``"violated"``: it has a value, which does not count, for it does not meet
-#: the constraints; ``"missing"``: the method had stopped or crashed before it.
+#: The outcome of an evaluation. ``"violated"``: its value does not count, as it does not meet the
+#: constraints; ``"missing"``: the method had stopped or crashed before it.
 Status = Literal["completed", "violated", "failed", "missing"]
 
 Params = Mapping[str, Any]
 
-#: Why a run ended early that had evaluated all configurations there are, which is no mistake.
+#: The reason of a run that ended early because it had evaluated all configurations; not an error.
 EXHAUSTED = "the space was exhausted"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an objective says of one configuration.
+    """The evaluation of one configuration.
 
     Attributes:
         value: As observed, to be minimised; None if the evaluation failed.
         truth: The same without noise; None if it failed.
-        seconds: That it took.
+        seconds: The seconds that it took.
         excess: How far it is beyond each constraint; empty if it failed.
     """
 
@@ -32,7 +32,7 @@ class Evaluation:
 
     @property
     def status(self) -> Status:
-        """Its fate."""
+        """Its outcome."""
         if self.value is None:
             return "failed"
         return "violated" if any(each > 0 for each in self.excess) else "completed"
@@ -56,18 +56,18 @@ class Trace:
         truth: Without noise; likewise. The same as ``values`` where the problem has no noise.
         status: Of every evaluation.
         ask_s: Seconds from the end of the last evaluation to the proposal: all that the method
-            does, the tell of the last result included; 0 in the design. Of runs in one batch, each
+            does, including the tell of the last result; 0 in the design. Of runs in one batch, each
             has an equal share of the batch's seconds.
         fit_s, acquisition_s: The parts of ``ask_s`` that went into the model and into the search
-            of the acquisition; None where unknown. What is left is bookkeeping.
+            of the acquisition; None where unknown. The rest is bookkeeping.
         evaluation_s: Seconds in the objective.
         clock: When the results came, on a simulated clock; empty where there is none.
-        recommended: What the method would recommend after this evaluation; None where it was
-            not asked, and then the best value observed counts as its recommendation.
+        recommended: What the method would recommend after this evaluation; None if it was not
+            asked; the best value observed then counts as its recommendation.
         recommended_truth: The noiseless values there; None likewise.
         together: How many runs advanced in one batch.
         versions: Of the method's packages.
-        measured: Commit, date and machine, of a run that was kept; empty if that of the others.
+        measured: Commit, date and machine of a kept run; empty if the same as for the others.
         failure: Why the run ended early; None if it did not.
     """
 
@@ -108,12 +108,12 @@ class Trace:
                 )
 
     def to_plain(self) -> dict[str, Any]:
-        """Everything as dictionaries, tuples, numbers and text, for ``json.dumps``."""
+        """Everything as dictionaries, tuples, numbers and strings, for ``json.dumps``."""
         return asdict(self)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Trace":
-        """What `to_plain` made, after any journey through JSON.
+        """The inverse of `to_plain`, also after a round trip through JSON.
 
         Raises:
             ValueError: entries of different lengths, or a key that a trace does not have.

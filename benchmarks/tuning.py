@@ -22,7 +22,7 @@ from .trace import Evaluation, Params
 
 @dataclass(frozen=True)
 class Loss:
-    """A deterministic function of configurations, each of which is evaluated once in a process.
+    """A deterministic function of configurations; a process evaluates each only once.
 
     Attributes:
         function: From a configuration of the space to its loss, NaN for a trial that fails.
@@ -33,10 +33,10 @@ class Loss:
     known: dict[tuple[Any, ...], Evaluation] = field(default_factory=dict, repr=False)
 
     def __call__(self, params: Params) -> Evaluation:
-        """The loss, and the seconds that it took when it was evaluated.
+        """The loss, and the seconds of its evaluation.
 
         Raises:
-            InvalidResult: the function returned no real number.
+            InvalidResult: the function did not return a real number.
         """
         key = tuple(params.values())
         if key not in self.known:
@@ -56,15 +56,15 @@ class Loss:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TuningProblem(Problem):
-    """A problem over a mixed space, whose optimum no seed moves.
+    """A problem over a mixed space, whose optimum seeds do not move.
 
     Attributes:
         mixed: The space.
         objective: The loss of a configuration.
 
     Raises:
-        InvalidOption: as `Problem` does, or there is noise or a constraint, which peers, that ask
-            the objective, would not see.
+        InvalidOption: as `Problem` does, or there is noise or a constraint, which peers would not
+            see, as they call the objective.
     """
 
     mixed: Space
@@ -106,8 +106,8 @@ class TuningProblem(Problem):
         )
 
     def shifted(self, *seeds: int) -> "TuningProblem":
-        """The problem as it is: no seed moves its optimum."""
-        super().shifted(*seeds)  # looks at the seeds
+        """The problem itself: seeds do not move its optimum."""
+        super().shifted(*seeds)  # checks the seeds
         return self
 
     @cached_property

@@ -1,6 +1,6 @@
-"""The unit of work: a method on a problem, with all seeds for gpbo's own and one for a peer's.
+"""The unit of work: a method on a problem, with all seeds for gpbo's methods and one for a peer.
 
-A unit is plain data, so that another process can do it.
+A unit is plain data, so that another process can run it.
 """
 
 import hashlib
@@ -28,18 +28,18 @@ from .tuning import TuningProblem
 #: Where the peers' adapters are, and what they have in common.
 _ADAPTERS = Path(__file__).parent / "peers" / "adapters"
 _SHARED = ("base.py", "serve.py", "space.py")
-#: Of an initial design: the configurations, their values, how far beyond the constraints they are.
+#: An initial design: configurations, their values, how far they are beyond the constraints.
 _Start = tuple[list[Params], list[str], list[str]]
-#: How the failure of a peer begins that had started and then took longer than its limits.
+#: How the failure of a peer begins that started and then exceeded its time limits.
 OUT_OF_TIME = re.compile(r"[\w-]+: (?!start)\w+: no answer in time")
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What is measured in one go, and kept in one file.
+    """What is measured at once, and kept in one file.
 
     Attributes:
-        suite, method: Names, or paths of a user's own, which are imported where it is done.
+        suite, method: Names, or paths of a user's own, which are imported where the unit runs.
         budget: Evaluations of each run, which may be fewer than the suite's.
         peer_traces: Where the traces of peers are kept, for all suites.
     """
@@ -66,11 +66,11 @@ class Unit:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of the modules that a user's own suite and method are in."""
+        """The versions of the modules of a user's own suite and method."""
         return paths.versions(self.suite, self.method)
 
     def measure(self) -> list[Trace]:
-        """A trace for each seed; what gpbo's own methods raise passes."""
+        """A trace for each seed; exceptions of gpbo's own methods pass."""
         if (own := methods.find(self.method)) is not None:
             versions = paths.versions(self.method)
             return [
@@ -117,7 +117,7 @@ def initial_design(case: Case, seed: int) -> list[Params]:
 def objective(case: Case, problem: Problem, seed: int) -> Evaluate:
     """The problem of one seed as a function of a configuration, with the noise of that seed.
 
-    The noise is that which `gpbo.replicate` adds: that of the design is drawn in one go.
+    The noise is that of `gpbo.replicate`: for the design it is drawn at once.
     """
     first = Streams.per_seed([seed], "noise", 0).normal(case.design)[0].tolist()
 
@@ -157,7 +157,7 @@ def kept_peer_trace(case: Case, peer: str, seed: int, folder: str) -> Trace:
         recommend_always=problem.noise > 0,
     )
     trace = replace(trace, measured=where)
-    if trace.versions and trace.failure is None:  # what failed may have been the machine's fault
+    if trace.versions and trace.failure is None:  # the machine may have caused a failure
         _keep(path, trace)
     return trace
 
@@ -166,8 +166,8 @@ def adopt_peer_traces(suite: Suite, traces: Iterable[Trace], folder: Path) -> No
     """Keep peers' traces that were read from results of an earlier run.
 
     Those of other seeds, another budget or another initial design than the suite's, and failures,
-    are left out, and so are those that are there; one of other versions of the peer's packages is
-    kept, and not found when the installed ones are run. They count as of the adapter as it is.
+    are left out, and so are those that exist already; one of other versions of the peer's packages
+    is kept, but not found when the installed ones run. They count as made by the present adapter.
     """
     cases = {case.name: case for case in suite.cases}
     for trace in traces:
@@ -210,7 +210,7 @@ def _keep(path: Path, trace: Trace) -> None:
 
 
 def _fingerprint(case: Case, peer: str, versions: Mapping[str, str], start: _Start) -> str:
-    """Changes with anything that the trace of a peer depends on."""
+    """A key that changes with anything that the trace of a peer depends on."""
     design, values, excess = start
     files = (*_SHARED, PEERS[peer].adapter.rpartition(":")[0])
     known: dict[str, Any] = {
@@ -231,5 +231,5 @@ def _fingerprint(case: Case, peer: str, versions: Mapping[str, str], start: _Sta
 
 
 def _rounded(values: Sequence[float | None]) -> list[str]:
-    """To nine digits: the last ones are another machine's roundings."""
+    """Rounded to nine digits: the last ones differ between machines."""
     return [f"{float('nan') if value is None else value:.9g}" for value in values]

@@ -1,11 +1,11 @@
-"""How much of the workers' time trials take, in step and not.
+"""How much of the workers' time trials take, synchronously and asynchronously.
 
     python benchmarks/utilisation.py --workers 8 --seconds 1 --budget 200
 
-Trials sleep, in processes of their own, so that the engine has the cores. A trial writes down when
-it began and ended. "steady" is the share of the workers' time that trials took from the first
-moment at which every worker had one to the moment when the last trial began; "whole" that of the
-job from its first trial's begin to its last one's end, the slack at both ends included.
+Trials sleep, in processes of their own, so that the engine has the cores. A trial records when it
+began and ended. "steady" is the share of the workers' time that trials took from the first moment
+at which every worker had one to the moment when the last trial began; "whole" that of the job from
+its first trial's begin to its last one's end, the slack at both ends included.
 """
 
 import argparse
@@ -34,7 +34,7 @@ SPACE = Space(
 
 
 def sleeper(seconds: float, ledger: Path) -> Any:
-    """An objective that takes so long and writes down when."""
+    """An objective that takes this long and records when."""
 
     def objective(params: dict[str, Any], trial: Any) -> float:
         began = time.time()

@@ -19,19 +19,19 @@ def _is_figure(cell: str) -> bool:
 
 
 def number(value: float) -> str:
-    """Three digits; an infinite one is written as such, an unknown one not at all."""
+    """A number to three digits; infinite ones are written as such, unknown ones left empty."""
     if np.isnan(value):
         return ""
     return "∞" if np.isinf(value) else f"{value:.3g}"
 
 
 def counted(count: int, name: str) -> str:
-    """As many of these: ``1 seed``, ``2 seeds``."""
+    """A count of these: ``1 seed``, ``2 seeds``."""
     return f"{count} {name}{'' if count == 1 else 's'}"
 
 
 def beaten(least: float, optimum: float) -> str:
-    """What is to be said of a problem whose values are below its optimum."""
+    """The note on a problem with values below its stated optimum."""
     return f"a value of {least:.6g} is below optimum={optimum:.6g}, so its regret is wrong"
 
 

@@ -128,7 +128,7 @@ class LogExpectedImprovement(_ImprovementUtility):
 
     Args:
         surrogate: The posterior for each of ``s`` draws of the hyperparameters.
-        best: What is to be improved on, ``[r,s]``, on the surrogate's scale.
+        best: The values to improve on, ``[r,s]``, on the surrogate's scale.
     """
 
     _sd_power = 1.0
@@ -143,7 +143,7 @@ class LogProbabilityOfImprovement(_ImprovementUtility):
 
     Args:
         surrogate: The posterior for each of ``s`` draws of the hyperparameters.
-        best: What is to be improved on, ``[r,s]``, on the surrogate's scale.
+        best: The values to improve on, ``[r,s]``, on the surrogate's scale.
     """
 
     _sd_power = 0.0

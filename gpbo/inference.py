@@ -108,7 +108,7 @@ class HyperparameterDraws:
         """``count`` draws per run, or as many as there are: the latest of every chain, evenly.
 
         Raises:
-            InvalidOption: ``count`` is no whole number, 1 or more.
+            InvalidOption: ``count`` is not a whole number, 1 or more.
         """
         count = whole_number("count", count, least=1)
         length = self.mean.shape[1] // self.chains

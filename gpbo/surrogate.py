@@ -43,8 +43,8 @@ class Surrogate:
 
     Attributes:
         x: Observed points in the unit cube; fantasised points follow the real ones.
-        y: Observed values per draw (fantasies, and samples in the place of noisy values, differ
-            between draws).
+        y: Observed values per draw (fantasies, and samples in place of noisy values, differ between
+            draws).
         mask: Which of the points are present; the others are padding and change nothing.
         eligible: Which of those have a value that may be the best one: fantasies do, hallucinations
             and results that violate a constraint do not.

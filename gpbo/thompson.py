@@ -20,7 +20,7 @@ from gpbo.trust_region import Boxes
 
 #: At least this many screened points of a path may start its ascents, or be its minimum.
 _SHORT_LIST = 128
-#: Less than this, in standard deviations of the values, is no gain on the best point.
+#: A gain on the best point is at least this, in standard deviations of the values.
 _LEAST_GAIN = 1e-4
 #: A gain in another basin is also at least this share of its lowest point's height above the best.
 _LEAST_SHARE = 0.01

@@ -1,4 +1,4 @@
-"""Other optimizers as their authors set them up, each in a process of its own.
+"""Other optimizers, set up as by their authors, each in a process of its own.
 
 `run_peer` runs one of `PEERS` on a problem and returns a `gpbo_benchmarks.trace.Trace`, whatever
 becomes of the peer. ``python -m gpbo_benchmarks.peers`` lists them and installs those whose pins

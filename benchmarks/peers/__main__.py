@@ -18,7 +18,7 @@ app = typer.Typer(
 
 @app.command("list")
 def show() -> None:
-    """The peers, their versions, and what the others want to be installed."""
+    """The peers, their versions, and how to install those that are missing."""
     view = Table()
     for column in ("peer", "version", "interpreter, or what is missing"):
         view.add_column(column, overflow="fold")

@@ -1,4 +1,4 @@
-"""The peers, and what is to be known of each."""
+"""The peers, and the facts about each."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -17,11 +17,11 @@ from gpbo.executors import ONE_THREAD
 
 from .failure import PeerFailure
 
-#: An answer is some numbers; more than this many bytes without a line's end are none.
+#: The most bytes of an answer, which is one line of a few numbers.
 _LONGEST_ANSWER = 1 << 20
-#: Of what a peer printed and of its traceback, this many of the last lines are in a failure's text.
+#: How many of the last lines that a peer printed, and of its traceback, a failure's text has.
 _LAST_LINES = 12
-#: Seconds that a process has to end when it was asked to.
+#: Seconds that a process has to end when asked to.
 _GRACE_S = 2.0
 
 
@@ -50,7 +50,7 @@ class Limits:
 
 
 class Conversation:
-    """A process that answers questions, a line each; it and its children end with the ``with``."""
+    """A process that answers questions, a line each; it and its children end with the context."""
 
     def __init__(self, command: Sequence[str], limits: Limits) -> None:
         self._limits = limits
@@ -92,8 +92,8 @@ class Conversation:
         """The answer to a question.
 
         Raises:
-            PeerFailure: It was an error, no answer, or none in time; the process is not to be
-                asked again.
+            PeerFailure: The answer was an error, or missing, or late; the process must not be asked
+                again.
         """
         limit_s = self._limits.start_s if do == "start" else self._limits.ask_s
         self._send({"do": do} | details)
@@ -162,7 +162,7 @@ class Conversation:
             return
 
     def _kill(self) -> None:
-        """End the process and whatever it has started that is still there."""
+        """End the process and whatever it started that is still running."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -178,7 +178,7 @@ def environment(threads: int) -> dict[str, str]:
     pinned = dict.fromkeys(ONE_THREAD, str(threads))
     if threads == 1:
         pinned["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    # Without a fixed seed of hashes, what iterates over sets differs from run to run.
+    # Without a fixed hash seed, iteration over sets differs from run to run.
     return kept | pinned | {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"}
 
 

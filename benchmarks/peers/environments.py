@@ -1,10 +1,10 @@
-"""Where a peer is installed: an environment of its own, or the interpreter that runs here.
+"""Where a peer is installed: in an environment of its own, or with the running interpreter.
 
     python -m gpbo_benchmarks.peers install smac
 
 makes an environment with the exact versions of ``requirements/smac.txt``, in the folder that
-``GPBO_PEERS`` names (by default ``~/.cache/gpbo/peers``). Where it exists, it is used; else the
-peer must be installed beside gpbo, with gpbo's extra of it.
+``GPBO_PEERS`` names (by default ``~/.cache/gpbo/peers``). If it exists, it is used; else the peer
+must be installed alongside gpbo, with gpbo's extra for it.
 """
 
 import json
@@ -38,7 +38,7 @@ def folder() -> Path:
         return Path(given)
     try:
         cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # whoever runs this has no home, as in some containers
+    except RuntimeError:  # the user has no home, as in some containers
         cache_home = Path(sys.prefix) / ".cache"
     return cache_home / "gpbo" / "peers"
 
@@ -76,7 +76,7 @@ def why_not(peer: Peer) -> str | None:
 
 
 def install(name: str) -> Path:
-    """Make an environment, or bring it to the versions that its requirements name.
+    """Make an environment, or update it to the versions that its requirements name.
 
     Raises:
         PeerFailure: There is no such environment, or pip failed.
@@ -88,7 +88,7 @@ def install(name: str) -> Path:
     if not python.exists():
         venv.create(home, with_pip=True)
     _pip(python, REQUIREMENTS / f"{name}.txt")
-    # What names versions that it does not need: its dependencies are in the first file.
+    # Packages that pin versions needlessly: their dependencies are in the first file.
     alone = REQUIREMENTS / f"{name}.no-deps.txt"
     if alone.exists():
         _pip(python, alone, "--no-deps")
@@ -104,7 +104,7 @@ def _pip(python: Path, requirements: Path, *options: str) -> None:
 
 
 def _missing(peer: Peer) -> list[str]:
-    """What a peer needs and does not have, where it would run."""
+    """What a peer needs and lacks, where it would run."""
     found = _versions(interpreter(peer), peer.distributions)
     return [name for name in peer.needs if name not in found]
 

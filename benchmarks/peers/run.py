@@ -30,7 +30,7 @@ def run_peer(
     batch: int = 1,
     recommend_always: bool = False,
 ) -> Trace:
-    """What a peer does on a problem, in a process of its own.
+    """Run a peer on a problem, in a process of its own.
 
     Args:
         name: A key of `PEERS`, or a peer of your own.
@@ -44,7 +44,7 @@ def run_peer(
         constraints: How many numbers every ``excess`` of the objective has.
         batch: How many proposals the peer makes at a time, before it is told their results.
         recommend_always: Ask what the peer would recommend after every evaluation, not only after
-            the last. Costs little: it is asked when the model is up to date.
+            the last. It costs little, as the model is up to date then.
 
     Returns:
         The record. A crash, a hang, a refusal or an answer that makes no sense ends it early, and
@@ -92,7 +92,7 @@ def _converse(
     """The whole conversation.
 
     Raises:
-        PeerFailure: It ended early; the record has what there was.
+        PeerFailure: It ended early; the record has everything up to then.
     """
     for params in design:
         record.evaluate(params)
@@ -167,7 +167,7 @@ class _Record:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def evaluate(self, params: Params, ask: Mapping[str, Any] | None = None) -> None:
-        """Evaluate the next configuration, which an ``ask`` answered or the design has."""
+        """Evaluate the next configuration, from an ``ask`` or from the design."""
         ask = {"seconds": 0.0} if ask is None else ask
         began = time.perf_counter()
         result = self.objective(params, len(self.params))
@@ -181,8 +181,8 @@ class _Record:
         self.recommended[len(self.params) - 1] = (params, self._truth(params))
 
     def _truth(self, params: Params) -> float | None:
-        """The noiseless value: most often of a configuration that was evaluated. None if it does
-        not meet the constraints.
+        """The noiseless value, mostly of a configuration that was evaluated. None if it does not
+        meet the constraints.
         """
         known = dict(zip(map(self.space.key, self.params), self.results, strict=True))
         result = known.get(self.space.key(params)) or self.objective(params, len(self.params))

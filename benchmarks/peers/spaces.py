@@ -1,10 +1,10 @@
 """From a `gpbo.Space` to the numbers that peers search, and back.
 
-Peers differ in what they have, so what crosses to them is the least that all have: reals on a
-linear or a logarithmic scale, integers likewise, and listed values by their number. Every adapter
-makes of it what its peer has for it. None has a reverse-log scale: such a real ``v`` crosses as
-the linear real ``-log(1 - v)``, in which equal steps are the steps that the scale means. What has
-one value only does not cross.
+Peers support different parameters, so what crosses to them is what all support: reals on a linear
+or a logarithmic scale, integers likewise, and listed values by their number. Every adapter
+translates these for its peer. None has a reverse-log scale: such a real ``v`` crosses as the linear
+real ``-log(1 - v)``, in which equal steps are the steps that the scale means. A parameter of one
+value does not cross.
 """
 
 import math
@@ -25,7 +25,7 @@ _ROUNDING = 1e-5
 
 
 class SearchedSpace:
-    """The parameters of a space that there is a choice of, named ``p0``, ``p1``, ...
+    """The parameters of a space that have more than one value, named ``p0``, ``p1``, ... ...
 
     Raises:
         PeerFailure: There is only one configuration.
@@ -60,7 +60,7 @@ class SearchedSpace:
         """A peer's point as a configuration.
 
         Raises:
-            PeerFailure: It is none, beyond what a rounding explains.
+            PeerFailure: It is outside the space by more than a rounding.
         """
         if not isinstance(point, Mapping) or set(point) != set(self._names):
             raise PeerFailure(f"proposed {point!r}: expected the names {', '.join(self._names)}")
@@ -75,7 +75,7 @@ class SearchedSpace:
 
 
 def _crossing(name: str, parameter: OfSpace) -> Parameter:
-    """What of the parameter crosses to the peer."""
+    """The parameter as it crosses to the peer."""
     if isinstance(parameter, Real):
         low, high = (_forward(parameter, bound) for bound in (parameter.low, parameter.high))
         return Parameter(name, "real", low, high, log=parameter.scale == "log")

@@ -11,7 +11,7 @@ from .space import Parameter, Point
 
 
 class Fast(Adapter):
-    """``Client`` with the initial design in the place of its centre and Sobol points."""
+    """``Client`` with the initial design instead of its centre and Sobol points."""
 
     method: Literal["fast", "quality"] = "fast"
 
@@ -88,5 +88,5 @@ def _config(parameter: Parameter) -> Any:
 
 
 def _typed(parameter: Parameter, value: float) -> Any:
-    """A categorical is text, so that nothing takes its number for a quantity."""
+    """Categoricals are strings, so that their numbers do not count as quantities."""
     return str(int(value)) if parameter.kind == "categorical" else parameter.typed(value)

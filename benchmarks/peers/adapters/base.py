@@ -9,11 +9,11 @@ from .space import Parameter, Point
 
 @dataclass(frozen=True)
 class Task:
-    """What a run begins with.
+    """What a run starts with.
 
     Attributes:
         space: The parameters, at least one.
-        seed: Of everything random in the peer, 0 or more.
+        seed: The seed of everything random in the peer, 0 or more.
         budget: Evaluations in all, the initial design among them.
         initial: Results of an initial design that will be added before the first `Adapter.ask`.
         constraints: How many numbers `Adapter.excess` has.
@@ -29,15 +29,15 @@ class Task:
 class Adapter(ABC):
     """A peer behind ask and tell.
 
-    The results of the initial design stand in for the peer's own initial phase; all else is as its
-    authors set it.
+    The results of the initial design stand in for the peer's own initial phase; everything else is
+    as its authors set it.
     """
 
-    #: Seconds of the parts of the last `ask`, where the peer's parts can be told apart.
+    #: Seconds of the parts of the last `ask`, if they can be told apart.
     fit_s: float | None = None
     acquisition_s: float | None = None
-    #: How far the result that is added or told is beyond each constraint, which it meets at 0 or
-    #: less; empty if it failed, and without constraints.
+    #: How far the result that is added or told is beyond each constraint, 0 or less if it meets it;
+    #: empty if it failed, and without constraints.
     excess: Sequence[float] = ()
 
     def __init__(self, task: Task) -> None:
@@ -45,17 +45,17 @@ class Adapter(ABC):
 
     @abstractmethod
     def add(self, point: Point, value: float | None) -> None:
-        """Take a result that was not asked for; None is a failed evaluation."""
+        """Take a result that was not asked for; None stands for a failed evaluation."""
 
     @abstractmethod
     def ask(self) -> Point:
         """The next point to evaluate."""
 
     def asks(self, count: int) -> Sequence[Point]:
-        """The next points to evaluate, at most so many, of a peer that makes proposals together.
+        """At most this many next points to evaluate, from a peer that proposes several together.
 
-        Their results are told in this order. By default they are asked for one by one, of a peer
-        that knows which of its proposals have no result yet.
+        Their results are told in this order. By default the peer, which knows its proposals without
+        results, is asked for one at a time.
         """
         return [self.ask() for _ in range(count)]
 
@@ -64,7 +64,7 @@ class Adapter(ABC):
         """Take the result of the first point that was asked for and has none yet."""
 
     def recommend(self) -> Point | None:
-        """The point that the peer holds for the best; None if that is the best one observed."""
+        """The point that the peer thinks is best; None if that is the best one observed."""
         return None
 
 
@@ -77,7 +77,7 @@ class Forgetful(Adapter):
 
     @abstractmethod
     def _proposed(self, count: int) -> Sequence[Point]:
-        """So many points, chosen together."""
+        """This many points, chosen together."""
 
     def ask(self) -> Point:
         """A batch of one."""
@@ -97,8 +97,8 @@ class Forgetful(Adapter):
 class Results:
     """Points and values for a peer that knows nothing of failed evaluations.
 
-    It is told the worst value so far in the place of a missing one, the usual remedy: without any
-    value it would propose the same point again.
+    It is told the worst value so far instead of a missing one, the usual remedy: without a value it
+    would propose the same point again.
     """
 
     def __init__(self) -> None:
@@ -120,6 +120,6 @@ class Results:
 
 
 def imputed(values: Sequence[float | None]) -> list[float]:
-    """The worst of the values for each that is missing; 0 if there is none."""
+    """The values, with the worst of them for each that is missing; 0 if there is none."""
     worst = max((value for value in values if value is not None), default=0.0)
     return [worst if value is None else value for value in values]

@@ -1,4 +1,4 @@
-"""BoTorch (Balandat et al. 2020), which is a toolkit: the loops are those of its documentation.
+"""BoTorch (Balandat et al. 2020), a toolkit: the loops are those of its documentation.
 
 Reals are coordinates of the unit cube, other ordered parameters the middles of equal cells in it;
 categoricals are columns of their own, for BoTorch's mixed models and its mixed search.
@@ -68,7 +68,7 @@ class _BayesianOptimization(Forgetful):
 
     @abstractmethod
     def _mean(self, posterior: Any) -> Tensor:
-        """Of the model's posterior."""
+        """The mean of the model's posterior."""
 
     def add(self, point: Point, value: float | None) -> None:
         """For the next fit."""
@@ -77,9 +77,9 @@ class _BayesianOptimization(Forgetful):
         self._excesses.append(self.excess or [1.0] * self.task.constraints)
 
     def _proposed(self, count: int) -> Sequence[Point]:
-        """One after another, each with those before it pending, as `optimize_acqf` offers.
+        """One after another, each with the earlier ones pending, as `optimize_acqf` offers.
 
-        Without any result, random points.
+        Random points as long as there is no result.
         """
         if not len(self._results):
             return [
@@ -138,7 +138,8 @@ class _BayesianOptimization(Forgetful):
             for i, p in enumerate(space)
             if p.kind != "real"
         }
-        # The ends of the range must be values: the cells' middles leave half a cell beside them.
+        # The ends of the range must be values: the middles of the cells leave half a cell at either
+        # end.
         for i in self._ordered:
             bounds[0, i], bounds[1, i] = columns[i][0], columns[i][-1]
         candidate, _ = optimize_acqf_mixed_alternating(
@@ -154,7 +155,7 @@ class _BayesianOptimization(Forgetful):
 class LogEi(_BayesianOptimization):
     """``SingleTaskGP`` at its hyperparameters' mode, and log expected improvement.
 
-    For several points at a time its Monte Carlo form. With constraints a model of each, and log
+    For several points at a time, its Monte Carlo form. With constraints, a model of each, and log
     constrained expected improvement; while no result meets them, the log probability that a point
     does.
     """

@@ -32,7 +32,7 @@ class CmaEs(Adapter):
         self._solutions: list[Any] = []
 
     def add(self, point: Point, value: float | None) -> None:
-        """For the first mean."""
+        """Kept for the first mean."""
         self._design.append(point, value)
 
     def ask(self) -> Point:
@@ -51,7 +51,7 @@ class CmaEs(Adapter):
         return self._asked
 
     def tell(self, value: float | None) -> None:
-        """A failed evaluation has the worst value of its generation."""
+        """A failed evaluation gets the worst value of its generation."""
         self._generation.append(self._asked, value)
 
     def _begin(self) -> "_Search":

@@ -50,11 +50,11 @@ def main() -> None:
         answers.flush()
         if question["do"] == "stop":
             break
-    os._exit(0)  # a peer's threads and pools do not keep the process
+    os._exit(0)  # a peer's threads and pools must not keep the process alive
 
 
 class Session:
-    """One run: the adapter, and the seconds that it has used since the last ask."""
+    """A run: the adapter, and the seconds that it has used since the last ask."""
 
     def __init__(self) -> None:
         self._adapter: Adapter | None = None
@@ -147,7 +147,7 @@ def _load(adapter: str) -> Callable[[Task], Adapter]:
 
 
 def _private_channels() -> tuple[TextIO, TextIO]:
-    """The protocol's two ends, out of the peer's reach: it gets no input, and prints to stderr."""
+    """The protocol's two ends, out of the peer's reach: it has no input, and prints to stderr."""
     sys.stdout.flush()
     questions = os.fdopen(os.dup(0), "r", encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")

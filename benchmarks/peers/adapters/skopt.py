@@ -39,11 +39,11 @@ class GaussianProcess(Forgetful):
         self._told = 0
 
     def add(self, point: Point, value: float | None) -> None:
-        """Told at the next ask, all at once: a model is fitted whenever something is told."""
+        """Kept for the next ask, which tells all at once: every tell fits a model."""
         self._results.append(point, value)
 
     def _proposed(self, count: int) -> Sequence[Point]:
-        """Each for a model that was told the least value so far at those before it.
+        """Each from a model that was told the least value so far at the earlier ones.
 
         The model is fitted as the results are told.
         """
@@ -54,7 +54,7 @@ class GaussianProcess(Forgetful):
         if points:
             self._optimizer.tell(points, self._results.values[self._told :])
             self._told = len(self._results)
-        # A batch of one is chosen in another way than a point alone.
+        # A batch of one is chosen differently from a single point.
         ask = self._optimizer.ask
         asked = ask(n_points=count) if count > 1 else [ask()]
         names = [p.name for p in self.task.space]

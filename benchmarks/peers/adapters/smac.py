@@ -21,7 +21,7 @@ from .space import Parameter, Point
 
 
 class _Facade(Adapter):
-    """A facade that is asked and told; it is made when the design is there."""
+    """A facade that is asked and told; it is made once the design is complete."""
 
     facade_class: type[Any]
 
@@ -58,7 +58,7 @@ class _Facade(Adapter):
         scenario = Scenario(
             self._space,
             deterministic=True,
-            # The asking ends when the budget does; SMAC is to make no plans for its last trials.
+            # Asking ends with the budget; SMAC must not make plans for its last trials.
             n_trials=self.task.budget + 10,
             seed=self.task.seed,
             output_directory=self._folder.name,

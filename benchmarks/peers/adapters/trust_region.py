@@ -33,18 +33,18 @@ warnings.filterwarnings("ignore", category=BotorchWarning)
 
 _FIRST_LENGTH, _LEAST_LENGTH, _GREATEST_LENGTH = 0.8, 0.5**7, 1.6
 _SUCCESSES = 3
-#: Less than this share of the best value is no improvement.
+#: An improvement is more than this share of the best value.
 _IMPROVEMENT = 1e-3
 _CANDIDATES = 5000
-#: On average so many coordinates of a candidate differ from the best point's.
+#: On average, this many coordinates of a candidate differ from the best point's.
 _PERTURBED = 20
-# The paper's supplement, of inputs in the unit cube and standardised values.
+# From the paper's supplement, for inputs in the unit cube and standardised values.
 _LENGTHSCALE, _OUTPUTSCALE, _NOISE = (0.005, 2.0), (0.05, 20.0), (5e-4, 0.1)
 
 
 @dataclass(frozen=True)
 class Box:
-    """How long the box is, and what has come of it since it was last changed."""
+    """The length of the box, and its successes and failures since it last changed."""
 
     dim: int
     length: float = _FIRST_LENGTH
@@ -63,7 +63,7 @@ class Box:
 
     @property
     def is_spent(self) -> bool:
-        """Whether the search is to start again."""
+        """Whether the search must start again."""
         return self.length < _LEAST_LENGTH
 
 
@@ -98,7 +98,7 @@ class TrustRegion(Adapter):
         return self._asked
 
     def tell(self, value: float | None) -> None:
-        """Judge the box; a failed evaluation is a failure, with the worst value so far."""
+        """Update the box; a failed evaluation counts as a failure, with the worst value so far."""
         before = self._values()
         self._results.append(self._asked, value)
         if len(before) < self._design:
@@ -111,7 +111,7 @@ class TrustRegion(Adapter):
             self._box = Box(self._dim)
 
     def _values(self) -> list[float]:
-        """Since the last start."""
+        """The results since the last start."""
         return self._results.values[self._first :]
 
     def _x(self) -> Tensor:
