@@ -36,7 +36,7 @@ _COLDNESS = 6.0
 # How many finalists try their discrete neighbours and are polished in the continuous columns; the
 # most moves of each; how often both are done, as long as they gain anything.
 _FINALISTS, _MOVES, _ROUNDS = 4, 10, 2
-# Iterations after which scouts are compared, and of how many one goes on.
+# Iterations after which scouts are compared, and the divisor of the number that continue.
 _SCOUTING, _GOING_ON = 10, 4
 # In a finite space, around how many points to look for the next best if the best is taken.
 _EXPANSIONS = 20
@@ -76,8 +76,8 @@ class Search:
         restarts: Screened points from which an ascent starts.
         iterations: The most iterations of an ascent; each is one evaluation of all restarts.
         scouts: Screened points from which rough ascents are made first, to find the restarts; the
-            best quarter after a few iterations goes on. There are no scouts unless they are more
-            than the restarts.
+            best quarter after a few iterations continues. Scouts are used only if there are more of
+            them than restarts.
 
     Raises:
         InvalidOption: one is not a whole number or is negative, ``restarts`` is 0, or ``restarts``

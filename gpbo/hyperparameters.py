@@ -61,8 +61,8 @@ class HyperparameterPrior:
         noise_floor: The least noise variance; it bounds the condition number of the covariance.
 
     Raises:
-        InvalidOption: one is not a prior of a single number, or not of one that the hyperparameter
-            can be (all but ``mean`` are positive); or ``noise_floor`` is not positive.
+        InvalidOption: one is not a prior of a single number, or not on the hyperparameter's range
+            (all but ``mean`` are positive); or ``noise_floor`` is not positive.
     """
 
     # The lengthscale prior of Hvarfner et al. has its mode, to which it pulls a point estimate, at
