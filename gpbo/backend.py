@@ -94,8 +94,8 @@ def threads_beside(workers: int) -> AbstractContextManager[None]:
     """Run with one thread less for each busy worker, but at least one.
 
     A parallel loop ends when its last thread does, and the others spin until then: next to one busy
-    process on two cores, a border of 8 rows takes 130 ms with two threads and 1.4 ms with one.
-    Threads started meanwhile have this number too; the old one is restored at the end.
+    process on two cores, bordering a factor by 8 rows takes 130 ms with two threads and 1.4 ms with
+    one. Threads started meanwhile have this number too; the old one is restored at the end.
     """
     return threads(max(1, torch.get_num_threads() - workers))
 
@@ -103,10 +103,9 @@ def threads_beside(workers: int) -> AbstractContextManager[None]:
 def stream_seed(seed: int, purpose: str, index: int = 0) -> int:
     """The seed of the stream named ``(seed, purpose, index)``: a 63-bit hash of the name.
 
-    Streams with different names are unrelated (torch's generator on a CPU uses 32 of the bits: that
-    some two of 10,000 streams are the same has a probability of 1 %). A stream does not depend on
-    what was drawn from any other, so a resumed run draws what the uninterrupted run would have
-    drawn.
+    Streams with different names are unrelated (torch's generator on a CPU uses 32 of the bits: two
+    of 10,000 streams coincide with a probability of 1 %). A stream does not depend on what was
+    drawn from any other, so a resumed run draws what the uninterrupted run would have drawn.
     """
     name = f"{seed}/{purpose}/{index}".encode()
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") >> 1

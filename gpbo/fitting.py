@@ -392,7 +392,7 @@ def _statuses(draws: HyperparameterDraws, extended: Bool[Tensor, "r"]) -> tuple[
 
 
 def _in_trouble(draws: HyperparameterDraws) -> Bool[Tensor, "r"]:
-    """Runs whose chains disagree or are broken; too few draws to tell do not count."""
+    """Runs whose chains disagree or whose draws are broken; R-hat is NaN with too few to tell."""
     return (draws.info.rhat > RHAT_LIMIT) | _is_broken(draws)
 
 

@@ -85,9 +85,9 @@ def record_on_cuda(work: Work, buffers: list[Tensor]) -> tuple[Graph, list[Tenso
         except BaseException:
             # If the end of a capture fails too, older versions of torch consider it under way
             # forever: they free no memory (https://github.com/pytorch/pytorch/pull/180395), and
-            # that of the capture never (https://github.com/pytorch/pytorch/pull/190348).
+            # never that of the capture (https://github.com/pytorch/pytorch/pull/190348).
             with suppress(RuntimeError):
-                graph.reset()  # newer ones do both, and the next call is an error
+                graph.reset()  # newer ones do both here, and the next call fails
                 torch._C._cuda_endAllocateToPool(device.index, pool)
                 torch._C._cuda_releasePool(device.index, pool)
             # They also consider the default generator captured until another capture ends, and

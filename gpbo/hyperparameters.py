@@ -261,9 +261,9 @@ def _spearmint() -> HyperparameterPrior:
 #: The priors that have a name.
 #:
 #: - ``"dimension-scaled"`` (the default): lengthscales ``LogNormal(-1 + log(d)/2, 1)``, which
-#:   grow with the dimension as Hvarfner, Hellsten and Nardi's (2024) do and are nearer their mode;
-#:   outputscale ``LogNormal(0, 1)``; noise variance ``LogNormal(-8, 2)`` above 1e-6, which allows
-#:   for none; mean ``Normal(0, 1)``.
+#:   grow with the dimension as Hvarfner, Hellsten and Nardi's (2024) do and lie nearer to their
+#:   mode; outputscale ``LogNormal(0, 1)``; noise variance ``LogNormal(-8, 2)`` above 1e-6, which
+#:   allows for none; mean ``Normal(0, 1)``.
 #: - ``"botorch"``: BoTorch 0.18's ``FullyBayesianSingleTaskGP``, lengthscales as published,
 #:   ``LogNormal(sqrt(2) + log(d)/2, sqrt(3))``, outputscale fixed at 1, noise variance
 #:   ``Gamma(0.9, 10)`` above 1e-4.

@@ -299,7 +299,7 @@ def cold_start(
 
     With many results, it is the posterior given some of them, at a fraction of the price: it is
     wider than that given all, which the transitions that follow soon reach from there. The mass
-    matrix is that of all results: if ``S`` is the covariance of the particles and ``P`` the
+    matrix is estimated for all results: if ``S`` is the covariance of the particles and ``P`` the
     precision of a normal density, its gradients at the particles have the covariance ``P S P``,
     from which `fisher_scale` finds ``P``.
     """
