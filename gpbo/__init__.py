@@ -1,23 +1,23 @@
 """Fully Bayesian optimization, batched: a run is a row.
 
-Notation of every docstring and shape annotation, leading axes first:
+Notation in every docstring and shape annotation, leading axes first:
 
     r  independent runs                  n  observations (padded to the longest run)
     c  chains of a run                   m  pending points
     k  = r * c, all chains; constraints  d  dimensions of the unit cube
     s  hyperparameter draws kept         p  unconstrained hyperparameters
-    t  transitions or trials             b  points judged, restarts of an ascent
+    t  transitions or trials             b  points scored, restarts of an ascent
     q  points per ask                    f  random features; failed trials
 
-so that ``x[r,n,d]``, ``y[r,n]``, ``theta[r,s,p]`` and ``candidates[r,q,d]``.
+for example ``x[r,n,d]``, ``y[r,n]``, ``theta[r,s,p]`` and ``candidates[r,q,d]``.
 Inside the engine everything is minimised; a trial's value keeps the user's sign.
 
-Besides the names here there are modules. Of jobs: `gpbo.tuner`, `gpbo.completion`, `gpbo.worker`,
+Modules beyond the names listed here. Jobs: `gpbo.tuner`, `gpbo.completion`, `gpbo.worker`,
 `gpbo.callbacks`, `gpbo.storage`, `gpbo.record` (what a storage keeps), `gpbo.job` (a job in a
-file), `gpbo.options` (its strategy and model) and `gpbo.transfer` (warm starts). Of models:
+file), `gpbo.options` (its strategy and model) and `gpbo.transfer` (warm starts). Models:
 `gpbo.hyperparameters`, `gpbo.priors`, `gpbo.fitting`, `gpbo.surrogate`, `gpbo.posterior` and
-`gpbo.units`. For a strategy of one's own: `gpbo.situation`, `gpbo.candidates`, `gpbo.acquisition`,
-`gpbo.data` and `gpbo.backend`. And `gpbo.simulation`, of workers on a simulated clock,
+`gpbo.units`. To write a strategy: `gpbo.situation`, `gpbo.candidates`, `gpbo.acquisition`,
+`gpbo.data` and `gpbo.backend`. Also `gpbo.simulation` (workers on a simulated clock),
 `gpbo.integrations.optuna` and `gpbo.integrations.tensorboard`.
 """
 
@@ -26,7 +26,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    # Who checks types knows only modules that something imports, and nothing else does these.
+    # A type checker knows only the modules that something imports; nothing else imports these.
     import gpbo.integrations.mlflow
     import gpbo.integrations.optuna
     import gpbo.integrations.ray
@@ -92,8 +92,8 @@ __all__ = [
     "sample_hyperparameters",
 ]
 
-# Names are imported when they are used, so that `import gpbo` costs nothing: a command line or a
-# worker that evaluates trials need not load the tensor stack.
+# Names are imported on first use, so that `import gpbo` costs nothing: a command line, or a worker
+# that evaluates trials, need not load torch.
 _MODULES = {
     "gpbo.fitting": ("FitReport", "Model"),
     "gpbo.hyperparameters": ("HyperparameterPrior",),
@@ -120,7 +120,7 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
-if not TYPE_CHECKING:  # who checks types sees the imports above, and not a name that is wrong
+if not TYPE_CHECKING:  # so that a type checker, which sees the imports above, finds wrong names
 
     def __getattr__(name: str) -> Any:
         if name in _HOME:

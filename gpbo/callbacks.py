@@ -1,4 +1,4 @@
-"""Who wants to know what a loop or job does: a protocol, with `gpbo.integrations` that speak it."""
+"""Callbacks: listeners to the events of a loop or a job; `gpbo.integrations` has some."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -15,30 +15,30 @@ logger = logging.getLogger("gpbo")
 
 
 class Callback:
-    """Is called by `gpbo.minimize`, `gpbo.run` or a `gpbo.Tuner`; override what you want to know.
+    """Called by `gpbo.minimize`, `gpbo.run` or a `gpbo.Tuner`; override the methods you need.
 
-    It is called in the thread that called them, which waits for it. An exception that it raises is
-    logged as a warning and changes nothing.
+    The methods run in the thread that called the loop or the job, which waits for them. An
+    exception that they raise is logged as a warning and changes nothing.
     """
 
     def started(self, optimizer: "Optimizer") -> None:
-        """The loop or the job begins, or goes on after an interruption."""
+        """The loop or the job begins, or continues after an interruption."""
 
     def reported(self, trial: Trial, step: int, value: float) -> None:
         """A running trial of a `gpbo.Tuner` reported an intermediate value."""
 
     def ended(self, trial: Trial) -> None:
-        """A trial was completed or failed; one that is to be tried again has not ended."""
+        """A trial was completed or failed; one that will be retried has not ended."""
 
     def finished(self, result: "Result") -> None:
         """The loop or the job ended; `gpbo.Result.stopped` says why."""
 
 
 def check_callbacks(callbacks: Sequence[Callback]) -> None:
-    """Nothing, where it is a sequence of callbacks.
+    """Check that these are callbacks.
 
     Raises:
-        InvalidOption: it is not.
+        InvalidOption: not a sequence of `Callback` objects.
     """
     if not isinstance(callbacks, Sequence) or not all(
         isinstance(callback, Callback) for callback in callbacks
@@ -50,7 +50,7 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
 
 
 def tell(callbacks: Sequence[Callback], what: Callable[[Callback], None]) -> None:
-    """Call each of them; what one raises is a warning."""
+    """Call each callback; an exception that one raises is logged as a warning."""
     for callback in callbacks:
         try:
             what(callback)

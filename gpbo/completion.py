@@ -1,4 +1,4 @@
-"""When a loop or a tuning job is done, and when a trial is not worth going on with."""
+"""When a loop or a tuning job ends, and when a trial is stopped early."""
 
 import math
 import statistics
@@ -10,7 +10,7 @@ from gpbo.checks import positive_number, real_number, whole_number
 from gpbo.errors import InvalidOption
 from gpbo.trial import STOPPED_EARLY, Trial
 
-#: What of a `Completion` is met.
+#: Which criterion of a `Completion` is met.
 Reason = Literal["runtime", "target", "failures", "no improvement"]
 
 #: Why a loop or a job ended.
@@ -33,25 +33,25 @@ STOPPED: Mapping[str, str] = {
 class Completion:
     """What ends a loop or a job before its budget of trials is used.
 
-    A rule of your own is a subclass with another `reached`, which answers with one of the reasons.
+    A rule of your own is a subclass that overrides `reached` and returns one of the reasons.
 
     Args:
-        runtime_s: Seconds since the job was created, pauses included, or since a loop began.
-        target: A value that is good enough: a trial of the job that meets the constraints, not an
-            added result, has it or a better one.
-        patience: So many trials in a row, failed ones included, without an improvement. Added
-            results, such as a warm start's, do not count as trials, but are to be improved on.
-            Trials that run then are waited for: one of them may be an improvement. It counts from
-            the first value on that meets the constraints.
+        runtime_s: Seconds since the job was created, pauses included, or since the loop began.
+        target: A value that is good enough: the job ends when a trial that meets the constraints,
+            and is not an added result, has this value or a better one.
+        patience: Trials in a row, failed ones included, without an improvement. Added results, such
+            as those of a warm start, do not count as trials, but must be improved on. Trials that
+            still run are waited for, since one of them may be an improvement. The count starts with
+            the first value that meets the constraints.
         tolerance: Improvements by no more than this share of the distance from the median value
             to the best one do not count: with 0.01, say, the job ends when it has converged.
-        failures: So many trials that fail in a row since the job was started or resumed, once no
-            trial that started before them still runs. Then something is wrong that would cost the
-            rest of the budget, such as a mistake in the objective or a full disk. Trials that were
-            stopped early do not count. None for no limit.
+        failures: Failed trials in a row since the job was started or resumed, once no trial that
+            began before the first of these failures still runs. Something is then wrong that would
+            cost the rest of the budget, such as a mistake in the objective or a full disk. A trial
+            that is stopped early ends the row. None for no limit.
 
     Raises:
-        InvalidOption: one of them is out of range, or ``tolerance`` comes without ``patience``.
+        InvalidOption: an argument is out of range, or ``tolerance`` comes without ``patience``.
     """
 
     runtime_s: float | None = None
@@ -83,8 +83,8 @@ class Completion:
 
         Args:
             finished: Trials in the order in which they ended.
-            sign: 1 where values are minimised, -1 where they are maximised.
-            elapsed_s: Seconds that it has run, as ``runtime_s`` counts them.
+            sign: 1 if values are minimised, -1 if they are maximised.
+            elapsed_s: Seconds so far, as ``runtime_s`` counts them.
             failed: How many trials have failed in a row.
         """
         own = [trial for trial in finished if not trial.added]
@@ -102,24 +102,24 @@ class Completion:
         return None
 
     def _is_stuck(self, before: list[float], values: list[float]) -> bool:
-        """Whether those that came before the last ones are as good as all of them."""
+        """Whether the values before the last ``patience`` trials are as good as all values."""
         if not before:
             return False
         earlier, best = min(before), min(values)
         if not self.tolerance:
             return earlier <= best
-        # In halves: the distance of two values may be more than the largest number.
+        # In halves: the distance between two values may exceed the largest float.
         enough = self.tolerance * (_median(values) / 2 - best / 2)
         return earlier / 2 - best / 2 <= enough
 
 
 def _values(trials: Sequence[Trial], sign: float) -> list[float]:
-    """Of those that meet the constraints."""
+    """The values, times ``sign``, of the trials that meet the constraints."""
     return [sign * trial.value for trial in trials if trial.value is not None and trial.feasible]
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Of finite values, even if they add up to more than the largest number."""
+    """The mean of finite values, even if their sum exceeds the largest float."""
     try:
         return statistics.fmean(values)
     except OverflowError:
@@ -127,7 +127,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _median(values: Sequence[float]) -> float:
-    """Likewise."""
+    """The median, likewise."""
     return _mean([statistics.median_low(values), statistics.median_high(values)])
 
 
@@ -137,7 +137,7 @@ class Streak:
 
     Attributes:
         count: How many there are.
-        since: When the first one had failed, on any scale that grows.
+        since: When the first of them failed, on any increasing clock.
     """
 
     count: int = 0
@@ -154,10 +154,10 @@ class Streak:
         self.count = 0
 
     def in_vain(self, running: Iterable[float]) -> int:
-        """How many there are, once no trial that began before them is left that may have a value.
+        """The count; 0 while a trial still runs that began before the first of them failed.
 
         Args:
-            running: When each of the trials that run began.
+            running: When each of the running trials began.
         """
         return 0 if any(began < self.since for began in running) else self.count
 
@@ -166,16 +166,16 @@ class Streak:
 class MedianRule:
     """Stop a trial whose best value so far is worse than the median of the others' averages.
 
-    The others are trials that ran to their end, and each one's average is over the values that it
+    The others are trials that were completed; each average is over the values that the trial
     reported up to the same step (Golovin et al. 2017, "Google Vizier", KDD, section 3.2.2). Values
     that are NaN or infinite do not count.
 
     Args:
-        trials: So many others must have got that far.
-        steps: No trial is stopped before it has reported so often.
+        trials: How many other trials must have reached the step.
+        steps: How many steps a trial must have reported before it can be stopped.
 
     Raises:
-        InvalidOption: one of them is no whole number of at least 1.
+        InvalidOption: one of them is not a whole number, 1 or more.
     """
 
     trials: int = 5
@@ -191,11 +191,12 @@ class MedianRule:
         others: Sequence[Mapping[int, float]],
         sign: float,
     ) -> str | None:
-        """Why the trial with this curve, of values by step, should stop; None if it should not.
+        """Why the trial should stop; None if it should not.
 
         Args:
-            others: The curves of the trials that were completed.
-            sign: 1 where values are minimised, -1 where they are maximised.
+            curve: What the trial reported, values by step.
+            others: The curves of the completed trials.
+            sign: 1 if values are minimised, -1 if they are maximised.
         """
         finite = {step: sign * v for step, v in curve.items() if math.isfinite(v)}
         if not finite or len(curve) < self.steps:

@@ -1,4 +1,4 @@
-"""What a result has to keep to besides being good: limits of quantities that come with it."""
+"""Constraints: limits of quantities that are measured with the value."""
 
 import math
 import re
@@ -12,16 +12,16 @@ from gpbo.checks import as_mapping, as_number, legible
 from gpbo.errors import InvalidOption, InvalidResult
 
 _FORM = re.compile(r"\s*(?P<name>\S(?:.*\S)?)\s*(?P<sense><=|>=)\s*(?P<limit>\S+)\s*")
-#: What a line of a command's output calls the rest of a result.
+#: Keys with another meaning in a line of a command's output.
 _RESERVED = ("value", "step")
 
-#: What an objective returns: a value, and with constraints what was measured with it.
+#: What an objective returns: a value, or with constraints a pair of it and the measured quantities.
 Returned = SupportsFloat | tuple[SupportsFloat, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """That a quantity, measured with every value, is at most, or at least, so much."""
+    """An upper or lower limit of a quantity that is measured with every value."""
 
     name: str
     sense: Literal["<=", ">="]
@@ -32,11 +32,11 @@ class Constraint:
         return f"{self.name} {self.sense} {short if float(short) == self.limit else self.limit}"
 
     def is_met_by(self, measured: float) -> bool:
-        """Whether the quantity is within the limit, or on it."""
+        """Whether the quantity is within the limit or equal to it."""
         return measured <= self.limit if self.sense == "<=" else measured >= self.limit
 
     def excess(self, measured: float) -> float:
-        """How far the quantity is beyond the limit, finite; 0 or less where it is met."""
+        """How far the quantity exceeds the limit, finite; 0 or less if the constraint is met."""
         beyond = measured - self.limit if self.sense == "<=" else self.limit - measured
         return max(-sys.float_info.max, min(sys.float_info.max, beyond))
 
@@ -45,7 +45,7 @@ def read_constraints(texts: Sequence[str]) -> tuple[Constraint, ...]:
     """Constraints from texts such as ``"memory <= 16"``.
 
     Raises:
-        InvalidOption: no list of such texts, or the same one twice.
+        InvalidOption: not a list of such texts, or the same one twice.
     """
     if isinstance(texts, str) or not isinstance(texts, Iterable):
         raise InvalidOption(f"constraints={texts!r}: expected a list such as ['memory <= 16']")
@@ -57,7 +57,7 @@ def read_constraints(texts: Sequence[str]) -> tuple[Constraint, ...]:
 
 
 def quantities(constraints: Iterable[Constraint]) -> tuple[str, ...]:
-    """What is to be measured for these constraints; one quantity may have several limits."""
+    """The names of the quantities that these constraints limit; one may have several limits."""
     return tuple(dict.fromkeys(constraint.name for constraint in constraints))
 
 
@@ -86,11 +86,11 @@ def _number(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class Told:
-    """What was told of a trial.
+    """What was told about a trial.
 
     Attributes:
-        value: The value; None if there is none.
-        measured: The quantities of the constraints, with the value; none without it.
+        value: The value; None for a failure.
+        measured: The quantities of the constraints; empty for a failure.
         reason: Why there is no value.
     """
 
@@ -102,12 +102,11 @@ class Told:
 def result_told(
     where: str, constraints: Sequence[Constraint], value: object, measured: object = None
 ) -> Told:
-    """A value with what was measured; if one of the numbers is not finite, a failure.
+    """A value with the measured quantities; a failure if one of the numbers is not finite.
 
     Raises:
-        InvalidResult: the value is not one real number, or ``measured`` is no mapping from the
-            names of the constraints, and no others, to real numbers. Where there is no finite
-            value, it may be left out.
+        InvalidResult: the value is not one real number, or ``measured`` does not map exactly the
+            names of the constraints to real numbers (it may be None if the value is not finite).
     """
     number = as_number(f"{where}value", value)
     alone = measured is None and not math.isfinite(number)
@@ -119,12 +118,12 @@ def result_told(
 
 
 def returned(result: object, constraints: Sequence[Constraint]) -> tuple[Any, ...]:
-    """The value, and with constraints what was measured with it, of what an objective returned.
+    """What an objective returned: the value and, with constraints, the measured quantities.
 
-    It may have measured more than the constraints limit, which is left out.
+    Quantities that no constraint limits are left out.
 
     Raises:
-        InvalidResult: there are constraints, and it is no pair.
+        InvalidResult: there are constraints, and ``result`` is not a pair.
     """
     if not constraints:
         return (result,)
@@ -160,5 +159,5 @@ def _measurements(
 
 
 def violated(constraints: Iterable[Constraint], measured: Mapping[str, float]) -> tuple[str, ...]:
-    """The constraints that these quantities do not meet, as texts."""
+    """The constraints that these quantities violate, as texts."""
     return tuple(str(one) for one in constraints if not one.is_met_by(measured[one.name]))

@@ -2,14 +2,14 @@
 
     GpboError
     ├── SpaceError            a badly defined search space or parameter (also ValueError)
-    ├── InvalidParams         a configuration that is not of its space (also ValueError)
+    ├── InvalidParams         a configuration that is not in its space (also ValueError)
     ├── InvalidOption         an option with a value that is not allowed (also ValueError)
     ├── InvalidData           observations of a wrong shape, or not finite (also ValueError)
     ├── InvalidResult         a result that cannot be told: not a number (also ValueError)
     ├── UnknownTrial          no trial has this id (also KeyError)
-    ├── TrialAlreadyFinished  the trial has another result already
+    ├── TrialAlreadyFinished  the trial already has another result
     ├── SpaceExhausted        every point of a finite space, or grid, was tried or is pending
-    ├── StorageError          a storage that cannot be used, or not like that
+    ├── StorageError          a storage that cannot be used, or not in this way
     ├── UnknownJob            no job has this name (also KeyError)
     ├── JobInUse              another process drives this job
     └── InvalidJob            a job file with mistakes (also ValueError)
@@ -39,11 +39,11 @@ class InvalidOption(GpboError, ValueError):
 
 
 class InvalidData(GpboError, ValueError):
-    """Observations of a wrong shape, or not finite, or none at all; or a file that has none."""
+    """Observations of a wrong shape, or not finite, or none at all; or a file without any."""
 
 
 class InvalidResult(GpboError, ValueError):
-    """What cannot be told: no real number, or not what the constraints name was measured."""
+    """A result that cannot be told: not a real number, or without the constraints' quantities."""
 
 
 class UnknownTrial(GpboError, KeyError):
@@ -51,7 +51,7 @@ class UnknownTrial(GpboError, KeyError):
 
 
 class TrialAlreadyFinished(GpboError):
-    """The trial has another result already."""
+    """The trial already has another result."""
 
 
 class SpaceExhausted(GpboError):
@@ -59,7 +59,7 @@ class SpaceExhausted(GpboError):
 
 
 class StorageError(GpboError):
-    """A storage cannot be used: no database of gpbo, a newer one, a name taken, a closed job."""
+    """A storage cannot be used: not gpbo's, too new, a name that is taken, a closed job."""
 
 
 class UnknownJob(GpboError, KeyError):
@@ -71,4 +71,4 @@ class JobInUse(GpboError):
 
 
 class InvalidJob(GpboError, ValueError):
-    """A job file has mistakes; the message has a line for each key or table with one."""
+    """A job file has mistakes; the message has a line for each wrong key or table."""

@@ -1,9 +1,9 @@
-"""The loop: ask, have workers evaluate, tell, until the budget is used or there is enough.
+"""The loop: ask, let workers evaluate, tell, until the budget is used or a criterion is met.
 
-Synchronous or asynchronous is a matter of this loop and not of a strategy. In step, all workers
-wait for the last one, and are asked for together. Otherwise a worker that is free gets its next
-trial at once, whatever the others do: the posterior knows all results by then, and only its
-hyperparameters may be those of an earlier fit, while the next fit runs in a thread of its own.
+Synchronous or asynchronous is up to this loop, not to a strategy. In mode ``"sync"`` all workers
+wait for the last one and get their trials as one batch. Otherwise a free worker gets its next trial
+at once: the posterior is then conditioned on all results, but its hyperparameters may be those of
+an earlier fit, while the next fit runs in a thread of its own.
 """
 
 import logging
@@ -43,7 +43,7 @@ from gpbo.trial import Direction, Mode, Trial, TrialStatus, sign_of, without_val
 logger = logging.getLogger("gpbo")
 
 Objective = Callable[[dict[str, Any]], Returned]
-#: Seconds after which waiting is begun anew: on Windows, Ctrl-C is not heard before it ends.
+#: Seconds after which a wait is repeated: on Windows, Ctrl-C has no effect until a wait ends.
 _LOOK_S = 0.5
 
 _P = ParamSpec("_P")
@@ -73,24 +73,24 @@ def minimize(
 ) -> Result:
     """Optimize a Python function over a space.
 
-    What `run` does with a new `Optimizer`.
+    The same as `run` with a new `Optimizer`.
 
     Args:
-        objective: Gets a configuration as a dict, returns one real number; with ``constraints`` a
-            pair of it and a dict of what was measured, whose other entries are ignored; as in
-            `run`.
+        objective: Takes a configuration as a dict and returns one real number; with
+            ``constraints``, a pair of it and a dict of the measured quantities, whose other entries
+            are ignored. See `run`.
         space: Where to search.
-        budget: How many trials there are, failed ones included.
+        budget: The number of trials, failed ones included.
         initial: As in `Optimizer`, but by default at most half of the budget.
-        queue: Configurations to evaluate first, such as what is in use today, as in
+        queue: Configurations to evaluate first, such as the one in use today, as in
             `Optimizer.enqueue`; they count as part of the initial design.
 
     The other arguments are those of `Optimizer` and of `run`.
 
     Raises:
-        InvalidParams: ``queue`` is no list of configurations of the space.
-        InvalidOption: as in `Optimizer` and in `run`. Whatever a strategy of your own raises goes
-            through, and the results are lost; with `run` your optimizer has them.
+        InvalidParams: ``queue`` is not a list of configurations of the space.
+        InvalidOption: as in `Optimizer` and in `run`. An exception of a strategy of your own is
+            passed on, and the results are lost; with `run` your optimizer has them.
     """
     budget = whole_number("budget", budget, least=1)
     optimizer = Optimizer(
@@ -130,43 +130,42 @@ def run(
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Result:
-    """Have an optimizer's proposals evaluated by a Python function.
+    """Evaluate an optimizer's proposals by a Python function.
 
     The optimizer may have trials, results from elsewhere, a queue and a storage. Its pending trials
-    are evaluated first. So the loop goes on where an earlier one was ended by its budget, by Ctrl-C
-    or with the process.
+    are evaluated first, so the loop continues an earlier one that ended with its budget, by Ctrl-C
+    or with its process.
 
-    A trial whose objective raises anything but `KeyboardInterrupt`, or returns NaN, an infinity or
-    anything that is no such result, is a failed trial with its reason, and the loop goes on.
-    Ctrl-C ends the loop and returns what there is; the trials that were running are pending. (A
+    If the objective raises anything but `KeyboardInterrupt`, or returns NaN, an infinity or
+    something that is not such a result, the trial fails, with the reason, and the loop continues.
+    Ctrl-C ends the loop and returns the result so far; trials that were running stay pending. (A
     thread cannot be killed: the program exits only when the objective that runs there returns.)
 
     With one worker, or in mode ``"sync"``, the same seed gives the same trials. With several in
     mode ``"async"`` they depend on the order in which results come.
 
     Args:
-        optimizer: What proposes; nobody else may ask or tell it meanwhile. If it has a storage,
-            `gpbo stop` ends the loop when the next trial ends.
-        objective: Gets a configuration as a dict, returns one real number; where the optimizer has
-            constraints, a pair of it and a dict of what was measured, whose other entries are
-            ignored. With several workers it is called by several threads at once; an executor of
-            processes must be able to pickle it.
-        budget: How many trials there are, failed ones and those from before included, added results
-            not.
+        optimizer: Proposes the trials; nothing else may ask or tell it meanwhile. If it has a
+            storage, `gpbo stop` ends the loop when the next trial ends.
+        objective: Takes a configuration as a dict and returns one real number; if the optimizer has
+            constraints, a pair of it and a dict of the measured quantities, whose other entries are
+            ignored. With several workers it is called by several threads at once; for an executor
+            of processes it must be possible to pickle it.
+        budget: The number of trials in all, failed and earlier ones included, added results not.
         workers: How many trials run at a time.
         mode: ``"async"``: a worker gets its next trial as soon as it is free; ``"sync"``: when all
             workers are free, they get a batch.
         executor: Where trials run, any `concurrent.futures.Executor`; it is not shut down. By
             default this thread for one worker, and threads of this process for several.
-        completion: What ends the loop earlier; by default twenty trials in a row that fail. It is
-            looked at whenever a trial has ended. Those that run then are waited for, and may
-            change the verdict. Its ``runtime_s`` begins with this call.
-        callbacks: Who is told what happens, in this thread.
+        completion: What ends the loop earlier; by default twenty failures in a row. It is checked
+            whenever a trial has ended. Trials that still run are waited for, and may change the
+            verdict. Its ``runtime_s`` starts with this call.
+        callbacks: Listeners, called in this thread.
         progress: Whether to report progress on the standard error stream.
 
     Raises:
         InvalidOption: an option has a value that is not allowed, or as in `Optimizer.ask`.
-        StorageError: the optimizer's storage cannot be used any more.
+        StorageError: the optimizer's storage can no longer be used.
     """
     instance_of("optimizer", optimizer, Optimizer)
     truth_value("progress", progress)
@@ -175,7 +174,7 @@ def run(
 
 
 class _Loop:
-    """One run of the loop, its clock, and its state for a display in another thread."""
+    """One run of the loop, with its clock, and its state for a display in another thread."""
 
     def __init__(
         self,
@@ -203,20 +202,20 @@ class _Loop:
         self._fitting: Future[Fitted] | None = None
         self._futures: dict[Future[Outcome], Trial] = {}
         self._running: tuple[Trial, ...] = ()
-        self._began: dict[int, float] = {}  # when each trial was started, by its number
+        self._began: dict[int, float] = {}  # when each trial was started, by id
         self._ended: Stopped | None = None
         before = [trial for trial in optimizer.finished if not trial.added]
         self._done = len(before)
         self._failed = sum(map(len, without_value(before)))
         self._failures = Streak()
-        self._finished: list[Trial] = []  # copies, as a rule of the user's own is told of them
+        self._finished: list[Trial] = []  # copies, since a user's own rule gets them
         self._best = optimizer.best
         self._activity = "engine"
         self._spent = {"objective": 0.0, "engine": 0.0}
         self._since = time.perf_counter()
 
     def run(self, executor: Executor | None, progress: bool) -> Result:
-        """Until the budget is used, nothing is left to do or the user has had enough."""
+        """Run until the budget is used, nothing is left to try, or the user interrupts."""
         instance_of("executor", executor, Executor | None)
         tell(self._callbacks, lambda callback: callback.started(self._optimizer))
         threads = torch.get_num_threads()
@@ -233,7 +232,7 @@ class _Loop:
             except KeyboardInterrupt:
                 stopped = "interrupted"
             self._leave(show)
-            if self._fitting is not None:  # may outlive us, and puts back what it began with
+            if self._fitting is not None:  # may outlive us, and restores the number it began with
                 self._fitting.add_done_callback(lambda _: torch.set_num_threads(threads))
             self._now("engine")
         self._write(stopped)
@@ -244,7 +243,7 @@ class _Loop:
             engine_s=self._spent["engine"],
             optimizer=self._optimizer,
         )
-        with suppress(KeyboardInterrupt):  # of a callback that takes long: the result is there
+        with suppress(KeyboardInterrupt):  # during a slow callback: the result is there
             tell(self._callbacks, lambda callback: callback.finished(result))
         return result
 
@@ -264,7 +263,7 @@ class _Loop:
             self._end_trials(show)
 
     def _completed(self) -> Stopped | None:
-        """Why there is enough, if there is."""
+        """Why the loop should end, if it should."""
         journal = self._optimizer.journal
         if journal is not None and journal.stop_requested():
             return "interrupted"
@@ -280,11 +279,11 @@ class _Loop:
         for future, trial in self._futures.items():
             if not future.cancel() and _has_ended(future):
                 ended = self._tell(trial, future)
-                with suppress(KeyboardInterrupt):  # of a callback, again
+                with suppress(KeyboardInterrupt):  # again, during a callback
                     self._end(ended, show)
 
     def snapshot(self) -> State:
-        """Where the loop stands now; any thread may ask."""
+        """The state of the loop now; any thread may ask."""
         spent = self._spent_now()
         return State(
             title=f"gpbo {self._optimizer.direction} {self._optimizer.strategy.name}",
@@ -299,7 +298,7 @@ class _Loop:
         )
 
     def _start_trials(self, executor: Executor, fitter: Executor) -> None:
-        """Set the workers that are free to work, in step only if all are."""
+        """Give the free workers trials; in mode ``"sync"`` only if all are free."""
         while self._ended is None and (free := self._free()):
             try:
                 trials = self._next(free, fitter)
@@ -326,7 +325,7 @@ class _Loop:
         return max(0, min(self._workers, self._budget - self._done) - busy)
 
     def _next(self, count: int, fitter: Executor) -> list[Trial]:
-        """Those that were pending before, then new ones."""
+        """The next trials: those that were pending before, then new ones."""
         if self._waiting:
             return [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
         if self._in_step or self._workers == 1:
@@ -342,26 +341,26 @@ class _Loop:
         return trials
 
     def _end_trials(self, show: Callable[[Trial], None]) -> None:
-        """Wait for a worker, and record its result; those of several in the order of asking."""
+        """Wait for a worker and record its result; several results in the order of asking."""
         ended = set[Future[Outcome]]()
         while not ended:
             ended, _ = wait(self._futures, _LOOK_S, FIRST_COMPLETED)
         self._now("engine")
         for future in [future for future in self._futures if future in ended]:
-            # Told before it is forgotten: if Ctrl-C comes between, it is told again.
+            # Told before it is removed: if Ctrl-C comes between, it is told again.
             trial = self._tell(self._futures[future], future)
             del self._futures[future]
             self._running = tuple(self._futures.values())
             self._end(trial, show)
 
     def _now(self, activity: str) -> None:
-        """Count the time since the last change of activity as spent on it; begin this one."""
+        """Book the time since the last change on the current activity, and begin this one."""
         now = time.perf_counter()
         self._spent[self._activity] += now - self._since
         self._activity, self._since = activity, now
 
     def _spent_now(self) -> dict[str, float]:
-        """What was spent on each activity, with the time since the last change of it."""
+        """Seconds spent on each activity, including those since the last change."""
         current = time.perf_counter() - self._since
         return {**self._spent, self._activity: self._spent[self._activity] + current}
 
@@ -404,14 +403,14 @@ class _InThisThread(Executor):
 
 
 class _Threads(ThreadPoolExecutor):
-    """Threads that are not waited for in the end: after an interrupt they may still be busy."""
+    """Threads that are not waited for at the end: after an interrupt they may still be busy."""
 
     def __exit__(self, *error: object) -> None:
         self.shutdown(wait=False, cancel_futures=True)
 
 
 def _has_ended(future: Future[_T]) -> bool:
-    """Whether a trial has a result or failed, and was not itself what was interrupted."""
+    """Whether a trial has a result or failed, and was not interrupted itself."""
     if not future.done() or future.cancelled():
         return False
     return not isinstance(future.exception(), KeyboardInterrupt)

@@ -1,4 +1,4 @@
-"""Ask and tell: the memory of one optimization, with no loop and no waiting in it."""
+"""Ask and tell: the state of one optimization; evaluating trials is left to the caller."""
 
 import logging
 import time
@@ -43,9 +43,9 @@ _T = TypeVar("_T")
 def _one_at_a_time(
     method: Callable[Concatenate["Optimizer", _P], _T],
 ) -> Callable[Concatenate["Optimizer", _P], _T]:
-    """The method, which waits while another thread is in one of them.
+    """The method, which waits while another thread runs one of these methods.
 
-    A caller's `torch.inference_mode` ends here: a gradient may be needed of what is made.
+    A caller's `torch.inference_mode` is switched off: gradients of the results may be needed.
     """
 
     @wraps(method)
@@ -59,47 +59,48 @@ def _one_at_a_time(
 class Optimizer:
     """Proposes configurations (`ask`) and learns from their results (`tell`).
 
-    Any number of trials may be pending and results may come in any order: they are matched by
-    trial id. `tell` only records; the model is fitted by the next `ask`, and only if results came
-    since the last fit. The same seed and the same order of calls give the same proposals, in
-    whatever order the results came between two of its fits. Threads may share an optimizer: calls
-    that change it run one at a time, so they wait while another thread asks (but not while it runs
-    a `plan`). A copy, pickled or not, knows the same and is not stored.
+    Any number of trials may be pending, and results may come in any order: they are matched by
+    trial id. `tell` only records; the next `ask` fits the model, and only if results came since the
+    last fit. The same seed and the same calls in the same order give the same proposals; the order
+    of the results between two fits does not matter. Threads may share an optimizer: calls that
+    change it run one at a time, so they wait while another thread asks (but not while it runs a
+    `plan`). A copy, pickled or not, has the same trials and model, but no storage.
 
     Args:
         space: Where to search.
         strategy: ``"ei"``, ``"pi"``, ``"ts"``, ``"random"``, ``"grid"``, ``"sobol"``,
             or a strategy object.
         direction: ``"minimize"`` or ``"maximize"`` the told values.
-        seed: The seed of everything random, 0 or more.
+        seed: The seed of all randomness, 0 or more.
         initial: Size of the initial design of a strategy with a model, 1 or more: `ask` gives
-            scrambled Sobol points until so many trials were asked or added, failed ones not
-            counted, and one has a value. By default two per parameter that has
-            several values, at least 5, at most 20.
-        constraints: What a result has to keep to besides being good, such as ``"memory <= 16"``:
-            the name of a quantity that is measured with every value and told with it, ``<=`` or
-            ``>=``, and a number. A model of each is fitted to what was measured; proposals weigh
-            what a configuration may gain with the chance that it meets all of them.
-        inference: How the hyperparameters are treated: ``"hmc"`` integrates them out by short
-            trajectories of Hamiltonian Monte Carlo, ``"nuts"`` by trajectories that find their
-            length, ``"map"`` takes their most probable values, ``"pyro"`` is Pyro's NUTS, slow,
-            as a check.
+            scrambled Sobol points until this many trials were asked or added, failed ones not
+            counted, and one of them has a value. By default two per parameter with several values,
+            at least 5, at most 20.
+        constraints: Limits of other quantities, such as ``"memory <= 16"``: the name of a quantity
+            that is measured and told with every value, ``<=`` or ``>=``, and a number. Each
+            constraint has a model, fitted to the measured quantity; the improvement that a
+            configuration may bring is weighted by the probability that it meets all constraints.
+        inference: How the hyperparameters are treated: ``"hmc"`` integrates them out by
+            Hamiltonian Monte Carlo with short trajectories, ``"nuts"`` with trajectories of
+            adaptive length, ``"map"`` takes the posterior mode, ``"pyro"`` runs Pyro's NUTS,
+            slowly, as a check.
         model: Kernel and priors; by default `gpbo.Model()`.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:<index>"``, or ``"auto"``: for a single run the CPU.
-        storage: Where to write down every trial and result as they come: the path of a SQLite
-            file, or a `gpbo.storage.Storage`. `Optimizer.resume` goes on from there, and
-            proposes exactly what this optimizer would have proposed.
+        storage: Where to record every trial and result as they come: the path of a SQLite file, or
+            a `gpbo.record.Storage`. `Optimizer.resume` continues from there, and proposes exactly
+            what this optimizer would have proposed.
         name: The job's name in the storage; in a SQLite file, up to 100 letters, digits, ``.``,
             ``_`` and ``-``, the first a letter or digit.
-        exist_ok: Whether to go on with the stored job of this name, if there is one, as `resume`
-            does: a script, or a notebook's cell, that is run again goes on where it ended. An
-            earlier optimizer of the job in this process is closed.
+        exist_ok: Whether to continue the stored job of this name, if there is one, as `resume`
+            does, so that a script or a notebook cell can be run again. An earlier optimizer of the
+            job in this process is closed.
 
     Raises:
         InvalidOption: an option has a value that is not allowed, or the stored job has another
             space, direction, seed, inference, initial design or constraints.
         SpaceError: the space has listed values that cannot be stored.
-        StorageError: the storage has a job of this name (without ``exist_ok``), or cannot be used.
+        StorageError: the storage has a job of this name (and ``exist_ok`` is False), or cannot be
+            used.
         JobInUse: another process drives the stored job.
     """
 
@@ -130,11 +131,11 @@ class Optimizer:
         self.model: fitting.Model = fitting.resolve_model(model)
         self.device: torch.device = resolve_device(device)
         self._sign = sign_of(direction)
-        self._lock = RLock()  # of what changes; who reads copies in one step, and does not wait
+        self._lock = RLock()  # for changes; readers copy in one step, and do not wait
         self._history = History(space, self.device)
         self._fitted: Fitted | None = None
-        self._looked: dict[tuple[bool, int, int], Fitted] = {}  # the last one
-        self._ahead = False  # the journal of what is remembered here
+        self._looked: dict[tuple[bool, int, int], Fitted] = {}  # the last model looked at
+        self._ahead = False  # whether the journal may have more than what is remembered here
         if (storage is None) != (name is None):
             raise InvalidOption(f"storage={storage!r}, name={name!r}: expected both or none")
         self._journal: Journal | None = None
@@ -152,18 +153,18 @@ class Optimizer:
         model: fitting.Model | None = None,
         device: str = "auto",
     ) -> "Optimizer":
-        """Go on with a stored optimization, in the state after its last complete call.
+        """Continue a stored optimization, in the state after its last complete call.
 
         An earlier optimizer of the job in this process is closed.
 
         Args:
             strategy: By default the stored one; one of your own is not stored and must be given
-                again. Another strategy goes on with the same trials, and is stored from then on.
+                again. Another strategy continues with the same trials, and replaces the stored one.
             model: Likewise; a model whose prior is not from `gpbo.priors` is one of your own. With
                 another model the last fit is forgotten.
 
         Raises:
-            UnknownJob: the storage has none of this name.
+            UnknownJob: the storage has no job of this name.
             JobInUse: another process drives it.
             StorageError: the storage cannot be used.
             InvalidOption: a strategy or model is neither stored nor given.
@@ -184,10 +185,12 @@ class Optimizer:
         model: fitting.Model | None = None,
         device: str = "auto",
     ) -> "Optimizer":
-        """A stored optimization to look at, whoever drives it: nothing is written to its storage.
+        """A stored optimization to look at, even while a process drives it.
+
+        Nothing is written to its storage.
 
         Raises:
-            InvalidOption: a strategy or model is not stored and not given: see `resume`.
+            InvalidOption: a strategy or model is neither stored nor given; see `resume`.
         """
         spec, given = record.spec, {"strategy": strategy, "model": model}
         for option, value in given.items():
@@ -226,16 +229,16 @@ class Optimizer:
         self.close()
 
     def close(self) -> None:
-        """Let go of the stored job, if there is one, so that another process may drive it.
+        """Release the stored job, if there is one, so that another process may drive it.
 
-        Calls that would change this optimizer raise a `StorageError` from then on.
+        Calls that would change this optimizer then raise a `StorageError`.
         """
         if self._journal is not None:
             self._journal.close()
 
     @property
     def journal(self) -> "Journal | None":
-        """Where everything is written down; None without a storage."""
+        """Where everything is recorded; None without a storage."""
         return self._journal
 
     def __repr__(self) -> str:
@@ -247,19 +250,19 @@ class Optimizer:
 
     @property
     def strategy(self) -> Strategy:
-        """What proposes."""
+        """The strategy that proposes trials."""
         return self._strategy
 
     @property
     def history(self) -> History:
-        """What `trials`, `finished` and the like are copies of, which take long where there are
-        thousands: for gpbo's own modules, which look more often than trials end.
+        """The originals of which `trials`, `finished` and so on are copies: for gpbo's own modules,
+        which read often, and copying thousands of trials takes long.
         """
         return self._history
 
     @property
     def trials(self) -> list[Trial]:
-        """Every trial there is, in the order of their ids."""
+        """All trials, in the order of their ids."""
         return _copies(self._history.trials)
 
     @property
@@ -274,7 +277,7 @@ class Optimizer:
 
     @property
     def queue(self) -> list[dict[str, Any]]:
-        """The configurations that are to be asked next, as they were enqueued."""
+        """The configurations to be asked next, as they were enqueued."""
         return list(map(dict, self._history.queue))
 
     @property
@@ -284,31 +287,31 @@ class Optimizer:
 
     @property
     def best(self) -> Trial | None:
-        """The completed trial with the best value of those that meet the constraints, the earliest
-        of several; None before any.
+        """The completed trial with the best value among those that meet the constraints, the
+        earliest in a tie; None before there is one.
         """
         best = best_of(self._history.completed, self.direction)
         return None if best is None else replace(best)
 
     def records(self) -> list[dict[str, Any]]:
-        """Every trial there is as plain values, a dict for each, as `pandas.DataFrame` takes them.
+        """All trials as plain values, one dict each, as `pandas.DataFrame` takes them.
 
-        The columns are those of a `Trial`, its configuration in columns ``params.<name>``; where
-        something was measured, that in ``measured.<name>``, and ``feasible`` in place of
+        The columns are those of a `Trial`, the configuration in columns ``params.<name>``; if
+        quantities were measured, they are in ``measured.<name>``, and ``feasible`` replaces
         ``violated``.
         """
         return records(self._history.trials)
 
     @property
     def fit_report(self) -> fitting.FitReport | None:
-        """The report of the last fit that a proposal came from; None before any. Its first run is
-        the model of the values, the others are those of what the constraints limit.
+        """The report of the last fit that a proposal came from; None before there is one. Its first
+        run is the model of the values, the others are the models of the constraints.
         """
         return None if self._fitted is None else self._fitted.fit.report
 
     @property
     def fitted_size(self) -> int:
-        """How many results that fit was made to, the first ones that came; 0 before any."""
+        """How many results that fit used, the first ones that came; 0 before any fit."""
         return 0 if self._fitted is None else self._fitted.kept.size
 
     @overload
@@ -322,14 +325,14 @@ class Optimizer:
     def ask(
         self, n: Any = None, *, refit: bool = True, fixed: Mapping[str, Any] | None = None
     ) -> Trial | list[Trial]:
-        """The next trial to run; with ``n``, a list of ``n`` of them.
+        """The next trial to run; with ``n``, a list of ``n`` trials.
 
         Enqueued configurations come first. The points of a batch are chosen one after another,
-        each knowing that those before it are pending (by ``"ts"`` all at once). Where the space, or
-        a grid, has fewer than ``n`` left, the list is shorter.
+        each knowing that those before it are pending (``"ts"`` chooses all at once). If the space,
+        or a grid, has fewer than ``n`` points left, the list is shorter.
 
         Args:
-            n: How many; None for one that is not in a list.
+            n: How many; None for a single trial that is not in a list.
             refit: As in `plan`.
             fixed: As in `plan`.
 
@@ -354,24 +357,25 @@ class Optimizer:
         thin: int = 1,
         fixed: Mapping[str, Any] | None = None,
     ) -> Callable[[], Chosen]:
-        """The choice of the next ``count`` trials as a function that any thread may run.
+        """The choice of the next ``count`` trials, as a function that any thread may run.
 
-        It sees what is known now, and changes nothing; `register` makes trials of its answer.
+        It uses what is known now and changes nothing; `register` makes trials of what it returns.
 
         Args:
-            refit: Whether to fit the model if results came since the last fit. Otherwise the
-                draws of the last fit serve, conditioned on all results; without any, it is fitted.
-            thin: To save time, average over every ``thin``-th of these draws only; which ones they
-                are changes from trial to trial.
-            fixed: Values that some parameters are to have, by name: what a machine allows, or the
-                task at hand if one parameter says which. The model knows the results with other
-                values too; the best that it expects with these ones is to be improved on. What is
-                enqueued is not asked, and waits.
+            refit: Whether to fit the model if results came since the last fit. Otherwise the draws
+                of the last fit are used, conditioned on all results; if there is no fit yet, one
+                is made.
+            thin: Without a refit, average over only every ``thin``-th of these draws, to save time;
+                which ones changes from trial to trial.
+            fixed: Values of some parameters, by name: to fit the machine that is free, or the task
+                at hand if a parameter names it. The model learns from all results; improvement is
+                measured from the best value that it expects with these values. Enqueued
+                configurations are not asked, and wait.
 
         Raises:
             InvalidParams: ``fixed`` has a name or a value that the space does not have.
-            InvalidOption: ``count`` or ``thin`` is no whole number, 1 or more, or ``refit`` neither
-                True nor False. The function raises what `ask` does.
+            InvalidOption: ``count`` or ``thin`` is not a whole number, 1 or more, or ``refit`` is
+                neither True nor False. The function raises what `ask` does.
         """
         whole_number("count", count, least=1)
         whole_number("thin", thin, least=1)
@@ -400,12 +404,12 @@ class Optimizer:
 
     @_one_at_a_time
     def register(self, chosen: Chosen) -> list[Trial]:
-        """Make trials of what a `plan` chose: from now on they are pending.
+        """Make pending trials of what a `plan` chose.
 
         Raises:
-            InvalidOption: it is none, trials were asked or added since it was planned, or it was
-                chosen by a model of another optimizer.
-            InvalidParams: its configurations are of another space.
+            InvalidOption: ``chosen`` does not come from a plan, trials were asked or added since
+                the plan, or it was chosen by a model of another optimizer.
+            InvalidParams: its configurations belong to another space.
         """
         instance_of("chosen", chosen, Chosen)
         history = self._history
@@ -433,7 +437,7 @@ class Optimizer:
 
     @_one_at_a_time
     def plan_fit(self) -> Callable[[], Fitted]:
-        """A fit to the results so far as a function that any thread may run; `adopt` its answer.
+        """A fit to the results so far, as a function that any thread may run; `adopt` its result.
 
         The function raises:
             InvalidData: there is no result yet.
@@ -442,17 +446,17 @@ class Optimizer:
         known = self._looked.get((True, self.fitted_size, size), last)
         if known is not None and known.kept.size == size:
             return lambda: known
-        self._looked = {}  # outdated by this fit, and as large
+        self._looked = {}  # frees memory: this fit replaces it, and is as large
         warm = None if last is None else last.kept.warm
         data = self._observations()
         return FitPlan(data, self.model, self.inference, warm, self.seed)
 
     @_one_at_a_time
     def adopt(self, fitted: Fitted) -> None:
-        """Go on from this fit of a `plan_fit`, unless a fit to more results was adopted.
+        """Use this fit of a `plan_fit` from now on, if it has more results than the last one.
 
         Raises:
-            InvalidOption: it is none, or one of another optimizer.
+            InvalidOption: ``fitted`` is not a fit, or one of another optimizer.
         """
         self._check_own("fitted", fitted)
         if self._is_newer(fitted):
@@ -463,13 +467,13 @@ class Optimizer:
     def tell(
         self, trial: object, value: object, measured: Mapping[str, float] | None = None
     ) -> Trial:
-        """Record a trial's value; returns the trial as it is now.
+        """Record a trial's value; returns the updated trial.
 
-        A number that is NaN or infinite makes the trial a failed one, whose configuration is not
-        proposed again. Telling the same twice changes nothing, so whoever does not know
-        whether it was recorded may tell it again. A result that comes after its trial has failed
-        can be kept with `add`. One that was mistyped stays: make a new optimizer, and have it
-        `learn` the results that are right, ``(trial.params, trial.value, trial.measured)`` of each.
+        A number that is NaN or infinite makes it a failed trial, whose configuration is not
+        proposed again. Telling the same result twice changes nothing, so it is safe to tell again
+        what may not have been recorded. A result that comes after its trial has failed can be kept
+        with `add`. A wrong result cannot be corrected: make a new optimizer, and have it `learn`
+        the right ones, ``(trial.params, trial.value, trial.measured)`` of each trial.
 
         Args:
             trial: A trial of this optimizer, or its id.
@@ -477,10 +481,10 @@ class Optimizer:
             measured: The quantities of the constraints, by name, likewise.
 
         Raises:
-            InvalidResult: the value or what was measured is not one real number, or ``measured``
+            InvalidResult: the value or a measured quantity is not one real number, or ``measured``
                 has other names than the constraints; the trial stays pending.
-            UnknownTrial: no trial of this optimizer.
-            TrialAlreadyFinished: it has another result already.
+            UnknownTrial: not a trial of this optimizer.
+            TrialAlreadyFinished: it already has another result.
         """
         known = self._history.find(trial)
         where = f"trial {known.id}: "
@@ -488,24 +492,24 @@ class Optimizer:
 
     @_one_at_a_time
     def fail(self, trial: object, reason: str | None = None) -> Trial:
-        """Record that a trial has no value; returns the trial as it is now.
+        """Record that a trial has no value; returns the updated trial.
 
         Args:
             trial: A trial of this optimizer, or its id.
             reason: Why; "failed" by default.
 
         Raises:
-            UnknownTrial: no trial of this optimizer.
-            TrialAlreadyFinished: it has a result, or failed for another reason.
+            UnknownTrial: not a trial of this optimizer.
+            TrialAlreadyFinished: it has a value, or failed for another reason.
         """
         why = "failed" if reason is None else legible(str(reason)) or "failed"
         return self._end(self._history.find(trial), Told(None, reason=why))
 
     def withdraw(self, trial: object, reason: str | None = None) -> Trial:
-        """Record that a trial was not run as it was asked; returns the trial as it is now.
+        """Record that a trial was not run as asked; returns the updated trial.
 
-        Unlike one that failed, it says nothing of its configuration, which may be proposed again.
-        What was run in its place is told by `add`.
+        Unlike a failure, this says nothing about the configuration, which may be proposed again.
+        `add` records what was run instead.
 
         Args:
             trial: A trial of this optimizer, or its id.
@@ -522,7 +526,7 @@ class Optimizer:
         value: object,
         measured: Mapping[str, float] | None = None,
     ) -> Trial:
-        """Record a result that was not asked for; its configuration may be known already.
+        """Record a result that was not asked for; its configuration may have been tried already.
 
         A number that is NaN or infinite is recorded as a failed trial.
 
@@ -538,13 +542,13 @@ class Optimizer:
         return self.learn([(params, value, measured)])[0]
 
     def enqueue(self, params: Mapping[str, Any]) -> None:
-        """Have this configuration asked next, after those enqueued before, even if it is known.
+        """Have this configuration asked next, after those already enqueued, even if it was tried.
 
-        What it leaves out is chosen when it is asked, as `ask` does with these values ``fixed``;
-        where all such configurations are known, one of them is asked again.
+        Parameters that it leaves out are chosen when it is asked, as by `ask` with these values
+        ``fixed``; if all such configurations were tried, one of them is asked again.
 
         Raises:
-            InvalidParams: no value of the space, or one that the space does not have.
+            InvalidParams: it has no value, or a name or a value that the space does not have.
         """
         self.learn(queue=[params])
 
@@ -557,12 +561,14 @@ class Optimizer:
         """`add` these results and `enqueue` these configurations: all of them, or none.
 
         Args:
-            results: Of each its configuration and its value, and what was measured.
-            queue: Configurations, which may leave out values.
+            results: A pair of configuration and value each, or a triple with the measured
+                quantities.
+            queue: Configurations, which may leave out parameters.
 
         Raises:
-            InvalidParams: no list, or not a configuration of the space; nothing is recorded.
-            InvalidResult: no list, no such pair or triple, or as in `tell`; nothing is recorded.
+            InvalidParams: not a list, or not a configuration of the space; nothing is recorded.
+            InvalidResult: not a list, not such a pair or triple, or as in `tell`; nothing is
+                recorded.
         """
         if not isinstance(results, Iterable):
             raise InvalidResult(f"results={results!r}: expected a list of pairs")
@@ -584,7 +590,7 @@ class Optimizer:
         return added
 
     def _checked(self, result: Sequence[Any]) -> tuple[dict[str, Any], Told]:
-        """A result of `learn`: its configuration, and what it tells."""
+        """A result of `learn`: its configuration, and its value or failure."""
         if not isinstance(result, list | tuple) or len(result) not in (2, 3):
             raise InvalidResult(f"result={result!r}: expected a configuration and its value")
         params, value, measured = (*result, None)[:3]
@@ -592,11 +598,11 @@ class Optimizer:
         return valid, result_told("", self.constraints, value, measured)
 
     def observations(self) -> Observations:
-        """The results and the pending points as the engine sees them: one run, minimised."""
+        """The results and the pending points as the engine sees them: one run, to be minimised."""
         return self._observations().of_values
 
     def _observations(self, count: int | None = None) -> Observations:
-        """Of the first ``count`` values, or all, and as further runs of what is limited."""
+        """The first ``count`` results, or all; the constrained quantities are further runs."""
         results = self._history.results(count)
         values = [self._sign * trial.value for trial in results if trial.value is not None]
         excess = [
@@ -611,10 +617,10 @@ class Optimizer:
         )
 
     def fit(self, *, refit: bool = True) -> fitting.Fit:
-        """The model of all results so far. Looking at it changes nothing that is proposed.
+        """The model of all results so far. Looking at it does not change what is proposed.
 
         Args:
-            refit: As in `plan`: without it the draws of the last fit serve, if there are any.
+            refit: As in `plan`: if False, the draws of the last fit are used, if there is one.
 
         Raises:
             InvalidData: there is no result yet.
@@ -622,7 +628,7 @@ class Optimizer:
         return self._look(refit).fit
 
     def posterior(self, *, refit: bool = True) -> Posterior:
-        """What the model believes now, in the units of the told values.
+        """What the model predicts now, in the units of the told values.
 
         Args:
             refit: As in `fit`.
@@ -631,7 +637,7 @@ class Optimizer:
             InvalidData: there is no result yet.
         """
         fitted = self._look(refit)
-        # Results may have come since: those that the fit knows are the first ones.
+        # Results may have come since; the fit knows the first ones.
         known = _copies(self._history.results(int(fitted.fit.surrogate.mask.sum())))
         return Posterior(
             fitted.fit.surrogate, fitted.units, self.space, self.direction, known, fitted.limits
@@ -640,14 +646,14 @@ class Optimizer:
     def recommend(
         self, *, refit: bool = True, fixed: Mapping[str, Any] | None = None
     ) -> Recommendation:
-        """The tried configuration that the model expects to be the best, and what it expects.
+        """The tried configuration that the model expects to be the best, and what it predicts.
 
         With noisy values it is mostly better than that of `best`, whose value is a lucky one.
 
         Args:
             refit: As in `fit`.
-            fixed: Values that the configuration is to have, by name of the parameter, as in `ask`:
-                only those that were tried with them are compared.
+            fixed: Values of some parameters, by name, as in `ask`: only configurations that were
+                tried with them are compared.
 
         Raises:
             InvalidData: there is no result yet, or none with these values that meets the
@@ -657,16 +663,16 @@ class Optimizer:
         return self.posterior(refit=refit).recommend(fixed=fixed)
 
     def _look(self, refit: bool) -> Fitted:
-        """The model of all results so far, made once for who looks several times."""
+        """The model of all results so far, kept for repeated looks."""
         key = truth_value("refit", refit), self.fitted_size, len(self._history.completed)
         looked = self._looked
         if key not in looked:
-            with torch.inference_mode(False):  # as in `_one_at_a_time`: others look after it
+            with torch.inference_mode(False):  # as in `_one_at_a_time`: it is kept for later looks
                 self._looked = looked = {key: self._plan_model(refit)()}
         return looked[key]
 
     def _check_own(self, name: str, fitted: Fitted) -> None:
-        """Refuse what cannot be a fit to results of this optimizer."""
+        """Raise if this cannot be a fit to results of this optimizer."""
         instance_of(name, fitted, Fitted)
         size, (outputs, _, dim) = fitted.kept.size, fitted.kept.lengthscale.shape
         most, limited = len(self._history.completed), len(self.constraints)
@@ -680,7 +686,7 @@ class Optimizer:
         return fitted is not None and fitted.kept.size > self.fitted_size
 
     def _plan_model(self, refit: bool, thin: int = 1) -> Callable[[], Fitted]:
-        """A fit, or the draws of the last one, or some of them, on all results so far."""
+        """A fit, or (some of) the draws of the last one conditioned on all results so far."""
         truth_value("refit", refit)
         last = self._fitted
         knows_all = self.fitted_size == len(self._history.completed)
@@ -693,8 +699,8 @@ class Optimizer:
     def _design_left(self, wanted: int) -> int:
         """How many of the ``wanted`` points belong to the initial design, enqueued ones included.
 
-        A failed trial tells the model nothing, so the design replaces it; and while there is no
-        result at all there is nothing to fit.
+        A failed trial adds no data to the model, so the design replaces it; and without any result
+        there is nothing to fit to.
         """
         if not self.strategy.uses_model:
             return 0
@@ -721,7 +727,7 @@ class Optimizer:
 
     @contextmanager
     def _written(self, fitted: Fitted | None = None, **written: Any) -> Iterator[None]:
-        """Write this down, then have what is inside remember it."""
+        """Write this to the journal, then let the block remember it."""
         if self._journal is not None:
             self._ahead = True
             try:
@@ -734,8 +740,8 @@ class Optimizer:
 
     @contextmanager
     def _in_agreement(self) -> Iterator[None]:
-        """Where Ctrl-C came between what was written and what is remembered, the former counts, as
-        if the process had been killed."""
+        """If Ctrl-C comes between writing to the journal and remembering, what was written counts,
+        as if the process had been killed."""
         self._catch_up()
         try:
             yield
@@ -748,7 +754,7 @@ class Optimizer:
             self._ahead = False
 
     def _spec(self) -> dict[str, Any]:
-        """How this optimizer was made, as plain values; None for what cannot be written down."""
+        """How this optimizer was made, as plain values; None for what cannot be stored."""
         return {
             "space": write_space(self.space),
             "strategy": write_strategy(self.strategy),
@@ -761,7 +767,7 @@ class Optimizer:
         }
 
     def _store(self, storage: "Storage | str | Path", name: str, exist_ok: bool) -> None:
-        """Begin a stored job, or go on with the one that there is."""
+        """Begin a stored job, or continue the existing one."""
         from gpbo.storage import resolve_storage
 
         store = resolve_storage(storage)
@@ -774,7 +780,7 @@ class Optimizer:
                 self._journal = store.create(name, self._spec())
                 return
             except StorageError:
-                if not goes_on():  # it does where another process was faster
+                if not goes_on():  # it does if another process was faster
                     raise
         check_same(self._spec(), store.read(name))  # before an earlier optimizer is closed
         with _driven(store, name) as journal:
@@ -783,7 +789,7 @@ class Optimizer:
             self._go_on(journal, record)
 
     def _go_on(self, journal: "Journal", record: "Record") -> None:
-        """Drive the stored job, with the strategy and the model that there are from now on."""
+        """Drive the stored job from now on, with this optimizer's strategy and model."""
         spec = self._spec()
         if spec != record.spec:
             journal.write(spec=spec, engine=b"" if self._fitted is None else None)
@@ -796,19 +802,19 @@ class Optimizer:
             return
         try:
             kept = Kept.from_bytes(record.engine, self.device)
-        except Exception as error:  # noqa: BLE001  whatever reading it meets, the trials are there
-            why = type(error).__name__  # torch's words advise to run whatever code is in it
+        except Exception as error:  # noqa: BLE001  whatever is wrong with it, the trials are there
+            why = type(error).__name__  # torch's message advises to run whatever code is in it
             logger.warning("job %r: its last fit cannot be read: %s", record.name, why)
             return
         data = self._observations(kept.size)
-        # A model of the user's own is known by its density only.
+        # A model of the user's own is recognised only by its density.
         if model is not None or kept.has_density_of(data, self.model):
             self._fitted = Fitted.of(kept.condition(data, self.model.nu), data, kept)
 
 
 @contextmanager
 def _driven(store: "Storage", name: str) -> "Iterator[Journal]":
-    """A stored job, which is let go of again if what is inside fails."""
+    """A stored job, which is released again if the block fails."""
     journal = store.open(name)
     try:
         yield journal
@@ -818,12 +824,12 @@ def _driven(store: "Storage", name: str) -> "Iterator[Journal]":
 
 
 def _copies(trials: Iterable[Trial]) -> list[Trial]:
-    """Trials to hand out: who changes the configuration of one does not change history."""
+    """Trials to hand out: changing the configuration of one does not change history."""
     return [replace(trial) for trial in trials]
 
 
 def _as_written(fitted: Fitted | None) -> dict[str, Any]:
-    """What a journal keeps of a fit."""
+    """What the journal keeps of a fit."""
     if fitted is None:
         return {}
     kept = fitted.kept

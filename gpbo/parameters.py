@@ -1,9 +1,9 @@
 """The parameters of a search space, and where their values lie in the unit cube.
 
 A `Real` and an `Integer` take one cube column each; `gpbo.choices` has the parameters whose values
-are listed. A discrete parameter cuts its columns into cells: a cube point means the value
-whose cell it lies in, and that value stands at one point inside the cell. On a linear scale, and
-for ordinals, the cells are equally wide, so uniform points give every value an equal share.
+are listed. A discrete parameter divides its columns into cells: a cube point means the value
+whose cell it lies in, and each value is encoded as one point inside its cell. On a linear scale,
+and for ordinals, the cells are equally wide, so uniform points give all values equal shares.
 """
 
 import math
@@ -22,8 +22,8 @@ from gpbo.errors import InvalidParams, SpaceError
 
 Kind = Literal["continuous", "ordered", "categorical"]
 
-# A field that its class checks itself, for whatever a user writes there: a static checker sees
-# the type, while a checker of annotations at run time stays out of the way of our own errors.
+# A field that its class checks itself: a static type checker sees the type, while a run-time
+# checker of annotations does not raise before our own errors.
 T = TypeVar("T")
 if TYPE_CHECKING:
     Given = Annotated[T, "checked by its class"]
@@ -36,7 +36,7 @@ else:
             return Any
 
 
-#: Integers up to this size keep their cell through a cube coordinate in double precision,
+#: Integers up to this size survive the round trip through a cube coordinate in double precision,
 #: on the logarithmic scale too.
 LARGEST_INTEGER = 2**40
 #: An ordered parameter with at most this many values has all of them as neighbours.
@@ -47,7 +47,7 @@ class Parameter(ABC):
     """One parameter of a space: its legal values, and where they lie in the unit cube."""
 
     name: str
-    #: What its cube columns mean.
+    #: The kind of its cube columns.
     kind: ClassVar[Kind]
 
     @property
@@ -58,7 +58,7 @@ class Parameter(ABC):
     @property
     @abstractmethod
     def size(self) -> int | None:
-        """How many values it has; None if they are a continuum."""
+        """The number of values; None for a real parameter."""
 
     @abstractmethod
     def validate(self, value: Any) -> Any:
@@ -105,7 +105,7 @@ class Discrete(Parameter):
 
     @abstractmethod
     def index(self, x: Float[Tensor, "*batch c"]) -> Int[Tensor, "*batch"]:
-        """The number of the value whose cell a point lies in; a legal one for NaN too."""
+        """The number of the value whose cell contains the point; legal even for NaN."""
 
     @abstractmethod
     def place(self, index: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch c"]:
@@ -133,10 +133,10 @@ class Discrete(Parameter):
         return [self.value(index) for index in range(self.size)]
 
     def others(self, index: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch j"]:
-        """The numbers of the neighbouring values: always ``j`` of them, distinct, never itself.
+        """The numbers of the neighbouring values: always ``j``, distinct, never the value itself.
 
-        All other values, if they are few or have no order; else one step down and one up, where
-        an end of the range has its two next values, so that ``j`` is the same everywhere.
+        All other values if they are few or have no order; else one step down and one up, at an
+        end of the range the next two values, so that ``j`` is the same everywhere.
         """
         last = self.size - 1
         if self.kind == "categorical" or self.size <= FEW_VALUES:
@@ -155,7 +155,7 @@ class Real(Parameter):
         name: Its key in a configuration.
         low, high: The bounds, in user units.
         scale: ``"linear"``; ``"log"`` (low > 0): equal steps in log(value); ``"reverse_log"``
-            (0 <= low, high < 1): equal steps in log(1 - value), fine close to 1.
+            (0 <= low, high < 1): equal steps in log(1 - value), fine near 1.
 
     Raises:
         SpaceError: the definition is not a range of finite numbers that the scale allows.
@@ -225,11 +225,11 @@ class Real(Parameter):
         return [self._from_coordinate(coordinate) for coordinate in x.squeeze(-1).tolist()]
 
     def grid(self, points: int) -> list[float]:
-        """Values at equally spaced cube points, both bounds among them."""
+        """Values at equally spaced cube points, both bounds included."""
         return [self._from_coordinate(step / (points - 1)) for step in range(points)]
 
     def _from_coordinate(self, coordinate: float) -> float:
-        if coordinate in (0.0, 1.0):  # the formula below may miss a bound by a rounding
+        if coordinate in (0.0, 1.0):  # the formula below may miss a bound by a rounding error
             return self.high if coordinate else self.low
         value = self._backward(self._forward(self.low) + coordinate * self._span)
         return min(max(value, self.low), self.high)
@@ -253,9 +253,10 @@ class Real(Parameter):
 class Integer(Discrete):
     """An integer in low .. high, both included.
 
-    On the linear scale integer ``v`` stands at the centre of its cell, one of ``high - low + 1``
-    equally wide ones. On the log scale (low >= 1) its cell is [log(v - 1/2), log(v + 1/2)] and
-    it stands at log(v). For larger steps there is `Ordinal`: ``Ordinal("width", range(8, 65, 8))``.
+    On the linear scale there are ``high - low + 1`` equally wide cells, and the integer ``v`` is
+    encoded as the centre of its cell. On the log scale (low >= 1) its cell is
+    [log(v - 1/2), log(v + 1/2)] and it is encoded as log(v). For larger steps use `Ordinal`:
+    ``Ordinal("width", range(8, 65, 8))``.
 
     Args:
         name: Its key in a configuration.
@@ -296,7 +297,7 @@ class Integer(Discrete):
         return self.high - self.low + 1
 
     def validate(self, value: Any) -> int:
-        """The value as an int; a float counts if it is a whole number, a bool never.
+        """The value as an int; a float is accepted if it is a whole number, a bool never.
 
         Raises:
             InvalidParams: not an integer from low to high.
@@ -315,7 +316,7 @@ class Integer(Discrete):
         return self.low + index
 
     def index(self, x: Float[Tensor, "*batch 1"]) -> Int[Tensor, "*batch"]:
-        """How far above ``low`` the integer is whose cell the coordinate lies in."""
+        """How far above ``low`` the integer lies whose cell contains the coordinate."""
         coordinate = x.squeeze(-1)
         if self.scale == "linear":
             return equal_cell(coordinate, self.size)
@@ -331,7 +332,7 @@ class Integer(Discrete):
         return ((torch.log(index.to(DTYPE) + self.low) - start) / span).unsqueeze(-1)
 
     def grid(self, points: int) -> list[int]:
-        """All integers, or ``points`` distinct ones, equally spaced on the scale, both ends in."""
+        """All integers, or ``points`` distinct ones equally spaced on the scale, ends included."""
         if self.size <= points:
             return list(range(self.low, self.high + 1))
         thinned: list[int] = []
@@ -341,8 +342,8 @@ class Integer(Discrete):
                 ideal = round(self.low + share * (self.high - self.low))
             else:
                 ideal = round(self.low * (self.high / self.low) ** share)
-            # On a log scale the first are less than an integer apart. The distances grow and are
-            # more than 1 on average, so there is room for those that follow.
+            # On a log scale the first ideal values are less than 1 apart. The distances grow and
+            # are more than 1 on average, so there is room for those that follow.
             thinned.append(max(ideal, thinned[-1] + 1 if thinned else self.low))
         return thinned
 
@@ -353,7 +354,7 @@ class Integer(Discrete):
 
 
 def equal_cell(coordinate: Float[Tensor, "*batch"], count: int) -> Int[Tensor, "*batch"]:
-    """Which of ``count`` equally wide cells of [0, 1] the coordinate lies in; NaN counts as 0."""
+    """Which of ``count`` equally wide cells of [0, 1] contains the coordinate; NaN counts as 0."""
     return (coordinate * count).floor().nan_to_num(0.0).clamp(0, count - 1).long()
 
 
@@ -363,7 +364,7 @@ def equal_cell_centre(index: Int[Tensor, "*batch"], count: int) -> Float[Tensor,
 
 
 def _integer(value: Any) -> int | None:
-    """The value as an int; None if it is not a whole number (a bool is none)."""
+    """The value as an int; None if it is not a whole number (a bool is not one)."""
     number = finite(value)
     if number is None or not number.is_integer():
         return None

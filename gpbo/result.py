@@ -1,4 +1,4 @@
-"""What came of an optimization: the best trial, all trials, where the time went."""
+"""The result of an optimization: the best trial, all trials, where the time went."""
 
 import re
 import sys
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-#: In reasons of failures; two that differ in numbers alone are one.
+#: Numbers in reasons of failures: reasons that differ only in numbers count as the same.
 _NUMBER = re.compile(r"(0|\.{3})x[0-9a-fA-F]+|[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -48,16 +48,16 @@ class Result:
     """The trials of one optimization, in the order in which they ended.
 
     Attributes:
-        trials: Completed and failed ones.
+        trials: The completed and failed trials.
         stopped: ``"budget"``: all trials were done; ``"exhausted"``: the space has no
-            configuration left; ``"interrupted"``: by Ctrl-C, and what was done is here;
-            ``"broken"``: trials could not be run, by what was logged; and the reasons of a
-            `gpbo.completion.Completion`: ``"runtime"``, ``"target"``, ``"failures"`` or
+            configuration left; ``"interrupted"``: by Ctrl-C, a signal to terminate or `gpbo stop`;
+            ``"broken"``: trials could not be run, for a reason that was logged; and the reasons of
+            a `gpbo.completion.Completion`: ``"runtime"``, ``"target"``, ``"failures"`` or
             ``"no improvement"``.
         objective_s: Seconds spent in the objective; with several workers, spent waiting for them.
             In a `gpbo.Tuner` the sum over the trials.
-        engine_s: Seconds spent choosing what to try; in a `gpbo.Tuner` mostly while trials run.
-        optimizer: Can be asked for more, and has the model: `Optimizer.fit`.
+        engine_s: Seconds spent choosing trials; in a `gpbo.Tuner` mostly while other trials run.
+        optimizer: Can be asked for more trials, and has the model: `Optimizer.fit`.
     """
 
     trials: tuple[Trial, ...]
@@ -66,7 +66,7 @@ class Result:
     engine_s: float
     optimizer: Optimizer
 
-    # Of an object with a property that is a `Literal` IPython (Jedi) completes nothing.
+    # IPython (Jedi) completes nothing on an object with a property that is a `Literal`.
     @cached_property
     def direction(self) -> Direction:
         """``"minimize"`` or ``"maximize"``."""
@@ -74,8 +74,8 @@ class Result:
 
     @property
     def best(self) -> Trial | None:
-        """The completed trial with the best value of those that meet the constraints, the first of
-        several; None if there is none.
+        """The completed trial with the best value among those that meet the constraints, the first
+        in a tie; None if there is none.
         """
         return best_of(self.trials, self.direction)
 
@@ -92,12 +92,12 @@ class Result:
 
     @property
     def interrupted(self) -> bool:
-        """Whether it was stopped: by Ctrl-C, a signal to terminate or `gpbo stop`."""
+        """Whether it was interrupted: by Ctrl-C, a signal to terminate or `gpbo stop`."""
         return self.stopped == "interrupted"
 
     @property
     def incumbents(self) -> tuple[Trial | None, ...]:
-        """The best trial so far after each of the trials; None before the first success."""
+        """The best trial so far after each trial; None before one meets the constraints."""
         return tuple(incumbents(self.trials, self.direction))
 
     @property
@@ -106,7 +106,7 @@ class Result:
         return self.optimizer.fit_report
 
     def records(self) -> list[dict[str, Any]]:
-        """All trials as plain values, a dict for each, as `pandas.DataFrame` takes them.
+        """All trials as plain values, one dict each, as `pandas.DataFrame` takes them.
 
         The columns are those of `Optimizer.records`.
         """
@@ -114,10 +114,10 @@ class Result:
 
     def table(self, last: int | None = None) -> "Table":
         """All trials, or the ``last`` ones, as a table that `rich` prints: the best in bold, those
-        without a value, or that violate a constraint, dim.
+        without a value or with a violated constraint dim.
 
         Raises:
-            InvalidOption: ``last`` is no whole number, 0 or more.
+            InvalidOption: ``last`` is not a whole number, 0 or more.
         """
         if last is not None:
             whole_number("last", last, least=0)
@@ -140,10 +140,10 @@ class Result:
         return table
 
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """The convergence plot, written if there is a path, whose ending decides the format.
+        """The convergence plot, also written to the path if given; its suffix sets the format.
 
         Raises:
-            InvalidOption: the path is in no folder that exists, or has another ending.
+            InvalidOption: the folder of the path does not exist, or the suffix is unknown.
         """
         from gpbo import plots
 

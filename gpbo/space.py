@@ -1,7 +1,7 @@
 """The search space: configurations in user units, and their points in the unit cube.
 
-What decides *which* value a cube point means is torch code that `Space.snap` and `Space.decode`
-share, so that a point and its snapped point always decode to the same configuration.
+`Space.snap` and `Space.decode` share the code that decides *which* value a cube point means, so
+that a point and its snapped point always decode to the same configuration.
 """
 
 import itertools
@@ -30,7 +30,7 @@ class Space:
     Example: ``Space(Real("rate", 1e-5, 1, "log"), Integer("depth", 1, 9))``, or a list of them.
 
     Raises:
-        SpaceError: no parameters, something that is no parameter, or two of the same name.
+        SpaceError: no parameters, something that is not a parameter, or two of the same name.
     """
 
     parameters: tuple[Parameter, ...]
@@ -79,12 +79,12 @@ class Space:
 
     @cached_property
     def dim(self) -> int:
-        """How many columns the cube has, ``d``."""
+        """The number of cube columns, ``d``."""
         return sum(parameter.columns for parameter in self.parameters)
 
     @cached_property
     def size(self) -> int | None:
-        """How many configurations there are; None if they are a continuum."""
+        """The number of configurations; None if there is a real parameter."""
         size = 1
         for parameter in self.parameters:
             if parameter.size is None:
@@ -104,22 +104,21 @@ class Space:
 
     @property
     def movable(self) -> Bool[Tensor, "d"]:
-        """Which columns may move: none of a `Categorical`, or of a single value; on the CPU."""
+        """Which columns may move: not those of a `Categorical` or a single value; on the CPU."""
         several = [p.size != 1 for p in self.parameters for _ in range(p.columns)]
         in_order = [kind != "categorical" for kind in self.kinds]
         return torch.tensor(in_order, device="cpu") & torch.tensor(several, device="cpu")
 
     def validate(self, params: Any, *, whole: bool = True) -> dict[str, Any]:
-        """A configuration, a mapping from every name to a value, with canonical Python values.
-
-        What `dict` makes a mapping of will do, such as a row of a pandas table.
+        """The configuration with canonical Python values.
 
         Args:
-            params: The configuration.
-            whole: Whether every name is needed, or one will do.
+            params: A mapping from names to values, or what `dict` makes one of, such as a row of a
+                pandas table.
+            whole: Whether every name is needed, or at least one.
 
         Raises:
-            InvalidParams: no mapping, a name is missing or unknown, or a value is not legal.
+            InvalidParams: not a mapping, a name is missing or unknown, or a value is not legal.
         """
         params = as_mapping(params)
         if not isinstance(params, Mapping):
@@ -152,12 +151,12 @@ class Space:
         """Configurations to points of the cube, on the CPU.
 
         Raises:
-            InvalidParams: no list of them, or one is not a configuration of this space.
+            InvalidParams: not a list, or one of them is not a configuration of this space.
         """
         if isinstance(configurations, Mapping) or not isinstance(configurations, Iterable):
             raise InvalidParams(f"configurations={configurations!r}: expected a list of mappings")
         configurations = list(configurations)
-        if any(isinstance(params, str) for params in configurations):  # as those of a pandas table
+        if any(isinstance(params, str) for params in configurations):  # such as a pandas table's
             raise InvalidParams(
                 f"configurations={configurations!r}: expected a list of mappings, not of names "
                 "(a pandas table gives one by to_dict('records'))"
@@ -171,7 +170,7 @@ class Space:
         """Points to configurations; a point outside the cube counts as the nearest one in it.
 
         Raises:
-            InvalidData: no tensor, a coordinate is NaN or infinite, or there are more or fewer of
+            InvalidData: not a tensor, a coordinate is NaN or infinite, or there are not ``d`` of
                 them.
         """
         check_tensor("x", x)
@@ -187,17 +186,17 @@ class Space:
         return [dict(zip(self.names, row, strict=True)) for row in zip(*values, strict=True)]
 
     def round_trip(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """What a configuration's point in the cube means: itself, but for the rounding of reals."""
+        """The configuration encoded and decoded: the same, except for rounding of reals."""
         return self.decode(self.encode([params]))[0]
 
     def snap(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        """The points of the cube that stand for the configurations that the points mean.
+        """Each point moved to the cube point that stands for its configuration.
 
-        Snapping twice is snapping once. A NaN stays within its parameter: there a `Real` keeps
-        it, and a discrete parameter has a legal value.
+        Snapping twice is the same as snapping once. A NaN affects its own parameter only: a `Real`
+        keeps it, and a discrete parameter gets a legal value.
 
         Raises:
-            InvalidData: no tensor, or there are more or fewer coordinates than ``d``.
+            InvalidData: not a tensor, or the number of coordinates is not ``d``.
         """
         check_tensor("x", x)
         if x.shape[-1:] != (self.dim,):
@@ -210,10 +209,10 @@ class Space:
     def neighbours(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch j d"]:
         """Snapped points that differ from the snapped ``x`` in exactly one discrete parameter.
 
-        Every other choice of a categorical and every other value of an ordered parameter with
-        few values (`gpbo.parameters.FEW_VALUES`); of other ordered parameters one step down and
-        one up, at an end of the range the next two values. So ``j`` depends on the space only;
-        it is 0 if all parameters are real.
+        A categorical takes every other choice, an ordered parameter with few values
+        (`gpbo.parameters.FEW_VALUES`) every other value; other ordered parameters go one step down
+        and one up, at an end of the range to the next two values. So ``j`` depends on the space
+        only; it is 0 if all parameters are real.
         """
         here = self.snap(x)
         blocks = [here.new_empty((*here.shape[:-1], 0, self.dim))]
@@ -225,14 +224,14 @@ class Space:
         return torch.cat(blocks, dim=-2)
 
     def grid(self, points_per_real: int) -> Iterator[dict[str, Any]]:
-        """The full-factorial design, the last parameter running fastest.
+        """The full-factorial design; the last parameter varies fastest.
 
-        A `Real` has ``points_per_real`` values at equally spaced cube points with both bounds;
-        an `Integer` all its values or, if they are more, as many distinct ones spread in the
-        same way; an `Ordinal` and a `Categorical` have all.
+        A `Real` has ``points_per_real`` values at equally spaced cube points, bounds included. An
+        `Integer` has all its values if they are no more than that, else as many distinct ones,
+        equally spaced on its scale. An `Ordinal` and a `Categorical` have all their values.
 
         Raises:
-            InvalidOption: no whole number of points, 2 or more.
+            InvalidOption: ``points_per_real`` is not a whole number, 2 or more.
         """
         points_per_real = whole_number("points_per_real", points_per_real, least=2)
         values = [parameter.grid(points_per_real) for parameter in self.parameters]

@@ -1,4 +1,4 @@
-"""What to try next: policy only. A strategy remembers nothing and waits for nobody.
+"""What to try next. A strategy has no state, and does not wait for trials.
 
     ExpectedImprovement       "ei"      log expected improvement, averaged over the posterior draws
     ProbabilityOfImprovement  "pi"      log probability of improvement, likewise
@@ -8,8 +8,8 @@
     SobolSearch               "sobol"   a scrambled Sobol sequence
     CustomAcquisition                   the maximum of a function of your own
 
-A strategy sees a `Situation` (what ``r`` runs know) and answers with points; everything that it
-needs is in there, so one strategy serves `gpbo.Optimizer`, where ``r`` is 1, and many runs at once.
+A strategy gets a `Situation` (what ``r`` runs know) and returns points; the situation has all that
+it needs, so one strategy serves `gpbo.Optimizer`, where ``r`` is 1, and many runs at once.
 """
 
 from abc import ABC, abstractmethod
@@ -57,26 +57,27 @@ __all__ = [
 #: What an improvement is measured from: the least posterior mean at the results, the least of the
 #: results themselves, or the least of what they would be without noise, which is sampled.
 Incumbent = Literal["mean", "observed", "sampled"]
-#: So many samples of what results would be without noise has a draw that is the only one; of
-#: several, each has one.
+#: Samples of what results would be without noise if there is a single draw; of several draws, each
+#: has one sample.
 _SAMPLES = 16
-#: Draws whose noise has a smaller standard deviation than this take the results for exact. Where
-#: there is neither noise nor what looks like it, they infer less after some results; samples would
-#: then only blur what is known.
+#: Draws whose noise has a smaller standard deviation than this treat the results as exact. If there
+#: is neither noise nor what looks like it, draws have less than this after some results; samples
+#: would then only blur what is known.
 _NOISY = 0.02
 
-#: The margin of trials that refine what was found.
+#: The margin of trials that refine the best minimum found.
 _LEAST_MARGIN = 1e-5
-#: Observed points around which the maximum of an acquisition is searched too.
+#: The best observed points, around which the maximum of an acquisition is searched too.
 _BEST = 5
-#: In so many dimensions at most, posterior functions are drawn exactly at some of the raw points:
+#: In at most this many dimensions, posterior functions are drawn exactly at some of the raw points:
 #: the last ones, which are those near the best points and Sobol points before them.
 _ANCHORED_DIM, _ANCHORS = 3, 384
-#: So many times the log of the chance of meeting the constraints is taken off a posterior function,
-#: in standard deviations of the values. The minimum within drawn limits is on several of them, and
-#: meets each in every other draw only: of many constraints, hardly ever all. This moves it inside
-#: by a part of what the models do not know, and by nothing once they know. Of so small a part an
-#: average over few draws is enough; over all of them a proposal takes half as long again.
+#: This multiple of the log probability of meeting the constraints is subtracted from a posterior
+#: function, in standard deviations of the values. The minimum within drawn limits lies on several
+#: of them, and meets each in half of the draws only: many constraints hardly ever all. This moves
+#: it inside in proportion to the models' uncertainty, and not at all once they are certain. For so
+#: small a term an average over few draws is enough; over all draws a proposal takes half as long
+#: again.
 _LIKELIER, _FEW_DRAWS = 1e-3, 4
 
 
@@ -89,11 +90,11 @@ class _Maximiser(ABC):
     _any_scale: ClassVar[bool] = False
 
     def propose(self, situation: Situation, count: int) -> Float[Tensor, "r q d"]:
-        """The maximisers, each of which is pending for the next."""
+        """The maximisers; each is pending when the next is chosen."""
         return one_by_one(situation, count, self._maximiser)
 
     def _maximiser(self, situation: Situation) -> Float[Tensor, "r d"]:
-        """The maximiser of the acquisition in log space, weighted with the chance of a value."""
+        """The maximiser of the log acquisition, weighted by the probability of a feasible value."""
         data, space = situation.data, situation.space
         known = situation.fit().surrogate
         failed = situation.failed, situation.failed_mask
@@ -104,7 +105,7 @@ class _Maximiser(ABC):
             streams = situation.streams("fantasy")
             seen = self._seen(known, situation)
             surrogate = seen.fantasize(data.pending, data.pending_mask, streams, likely)
-            # What a value would be where there is none is nothing to be found out.
+            # Failed points have no value, so there is nothing to learn there.
             surrogate = surrogate.hallucinate(*failed)
             utility = self._utility(surrogate, situation)
             return propose(
@@ -118,17 +119,17 @@ class _Maximiser(ABC):
             )
 
     def _seen(self, surrogate: Surrogate, situation: Situation) -> Surrogate:
-        """What the acquisition function knows of the results; by default all."""
+        """What the acquisition function knows about the results; by default everything."""
         return surrogate
 
     @abstractmethod
     def _utility(self, surrogate: Surrogate, situation: Situation) -> Utility:
-        """The acquisition function, given fantasies of what is pending."""
+        """The acquisition function, given fantasies of the pending points."""
 
 
 @dataclass(frozen=True)
 class _Improvement(_Maximiser):
-    """The maximisers of an acquisition that looks for improvement."""
+    """The maximisers of an acquisition that measures improvement."""
 
     search: Search = field(default_factory=Search)
     margin: float = 0.0
@@ -145,7 +146,8 @@ class _Improvement(_Maximiser):
         _check_search(self.search)
 
     def _seen(self, surrogate: Surrogate, situation: Situation) -> Surrogate:
-        """Samples of what the results would be without noise, if improvement is on these."""
+        """Samples of what the results would be without noise, if improvement is measured from them.
+        """
         if self.incumbent != "sampled" or self._refines(situation):
             return surrogate
         times = _SAMPLES if surrogate.draws == 1 else 1
@@ -159,11 +161,11 @@ class _Improvement(_Maximiser):
         return self._acquisition(surrogate, best=best - margin)
 
     def _refines(self, situation: Situation) -> bool:
-        """Whether this trial refines the best minimum that was found.
+        """Whether this trial refines the best minimum found.
 
-        Where slices of the space take turns, such as tasks, every so many trials would always be
-        of the same slice. There the multiples of the golden ratio decide, modulo 1: they are
-        spread evenly over the trials of each slice, however many take turns.
+        If slices of the space, such as tasks, take turns, every ``refine``-th trial might always
+        belong to the same slice. There the multiples of the golden ratio, modulo 1, decide: they
+        are spread evenly over the trials of each slice, however many take turns.
         """
         if self.refine == 0:
             return False
@@ -175,40 +177,40 @@ class _Improvement(_Maximiser):
 
 @dataclass(frozen=True)
 class ExpectedImprovement(_Improvement):
-    """The point of greatest expected improvement, in log space, averaged over the draws.
+    """The point of greatest log expected improvement, averaged over the draws.
 
-    Points of a batch, and points asked while others are pending, see the others through one
-    fantasy per hyperparameter draw, or sample of it.
+    Other points of the batch, and other pending points, enter as one fantasy per hyperparameter
+    draw, or per sample of a draw.
 
     Args:
-        search: How hard to search the acquisition's maximum.
+        search: How hard to search for the acquisition's maximum.
         margin: The least improvement that counts, in standard deviations of the values on the
-            model's scale (`gpbo.units`). Without a margin the best point is evaluated again and
-            again, once its neighbourhood has nothing more to give.
-        incumbent: What is to be improved on, for each draw of the hyperparameters: ``"mean"``, the
-            least posterior mean at the results, ``"observed"``, the least result, or ``"sampled"``,
-            the least of a sample of what the results would be without noise; fantasies of pending
-            points included. With ``"sampled"`` all that is known are these samples, and a result
-            that was lucky is no reason to try its place again (Letham, Karrer, Ottoni and Bakshy
-            2019, "Constrained Bayesian optimization with noisy experiments", Bayesian Analysis 14).
-            Trials that refine improve on the mean all the same, and so do draws with next to no
-            noise, a standard deviation below 0.02 on the model's scale. A single draw, as with
-            ``inference="map"``, has sixteen samples. They differ by what a draw takes for noise.
-            Where that is not noise but ripples too fine for the model, which a run without noise
-            may hit again, ``"observed"`` asks for more and takes longer steps. Where the values of
-            some parameters are fixed it is the least posterior mean there, with ``"sampled"`` that
-            given the sample.
-        repeats: Whether a configuration may be proposed again that was tried, unless it failed: for
-            a noisy objective on a finite space. A finite space is then never used up.
-        refine: Every so many trials the margin is 1e-5 at most, 0 for never: the best minimum found
-            is refined further, while the other trials, which leave it when less than the margin is
-            to be gained, look elsewhere. Where values are fixed it is as many trials, at no fixed
-            beat, so that tasks that take turns have some each.
+            model's scale (`gpbo.units`). Without a margin the best point is evaluated over and
+            over once its neighbourhood offers no more improvement.
+        incumbent: What improvement is measured from, in each draw of the hyperparameters:
+            ``"mean"``, the least posterior mean at the results; ``"observed"``, the least result;
+            or ``"sampled"``, the least value in a sample of what the results would be without
+            noise. Fantasies of pending points count too. With ``"sampled"`` the model is
+            conditioned on the sample instead of the results, so that a lucky result is no reason
+            to try its point again (Letham, Karrer, Ottoni and Bakshy 2019, "Constrained Bayesian
+            optimization with noisy experiments", Bayesian Analysis 14). Refining trials use the
+            mean instead, and so do draws with next to no noise, a standard deviation below 0.02 on
+            the model's scale. A single draw, as with ``inference="map"``, has sixteen samples. The
+            choices differ by what a draw considers noise. If that is not noise but ripples too fine
+            for the model, whose minima a run without noise may hit again, ``"observed"`` demands
+            more improvement and takes longer steps. If the values of some parameters are fixed, it
+            is the least posterior mean there, with ``"sampled"`` given the sample.
+        repeats: Whether a configuration may be proposed again, unless it failed: for a noisy
+            objective on a finite space. A finite space is then never used up.
+        refine: In every ``refine``-th trial (0: in none) the margin is at most 1e-5, so that the
+            best minimum found is refined further; the other trials leave it when less than the
+            margin is to be gained there. With fixed values the share of trials is the same, but
+            not the rhythm, so that tasks that take turns all have some.
 
     Raises:
-        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` none of the above,
-            ``repeats`` neither True nor False, ``refine`` no whole number, 0 or more, or ``search``
-            no `Search`.
+        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` is none of the above,
+            ``repeats`` is neither True nor False, ``refine`` is not a whole number, 0 or more, or
+            ``search`` is not a `Search`.
     """
 
     margin: float = 3e-3
@@ -219,21 +221,21 @@ class ExpectedImprovement(_Improvement):
 
 @dataclass(frozen=True)
 class ProbabilityOfImprovement(_Improvement):
-    """The point that is most probably better than the incumbent; greedier than `"ei"`.
+    """The point that is most probably better than the incumbent; greedier than ``"ei"``.
 
     Args:
-        search: How hard to search the acquisition's maximum.
+        search: How hard to search for the acquisition's maximum.
         margin: As in `ExpectedImprovement`; more is needed here, where a small improvement counts
             as much as a large one (Jones 2001, "A taxonomy of global optimization methods based
             on response surfaces", J. Glob. Optim. 21).
-        incumbent: As in `ExpectedImprovement`, but ``"mean"`` unless another is asked for.
+        incumbent: As in `ExpectedImprovement`, but ``"mean"`` by default.
         repeats: As in `ExpectedImprovement`.
         refine: As in `ExpectedImprovement`.
 
     Raises:
-        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` none of the above,
-            ``repeats`` neither True nor False, ``refine`` no whole number, 0 or more, or ``search``
-            no `Search`.
+        InvalidOption: ``margin`` is negative or not finite, ``incumbent`` is none of the above,
+            ``repeats`` is neither True nor False, ``refine`` is not a whole number, 0 or more, or
+            ``search`` is not a `Search`.
     """
 
     margin: float = 0.03
@@ -246,29 +248,30 @@ class CustomAcquisition(_Maximiser):
     """The point where an acquisition function of your own is greatest.
 
     ``acquisition`` takes a `gpbo.surrogate.Surrogate`, of ``r`` runs with ``s`` draws of the
-    hyperparameters each, and gives a function of points ``[r,b,d]`` of the unit cube with a value
-    ``[r,b]`` for each. The value of a point must depend on that point and its run alone, by
-    operations that autograd differentiates; NaN is worse than any value (where there is nothing
-    else, a warning is logged, and a point of a Sobol sequence proposed). The surrogate has means
-    and variances (``surrogate.moments``, ``[r,s,b]`` each) on a scale on which results are
-    standardised and less is better; it knows pending points by one fantasy for each draw, and
-    where trials failed is certain of what it expects. In a slice of the space, where some values
-    are fixed, only results in it count for ``surrogate.incumbent``.
+    hyperparameters each, and returns a function that maps points ``[r,b,d]`` of the unit cube to
+    values ``[r,b]``. The value of a point must depend on that point and its run alone, through
+    operations that autograd differentiates; NaN is worse than any value (if there is nothing else,
+    a warning is logged and a point of a Sobol sequence proposed). The surrogate has means and
+    variances (``surrogate.moments``, ``[r,s,b]`` each) on a scale on which results are standardised
+    and less is better. It includes pending points as one fantasy per draw, and failed trials as if
+    they had returned the posterior mean. In a slice of the space, where some values are fixed, only
+    results in the slice count for ``surrogate.incumbent``.
 
-    Where trials failed, or there are constraints, the log of the chance that a point gives a value
-    that may be the best is added, as to the logarithm of an improvement; while no result meets the
-    constraints, that chance alone is maximised.
+    If trials failed, or there are constraints, the log probability that a point has a value and
+    meets the constraints is added, as to a log improvement; as long as no result meets the
+    constraints, this probability alone is maximised.
 
     Args:
-        name: What the origin of its trials says.
+        name: Appears in the origin of its trials.
         acquisition: What is to be maximised.
-        search: How hard to search its maximum.
+        search: How hard to search for its maximum.
         repeats: As in `ExpectedImprovement`.
 
     Raises:
-        InvalidOption: ``name`` is no text or empty, ``acquisition`` cannot be called, ``search`` is
-            no `Search`, or ``repeats`` neither True nor False. When points are proposed: the values
-            are no floats ``[r,b]``, or do not depend on the points as autograd sees it.
+        InvalidOption: ``name`` is not a text or is empty, ``acquisition`` cannot be called,
+            ``search`` is not a `Search`, or ``repeats`` is neither True nor False. When points are
+            proposed: the values are not floats ``[r,b]``, or autograd finds that they do not depend
+            on the points.
     """
 
     name: str
@@ -316,37 +319,38 @@ class CustomAcquisition(_Maximiser):
 
 @dataclass(frozen=True)
 class ThompsonSampling:
-    """The minimum of a function drawn from the posterior, another function for each point.
+    """The minimum of a function drawn from the posterior, a different function for each point.
 
     Thompson (1933, Biometrika 25); in parallel, synchronous or not, Kandasamy et al. (2018,
-    "Parallelised Bayesian optimisation via Thompson sampling", AISTATS). Each function has its
-    draw of the hyperparameters, in turn. Pending points are not proposed again, but are otherwise
+    "Parallelised Bayesian optimisation via Thompson sampling", AISTATS). The functions take the
+    draws of the hyperparameters in turn. Pending points are not proposed again, but are otherwise
     ignored: the spread of the functions keeps the points of a batch apart.
 
     By default three functions in four are searched in boxes around the best point, and one in the
     whole cube (`NestedBoxes`): with few results, away from the data, functions differ so much that
     their minima over the cube are nearly random. A function that finds nothing new in its box is
-    searched around the best points of other basins. Where there are constraints, functions of what
-    they limit are drawn too, and a function's minimum is the least where these are met.
+    searched around the best points of other basins. With constraints, functions of the constrained
+    quantities are drawn too, and each function is minimised where these meet the constraints.
 
-    The search sums in single precision: `torch.set_float32_matmul_precision` of the program applies
-    to it, and below ``"highest"`` may move a point by a thousandth of the cube.
+    The search sums in single precision: the program's `torch.set_float32_matmul_precision` applies
+    to it, and settings below ``"highest"`` may move a point by a thousandth of the cube.
 
     Args:
-        search: How hard to search every function's minimum; by default hard enough to find nearly
-            all of them, which in the whole cube takes more the more dimensions there are. Its
-            ``perturbed`` counts only without a ``region``.
-        features: How many cosines and sines, half of each, a function of the prior is made of; see
-            `gpbo.paths`.
-        hallucinate: Condition the functions on pending points, as if these had returned what was
-            expected of them. Points of a batch are then chosen one after another.
+        search: How hard to search for every function's minimum; by default hard enough to find
+            nearly all of them, which in the whole cube takes more work the more dimensions there
+            are. Its ``perturbed`` counts only without a ``region``.
+        features: How many cosines and sines, half of each, make up a function drawn from the
+            prior; see `gpbo.paths`.
+        hallucinate: Condition the functions on pending points, as if these had returned the
+            posterior mean. Points of a batch are then chosen one after another.
         region: Where to search, `NestedBoxes` or a `TrustRegion`; None for the whole cube, as in
             the papers.
         repeats: As in `ExpectedImprovement`; functions of a batch may then have the same minimum.
 
     Raises:
-        InvalidOption: ``region`` is none of these, ``features`` is no even number of 2 or more,
-            ``hallucinate`` or ``repeats`` neither True nor False, or ``search`` no `Search`.
+        InvalidOption: ``region`` is none of these, ``features`` is not an even number, 2 or more,
+            ``hallucinate`` or ``repeats`` is neither True nor False, or ``search`` is not a
+            `Search`.
     """
 
     search: Search | None = None
@@ -420,8 +424,8 @@ class ThompsonSampling:
         anchors: Float[Tensor, "r j d"] | None,
         names: Sequence[str] = ("",),
     ) -> Paths:
-        """So many functions of every row of the surrogate; of a run it has as many as names."""
-        # What the paths of a batch share must not depend on the trial, for a batch to be what
+        """``count`` functions of every row of the surrogate, which has a row per run and name."""
+        # What the paths of a batch share must not depend on the trial, so that a batch equals what
         # single calls would have proposed.
         results: list[int] = situation.data.counts.tolist()
 
@@ -442,7 +446,7 @@ class ThompsonSampling:
 def _confined(
     boxes: Boxes, situation: Situation, screen: Streams, points: int, count: int
 ) -> Confined:
-    """The next ``count`` functions in these boxes, in which so many points are screened."""
+    """The next ``count`` functions in these boxes, with ``points`` points to be screened."""
     data, space = situation.data, situation.space
     spread_out = sobol(points, space.dim, screen)
     lot = screen.uniform(points, space.dim)
@@ -461,10 +465,10 @@ def _check_search(search: object) -> None:
 
 
 def default_search(space: Space, *, confined: bool) -> Search:
-    """What finds nearly every function's own minimum, in a box or in the whole cube.
+    """A search that finds nearly every function's own minimum, in a box or in the whole cube.
 
-    In 6 dimensions 64 scouts find those of 99 functions in 100; in 20 of three in four, 512 of 95
-    in 97, and 1024 of nearly all.
+    In 6 dimensions, 64 scouts find the minima of 99 functions in 100; in 20 dimensions, 64 find
+    those of three in four, 512 of 95 in 97, and 1024 of nearly all.
     """
     movable = int(space.movable.sum())
     scouts = 64 if confined else min(1024, max(64, round(movable**3 / 8)))
@@ -472,7 +476,7 @@ def default_search(space: Space, *, confined: bool) -> Search:
     return Search(raw=raw, perturbed=128, restarts=4, scouts=scouts)
 
 
-#: The strategies that can be asked for by name.
+#: The strategies that have a name.
 STRATEGIES: dict[str, type[Strategy]] = {
     strategy.name: strategy
     for strategy in (
@@ -487,7 +491,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
 
 
 def resolve_strategy(strategy: object) -> Strategy:
-    """The strategy of this name, with its defaults; an object that is a strategy as it is.
+    """The strategy of this name, with its defaults; a strategy object is returned as it is.
 
     Raises:
         InvalidOption: neither a known name nor a strategy.
@@ -509,10 +513,10 @@ def resolve_strategy(strategy: object) -> Strategy:
 
 
 def _chances(situation: Situation, *, ahead: bool) -> tuple[Utility | None, Limits | None]:
-    """The log of the chance that a point gives a value, and the models of what is limited.
+    """The log probability that a point gives a value, and the models of the constraints.
 
     Args:
-        ahead: Once what is pending will have ended as is to be expected.
+        ahead: As if the pending trials had ended as expected.
     """
     data, limits = situation.data, situation.limits()
     success = log_chance(data, situation.failed, situation.failed_mask, ahead=ahead)
@@ -520,9 +524,9 @@ def _chances(situation: Situation, *, ahead: bool) -> tuple[Utility | None, Limi
 
 
 def _eligible_within(surrogate: Surrogate, space: Space, chance: Utility | None) -> Surrogate:
-    """The surrogate, its ``eligible`` results those of this slice of the space.
+    """The surrogate, with its ``eligible`` results those of this slice of the space.
 
-    A result outside the slice stands for the point that it is moved to, and is eligible if a trial
+    A result outside the slice stands for the point to which it is moved, and is eligible if a trial
     there would likely have a value and meet the constraints. Without a slice nothing changes.
     """
     if chance is None or not is_slice(space):
@@ -535,8 +539,8 @@ def _eligible_within(surrogate: Surrogate, space: Space, chance: Utility | None)
 def _best_points(surrogate: Surrogate, data: Observations, space: Space) -> Float[Tensor, "r j d"]:
     """Observed points from which to search, the best first, ``j = 5`` of each run.
 
-    Those that are eligible come first, by the posterior mean there; in a slice of the space, by
-    the mean at the point of the slice that each is moved to. The others follow.
+    Eligible points come first, ordered by posterior mean; in a slice of the space, by the mean at
+    the point of the slice to which each is moved. The others follow.
     """
     expected = expected_within(surrogate, space)[:, : data.x.shape[1]]  # pending points may follow
     finite = expected.clamp(max=torch.finfo(expected.dtype).max)

@@ -1,4 +1,4 @@
-"""One evaluation of the objective, from being asked to its result: plain data."""
+"""One evaluation of the objective, from ask to result: plain data."""
 
 import math
 import operator
@@ -10,17 +10,17 @@ from typing import Any, Literal
 from gpbo.errors import InvalidResult, TrialAlreadyFinished
 
 Direction = Literal["minimize", "maximize"]
-#: Whether a worker that is free gets a trial at once, or waits for all others.
+#: Whether a free worker gets its next trial at once, or waits for all others.
 Mode = Literal["async", "sync"]
 
-#: How the reason of a trial begins that its job stopped before its end.
+#: The reason of a trial that its job stopped early begins with this.
 STOPPED_EARLY = "stopped early"
-#: How the reason of a trial begins that was not run as it was asked.
+#: The reason of a trial that was not run as asked begins with this.
 WITHDRAWN = "withdrawn"
 
 
 class TrialStatus(StrEnum):
-    """Where a trial stands; it leaves PENDING once."""
+    """The status of a trial; it leaves PENDING once."""
 
     PENDING = "pending"
     COMPLETED = "completed"
@@ -29,7 +29,7 @@ class TrialStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Trial:
-    """A configuration and what came of it; a later state is a new `Trial`.
+    """A configuration and its result; a later state is a new `Trial`.
 
     Args:
         id: Its number within the run, from 0.
@@ -42,7 +42,7 @@ class Trial:
         asked_at: When it was proposed, in seconds since the epoch; None if not known.
         finished_at: When its result came, likewise.
         measured: The quantities of the constraints, by name; empty unless completed.
-        violated: The constraints that these do not meet, such as ``"memory <= 16"``.
+        violated: The constraints that these violate, such as ``"memory <= 16"``.
     """
 
     id: int
@@ -57,13 +57,13 @@ class Trial:
     violated: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # Copies: what the caller does to its own mappings later does not change history.
+        # Copies: a caller who changes their own mapping later does not change history.
         object.__setattr__(self, "params", dict(self.params))
         object.__setattr__(self, "measured", dict(self.measured))
 
     @property
     def added(self) -> bool:
-        """Whether its result came from elsewhere, so that it takes nothing of a budget."""
+        """Whether its result came from elsewhere, so that it does not count towards a budget."""
         return self.origin == "added"
 
     @property
@@ -73,17 +73,17 @@ class Trial:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether it has no value because its job found it not worth going on with."""
+        """Whether it has no value because its job stopped it early."""
         return is_of_early_stop(self.reason)
 
     @property
     def withdrawn(self) -> bool:
-        """Whether it has no value because it was not run, which tells nothing of it."""
+        """Whether it has no value because it was not run as asked; nothing is learned from it."""
         return self.reason is not None and self.reason.partition(": ")[0] == WITHDRAWN
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds from being asked to its end; None if one of the two times is not known."""
+        """Seconds from ask to end; None if one of the two times is not known."""
         if self.asked_at is None or self.finished_at is None:
             return None
         return self.finished_at - self.asked_at
@@ -95,7 +95,7 @@ class Trial:
         measured: Mapping[str, float] | None = None,
         violated: tuple[str, ...] = (),
     ) -> "Trial":
-        """The trial with its value, and with what was measured.
+        """The trial with its value and the measured quantities.
 
         Raises:
             TrialAlreadyFinished: it was completed or failed before.
@@ -132,36 +132,36 @@ class Trial:
 
 
 def is_of_early_stop(reason: str | None) -> bool:
-    """Whether a job gave this reason to a trial, or an attempt, that it stopped early."""
+    """Whether this is the reason of a trial, or an attempt, that a job stopped early."""
     return reason is not None and reason.startswith(STOPPED_EARLY)
 
 
 def sign_of(direction: Direction) -> float:
-    """What a value is multiplied by to be minimised."""
+    """The factor that turns values into ones to be minimised."""
     return 1.0 if direction == "minimize" else -1.0
 
 
 def best_of(trials: Iterable[Trial], direction: Direction) -> Trial | None:
-    """The trial with the best value of those that meet all constraints, the first of several; None
-    if there is none.
+    """The trial with the best value among those that meet all constraints, the first in a tie;
+    None if there is none.
     """
     return best_valued((trial for trial in trials if trial.feasible), direction)
 
 
 def best_valued(trials: Iterable[Trial], direction: Direction) -> Trial | None:
-    """The trial with the best value, whatever it violates; None if none has a value."""
+    """The trial with the best value, constraints ignored; None if none has a value."""
     sign = sign_of(direction)
     valued = [(sign * trial.value, trial) for trial in trials if trial.value is not None]
     return min(valued, key=operator.itemgetter(0))[1] if valued else None
 
 
 def best_shown(trials: Sequence[Trial], direction: Direction) -> Trial | None:
-    """The best trial; while none meets the constraints, the one with the best value."""
+    """The best trial; as long as none meets the constraints, the one with the best value."""
     return best_of(trials, direction) or best_valued(trials, direction)
 
 
 def incumbents(trials: Iterable[Trial], direction: Direction) -> Iterator[Trial | None]:
-    """The best trial so far after each of the trials; None before the first with a value."""
+    """The best trial so far after each trial; None before the first that is feasible."""
     best: Trial | None = None
     for trial in trials:
         best = best_of([trial] if best is None else [best, trial], direction)
@@ -169,25 +169,25 @@ def incumbents(trials: Iterable[Trial], direction: Direction) -> Iterator[Trial 
 
 
 def without_value(trials: Iterable[Trial]) -> tuple[list[Trial], list[Trial]]:
-    """The trials that failed by themselves, and those that their job stopped early."""
+    """The trials that failed (withdrawn ones left out), and those that their job stopped early."""
     ended = [t for t in trials if t.status is TrialStatus.FAILED and not t.withdrawn]
     stopped = [trial for trial in ended if trial.stopped_early]
     return [trial for trial in ended if not trial.stopped_early], stopped
 
 
 def measured_names(trials: Iterable[Trial]) -> list[str]:
-    """What was measured with the values."""
+    """The names of the quantities that were measured with the values."""
     return list(dict.fromkeys(name for trial in trials for name in trial.measured))
 
 
 def design_end(trials: Sequence[Trial]) -> int:
-    """How many trials, from the first, were done when the initial design was."""
+    """The number of trials up to the last one of the initial design."""
     return max((i for i, t in enumerate(trials, 1) if t.origin == "design"), default=0)
 
 
 def records(trials: Iterable[Trial]) -> list[dict[str, Any]]:
-    """Trials as plain values, a dict for each; a configuration in columns ``params.<name>``, what
-    was measured in ``measured.<name>``, and then whether it is feasible.
+    """Trials as plain values, one dict each: the configuration in columns ``params.<name>`` and,
+    if quantities were measured, ``measured.<name>`` and ``feasible``.
     """
     trials = list(trials)
     constrained = any(trial.measured for trial in trials)

@@ -1,9 +1,9 @@
-"""Boxes around the best point, in which functions are searched that differ everywhere else.
+"""Boxes around the best point, in which the functions of Thompson sampling are searched.
 
-    NestedBoxes  boxes of several lengths, which the functions share out; other basins, too
+    NestedBoxes  boxes of several lengths, which the functions take in turn; also other basins
     TrustRegion  one box, which grows with success and shrinks with failure
 
-Neither is remembered: both are read off the results, and the same results give the same boxes.
+Neither has a state: both follow from the results, and the same results give the same boxes.
 """
 
 import math
@@ -25,13 +25,13 @@ from gpbo.fixed import expected_within, lie_within
 from gpbo.space import Space
 from gpbo.surrogate import Surrogate
 
-#: An improvement counts from this fraction of the best value on (Eriksson et al. 2019, supplement).
+#: The least improvement that counts, relative to the best value (Eriksson et al. 2019, supplement).
 _LEAST_GAIN = 1e-3
-#: So many coordinates of a point that is screened differ from the centre's on average.
+#: How many coordinates of a screened point differ from the centre's on average.
 _PERTURBED = 20
 #: Longer lengthscales, in units of the cube, count as this: the function is flat along all of them
-#: (Eriksson et al. have this bound, too). Otherwise those that the results say nothing about, which
-#: have the prior's, would make the others' sides tiny.
+#: (Eriksson et al. have this bound, too). Otherwise parameters about which the results say nothing,
+#: whose lengthscales are the prior's, would make the sides of the others tiny.
 _FLAT = 2.0
 
 
@@ -43,8 +43,8 @@ class Boxes:
         centre: The points.
         lower, upper: Ends of the boxes: the longest around every point, the next one around every
             point, and so on.
-        present: Which of the points there are; the boxes of the others mean nothing.
-        elsewhere: Tells where functions are searched that find nothing new in these.
+        present: Which of the points exist; the boxes of the others have no meaning.
+        elsewhere: Returns the boxes for functions that find nothing new in these.
     """
 
     centre: Float[Tensor, "r c d"]
@@ -55,31 +55,31 @@ class Boxes:
 
     @property
     def points(self) -> int:
-        """How many points there are, ``c``."""
+        """The number of points, ``c``."""
         return self.centre.shape[1]
 
     def of(self, numbers: Int[Tensor, "r q"]) -> tuple[Tensor, Tensor]:
-        """The ends ``[r, q, d]`` of the boxes of functions with these numbers: they take turns."""
+        """The ends ``[r, q, d]`` of the boxes of functions with these numbers, taken in turn."""
         index = (numbers % self.lower.shape[1])[..., None]
         return self.lower.take_along_dim(index, 1), self.upper.take_along_dim(index, 1)
 
     def place(
         self, x: Float[Tensor, "r b d"], lot: Float[Tensor, "r b d"]
     ) -> Float[Tensor, "r b d"]:
-        """Points of the cube put into the boxes in turn; in many dimensions they differ from the
+        """Points of the cube mapped into the boxes in turn; in many dimensions they differ from the
         centre in some coordinates only, where ``lot``, uniform on [0, 1), is small.
         """
         placed, boxes = x.shape[1], self.lower.shape[1]
         turn = torch.arange(placed, device=x.device)
         lower, upper = self.of(turn.expand(len(x), -1))
-        # Each box gets a block of a Sobol sequence: every fourth point of it lies in one quadrant.
+        # Each box gets a block of the Sobol sequence: every fourth point would lie in one quadrant.
         order = turn % boxes * max(1, placed // boxes) + turn // boxes
         inside = lower + x[:, order] * (upper - lower)
         centre = self.centre[:, turn % self.points]
         return torch.where(lot < _PERTURBED / x.shape[-1], inside, centre)
 
     def holds(self, numbers: Int[Tensor, "r q"], placed: int) -> Bool[Tensor, "r q b"]:
-        """Which of so many placed points lie in the boxes of functions with these numbers."""
+        """Which of ``placed`` points lie in the boxes of functions with these numbers."""
         boxes = self.lower.shape[1]
         own = (numbers % boxes)[..., None]
         box_of_point = torch.arange(placed, device=numbers.device) % boxes
@@ -88,7 +88,7 @@ class Boxes:
 
 @runtime_checkable
 class Region(Protocol):
-    """Where to search, from what is known."""
+    """Where to search, given what is known."""
 
     def boxes(
         self,
@@ -101,10 +101,10 @@ class Region(Protocol):
 
         Args:
             data: The results.
-            surrogate: The model of them.
-            space: What the cube stands for.
-            log_chance: The log of the chance that a point gives a value that may be the best;
-                None for 1.
+            surrogate: Their model.
+            space: The search space.
+            log_chance: The log probability that a point has a value and meets the constraints;
+                None if it is certain.
         """
         ...
 
@@ -113,17 +113,17 @@ class Region(Protocol):
 class NestedBoxes:
     """Boxes of several lengths around the best point, and around points of other basins.
 
-    Which length pays changes from one batch to the next: in a long box the functions differ nearly
+    Which length pays changes from one batch to the next. In a long box the functions differ nearly
     everywhere, and with few data or many dimensions their minima are far worse than the best point;
-    in a short one all of them are a little better. So each function takes the next length in turn,
+    in a short one all minima are a little better. So each function takes the next length in turn,
     and by default one in four has the whole cube. It makes no difference whether points are asked
     for together or one after another, or in which order the results come.
 
     A function that finds nothing new is searched again, around the lowest points of other basins,
-    which a hill of the posterior mean separates from the best point. It finds nothing new if it
-    gains next to nothing on the best point, or if its minimum lies in the next shorter box, in
-    which others are searched (once as many trials are pending as there are boxes). Otherwise whole
-    batches would go on refining the basin that was found first.
+    which are separated from the best point by a hill of the posterior mean. It finds nothing new if
+    its minimum is hardly lower than at the best point, or if it lies in the next shorter box, where
+    other functions are searched (once as many trials are pending as there are boxes). Otherwise
+    whole batches would only refine the basin that was found first.
 
     Args:
         lengths: Lengths of the boxes, the longest first: the geometric mean of a box's sides, in
@@ -132,8 +132,8 @@ class NestedBoxes:
         others: How many other basins to search at most; 0 for the best point's only.
 
     Raises:
-        InvalidOption: no length, one that is not positive, or a shorter one before a longer one;
-            ``others`` is negative.
+        InvalidOption: ``lengths`` is empty, has one that is not positive, or a shorter one before
+            a longer one; or ``others`` is negative.
     """
 
     lengths: tuple[float, ...] = (math.inf, 0.4, 0.1, 0.025)
@@ -156,7 +156,7 @@ class NestedBoxes:
         space: Space,
         log_chance: Utility | None = None,
     ) -> Boxes:
-        """Around the observed point of every run where the posterior mean is least."""
+        """Boxes around the observed point of every run where the posterior mean is least."""
         x = space.snap(data.x)
         expected = expected_within(surrogate, space)[:, : x.shape[1]]
         height = _possible(x, data.mask, expected, log_chance)
@@ -186,9 +186,9 @@ def _possible(
 ) -> Float[Tensor, "r n"]:
     """The height of the points around which a box may lie, infinite for the others.
 
-    Not where the next trial would rather fail, or violate a constraint, as long as there are
-    others: in a short box around such a point there is nothing else. As long as no result meets the
-    constraints, the height is how little chance there is that another one does.
+    Points where the next trial would probably fail, or violate a constraint, are left out if there
+    are others: a short box around such a point has nothing else. As long as no result meets the
+    constraints, the height is the negative log probability that another one does.
     """
     if log_chance is None:
         return height
@@ -205,7 +205,7 @@ def _around(
     space: Space,
     present: Bool[Tensor, "r c"] | None = None,
 ) -> Boxes:
-    """Boxes of these lengths around each point; choices without an order are not confined."""
+    """Boxes of these lengths around each point; categorical parameters are not confined."""
     scale = surrogate.lengthscale.clamp(max=_FLAT).log().mean(1)
     confined = space.movable
     sides = length[..., None] * (scale - scale[:, confined].mean(-1, keepdim=True)).exp()[:, None]
@@ -226,21 +226,21 @@ class TrustRegion:
     NeurIPS. A box's length is the geometric mean of its sides, in units of the cube; the sides are
     in proportion to the lengthscales.
 
-    When the box has become too short the search starts anew: earlier results no longer count for
-    its centre, and until there are two new ones per dimension the box is the cube.
+    When the box has become too short, the search restarts: earlier results no longer count for
+    its centre, and the box is the whole cube until there are two new results per dimension.
 
     Args:
         batch: How many results are judged together: as many as are asked for at once. They are a
             success if the best of them improves on the best so far by a thousandth of its size.
-            The first two results per dimension, after every start, are not judged.
+            The first two results per dimension after every start are not judged.
         length: The length at the start.
-        shortest: A box that is shorter is given up.
+        shortest: A box that becomes shorter is given up.
         longest: The greatest length.
-        successes: So many in a row double the length.
-        failures: So many in a row halve it; by default ``max(4, d) / batch``, rounded up.
+        successes: How many successes in a row double the length.
+        failures: How many failures in a row halve it; by default ``max(4, d) / batch``, rounded up.
 
     Raises:
-        InvalidOption: a count that is no whole number above 0, or lengths that are not positive or
+        InvalidOption: a count is not a whole number above 0, or the lengths are not positive or
             not in order.
     """
 
@@ -271,10 +271,10 @@ class TrustRegion:
         space: Space,
         log_chance: Utility | None = None,
     ) -> Boxes:
-        """The box of every run after its results so far; its sides go with the lengthscales.
+        """The box of every run after its results so far.
 
-        In a slice of the space only the results in it count, and before there is one the box is
-        all of it.
+        In a slice of the space only results in the slice count; before there is one, the box is
+        the whole slice.
         """
         x = space.snap(data.x)
         counts = data.mask & lie_within(space, data.x)
@@ -290,9 +290,9 @@ class TrustRegion:
     def _judged(
         self, values: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"], dim: int
     ) -> tuple[Float[Tensor, " r"], Int[Tensor, " r"]]:
-        """The length now, and how many results there were before the last start.
+        """The length now, and how many results there were before the last restart.
 
-        Results are judged without what lies between them: trials that failed, or are pending.
+        Trials between the results that failed, or are pending, are left out.
         """
         failures = self.failures or math.ceil(max(4, dim) / self.batch)
         found = [
@@ -303,7 +303,7 @@ class TrustRegion:
         return values.new_tensor(length), torch.tensor(begin, device=values.device)
 
     def _of_run(self, values: list[float], dim: int, failures: int) -> tuple[float, int]:
-        """The same of the results of one run, in plain numbers: one after another they are few."""
+        """The same for the results of one run, in plain Python: they are sequential and few."""
         length, best, begin, age, won, lost = self.length, math.inf, 0, 0, 0, 0
         for start in range(0, len(values), self.batch):
             block = values[start : start + self.batch]
