@@ -1,4 +1,4 @@
-"""The state of a long computation in a file, from which it goes on after Ctrl-C or a crash."""
+"""The state of a long computation in a file, from which it continues after Ctrl-C or a crash."""
 
 import hashlib
 import time
@@ -18,7 +18,7 @@ from gpbo.problems import Problem
 from gpbo.spec import check_equal
 from gpbo.strategies import Strategy
 
-#: Seconds between two writes: what a killed process loses, beside the step that it was in.
+#: Seconds between two writes: what a killed process loses, in addition to its current step.
 _EVERY_S = 5.0
 
 _T = TypeVar("_T")
@@ -28,20 +28,20 @@ class Checkpoint(Generic[_T]):
     """Keeps the latest state of a computation in a file; without a path, nowhere.
 
     Attributes:
-        state: The latest one; at first the one in the file if it exists, else ``first``.
+        state: The latest state; at first the one in the file if it exists, else ``first``.
         options: What the states depend on.
 
     Args:
-        path: Of the file, which stays when the computation is done.
+        path: The file's path; the file stays when the computation is done.
         options: Plain values that the states depend on.
-        free: Options of which those in the file hold, if it exists, whatever they are.
+        free: Options that may differ: if the file exists, its values are used.
         first: The state that the computation begins with.
-        kinds: The dataclasses that states consist of, beside tensors and plain values.
+        kinds: The dataclasses that states consist of, in addition to tensors and plain values.
         device: Where the tensors of a state are.
 
     Raises:
-        InvalidOption: nothing may be written at the path, or the file is of other options.
-        InvalidData: there is another file, or one of another version of gpbo.
+        InvalidOption: the path cannot be written, or the file has other options.
+        InvalidData: the file is not a checkpoint, or one of another version of gpbo.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class Checkpoint(Generic[_T]):
         self._written, self._written_at = self.state, time.monotonic()
 
     def advance(self, state: _T) -> None:
-        """Go over to this state; it is written if some seconds have passed since the last one."""
+        """Replace the state; it is written if some seconds have passed since the last write."""
         self.state = state
         if time.monotonic() - self._written_at > _EVERY_S:
             self._write()
 
     def close(self) -> None:
-        """Write the latest state, however long ago the last one was written."""
+        """Write the latest state, however recent the last write was."""
         self._write()
 
     def _write(self) -> None:
@@ -88,7 +88,7 @@ class Checkpoint(Generic[_T]):
             with torch.serialization.safe_globals(self._classes):  # no code in it is run
                 whole = torch.load(path, map_location=device, weights_only=True)
             layout, options, state = (whole[part] for part in ("layout", "options", "state"))
-        except Exception as error:  # whatever torch meets in a file that is not ours
+        except Exception as error:  # whatever torch raises for a file that is not ours
             raise InvalidData(
                 f"checkpoint={str(path)!r}: expected a file that an earlier call wrote, or none"
             ) from error
@@ -103,8 +103,8 @@ class Checkpoint(Generic[_T]):
 def identified(
     problem: Problem, strategy: Strategy, model: Model, **others: object
 ) -> dict[str, Any]:
-    """What trials depend on, as plain values by the names of options; of a function, and of a
-    strategy or a model of the user's own, the name only, if any.
+    """What trials depend on, as plain values by option. A function, and a strategy or a model of
+    the user's own, is identified only by its name, if it has one.
     """
     shift = None if problem.shift is None else problem.shift.numpy(force=True)
     return {

@@ -1,4 +1,4 @@
-"""Commands as objectives: what they are given, how they run, what their output tells."""
+"""Commands as objectives: their arguments, how they run, and the values in their output."""
 
 import contextlib
 import json
@@ -18,26 +18,26 @@ from typing import Any
 from gpbo.attempt import LOG, PROCESS, STOP, UNREADABLE, Outcome, as_step, write_report
 from gpbo.errors import InvalidOption
 
-#: Seconds between two looks at a running command.
+#: Seconds between two checks of a running command.
 _LOOK_S = 0.1
-#: Seconds that a command has to end after it was told to.
+#: Seconds that a command has to end after SIGTERM.
 _GRACE_S = 2.0
-#: How much of a log is read before the next look at the command and the clock.
+#: How much of a log is read between two checks of the command and the clock.
 _CHUNK_BYTES = 1 << 20
 #: How much of a command's last line is kept as the reason of a failed trial.
 _LINE_BYTES = 1000
 
 _DECODER = json.JSONDecoder()
 
-#: The commands that run now, to be ended if this process has to end.
+#: The running commands, to be ended if this process has to end.
 _running: set["subprocess.Popen[bytes]"] = set()
 
 
 class _Filled(Formatter):
-    """A name is one of a parameter if there is such a one, as ``{opt.lr}`` may be."""
+    """Looks a whole name up as a parameter first, since ``{opt.lr}`` may be one."""
 
     def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """The value of that name, and the name."""
+        """The value of this name, and the name."""
         if field_name in kwargs:
             return kwargs[field_name], field_name
         return super().get_field(field_name, args, kwargs)
@@ -45,14 +45,14 @@ class _Filled(Formatter):
 
 _FILLED = _Filled()
 
-#: What a shell takes as it is, and a word that begins as one that it does something about.
+#: What a shell takes literally, and a word that begins like one of its operators.
 _QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""")
 _OPERATOR = re.compile(r"(?<!\S)\d*[<>|&;]\S*")
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command line, which prints the value; the last line with one counts.
+    """A command line that prints the value; the last line with one counts.
 
     The trial fails if the command ends with a status other than 0 or prints no value.
 
@@ -66,13 +66,13 @@ class Command:
             Values with a step are intermediate ones; the last of them is the result if no line has
             a value without one.
         folder: Where it runs; by default the current folder.
-        measured: Quantities that are measured with the value, by name: they are looked for in
-            lines that end with a JSON object, with the value or without, and the last ones count. A
+        measured: Names of quantities that are measured with the value: they are looked for in lines
+            that end with a JSON object, with or without the value, and the last ones count. A
             `gpbo.Tuner` fills in those of its constraints.
 
     Raises:
-        InvalidOption: the template cannot be split, or has an operator of a shell, or the
-            expression has no group for the value.
+        InvalidOption: the template cannot be split or has a shell operator, or the expression has
+            no group for the value.
     """
 
     template: str
@@ -111,8 +111,8 @@ class Command:
         """The program and its arguments for a configuration.
 
         Raises:
-            InvalidOption: the template names something that is no parameter, or formats a value as
-                it cannot be.
+            InvalidOption: the template names something that is not a parameter, or has a format
+                that does not fit a value.
         """
         try:
             return [_FILLED.vformat(word, (), params) for word in shlex.split(self.template)]
@@ -124,12 +124,12 @@ class Command:
             ) from error
 
     def reading(self, line: str) -> tuple[int | None, float] | None:
-        """The step, if it has one, and the value that a line of output tells; None if none."""
+        """The step, None without one, and the value in a line of output; None if it has none."""
         try:
             if self.metric is None:
                 told = _object(line)
                 step, value = told.get("step"), told["value"]
-                if value is None:  # as encoders write NaN that keep to the standard
+                if value is None:  # standard JSON has no NaN, so encoders write null
                     value = math.nan
             else:
                 pattern = re.compile(self.metric)
@@ -145,7 +145,7 @@ class Command:
             return None
 
     def quantities(self, line: str) -> dict[str, Any]:
-        """What was measured, as a line of output tells it."""
+        """The measured quantities in a line of output."""
         with contextlib.suppress(*UNREADABLE):
             told = _object(line)
             return {name: told[name] for name in self.measured if name in told}
@@ -153,9 +153,9 @@ class Command:
 
 
 def _object(line: str) -> Any:
-    """The JSON object that a line ends with: a progress bar before it, say, is in the same line."""
+    """The JSON object that a line ends with: a progress bar, say, may precede it in the line."""
     text = line.rstrip()
-    # Not from every brace: to say where each of many is wrong would take quadratic time.
+    # Not from every brace: each failed attempt reads far, which would take quadratic time.
     for brace in re.finditer(r'{\s*["}]', text if text.endswith("}") else ""):
         with contextlib.suppress(ValueError):
             found, end = _DECODER.raw_decode(text, brace.start())
@@ -165,12 +165,12 @@ def _object(line: str) -> Any:
 
 
 def check_can_be_ended(command: Command) -> None:
-    """See whether this system can end a command with all that it started.
+    """Check that this system can end a command with all that it started.
 
     Raises:
         InvalidOption: it cannot.
     """
-    if not hasattr(os, "killpg"):  # Windows, where what a command started would outlive it
+    if not hasattr(os, "killpg"):  # Windows, where processes that a command started outlive it
         raise InvalidOption(
             f"command={command.template!r}: expected a system with groups of processes, such as "
             "Linux or macOS, to run commands on; a Python function needs none"
@@ -180,12 +180,12 @@ def check_can_be_ended(command: Command) -> None:
 def run_command(
     command: Command, params: Mapping[str, Any], folder: Path, time_limit_s: float | None
 ) -> Outcome:
-    """One attempt with this configuration, in this folder; what the command prints goes to its log.
+    """One attempt with this configuration; the command's output goes to the log in this folder.
 
     Raises:
-        InvalidOption: as `check_can_be_ended` and `Command.arguments` do.
+        InvalidOption: as in `check_can_be_ended` and `Command.arguments`.
     """
-    check_can_be_ended(command)  # a worker may be of another system than its driver
+    check_can_be_ended(command)  # the worker's system may differ from the driver's
     reader = _Reader(command, folder)
     with (folder / LOG).open("ab") as output:
         try:
@@ -236,28 +236,28 @@ def end_all() -> None:
 
 
 def end_left(folder: Path) -> None:
-    """End the command of this folder, if it was left by a process that was killed."""
+    """End this folder's command, if a process that was killed left it running."""
     note = folder / PROCESS
     try:
         group = int(note.read_text())
         note.unlink()
     except (OSError, ValueError):  # none was left
         return
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # what it started may be left
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # its children may be left
         if os.getsid(group) != group:
-            return  # no command, which has a session of its own: the number is another one's by now
+            return  # the id has a new owner: a command leads a session of its own
     _end_group(group)
 
 
 def _value_group(pattern: re.Pattern[str]) -> int | None:
-    """Which group has the value; None if none can."""
+    """The number of the group that has the value; None if there is none."""
     step = pattern.groupindex.get("step")
     others = (group for group in range(1, pattern.groups + 1) if group != step)
     return pattern.groupindex.get("value", next(others, None))
 
 
 class _Reader:
-    """Follows the log of a command: reports what has a step, remembers the last value."""
+    """Follows the log of a command: reports values with a step, and remembers the last value."""
 
     def __init__(self, command: Command, folder: Path) -> None:
         self.value: float | None = None
@@ -266,20 +266,20 @@ class _Reader:
         self._command = command
         self._folder = folder
         self._final = False
-        # An attempt may be run again, by an executor that lost its worker.
+        # An executor that lost its worker may run an attempt again.
         log = folder / LOG
         self._offset = log.stat().st_size if log.exists() else 0
         self._rest = b""
-        # To read JSON takes a hundred times as long as to see that a line has none.
+        # Parsing JSON takes a hundred times as long as searching a line for these.
         self._needed = [b'"value"' if command.metric is None else b""]
-        self._needed += {  # by encoders that escape what is not ASCII, and by others
+        self._needed += {  # encoders may or may not escape non-ASCII characters
             json.dumps(name, ensure_ascii=escaped).encode(errors="replace")
             for name in command.measured
             for escaped in (True, False)
         }
 
     def read(self) -> bool:
-        """Read on, so much at most that it takes no time; whether there may be more."""
+        """Read the next part, short enough to take no time; returns whether there may be more."""
         with (self._folder / LOG).open("rb") as file:
             file.seek(self._offset)
             news = file.read(_CHUNK_BYTES)
@@ -292,7 +292,7 @@ class _Reader:
         return len(news) == _CHUNK_BYTES
 
     def finish(self) -> None:
-        """Read all that is left, to the end of a last line that has no end."""
+        """Read all that is left, including a last line without a line end."""
         while self.read():
             pass
         self._take(self._rest)
@@ -320,14 +320,14 @@ class _Reader:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a command, if it has not ended, and what it started."""
-    _end_group(process.pid, process.poll)  # or the ended command counts as left
+    """End a command, if it still runs, and all that it started."""
+    _end_group(process.pid, process.poll)  # unless polled, an ended command counts as running
     process.wait()
 
 
 def _end_group(group: int, look: Callable[[], object] = lambda: None) -> None:
-    """End all of a group: politely, then not."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # none of them is left
+    """End a process group: by SIGTERM, then by SIGKILL."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # no process is left
         os.killpg(group, signal.SIGTERM)
         until = time.monotonic() + _GRACE_S
         while time.monotonic() < until:

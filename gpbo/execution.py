@@ -18,20 +18,20 @@ class Execution:
         workers: How many trials run at a time.
         mode: ``"async"``: a worker gets its next trial as soon as it is free; ``"sync"``: all
             workers wait for the last one, and get their trials together.
-        time_limit_s: Seconds that a trial may take; one that takes longer is killed and fails. The
-            start of its process does not count; the import of what the objective needs does, in
-            the first trial of each process.
-        retries: How often a trial is tried again if its process or command was killed, it ran out
-            of time, or its executor lost it. One that raised an exception, or whose command ended
-            with an error, is not. Interrupting the job uses up none.
-        early_stopping: Which trials end early; None lets all run.
+        time_limit_s: Seconds that a trial may take; a longer one is killed and fails. Starting its
+            process does not count, but importing what the objective needs does, in the first trial
+            of each process.
+        retries: How often a trial is tried again if its process or command was killed, it exceeded
+            the time limit, or its executor lost it. It is not tried again if its objective raised
+            an exception or its command ended with an error. Interrupting the job does not count.
+        early_stopping: Which trials end early; None lets all run to their end.
         gpus: Devices that the workers get in turn, as ``CUDA_VISIBLE_DEVICES``. With these, or with
             ``env``, a `Tuner` takes no executor of your own.
-        env: Environment variables of the workers, beside those of this process. By default
-            numerical libraries use one thread in each worker (``OMP_NUM_THREADS=1`` and its like).
+        env: Environment variables of the workers, in addition to those of this process. By default
+            numerical libraries use one thread in each worker (``OMP_NUM_THREADS=1`` and so on).
 
     Raises:
-        InvalidOption: one of them has a value that is not allowed.
+        InvalidOption: an argument has a value that is not allowed.
     """
 
     workers: int = 1

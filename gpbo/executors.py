@@ -1,4 +1,4 @@
-"""Where trials run on this machine: a process per worker, whose end is the end of one trial."""
+"""Where trials run on this machine: a process per worker, whose death fails only one trial."""
 
 import functools
 import io
@@ -26,7 +26,7 @@ from gpbo.attempt import Outcome
 from gpbo.command import Command, end_left
 from gpbo.worker import SPAWNED, NotStarted, Task, die_with, evaluate, evaluate_in_own_process
 
-#: Trials share the cores; a library that starts a thread per core in each of them slows all down.
+#: Trials share the cores; a library that starts a thread per core in each of them slows them all.
 ONE_THREAD = dict.fromkeys(
     (
         "OMP_NUM_THREADS",
@@ -37,14 +37,14 @@ ONE_THREAD = dict.fromkeys(
     ),
     "1",
 )
-#: loky starts a process anew when it has grown by 300 MB, which it takes for a leak. But what the
-#: first trial imports, such as torch, is that large, and would be imported again for each of them.
+#: loky restarts a process that has grown by 300 MB, which it considers a leak. But what the first
+#: trial imports, such as torch, is that large, and would be imported again for every trial.
 NO_LEAK_CHECK = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}
-#: Seconds that a trial has beyond its time limit, when its command is ended by its own process.
+#: Seconds that a trial has beyond its time limit, at which its own process ends its command.
 _GRACE_S = 5.0
-#: Seconds that a process which runs, and has nothing to do, may take to say so.
+#: Seconds within which an idle process must answer.
 _ANSWER_S = 60.0
-#: Seconds between two looks at whether a process lives that is waited for.
+#: Seconds between two checks that a process still lives while we wait for it.
 _LOOK_S = 1.0
 
 _NOT_STARTED = "no process could be started: "
@@ -55,27 +55,29 @@ _T = TypeVar("_T")
 
 
 def pool_of_one(**options: Any) -> ProcessPoolExecutor:
-    """A process that will be started.
+    """A pool whose one process is yet to be started.
 
     Args:
-        options: Of loky's `ProcessPoolExecutor`.
+        options: Options of loky's `ProcessPoolExecutor`.
 
     Raises:
-        NotStarted: it cannot be.
+        NotStarted: the pool cannot be made.
     """
     _replace_closed_streams()
     if SPAWNED in sys.modules:
-        register_pickle_by_value(sys.modules[SPAWNED])  # as `__main__` is, which it stands for
-    with _named():  # no room for its semaphores, which are files
+        register_pickle_by_value(sys.modules[SPAWNED])  # like `__main__`, which it stands for
+    with _named():  # there may be no room for its semaphores, which are files
         return ProcessPoolExecutor(1, job_reducers={_Cached: _by_value}, **options)
 
 
 def _replace_closed_streams() -> None:
-    """The process has these descriptors, too, and ends without them; loky flushes the streams."""
+    """Replace closed standard streams: the new process would die without their descriptors, and
+    loky flushes them.
+    """
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:  # closed: the least free number is what a file gets that is opened
+        except OSError:  # closed: a file that is opened gets the lowest free number
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
@@ -83,8 +85,8 @@ def _replace_closed_streams() -> None:
 
 
 def _by_value(cached: Any) -> Any:
-    """How a function is sent that `functools.lru_cache` wraps: of a script by value, as all others
-    of it are; what is in a module is found there.
+    """How to pickle a function that `functools.lru_cache` wraps: by value if it is from a script,
+    like all others of a script; by name if it is from a module.
     """
     if cached.__module__ not in ("__main__", SPAWNED):
         return cached.__qualname__
@@ -96,10 +98,10 @@ def _cached(function: Callable[..., Any], options: Mapping[str, Any]) -> Callabl
 
 
 def start(pool: ProcessPoolExecutor) -> "Future[int]":
-    """Start the process of a pool, if it does not run; its number comes when it does.
+    """Start the process of a pool, if it does not run; the result is its id once it runs.
 
     Raises:
-        NotStarted: it cannot be.
+        NotStarted: it cannot be started.
     """
     with _named(), _interrupts_blocked():
         return pool.submit(os.getpid)
@@ -110,7 +112,7 @@ def end(pool: ProcessPoolExecutor) -> None:
     process = _process_of(pool)
     try:
         pool.shutdown(kill_workers=True)
-    except RuntimeError:  # the thread that would have waited for the process could not be started
+    except RuntimeError:  # the thread that would wait for the process cannot be started
         if process is not None:
             process.terminate()
             process.join()
@@ -118,11 +120,11 @@ def end(pool: ProcessPoolExecutor) -> None:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Ctrl-C reaches a process that is starting, too, which is not heard before it ignores that."""
+    """Block Ctrl-C, which also reaches the process being started, until that process ignores it."""
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
-    ensure_running()  # of multiprocessing's tracker, which loky has started, and which unblocks it
+    ensure_running()  # first, as loky starts multiprocessing's tracker, which unblocks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -132,17 +134,17 @@ def _interrupts_blocked() -> Iterator[None]:
 
 @contextmanager
 def _named() -> Iterator[None]:
-    """Why a process cannot be started is named as that."""
+    """Turn the errors of starting a process into `NotStarted`."""
     try:
         yield
-    except (BrokenExecutor, ShutdownExecutorError):  # it ran
+    except (BrokenExecutor, ShutdownExecutorError):  # it had started
         raise
-    except Exception as error:  # of the system, or of loky
+    except Exception as error:  # the system's, or loky's
         raise NotStarted(f"{_NOT_STARTED}{type(error).__name__}: {error}") from error
 
 
 class _Nowhere(io.TextIOBase):
-    """What stands for a standard stream that is not there."""
+    """Stands for a missing standard stream."""
 
     def write(self, text: str) -> int:
         return len(text)
@@ -151,14 +153,14 @@ class _Nowhere(io.TextIOBase):
 class LocalWorkers(Executor):
     """Runs trials in worker processes of this machine: loky pools of one process each.
 
-    So a process that crashes, is killed, or is killed here because it took too long, fails one
-    trial; its worker gets a new process. The processes are started afresh, never forked, and end
-    with the process that drives them.
+    So a process that crashes, or is killed (also by the time limit), fails only one trial, and its
+    worker gets a new process. The processes are spawned, never forked, and end with the process
+    that drives them.
 
     Args:
         workers: How many trials run at a time.
         gpus: The devices that the workers get in turn, one each, as ``CUDA_VISIBLE_DEVICES``.
-        env: More variables for the workers.
+        env: Further environment variables for the workers.
     """
 
     def __init__(
@@ -174,24 +176,23 @@ class LocalWorkers(Executor):
             for i in range(workers)
         ]
         self._pools: list[ProcessPoolExecutor | None] = [None] * workers
-        self._commands: dict[int, int] = {}  # the processes, by worker, that run a command
+        self._commands: dict[int, int] = {}  # the processes that run a command, by worker
         self._lock = threading.Lock()
         self._command_ended = threading.Condition(self._lock)
         self._closed = False
-        # A thread that waits for each process: it notices the end of its time.
+        # A thread per process waits for it, and notices when its time is up.
         self._threads = [ThreadPoolExecutor(1, f"gpbo-worker-{i}") for i in range(workers)]
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run ``fn(task)``, with the time limit of the task, in the process of its worker.
 
-        The future raises `NotStarted` if there can be no such process, or it cannot load what it is
-        to run.
+        The future raises `NotStarted` if the process cannot be started, or cannot load the task.
         """
         (task,) = args
         return self._threads[task.worker].submit(self._run, fn, task)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the workers; trials that run are killed, a command as at its time limit."""
+        """End the workers; running trials are killed, commands as at their time limit."""
         for thread in self._threads:
             thread.shutdown(wait=False, cancel_futures=True)
         with self._lock:
@@ -199,7 +200,7 @@ class LocalWorkers(Executor):
             pools, self._pools = self._pools, [None] * len(self._pools)
         try:
             self._end_commands()
-        finally:  # whoever interrupts this is in a hurry
+        finally:  # an interrupt skips waiting for the commands
             for pool in pools:
                 if pool is not None:
                     end(pool)
@@ -207,7 +208,7 @@ class LocalWorkers(Executor):
             thread.shutdown(wait=wait)
 
     def _end_commands(self) -> None:
-        """Have the processes that run a command end it, with all that it started."""
+        """Let the processes that run a command end it, with all that it started."""
         with self._lock:
             for process in self._commands.values():
                 with suppress(ProcessLookupError):
@@ -221,7 +222,7 @@ class LocalWorkers(Executor):
         limit = math.inf if task.time_limit_s is None else task.time_limit_s
         limit += _GRACE_S if is_command else 0.0
         try:
-            pool, process = self._started(task.worker)  # which is not of the trial's time
+            pool, process = self._started(task.worker)  # does not count as the trial's time
             with self._noted(task, process) if is_command else nullcontext():
                 outcome: Outcome = _awaited(pool, pool.submit(fn, task), limit)
             return outcome
@@ -238,7 +239,7 @@ class LocalWorkers(Executor):
             return Outcome.out_of_time(task.time_limit_s or 0.0)
         except (BrokenExecutor, ShutdownExecutorError) as error:
             self._discard(task.worker)
-            if "task has failed to un-serialize" in str(error):  # in loky's words
+            if "task has failed to un-serialize" in str(error):  # loky's message
                 raise NotStarted(
                     f"the process of the trial cannot read the objective{_raised(error)}: expected "
                     "what it uses in a module that it imports"
@@ -252,7 +253,7 @@ class LocalWorkers(Executor):
 
     @contextmanager
     def _noted(self, task: Task, process: int) -> Iterator[None]:
-        """The process of this worker runs a command in here, which ends even if that is killed."""
+        """Inside, the worker's process runs a command, which ends even if the process is killed."""
         with self._lock:
             self._commands[task.worker] = process
         try:
@@ -264,11 +265,10 @@ class LocalWorkers(Executor):
                 self._command_ended.notify_all()
 
     def _started(self, worker: int) -> tuple[ProcessPoolExecutor, int]:
-        """The pool of this worker and its process; a new one if it died, or hangs, with nothing to
-        do.
+        """The pool of this worker and its process: a new one if the last died, or hangs while idle.
 
         Raises:
-            NotStarted: there can be none, or the new one died, too.
+            NotStarted: a process cannot be started, or the new one died, too.
         """
         pool = self._pool(worker)
         limit = _ANSWER_S if _process_of(pool) is not None else math.inf
@@ -282,7 +282,7 @@ class LocalWorkers(Executor):
             answer = start(pool)
             try:
                 return pool, _awaited(pool, answer)
-            except BrokenExecutor as error:  # before it had to do with any trial
+            except BrokenExecutor as error:  # before any trial ran in it
                 raise NotStarted(f"{_NOT_STARTED}it died at once{_code(error)}") from error
 
     def _pool(self, worker: int) -> ProcessPoolExecutor:
@@ -305,15 +305,15 @@ class LocalWorkers(Executor):
 
 
 def _process_of(pool: ProcessPoolExecutor) -> BaseProcess | None:
-    """The one process of a pool; None before it was started, and when loky saw it die."""
+    """The one process of a pool; None before it is started, and after loky saw it die."""
     return next(iter(list(pool._processes.values())), None)
 
 
 def _awaited(pool: ProcessPoolExecutor, future: "Future[_T]", limit: float = math.inf) -> _T:
-    """What the process of a pool was given to do comes to.
+    """The result of a future of the pool.
 
-    loky sees the death of a process by a pipe that closes, which a child that the process forked
-    holds open; so it is asked for here, too.
+    loky notices the death of a process by a pipe that closes, but a child that the process forked
+    holds the pipe open; so this function also checks whether the process lives.
 
     Raises:
         BrokenExecutor: the process died.
@@ -322,7 +322,7 @@ def _awaited(pool: ProcessPoolExecutor, future: "Future[_T]", limit: float = mat
     process = _process_of(pool)
     until, dead = time.monotonic() + limit, False
     while not wait([future], min(_LOOK_S, until - time.monotonic())).done:
-        if dead:  # and was so a look ago: loky had the time to tell it, or a result
+        if dead:  # since the last check: loky had time to report it, or a result
             raise BrokenExecutor(get_exitcodes_terminated_worker({0: process}))
         if time.monotonic() >= until:
             raise TimeoutError
@@ -331,7 +331,7 @@ def _awaited(pool: ProcessPoolExecutor, future: "Future[_T]", limit: float = mat
 
 
 def raised_there(cause: BaseException | None) -> str | None:
-    """What another process raised, if its traceback, as text, is the cause of an error here."""
+    """What another process raised, if an error's cause is its traceback as text; else None."""
     raised = re.findall(r"^ .*\n(\w.*)", str(cause), re.MULTILINE)  # after the lines of frames
     return raised[-1] if raised else None
 
@@ -342,6 +342,6 @@ def _raised(error: Exception) -> str:
 
 
 def _code(error: Exception) -> str:
-    """The exit code, which loky's long message has in braces."""
+    """The exit code, which is in braces in loky's long message."""
     code = re.search(r"\{(.+?)\}", str(error))
     return f": {code[1]}" if code else ""

@@ -9,7 +9,7 @@ from gpbo.optimizer import Optimizer
 from gpbo.parameters import Parameter
 from gpbo.result import Result, optimizer_of
 
-#: The ends and the middle of the interval that an importance is given with.
+#: The ends and the middle of the interval of an importance.
 _QUANTILES = (0.05, 0.5, 0.95)
 
 
@@ -31,9 +31,9 @@ class Importance:
 def importance_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Importance, ...]:
     """The parameters' shares of relevance, the largest first; none if no draw is usable.
 
-    The relevance of a parameter is how many lengthscales lie between the ends of its range; for a
-    categorical one, whose choices are corners of the cube, between two choices, as a root mean
-    square. For each draw of the hyperparameters it is divided by the sum over the parameters.
+    The relevance of a parameter is the length of its range in lengthscales; for a categorical one,
+    whose choices are corners of the cube, the distance between two choices, as a root mean square.
+    For each draw of the hyperparameters it is divided by the sum over the parameters.
 
     Args:
         refit: As in `Optimizer.fit`.
@@ -55,7 +55,7 @@ def importance_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[
         ],
         dim=-1,
     )
-    # Where every parameter has a single value, nothing matters.
+    # If every parameter has a single value, none matters.
     shares = (relevance / relevance.sum(-1, keepdim=True)).nan_to_num(nan=0.0).cpu().numpy()
     quantiles = np.quantile(shares, _QUANTILES, axis=0).T.tolist()
     found = [Importance(name, *row) for name, row in zip(space.names, quantiles, strict=True)]
@@ -63,7 +63,7 @@ def importance_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[
 
 
 def _span(parameter: Parameter) -> float:
-    """How far apart in the cube the ends of a range are, or two choices; 0 for a single value."""
+    """The distance in the cube between a range's ends, or two choices; 0 for a single value."""
     if parameter.size == 1:
         return 0.0
     if parameter.kind == "categorical":

@@ -1,4 +1,4 @@
-"""A tuning job in a TOML file: read, checked, and every mistake in it named with its key."""
+"""A tuning job in a TOML file: read and checked; every mistake is reported with its key."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -65,29 +65,29 @@ class Job(BaseModel):
     Attributes:
         name: The job's name in its storage.
         space: Parameters by name, each a table of its ``type`` (``"real"``, ``"integer"``,
-            ``"categorical"`` or ``"ordinal"``) and what its class takes.
-        objective: ``"module:function"``, looked for first in the folder of the job file; or
-            ``command`` is given.
+            ``"categorical"`` or ``"ordinal"``) and the arguments of its class.
+        objective: ``"module:function"``, looked for first in the folder of the job file; the
+            alternative to ``command``.
         command: A command line with ``{name}`` for a parameter; see `gpbo.worker.Command`.
         metric: A regular expression for the value in what the command prints; likewise.
-        budget: How many trials there are, failed ones included.
-        storage: The file of the database, relative to the job file, as all paths in it.
-        constraints: What a result has to keep to, such as ``"memory <= 16"``: see
-            `gpbo.Optimizer`.
+        budget: The number of trials, failed ones included.
+        storage: The file of the database; like all paths, relative to the job file.
+        constraints: Limits of other quantities, such as ``"memory <= 16"``: see `gpbo.Optimizer`.
         strategy: Its name, or a table of its ``name`` and the options of its class.
-        model: A table of ``nu`` and ``prior`` of the model: a named prior, or a table of
-            hyperparameters, each with a prior's ``name`` and what its class takes. To resume, by
-            default the stored one.
+        model: A table of the model's ``nu`` and ``prior``: a named prior, or a table of
+            hyperparameters, each with a prior's ``name`` and the arguments of its class. When a job
+            is resumed, the default is the stored model.
         execution: See `gpbo.tuner.Execution`.
         completion: See `gpbo.completion.Completion`.
         queue: Configurations to run first, each a table of values by name; see
-            `gpbo.Optimizer.enqueue`. To resume, what is new in the file is enqueued then.
+            `gpbo.Optimizer.enqueue`. When a job is resumed, those that are new in the file are
+            enqueued.
         warm_start: Up to five stored jobs to learn from, each a table of ``job``, its name;
-            ``storage``, where it is another one; and ``kind``, ``"same"`` (the default) or
+            ``storage``, if that is another one; and ``kind``, ``"same"`` (the default) or
             ``"transfer"``: see `gpbo.transfer.warm_start`.
 
-    The others are those of `gpbo.Optimizer`; by default the initial design takes at most half of
-    the budget.
+    The other attributes are those of `gpbo.Optimizer`; by default the initial design takes at most
+    half of the budget.
     """
 
     model_config = _STRICT
@@ -167,7 +167,7 @@ class Job(BaseModel):
         return self
 
     def target(self, folder: Path | None = None) -> Imported | Command:
-        """What a trial runs, in this folder."""
+        """What a trial runs; commands run in this folder."""
         if self.objective is not None:
             return Imported(self.objective, folder)
         command = Command(self.command or "", self.metric, folder)
@@ -179,18 +179,17 @@ class Job(BaseModel):
 
         Args:
             folder: The folder of the job file, where commands run.
-            resume: Whether to go on with the stored job of this name, or to begin one.
+            resume: Whether to continue the stored job of this name, or to begin one.
             options: Further options of the `Tuner`, such as ``callbacks``.
 
         Raises:
             StorageError: a job of this name is stored already and ``resume`` is False, or the
                 storage cannot be used.
-            UnknownJob: ``resume`` is True and there is none; or there is no job to start from of
-                the name in ``warm_start`` (a job that has begun does not need it any more).
+            UnknownJob: ``resume`` is True and there is no such job; or a job in ``warm_start`` does
+                not exist (which no longer matters once this job has begun).
             JobInUse: a process drives it.
             InvalidJob: the stored job has another space, direction, seed, inference, initial
-                design or constraints, or did not start from one of the jobs that this one starts
-                from.
+                design or constraints, or did not start from a job that is now in ``warm_start``.
             InvalidOption: the program of the command, or the function's module, cannot be found;
                 or ``name`` or ``device`` is not allowed.
             InvalidData: a job to start from has no result in this space.
@@ -210,7 +209,7 @@ class Job(BaseModel):
             )
         else:
             space = read_space(self.space)
-            # Whatever is wrong with its parents is found before there is a job.
+            # Finds mistakes in the warm start before the job exists.
             warm_start(
                 Optimizer(space, direction=self.direction, constraints=self.constraints), parents
             )
@@ -227,7 +226,7 @@ class Job(BaseModel):
                 storage=store,
                 name=self.name,
             )
-        if not (optimizer.trials or optimizer.queue):  # begun now, or dead before its warm start
+        if not (optimizer.trials or optimizer.queue):  # new, or killed before its warm start
             warm_start(optimizer, parents, self.queue)
         else:
             optimizer.learn(queue=self._not_enqueued_yet(optimizer))
@@ -241,9 +240,9 @@ class Job(BaseModel):
         )
 
     def _not_enqueued_yet(self, optimizer: Optimizer) -> list[dict[str, Any]]:
-        """What has come into the file since the job began.
+        """The entries of the file's queue that are new since the job began.
 
-        Of what was enqueued each accounts for one entry, whole configurations before parts of some.
+        Each configuration that was enqueued matches one entry; whole ones are matched before parts.
         """
         known = [each.items() for each in ever_enqueued(optimizer.trials, optimizer.queue)]
         given = [optimizer.space.validate(params, whole=False) for params in self.queue]
@@ -277,7 +276,7 @@ class Job(BaseModel):
             "seed": self.seed,
             "inference": self.inference,
             "constraints": list(map(str, read_constraints(self.constraints))),
-            # By default it follows from the budget, which may have grown.
+            # The default depends on the budget, which may have grown.
             "initial": record.spec["initial"] if self.initial is None else self.initial,
         }
         check_same(now, record, InvalidJob)
@@ -293,8 +292,7 @@ def read_job(path: str | Path) -> Job:
     """The job in a TOML file.
 
     Raises:
-        InvalidJob: no such file, not TOML, or mistakes in it, with a line for each key or table
-            with one.
+        InvalidJob: no such file, not TOML, or it has mistakes: a line for each wrong key or table.
     """
     return check_job(read_file(path), str(path))
 
@@ -303,10 +301,10 @@ def check_job(content: Mapping[str, Any], where: str = "job") -> Job:
     """The job that these values describe.
 
     Raises:
-        InvalidJob: with a line for each key or table with a mistake.
+        InvalidJob: there are mistakes: a line for each wrong key or table.
     """
     try:
-        # As JSON, where strictness is about values: a table is an object of its class there.
+        # As JSON, since strict validation of JSON accepts a table for an object of its class.
         return Job.model_validate_json(json.dumps(dict(content), default=str))
     except ValidationError as error:
         mistakes = [_explained(dict(detail)) for detail in error.errors()]
@@ -323,7 +321,7 @@ _KEYS: dict[str, list[str]] = {
 }
 
 
-#: What is allowed, by the mistake that pydantic found and with its numbers.
+#: What is allowed, by pydantic's name of the mistake, with placeholders for its numbers.
 _EXPECTED = {
     "string_type": "text",
     "int_type": "a whole number",
@@ -339,7 +337,7 @@ _EXPECTED = {
 
 
 def _whose(section: str) -> str:
-    """Where a key belongs, which TOML takes for one of the last table before it."""
+    """Where a misplaced key belongs: TOML assigns it to the last table before it."""
     return f"is a key of [{section}]" if section else "is a key of the job, above its first [table]"
 
 
@@ -356,7 +354,7 @@ def _explained(detail: dict[str, Any]) -> str:
         return f"{shown}: unknown key: expected one of {expected}{hint}"
     if detail["type"] in ("missing", "missing_argument"):
         return f"{shown}: missing"
-    if detail["type"] == "value_error":  # one of ours, which names what is wrong
+    if detail["type"] == "value_error":  # one of our errors, which says what is wrong
         table = f"{name}." if name and name in _KEYS else ""
         return f"{table}{detail['ctx']['error']}"
     allowed = _EXPECTED.get(detail["type"])

@@ -1,4 +1,4 @@
-"""A job file as it is written, and where its job is stored, which asks for no tensor stack."""
+"""A job file, unchecked, and where its job is stored; does not import torch."""
 
 import tomllib
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Stored:
     """A job in a database.
 
     Attributes:
-        budget: How many trials the file allows it; None if the file does not say.
+        budget: The budget in the file; None if the file does not say.
     """
 
     storage: Path
@@ -44,7 +44,7 @@ class Stored:
 
 
 def stored(path: Path) -> Stored:
-    """Where a job file's job is, whatever else the file says.
+    """Where the job of a file is stored; the rest of the file is not checked.
 
     Raises:
         InvalidJob: no such file, not TOML, or ``storage`` or ``name`` is no text.

@@ -28,7 +28,7 @@ from gpbo.rows import selected
 from gpbo.situation import Lazy, Situation, Strategy, points_and_keys, proposed
 from gpbo.strategies import SobolSearch, resolve_strategy
 
-#: Called after every step with what is done so far, of all runs, and their median regret.
+#: Called after every step with what all runs have done so far, and their median regret.
 Show = Callable[[int, float], None]
 
 _NUMBERS = tuple(field.name for field in fields(Diagnostics) if field.name != "status")
@@ -53,49 +53,49 @@ def replicate(
 ) -> Replications:
     """Run a strategy many times on a benchmark problem, all runs in one batch.
 
-    Run ``i`` has the seed ``seed + i``: it makes the trials that ``replicate(..., runs=1,
-    seed=seed + i)`` makes, and, as long as no trial fails, those of ``minimize(problem.evaluate,
-    problem.space, seed=seed + i)`` with the same ``budget`` and ``initial`` for a problem without
-    noise. The arithmetic of a batch may differ by roundings from that of a single run, which a
-    sampler and Thompson sampling amplify to other trials of the same distribution. (Where a trial
-    fails, `minimize` keeps its last fit and this function fits anew with all runs.)
+    Run ``i`` has the seed ``seed + i``: it makes the same trials as ``replicate(..., runs=1,
+    seed=seed + i)`` and, for a problem without noise and as long as no trial fails, as
+    ``minimize(problem.evaluate, problem.space, seed=seed + i)`` with the same ``budget`` and
+    ``initial``. A batch may differ from a single run by rounding, which a sampler and Thompson
+    sampling amplify to different trials of the same distribution. (If a trial fails, `minimize`
+    keeps its last fit, and this function fits again with all runs.)
 
-    Where the problem has constraints, each run has a model of every one of them, which is a
-    further row of the batch; they are those of ``minimize(problem.measure, problem.space,
+    If the problem has constraints, each run has a model of every constraint, a further row of the
+    batch; the runs are then those of ``minimize(problem.measure, problem.space,
     constraints=problem.limits)``.
 
-    A value that is NaN or infinite is a failed trial: that run's initial design gets one trial
-    more, its model one observation less. Ctrl-C ends all runs and returns what there is. An
-    exception of the problem's function ends all runs and is passed on. With a ``checkpoint`` the
-    same call goes on after either, or after a crash, and makes the trials that it would have made.
+    A value that is NaN or infinite is a failed trial: that run's initial design gets one more
+    trial, its model one observation less. Ctrl-C ends all runs and returns the trials so far. An
+    exception of the problem's function ends all runs and is passed on. With a ``checkpoint``,
+    repeating the call continues after either, or after a crash, and makes the same trials as
+    without the interruption.
 
     Args:
-        problem: A name that `gpbo.problems.get` knows, or a problem. One with shifts has one for
-            all runs or one for each.
+        problem: A name that `gpbo.problems.get` knows, or a problem. If it has shifts, one for all
+            runs or one for each.
         strategy: As in `gpbo.Optimizer`.
-        runs: How many.
-        budget: Trials of each run, failed ones included.
+        runs: The number of runs.
+        budget: The number of trials of each run, failed ones included.
         batch: How many points a run asks for at a time, ``q``.
         seed: The seed of the first run, 0 or more.
         inference: As in `gpbo.Optimizer`.
         model: Likewise.
         initial: Size of the initial design of a strategy with a model, asked at once; by default
             as in `minimize`: two per parameter, 5 to 20, at most half of the budget.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:<index>"``, or ``"auto"``: a GPU, if there is one,
-            where so many runs are expected to be faster on it.
-        checkpoint: Path of a file that is written every few seconds and at the end, from which
-            the next call with it goes on; it may have a larger ``budget``, which adds to the
-            initial design and the batches that there were, or a smaller one, which adds nothing.
-            Of a function, and of a strategy or a prior of your own, the file knows no more than
-            the name.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:<index>"``, or ``"auto"``: a GPU, if there is one
+            and this many runs are expected to be faster on it.
+        checkpoint: Path of a file that is written every few seconds and at the end, from which the
+            next call continues. That call may have a larger ``budget``, which adds to the initial
+            design and the batches so far, or a smaller one, which adds nothing. The file identifies
+            a function, and a strategy or prior of your own, only by name.
         progress: Whether to report progress on the standard error stream.
 
     Raises:
-        InvalidOption: an option has a value that is not allowed, or another one than in the
+        InvalidOption: an option has a value that is not allowed, or differs from that in the
             ``checkpoint``; or a strategy of your own proposed something other than points, see
             `gpbo.situation.Strategy`.
         InvalidData: the problem returned something other than a value for every point, or the
-            ``checkpoint`` is no such file.
+            ``checkpoint`` is not such a file.
     """
     budget = whole_number("budget", budget, least=1)
     runs = whole_number("runs", runs, least=1)
@@ -123,7 +123,7 @@ def replicate(
         checkpoint,
         identified(problem, chosen, engine.model, inference=inference, **settings),
         first=((engine.beginning(),), dict(engine.clock.seconds)),
-        free={"initial"} if initial is None else (),  # a larger budget has a larger one
+        free={"initial"} if initial is None else (),  # a larger budget has a larger default
         kinds=(_Runs, *PLAIN),
         device=target,
     )
@@ -137,15 +137,15 @@ def replicate(
 
 @dataclass(frozen=True)
 class _Runs:
-    """Runs that made equally many trials, and what came of them.
+    """Runs that made equally many trials, and their results.
 
     Attributes:
-        seeds: Of each run.
+        seeds: The seed of each run.
         x, values, truth, excess: As in `Replications`, with NaN for the value of a trial that
             failed.
-        taken: The key of every configuration that a run tried.
+        taken: Per run, the keys of all configurations that it tried.
         design: How many of the trials are the initial design.
-        reports: Of the fits, each with the number of the first trial that came from it.
+        reports: The reports of the fits, each with the number of the first trial that came from it.
         warm: What the next fit starts from.
     """
 
@@ -161,7 +161,7 @@ class _Runs:
 
     @property
     def trials(self) -> int:
-        """How many trials each run made."""
+        """The number of trials that each run made."""
         return self.x.shape[1]
 
     @property
@@ -174,7 +174,7 @@ class _Runs:
         return with_room(self.x, self.values, self.succeeded, excess=self.excess)
 
     def by_results(self) -> list["_Runs"]:
-        """The runs in groups that have equally many results; only before their first fit."""
+        """The runs in groups with equally many results; only before their first fit."""
         counts = self.succeeded.sum(-1).tolist()
         groups = [[i for i, own in enumerate(counts) if own == count] for count in {*counts}]
         return [
@@ -202,7 +202,7 @@ class _Clock:
 
     @contextmanager
     def on(self, phase: str) -> Iterator[None]:
-        """Time what is inside."""
+        """Time the block."""
         outer = self._switch(phase)
         try:
             yield
@@ -234,9 +234,9 @@ class _Engine:
     clock: _Clock
 
     def run(self, show: Show | None, kept: Checkpoint[_State]) -> Replications:
-        """From where the checkpoint is to the last trial.
+        """Continue from the checkpoint to the last trial.
 
-        The runs are one group, and part only where trials of the initial design fail. A group is
+        The runs are one group, which is split only if trials of the initial design fail. A group is
         replaced when its step is complete, so an interrupt costs that step and nothing else.
         """
         groups, seconds = kept.state
@@ -368,7 +368,9 @@ class _Engine:
 
 
 def median_regret(values: Sequence[Float[Tensor, "_ _"]], optimum: float) -> float:
-    """Of groups of runs with values as observed; infinite while half of the runs have none."""
+    """The median regret of groups of runs with these observed values; infinite as long as half of
+    the runs have none.
+    """
     best = [own.nan_to_num(nan=torch.inf).amin(-1) for own in values]
     return float(np.median(torch.cat(best).cpu())) - optimum
 
@@ -376,7 +378,7 @@ def median_regret(values: Sequence[Float[Tensor, "_ _"]], optimum: float) -> flo
 def display(
     title: str, total: int, progress: bool, *, unit: str = "trials"
 ) -> AbstractContextManager[Show | None]:
-    """Shows many runs together while inside, if ``progress``; see `gpbo.progress.counted`."""
+    """Inside, show many runs together if ``progress``; see `gpbo.progress.counted`."""
     if not progress:
         return nullcontext()
     from gpbo.progress import counted

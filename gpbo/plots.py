@@ -1,11 +1,11 @@
-"""Plots: thin painters, and what returns the data of each (of two, modules of their own).
+"""Plots; their data come from other functions (`gpbo.slices` and `gpbo.importance` for two).
 
     convergence   the running best of one or several results over the trials
     slices        the surrogate along each parameter, through the best trial
     importance    how much each parameter matters to the surrogate
-    regret        how many runs of a benchmark problem close in on its optimum
+    regret        the simple regret of many runs of a benchmark problem
 
-Figures are drawn without a display and without global state; the ending of the path decides the
+Figures are drawn without a display and without global state; the suffix of the path sets the
 format (``.png``, ``.svg``, ``.pdf``, ...).
 """
 
@@ -57,24 +57,24 @@ __all__ = [
 _MOST_BARS = 30
 #: Okabe and Ito's colours, which colour-blind people can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-#: Characters of the label of a listed value among many, and of all of them side by side.
+#: The most characters of the label of one of many listed values, and of all labels side by side.
 _LONGEST_LABEL, _MOST_CHARACTERS = 12, 30
-#: The most digits of a whole number that matplotlib writes out, and the most steps of their axis.
+#: The most digits of a whole number that matplotlib writes out, and the most steps of its axis.
 _MOST_DIGITS, _MOST_INTERVALS = 7, 9
 #: Between these the ticks of a log axis are not written as powers of ten.
 _SMALLEST_PLAIN, _LARGEST_PLAIN = 1e-3, 1e4
-#: Decades up to which matplotlib writes out ticks that are no powers.
+#: Decades up to which matplotlib labels ticks that are not powers of ten: always.
 _ALL = (math.inf, math.inf)
-#: What rings do.
+#: The legend of rings.
 _VIOLATE = "violate a constraint"
-#: Regrets are drawn on a log axis, those below this share of the largest as this.
+#: Regrets are drawn on a log axis; those below this share of the largest are drawn there.
 _LEAST_REGRET = 1e-12
-#: Of what `numpy.exp` can hold.
+#: The largest argument of `numpy.exp` without overflow, about.
 _LARGEST_LOG = 700.0
 
 
 class Figure(_Figure):
-    """One that a notebook shows, with or without ``%matplotlib inline``."""
+    """A figure that a notebook shows, with or without ``%matplotlib inline``."""
 
     def _repr_png_(self) -> bytes:
         image = io.BytesIO()
@@ -87,11 +87,11 @@ class Convergence:
     """One curve of a convergence plot.
 
     Attributes:
-        label: What the curve is called.
+        label: The name of the curve.
         values: The value of each trial, in the order in which they ended; NaN without one.
-        best: The best value so far after each trial; NaN before the first success.
+        best: The best value so far after each trial; NaN before one meets the constraints.
         feasible: Whether each trial has a value and meets the constraints.
-        design: How many trials, from the first, were done when the initial design was.
+        design: The number of trials up to the last one of the initial design.
     """
 
     label: str
@@ -128,16 +128,16 @@ def convergence(
     """The running best of each result over its trials; the initial design is shaded.
 
     Dots are the trials, rings those that violate a constraint, crosses at the bottom those without
-    a value. The value axis has room for the best so far from the end of the design on, and for the
-    better half of the trials; rings that are better than all it shows lie at its edge.
+    a value. The value axis shows the best so far from the end of the design on, and the better half
+    of the trials; rings beyond its better end lie at its edge.
 
     Args:
-        results: One result or optimizer, or several by the label that each has in the plot.
+        results: One result or optimizer, or several by their labels in the plot.
         path: Where to write it, if anywhere.
 
     Raises:
-        InvalidOption: no results, something else, or some minimised and some maximised; or the path
-            is in no folder that exists, or has another ending.
+        InvalidOption: no results, something else, or some minimised and some maximised; or the
+            folder of the path does not exist, or the suffix is unknown.
     """
     if isinstance(results, Result | Optimizer):
         results = {optimizer_of(results).strategy.name: results}
@@ -160,12 +160,11 @@ def convergence(
 def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure:
     """The surrogate's median and 95 % band along each parameter, through the best trial.
 
-    Trials lie off the slices by their other parameters: the closer to the best one, the darker;
-    rings violate a constraint. While all of them do, the slices go through the one with the best
-    value.
+    Trials differ from a slice in their other parameters: the closer to the best trial, the darker;
+    rings violate a constraint. If all trials do, the slices go through the one with the best value.
 
     Args:
-        source: A result, or an optimizer that has results; its model is fitted if it was not.
+        source: A result, or an optimizer with results; its model is fitted if needed.
         path: Where to write it, if anywhere.
 
     Raises:
@@ -198,11 +197,11 @@ def slices(source: Result | Optimizer, path: str | Path | None = None) -> Figure
 def importance(source: Result | Optimizer, path: str | Path | None = None) -> Figure:
     """Each parameter's share of the relevance: its range in lengthscales, over the sum for all.
 
-    Bars are the medians over the draws of the hyperparameters, lines hold 90 % of them. Of more
-    than thirty parameters the thirty most important ones are drawn.
+    Bars are the medians over the draws of the hyperparameters, lines the 90 % intervals. Of more
+    than thirty parameters, the thirty most important ones are drawn.
 
     Args:
-        source: A result, or an optimizer that has results; its model is fitted if it was not.
+        source: A result, or an optimizer with results; its model is fitted if needed.
         path: Where to write it, if anywhere.
 
     Raises:
@@ -225,7 +224,7 @@ def importance(source: Result | Optimizer, path: str | Path | None = None) -> Fi
         median, range(len(shown)), xerr=(median - low, high - median), fmt="none", color="0.2"
     )
     axes.set_yticks(range(len(shown)), labels)
-    axes.set_ylim(max(3, len(shown)) - 0.5, -0.5)  # the first one on top
+    axes.set_ylim(max(3, len(shown)) - 0.5, -0.5)  # the first at the top
     axes.set_xlim(left=0.0)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     more = f" ({len(shown)} of {len(shares)} parameters)" if len(shown) < len(shares) else ""
@@ -240,12 +239,12 @@ def regret(
     """Simple regret over the trials: median and quartiles, mean and its 95 % interval.
 
     Args:
-        runs: One set of runs, or several by the label that each has in the plot.
+        runs: One set of runs, or several by their labels in the plot.
         path: Where to write it, if anywhere.
 
     Raises:
-        InvalidOption: no runs, something else, runs of different problems, or of one whose optimum
-            is not known; ``path`` as in `convergence`.
+        InvalidOption: no runs, something else, runs of different problems, or of a problem whose
+            optimum is not known; ``path`` as in `convergence`.
     """
     if isinstance(runs, Replications):
         runs = {runs.strategy: runs}
@@ -282,7 +281,7 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence], *, is_down: bo
             fontsize="small",
         )
     values = [value for curve in curves for value in curve.values if math.isfinite(value)]
-    # What the searches found is told apart only if their worst trials do not set the limits.
+    # If the worst trials set the limits, the best values could not be told apart.
     running = [best for curve in curves for best in curve.best[max(design - 1, 0) :]]
     found = [*filter(math.isfinite, running)]
     _set_value_axis(axes, [float(np.median(values))] if found else values, keep=found)
@@ -298,7 +297,7 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence], *, is_down: bo
     axes.xaxis.set_major_locator(_whole_numbers())
     axes.set_xlabel("trials")
     axes.set_ylabel("value, and the best so far")
-    axes.yaxis.set_offset_position("right")  # on the left the name of the design may be
+    axes.yaxis.set_offset_position("right")  # on the left it may overlap the label of the design
     if len(curves) > 1:
         _name(axes, lines)
     _clean(axes)
@@ -307,7 +306,7 @@ def _paint_convergence(axes: Axes, curves: Sequence[Convergence], *, is_down: bo
 def _paint_trials(
     axes: Axes, curve: Convergence, colour: str, foot: float, *, is_down: bool
 ) -> None:
-    """Dots, rings and crosses; ``foot`` is how far from the edge lies what the axis cannot show."""
+    """Dots, rings and crosses; ``foot`` is the distance from the edge of marks outside the axis."""
     trials, placed = np.arange(1, len(curve.values) + 1), drawable(curve.values)
     beyond, at_edge = ~np.array(curve.feasible, dtype=bool), axes.get_xaxis_transform()
     look: dict[str, Any] = {"color": colour, "alpha": 0.4, "markersize": 3.5}
@@ -325,7 +324,7 @@ def _paint_trials(
 
 
 def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> None:
-    # The interval of a mean may be wide: what sets the limits is the lines and quartiles.
+    # The interval of a mean may be wide: only the lines and quartiles set the limits.
     shown = [
         part
         for curve in curves.values()
@@ -337,7 +336,7 @@ def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> 
     seen = np.maximum(seen, least)
     beyond = 10 * seen.max(initial=least)
     for number, (label, curve) in enumerate(curves.items()):
-        # By the delta method for the logarithm, which is what the axis shows: never below 0.
+        # By the delta method for the logarithm, as the axis is logarithmic: never below 0.
         error = np.nan_to_num(curve.error) / np.maximum(curve.mean, least)
         factor = np.exp(np.minimum(BAND * error, _LARGEST_LOG))
         parts = (
@@ -354,7 +353,7 @@ def _paint_regret(panels: Sequence[Axes], curves: Mapping[str, RegretCurve]) -> 
     for axes, title in zip(panels, ("median, quartiles", "mean, 95 % interval"), strict=True):
         if len(seen):
             axes.set_yscale("log")
-            # Short numbers, for they are the ticks where no others lie between.
+            # Short numbers, since they are the only ticks if no others lie between.
             limits = [float(f"{end:.2g}") for end in (seen.min() / 1.5, seen.max() * 1.5)]
             axes.set_ylim(*limits)
             _set_log_ticks(axes.yaxis, *limits)
@@ -385,7 +384,7 @@ def _paint_slice(axes: Axes, part: Slice) -> None:
         axes.plot(positions, median, color=colour, linewidth=2)
         _set_position_axis(axes, part, positions)
     where, values = drawable(part.observed).T
-    # A trial's shade says how near it lies to the slice; even the farthest stays visible.
+    # The nearer a trial is to the best one, the darker; even the farthest stays visible.
     shades = [(0.0, 0.0, 0.0, 0.12 + 0.6 * close**2) for close in part.closeness]
     faces = [shade if met else "none" for shade, met in zip(shades, part.feasible, strict=True)]
     edges = [0.0 if met else 1.0 for met in part.feasible]
@@ -398,23 +397,23 @@ def _paint_slice(axes: Axes, part: Slice) -> None:
 
 
 def _line_look(points: int, colour: str, label: str) -> dict[str, Any]:
-    """How to draw a line, which of one point is a dot."""
+    """How to draw a line; a line of one point is a dot."""
     marker = "o" if points == 1 else ""
     return {"marker": marker, "color": colour, "linewidth": 2, "label": _plain(label)}
 
 
 def _name(axes: Axes, lines: Sequence[Line2D]) -> None:
-    """A legend of lines by their labels, those too that begin with "_", which matplotlib hides."""
+    """A legend of all lines, even those with labels that begin with "_", which matplotlib hides."""
     axes.legend(lines, [str(line.get_label()) for line in lines], frameon=False)
 
 
 def _whole_numbers() -> MaxNLocator:
-    """Ticks at whole numbers; at one alone, rather than at fractions beside it."""
+    """Ticks at whole numbers; if there is only one, no fractions beside it."""
     return MaxNLocator("auto", integer=True, min_n_ticks=1)
 
 
 def _plain(text: str) -> str:
-    """A user's text as it is: dollars are no formula."""
+    """A user's text as it is: dollar signs do not start a formula."""
     return legible(text).replace("$", r"\$")
 
 
@@ -437,7 +436,7 @@ def _mark(marker: str, **look: Any) -> Line2D:
 
 
 def _explain(figure: Figure, shown: Mapping[str, Line2D | Patch], *, columns: int) -> None:
-    """What marks stand for, above the axes."""
+    """A legend of the marks, above the axes."""
     figure.legend(
         [*shown.values()],
         [*shown],
@@ -462,7 +461,7 @@ def _set_position_axis(axes: Axes, part: Slice, positions: Float[np.ndarray, " q
         width = (high - low) or abs(low) or 1.0
         axes.set_xlim(low - margin * width, high + margin * width)
         if part.whole:
-            # The room that an axis has is not known yet: what counts is how long its labels are.
+            # The size of the axis is not known yet: decide by the length of its labels.
             digits = min(_MOST_DIGITS, max(len(str(int(end))) for end in (low, high)))
             most = min(_MOST_INTERVALS, _MOST_CHARACTERS // (digits + 1))
             axes.xaxis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))
@@ -486,7 +485,7 @@ def _set_log_ticks(axis: Axis, low: float, high: float) -> None:
 
 
 def _reverse_log(values: np.ndarray) -> np.ndarray:
-    """What `Real` lays out evenly; matplotlib asks beyond its range too."""
+    """The scale on which a reverse-log `Real` is even; matplotlib also asks beyond its range."""
     return -np.log1p(-np.minimum(values, 1 - 1e-16))
 
 
@@ -519,10 +518,10 @@ def _clean(axes: Axes) -> None:
 
 
 def check_path(name: str, path: str | Path) -> Path:
-    """The path of a plot that is to be written.
+    """The path of a plot to be written.
 
     Raises:
-        InvalidOption: it is in no folder that exists, or its ending is that of no format.
+        InvalidOption: its folder does not exist, or its suffix is not that of a format.
     """
     target = path_to_write(name, path)
     formats = sorted(FigureCanvasBase.get_supported_filetypes())

@@ -1,8 +1,8 @@
-"""What is known of a stored job, and the interface of what stores it.
+"""What a storage knows about a job, and the interface of storages.
 
 A `Storage` holds jobs by name; the one process that drives a job writes it through its `Journal`,
-and any process may read a `Record` of it at any time. Every write is one transaction that is on
-the disk when it returns. `gpbo.storage` has the one that comes with gpbo.
+and any process may read a `Record` of it at any time. Every write is one transaction, which is on
+disk when the call returns. `gpbo.storage` has the storage that comes with gpbo.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from gpbo.trial import Trial
 
-#: Reasons of attempts that ended for no fault of their trial; after the last one comes why.
+#: Reasons of attempts that ended through no fault of their trial; the cause follows the last one.
 JOB_ENDED, JOB_INTERRUPTED, NOT_RUN = "the job ended", "the job was interrupted", "not run: "
 
 
@@ -26,10 +26,10 @@ class Attempt:
         worker: Which worker ran it, from 0.
         started_at: Seconds since the epoch.
         ended_at: The same; None while it runs.
-        value: What it returned; None if it did not.
-        reason: Why it did not.
+        value: What it returned; None without a result.
+        reason: Why there is no result.
         late: Whether it ended after its trial had been given up.
-        measured: The quantities of the constraints that came with the value.
+        measured: The quantities of the constraints, returned with the value.
     """
 
     trial: int
@@ -44,13 +44,13 @@ class Attempt:
 
     @property
     def interrupted(self) -> bool:
-        """Whether it ended for no fault of its trial, which is tried again."""
+        """Whether it ended through no fault of its trial, which is tried again."""
         return (self.reason or "").startswith((JOB_ENDED, JOB_INTERRUPTED, NOT_RUN))
 
 
 @dataclass(frozen=True)
 class Metric:
-    """An intermediate value that an attempt reported at a step; NaN and infinities may occur."""
+    """An intermediate value that an attempt reported at a step; may be NaN or infinite."""
 
     trial: int
     attempt: int
@@ -63,8 +63,8 @@ class FitSummary:
     """How a fit of the model went.
 
     Attributes:
-        size: How many results it was made to, the first ones that came.
-        at: When it was written down, in seconds since the epoch.
+        size: How many results it used, the first ones that came.
+        at: When it was recorded, in seconds since the epoch.
         report: The `gpbo.FitReport` as plain values: a number for each diagnostic, None for NaN.
     """
 
@@ -75,20 +75,20 @@ class FitSummary:
 
 @dataclass(frozen=True)
 class Record:
-    """All that a storage knows of a job.
+    """All that a storage knows about a job.
 
     Attributes:
         name: The job's name.
         spec: How the job was made, as plain values.
         created_at: When, in seconds since the epoch.
-        trials: By id.
-        finished: Ids of those that ended, in the order in which they did.
-        queue: Configurations that are to be asked next.
+        trials: In the order of ids.
+        finished: Ids of the trials that ended, in the order in which they ended.
+        queue: Configurations to be asked next.
         engine: What the last fit left for the next one.
-        attempts: By trial and number.
-        metrics: By trial, attempt and step.
-        fits: By size; none of those made before gpbo wrote them down.
-        ended: Why the job ended, as in `gpbo.Result.stopped`; None if it did not.
+        attempts: Ordered by trial and number.
+        metrics: Ordered by trial, attempt and step.
+        fits: Ordered by size; without those of older versions of gpbo, which did not record them.
+        ended: Why the job ended, as in `gpbo.Result.stopped`; None if it has not.
     """
 
     name: str
@@ -105,17 +105,17 @@ class Record:
 
     @property
     def last_heard_at(self) -> float:
-        """The last time, in seconds since the epoch, that was written down of the job."""
+        """The latest time that was recorded for the job, in seconds since the epoch."""
         trials = (time for one in self.trials for time in (one.asked_at, one.finished_at))
         attempts = (time for one in self.attempts for time in (one.started_at, one.ended_at))
         times = [*trials, *attempts, *(fit.at for fit in self.fits)]
         return max((time for time in times if time is not None), default=self.created_at)
 
     def ended_attempts(self) -> tuple[Attempt, ...]:
-        """Its attempts, if no process drives it: those without an end were interrupted with it.
+        """The attempts of a job that no process drives: those without an end were interrupted.
 
-        They ended when it was last heard of, as nobody wrote down when its driver was killed; or
-        with their trial, if that has ended: then it was all that was written.
+        They are taken to have ended with their trial, if that has ended, else at the latest time
+        that was recorded for the job, since nobody recorded when its driver was killed.
         """
         last, trials = self.last_heard_at, {trial.id: trial for trial in self.trials}
 
@@ -157,17 +157,17 @@ class Journal(Protocol):
         spec: Mapping[str, Any] | None = None,
         ended: str | None = None,
     ) -> None:
-        """Record all of this or, if the process dies, nothing of it.
+        """Record all of this or, if the process dies, none of it.
 
-        What is there already (a trial, attempt, metric, or fit of a size) is replaced. A trial that
-        has ended takes its place in the order of ends when it is first written so.
+        Existing entries (a trial, attempt, metric, or fit of the same size) are replaced. A trial
+        takes its place in the order of ends when it is first written as ended.
 
         Args:
-            queue: All that is enqueued now; None leaves it as it is.
-            engine: Likewise; no bytes take it back.
-            spec: Likewise.
-            ended: Likewise; an empty string takes an end back. An end also settles a request to
-                stop.
+            queue: Everything that is enqueued now; None leaves it as it is.
+            engine: What the last fit left for the next one; None leaves it, empty bytes delete it.
+            spec: How the job was made; None leaves it as it is.
+            ended: Why the job ended; None leaves it, an empty string deletes it. An end also
+                settles a request to stop.
         """
         ...
 
@@ -176,7 +176,7 @@ class Journal(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the job, so that another process may drive it."""
+        """Release the job, so that another process may drive it."""
         ...
 
 
@@ -194,7 +194,7 @@ class Storage(Protocol):
         ...
 
     def open(self, name: str) -> Journal:
-        """Drive a job on.
+        """Drive an existing job.
 
         Raises:
             UnknownJob: there is none of this name.
@@ -211,7 +211,7 @@ class Storage(Protocol):
         ...
 
     def names(self) -> list[str]:
-        """The jobs there are, the oldest first."""
+        """The names of all jobs, the oldest first."""
         ...
 
     def request_stop(self, name: str) -> None:

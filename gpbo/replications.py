@@ -1,4 +1,4 @@
-"""What came of many runs of a benchmark problem: values, regret, diagnostics, times."""
+"""The results of many runs of a benchmark problem: values, regret, diagnostics, times."""
 
 import math
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from gpbo.text import short
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Of the names in a file of what `Diagnostics` has.
+#: Prefix of the names of `Diagnostics` in a file.
 _PREFIX = "diagnostics."
-#: An optimum is stated to this share of the range of the values.
+#: The precision of a stated optimum, as a share of the range of the values.
 ROUNDING = 1e-9
 
 
 def quartiles(values: Num[np.ndarray, "r *t"]) -> Float[np.ndarray, "3 *t"]:
-    """Lower quartile, median and upper quartile of the runs; with infinite values among them,
-    observed ones.
+    """Lower quartile, median and upper quartile of the runs; if some values are infinite, without
+    interpolation.
     """
     at = [0.25, 0.5, 0.75]
     finite = np.isfinite(values)
@@ -35,7 +35,7 @@ def quartiles(values: Num[np.ndarray, "r *t"]) -> Float[np.ndarray, "3 *t"]:
 
 @np.errstate(over="ignore", invalid="ignore")  # of numbers near the largest double
 def over_runs(what: str, values: Num[np.ndarray, "r"]) -> list[str]:
-    """A line about what came of the runs; none without a run."""
+    """A line that summarises values of the runs; no line if there are no runs."""
     if not len(values):
         return []
     low, middle, high = (short(float(quartile)) for quartile in quartiles(values))
@@ -44,7 +44,7 @@ def over_runs(what: str, values: Num[np.ndarray, "r"]) -> list[str]:
 
 
 def not_counted(runs: int) -> str:
-    """A line about runs whose values are not among those of `over_runs`."""
+    """A line about the runs that `over_runs` leaves out."""
     return f"runs without a trial that meets the constraints, not counted: {runs}"
 
 
@@ -53,8 +53,8 @@ class Diagnostics:
     """How the fit behind each trial went; see `gpbo.FitReport`.
 
     Numbers are NaN, and the status is empty, where there was no fit: in the initial design, and
-    throughout for a strategy without a model. R-hat and effective sample sizes are NaN, too, where
-    there were too few draws to tell.
+    always for a strategy without a model. R-hat and effective sample sizes are also NaN where there
+    were too few draws.
     """
 
     status: Shaped[np.ndarray, "r t"]
@@ -70,10 +70,10 @@ class Diagnostics:
 class RegretCurve:
     """Simple regret over the trials that every run made, from where half of the runs have one.
 
-    A run without a trial that counts has an infinite regret.
+    A run without a trial that counts has infinite regret.
 
     Attributes:
-        trial: Their numbers, from 1.
+        trial: Numbers of the trials, from 1.
         median, low, high: The median and the quartiles of the runs.
         mean: Their mean.
         error: The standard error of the mean; NaN for a single run, or if the mean is infinite.
@@ -89,19 +89,19 @@ class RegretCurve:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Replications:
-    """Runs of one strategy on one benchmark problem, a row each, a column for each trial.
+    """Runs of one strategy on one benchmark problem: a row per run, a column per trial.
 
     Attributes:
         problem, strategy, inference, device: What was run, how and where.
         optimum: The least value of the problem.
         seeds: The seed of every run.
-        trials: How many trials every run made; the columns beyond them are NaN.
-        design: How many of them, the first ones, were the initial design.
+        trials: How many trials every run made; columns beyond them are NaN.
+        design: How many of them, from the first, were the initial design.
         points: Where the problem was evaluated, in the unit cube.
         values: What was observed, to be minimised; NaN for a trial that failed.
         truth: The values without noise, at the same points.
-        excess: How far the points are beyond each of the problem's ``k`` constraints, which they
-            meet where that is 0 or less.
+        excess: By how much the points exceed each of the problem's ``k`` limits; 0 or less where
+            they meet the constraint.
         diagnostics: Of the fits, for every trial: arrays ``[r,t]`` of ``status``, ``rhat``,
             ``ess_bulk``, ``ess_tail``, ``divergences``, ``depth_saturation`` and
             ``leapfrog_steps``, as in `gpbo.FitReport`; empty or NaN where there was no fit.
@@ -128,8 +128,8 @@ class Replications:
 
     @cached_property
     def incumbents(self) -> Int[np.ndarray, "r t"]:
-        """The trial with the least value so far of those that meet the constraints, the first of
-        several; -1 before any does.
+        """The trial with the least value so far among those that meet the constraints, the first in
+        a tie; -1 before there is one.
         """
         counted = ~np.isnan(self.values) & (self.excess <= 0).all(axis=-1)
         values = np.where(counted, self.values, np.inf)
@@ -156,10 +156,10 @@ class Replications:
     def save(self, path: str | Path) -> None:
         """Write everything to one file: a zip of NumPy arrays and a header in JSON (``.npz``).
 
-        ``numpy.load`` reads it too. The file appears when it is complete.
+        ``numpy.load`` reads it too. The file appears only when it is complete.
 
         Raises:
-            InvalidOption: no file may be written at the path, or its folder does not exist.
+            InvalidOption: the path cannot be written, or its folder does not exist.
         """
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         parts = vars(values.pop("diagnostics"))
@@ -168,10 +168,10 @@ class Replications:
 
     @classmethod
     def load(cls, path: str | Path) -> "Replications":
-        """What `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
-            InvalidData: no such file, one that `save` did not write, or one of a later gpbo.
+            InvalidData: no such file, not written by `save`, or by a later version of gpbo.
         """
         own = [one.name for one in fields(cls) if one.name != "diagnostics"]
         parts = [one.name for one in fields(Diagnostics)]
@@ -184,8 +184,8 @@ class Replications:
         return cls(**{**values, "seeds": tuple(values["seeds"])}, diagnostics=diagnostics)
 
     def curve(self) -> RegretCurve:
-        """The regret after every trial, over all runs: ``trial``, and of each ``median``, quartiles
-        ``low`` and ``high``, ``mean`` and its standard ``error``.
+        """The regret after every trial, over all runs: for each ``trial`` the ``median``, the
+        quartiles ``low`` and ``high``, the ``mean`` and its standard ``error``.
         """
         made = (np.arange(self.values.shape[1]) < self.trials[:, None]).all(axis=0)
         regret = np.where(np.isnan(self.regret), np.inf, self.regret)
@@ -200,10 +200,10 @@ class Replications:
         return RegretCurve(trial, median, low, high, regret.mean(axis=0), error)
 
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """The plot of the regret, written if there is a path, whose ending decides the format.
+        """The plot of the regret, also written to the path if given; its suffix sets the format.
 
         Raises:
-            InvalidOption: the path is in no folder that exists, or has another ending.
+            InvalidOption: the folder of the path does not exist, or the suffix is unknown.
         """
         from gpbo import plots
 
@@ -238,7 +238,7 @@ class Replications:
 
     @property
     def _is_optimum_beaten(self) -> bool:
-        """Whether a value is below the optimum that the problem states, by more than rounding."""
+        """Whether a value is below the problem's stated optimum, by more than rounding."""
         truth = self.truth[np.isfinite(self.truth)]
         return truth.size > 0 and bool((self.final_regret < -ROUNDING * np.ptp(truth)).any())
 

@@ -1,8 +1,8 @@
-"""Workers on a simulated clock: what a strategy makes of parallel evaluations, many runs at once.
+"""Workers on a simulated clock: how a strategy does with parallel evaluations, many runs at once.
 
-Evaluations take simulated time, by a law or by what is evaluated. In every run, at every step, one
-worker ends (or, in step, all of them) and is asked for again, so the runs stay aligned by their
-numbers of trials while each has a clock of its own, and every step is one batch of all runs.
+Evaluations take simulated time, random or depending on the point. At every step, in every run, one
+worker ends (in mode ``"sync"`` all of them) and gets its next trial. So all runs have the same
+number of trials, each on its own clock, and every step is one batch of all runs.
 """
 
 import math
@@ -53,7 +53,7 @@ def pareto(shape: float) -> Times:
         shape: The tail index, above 1.
 
     Raises:
-        InvalidOption: ``shape`` is no finite number, or at most 1, where there is no mean.
+        InvalidOption: ``shape`` is not a finite number, or at most 1, so that there is no mean.
     """
     if real_number("shape", shape) <= 1:
         raise InvalidOption(f"shape={shape!r}: expected more than 1")
@@ -79,25 +79,25 @@ class Simulation:
     """The trials of every run, in the order in which they ended.
 
     Attributes:
-        trial: Their numbers, from 0 in the order in which they were asked for.
+        trial: Their numbers, from 0 in the order in which they were asked.
         started, ended: When, on the simulated clock, which starts at 0.
-        told: When the optimizer heard of a trial: in mode ``"sync"``, when the last one of its
+        told: When the optimizer was told the result: in mode ``"sync"``, when the last trial of the
             batch ended.
-        known: How many trials the optimizer had heard of when it began to choose this one.
+        known: How many results the optimizer had been told when it began to choose this trial.
         points: Where the problem was evaluated, in the unit cube.
         values: What was observed, to be minimised; NaN for a trial that failed.
         truth: The values without noise.
-        excess: How far the points are beyond each of the problem's ``k`` constraints, which they
-            meet where that is 0 or less.
+        excess: By how much the points exceed each of the problem's ``k`` limits; 0 or less where
+            they meet the constraint.
         unfinished: The numbers of the ``w`` trials that were running when the simulation ended.
-        unfinished_started: When they had started.
+        unfinished_started: When they started.
         unfinished_known: As ``known``; an ask that waited beyond the end counts some of these, too.
         optimum: The least value of the problem.
-        horizon: When the clocks stop; trials that ended later are there, too.
+        horizon: When the clocks stop; trials that ended later are included.
         seeds: The seed of every run.
         stopped: ``"runtime"``: all clocks reached the horizon; ``"budget"``; ``"exhausted"``: some
-            run had nothing left to try, and all trials ended; ``"interrupted"``: by Ctrl-C, and
-            what had ended is here.
+            run had nothing left to try, and all trials ended; ``"interrupted"``: by Ctrl-C; the
+            trials are those that had ended.
     """
 
     trial: Int[Tensor, "r t"]
@@ -119,35 +119,35 @@ class Simulation:
 
     @property
     def evaluations(self) -> Int[Tensor, " r"]:
-        """How many trials the optimizer heard of by the horizon."""
+        """How many results the optimizer was told by the horizon."""
         return (self.told <= self.horizon).sum(-1)
 
     @property
     def regret(self) -> Float[Tensor, "r t"]:
         """How far the best of the points evaluated so far lies above the optimum.
 
-        Trials that failed, or do not meet the constraints, do not count: it is infinite before the
-        first that does.
+        Trials that failed, or violate a constraint, do not count; before the first that counts the
+        regret is infinite.
         """
         return self._reached.cummin(-1).values - self.optimum
 
     def regret_at(
         self, times: float | Sequence[float] | Float[np.ndarray, " k"] | Shaped[Tensor, " k"]
     ) -> Float[Tensor, "r k"]:
-        """The regret of what had ended at these times; infinite before the first trial has.
+        """The regret of the trials that had ended by these times; infinite before the first one.
 
         Args:
             times: On the simulated clock: a list, an array or a tensor of numbers, or one number.
 
         Raises:
-            InvalidOption: they are no such numbers.
+            InvalidOption: ``times`` are not such numbers.
         """
         return self._reached_at(times) - self.optimum
 
     def _reached_at(self, times: object) -> Float[Tensor, "r k"]:
         try:
             at = torch.as_tensor(times, dtype=DTYPE, device=self.ended.device)
-        except (TypeError, ValueError, RuntimeError):  # as torch calls what is no number
+        except (TypeError, ValueError, RuntimeError):  # torch's errors for what is not a number
             at = self.ended.new_zeros(0, 0)
         if at.ndim > 1:
             raise InvalidOption(
@@ -161,7 +161,7 @@ class Simulation:
 
     @property
     def _reached(self) -> Float[Tensor, "r t"]:
-        """The truth, infinite where a trial does not count."""
+        """The true values, infinite where a trial does not count."""
         counted = feasible(self.values, self.excess).isfinite()
         return self.truth.masked_fill(~counted, torch.inf)
 
@@ -186,11 +186,11 @@ class Simulation:
         return "\n".join([*lines, *over_runs(f"trials told{by}", heard)])
 
     def events(self, run: int = 0) -> Iterator[tuple[Literal["ask", "tell"], int]]:
-        """The log of a run: its trials' numbers, as they were asked for and told.
+        """The log of a run: the numbers of its trials, as they were asked and told.
 
-        A simulation of one run with ``refit_every=1`` makes the trials of a `gpbo.Optimizer` with
-        its seed that is asked and told in this order, with ``ask(n)`` for ``n`` asks in a row; a
-        value that is NaN is told, too, as a failure. (In a batch of runs, up to rounding.)
+        A simulation of one run with ``refit_every=1`` makes the same trials as a `gpbo.Optimizer`
+        with its seed that is asked and told in this order, with ``ask(n)`` for ``n`` asks in a row;
+        a value that is NaN is told as a failure. (In a batch of runs, up to rounding.)
         """
         ended = self.trial[run].tolist()
         numbers = [*ended, *self.unfinished[run].tolist()]
@@ -207,10 +207,10 @@ class Simulation:
     def save(self, path: str | Path) -> None:
         """Write everything to one file: a zip of NumPy arrays and a header in JSON (``.npz``).
 
-        The file appears when it is complete.
+        The file appears only when it is complete.
 
         Raises:
-            InvalidOption: no file may be written at the path, or its folder does not exist.
+            InvalidOption: the path cannot be written, or its folder does not exist.
         """
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         for name, one in values.items():
@@ -220,10 +220,10 @@ class Simulation:
 
     @classmethod
     def load(cls, path: str | Path) -> "Simulation":
-        """What `save` wrote, on the CPU.
+        """Read what `save` wrote, on the CPU.
 
         Raises:
-            InvalidData: no such file, one that `save` did not write, or one of a later gpbo.
+            InvalidData: no such file, not written by `save`, or by a later version of gpbo.
         """
         names = [one.name for one in fields(cls)]
         known = [name for name in names if name != "excess"]  # which older versions did not have
@@ -258,47 +258,47 @@ def simulate(
 ) -> Simulation:
     """Run a strategy with several workers until every run's clock, or its budget, has run out.
 
-    Run ``i`` has the seed ``seed + i``. Under a law of `LAWS` its ``j``-th trial takes the same
+    Run ``i`` has the seed ``seed + i``. With times from `LAWS` its ``j``-th trial takes the same
     time, and has the same noise, whatever the strategy and the mode. Ctrl-C ends all runs and
-    returns what has ended so far. With a ``checkpoint`` the same call goes on after it, or after a
-    crash, and makes the trials that it would have made.
+    returns the trials that have ended. With a ``checkpoint``, repeating the call continues after
+    that, or after a crash, and makes the same trials as without the interruption.
 
-    A value that is NaN or infinite is a failed trial, heard of when it ends: that run's initial
-    design gets one trial more, its model one observation less.
+    A value that is NaN or infinite is a failed trial, known when it ends: that run's initial design
+    gets one more trial, its model one observation less.
 
     Args:
         problem: What to minimise, or its name.
         workers: How many trials run at a time.
-        horizon: When the clocks stop, in simulated time; a ``budget`` may take its place.
-        budget: How many trials of a run end, if its clock does not stop before; in mode
-            ``"sync"`` rounded up by what ends with the last of them.
+        horizon: When the clocks stop, in simulated time; may be left out with a ``budget``.
+        budget: How many trials of a run end, unless its clock stops first; in mode ``"sync"`` the
+            last batch is completed.
         strategy: As in `gpbo.Optimizer`.
         mode: ``"async"``: a worker gets its next trial as soon as its last one ends; ``"sync"``:
-            when those of all workers have. In the initial design, whose points no result decides,
-            none waits.
+            as soon as all workers' trials have ended. In the initial design, whose points do not
+            depend on results, no worker waits.
         times: A name in `LAWS`, all of mean 1, or a function of the points ``[r,q,d]`` and random
-            streams that gives their times ``[r,q]``.
-        latency: How long one ask takes on the simulated clock, during which no other worker is
-            asked for; ``"measured"`` for the seconds that it really took, divided by ``runs``. An
-            ask that had to wait sees what was told meanwhile.
-        refit_every: After how many results the hyperparameters are fitted anew; the posterior
-            always knows all results.
-        runs: How many.
+            streams that returns their times ``[r,q]``.
+        latency: How long one ask takes on the simulated clock, during which the optimizer serves
+            no other worker; ``"measured"`` for the seconds that it really took, divided by
+            ``runs``. An ask that had to wait knows what was told meanwhile.
+        refit_every: After how many results the hyperparameters are fitted again; the posterior is
+            always conditioned on all results.
+        runs: The number of runs.
         seed: The seed of the first run.
         initial: Size of the initial design; by default as in `gpbo.Optimizer`.
         inference: As in `gpbo.Optimizer`, but by default ``"map"``.
         model: As in `gpbo.Optimizer`.
-        device: As in `gpbo.Optimizer`; ``"auto"`` is the CPU for many runs, too.
-        checkpoint: As in `gpbo.replicate`: a file from which the next call with it goes on, with a
-            larger ``horizon`` or ``budget`` if wanted.
+        device: As in `gpbo.Optimizer`; ``"auto"`` is the CPU, even for many runs.
+        checkpoint: As in `gpbo.replicate`: a file from which the next call continues, with a larger
+            ``horizon`` or ``budget`` if wanted.
         progress: Whether to report progress on the standard error stream, as the share of the
             horizon, or of the budget, that is spent.
 
     Raises:
-        InvalidOption: an option has a value that is not allowed, or another one than in the
+        InvalidOption: an option has a value that is not allowed, or differs from that in the
             ``checkpoint``; ``times`` returned something other than times, or a strategy of your own
             something other than points, see `gpbo.situation.Strategy`.
-        InvalidData: the ``checkpoint`` is no such file.
+        InvalidData: the ``checkpoint`` is not such a file.
     """
     runs = whole_number("runs", runs, least=1)
     problem = problems.resolve(problem, runs=runs)

@@ -1,4 +1,4 @@
-"""How simulated runs advance: every step is one batch of all of them, on clocks of their own."""
+"""How simulated runs advance: every step is one batch of all runs, each on its own clock."""
 
 import time
 from collections.abc import Callable, Hashable
@@ -23,14 +23,14 @@ from gpbo.rows import bucket, put, selected
 from gpbo.situation import Lazy, Situation, Strategy, points_and_keys, proposed
 from gpbo.strategies import SobolSearch
 
-#: How long points take to evaluate, 0 or more each, from the points in the unit cube and the
+#: How long evaluations take, 0 or more each, given the points in the unit cube and the random
 #: streams of the runs.
 Times = Callable[[Float[Tensor, "r q d"], Streams], Float[Tensor, "r q"]]
 
 
 @dataclass(frozen=True)
 class Trials:
-    """Trials of every run; ``ended`` is when they will have, for those that are under way."""
+    """Trials of every run; for those that still run, ``ended`` is when they will end."""
 
     trial: Int[Tensor, "r t"]
     started: Float[Tensor, "r t"]
@@ -44,24 +44,24 @@ class Trials:
 
     @property
     def count(self) -> int:
-        """How many there are of each run."""
+        """The number of trials of each run."""
         return self.trial.shape[1]
 
     def joined(self, other: "Trials") -> "Trials":
-        """These trials, then the others, of every run."""
+        """In every run, these trials and then the others."""
         return Trials(
             **{name: torch.cat([own, getattr(other, name)], 1) for name, own in vars(self).items()}
         )
 
     def at(self, index: Int[Tensor, "r j"]) -> "Trials":
-        """Those at these places of every run."""
+        """The trials at these places of every run."""
         rows = torch.arange(index.shape[0], device=index.device).unsqueeze(-1)
         return Trials(**{name: own[rows, index] for name, own in vars(self).items()})
 
 
 @dataclass(frozen=True)
 class _Fits:
-    """The last fit of every run, and to how many results it was made: 0 where there is none yet."""
+    """The last fit of every run, and how many results it used: 0 where there is none yet."""
 
     kept: Kept | None  # rows of runs without a fit mean nothing
     size: Int[Tensor, " r"]
@@ -69,7 +69,7 @@ class _Fits:
     def updated(
         self, data: Observations, runs: Int[Tensor, " j"], kept: Kept, size: Int[Tensor, " j"]
     ) -> "_Fits":
-        """With these fits of these runs, each of which has as many rows as in ``data``."""
+        """The fits with these runs' replaced; each run has as many rows as in ``data``."""
         old = self.kept
         if old is None:
             old = selected(kept, data.rows_of(torch.zeros_like(self.size)))
@@ -79,16 +79,16 @@ class _Fits:
 
 @dataclass(frozen=True)
 class State:
-    """Where the runs are.
+    """The state of all runs.
 
     Attributes:
-        done: The trials that ended, in the order in which they did.
-        running: Those that are under way.
+        done: The trials that ended, in the order in which they ended.
+        running: The trials that still run.
         now: The time of each run's clock.
-        free_at: When the optimizer has answered all asks so far.
-        asked: How many trials of each run were asked for.
-        taken: Per run, the key of every configuration that was asked for.
-        fits: What the next fits go on from.
+        free_at: When the optimizer will have answered all asks so far.
+        asked: How many trials of each run were asked.
+        taken: Per run, the keys of all configurations that were asked.
+        fits: The last fits, from which the next ones start.
     """
 
     done: Trials
@@ -101,7 +101,7 @@ class State:
 
     @property
     def trials(self) -> Trials:
-        """All of them, in the order in which they end."""
+        """All trials, in the order in which they end."""
         return self.done.joined(self.running.at(self.running.ended.argsort(stable=True)))
 
 
@@ -129,7 +129,7 @@ class Simulator:
     budget: float  # of trials that end; infinite without one
 
     def run(self, show: Show | None, kept: Checkpoint[State]) -> Stopped:
-        """From where the checkpoint is until every clock, or the budget, has run out."""
+        """Continue from the checkpoint until every clock, or the budget, has run out."""
         try:
             if not kept.state.asked:
                 kept.advance(self.begin(kept.state))
@@ -148,7 +148,7 @@ class Simulator:
         return left and bool((state.now <= self.horizon).any())
 
     def _progress(self, state: State) -> tuple[int, float]:
-        """How many percent of the horizon, or of the budget, are spent; and the median regret."""
+        """The percentage of the horizon, or of the budget, that is spent; and the median regret."""
         clock = float((state.now / self.horizon).nan_to_num(nan=0.0).min())
         spent = max(clock, state.done.count / self.budget)
         values = feasible(state.done.values, state.done.excess)
@@ -167,7 +167,7 @@ class Simulator:
         return State(none, none, zero, zero, 0, (frozenset(),) * runs, fits)
 
     def begin(self, state: State) -> State:
-        """All workers on their first trials."""
+        """The state once all workers have their first trials."""
         if self.in_step:
             return self._ask(state, self.workers)
         for _ in range(self.workers):
@@ -175,16 +175,16 @@ class Simulator:
         return state
 
     def advance(self, state: State) -> State:
-        """The clocks at the end of the next trial, or of all workers', who get their next ones.
+        """The state after the next trial has ended, or all workers' trials, and new ones began.
 
-        Nobody waits in the initial design, whose points no result decides.
+        No worker waits in the initial design, whose points do not depend on results.
         """
         in_design = self.strategy.uses_model and state.asked < self.initial
         together = self.workers if self.in_step and not in_design else 1
         return self._ask(self._end(state, together), together)
 
     def _end(self, state: State, count: int) -> State:
-        """The clocks at the end of the next ``count`` trials to end, which are told."""
+        """The state after the next ``count`` trials have ended and were told."""
         order = state.running.ended.argsort(dim=1, stable=True)
         done = state.running.at(order[:, :count])
         now = done.ended[:, -1]
@@ -193,9 +193,9 @@ class Simulator:
         return replace(state, done=state.done.joined(told), running=left, now=now)
 
     def _ask(self, state: State, count: int) -> State:
-        """``count`` workers of every run set to work, one after another.
+        """The state after ``count`` workers of every run got a trial, one after another.
 
-        Fewer, or none, where some run has nothing left to try.
+        Fewer, or none, if some run has nothing left to try.
         """
         began = time.perf_counter()
         known = self._known(state)
@@ -225,7 +225,7 @@ class Simulator:
         )
 
     def _known(self, state: State) -> Int[Tensor, " r"]:
-        """How many trials each run has heard of when its ask begins, those while it waited too."""
+        """How many results each run knows when its ask begins, including those while it waited."""
         begins = torch.where(state.free_at > state.now, state.free_at, -torch.inf)
         meanwhile = state.running.ended <= begins.unsqueeze(-1)
         return state.done.count + meanwhile.sum(-1)
@@ -253,8 +253,8 @@ class Simulator:
     ) -> tuple[Float[Tensor, "r q d"], State]:
         """The next points of every run, and the state with the fits that they come from.
 
-        Runs that know of as many trials, and whose initial designs lack as many, are asked
-        together. There are as many points as the run with the fewest left has.
+        Runs that know equally many results, and whose initial designs lack equally many points, are
+        asked together. There are as many points as the run with the fewest left has.
 
         Raises:
             SpaceExhausted: some run has nothing left to try.
@@ -279,11 +279,11 @@ class Simulator:
         design: int,
         count: int,
     ) -> tuple[Float[Tensor, "j q d"], State]:
-        """The next points of these runs, each of which knows of the first of its trials.
+        """The next points of these runs, each of which knows the first ``known`` of its trials.
 
-        The first ``design`` points are of the initial design.
+        The first ``design`` points belong to the initial design.
         """
-        told = trials.at(trials.trial[:, :known].argsort())  # by number, as an optimizer has them
+        told = trials.at(trials.trial[:, :known].argsort())  # by number, as in an optimizer
         succeeded = told.values.isfinite()
         waiting = known + trials.trial[:, known:].argsort()
         all_rows = with_room(
@@ -322,8 +322,8 @@ class Simulator:
     ) -> Int[Tensor, " r"]:
         """How many of the next ``count`` points of each run belong to the initial design.
 
-        As in `gpbo.Optimizer`: trials that are known to have failed are replaced, and before the
-        first result, when there is nothing to fit to, all points do.
+        As in `gpbo.Optimizer`: trials that are known to have failed are replaced, and all points
+        belong to the design before the first result, when there is nothing to fit to.
         """
         if not self.strategy.uses_model:
             return torch.zeros_like(known)
@@ -335,7 +335,7 @@ class Simulator:
     def _fit(
         self, data: Observations, seeds: tuple[int, ...], rows: Int[Tensor, " j"], fits: _Fits
     ) -> tuple[Fit, _Fits]:
-        """The model of these runs, with hyperparameters fitted anew where enough results came."""
+        """The model of these runs, with a new fit where enough results came since the last one."""
         counts, last = data.of_values.counts, fits.size[rows]
         streams = Streams.per_seed(
             seeds, "fit", counts.tolist(), rows=data.outputs, device=self.device

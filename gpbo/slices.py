@@ -24,18 +24,18 @@ _POINTS = 101
 class Slice:
     """The surrogate along one parameter, the others as in the best trial.
 
-    Positions are the parameter's values, or for listed ones their number in the list.
+    Positions are the parameter's values; for listed values, their numbers in the list.
 
     Attributes:
         name: The parameter.
-        axis: How to lay out the positions.
+        axis: The scale of the positions.
         whole: Whether they are whole numbers.
         labels: The listed values; empty for numbers.
         positions: Where the surrogate was evaluated.
-        median, low, high: What the surrogate expects there: see `gpbo.posterior.Prediction`.
-        best: Where the best trial is, and its value.
-        observed: Where the completed trials are, and their values.
-        closeness: Of each completed trial, from 1 for the best down to 0 for the farthest from it
+        median, low, high: What the surrogate predicts there: see `gpbo.posterior.Prediction`.
+        best: Position and value of the best trial.
+        observed: Positions and values of the completed trials.
+        closeness: For each completed trial, from 1 for the best down to 0 for the farthest from it
             in the cube.
         feasible: Whether each completed trial meets the constraints.
     """
@@ -55,7 +55,7 @@ class Slice:
 
 
 def slices_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Slice, ...]:
-    """The surrogate along each parameter, through the best trial; while none meets the constraints,
+    """The surrogate along each parameter, through the best trial; if none meets the constraints,
     through the one with the best value.
 
     Args:
@@ -80,7 +80,7 @@ def slices_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Slic
 
 
 def name_of_best(feasible: Sequence[bool]) -> str:
-    """What `gpbo.trial.best_shown` gives, of trials that meet the constraints or do not."""
+    """The label of the trial that `gpbo.trial.best_shown` returns."""
     return "best trial" if any(feasible) else "best value, violates a constraint"
 
 
@@ -121,7 +121,7 @@ def _slice(
 
 
 def _finite(values: np.ndarray) -> tuple[float, ...]:
-    """The values, those beyond the largest double as that."""
+    """The values, with infinities replaced by the largest double."""
     return tuple(np.nan_to_num(values).tolist())
 
 

@@ -1,7 +1,7 @@
 """Trials and engine state in a database: what was told is never lost, and a job can be resumed.
 
-`SqliteStorage` is the `gpbo.record.Storage` that comes with gpbo: one file, of Python's own sqlite3
-(a transaction of it costs half a millisecond, and nothing needs more).
+`SqliteStorage` is the `gpbo.record.Storage` that comes with gpbo: one file, written by Python's own
+sqlite3 (a transaction takes half a millisecond, which is fast enough).
 """
 
 import json
@@ -33,24 +33,25 @@ __all__ = [
     "resolve_storage",
 ]
 
-#: Seconds that a lock may outlive its process, in a child that it had forked when it was killed and
-#: that has not begun its own program yet.
+#: Seconds that a lock may outlive its killed process: in a forked child that has not yet started
+#: its own program.
 INHERITED_S = 1.0
 #: A job's name is part of the name of a file.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class SqliteStorage:
-    """Jobs in one SQLite file, which the first job makes; to read it changes nothing.
+    """Jobs in one SQLite file, which the first job creates; reading it changes nothing.
 
-    The file has a write-ahead log. Over a network file system SQLite's log would not be safe: there
-    a rollback journal serves, which is slower and makes readers and the writer wait for each other;
-    a warning says so. A job is driven by one process at a time, which holds a lock file beside the
-    database; the lock goes with the process, however it ends. Threads may share a storage.
+    The file has a write-ahead log. On a network file system, where this log would not be safe, it
+    has a rollback journal instead, which is slower and makes readers and the writer wait for each
+    other; a warning says so. One process at a time drives a job, and holds a lock file beside the
+    database; the lock is released when the process ends, in whatever way. Threads may share a
+    storage.
 
     Raises:
-        StorageError: not the path of a file in a folder that exists, the system refuses to look at
-            it, or not a database that this version of gpbo can read.
+        StorageError: not the path of a file in an existing folder, the system denies access to it,
+            or not a database that this version of gpbo can read.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -64,8 +65,8 @@ class SqliteStorage:
             InvalidOption: the name is not up to 100 letters, digits, ``.``, ``_`` and ``-``, the
                 first a letter or digit.
             JobInUse: a process drives a job of this name.
-            StorageError: there is a job of this name, or one that differs in case only, or the file
-                cannot be written.
+            StorageError: there is a job of this name, or of one that differs only in case, or the
+                file cannot be written.
         """
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidOption(
@@ -90,10 +91,10 @@ class SqliteStorage:
             ) from error
 
     def open(self, name: str) -> "SqliteJournal":
-        """Drive a job on: see `Storage`.
+        """Drive an existing job: see `Storage`.
 
-        A journal that this process has of it already, such as one of a notebook's cell that is run
-        again, is closed.
+        If this process already has a journal of it, as when a notebook cell is run again, that
+        journal is closed.
         """
         self._check_known(name)
         if (before := _open.get((os.getpid(), self.path, name))) is not None:
@@ -125,7 +126,8 @@ class SqliteStorage:
         """A job as it is at this moment: see `Storage`.
 
         Args:
-            latest: Of what each attempt reported the last value only, to look often.
+            latest: Read only the last reported value of each attempt, which is fast enough to
+                repeat often.
         """
         step, of = ("MAX(step)", " GROUP BY trial, attempt") if latest else ("step", "")
         with self._database.reading() as connection:
@@ -177,7 +179,7 @@ class SqliteStorage:
         )
 
     def names(self) -> list[str]:
-        """The jobs there are, the oldest first."""
+        """The names of all jobs, the oldest first."""
         with self._database.reading() as connection:
             return [name for (name,) in connection.execute("SELECT name FROM job ORDER BY id")]
 
@@ -195,20 +197,20 @@ class SqliteStorage:
         return self.path.with_name(f"{self.path.name}-trials") / name
 
     def is_driven(self, name: str) -> bool:
-        """Whether a process drives the job now; True, too, if that cannot be found out."""
+        """Whether a process drives the job now; True also if that cannot be determined."""
         lock = self._lock(name)
         try:
-            if not Path(lock.lock_file).exists():  # to lock it would make it
+            if not Path(lock.lock_file).exists():  # locking would create it
                 return False
             with lock.acquire(timeout=0):
                 return False
         except Timeout:
             return True
-        except OSError:  # where nothing may be written
+        except OSError:  # in a folder where we may not write
             return _is_held(Path(lock.lock_file))
 
     def _lock(self, name: str) -> FileLock:
-        # Any thread may drive the job that another one opened.
+        # Any thread may drive a job that another thread opened.
         return FileLock(f"{self.path}-{name}.lock", thread_local=False)
 
     def _check_known(self, name: str) -> None:
@@ -226,7 +228,7 @@ class SqliteStorage:
 
 
 def _is_held(lock: Path) -> bool:
-    """Whether a process has a lock that we may only read; True, too, if we cannot find out."""
+    """Whether a process holds a lock that we may only read; True also if we cannot determine it."""
     try:
         import fcntl
 
@@ -253,7 +255,7 @@ class SqliteJournal:
         self._connection = connection
         self._name = name
         self._lock = lock
-        self._alone = RLock()  # to close a connection that another thread uses ends the process
+        self._alone = RLock()  # closing a connection that another thread uses crashes the process
         self._file = database.identity()
         _open[os.getpid(), storage.path, name] = self
         weakref.finalize(self, _forget, connection, os.getpid())
@@ -285,13 +287,13 @@ class SqliteJournal:
         spec: Mapping[str, Any] | None = None,
         ended: str | None = None,
     ) -> None:
-        """Record all of this or, if the process dies, nothing of it: see `Journal`."""
+        """Record all of this or, if the process dies, none of it: see `Journal`."""
         if not self._lock.is_locked:
             raise StorageError(
                 f"name={self._name!r}: expected an open job, and this one was closed; "
                 "Optimizer.resume goes on with it"
             )
-        if self._database.identity() != self._file:  # SQLite would go on with what has no name
+        if self._database.identity() != self._file:  # SQLite would write on to the removed file
             raise StorageError(
                 f"storage={str(self._storage.path)!r}: the file was removed or replaced; "
                 "nothing was written"
@@ -317,7 +319,7 @@ class SqliteJournal:
                 run.execute("UPDATE job SET spec = ? WHERE id = ?", (json.dumps(spec), self._job))
             if ended is not None:
                 run.execute("UPDATE job SET ended = ? WHERE id = ?", (ended or None, self._job))
-            if ended:  # as whoever asked for it wanted
+            if ended:  # which settles the request
                 run.execute("UPDATE job SET stop_requested = 0 WHERE id = ?", (self._job,))
 
     def stop_requested(self) -> bool:
@@ -328,19 +330,19 @@ class SqliteJournal:
         return bool(wanted)
 
     def close(self) -> None:
-        """Let go of the job, so that another process may drive it."""
+        """Release the job, so that another process may drive it."""
         with self._alone:
             self._connection.close()
             self._lock.release()
 
 
-#: What each process drives, by file and name: a fork knows its parent's, and has none.
+#: The open journals by process, file and job: a forked child sees its parent's, and has none.
 _open: weakref.WeakValueDictionary[tuple[int, Path, str], SqliteJournal]
 _open = weakref.WeakValueDictionary()
 
 
 def _forget(connection: sqlite3.Connection, process: int) -> None:
-    """Close what nobody closed; a child that was forked has no business with it."""
+    """Close a connection that nobody closed, but not in a forked child."""
     if os.getpid() == process:
         connection.close()
 
@@ -362,7 +364,7 @@ _PUT_FIT = "INSERT OR REPLACE INTO fit VALUES (?, ?, ?, ?)"
 
 
 def resolve_storage(storage: object) -> Storage:
-    """The storage at a path; a storage as it is.
+    """The storage at a path; a storage is returned as it is.
 
     Raises:
         InvalidOption: neither a path nor a storage.

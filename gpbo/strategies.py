@@ -146,8 +146,7 @@ class _Improvement(_Maximiser):
         _check_search(self.search)
 
     def _seen(self, surrogate: Surrogate, situation: Situation) -> Surrogate:
-        """Samples of what the results would be without noise, if improvement is measured from them.
-        """
+        """Samples of the results without noise, if improvement is measured from these."""
         if self.incumbent != "sampled" or self._refines(situation):
             return surrogate
         times = _SAMPLES if surrogate.draws == 1 else 1

@@ -1,4 +1,4 @@
-"""Warm start: what finished jobs teach a new one."""
+"""Warm start: let a new job learn from finished ones."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -22,19 +22,20 @@ def warm_start(
     parents: Sequence[tuple[Record, StartKind]],
     queue: Sequence[Mapping[str, Any]] = (),
 ) -> int:
-    """Let an optimizer that has asked nothing yet learn from finished jobs, from all or from none.
+    """Let an optimizer that has asked nothing yet learn from finished jobs: from all, or none.
 
     Args:
         parents: Up to five stored jobs, each with its kind. ``"same"``: it measured the same, so
             its results are added as they are. ``"transfer"``: it measured something related, so
-            its values are not used, but its best configuration is asked first, whatever it violates
-            if there is no other. Trials that are not in the optimizer's space, have no value, or,
-            of the first kind, lack a quantity of its constraints are left out. What several jobs
-            have because one started from another counts once, and each configuration is asked once.
+            its values are not used, but its best configuration is asked first (the one with the
+            best value if none meets the constraints). Trials are left out if they are not in the
+            optimizer's space, have no value or, with ``"same"``, lack a quantity of its
+            constraints. Results that several jobs share because one started from another count
+            once, and each configuration is asked once.
         queue: Configurations to ask before those of the jobs; see `gpbo.Optimizer.enqueue`.
 
     Returns:
-        How many of their configurations are used.
+        How many of the jobs' configurations are used.
 
     Raises:
         InvalidOption: a kind is neither of these, or there are more than five jobs.
@@ -61,7 +62,7 @@ def warm_start(
 
 
 def _measured(trials: Sequence[Trial], names: Sequence[str], parent: str) -> list[Trial]:
-    """Those of a job's trials that have the quantities of the constraints."""
+    """The job's trials that have the quantities of the constraints."""
     measured = [trial for trial in trials if trial.measured.keys() >= {*names}]
     if not measured:
         raise InvalidData(
@@ -72,7 +73,7 @@ def _measured(trials: Sequence[Trial], names: Sequence[str], parent: str) -> lis
 
 
 def _counted_once(space: Space, jobs: Sequence[Sequence[Trial]]) -> list[Trial]:
-    """The trials of all jobs, without results that one job has from another of them."""
+    """The trials of all jobs, without results that one of them has from another."""
     results = [
         (number, trial, (space.key(trial.params), trial.value))
         for number, trials in enumerate(jobs)
@@ -80,16 +81,16 @@ def _counted_once(space: Space, jobs: Sequence[Sequence[Trial]]) -> list[Trial]:
     ]
     sources: dict[Hashable, int] = {}
     for number, _, result in sorted(results, key=lambda one: one[1].added):
-        sources.setdefault(result, number)  # whoever measured it before who was told
+        sources.setdefault(result, number)  # the job that measured it before one that was told
     return [
         trial for number, trial, result in results if not trial.added or sources[result] == number
     ]
 
 
 def started_from(record: Record, space: Space, parent: Record, kind: StartKind) -> bool:
-    """Whether a stored job holds anything that `warm_start` would have had from this parent.
+    """Whether a stored job holds anything that `warm_start` would have taken from this parent.
 
-    The parent may have gone on since: it has what it had then, and may have more.
+    The parent may have continued since: it has what it had then, and may have more.
     """
     try:
         usable = _usable(space, parent)
@@ -102,14 +103,14 @@ def started_from(record: Record, space: Space, parent: Record, kind: StartKind) 
     asked = {space.key(params) for params in enqueued if len(params) == len(space.names)}
     if any(space.key(trial.params) in asked for trial in usable):
         return True
-    # Of a parent without any that meets its constraints, earlier versions had nothing.
+    # If no trial of the parent met its constraints, earlier versions took nothing from it.
     return not any(trial.feasible for trial in usable)
 
 
 def ever_enqueued(
     trials: Sequence[Trial], queue: Sequence[Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
-    """What was enqueued: of what was asked since the whole configurations, the rest as it is."""
+    """What was ever enqueued: asked entries as whole configurations, waiting ones as they are."""
     return [*(trial.params for trial in trials if trial.origin == "enqueued"), *queue]
 
 

@@ -39,9 +39,9 @@ __all__ = ["Execution", "Tuner"]
 
 logger = logging.getLogger("gpbo")
 
-#: Seconds between two looks at metrics, time limits and requests to stop.
+#: Seconds between two checks of metrics, time limits and requests to stop.
 _LOOK_S = 0.2
-#: Seconds beyond its time limit after which a trial in somebody else's executor is given up.
+#: Seconds beyond its time limit after which a trial in an executor of the user's is given up.
 _GRACE_S = 5.0
 
 
@@ -52,46 +52,46 @@ class _Run:
     trial: Trial
     attempt: Attempt
     folder: Path
-    # On the monotonic clock, since that of the machine may be set meanwhile.
+    # On the monotonic clock, since the system clock may be set meanwhile.
     submitted_at: float = field(default_factory=time.monotonic)
-    seen_since: float | None = None  # its folder, which the worker makes when it begins
+    seen_since: float | None = None  # when we first saw the folder that the worker makes
     metrics_read: int = 0
     stopping: str | None = None
 
 
 class Tuner:
-    """Runs the trials that an optimizer proposes, in a process for each worker.
+    """Runs the trials that an optimizer proposes in worker processes.
 
-    A worker's process goes on to its next trial, with what the last one left in it, and is replaced
-    when it ends. A trial whose process crashes, is killed, hangs beyond its time or returns no
-    number has failed, and the job goes on. If the optimizer has a storage, everything is stored
-    before anything follows from it: a job that is killed goes on with
-    ``Tuner(Optimizer.resume(...), ...).run()``, and runs again only what was running.
+    A worker is a process that runs one trial after another, each in the state that the last one
+    left, and is replaced if it ends. A trial whose process crashes, is killed, exceeds its time
+    limit or returns no number fails, and the job continues. If the optimizer has a storage,
+    everything is stored before it has consequences: a job that was killed continues with
+    ``Tuner(Optimizer.resume(...), ...).run()``, and repeats only the trials that were running.
 
-    In mode ``"async"`` with several workers, fits that take long run beside the trials (on a CPU in
-    a process of their own), and what is asked meanwhile comes from the last draws, conditioned
-    on all results. Where workers would have to wait, trials are chosen ahead, and where they would
-    wait even then, by some of the draws in turn. What is proposed then depends on when results
-    come; in mode ``"sync"``, and with one worker, on the seed and the results only.
+    In mode ``"async"`` with several workers, long fits run beside the trials (on a CPU in a process
+    of their own), and trials asked meanwhile come from the last draws, conditioned on all results.
+    If workers would have to wait, trials are chosen ahead of time and, if that is not enough, by a
+    part of the draws, a different one each time. What is proposed then depends on when results
+    come; in mode ``"sync"``, and with one worker, it depends only on the seed and the results.
 
     Args:
-        optimizer: What proposes; nobody else may use it while the job runs.
+        optimizer: Proposes the trials; nothing else may use it while the job runs.
         objective: A function of a configuration, or of a configuration and a
-            `gpbo.worker.RunningTrial` to report to, that returns one real number, or where the
-            optimizer has constraints a pair of it and a dict of what was measured, whose other
-            entries are ignored; ``"module:function"``; or a `gpbo.worker.Command`.
-        budget: How many trials there are, failed ones and those before a resume included, added
-            results not. Trials that are pending beyond it stay so.
+            `gpbo.worker.RunningTrial` to report to, that returns one real number or, if the
+            optimizer has constraints, a pair of it and a dict of the measured quantities, whose
+            other entries are ignored; ``"module:function"``; or a `gpbo.worker.Command`.
+        budget: The number of trials in all, failed ones and those before a resume included, added
+            results not. Trials that are pending beyond it stay pending.
         execution: Workers, mode, time limit, retries, early stopping, GPUs, environment.
-        completion: What ends the job earlier; by default twenty trials in a row that fail.
+        completion: What ends the job earlier; by default twenty failures in a row.
         executor: Where to run trials instead of processes of this machine: any
             `concurrent.futures.Executor`, such as Dask's ``Client.get_executor(pure=False)``. There
             a time limit kills a command, but a function that exceeds it is only given up. The time
-            begins when the worker makes the trial's folder, which this process must see.
+            starts when the worker makes the trial's folder, which this process must see.
         folder: Where logs and metrics go, in a folder for each attempt that is emptied first; by
-            default beside the storage, or without one a temporary folder that is removed. Two jobs
-            that run have two folders.
-        callbacks: Who is told what happens.
+            default beside the storage, or without one a temporary folder that is removed at the
+            end. Jobs that run at the same time need different folders.
+        callbacks: Listeners to what happens.
 
     Raises:
         InvalidOption: an option has a value that is not allowed, or the command's program or the
@@ -148,7 +148,7 @@ class Tuner:
         self._attempts: dict[int, Attempt] = {}  # the last one of each trial
         self._deaths: Counter[int] = Counter()  # attempts that died, of each trial
         self._failures = Streak()
-        self._finished: list[Trial] = []  # copies, as a rule of the user's own is told of them
+        self._finished: list[Trial] = []  # copies, since a user's own rule gets them
         self._curves: dict[int, dict[int, float]] = defaultdict(dict)
         self._ready: deque[Trial] = deque()
         self._running: dict[Future[Outcome], _Run] = {}
@@ -162,22 +162,22 @@ class Tuner:
         """Run the job to its end, or until Ctrl-C, a signal to terminate, the end of the terminal
         or `gpbo stop`.
 
-        Trials that run when the job ends early are killed and stay pending: if it is resumed, or
-        `run` again, they run again.
+        Trials that still run when the job ends early are killed and stay pending: they run again
+        when the job is resumed, or `run` is called again.
 
         Args:
             progress: Whether to report progress on the standard error stream, a line per trial.
 
         Raises:
             InvalidOption: ``progress`` is neither True nor False, the folder cannot be made or
-                written, or another job that runs has it, or as `gpbo.Optimizer.ask`.
-            StorageError: the storage cannot be used any more.
+                written, a running job uses it, or as `gpbo.Optimizer.ask`.
+            StorageError: the storage can no longer be used.
         """
         truth_value("progress", progress)
         self._told = (*self._callbacks, *_display(progress))
         with ExitStack() as stack:
             stack.enter_context(_terminated_as_interrupted())
-            # An objective may change the folder of its process.
+            # An absolute path, since an objective may change the working directory.
             self._root = self._made_folder(stack)
             tell(self._told, lambda callback: callback.started(self.optimizer))
             self._resume()
@@ -202,28 +202,28 @@ class Tuner:
             engine_s=self._chooser.seconds,
             optimizer=self.optimizer,
         )
-        with suppress(KeyboardInterrupt):  # of a callback that takes long: the result is there
+        with suppress(KeyboardInterrupt):  # during a slow callback: the result is there
             tell(self._told, lambda callback: callback.finished(result))
         return result
 
     def _made_folder(self, stack: ExitStack) -> Path:
-        """The folder of the trials, which can be written and is nobody else's in here.
+        """The folder of the trials, writable and locked against other jobs while the stack is open.
 
         Raises:
-            InvalidOption: it cannot be made or written, or a job that runs has it.
+            InvalidOption: it cannot be made or written, or a running job uses it.
         """
         stored = None if self._journal is None else self._journal.folder
         given = self._folder or stored
         place = None if given is None else str(Path(given).absolute())
         try:
             if place is None:
-                # In somebody's executor trials may go on writing when the job has ended.
+                # In a user's executor trials may still write after the job has ended.
                 own = tempfile.TemporaryDirectory(prefix="gpbo-", ignore_cleanup_errors=True)
                 return Path(stack.enter_context(own)).absolute()
             folder = Path(place)
             folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryDirectory(dir=folder).cleanup()  # as a trial's is made
-            if given is not stored:  # which belongs to whoever drives the job
+            tempfile.TemporaryDirectory(dir=folder).cleanup()  # tests that folders can be made
+            if given is not stored:  # a stored job has a lock of its own
                 lock = FileLock(folder / ".lock")
                 stack.enter_context(lock.acquire(timeout=INHERITED_S))
         except Timeout as error:
@@ -238,7 +238,7 @@ class Tuner:
         return folder
 
     def _resume(self) -> None:
-        """Take up what the last driver, or run, left: results that were not told, what it ran."""
+        """Take over from the last driver or run: results not yet told, trials that were running."""
         for left in (self._ready, self._running, self._late):
             left.clear()
         self._chooser.begin()
@@ -302,9 +302,9 @@ class Tuner:
         return "exhausted" if self._chooser.exhausted else None
 
     def _leave(self, stopped: Stopped) -> None:
-        """Tell what ended; the rest stays pending, as what died does: perhaps of the signal."""
+        """Tell what ended; the rest stays pending, as do trials that died, perhaps of the signal."""
         for future in [future for future in self._running if future.done()]:
-            with suppress(KeyboardInterrupt):  # of a callback, again
+            with suppress(KeyboardInterrupt):  # again, during a callback
                 if not (outcome := _outcome(future)).died:
                     self._finish(future, outcome)
         now = time.time()
@@ -315,7 +315,7 @@ class Tuner:
         ]
         for future, run in self._running.items():
             future.cancel()
-            with suppress(OSError):  # another's executor may go on, and is asked to end it
+            with suppress(OSError):  # asks trials in a user's executor to end
                 (run.folder / STOP).touch()
         self._write(attempts=ended, ended=stopped)
 
@@ -323,13 +323,13 @@ class Tuner:
 
     @property
     def _to_begin(self) -> int:
-        """How many trials of the budget neither ended nor run; more may be pending."""
+        """How many trials of the budget have neither ended nor run now; more may be pending."""
         ended = sum(not trial.added for trial in self._finished)
         return self.budget - ended - len(self._running)
 
     @property
     def _room(self) -> int:
-        """How many more trials may run: on workers that are free, and of the budget."""
+        """How many more trials may run, by the free workers and the budget."""
         return min(self.execution.workers - len(self._running), self._to_begin)
 
     def _start(self, workers: Executor) -> None:
@@ -348,7 +348,7 @@ class Tuner:
             self._curves.pop(trial.id, None)
             run = _Run(trial, attempt, self._root / f"{trial.id:05}.{attempt.number}")
             self._write(attempts=[attempt])
-            if run.folder.exists():  # of another job, whose results would be taken for this one's
+            if run.folder.exists():  # of another job: its results would count as this one's
                 shutil.rmtree(run.folder)
             task = Task(
                 self.objective,
@@ -361,19 +361,19 @@ class Tuner:
             )
             try:
                 self._running[workers.submit(evaluate, task)] = run
-            except Exception as error:  # noqa: BLE001  it broke, was shut down, or is a user's own
+            except Exception as error:  # noqa: BLE001  broken, shut down, or a user's own
                 self._not_run(attempt, f"{type(error).__name__}: {error}")
                 return
 
     def _not_run(self, attempt: Attempt, why: str) -> None:
-        """No trial can be run: this one stays pending, and the job ends."""
+        """Trials cannot be run: this one stays pending, and the job ends."""
         logger.error("trial %d was not run: %s", attempt.trial, why)
         reason = legible(f"{NOT_RUN}{why}")
         self._write(attempts=[replace(attempt, ended_at=time.time(), reason=reason)])
         self._broken = True
 
     def _collect(self) -> None:
-        """Tell what ended."""
+        """Tell the results of trials that ended, and give up those that exceed the time limit."""
         for future in [future for future in self._running if future.done()]:
             error = None if future.cancelled() else future.exception()
             if isinstance(error, NotStarted):
@@ -387,7 +387,7 @@ class Tuner:
             self._give_up(limit, time.monotonic())
 
     def _give_up(self, limit: float, now: float) -> None:
-        """Fail the trials that began so long ago; their executor cannot end them."""
+        """Fail the trials that began longer ago than the limit; their executor cannot end them."""
         for future, run in list(self._running.items()):
             if run.seen_since is None and run.folder.exists():
                 run.seen_since = now
@@ -397,12 +397,12 @@ class Tuner:
                 self._finish(future, Outcome.out_of_time(limit))
 
     def _keep_late(self, run: _Run, outcome: Outcome) -> None:
-        """A result that came after its trial was given up is kept, and changes nothing."""
+        """Record a result that came after its trial was given up; it changes nothing."""
         late = _with_outcome(run.attempt, outcome, self.optimizer.constraints, late=True)
         self._write(attempts=[late])
 
     def _finish(self, future: Future[Outcome], outcome: Outcome) -> None:
-        """Told before it is forgotten: if Ctrl-C comes between, it is told again."""
+        """Tell a result, then remove the future: if Ctrl-C comes between, it is told again."""
         run, ended = self._running[future], None
         self._read_metrics(run)
         now = time.monotonic()
@@ -420,7 +420,7 @@ class Tuner:
             self._deaths[run.trial.id] += 1
             self._ready.appendleft(run.trial)
         else:
-            # First: an attempt that failed does not say that its trial is not to be tried again.
+            # Before the attempt: a stored failed attempt does not say that no retry is due.
             ended = self.optimizer.fail(run.trial.id, attempt.reason)
             self._write(attempts=[attempt])
             if outcome.stopped:
@@ -451,7 +451,7 @@ class Tuner:
     # --- intermediate values
 
     def _follow(self) -> None:
-        """Read what the trials reported, and stop those that are not worth going on with."""
+        """Read what the trials reported, and stop those that the early stopping rule rejects."""
         rule = self.execution.early_stopping
         trials = [] if rule is None else self.optimizer.history.completed
         completed = [self._curves[trial.id] for trial in trials if trial.id in self._curves]
@@ -460,7 +460,7 @@ class Tuner:
                 curve = self._curves[run.trial.id]
                 why = rule.verdict(curve, completed, self._sign)
                 if why is not None:
-                    with suppress(OSError):  # else at its next report
+                    with suppress(OSError):  # tried again at its next report
                         (run.folder / STOP).touch()
                         run.stopping = why
 
@@ -489,8 +489,8 @@ def _display(progress: bool) -> Sequence[Callback]:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """A signal to terminate, or the end of the terminal, is Ctrl-C in here, unless the program has
-    a way of its own with it, or ignores it (`nohup`)."""
+    """Inside, a signal to terminate, or the end of the terminal, acts like Ctrl-C, unless the
+    program has its own handler or ignores it (`nohup`)."""
     in_main = threading.current_thread() is threading.main_thread()
     numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]  # Windows lacks one
     ours = [n for n in numbers if n and in_main and signal.getsignal(n) is signal.SIG_DFL]
@@ -504,8 +504,8 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """As Ctrl-C; the end of a terminal is told again, by its shell or by who terminates it, while
-    the workers are ended.
+    """Act like Ctrl-C. The end of a terminal is ignored from then on, since the shell may signal it
+    again while the workers are being ended.
     """
     hangup = getattr(signal, "SIGHUP", None)
     if hangup and signal.getsignal(hangup) is _interrupt:
@@ -514,12 +514,12 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _has_died(attempt: Attempt) -> bool:
-    """Whether an attempt that was stored, and has ended, used up a retry of its trial."""
+    """Whether a stored attempt that has ended counts towards the retries of its trial."""
     return (attempt.late or attempt.value is None) and not attempt.interrupted
 
 
 def _outcome(future: Future[Outcome]) -> Outcome:
-    """What a future of any executor brings; its exception is one of the executor."""
+    """The outcome of a future of any executor; an exception is the executor's."""
     if future.cancelled():
         return Outcome(reason="the executor cancelled the trial", died=True)
     error = future.exception()
@@ -529,7 +529,7 @@ def _outcome(future: Future[Outcome]) -> Outcome:
 
 
 def _told_by(error: BaseException) -> str:
-    """Why an executor failed: what it says, what that came from, and where if another process."""
+    """Why an executor failed: its message, the cause, and the traceback from another process."""
     said, cause = f"{type(error).__name__}: {error}", error.__cause__
     if cause is None:
         return said

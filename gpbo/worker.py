@@ -1,4 +1,4 @@
-"""What runs where a trial runs: the objective, and what it prints. Loads no tensor stack."""
+"""The worker's side of a trial: runs the objective and logs its output. Does not import torch."""
 
 import contextlib
 import functools
@@ -43,18 +43,18 @@ __all__ = [
     "evaluate_in_own_process",
 ]
 
-#: What `multiprocessing` calls a script in a process that it spawned, where it is `__main__` too.
+#: `multiprocessing`'s name for a script in a process that it spawned, where it is `__main__` too.
 SPAWNED = "__mp_main__"
-#: Seconds between two looks at whether the driver is alive.
+#: Seconds between two checks that the driver is alive.
 _LOOK_S = 1.0
 
 
 class NotStarted(BrokenExecutor):
-    """Nothing of a trial has run: there is no process for it, or that cannot load the objective."""
+    """A trial was not started: it has no process, or its process cannot load the objective."""
 
 
 class TrialStopped(Exception):
-    """Raised by `RunningTrial.report` in a trial that is to end early; do not catch it."""
+    """Raised by `RunningTrial.report` in a trial that is stopped early; do not catch it."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class RunningTrial:
         id: Its number within the job.
         params: The configuration.
         attempt: Which attempt at the trial this is, from 1.
-        folder: For whatever the objective wants to keep; its log is there, too.
+        folder: For files that the objective wants to keep; the log is there, too.
     """
 
     id: int
@@ -74,16 +74,16 @@ class RunningTrial:
     folder: Path
 
     def report(self, step: int, value: float) -> None:
-        """Tell an intermediate value of what is optimized, such as the loss after an epoch.
+        """Report an intermediate value of the objective, such as the loss after an epoch.
 
         Args:
-            step: How far the trial has come; a step reported again replaces the value.
-            value: With the sign of the objective's.
+            step: How far the trial has come; reporting a step again replaces its value.
+            value: With the objective's sign; may be NaN or infinite.
 
         Raises:
             TrialStopped: the job decided to stop this trial early.
-            InvalidOption: the step is no whole number of 64 bits.
-            InvalidResult: the value is not one real number; it may be NaN or infinite.
+            InvalidOption: the step is not a whole number of 64 bits.
+            InvalidResult: the value is not one real number.
         """
         write_report(self.folder, step, as_number("value", value))
         if (self.folder / STOP).exists():
@@ -95,8 +95,8 @@ class Imported:
     """The function ``module:function``, imported where it runs.
 
     Args:
-        target: Its name.
-        folder: Where modules are looked for first; by default the current one.
+        target: Its name, ``"module:function"``.
+        folder: Where modules are looked for first; by default the current folder.
 
     Raises:
         InvalidOption: the name has another form.
@@ -113,7 +113,7 @@ class Imported:
         """The function itself.
 
         Raises:
-            TypeError: What has the name cannot be called.
+            TypeError: the object of this name cannot be called.
         """
         function: Callable[..., Any] = getattr(self.module(), self.target.partition(":")[2])
         if not callable(function):
@@ -150,10 +150,10 @@ class Task:
 
 
 def evaluate(task: Task) -> Outcome:
-    """Run one attempt; whatever the objective does short of ending the process is an outcome.
+    """Run one attempt; whatever the objective does, short of ending the process, is an outcome.
 
     Raises:
-        NotStarted: The objective is to be imported, and cannot be.
+        NotStarted: the objective has to be imported, and cannot be.
     """
     task.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -177,10 +177,10 @@ def evaluate(task: Task) -> Outcome:
 
 
 def _loaded(imported: Imported) -> Callable[..., Any]:
-    """The function, of which a configuration cannot be the reason if it is not there.
+    """The imported function.
 
     Raises:
-        NotStarted: it cannot be imported.
+        NotStarted: it cannot be imported, which is not the fault of a configuration.
     """
     try:
         return imported.load()
@@ -192,7 +192,7 @@ def _loaded(imported: Imported) -> Callable[..., Any]:
 
 
 def evaluate_in_own_process(task: Task) -> Outcome:
-    """`evaluate` in a process that does nothing else: all that it prints goes to the log."""
+    """`evaluate` in a process that does nothing else: all its output goes to the log."""
     task.folder.mkdir(parents=True, exist_ok=True)
     is_command = isinstance(task.objective, Command)
     with (
@@ -211,7 +211,7 @@ def evaluate_in_own_process(task: Task) -> Outcome:
 
 
 def _sendable(outcome: Outcome) -> Outcome:
-    """The outcome, or that it cannot be sent to the driver, which runs no trial again for that."""
+    """The outcome; a failure, which is not retried, if it cannot be pickled for the driver."""
     try:
         dumps(outcome)
     except Exception as error:  # noqa: BLE001  whatever its value raises
@@ -220,9 +220,9 @@ def _sendable(outcome: Outcome) -> Outcome:
 
 
 def die_with(driver: int) -> None:
-    """End this process, and all that it started, when its driver is gone, however that ended."""
+    """End this process, and all that it started, when its driver has ended, in whatever way."""
 
-    # On Windows the number of a parent stays when that is gone, and may be another's by then.
+    # On Windows a process keeps the id of a dead parent, which may have a new owner by then.
     process = psutil.Process(driver) if os.name == "nt" else None
 
     def watch() -> None:
@@ -237,27 +237,27 @@ def die_with(driver: int) -> None:
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    # Ctrl-C in a terminal, and its end, reach the whole group; the driver decides what becomes of
-    # the trials. Commands would inherit that the end is ignored, but not what is done with it.
+    # Ctrl-C in a terminal, and its end, reach the whole process group, but the driver decides what
+    # becomes of the trials. Commands would inherit SIG_IGN for SIGHUP, but not a handler.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):  # which was blocked till now
+    if hasattr(signal, "pthread_sigmask"):  # it was blocked until now
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda number, frame: None)
-    # Whoever ignores the end of children, which programs inherit, is not told how they ended: that
-    # of a command that failed would be 0.
+    # A process that ignores SIGCHLD, which is inherited, does not learn how its children ended: the
+    # status of a command that failed would be 0.
     if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _settle(objective: Callable[..., Any]) -> None:
-    """Make a process that loky started like one that the objective's author knows."""
-    # loky leaves its own way to start a process as the default, by which those of
-    # `multiprocessing`, as torch's loaders of data have, cannot be started.
+    """Make a process that loky started behave like an ordinary one."""
+    # loky leaves its own start method as the default, which does not work for processes of
+    # `multiprocessing`, such as those of torch's data loaders.
     if str(multiprocessing.get_start_method(allow_none=True)).startswith("loky"):
         multiprocessing.set_start_method(None, force=True)
     # A function of a script is sent by value, with what it uses. To be pickled, or found by another
-    # process, that has to be in the main module, which is loky's.
+    # process, these have to be in the main module, which is loky's.
     while isinstance(objective, functools.partial):
         objective = objective.func
     used = getattr(inspect.unwrap(objective), "__globals__", None)
@@ -270,10 +270,10 @@ def _settle(objective: Callable[..., Any]) -> None:
 
 
 def _have_spawned_processes_load(script: str | None, package: str | None) -> None:
-    """Have what `multiprocessing` spawns from here load the main module of the objective.
+    """Make processes that `multiprocessing` spawns from here load the objective's main module.
 
-    It is told by the name of a module, or the path of a script; a notebook has neither, and another
-    machine may lack the file.
+    It is given by the name of a module, or the path of a script; a notebook has neither, and
+    another machine may lack the file.
     """
     if script is not None and Path(script).is_file():
         main = sys.modules["__main__"]
@@ -295,14 +295,14 @@ def takes_trial(objective: Callable[..., Any]) -> bool:
 
 @contextlib.contextmanager
 def _ending_commands() -> Iterator[None]:
-    """A signal to terminate this process ends its command first, with all that it started."""
+    """Inside, a signal to terminate this process first ends its command and all that it started."""
 
     def end(number: int, frame: object) -> None:
         end_all()
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
 
-    # A command would inherit that an interrupt is ignored, but not what is done with it.
+    # A command would inherit SIG_IGN, but not a handler.
     handlers = {signal.SIGTERM: end, signal.SIGINT: lambda number, frame: None}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
@@ -316,7 +316,7 @@ def _ending_commands() -> Iterator[None]:
 def _output_to(log: Path) -> Iterator[None]:
     """Everything printed inside goes to the file, by Python or by a library below it.
 
-    Whatever becomes of Python's streams in there, they are whole again afterwards.
+    Python's streams are restored afterwards, whatever happened to them inside.
     """
     _flush()
     with log.open("ab") as file:
@@ -334,8 +334,8 @@ def _output_to(log: Path) -> Iterator[None]:
 
 
 def _write_to_descriptors() -> None:
-    """Have Python's streams write to descriptors 1 and 2, all of Unicode, unless somebody else
-    replaced them. Its own, for a console of Windows, can write to nothing else.
+    """Make Python's streams write to descriptors 1 and 2, in UTF-8, unless they were replaced.
+    Those that Python makes for a Windows console can write to nothing else.
     """
     for number, name in enumerate(("stdout", "stderr"), 1):
         stream = getattr(sys, name)

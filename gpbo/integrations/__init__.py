@@ -1,4 +1,4 @@
-"""Other people's tools: each module needs its own package, and nothing else imports it."""
+"""Integrations with other tools: each module needs its own package, and nothing else imports it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Imports of what comes with an extra of gpbo, which the error names where it is missing.
+    """For imports of packages that come with an extra of gpbo: if one is missing, name the extra.
 
     Raises:
-        ModuleNotFoundError: it is not installed.
+        ModuleNotFoundError: a package is not installed.
     """
     try:
         yield

@@ -16,23 +16,23 @@ with needs_extra("mlflow"):
 
 
 def _allowed(name: str) -> str:
-    """The name with ``_`` for what MLflow allows in none."""
+    """The name with ``_`` for characters that MLflow does not allow."""
     return re.sub(r"[^/\w.\- ]", "_", name)
 
 
 class MLflow(Callback):
     """Logs the job as a run, and every trial as a run within it: parameters, metrics, status.
 
-    Names have ``_`` for characters that MLflow does not allow in them, such as parentheses.
-    A job that is resumed is another run, of the trials that ran since then.
+    In names, ``_`` replaces characters that MLflow does not allow, such as parentheses. A job that
+    is resumed logs another run, with the trials that ran since then.
 
     Args:
-        uri: Where MLflow keeps its runs; by default as MLflow is set up.
-        experiment: The experiment's name, made if there is none.
+        uri: Where MLflow keeps its runs; by default as MLflow is configured.
+        experiment: The experiment's name; it is created if needed.
         name: The run's name; by default that of the stored job.
 
     Raises:
-        InvalidOption: MLflow cannot keep runs there, or knows no such place.
+        InvalidOption: MLflow cannot keep runs there, or does not know such a place.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class MLflow(Callback):
             self._experiment = (
                 self._client.create_experiment(experiment) if found is None else found.experiment_id
             )
-        except Exception as error:  # its own, of what it stores by, of the network
+        except Exception as error:  # MLflow's own, its storage's, the network's
             raise InvalidOption(
                 f"uri={uri!r}, experiment={experiment!r}: expected a place where MLflow keeps "
                 f"runs: {error}"
@@ -62,11 +62,11 @@ class MLflow(Callback):
         self._client.log_param(self._job, "strategy", optimizer.strategy.name)
 
     def reported(self, trial: Trial, step: int, value: float) -> None:
-        """A point of the trial's curve."""
+        """Log a point of the trial's curve."""
         self._client.log_metric(self._run(trial), "reported", value, step=step)
 
     def ended(self, trial: Trial) -> None:
-        """The best so far; and the trial's value, or why it has none."""
+        """Log the best value so far, and the trial's value or why it has none."""
         best = self._optimizer.best
         try:
             if best is not None and best.value is not None:
@@ -78,12 +78,12 @@ class MLflow(Callback):
                     self._client.log_metric(run, _allowed(name), number)
             if trial.reason is not None:
                 self._client.set_tag(run, "reason", trial.reason)
-        finally:  # whatever MLflow refuses
+        finally:  # even if MLflow refuses some of it
             status = "FAILED" if trial.value is None else "FINISHED"
             self._client.set_terminated(self._run(trial), status)
 
     def finished(self, result: Result) -> None:
-        """End the job's run, and those of trials that it left running."""
+        """End the job's run, and the runs of trials that did not end."""
         ended = {trial.id for trial in result.trials}
         for number, run in self._runs.items():
             if number not in ended:
@@ -96,7 +96,7 @@ class MLflow(Callback):
             run = self._begin(
                 {MLFLOW_PARENT_RUN_ID: self._job, MLFLOW_RUN_NAME: f"trial {trial.id}"}
             )
-            self._runs[trial.id] = run  # first: it is to be ended whatever MLflow makes of the rest
+            self._runs[trial.id] = run  # first, so that it is ended even if the rest fails
             for name, value in trial.params.items():
                 self._client.log_param(run, _allowed(name), value)
         return self._runs[trial.id]

@@ -1,7 +1,7 @@
 """gpbo as a sampler of Optuna's studies; needs ``pip install 'gpbo[optuna]'``.
 
-What a study has is all that the sampler knows. It learns the trials that have ended since it was
-asked last, from whatever process, and those that run are pending in a copy that makes the proposal.
+The sampler knows only what the study has. It learns the trials of all processes that have ended
+since it was last asked; a copy, in which the running trials are pending, makes the proposal.
 """
 
 import math
@@ -29,29 +29,29 @@ with needs_extra("optuna"):
     from optuna.study import Study, StudyDirection
     from optuna.trial import FrozenTrial, TrialState
 
-#: How far a value may be from a place of its grid, in steps, as Optuna has it.
+#: How far a value may be from a point of its grid, in steps; the same as in Optuna.
 _ROUNDING = 1e-8
 
 
 class Sampler(BaseSampler):
     """Proposes the trials of a study: ``optuna.create_study(sampler=Sampler())``.
 
-    It chooses the parameters that all completed trials have had, with the same distributions. All
-    others, and all of trials that begin before one is completed, are drawn at random, independently
-    of each other; the initial design follows. Trials that run are pending, those that failed or
-    were pruned make the points near them less attractive, and enqueued values are kept to while the
-    others are chosen. Quantities that the objective limits (``trial.set_constraint``) have models;
-    a trial that does not set one that others have set counts as failed. A finite space that is
-    used up is searched at random, unless the strategy ``repeats``, as it does where trials have
-    other parameters besides.
+    It chooses the parameters that all completed trials have, with the same distributions. All other
+    parameters, and all parameters until one trial is completed, are drawn at random, independently
+    of each other; then the initial design follows. Running trials are pending, trials that failed
+    or were pruned make points near them less attractive, and enqueued values are used while the
+    others are chosen. Each constraint (``trial.set_constraint``) has a model; a trial that does not
+    set one that others have set counts as failed. Once a finite space is used up, values are drawn
+    at random, unless the strategy ``repeats``, which is switched on if trials have other parameters
+    besides.
 
-    The same seed and results give the same trials, if they run one at a time and in one process.
+    The same seed and results give the same trials if they run one at a time and in one process.
     Processes that share a study need different seeds.
 
     Args:
-        strategy, initial, inference, model, device: As those of `gpbo.Optimizer`. Trials that are
-            in the study already count towards the initial design.
-        seed: The seed of everything random, 0 or more; by default another one each time.
+        strategy, initial, inference, model, device: As in `gpbo.Optimizer`. Trials that are already
+            in the study count towards the initial design.
+        seed: The seed of all randomness, 0 or more; by default a different one each time.
 
     Raises:
         InvalidOption: an option has a value that is not allowed.
@@ -75,11 +75,11 @@ class Sampler(BaseSampler):
             "model": model,
             "device": device,
         }
-        Optimizer(Space(Real("x", 0.0, 1.0)), **self._options)  # refuses what is not allowed
+        Optimizer(Space(Real("x", 0.0, 1.0)), **self._options)  # checks the options
         self._random = RandomSampler(self._options["seed"] % 2**32)
         self._learner: _Learner | None = None
-        self._lock = Lock()  # of the learner, which the threads of a study share
-        self._process: int | None = os.getpid()  # whose seed it is; of a copy none
+        self._lock = Lock()  # for the learner, which the threads of a study share
+        self._process: int | None = os.getpid()  # the one that the seed is for; None in a copy
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_lock": None, "_process": None}
@@ -90,8 +90,8 @@ class Sampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """What is chosen: the parameters of all completed trials that have several values, but for
-        ranges too wide or too fine for a `gpbo.Space`.
+        """The parameters to choose: those that all completed trials have and that have several
+        values, except ranges too wide or too fine for a `gpbo.Space`.
         """
         searched = {}
         for name, values in intersection_search_space(study.get_trials(deepcopy=False)).items():
@@ -138,9 +138,9 @@ class Sampler(BaseSampler):
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def reseed_rng(self) -> None:
-        """Draw other random values; a copy, or what was forked, goes on with another seed, too.
+        """Draw other random values; a copy, or a forked process, also gets another seed.
 
-        A study calls it before each trial of its threads, whose proposals differ by what is
+        A study calls it before each trial in its threads, whose proposals differ by what is
         pending.
         """
         with self._lock:
@@ -157,7 +157,7 @@ class _Kind:
     Attributes:
         searched: The parameters that are chosen.
         limited: The names of the constraints.
-        open: Whether trials have other parameters, on which their values depend.
+        open: Whether trials have other parameters too, on which their values depend.
     """
 
     direction: StudyDirection
@@ -185,7 +185,7 @@ class _Kind:
 
     @property
     def quantities(self) -> list[str]:
-        """The names of the constraints to gpbo; Optuna's may be any text."""
+        """gpbo's names of the constraints; Optuna's may be any text."""
         return [f"c{number}" for number in range(len(self.limited))]
 
 
@@ -196,7 +196,7 @@ class _Learner:
         self._kind = kind
         strategy = resolve_strategy(options["strategy"])
         if kind.open:
-            with suppress(TypeError):  # one that has no such option
+            with suppress(TypeError):  # a strategy without this option
                 strategy = replace(strategy, repeats=True)  # type: ignore[type-var]
         self._optimizer = Optimizer(
             Space(*(_parameter(name, values) for name, values in kind.searched.items())),
@@ -204,11 +204,11 @@ class _Learner:
             constraints=[f"{name} <= 0" for name in kind.quantities],
             **{**options, "strategy": strategy},
         )
-        self._learned: dict[int, object] = {}  # when they began, by number
-        self._proposals: dict[int, Mapping[str, Any]] = {}  # of trials that were not learned
+        self._learned: dict[int, object] = {}  # when the learned trials began, by number
+        self._proposals: dict[int, Mapping[str, Any]] = {}  # for trials not yet learned
 
     def serves(self, kind: _Kind, trials: Iterable[FrozenTrial]) -> bool:
-        """Whether these are the trials of the study, and they are of the same kind."""
+        """Whether the learner is for these trials and this kind."""
         began = self._learned
         same = (began.get(one.number, one.datetime_start) == one.datetime_start for one in trials)
         return kind == self._kind and all(same)
@@ -217,7 +217,7 @@ class _Learner:
         """A value for each of the parameters.
 
         Raises:
-            SpaceExhausted: all configurations are known, or pending.
+            SpaceExhausted: all configurations were tried or are pending.
         """
         self._learn([one for one in trials if one.state.is_finished()])
         running = [one for one in trials if one.state is TrialState.RUNNING]
@@ -241,7 +241,7 @@ class _Learner:
             self._proposals.pop(trial.number, None)
 
     def _told(self, trial: FrozenTrial) -> tuple[float, dict[str, float] | None]:
-        """The value and what is limited; NaN for a trial that has not all of it."""
+        """The value and the constrained quantities; NaN for a trial that lacks one of them."""
         limited = self._kind.limited
         if not _is_complete(trial) or not trial.constraints.keys() >= set(limited):
             return math.nan, None
@@ -249,8 +249,8 @@ class _Learner:
         return trial.value, dict(zip(self._kind.quantities, measured, strict=True))
 
     def _point(self, trial: FrozenTrial) -> dict[str, Any]:
-        """Where the trial is in the space: what it has not taken yet, or never took, is as it was
-        proposed. Empty if it is nowhere, or this is not known.
+        """The trial's configuration; parameters that it has not taken (yet) are as proposed. Empty
+        if it lies outside the space, or is not known.
         """
         given = {**_fixed(trial), **trial.params}
         known = self._known(given)
@@ -260,7 +260,7 @@ class _Learner:
         return known if len(known) == len(self._kind.searched) else {}
 
     def _known(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the values that the space has; Optuna lets enqueued ones lie outside."""
+        """The values that lie in the space; Optuna lets enqueued ones lie outside."""
         known: dict[str, Any] = {}
         for name in self._kind.searched.keys() & given.keys():
             with suppress(InvalidParams, ArithmeticError, TypeError, ValueError):
@@ -284,14 +284,14 @@ def _is_complete(trial: FrozenTrial) -> bool:
 
 
 def _is_stepped(values: Any) -> bool:
-    """Whether the values lie on an even grid, and are known here by their places on it."""
+    """Whether the values lie on an even grid, so that their places on it represent them."""
     return not isinstance(values, CategoricalDistribution) and bool(
         values.step is not None and not values.log
     )
 
 
 def _parameter(name: str, values: Any) -> Parameter:
-    """The parameter of a space for a distribution; choices go by their numbers."""
+    """The parameter for a distribution; choices are represented by their numbers."""
     if isinstance(values, CategoricalDistribution):
         return Categorical(name, range(len(values.choices)))
     if _is_stepped(values):
@@ -301,10 +301,10 @@ def _parameter(name: str, values: Any) -> Parameter:
 
 
 def _encoded(values: Any, value: Any) -> Any:
-    """A value of Optuna's as one of the parameter's.
+    """Optuna's value as a value of the parameter.
 
     Raises:
-        ValueError: it is none of the choices, or not on the grid.
+        ValueError: it is not one of the choices, or not on the grid.
     """
     if isinstance(values, CategoricalDistribution):
         return int(values.to_internal_repr(value))

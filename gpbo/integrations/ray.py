@@ -13,8 +13,8 @@ with needs_extra("ray"):
 class RayExecutor(Executor):
     """Runs every trial as a Ray task: ``Tuner(..., executor=RayExecutor(num_gpus=0.5))``.
 
-    Starts Ray if it does not run. Ray does not retry tasks: that is what `Execution.retries` is
-    for. All machines of the cluster must see the folder of the trials.
+    Starts Ray if it does not run. Ray does not retry the tasks: use `Execution.retries`. All
+    machines of the cluster must see the folder of the trials.
 
     Args:
         options: Options of a Ray task, such as ``num_cpus``, ``num_gpus`` or ``runtime_env``.
@@ -35,7 +35,7 @@ class RayExecutor(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Wait for what runs, or cancel it; the connection to the cluster stays."""
+        """Wait for the running tasks, or cancel them; the connection to the cluster stays."""
         tasks = list(self._tasks.values())  # it shrinks as tasks end
         if cancel_futures:
             for task in tasks:

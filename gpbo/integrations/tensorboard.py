@@ -19,10 +19,10 @@ class TensorBoard(Callback):
     """Writes a run per trial, with its parameters and its values by step, and the best so far.
 
     Args:
-        folder: What ``tensorboard --logdir`` is given.
+        folder: The folder for ``tensorboard --logdir``.
 
     Raises:
-        InvalidOption: it is a file, or no path.
+        InvalidOption: ``folder`` is a file, or not a path.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -38,11 +38,11 @@ class TensorBoard(Callback):
         self._best = SummaryWriter(self._folder)
 
     def reported(self, trial: Trial, step: int, value: float) -> None:
-        """A point of the trial's curve."""
+        """Write a point of the trial's curve."""
         self._writer(trial).add_scalar("reported", value, step)
 
     def ended(self, trial: Trial) -> None:
-        """The trial's parameters with its value, if it has one."""
+        """Write the trial's parameters with its value, if it has one."""
         writer = self._writer(trial)
         metrics = {} if trial.value is None else {"value": trial.value, **trial.measured}
         writer.add_hparams({k: _plain(v) for k, v in trial.params.items()}, metrics, run_name=".")
@@ -55,7 +55,7 @@ class TensorBoard(Callback):
             self._best.add_scalar("best", best.value, len(self._optimizer.history.ended))
 
     def finished(self, result: Result) -> None:
-        """Write everything to the disk."""
+        """Write everything to disk."""
         for writer in (*self._writers.values(), self._best):
             writer.close()
 

@@ -1,7 +1,7 @@
-"""Where a parameter's values lie on a plot, and its ticks: plotly knows neither of our scales.
+"""Where a parameter's values lie on a plot, and its ticks: plotly lacks some of our scales.
 
-A number on a logarithmic scale lies at its decimal logarithm, on the reverse one at that of its
-distance from 1; a listed value at its place in the list.
+A number on a log scale lies at its decimal logarithm, on a reverse-log scale at minus that of its
+distance from 1; a listed value lies at its place in the list.
 """
 
 import math
@@ -16,7 +16,7 @@ from gpbo.parameters import Integer, Parameter, Real
 from gpbo.text import cut_within
 from gpbo.ticks import log_ticks, reverse_log_ticks, value_limits
 
-#: So many listed values, and so many steps between whole numbers, are enough for an axis.
+#: The most listed values, and the most steps between whole numbers, that an axis labels.
 _VALUES, _WHOLE = 25, 6
 #: Longer labels are cut.
 _LABEL = 24
@@ -29,8 +29,8 @@ class Axis:
     Attributes:
         name: The parameter.
         low, high: Positions of its ends, with room beside listed values.
-        ticks: Positions and their labels; none where an ordinary linear axis will do, which has
-            ticks between whole numbers, too.
+        ticks: Positions and their labels; empty for an ordinary linear axis, which may have ticks
+            between whole numbers.
     """
 
     name: str
@@ -74,9 +74,9 @@ def position(parameter: Parameter, value: Any) -> float:
 
 
 def value_axis(values: Sequence[float], keep: Sequence[float] = ()) -> tuple[Axis, bool]:
-    """An axis for results that shows most of them and all of ``keep``; whether it is logarithmic.
+    """An axis that shows most of the values and all of ``keep``, and whether it is logarithmic.
 
-    The positions are then decimal logarithms.
+    If so, positions are decimal logarithms.
     """
     if not values:
         return Axis("value", 0.0, 1.0, ()), False

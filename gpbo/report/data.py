@@ -34,16 +34,16 @@ from gpbo.trial import (
 
 
 def restored(record: Record) -> Optimizer:
-    """The optimizer of a stored job, to look at, with the model of its last fit if it has one.
+    """The optimizer of a stored job, to look at, with the model of its last fit if there is one.
 
-    Without one if a prior of the user's own, which is not stored, made the model.
+    There is none if the model has a prior of the user's own, which is not stored.
     """
     if record.spec["model"] is None:
         plain = {**record.spec, "model": write_model(Model())}
         record = replace(record, engine=None, spec=plain)
     try:
         return Optimizer.of_record(record, device="cpu")
-    except InvalidOption:  # a strategy of the user's own, which nothing is asked of here
+    except InvalidOption:  # a strategy of the user's own, which is not needed here
         return Optimizer.of_record(record, RandomSearch(), device="cpu")
 
 
@@ -56,8 +56,8 @@ class Progress:
         values: Their values; None for failed ones.
         best: The best value so far; None before there is one.
         feasible: Whether each has a value and meets the constraints.
-        design: How many, from the first, were done when the initial design was.
-        about: What to say of each.
+        design: The number of trials up to the last one of the initial design.
+        about: A description of each.
     """
 
     trials: tuple[int, ...]
@@ -69,7 +69,7 @@ class Progress:
 
 
 def progress_data(optimizer: Optimizer) -> Progress:
-    """How the best value came about."""
+    """The values, and the best value so far, over the trials."""
     finished = optimizer.finished
     best = incumbents(finished, optimizer.direction)
     return Progress(
@@ -93,11 +93,11 @@ def about(trial: Trial) -> str:
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Trials that meet the constraints, each a line through the axes of the parameters and of the
+    """Trials that meet the constraints, each a line through the axes of the parameters and the
     value.
 
     Attributes:
-        axes: Of the parameters, the last one of the value.
+        axes: The axes of the parameters, then that of the value.
         positions: Per axis, where each trial crosses it; values beyond the axis lie at its end.
     """
 
@@ -108,7 +108,7 @@ class Coordinates:
 def coordinates_data(
     optimizer: Optimizer, parameters: Sequence[Parameter] | None = None
 ) -> Coordinates:
-    """The trials that meet the constraints in parallel coordinates: by these parameters, or all."""
+    """The trials that meet the constraints in parallel coordinates: these parameters, or all."""
     parameters = optimizer.space.parameters if parameters is None else parameters
     trials = [trial for trial in optimizer.completed if trial.feasible]
     values = [trial.value for trial in trials if trial.value is not None]
@@ -131,15 +131,15 @@ class Slice:
     """The trials over one parameter, and the surrogate through the best of them.
 
     Attributes:
-        axis: Of the parameter.
+        axis: The parameter's axis.
         listed: Whether its values are listed, so that nothing lies between them.
         observed: Positions and values of the completed trials.
-        about: What to say of each of them.
-        closeness: Of each, 1 for the best one down to 0 for the one farthest from it.
-        feasible: Whether each meets the constraints.
+        about: A description of each of them.
+        closeness: For each of them, from 1 for the best down to 0 for the farthest from it.
+        feasible: Whether each of them meets the constraints.
         failed: Positions of the trials that failed or were stopped early.
-        best: Which of the completed ones is the best; None without any.
-        curve: The surrogate, at places on this axis; None without a model.
+        best: Which of the completed trials is the best; None if there are none.
+        curve: The surrogate, at positions on this axis; None without a model.
     """
 
     axis: Axis
@@ -184,7 +184,7 @@ def _curves(optimizer: Optimizer) -> dict[str, slices.Slice]:
     curves = {}
     parts = slices.slices_data(optimizer, refit=False)
     for parameter, part in zip(optimizer.space.parameters, parts, strict=True):
-        places = part.positions  # of listed values, their numbers
+        places = part.positions  # numbers in the list for listed values
         if not isinstance(parameter, Listed):
             places = tuple(position(parameter, value) for value in places)
         curves[part.name] = replace(part, positions=places)
@@ -198,14 +198,14 @@ def importance_of(optimizer: Optimizer) -> tuple[Importance, ...]:
 
 @dataclass(frozen=True)
 class Bar:
-    """An attempt on the timeline: seconds since the job was made.
+    """An attempt on the timeline, in seconds since the job was created.
 
     Attributes:
-        worker: Which one ran it.
-        start, end: When; the end of one that runs is now.
+        worker: The worker that ran it.
+        start, end: When; a running attempt ends now.
         outcome: ``"completed"``, ``"failed"``, ``"stopped early"``, ``"interrupted"`` (with the
             job), ``"running"`` or ``"late"``.
-        about: What to say of it.
+        about: A description.
     """
 
     worker: int
@@ -233,8 +233,8 @@ def timeline_data(record: Record, now: float) -> tuple[Bar, ...]:
 def utilisation(bars: Sequence[Bar]) -> float | None:
     """The share of the workers' time that trials took.
 
-    It is from the first start to the last end, but for what lies between an interruption of the
-    job and the next start.
+    The time counts from the first start to the last end, without that between an interruption of
+    the job and the next start.
     """
     if not bars:
         return None
@@ -251,7 +251,7 @@ def utilisation(bars: Sequence[Bar]) -> float | None:
 
 
 def _last(bar: Bar) -> tuple[float, bool]:
-    """The greater, the later it ended; if that was with others, an interruption was the last."""
+    """A key that is greatest for the bar that ended last; in a tie, for an interrupted one."""
     return bar.end, bar.outcome == "interrupted"
 
 
@@ -275,7 +275,7 @@ def _about_attempt(attempt: Attempt) -> str:
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """What an attempt reported, by step."""
+    """The values that an attempt reported, by step."""
 
     trial: int
     steps: tuple[int, ...]
@@ -284,7 +284,7 @@ class LearningCurve:
 
 
 def learning_data(record: Record) -> tuple[LearningCurve, ...]:
-    """The intermediate values of every trial's last attempt that reported any."""
+    """The intermediate values of each trial's last attempt that reported any."""
     reported: dict[int, dict[int, list[tuple[int, float]]]] = defaultdict(dict)
     for metric in record.metrics:
         told = reported[metric.trial].setdefault(metric.attempt, [])
@@ -302,8 +302,8 @@ class Diagnostics:
     """How the fits went, one after another; None for what a point estimate does not have.
 
     Attributes:
-        sizes: How many results each was made to.
-        columns: The numbers of `gpbo.FitReport`, by name, a value per fit.
+        sizes: How many results each fit used.
+        columns: The numbers of `gpbo.FitReport`, by name, one value per fit.
     """
 
     sizes: tuple[int, ...]
@@ -311,7 +311,7 @@ class Diagnostics:
 
 
 def diagnostics_data(record: Record) -> Diagnostics:
-    """The reports of all fits that were written down."""
+    """The reports of all fits that were recorded."""
     reports = [fit.report for fit in record.fits]
     names = list(reports[0]) if reports else []
     return Diagnostics(
@@ -322,7 +322,7 @@ def diagnostics_data(record: Record) -> Diagnostics:
 
 @dataclass(frozen=True)
 class TrialRow:
-    """A trial as a row of a table: what is shown, and numbers to sort it by where it has any."""
+    """A trial as a row of a table: the text of its cells, and numbers to sort by if it has any."""
 
     trial: int
     status: str
@@ -338,7 +338,7 @@ class TrialRow:
 
 
 def table_data(record: Record, optimizer: Optimizer) -> tuple[TrialRow, ...]:
-    """Every trial there is, by id."""
+    """All trials, by id."""
     best, measured = optimizer.best, measured_names(optimizer.trials)
     tried = defaultdict(list)
     for attempt in record.attempts:
@@ -362,7 +362,7 @@ def table_data(record: Record, optimizer: Optimizer) -> tuple[TrialRow, ...]:
 
 
 def _seconds(trial: Trial, attempts: Sequence[Attempt]) -> float | None:
-    """What its last attempt took, or where nobody kept attempts, from being asked to its end."""
+    """How long its last attempt took; if no attempts were recorded, the time from ask to end."""
     if not attempts:
         return trial.duration_s
     last = attempts[-1]

@@ -1,4 +1,4 @@
-"""Thin painters of the report's plots: data in, a plotly figure out."""
+"""The report's plots: data in, a plotly figure out."""
 
 import math
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ _OUTCOMES = {
 }
 #: Height of a plot, and of a bar or a row of small plots, in pixels.
 _HEIGHT, _BAR, _ROW = 380, 34, 290
-#: Small plots beside each other.
+#: Small plots per row.
 _COLUMNS = 3
 
 
@@ -76,7 +76,7 @@ def progress(data: Progress, direction: str) -> go.Figure:
 
 
 def learning(curves: Sequence[LearningCurve], direction: str) -> go.Figure:
-    """Reported values over the steps; of trials that did not complete in pink."""
+    """Reported values over the steps; those of trials that did not complete in pink."""
     figure = _figure(_HEIGHT)
     for name, colour, completed in (("completed", _BLUE, True), ("did not complete", _PINK, False)):
         if shown := [one for one in curves if one.completed is completed]:
@@ -94,7 +94,7 @@ def _curves(figure: go.Figure, curves: Sequence[LearningCurve], name: str, colou
     """One line with gaps: thousands of lines are slow to write and to draw."""
     points: list[tuple[int | None, float | None, int, int]] = [(None, None, 0, 0)]
     for curve in curves:
-        # Of a point or two there is hardly a line to be seen.
+        # A line through one or two points is hardly visible.
         size = 6 if len(curve.steps) < 3 else 0
         points += [
             (step, value, curve.trial, size)
@@ -111,7 +111,7 @@ def _curves(figure: go.Figure, curves: Sequence[LearningCurve], name: str, colou
         marker={"size": sizes},
         opacity=0.7,
         name=name,
-        showlegend=True,  # of one trace alone, too
+        showlegend=True,  # even for a single trace
         hovertemplate="trial %{customdata}, step %{x}: %{y}<extra></extra>",
     )
 
@@ -239,7 +239,7 @@ def _surrogate(figure: go.Figure, part: Slice, place: dict[str, int], legend: bo
 
 
 def importance(data: Sequence[Importance]) -> go.Figure:
-    """Shares of relevance, the median over the draws with a 90 % interval."""
+    """Shares of relevance: the median over the draws, with a 90 % interval."""
     figure = _figure(90 + _BAR * len(data))
     figure.add_bar(
         x=[one.median for one in data],
@@ -342,7 +342,7 @@ def _lay_out(figure: go.Figure, height: int) -> go.Figure:
 
 
 def _hover(text: str) -> str:
-    """Text as it is for plotly, which reads its hover texts as HTML."""
+    """The text escaped for plotly, which reads hover texts as HTML."""
     return escape(text).replace("\n", "<br>")
 
 
@@ -439,9 +439,9 @@ def _dimension(one: Axis, positions: Sequence[float]) -> dict[str, Any]:
 
 
 def _plain_ticks(one: Axis) -> list[tuple[float, str]]:
-    """Round numbers: without ticks an axis has its limits, with all their digits, at its ends.
+    """Ticks at round numbers; without them, an axis shows its limits with all their digits.
 
-    Those are its ticks at the ends of what a double holds, where a locator overflows or finds none.
+    Near the limits of a double, where a locator overflows or finds no ticks, the axis limits serve.
     """
     ends = (one.low, one.high)
     found: list[float] = []

@@ -1,4 +1,4 @@
-"""A stored job as one HTML page that holds all it needs: no network, nothing beside it."""
+"""A stored job as one self-contained HTML page, which needs no network and no other files."""
 
 import json
 import time
@@ -21,11 +21,11 @@ def write(record: Record, path: str | Path, *, now: float | None = None) -> None
     """Write the report of a stored job, finished or not.
 
     Args:
-        path: Of the HTML file.
-        now: When trials that run end in the timeline, in seconds since the epoch; by default now.
+        path: The path of the HTML file.
+        now: The end of running trials in the timeline, in seconds since the epoch; by default now.
 
     Raises:
-        InvalidOption: the path is in no folder that exists.
+        InvalidOption: the folder of the path does not exist.
     """
     target = path_to_write("html", path)
     text = html(record, time.time() if now is None else now)
@@ -65,7 +65,7 @@ def _recommendation(best: Recommendation) -> str:
 
 
 def _head(record: Record, optimizer: Optimizer) -> str:
-    """What a person wants to know first."""
+    """The top of the page: what a reader wants to know first."""
     counts, best = summary(record).split("\n", 1)
     lines = [
         best,
@@ -84,7 +84,7 @@ def _head(record: Record, optimizer: Optimizer) -> str:
 
 
 def _strategy(record: Record) -> str:
-    """The stored strategy and what it has that is not its default."""
+    """The stored strategy and the options in which it differs from its defaults."""
     stored = record.spec["strategy"]
     if stored is None:
         return "a strategy of the user's own"

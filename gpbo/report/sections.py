@@ -1,4 +1,4 @@
-"""The parts of a job's page: of each a heading, what to know, and plots or a table."""
+"""The sections of a job's page: each has a heading, an explanation, and plots or a table."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _NO_TRIAL = "No trial has ended yet."
-#: So many parameters have an axis of their own that can be read; of more, those that matter most.
+#: The most parameters that can each have a readable axis; of more, the most important are shown.
 _MOST_PARAMETERS = 15
-#: The numbers of a fit that the page lists, in words; those of a point estimate are three.
+#: The numbers of a fit that the page lists, and their names; a point estimate has three of them.
 _FIT = {
     "inference": "hyperparameters by",
     "status": "outcome",
@@ -37,7 +37,7 @@ _FIT = {
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: a heading, what to know, and plots or tables."""
+    """A section of the page: a heading, an explanation, and plots or tables."""
 
     key: str
     title: str
@@ -46,7 +46,7 @@ class Section:
 
 
 def sections_of(record: Record, optimizer: Optimizer, now: float) -> Iterator[Section]:
-    """All of them; ``now`` in seconds since the epoch."""
+    """All sections; ``now`` in seconds since the epoch."""
     shares = data.importance_of(optimizer)
     shown, of_many = _shown(optimizer, shares)
     yield _convergence(optimizer)
@@ -168,7 +168,7 @@ def _fitted(optimizer: Optimizer) -> str:
 
 
 def _shown(optimizer: Optimizer, shares: Sequence[Importance]) -> tuple[Sequence[Parameter], str]:
-    """The parameters that plots of all of them have room for, and what to say of the others."""
+    """The parameters that fit into plots of all parameters, and a sentence about the others."""
     every = optimizer.space.parameters
     if len(every) <= _MOST_PARAMETERS:
         return every, ""
@@ -248,7 +248,7 @@ def _row(row: data.TrialRow) -> str:
 
 
 def _sort_key(key: object) -> str:
-    """A number to sort by, in full; text sorts by itself."""
+    """An attribute with a number to sort by, in full precision; text sorts as it is."""
     if isinstance(key, bool) or not isinstance(key, int | float):
         return ""
     return f' data-key="{key!r}"'
