@@ -1,8 +1,8 @@
-"""An attempt at a trial, as the two sides of it know it: its folder, and what came of it.
+"""An attempt at a trial, as the job and the worker share it: its folder and its outcome.
 
-In the folder ``log.txt`` is what it printed, ``metrics.jsonl`` what it reported, and a file
+In the folder, ``log.txt`` has what it printed, ``metrics.jsonl`` what it reported, and a file
 ``stop`` asks it to end. So any worker that sees the folder will do, whatever started it. A file
-``process`` has the number of a command while it runs.
+``process`` has the process id of a command while it runs.
 """
 
 import json
@@ -14,15 +14,15 @@ from gpbo.errors import InvalidOption
 
 LOG, METRICS, STOP, PROCESS = "log.txt", "metrics.jsonl", "stop", "process"
 
-#: What reading a line raises that tells no value.
+#: What reading a line without a value may raise.
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
-#: Steps are stored as whole numbers of 64 bits.
+#: Steps are stored as integers of 64 bits.
 _LARGEST_STEP = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an attempt: a value, or why there is none.
+    """The outcome of an attempt: a value, or why there is none.
 
     Attributes:
         stopped: Whether the job ended it.
@@ -36,7 +36,7 @@ class Outcome:
 
     @classmethod
     def out_of_time(cls, limit_s: float) -> "Outcome":
-        """Of an attempt that exceeded its limit."""
+        """The outcome of an attempt that exceeded its time limit."""
         return cls(reason=f"the time limit of {limit_s:g} s was reached", died=True)
 
 
@@ -44,17 +44,17 @@ def write_report(folder: Path, step: Any, value: float) -> None:
     """Add an intermediate value to those that the attempt reported.
 
     Raises:
-        InvalidOption: the step is no whole number of 64 bits.
+        InvalidOption: the step is not a whole number of 64 bits.
     """
     with (folder / METRICS).open("a") as file:
         file.write(json.dumps({"step": as_step(step), "value": float(value)}) + "\n")
 
 
 def read_reports(folder: Path, start: int) -> tuple[list[tuple[int, float]], int]:
-    """The steps and values reported from this place in the file on, and where to go on reading.
+    """The steps and values reported from offset ``start`` on, and where to continue reading.
 
-    A line that is not complete is left for the next time; the objective may write others there. So
-    is what the system does not let us read, if there is a file at all.
+    An incomplete line is left for the next time, and so is a file that is missing or cannot be
+    read. Lines of another form, which the objective may have written, are skipped.
     """
     try:
         with (folder / METRICS).open("rb") as file:
@@ -68,7 +68,7 @@ def read_reports(folder: Path, start: int) -> tuple[list[tuple[int, float]], int
 
 
 def reported(line: bytes) -> tuple[int, float] | None:
-    """The step and the value that a line of the file of metrics tells; None if it is none."""
+    """The step and the value in a line of the metrics file; None if it has another form."""
     try:
         told = json.loads(line)
         return as_step(told["step"]), float(told["value"])
@@ -77,10 +77,10 @@ def reported(line: bytes) -> tuple[int, float] | None:
 
 
 def as_step(given: Any) -> int:
-    """A step, as it can be stored.
+    """A step that can be stored.
 
     Raises:
-        InvalidOption: no whole number of 64 bits.
+        InvalidOption: not a whole number of 64 bits.
     """
     try:
         step = int(given)

@@ -13,7 +13,7 @@ from gpbo.pace import Pace
 from gpbo.plans import Chosen, Fitted
 from gpbo.trial import Trial
 
-#: So many times as many results as at the last fit make the next one urgent.
+#: The next fit is urgent once there are this many times the results of the last fit.
 _MUCH_MORE = 1.5
 
 _T = TypeVar("_T")
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class _UnderWay(Generic[_T]):
-    """What the engine is busy with."""
+    """A computation that the engine is busy with."""
 
     future: Future[_T]
     since: float
@@ -31,15 +31,15 @@ class Chooser:
     """Keeps an engine busy with choices for the workers of a job, and with fits beside them.
 
     Args:
-        optimizer: What is asked.
-        budget: How many trials there are, results from elsewhere not counted.
-        execution: For how many workers, and whether they wait for each other.
+        optimizer: The optimizer to ask.
+        budget: The number of trials, results from elsewhere not counted.
+        execution: Has the number of workers, and whether they wait for each other.
 
     Attributes:
         overlaps: Whether trials are chosen while others run.
-        pace: Of the trials and the choices.
+        pace: How long trials and choices take.
         exhausted: Whether the space had nothing left.
-        seconds: That the engine was busy.
+        seconds: How long the engine was busy.
     """
 
     def __init__(self, optimizer: Optimizer, budget: int, execution: Execution) -> None:
@@ -53,23 +53,23 @@ class Chooser:
         self.begin()
 
     def begin(self) -> None:
-        """Forget what an engine, which is gone, was busy with."""
+        """Forget what a former engine was busy with."""
         self._choice: _UnderWay[Chosen] | None = None
         self._fit: _UnderWay[Fitted] | None = None
         self.exhausted = False
 
     @property
     def under_way(self) -> list[Future[Any]]:
-        """What the engine is busy with."""
+        """The futures of what the engine is busy with."""
         return [work.future for work in (self._choice, self._fit) if work is not None]
 
     @property
     def left(self) -> int:
-        """How many trials of the budget were not asked for."""
+        """How many trials of the budget have not been asked."""
         return self._budget - sum(not trial.added for trial in self._optimizer.history.trials)
 
     def advance(self, engine: Engine, running: int, ready: int) -> list[Trial]:
-        """Take what the engine has done, and give it what is to be done next.
+        """Take the engine's finished work, and give it the next.
 
         Args:
             running: How many trials run.
@@ -116,10 +116,10 @@ class Chooser:
         return chosen
 
     def _wanted(self, busy: int) -> int:
-        """How many trials to choose now, where so many run or are ready."""
+        """How many trials to choose now, if ``busy`` ones run or are ready."""
         if self._in_step:
             return min(self._workers, self.left) if busy == 0 else 0
-        # Not many at once: those that are ready start while the next ones are chosen.
+        # Few at once, so that ready ones start while the next are chosen.
         return min(self._workers + self.pace.ahead - busy, self._workers, self.left)
 
     def _fits_beside(self) -> bool:
@@ -130,9 +130,10 @@ class Chooser:
         return self.overlaps and self.pace.is_long(report.seconds)
 
     def _fit_is_due(self, busy: int) -> bool:
-        """Whether to fit beside the trials: a fit takes time from the choice of what is next.
+        """Whether to fit beside the trials now.
 
-        So it waits while a worker does, but not until there is half as much again to learn from.
+        A fit slows choices down, so it waits while a worker is idle, unless there are half as many
+        results again as at the last fit.
         """
         known, fitted = len(self._optimizer.history.completed), self._optimizer.fitted_size
         if known <= fitted or self.exhausted or self.left <= 0:

@@ -1,6 +1,6 @@
 """The command line: tuning jobs (``tune``, ``resume``, ``show``, ``stop``) and benchmarks.
 
-``problems`` and ``run`` are for single problems, ``bench`` for whole comparisons.
+``problems`` and ``run`` are for single problems, ``bench`` compares methods on many.
 """
 
 import io
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class _Commands(TyperGroup):
-    """The commands; what an option may not be is told as by our own checks."""
+    """The commands; wrong options are reported in the words of our own checks."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the arguments name."""
@@ -59,7 +59,7 @@ _WHICH = "The job; by default that of the job file, or the latest of the storage
 
 
 class StrategyName(StrEnum):
-    """The strategies that have a name; `gpbo.strategies` is not imported for ``--help``."""
+    """The strategies by name, listed here so that ``--help`` need not import `gpbo.strategies`."""
 
     EI = "ei"
     PI = "pi"
@@ -79,9 +79,9 @@ class InferenceName(StrEnum):
 
 
 def main() -> None:
-    """Run the command line; what gpbo raises on purpose, or the system, is printed as one line."""
+    """Run the command line; errors of gpbo or of the system are printed without a traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # code pages lack letters
+        sys.stdout.reconfigure(errors="backslashreplace")  # Windows code pages lack letters
     try:
         app()
     except (GpboError, OSError) as error:
@@ -148,9 +148,9 @@ def run(
         typer.Option(help="Save progress to this file, and continue from it."),
     ] = None,
 ) -> None:
-    """Optimize a built-in problem in this process, once or many times, and say how close it came.
+    """Optimize a built-in problem in this process, once or many times, and print the regret.
 
-    Many runs, and a run to be saved or with a checkpoint, advance together in one batch.
+    Many runs, and a run with --save or --checkpoint, advance together in one batch.
     """
     from gpbo.checks import path_to_write
 
@@ -219,7 +219,7 @@ def tune(
     tensorboard: TensorBoardFolder = None,
     mlflow: MLflowUri = None,
 ) -> None:
-    """Begin the tuning job that a file describes; GUIDE.md has an example, and all keys."""
+    """Begin the tuning job that a file describes; GUIDE.md has an example and lists all keys."""
     _run_job(file, _integrations(tensorboard, mlflow), resume=False)
 
 
@@ -229,7 +229,7 @@ def resume(
     tensorboard: TensorBoardFolder = None,
     mlflow: MLflowUri = None,
 ) -> None:
-    """Go on with a file's job that was stopped, interrupted or killed; a script is run again."""
+    """Continue a file's job that was stopped, interrupted or killed; a script is run again."""
     _run_job(file, _integrations(tensorboard, mlflow), resume=True)
 
 
@@ -243,7 +243,7 @@ def show(
     ] = None,
     watch: Annotated[bool, typer.Option(help="Keep showing it until it ends.")] = False,
 ) -> None:
-    """Show where a job stands, what its workers do and its latest trials."""
+    """Show the state of a job, what its workers do and its latest trials."""
     from rich.console import Console
     from rich.live import Live
 
@@ -272,7 +272,7 @@ def show(
             time.sleep(0.5)
             latest = _at_present(store, job)
     if not console.is_terminal:
-        console.line()  # which rich writes to terminals only
+        console.line()  # rich ends a live display with one on terminals only
 
 
 @app.command()
@@ -280,7 +280,7 @@ def stop(
     where: Annotated[Path, typer.Argument(help="A job file, or a storage.")],
     name: Annotated[str | None, typer.Argument(help=_WHICH)] = None,
 ) -> None:
-    """Ask the process that drives a job to end it; `gpbo resume`, or its script, goes on."""
+    """Ask the process that drives a job to end it; `gpbo resume`, or its script, continues it."""
     from gpbo.completion import STOPPED
 
     store, job, _ = _stored(where, name)
@@ -293,8 +293,8 @@ def stop(
 
 
 def _at_present(store: "SqliteStorage", job: str, *, latest: bool = True) -> "Record":
-    """What is stored of a job, as of `read`; one that was left by its driver has ended."""
-    # In this order: a driver says that the job ended before it lets go of it.
+    """The stored job, as from `read`; if no process drives it, it counts as ended."""
+    # In this order: a driver records the end of a job before it releases it.
     driven, record = store.is_driven(job), store.read(job, latest=latest)
     if driven or record.ended is not None:
         return record
@@ -354,7 +354,7 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
 
 
 def _stored(where: Path, name: str | None) -> "tuple[SqliteStorage, str, int | None]":
-    """The storage and the job that two arguments mean, and the budget that a job file tells."""
+    """The storage and the job that the arguments mean, and the budget if a job file has one."""
     from gpbo.storage import SqliteStorage
 
     hint, budget = "", None

@@ -1,4 +1,4 @@
-"""The SQLite file of a storage: its schema, how it is opened, what goes wrong with it."""
+"""The SQLite file of a storage: its schema, how it is opened, and its errors."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from gpbo.errors import StorageError
 
 logger = logging.getLogger("gpbo")
 
-#: Milliseconds that a reader or writer waits for another one.
+#: Milliseconds that a reader or writer waits for another.
 _PATIENCE_MS = 30_000
 #: File systems over a network, where the shared memory that a write-ahead log needs does not exist.
 _NETWORK = re.compile(
@@ -58,26 +58,26 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
-#: What a database of gpbo of any version has.
+#: The tables that a database of any version of gpbo has.
 _TABLES = {"job", "trial", "queue", "attempt", "metric"}
 
 
 class Database:
-    """A file that the first connection to write to it makes; to read it changes nothing.
+    """A file that the first connection for writing creates; reading it changes nothing.
 
-    It has a write-ahead log, or a rollback journal over a network file system, where SQLite's log
+    It has a write-ahead log, or a rollback journal on a network file system, where SQLite's log
     would not be safe.
 
     Raises:
-        StorageError: not the path of a file in a folder that exists, the system refuses to look at
-            it, or not a database that this version of gpbo can read.
+        StorageError: not the path of a file in an existing folder, the system denies access to it,
+            or not a database that this version of gpbo can read.
     """
 
     def __init__(self, path: str | Path) -> None:
         if not isinstance(path, str | os.PathLike):
             raise StorageError(f"storage={path!r}: expected the path of a file")
         try:
-            # Whatever the folder will be by then; a link leads to the same job, which has one lock.
+            # Absolute, as the working directory may change; and a link means the same job and lock.
             self.path: Path = Path(path).resolve()
             is_folder, has_folder = self.path.is_dir(), self.path.parent.is_dir()
         except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, ...
@@ -89,7 +89,7 @@ class Database:
             ("://" in str(path), "the path of a file, which is no URL"),
             (is_folder, "the path of a file, not of a folder"),
             (not has_folder, "a path in a folder that exists"),
-            # On Windows; a log would not be safe there, and SQLite takes no such URI.
+            # A network path on Windows: a log would not be safe, and SQLite takes no such URI.
             (not self.path.as_uri().startswith("file:///"), "a path on a disk of this machine"),
         ):
             if is_so:
@@ -103,7 +103,7 @@ class Database:
             yield connection
 
     def identity(self) -> tuple[int, int] | None:
-        """What the file is, and not only its name; None where it cannot be found."""
+        """The identity of the file, whatever its name; None if it cannot be found."""
         try:
             found = self.path.stat()
         except OSError:
@@ -111,7 +111,7 @@ class Database:
         return found.st_dev, found.st_ino
 
     def to_write(self) -> sqlite3.Connection:
-        """The file, made if it is missing, and brought up to date."""
+        """A connection to the file, which is created if missing and migrated to this version."""
         connection = self._connect(create=True)
         with self.errors_named(), _closed_if_it_fails(connection):
             self._version(connection)
@@ -124,7 +124,7 @@ class Database:
     def transaction(
         self, connection: sqlite3.Connection, kind: Literal["DEFERRED", "IMMEDIATE"] = "IMMEDIATE"
     ) -> Iterator[sqlite3.Connection]:
-        """All of what is inside, or nothing of it.
+        """A transaction: all of the block is written, or nothing.
 
         Raises:
             StorageError: the disk is full, another process holds the database for too long, or the
@@ -142,10 +142,10 @@ class Database:
 
     @contextmanager
     def errors_named(self, more: str = "") -> Iterator[None]:
-        """What SQLite cannot do is an error that names the file.
+        """Turn SQLite's errors into ones that name the file.
 
         Raises:
-            IntegrityError: of SQLite, as it is; whoever gave a name twice tells it better.
+            IntegrityError: SQLite's own, unchanged; the caller knows better which name was taken.
             StorageError: whatever else went wrong.
         """
         try:
@@ -156,7 +156,7 @@ class Database:
             raise StorageError(f"storage={str(self.path)!r}: {error}{more}") from error
 
     def _to_read(self) -> sqlite3.Connection:
-        """The file; where it is missing, empty or of an older version, what it would be now."""
+        """A connection to the file; if it is missing, empty or old, to a migrated copy in memory."""
         connection = self._connect() if self.path.exists() else sqlite3.connect(":memory:")
         with self.errors_named(), _closed_if_it_fails(connection):
             version = self._version(connection)
@@ -172,10 +172,10 @@ class Database:
     def _connect(self, *, create: bool = False) -> sqlite3.Connection:
         mode = "rwc" if create else "rw"
         if not (os.access(self.path.parent, os.W_OK) or self._log.exists()):
-            # SQLite would make a log to share with writers, of whom there are none.
+            # SQLite would create a log to share with writers, but there are none.
             mode = "ro&immutable=1"
         with self.errors_named():
-            # Whoever has the journal may hand it from thread to thread; SQLite itself serialises.
+            # A journal may be handed from thread to thread; SQLite itself serialises.
             connection = sqlite3.connect(
                 f"{self.path.as_uri()}?mode={mode}",
                 uri=True,
@@ -193,7 +193,7 @@ class Database:
         return self.path.with_name(f"{self.path.name}-wal")
 
     def _version(self, connection: sqlite3.Connection) -> int:
-        """Of the schema; 0 of an empty file.
+        """The version of the schema; 0 for an empty file.
 
         Raises:
             StorageError: not a database of gpbo, or one of a newer version.
@@ -239,7 +239,7 @@ def _closed_if_it_fails(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def is_on_network(path: Path) -> bool:
-    """Whether the path lies on a file system that other machines share, as far as is known."""
+    """Whether the path is known to lie on a file system that other machines share."""
     place = path.resolve()
     try:
         disks = psutil.disk_partitions(all=True)

@@ -1,4 +1,4 @@
-"""Where the engine of a job works while its trials run."""
+"""Where choices and fits of a job are computed while its trials run."""
 
 import logging
 import os
@@ -15,21 +15,21 @@ from gpbo.worker import NotStarted, die_with
 
 logger = logging.getLogger("gpbo")
 
-#: What a fit raises that the process did not make.
+#: What a fit raises if its process died or could not be sent the plan.
 LOST = (BrokenExecutor, PicklingError)
 
 _T = TypeVar("_T")
 
 
 class Engine:
-    """Choices are made in a thread, and fits beside them in a process, once that has started.
+    """Makes choices in a thread and, at the same time, fits in a process once that has started.
 
-    In two threads they would take turns at the interpreter: with 20 to 100 results a choice took
-    twice as long beside fits as alone. And a process can be left when the job ends.
+    Two threads would compete for the interpreter: with 20 to 100 results a choice took twice as
+    long beside fits as alone. And a process can be killed when the job ends.
 
     Args:
-        apart: Whether fits go to a process; else to a thread, as they do until it has started,
-            and when it died.
+        apart: Whether fits go to a process; if not, or until it has started, or after it died, they
+            go to a thread.
     """
 
     def __init__(self, *, apart: bool) -> None:
@@ -52,8 +52,8 @@ class Engine:
     def fit(self, plan: Callable[[], _T]) -> Future[_T]:
         """Run the plan of a fit.
 
-        The future raises one of `LOST` if the process died over it, or cannot be sent it because a
-        prior of the user's cannot be pickled; tell `mend`.
+        The future raises one of `LOST` if the process died, or if a prior of the user's cannot be
+        pickled for it; then call `mend`.
         """
         if self._apart and self._process is None:
             try:
@@ -76,7 +76,7 @@ class Engine:
         return future
 
     def mend(self, error: Exception) -> None:
-        """Go on without the process."""
+        """Continue without the process."""
         logger.warning("fits go on in a thread, where choices wait for them: %s", error)
         self._apart = False
         self._leave_process()

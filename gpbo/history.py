@@ -1,4 +1,4 @@
-"""The trials of one optimization: what was asked, told and failed, in which order."""
+"""The trials of one optimization: what was asked, told and failed, and in which order."""
 
 import numbers
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -18,16 +18,16 @@ from gpbo.trial import Trial, TrialStatus
 
 
 class History:
-    """Every trial there is, with its point, and the configurations that are to be asked next.
+    """All trials, with their points, and the configurations to be asked next.
 
-    What it gives is its own, not copies. One thread changes it at a time; others may read
+    It returns its own trials, not copies. One thread changes it at a time; others may read
     meanwhile, each list in one step.
 
     Attributes:
-        queue: The configurations that are to be asked next, the first one first; what one leaves
-            out is chosen then.
-        taken: The `Space.key` of every configuration that was ever asked or added, and not only
-            withdrawn.
+        queue: The configurations to be asked next, the first one first; parameters that one leaves
+            out are chosen when it is asked.
+        taken: The `Space.key` of every configuration that was asked or added, except those whose
+            trials were all withdrawn.
     """
 
     def __init__(self, space: Space, device: torch.device) -> None:
@@ -39,7 +39,7 @@ class History:
         self._ended: dict[int, None] = {}  # in the order in which they ended
 
     def copy(self) -> "History":
-        """The same trials, for another optimizer to go on from."""
+        """The same trials, for another optimizer to continue from."""
         twin = History(self._space, self._device)
         for name in ("queue", "taken", "_trials", "_points", "_ended"):
             setattr(twin, name, getattr(self, name).copy())
@@ -50,38 +50,38 @@ class History:
 
     @property
     def trials(self) -> list[Trial]:
-        """All of them, by id."""
+        """All trials, by id."""
         return list(self._trials.values())
 
     @property
     def pending(self) -> list[Trial]:
-        """Those without a result, by id."""
+        """The trials without a result, by id."""
         return [trial for trial in self.trials if trial.status is TrialStatus.PENDING]
 
     @property
     def ended(self) -> list[Trial]:
-        """Those that were completed or failed, in the order in which they ended."""
+        """The trials that were completed or failed, in the order in which they ended."""
         found = [self._trials.get(number) for number in list(self._ended)]
         return [each for each in found if each and each.status is not TrialStatus.PENDING]
 
     def ended_since(self, count: int) -> list[Trial]:
-        """Copies of those that ended after the first ``count``, for who has copies of these."""
+        """Copies of the trials that ended after the first ``count``."""
         return [replace(trial) for trial in self.ended[count:]]
 
     @property
     def completed(self) -> list[Trial]:
-        """Those that have a value, in the order in which the values came."""
+        """The trials that have a value, in the order in which the values came."""
         return [trial for trial in self.ended if trial.value is not None]
 
     def results(self, count: int | None = None) -> list[Trial]:
-        """The first ``count`` of these, or all, by id: a model of the same results is the same to
-        the last digit, in whatever order they came.
+        """The first ``count`` completed trials, or all, sorted by id: so the model of the same
+        results is the same to the last digit, in whatever order they came.
         """
         return sorted(self.completed[:count], key=attrgetter("id"))
 
     @property
     def failed(self) -> list[Trial]:
-        """Those that were run and ended without a value, by id."""
+        """The trials that were run and ended without a value, by id."""
         trials = self._not_withdrawn
         return [trial for trial in trials if trial.status is TrialStatus.FAILED]
 
@@ -90,14 +90,14 @@ class History:
         return [trial for trial in self.trials if not trial.withdrawn]
 
     def taken_in(self, space: Space) -> frozenset[Hashable]:
-        """What is taken now of this space, which may be a slice of the one of the trials."""
+        """The taken configurations in this space, which may be a slice of the trials' space."""
         if not is_slice(space):
             return frozenset(self.taken)
         here = (each for each in self._not_withdrawn if holds(space, each.params))
         return frozenset(space.key(each.params) for each in here)
 
     def remember(self, trial: Trial) -> None:
-        """A new trial, or what has become of one."""
+        """Add a new trial, or the new state of a known one."""
         if trial.id not in self._trials:
             self._points[trial.id] = self._space.encode([trial.params])[0].to(self._device)
             self.taken.add(self._space.key(trial.params))
@@ -110,14 +110,14 @@ class History:
     def restore(
         self, trials: Iterable[Trial], ended: Iterable[int], queue: Iterable[Mapping[str, Any]]
     ) -> None:
-        """Begin with these trials, the order in which they ended, and this queue."""
+        """Start from these trials, the order in which they ended, and this queue."""
         for trial in trials:
             self.remember(trial)
         self._ended = dict.fromkeys(ended)
         self.queue = [self._space.validate(params, whole=False) for params in queue]
 
     def find(self, trial: object) -> Trial:
-        """The trial that this is, or has as its id.
+        """The known trial that corresponds to a trial, or has this id.
 
         Raises:
             UnknownTrial: there is none, or it has another configuration.
@@ -138,14 +138,14 @@ class History:
         return known
 
     def points(self, trials: Sequence[Trial]) -> Float[Tensor, "n d"]:
-        """Where these trials are."""
+        """The points of these trials."""
         if not trials:
             return torch.zeros(0, self._space.dim, dtype=DTYPE, device=self._device)
         return torch.stack([self._points[trial.id] for trial in trials])
 
 
 def _equal(one: object, other: object) -> bool:
-    """Whether these are equal, which some objects do not tell, such as an array."""
+    """Whether these are equal; False for objects without one answer, such as an array."""
     try:
         return bool(one == other)
     except (TypeError, ValueError, RuntimeError):

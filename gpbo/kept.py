@@ -1,4 +1,4 @@
-"""What is kept of a fit: enough to go on from it exactly, on other data or in another process."""
+"""What is kept of a fit: enough to continue it exactly, on other data or in another process."""
 
 import io
 import math
@@ -25,15 +25,14 @@ class Kept:
     """A fit without its factorisations: some kilobytes, whatever the number of results.
 
     Attributes:
-        size: How many results, the first ones that came, it was fitted to; the most of any run.
+        size: How many results it was fitted to, the first ones that came; the most of any run.
         lengthscale, outputscale, noise_variance, mean: The draws of its surrogate; NaN where the
             factorisation failed.
-        units: Of the values that the draws belong to.
-        report: How it went.
+        units: The units of the values that the draws belong to.
+        report: The report of the fit.
         warm: What the next fit starts from; None without chains.
-        density: Without chains, the log posterior of hyperparameters that are 0 in its
-            coordinates, by which a model is known again; None in old files, and where nobody will
-            ask.
+        density: Without chains, the log posterior at the origin of the sampler's coordinates, by
+            which the model is recognised; None in old files, and if it is not needed.
     """
 
     size: int
@@ -51,7 +50,7 @@ class Kept:
         """What to keep of a fit to these observations.
 
         Args:
-            model: Where `has_density_of` is to know it again.
+            model: The model, if `has_density_of` must recognise it.
         """
         surrogate = fit.surrogate
         failed = ~surrogate.succeeded
@@ -83,10 +82,10 @@ class Kept:
         return _alike(now, value)
 
     def thinned(self, every: int, first: int) -> "Kept":
-        """With every so-many-th of the draws only, but with one at least.
+        """With only every ``every``-th of the draws, but at least one.
 
-        Consecutive numbers have others of them. They are not in step with `gpbo.paths`, where
-        functions take draws in turn: all would come from the same few.
+        Consecutive values of ``first`` select different draws, but not in step with `gpbo.paths`,
+        where functions take the draws in turn: else all would come from the same few.
         """
         draws = self.outputscale.shape[1]
         every = min(every, draws)
@@ -95,11 +94,11 @@ class Kept:
         return replace(self, **{name: getattr(self, name)[:, some] for name in NAMES})
 
     def condition(self, data: Observations, nu: float) -> Fit:
-        """The fit again, exactly, on the observations that it came from; on others, their posterior
-        under the same draws, in the units that their values are standardised to.
+        """On the observations of the fit, exactly the fit; on others, their posterior with the same
+        draws, in the units to which their values are standardised.
 
-        More observations map ``y`` to about ``(y - shift) / factor``, a variance of ``y`` to one
-        divided by ``factor`` squared.
+        With more observations, ``y`` becomes about ``(y - shift) / factor``, and variances of ``y``
+        are divided by ``factor`` squared.
         """
         shift, factor = (each[:, None] for each in data.rescaling(self.units))
         with settings_for(data.x.device):
@@ -117,7 +116,7 @@ class Kept:
         return Fit(surrogate, self.report, self.warm, draws=None)
 
     def summary(self, at: float) -> FitSummary:
-        """What is written down of how it went, for the one run of an optimizer."""
+        """The report in the form that is stored, for the one run of an optimizer."""
 
         def plain(value: Any) -> Any:
             first = value[0] if isinstance(value, tuple | Tensor) else value
@@ -128,14 +127,14 @@ class Kept:
         return FitSummary(self.size, at, report)
 
     def to_bytes(self) -> bytes:
-        """Tensors, of whatever device, and plain values, as `torch.save` writes them."""
+        """The tensors, from any device, and plain values, as written by `torch.save`."""
         written = io.BytesIO()
         torch.save(_plain(self), written)
         return written.getvalue()
 
     @classmethod
     def from_bytes(cls, written: bytes, device: torch.device) -> "Kept":
-        """What `to_bytes` wrote, now or before there were powers; no code in it is run."""
+        """Read what `to_bytes` wrote, also before units had powers; no code in it is run."""
         stored = torch.load(io.BytesIO(written), map_location="cpu", weights_only=True)
         plain: dict[str, Any] = _on(stored, device)
         plain["report"] = FitReport(**plain["report"])
@@ -162,14 +161,14 @@ def _alike(now: Tensor, then: Tensor) -> bool:
 
 
 def _units(plain: dict[str, Any]) -> Units:
-    """The units that were written, taken out of ``plain``; affine ones in old files."""
+    """The stored units, removed from ``plain``; old files have affine ones."""
     if "units" in plain:
         return Units(**plain.pop("units"))
     return Units.affine(plain.pop("location"), plain.pop("scale"))
 
 
 def _plain(value: Any) -> Any:
-    """A record as a dictionary, however deep, its tensors on the CPU."""
+    """A dataclass as a dictionary, at any depth, with its tensors on the CPU."""
     if is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return value.cpu() if isinstance(value, Tensor) else value

@@ -1,8 +1,8 @@
 """Strategies and models with their options, as plain values that a file or a database can hold.
 
-A strategy is its name, or a table of its ``name`` and of the options that differ from its defaults;
-a region and a prior likewise. A search is a table without a name; what it leaves out is as in
-`Search()`, whatever search the strategy has by default.
+A strategy is its name, or a table of its ``name`` and the options that differ from its defaults;
+likewise a region and a prior. A search is a table without a name; options that it leaves out are
+as in `Search()`, whatever the strategy's default search.
 """
 
 import math
@@ -19,13 +19,13 @@ from gpbo.hyperparameters import NAMES, HyperparameterPrior
 from gpbo.priors import Fixed, Gamma, HalfCauchy, Horseshoe, LogNormal, Normal, Saas, Uniform
 from gpbo.strategies import STRATEGIES, NestedBoxes, Strategy, TrustRegion
 
-#: Regions of Thompson sampling by the name that a table gives them.
+#: Regions of Thompson sampling by their name in a table.
 _REGIONS: Mapping[str, type] = {
     "cube": NoneType,
     "boxes": NestedBoxes,
     "trust-region": TrustRegion,
 }
-#: Priors by the name that a table gives them.
+#: Priors by their name in a table.
 _PRIORS: Mapping[str, type] = {
     "normal": Normal,
     "log-normal": LogNormal,
@@ -36,7 +36,7 @@ _PRIORS: Mapping[str, type] = {
     "fixed": Fixed,
     "saas": Saas,
 }
-#: In JSON, which has no such number.
+#: Infinity in JSON, which has no such number.
 _INFINITE = "inf"
 
 
@@ -45,7 +45,7 @@ class _OfTheUsersOwn(Exception):
 
 
 def write_strategy(strategy: Strategy) -> str | dict[str, Any] | None:
-    """The strategy as plain values; None for a strategy, or a region, of the user's own."""
+    """The strategy as plain values; None if it, or its region, is of the user's own class."""
     try:
         return _write_named(strategy, STRATEGIES)
     except _OfTheUsersOwn:
@@ -53,17 +53,17 @@ def write_strategy(strategy: Strategy) -> str | dict[str, Any] | None:
 
 
 def read_strategy(given: object) -> Strategy:
-    """The strategy that `write_strategy` wrote, or a person in the same form.
+    """The strategy that `write_strategy`, or a person, wrote in this form.
 
     Raises:
-        InvalidOption: neither a name nor a table, or an option that is unknown or refused.
+        InvalidOption: neither a name nor a table, or an option is unknown or not allowed.
     """
     strategy: Strategy = _read_named("strategy", given, STRATEGIES)
     return strategy
 
 
 def write_model(model: Model) -> dict[str, Any] | None:
-    """The model as plain values; None with a prior that is not one of `gpbo.priors`."""
+    """The model as plain values; None if a prior is not from `gpbo.priors`."""
     try:
         return {"nu": _write("nu", model.nu), "prior": _write("prior", model.prior)}
     except _OfTheUsersOwn:
@@ -71,10 +71,10 @@ def write_model(model: Model) -> dict[str, Any] | None:
 
 
 def read_model(given: object) -> Model:
-    """The model that `write_model` wrote, or a person in the same form.
+    """The model that `write_model`, or a person, wrote in this form.
 
     Raises:
-        InvalidOption: no table, or an option that is unknown or refused.
+        InvalidOption: not a table, or an option is unknown or not allowed.
     """
     model: Model = _made("model", Model, given)
     return model
@@ -89,7 +89,7 @@ def _write_named(value: object, kinds: Mapping[str, type]) -> str | dict[str, An
 
 
 def _write_options(value: object, kind: type) -> dict[str, Any]:
-    """What is not the default."""
+    """The options that differ from the defaults."""
     if type(value) is not kind:
         raise _OfTheUsersOwn
     given = {name: (getattr(value, name), usual) for name, usual in _defaults(kind).items()}
@@ -109,7 +109,7 @@ def _write(name: str, value: Any) -> Any:
         return _write_named(value, _PRIORS)
     if isinstance(value, list | tuple):
         return [_write(name, each) for each in value]
-    number = value.item() if hasattr(value, "item") else value  # of torch or numpy
+    number = value.item() if hasattr(value, "item") else value  # from torch or numpy
     if not isinstance(number, int | float):
         raise _OfTheUsersOwn
     return _INFINITE if number == math.inf else number
@@ -128,7 +128,7 @@ def _read_named(what: str, given: object, kinds: Mapping[str, type]) -> Any:
 
 
 def _made(what: str, kind: type, given: object) -> Any:
-    """One of this class, with these options."""
+    """An object of this class, with these options."""
     if not isinstance(given, Mapping):
         raise InvalidOption(f"{what}={given!r}: expected a table of its options")
     wrong = misfit(kind, given)

@@ -1,4 +1,4 @@
-"""How far ahead the trials of a job are chosen, and how carefully: from what takes how long."""
+"""How far ahead the trials of a job are chosen, and by how many draws, given measured times."""
 
 import math
 import statistics
@@ -8,24 +8,24 @@ from collections import deque
 _SHARE = 0.01
 #: The most trials that are chosen ahead of time, per worker.
 _MOST_AHEAD = 4
-#: Share of the time until as many trials end that a choice may take; beyond it a choice is made
-#: from half of the draws, down to a quarter, and back if that leaves the engine idle.
+#: The time of a choice as a share of the time in which as many trials end: above the first share
+#: the number of draws is halved, down to a quarter; below the second it is doubled again.
 _LOAD, _SPARE = 0.8, 0.3
 _MOST_THIN = 4
-#: Trials that say how long one takes: the latest.
+#: The duration of a trial is the mean over this many, the latest.
 _LATEST = 20
 
 
 class Pace:
-    """Keeps workers busy that run trials asynchronously.
+    """Keeps asynchronous workers busy.
 
     Args:
         workers: How many there are.
 
     Attributes:
-        thin: A choice averages over every so-many-th of the hyperparameter draws. With half of 16
-            the expected improvement of what is chosen is 3 % less on average in 6 dimensions and
-            20 % in 20, and a choice takes 0.6 times as long.
+        thin: A choice averages over every ``thin``-th of the hyperparameter draws. With half of 16
+            draws, the expected improvement of what is chosen is 3 % less on average in 6 dimensions
+            and 20 % in 20, and a choice takes 0.6 times as long.
     """
 
     def __init__(self, workers: int) -> None:
@@ -35,11 +35,11 @@ class Pace:
         self._trials_s: deque[float] = deque(maxlen=_LATEST)
 
     def trial_took(self, seconds: float) -> None:
-        """A trial has ended."""
+        """Take note of a trial's duration."""
         self._trials_s.append(seconds)
 
     def choice_took(self, seconds: float, count: int) -> None:
-        """So many trials were chosen, one after the other."""
+        """Take note of how long it took to choose ``count`` trials; adjusts `thin`."""
         self._plan_s = seconds
         if not self._trials_s:
             return
@@ -50,15 +50,15 @@ class Pace:
             self.thin = max(self.thin // 2, 1)
 
     def is_long(self, seconds: float) -> bool:
-        """Whether that is much, compared with a trial; it is, as long as none has ended."""
+        """Whether this is long compared with a trial; True as long as no trial has ended."""
         return not self._trials_s or seconds > _SHARE * self._trial_s
 
     @property
     def ahead(self) -> int:
-        """How many trials must be ready so that hardly a worker waits for the choice of the next.
+        """How many trials must be ready so that workers hardly ever wait for a choice.
 
-        So many end while they are chosen, and two standard deviations more, as if they ended
-        independently; none if a choice takes no time compared with a trial.
+        The expected number that end during a choice plus two standard deviations, as if trials
+        ended independently; 0 if a choice takes no time compared with a trial.
         """
         if self._workers == 1 or not self._trials_s or not self.is_long(self._plan_s):
             return 0

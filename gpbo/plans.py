@@ -1,4 +1,4 @@
-"""What an optimizer has to compute, as values that any thread or process may compute it from."""
+"""What an optimizer has to compute, as values from which any thread or process can compute it."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,9 +28,9 @@ class Fitted:
 
     Attributes:
         fit: The model of the values.
-        limits: The models of what the constraints limit; None if there are none.
-        units: Of the values, as the fit sees them.
-        kept: What to keep of all of them.
+        limits: The models of the constraints; None if there are none.
+        units: The units of the values as the fit sees them.
+        kept: What to keep of all these models.
     """
 
     fit: fitting.Fit
@@ -40,7 +40,7 @@ class Fitted:
 
     @classmethod
     def of(cls, fit: fitting.Fit, data: Observations, kept: Kept) -> "Fitted":
-        """From a fit to these values and to what is limited."""
+        """From a fit to the values and to the constrained quantities."""
         surrogate, limits = Limits.apart(fit.surrogate, data)
         units = selected(data.units, slice(None, None, data.outputs))
         return cls(replace(fit, surrogate=surrogate), limits, units, kept)
@@ -48,13 +48,13 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What is to be asked next: not yet trials.
+    """Configurations to be asked next: not trials yet.
 
     Attributes:
-        index: The id of the first of them.
-        configurations: Each with its origin.
-        queued: How many of them, the first ones, were enqueued.
-        fitted: The model that they were chosen by; None if it was not needed.
+        index: The id of the first trial.
+        configurations: The configurations, each with its origin.
+        queued: How many of them, from the first, were enqueued.
+        fitted: The model that chose them; None if it was not needed.
     """
 
     index: int
@@ -75,7 +75,7 @@ class FitPlan:
 
     @torch.inference_mode(False)  # a caller's, as in `Optimizer`
     def __call__(self) -> Fitted:
-        """Make it.
+        """Make the fit.
 
         Raises:
             InvalidData: there is no result yet.
@@ -100,9 +100,9 @@ class Queued:
     """An enqueued configuration.
 
     Attributes:
-        params: Its values; what is left out is to be chosen.
+        params: Its values; parameters that are left out are to be chosen.
         within: The slice of the space that has these values.
-        taken: The keys of what is taken there.
+        taken: The keys of the taken configurations in this slice.
     """
 
     params: dict[str, Any]
@@ -121,9 +121,9 @@ class ChoicePlan:
 
     Attributes:
         situation: What is known.
-        strategy: What proposes them, but for the first ones.
-        queued: What is asked before all others.
-        design: How many of the trials, the first ones, belong to the initial design.
+        strategy: Proposes the trials after the initial design.
+        queued: The enqueued configurations, which are asked first.
+        design: How many of the trials, from the first, belong to the initial design.
         count: How many trials in all.
         fitted: The model, whose fit is that of the situation.
     """
@@ -176,7 +176,7 @@ def _completed(
     strategy: Strategy,
     chosen: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """An enqueued configuration, with what it leaves out as the strategy proposes it."""
+    """An enqueued configuration; parameters that it leaves out are proposed by the strategy."""
     if queued.is_whole:
         return queued.params
     within = queued.within
@@ -185,7 +185,7 @@ def _completed(
     try:
         points = _propose(strategy, here, 1)
     except SpaceExhausted:
-        # It was enqueued, so it is asked even if it is known.
+        # It was enqueued, so it is asked even if it was tried.
         points = _propose(SobolSearch(), replace(here, taken=(frozenset(),)), 1)
     return within.decode(points)[0]
 

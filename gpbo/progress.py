@@ -1,5 +1,5 @@
-"""What a running optimization shows: a live panel on a terminal, elsewhere a line per trial; of a
-job, whose panel needs its storage, a line per trial everywhere.
+"""Progress of a running optimization: a live panel on a terminal, elsewhere a line per trial; for
+a job, whose panel needs its storage, a line per trial everywhere.
 """
 
 import math
@@ -33,9 +33,9 @@ from gpbo.trial import Trial
 if TYPE_CHECKING:
     from gpbo.optimizer import Optimizer
 
-#: Without a terminal a long run prints about this many lines, and one for each improvement.
+#: Without a terminal, a long run prints about this many lines, plus one for each improvement.
 _LINES = 100
-#: Many runs together print about this many.
+#: Many runs together print about this many lines.
 _BATCH_LINES = 20
 
 
@@ -62,17 +62,17 @@ def panel(state: State) -> RenderableType:
 
 
 class Lines(Callback):
-    """Prints a line for each trial that ended on the standard error stream."""
+    """Prints a line on the standard error stream for each trial that ended."""
 
     def __init__(self) -> None:
         self._console = standard_error()
 
     def started(self, optimizer: "Optimizer") -> None:
-        """Its best trial is looked at from now on."""
+        """Keep the optimizer, for its best trial."""
         self._optimizer = optimizer
 
     def ended(self, trial: Trial) -> None:
-        """Print it, with its outcome, the best value so far and its configuration."""
+        """Print the trial: its outcome, the best value so far and its configuration."""
         best, mark = _best(self._optimizer.best, trial)
         text = f"trial {trial.id}: {outcome(trial, 200)}  best {best}{mark}  "
         text += short_params(trial.params)
@@ -80,7 +80,7 @@ class Lines(Callback):
 
 
 def line(state: State, trial: Trial) -> str:
-    """A trial that ended, and the state after it, as one line of text."""
+    """A trial that ended and the state after it, as one line of text."""
     width = len(str(state.budget))
     best, mark = _best(state.best, trial)
     params = f"  {short_params(trial.params)}" if mark else ""
@@ -94,18 +94,18 @@ def line(state: State, trial: Trial) -> str:
 def shown(
     snapshot: Callable[[], State], console: Console | None = None
 ) -> Iterator[Callable[[Trial], None]]:
-    """Show an optimization while inside; call what this yields with each trial that ended.
+    """Inside, show an optimization; call the yielded function with each trial that ended.
 
     Args:
-        snapshot: The state at this moment; called from another thread to keep the time moving.
-        console: Where to; by default the standard error stream.
+        snapshot: Returns the current state; called from another thread to update the time.
+        console: Where to show it; by default the standard error stream.
     """
     console = standard_error() if console is None else console
     if console.is_terminal:
         with Live(
             get_renderable=lambda: panel(snapshot()),
             console=console,
-            # What goes to a file stays out of the terminal.
+            # Output that goes to a file must not appear on the terminal.
             redirect_stdout=is_terminal(sys.stdout),
         ):
             yield lambda trial: None
@@ -124,12 +124,12 @@ def shown(
 def counted(
     title: str, total: int, console: Console | None = None, *, unit: str = "trials"
 ) -> Iterator[Callable[[int, float], None]]:
-    """Show many runs together while inside; call what this yields with what is done and the regret.
+    """Inside, show many runs together; call the yielded function with the count and the regret.
 
     Args:
         title: What is run.
-        total: Trials of all runs together, or another measure of what there is to do.
-        console: Where to; by default the standard error stream.
+        total: The final count: trials of all runs together, or another unit.
+        console: Where to show it; by default the standard error stream.
         unit: What is counted.
     """
     console = standard_error() if console is None else console
@@ -175,7 +175,7 @@ def _activity(state: State) -> str:
 
 
 def _best(best: Trial | None, trial: Trial) -> tuple[str, str]:
-    """The best value so far, and a mark if it is that of this trial."""
+    """The best value so far, and a mark if this trial has it."""
     if best is None:
         return "none", ""
     return short(best.value), " *" if best.id == trial.id else ""

@@ -1,5 +1,5 @@
-"""A search space as plain values that a file or a database can hold, and back; and whether what is
-stored has the same options.
+"""A search space to and from plain values that a file or a database can hold; and a check that a
+stored job has the same options.
 """
 
 import json
@@ -13,7 +13,7 @@ from gpbo.errors import GpboError, InvalidOption, SpaceError
 from gpbo.record import Record
 from gpbo.space import Categorical, Integer, Ordinal, Parameter, Real, Space
 
-#: The kinds of parameters by the name that a specification gives them.
+#: The classes of parameters by their type in a specification.
 TYPES: dict[str, type[Real | Integer | Categorical | Ordinal]] = {
     "real": Real,
     "integer": Integer,
@@ -24,21 +24,21 @@ _NAMES = {parameter: name for name, parameter in TYPES.items()}
 
 
 def write_space(space: Space) -> dict[str, dict[str, Any]]:
-    """Each parameter's type and fields by its name, of plain values only.
+    """Each parameter's type and fields by its name, as plain values.
 
     Raises:
         SpaceError: a listed value is not text, a number, True, False or None, or a parameter is
-            of a type of your own.
+            of a class of your own.
     """
     return {parameter.name: _write(parameter) for parameter in space.parameters}
 
 
 def read_space(spec: Mapping[str, object]) -> Space:
-    """The space that `write_space` wrote, or a person in the same form.
+    """The space that `write_space`, or a person, wrote in this form.
 
     Raises:
-        SpaceError: a parameter is no table, has no known type, a field that its type does not
-            have, or values that its type refuses.
+        SpaceError: a parameter is not a table, or has an unknown type, a field that its type does
+            not have, or values that are not allowed.
     """
     return Space(_read(name, given) for name, given in spec.items())
 
@@ -54,7 +54,7 @@ def _write(parameter: Parameter) -> dict[str, Any]:
         if isinstance(value, tuple):
             for listed in value:
                 plain = isinstance(listed, str | int | float | bool | None)
-                if not plain or isinstance(listed, Enum):  # which would come back as its value
+                if not plain or isinstance(listed, Enum):  # an enum would come back as its value
                     raise SpaceError(
                         f"{parameter.name}: {field} has {listed!r}: expected text, numbers, True, "
                         "False or None to write it down"
@@ -80,11 +80,11 @@ def _read(name: str, given: object) -> Parameter:
 def check_same(
     given: Mapping[str, Any], record: Record, wrong: type[GpboError] = InvalidOption
 ) -> None:
-    """Nothing, where a stored job has this space, direction, seed, initial design, inference and
+    """Check that a stored job has this space, direction, seed, initial design, inference and
     constraints.
 
     Raises:
-        InvalidOption: it has another; or what ``wrong`` says.
+        InvalidOption: it differs in one of them (``wrong`` sets another class of error).
     """
     names = "space", "direction", "seed", "initial", "inference", "constraints"
     own = {option: given[option] for option in names}
@@ -99,11 +99,17 @@ def check_equal(
     instead: str,
     wrong: type[GpboError] = InvalidOption,
 ) -> None:
-    """Nothing, where the stored options are the given ones, which are plain values.
+    """Check that the stored options are the given ones, all plain values.
+
+    Args:
+        given: The given options.
+        stored: The stored options.
+        whose: What has the stored options, for the message.
+        instead: What may be given instead of it, for the message.
+        wrong: The class of the error.
 
     Raises:
-        InvalidOption: one differs; or what ``wrong`` says, with what has the stored ones, and what
-            may be given instead of it.
+        InvalidOption: an option differs (``wrong`` sets another class of error).
     """
     for option, own in given.items():
         other = stored.get(option)
@@ -117,12 +123,12 @@ def check_equal(
 
 
 def _written_as(value: object) -> str:
-    """Text that tells True from 1, and one order of parameters from another."""
+    """Text that distinguishes True from 1, and one order of parameters from another."""
     return json.dumps(value)
 
 
 def _differences(own: dict[str, Any], stored: dict[str, Any]) -> tuple[Any, Any]:
-    """What tables differ in, without what would hide it; or the orders of their names."""
+    """The entries in which two tables differ; if there are none, the orders of their names."""
     names = [
         name for name in own | stored if _written_as(own.get(name)) != _written_as(stored.get(name))
     ]

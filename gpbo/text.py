@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-#: A table has a column for each parameter if there are so many at most, and the terminal has room
-#: for them, each so wide at least, beside so many characters of other columns; otherwise one, of
-#: this heading, for all of them.
+#: A table has a column per parameter up to this number, if the terminal has room for columns of at
+#: least ``_NARROWEST`` characters and ``_BESIDE`` for the other columns; otherwise one column for
+#: all parameters, with the heading ``ALL``.
 _MOST_COLUMNS, ALL = 8, "configuration"
 _NARROWEST, _BESIDE = 9, 30
-#: Where code is that is no user's: of Python, of packages, of gpbo, and made by them.
+#: Where code lies that is not the user's: Python's, packages', gpbo's, and generated code.
 _NOT_USERS = (
     *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")),
     *(place + os.sep for place in (*site.getsitepackages(), site.getusersitepackages())),
@@ -29,7 +29,7 @@ _NOT_USERS = (
     "<frozen",
     "<string>",
 )
-#: Frames of a traceback that a reason keeps, and the characters of the message before them.
+#: How many frames of a traceback a reason keeps, and characters of the message before them.
 _FRAMES, _LONGEST_MESSAGE = 3, 2000
 
 
@@ -46,12 +46,12 @@ def new_table(*headings: str) -> "Table":
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in literally(*headings):
-        table.add_column(heading, overflow="fold")  # a number must not lose its exponent
+        table.add_column(heading, overflow="fold")  # cutting a number would lose its exponent
     return table
 
 
 def parameter_headings(names: Sequence[str]) -> list[str]:
-    """Of a column for each parameter, or of one for all of them if they are many or wide."""
+    """Headings of a column per parameter, or of one for all if they are many or wide."""
     return [*names] if _have_columns(names) else [ALL]
 
 
@@ -69,14 +69,14 @@ def _have_columns(names: Sequence[str]) -> bool:
 
 
 def literally(*cells: str) -> "list[Text]":
-    """Text as it is: brackets in a name, a choice or a reason are no markup."""
+    """Text as it is: brackets in a name, a choice or a reason are not markup."""
     from rich.text import Text
 
     return list(map(Text, cells))
 
 
 def short(value: object) -> str:
-    """A value for people: floats with four digits, and of names of files what can be printed."""
+    """A value for people: floats with four digits; undecodable parts of file names are escaped."""
     return f"{value:.4g}" if isinstance(value, float) else legible(str(value))
 
 
@@ -86,8 +86,8 @@ def short_params(params: Mapping[str, Any]) -> str:
 
 
 def outcome(trial: Trial, most: int = 40) -> str:
-    """A trial's value, and what it violates, or the first line of why it has none, in so many
-    characters at most.
+    """A trial's value and the constraints it violates, or the first line of the reason why it has
+    no value; at most ``most`` characters.
     """
     if trial.value is not None:
         beyond = f", violates {', '.join(trial.violated)}" if trial.violated else ""
@@ -97,14 +97,14 @@ def outcome(trial: Trial, most: int = 40) -> str:
     reason = trial.reason.removeprefix(f"trial {trial.id}: ")
     line = reason.splitlines()[0] if reason else ""
     if trial.stopped_early and len(line) > most:
-        line = line.partition(":")[0]  # when, without the comparison that would be cut
+        line = line.partition(":")[0]  # the step, without the comparison, which would be cut
     line = cut(line, most)
     return line if trial.stopped_early or trial.withdrawn else f"failed: {line}"
 
 
 def beside_failed(trials: Sequence[Trial]) -> str:
-    """What to say after how many failed: how many were stopped early, withdrawn or beyond a
-    constraint, if any.
+    """Text to follow the number of failures: how many trials were stopped early, withdrawn or
+    beyond a constraint, if any.
     """
     _, stopped = without_value(trials)
     counts = {
@@ -116,12 +116,12 @@ def beside_failed(trials: Sequence[Trial]) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """A text in so many characters at most."""
+    """The text, cut to at most ``most`` characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def cut_within(text: str, most: int) -> str:
-    """The same with its two ends, since those of a list may differ at the end alone."""
+    """The same, cut in the middle, since texts of a list may differ only at the end."""
     if len(text) <= most:
         return text
     tail = (most - 1) // 2
@@ -129,7 +129,7 @@ def cut_within(text: str, most: int) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an objective raised, the innermost frames, and before them that of the user's code."""
+    """What an objective raised, with the innermost frames, and before them the user's last one."""
     told = traceback.TracebackException.from_exception(error)
     summary = "".join(told.format_exception_only()).strip()
     first = max(0, len(told.stack) - _FRAMES)
@@ -142,5 +142,5 @@ def reason_of(error: BaseException) -> str:
 
 
 def _is_users(filename: str) -> bool:
-    """Whether code is neither of Python, nor of an installed package, nor of gpbo."""
+    """Whether code is neither Python's, nor an installed package's, nor gpbo's."""
     return not filename.startswith(_NOT_USERS)

@@ -302,7 +302,7 @@ class Tuner:
         return "exhausted" if self._chooser.exhausted else None
 
     def _leave(self, stopped: Stopped) -> None:
-        """Tell what ended; the rest stays pending, as do trials that died, perhaps of the signal."""
+        """Tell what ended; the rest stays pending, as do trials that died: maybe of the signal."""
         for future in [future for future in self._running if future.done()]:
             with suppress(KeyboardInterrupt):  # again, during a callback
                 if not (outcome := _outcome(future)).died:

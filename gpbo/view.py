@@ -1,4 +1,4 @@
-"""A stored job for people, as a panel of tables, and for programs, as plain values."""
+"""A stored job, for people as a panel of tables, for programs as plain values."""
 
 import math
 import time
@@ -24,12 +24,12 @@ from gpbo.trial import Trial, TrialStatus, best_of, without_value
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-#: Trials that a panel shows, the latest.
+#: How many trials a panel shows, the latest ones.
 _SHOWN = 12
 
 
 def plain(record: Record) -> dict[str, Any]:
-    """Everything but the engine's state; JSON holds it, NaN and infinities being text."""
+    """Everything but the engine's state, as values for JSON: NaN and infinities are text."""
     everything = {
         "name": record.name,
         "created_at": record.created_at,
@@ -47,7 +47,7 @@ def plain(record: Record) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """The same with text for NaN and infinities, however deep."""
+    """The value with text in place of NaN and infinities, at any depth."""
     if isinstance(value, Mapping):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -56,9 +56,8 @@ def _finite(value: Any) -> Any:
 
 
 def panel(record: Record, budget: int | None = None, now: float | None = None) -> "RenderableType":
-    """Where the job stands, what its workers do, and its latest trials, the last one first.
-
-    A terminal may have room for the first lines only.
+    """The state of the job, what its workers do, and its latest trials, the last one first, since
+    a terminal may have room for the first lines only.
     """
     from rich.console import Group
     from rich.panel import Panel
@@ -74,9 +73,9 @@ def panel(record: Record, budget: int | None = None, now: float | None = None) -
 
 
 def summary(record: Record, budget: int | None = None) -> str:
-    """One or two lines: counts, the end, the best.
+    """Two lines: counts and why the job ended, then the best trial.
 
-    Of a budget, if it is known, results from elsewhere take nothing.
+    If the budget is known, added results are not counted.
     """
     finished = [trial for trial in _finished(record) if not budget or not trial.added]
     failed, _ = without_value(finished)
@@ -106,7 +105,7 @@ def _finished(record: Record) -> list[Trial]:
 
 
 def _workers(record: Record, now: float) -> "list[RenderableType]":
-    """A table of what they do, if they do anything."""
+    """A table of what the workers do, if any is busy."""
     table = new_table("worker", "trial", "attempt", "s", "step", "reported")
     last = {(m.trial, m.attempt): m for m in record.metrics}
     running = sorted(_running(record), key=lambda attempt: attempt.worker)
