@@ -156,7 +156,7 @@ class Database:
             raise StorageError(f"storage={str(self.path)!r}: {error}{more}") from error
 
     def _to_read(self) -> sqlite3.Connection:
-        """A connection to the file; if it is missing, empty or old, to a migrated copy in memory."""
+        """A connection to the file; if it is missing, empty or old, a migrated copy in memory."""
         connection = self._connect() if self.path.exists() else sqlite3.connect(":memory:")
         with self.errors_named(), _closed_if_it_fails(connection):
             version = self._version(connection)

@@ -47,7 +47,7 @@ def stored(path: Path) -> Stored:
     """Where the job of a file is stored; the rest of the file is not checked.
 
     Raises:
-        InvalidJob: no such file, not TOML, or ``storage`` or ``name`` is no text.
+        InvalidJob: no such file, not TOML, or ``storage`` or ``name`` is not text.
     """
     content = {"storage": STORAGE, **read_file(path)}
     storage, name = (_text(path, content, key) for key in ("storage", "name"))
