@@ -296,9 +296,9 @@ class Optimizer:
     def records(self) -> list[dict[str, Any]]:
         """All trials as plain values, one dict each, as `pandas.DataFrame` takes them.
 
-        The columns are those of a `Trial`, the configuration in columns ``params.<name>``; if
-        quantities were measured, they are in ``measured.<name>``, and ``feasible`` replaces
-        ``violated``.
+        The columns are those of a `Trial` except ``violated``, with the configuration in
+        ``params.<name>``. If quantities were measured, they are in ``measured.<name>``, and
+        ``feasible`` is a column too.
         """
         return records(self._history.trials)
 

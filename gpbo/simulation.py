@@ -81,9 +81,9 @@ class Simulation:
     Attributes:
         trial: Their numbers, from 0 in the order in which they were asked.
         started, ended: When, on the simulated clock, which starts at 0.
-        told: When the optimizer was told the result: in mode ``"sync"``, when the last trial of the
-            batch ended.
-        known: How many results the optimizer had been told when it began to choose this trial.
+        told: When the optimizer was told of the trial: in mode ``"sync"``, when the last trial of
+            the batch ended.
+        known: How many trials the optimizer had been told of when it began to choose this one.
         points: Where the problem was evaluated, in the unit cube.
         values: What was observed, to be minimised; NaN for a trial that failed.
         truth: The values without noise.
@@ -119,7 +119,7 @@ class Simulation:
 
     @property
     def evaluations(self) -> Int[Tensor, " r"]:
-        """How many results the optimizer was told by the horizon."""
+        """How many trials the optimizer was told of by the horizon."""
         return (self.told <= self.horizon).sum(-1)
 
     @property

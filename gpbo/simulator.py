@@ -225,7 +225,7 @@ class Simulator:
         )
 
     def _known(self, state: State) -> Int[Tensor, " r"]:
-        """How many results each run knows when its ask begins, including those while it waited."""
+        """How many trials each run was told of when its ask begins, also those while it waited."""
         begins = torch.where(state.free_at > state.now, state.free_at, -torch.inf)
         meanwhile = state.running.ended <= begins.unsqueeze(-1)
         return state.done.count + meanwhile.sum(-1)
@@ -253,8 +253,8 @@ class Simulator:
     ) -> tuple[Float[Tensor, "r q d"], State]:
         """The next points of every run, and the state with the fits that they come from.
 
-        Runs that know equally many results, and whose initial designs lack equally many points, are
-        asked together. There are as many points as the run with the fewest left has.
+        Runs that were told of equally many trials, and whose initial designs lack equally many
+        points, are asked together. There are as many points as the run with the fewest left has.
 
         Raises:
             SpaceExhausted: some run has nothing left to try.

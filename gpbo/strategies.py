@@ -196,9 +196,10 @@ class ExpectedImprovement(_Improvement):
             mean instead, and so do draws with next to no noise, a standard deviation below 0.02 on
             the model's scale. A single draw, as with ``inference="map"``, has sixteen samples. The
             choices differ by what a draw considers noise. If that is not noise but ripples too fine
-            for the model, whose minima a run without noise may hit again, ``"observed"`` demands
-            more improvement and takes longer steps. If the values of some parameters are fixed, it
-            is the least posterior mean there, with ``"sampled"`` given the sample.
+            for the model, low results are real (a run may hit them again), and ``"observed"``
+            demands more improvement and takes longer steps. If the values of some parameters are
+            fixed, the incumbent is the least posterior mean there, with ``"sampled"`` given the
+            sample.
         repeats: Whether a configuration may be proposed again, unless it failed: for a noisy
             objective on a finite space. A finite space is then never used up.
         refine: In every ``refine``-th trial (0: in none) the margin is at most 1e-5, so that the
