@@ -468,7 +468,7 @@ def default_search(space: Space, *, confined: bool) -> Search:
     """A search that finds nearly every function's own minimum, in a box or in the whole cube.
 
     In 6 dimensions, 64 scouts find the minima of 99 functions in 100; in 20 dimensions, 64 find
-    those of three in four, 512 of 95 in 97, and 1024 of nearly all.
+    those of three in four, 512 those of 95 of 97, and 1024 of nearly all.
     """
     movable = int(space.movable.sum())
     scouts = 64 if confined else min(1024, max(64, round(movable**3 / 8)))
