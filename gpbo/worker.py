@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 from loky.backend.reduction import dumps
@@ -47,6 +47,9 @@ __all__ = [
 SPAWNED = "__mp_main__"
 #: Seconds between two checks that the driver is alive.
 _LOOK_S = 1.0
+#: By name, streams in place of Python's own: one that nobody holds would close its buffer, which
+#: another one may write to.
+_to_descriptor: dict[str, TextIO] = {}
 
 
 class NotStarted(BrokenExecutor):
@@ -339,11 +342,12 @@ def _write_to_descriptors() -> None:
     """
     for number, name in enumerate(("stdout", "stderr"), 1):
         stream = getattr(sys, name)
-        if stream is None or stream.closed or stream is getattr(sys, f"__{name}__"):
-            to_descriptor = os.fdopen(
+        gone = stream is None or getattr(stream, "closed", False)
+        if gone or stream is getattr(sys, f"__{name}__"):
+            _to_descriptor[name] = os.fdopen(
                 number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False
             )
-            setattr(sys, name, to_descriptor)
+            setattr(sys, name, _to_descriptor[name])
 
 
 def _flush() -> None:

@@ -1214,6 +1214,39 @@ def test_an_objective_that_closes_its_output_harms_nobody(tmp_path: Path) -> Non
     assert (tmp_path / "print" / LOG).read_text() == "heard\n"
 
 
+@pytest.mark.parametrize("kind", ["wrapper", "tee"])
+def test_an_objective_that_replaces_its_output_is_heard_as_are_those_after_it(
+    kind: str, tmp_path: Path
+) -> None:
+    """By a wrapper of the same buffer, or by an object with no more than the methods it needs."""
+
+    class Tee:
+        def __init__(self, output: Any) -> None:
+            self.write = output.write
+
+    def replaces(params: dict[str, Any]) -> float:
+        if kind == "tee":
+            vars(sys).update(stdout=Tee(sys.stdout), stderr=Tee(sys.stderr))
+        else:
+            for name in ("stdout", "stderr"):
+                buffer = getattr(sys, name).buffer
+                setattr(sys, name, io.TextIOWrapper(buffer, encoding="utf-8"))
+        return prints(params)
+
+    def prints(params: dict[str, Any]) -> float:
+        print("heard")
+        print("too", file=sys.stderr)
+        return 0.5
+
+    replaces.__module__ = "__main__"
+    prints.__module__ = "__main__"
+    with LocalWorkers(1) as workers:
+        for number, objective in enumerate((replaces, prints)):
+            one = Task(objective, number, 1, {}, tmp_path / str(number))
+            assert workers.submit(evaluate, one).result(60).value == 0.5
+            assert (tmp_path / str(number) / LOG).read_text() == "heard\ntoo\n"
+
+
 def test_what_a_console_or_its_encoding_cannot_take_is_in_the_log(tmp_path: Path) -> None:
     """As on Windows: its code pages lack most letters, and its consoles are no files."""
 
