@@ -110,6 +110,13 @@ def test_the_others_are_tested_against_the_method_that_was_chosen() -> None:
             sections.Findings.of(rows, header(6), (0.05,), wrong)
 
 
+def test_a_report_is_written_anew_with_the_reference_that_is_named(results: Path) -> None:
+    for options, reference in (([], "ei-hmc"), (["--reference", "random"], "random")):
+        done = CliRunner().invoke(app, ["bench", "report", str(results), *options])
+        assert done.exit_code == 0, done.output
+        assert f"| `{reference}` against |" in (results.parent / "report.md").read_text()
+
+
 def test_a_figure_has_the_medians_and_quartiles_of_its_methods() -> None:
     """Of five seeds, from the end of the design on; an ask takes half a second."""
     runs = [
