@@ -85,8 +85,8 @@ class Database:
                 f"storage={str(path)!r}: expected the path of a file: {error}"
             ) from error
         for is_so, expected in (
-            (str(path) == ":memory:", "the path of a file, which outlives us"),
-            ("://" in str(path), "the path of a file, which is no URL"),
+            (str(path) == ":memory:", "the path of a file, as data in memory would be lost"),
+            ("://" in str(path), "the path of a file, not a URL"),
             (is_folder, "the path of a file, not of a folder"),
             (not has_folder, "a path in a folder that exists"),
             # A network path on Windows: a log would not be safe, and SQLite takes no such URI.
@@ -204,17 +204,17 @@ class Database:
             tables = {name for (name,) in rows}
         except sqlite3.DatabaseError as error:
             raise StorageError(
-                f"storage={str(self.path)!r}: expected a database of gpbo, got: {error}"
+                f"storage={str(self.path)!r}: expected a database of gpbo: {error}"
             ) from error
         if (version, tables) != (0, set()) and not tables >= _TABLES:
             raise StorageError(
-                f"storage={str(self.path)!r}: expected a database of gpbo, got one that something "
-                f"else wrote, with the tables {', '.join(sorted(tables)[:5]) or 'none'}"
+                f"storage={str(self.path)!r}: expected a database of gpbo, but another program "
+                f"wrote this one; its tables: {', '.join(sorted(tables)[:5]) or 'none'}"
             )
         if version > len(MIGRATIONS):
             raise StorageError(
-                f"storage={str(self.path)!r} has schema version {version}: expected at "
-                f"most {len(MIGRATIONS)}; it was written by a newer gpbo"
+                f"storage={str(self.path)!r} was written by a newer gpbo, with schema version "
+                f"{version}: expected at most {len(MIGRATIONS)}; upgrade gpbo to open it"
             )
         return int(version)
 
@@ -223,8 +223,8 @@ class Database:
         (mode,) = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
         if mode.upper() != "WAL":
             logger.warning(
-                "storage %s: no write-ahead log here (a network file system?); a rollback journal "
-                "serves instead, and is slower",
+                "storage %s: SQLite's write-ahead log cannot be used here (a network file "
+                "system?); using a rollback journal, which is slower",
                 self.path,
             )
 

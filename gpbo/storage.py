@@ -70,14 +70,15 @@ class SqliteStorage:
         """
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidOption(
-                f"name={name!r}: expected up to 100 letters of A to Z, digits, '.', '_' and "
-                "'-', the first a letter or digit"
+                f"name={name!r}: expected 1 to 100 letters (A to Z, a to z), digits, '.', '_' or "
+                "'-', beginning with a letter or digit"
             )
         for other in self.names():
             if other != name and other.lower() == name.lower():
                 raise StorageError(
-                    f"name={name!r}: {self.path} has a job {other!r}, whose files are the same "
-                    "where case makes no difference, as on macOS and Windows: expected another name"
+                    f"name={name!r}: {self.path} already has a job {other!r}, whose files are the "
+                    "same on systems that ignore case, such as macOS and Windows; choose another "
+                    "name"
                 )
         values = (name, json.dumps(spec), time.time())
         try:
@@ -86,8 +87,8 @@ class SqliteStorage:
             )
         except sqlite3.IntegrityError as error:
             raise StorageError(
-                f"name={name!r}: {self.path} has a job of this name: "
-                "expected another name, or to resume it (`gpbo resume`, `exist_ok=True`)"
+                f"name={name!r}: {self.path} already has a job of this name; choose another name, "
+                "or continue that job (`gpbo resume`, `exist_ok=True`)"
             ) from error
 
     def open(self, name: str) -> "SqliteJournal":
@@ -108,9 +109,9 @@ class SqliteStorage:
                 lock.acquire(timeout=INHERITED_S)
             except Timeout as error:
                 raise JobInUse(
-                    f"name={name!r}: a process drives this job of {self.path} already: expected "
-                    "to wait for its end, to stop it (`gpbo stop`), to call close() of the "
-                    "optimizer that has the job, or only to look (`Optimizer.of_record`)"
+                    f"name={name!r}: a process is already running this job of {self.path}; wait "
+                    "for it to end, stop it (`gpbo stop`), call close() of the optimizer that has "
+                    "the job, or only look at the job (`Optimizer.of_record`)"
                 ) from error
             except OSError as error:
                 raise StorageError(f"storage={str(self.path)!r}: {error}") from error
@@ -223,7 +224,7 @@ class SqliteStorage:
         ).fetchone()
         if row is None:
             have = ", ".join(map(repr, self.names())) or "none"
-            raise UnknownJob(f"name={name!r}: {self.path} has no such job; it has {have}")
+            raise UnknownJob(f"name={name!r}: {self.path} has no job of this name; it has {have}")
         return row
 
 
@@ -290,8 +291,8 @@ class SqliteJournal:
         """Record all of this or, if the process dies, none of it: see `Journal`."""
         if not self._lock.is_locked:
             raise StorageError(
-                f"name={self._name!r}: expected an open job, and this one was closed; "
-                "Optimizer.resume goes on with it"
+                f"name={self._name!r}: the job was closed and can no longer be changed; continue "
+                "it with Optimizer.resume"
             )
         if self._database.identity() != self._file:  # SQLite would write on to the removed file
             raise StorageError(

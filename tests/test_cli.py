@@ -241,7 +241,7 @@ def test_a_job_is_tuned_shown_and_resumed(
     code, _, err = called(monkeypatch, capsys, "show", job, "--html", job.parent / "no" / "r.html")
     assert (code, "in a folder that exists" in err) == (2, True)
     code, _, err = called(monkeypatch, capsys, "tune", job)
-    assert (code, "has a job of this name" in err) == (2, True)
+    assert (code, "already has a job of this name" in err) == (2, True)
     job.write_text(JOB.replace("budget = 4", "budget = 6"))
     code, out, err = called(monkeypatch, capsys, "resume", job)
     assert "6 trials (0 failed)" in out
@@ -382,7 +382,7 @@ def test_a_job_is_stopped_from_another_process_and_goes_on(
         assert driver.stderr is not None
         assert driver.stderr.readline().startswith("trial 0: ")
         code, _, err = called(monkeypatch, capsys, "resume", job)
-        assert (code, "a process drives this job" in err) == (2, True)
+        assert (code, "a process is already running this job" in err) == (2, True)
         code, out, _ = called(monkeypatch, capsys, "stop", job)
         assert (code, out) == (0, "asked bowl to stop\n")
         out, _ = driver.communicate(timeout=60)
@@ -403,7 +403,7 @@ def test_what_is_not_there_is_said(
         (("show", job), f"`gpbo tune {job}` begins it"),
         (("show", job.parent), "expected a job file or a storage that exists"),
         (("tune", job.parent), "expected a job file"),
-        (("resume", job), "has no such job"),
+        (("resume", job), "has no job of this name"),
         (("tune", job.parent / "none.toml"), "none.toml"),
     ):
         code, _, err = called(monkeypatch, capsys, *arguments)
@@ -419,7 +419,7 @@ def test_a_job_that_is_not_there_leaves_no_file(
     before = {*tmp_path.iterdir()}
     for command, name in itertools.product(("show", "stop"), ("none", "a/b")):
         code, out, err = called(monkeypatch, capsys, command, storage, name)
-        assert (code, "has no such job; it has 'job'" in err) == (2, True)
+        assert (code, "has no job of this name; it has 'job'" in err) == (2, True)
         assert out == ""
     assert {*tmp_path.iterdir()} == before
 

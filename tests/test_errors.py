@@ -187,7 +187,7 @@ COUNT, POSITIVE = "expected a whole number", "expected a positive number"
         (Command, {"metric": "("}, InvalidOption, "metric='(': expected a regular expression"),
         (Tuner, {"folder": 3}, InvalidOption, "folder=3: expected an instance of str or Path"),
         (Replications.load, {"path": "no.npz"}, InvalidData, "save wrote: there is no such f"),
-        (SqliteStorage, {"path": "sqlite:///a.db"}, StorageError, "of a file, which is no URL"),
+        (SqliteStorage, {"path": "sqlite:///a.db"}, StorageError, "of a file, not a URL"),
         (SqliteStorage, {"path": "."}, StorageError, "storage='.': expected the path of a file,"),
         (GridSearch, {"shuffle": "no"}, InvalidOption, "shuffle='no': expected True or False"),
         (ThompsonSampling, {"hallucinate": 1}, InvalidOption, "hallucinate=1: expected True or "),

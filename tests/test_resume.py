@@ -426,7 +426,7 @@ def test_a_storage_and_a_name_belong_together(options: dict[str, Any]) -> None:
 
 def test_a_name_is_given_once(tmp_path: Path) -> None:
     Optimizer(SPACE, storage=tmp_path / "runs.db", name="job").close()
-    with pytest.raises(StorageError, match="has a job of this name"):
+    with pytest.raises(StorageError, match="already has a job of this name"):
         Optimizer(SPACE, storage=tmp_path / "runs.db", name="job")
 
 

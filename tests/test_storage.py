@@ -196,7 +196,7 @@ def test_names_that_cannot_name_a_file_are_refused(store: SqliteStorage, name: A
 
 def test_mistakes_say_what_there_is(store: SqliteStorage, tmp_path: Path) -> None:
     store.create("mine", SPEC).close()
-    with pytest.raises(StorageError, match="has a job of this name"):
+    with pytest.raises(StorageError, match="already has a job of this name"):
         store.create("mine", SPEC)
     for action in (store.open, store.read, store.request_stop):
         with pytest.raises(UnknownJob, match="it has 'mine'"):
@@ -247,7 +247,9 @@ def test_a_database_of_something_else_is_refused_and_left_alone(mode: str, tmp_p
         connection.execute("CREATE TABLE person (name TEXT)")
     before = path.read_bytes()
     for action in (SqliteStorage, lambda path: Optimizer(LINE, storage=path, name="job")):
-        with pytest.raises(StorageError, match="something else wrote, with the tables person"):
+        with pytest.raises(
+            StorageError, match="another program wrote this one; its tables: person"
+        ):
             action(path)
     assert path.read_bytes() == before
 
@@ -382,7 +384,7 @@ def test_a_mode_that_a_file_system_refuses_falls_back_with_a_warning(
     with caplog.at_level(logging.WARNING, "gpbo"):
         store = SqliteStorage(tmp_path / "runs.db")
         journal = store.create("job", SPEC)
-    assert "no write-ahead log here" in caplog.text
+    assert "write-ahead log cannot be used here" in caplog.text
     journal.write(trials=[Trial(0, {"x": 0})])
     assert len(store.read("job").trials) == 1
 
@@ -470,7 +472,7 @@ def test_two_jobs_differ_in_more_than_case_as_their_files_may_have_to(
     store: SqliteStorage,
 ) -> None:
     store.create("Run", SPEC).close()
-    with pytest.raises(StorageError, match=r"name='run': .* has a job 'Run', whose files"):
+    with pytest.raises(StorageError, match=r"name='run': .* already has a job 'Run', whose files"):
         store.create("run", SPEC)
     store.create("runs", SPEC).close()
     assert store.names() == ["Run", "runs"]
@@ -610,7 +612,7 @@ def test_a_closed_job_says_so_and_how_to_go_on(tmp_path: Path) -> None:
     trial = optimizer.ask()
     optimizer.close()
     for call in (optimizer.ask, lambda: optimizer.tell(trial, 1.0)):
-        with pytest.raises(StorageError, match=r"name='job': expected an open job.*resume"):
+        with pytest.raises(StorageError, match=r"name='job': the job was closed.*resume"):
             call()
     assert optimizer.pending == [trial]
 
