@@ -83,7 +83,7 @@ class Command:
     def __post_init__(self) -> None:
         for name, text in (("command", self.template), ("metric", self.metric)):
             if not isinstance(text, str) and (name == "command" or text is not None):
-                raise InvalidOption(f"{name}={text!r}: expected text")
+                raise InvalidOption(f"{name}={text!r}: expected a string")
         try:
             words = shlex.split(self.template)
         except ValueError as error:
@@ -92,8 +92,8 @@ class Command:
             raise InvalidOption(f"command={self.template!r}: expected a program and arguments")
         if found := _OPERATOR.search(_QUOTED.sub("_", self.template)):
             raise InvalidOption(
-                f"command={self.template!r}: no shell reads {found[0]!r}: expected it in quotes, "
-                "or all of it in those of `sh -c '...'`"
+                f"command={self.template!r}: no shell runs the command, so {found[0]!r} has no "
+                "special meaning: put it in quotes, or run the whole command with `sh -c '...'`"
             )
         if self.metric is not None:
             try:
@@ -119,8 +119,8 @@ class Command:
         except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
             names = ", ".join(params)
             raise InvalidOption(
-                f"command={self.template!r}: {error}: expected {{name}} with a name of: {names} "
-                "(braces that are no parameter are written {{ and }})"
+                f"command={self.template!r}: {error}: expected in braces the name of a "
+                f"parameter, one of {names} (write {{{{ and }}}} for literal braces)"
             ) from error
 
     def reading(self, line: str) -> tuple[int | None, float] | None:
@@ -172,8 +172,8 @@ def check_can_be_ended(command: Command) -> None:
     """
     if not hasattr(os, "killpg"):  # Windows, where processes that a command started outlive it
         raise InvalidOption(
-            f"command={command.template!r}: expected a system with groups of processes, such as "
-            "Linux or macOS, to run commands on; a Python function needs none"
+            f"command={command.template!r}: commands run only on systems with process groups, such "
+            "as Linux or macOS; here, use a Python function as the objective"
         )
 
 

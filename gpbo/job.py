@@ -123,7 +123,7 @@ class Job(BaseModel):
                 hint = f"; {lost[0]} {_whose('')}" if lost else ""
                 mistakes.append(f"space.{error}{hint}")
         if mistakes or not space:
-            raise ValueError("; ".join(mistakes) or "space = {}: expected one parameter or more")
+            raise ValueError("; ".join(mistakes) or "space = {}: expected at least one parameter")
         return space
 
     @field_validator("constraints")
@@ -153,7 +153,7 @@ class Job(BaseModel):
                 space.validate(params, whole=False)
             except InvalidParams as error:
                 keys = [repr(key) for key in params if key in Job.model_fields]
-                hint = f"; keys of the job such as {keys[0]} go above [[queue]]" if keys else ""
+                hint = f"; keys of the job, such as {keys[0]}, go above [[queue]]" if keys else ""
                 raise ValueError(f"queue[{place}]: {error}{hint}") from error
         return self
 
@@ -162,7 +162,7 @@ class Job(BaseModel):
         if (self.objective is None) == (self.command is None):
             raise ValueError("expected either objective = 'module:function' or command = '...'")
         if self.metric is not None and self.command is None:
-            raise ValueError("metric: expected with a command only")
+            raise ValueError(f"metric = {self.metric!r}: expected only together with a command")
         self.target()
         return self
 
@@ -283,8 +283,9 @@ class Job(BaseModel):
         for parent, kind in parents:
             if not started_from(record, space, parent, kind):
                 raise InvalidJob(
-                    f"warm_start: the stored job {self.name!r} has nothing of {parent.name!r} with "
-                    f"kind = {kind!r}; expected what it began with to resume it, or none"
+                    f"warm_start: the stored job {self.name!r} did not start from {parent.name!r} "
+                    f"with kind = {kind!r}; to resume it, list only jobs that it started from, or "
+                    "none"
                 )
 
 
@@ -323,7 +324,7 @@ _KEYS: dict[str, list[str]] = {
 
 #: What is allowed, by pydantic's name of the mistake, with placeholders for its numbers.
 _EXPECTED = {
-    "string_type": "text",
+    "string_type": "a string",
     "int_type": "a whole number",
     "greater_than_equal": "a whole number, {ge} or more",
     "float_type": "a number",
@@ -338,7 +339,10 @@ _EXPECTED = {
 
 def _whose(section: str) -> str:
     """Where a misplaced key belongs: TOML assigns it to the last table before it."""
-    return f"is a key of [{section}]" if section else "is a key of the job, above its first [table]"
+    if not section:
+        return "is a key of the job itself and belongs above the first [table]"
+    table = "[[warm_start]]" if section == "warm_start" else f"[{section}]"
+    return f"belongs in {table}"
 
 
 def _explained(detail: dict[str, Any]) -> str:

@@ -47,7 +47,9 @@ def _write(parameter: Parameter) -> dict[str, Any]:
     if not isinstance(parameter, Real | Integer | Categorical | Ordinal) or (
         type(parameter) not in _NAMES
     ):
-        raise SpaceError(f"{parameter!r}: expected one of {', '.join(TYPES)} to write it down")
+        raise SpaceError(
+            f"{parameter!r} cannot be stored: expected a parameter of type {', '.join(TYPES)}"
+        )
     given = {field.name: getattr(parameter, field.name) for field in fields(parameter)}
     del given["name"]
     for field, value in given.items():
@@ -56,8 +58,8 @@ def _write(parameter: Parameter) -> dict[str, Any]:
                 plain = isinstance(listed, str | int | float | bool | None)
                 if not plain or isinstance(listed, Enum):  # an enum would come back as its value
                     raise SpaceError(
-                        f"{parameter.name}: {field} has {listed!r}: expected text, numbers, True, "
-                        "False or None to write it down"
+                        f"{parameter.name}: {field} has {listed!r}, which cannot be stored: "
+                        "expected strings, numbers, True, False or None"
                     )
             given[field] = list(value)
     return {"type": _NAMES[type(parameter)], **given}
@@ -65,7 +67,7 @@ def _write(parameter: Parameter) -> dict[str, Any]:
 
 def _read(name: str, given: object) -> Parameter:
     if not isinstance(given, Mapping):
-        raise SpaceError(f"{name}={given!r}: expected a table of its type and its fields")
+        raise SpaceError(f"{name}={given!r}: expected a table with its type and its fields")
     named = given.get("type")
     if not isinstance(named, str) or named not in TYPES:
         raise SpaceError(f"{name}: type={named!r}: expected one of {', '.join(TYPES)}")
@@ -117,8 +119,8 @@ def check_equal(
             if isinstance(own, dict) and isinstance(other, dict):
                 own, other = _differences(own, other)
             raise wrong(
-                f"{option}={own!r}: {whose} has {other!r}: "
-                f"expected the same to go on with it, or {instead}"
+                f"{option}={own!r}: {whose} has {other!r}; "
+                f"give the same value to continue it, or {instead} to begin anew"
             )
 
 

@@ -322,6 +322,6 @@ def test_the_display_of_a_loop_names_the_best_that_meets_the_constraints(
 
 
 def test_the_keys_of_a_job_are_told_where_they_belong() -> None:
-    with pytest.raises(InvalidJob, match="constraints is a key of the job"):
+    with pytest.raises(InvalidJob, match="constraints is a key of the job itself"):
         check_job({**TABLE, "space": {"x": {**X, "constraints": []}}})
     assert "constraints" in Job.model_fields

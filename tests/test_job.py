@@ -129,17 +129,20 @@ def test_what_is_left_out_has_its_default() -> None:
         ({"strategy": {"name": "ei", "margin": -1.0}}, "job: strategy 'ei': margin=-1.0: expected"),
         ({"model": {"nu": 1.0}}, "job: model: nu=1.0: expected one of (0.5, 1.5, 2.5)"),
         ({"direction": "up"}, "job: direction = 'up': expected 'minimize' or 'maximize'"),
-        ({"space": {}}, "space = {}: expected one parameter or more"),
+        ({"space": {}}, "space = {}: expected at least one parameter"),
         ({"space": {"x": {**X, "high": -1}}}, "low=0.0, high=-1.0"),
         ({"space": {"x": {**X, "step": 1}}}, "x: unknown 'step': expected one of low, high, scale"),
         ({"space": {"x": 3}}, "job: space.x = 3: expected a table"),
         ({"objective": "train.py"}, "objective='train.py': expected 'module:function'"),
         ({"objective": None}, "expected either objective"),
         ({"command": "train {x}"}, "expected either objective"),
-        ({"objective": None, "command": "train {y}"}, "'y': expected {name} with a name of: x"),
+        (
+            {"objective": None, "command": "train {y}"},
+            "'y': expected in braces the name of a parameter, one of x",
+        ),
         ({"objective": None, "command": "train {x:d}"}, "format code 'd'"),
         ({"objective": None, "command": "a", "metric": "("}, "metric='('"),
-        ({"metric": "(.)"}, "metric: expected with a command only"),
+        ({"metric": "(.)"}, "metric = '(.)': expected only together with a command"),
         ({"execution": {"workers": 0}}, "workers=0: expected a whole number, 1 or more"),
         ({"execution": {"workers": 1.5}}, "job: execution.workers = 1.5: "),
         ({"execution": {"worker": 1}}, "job: execution.worker: unknown key: expected one of worke"),
@@ -149,10 +152,10 @@ def test_what_is_left_out_has_its_default() -> None:
         ({"completion": {"target": "low"}}, "job: completion.target = 'low': "),
         ({"warm_start": [{}]}, "job: warm_start[0].job: missing"),
         ({"warm_start": [{"job": "a"}] * 6}, "at most 5 items"),
-        ({"name": 3}, "job: name = 3: expected text"),
+        ({"name": 3}, "job: name = 3: expected a string"),
         ({"constraints": "m <= 1"}, "job: constraints = 'm <= 1': expected a list"),
         ({"constraints": ["m < 1"]}, "job: constraints: 'm < 1': expected a name, <= or >=, and"),
-        ({"constraints": [0.5]}, "job: constraints[0] = 0.5: expected text"),
+        ({"constraints": [0.5]}, "job: constraints[0] = 0.5: expected a string"),
         ({"execution": 3}, "job: execution = 3: expected a table of its options"),
         (
             {"execution": {"workers": -1}},
@@ -165,8 +168,8 @@ def test_what_is_left_out_has_its_default() -> None:
             "job: execution.early_stopping.steps=0: ",
         ),
         ({"execution": {"gpus": 0}}, "job: execution.gpus = 0: expected a list"),
-        ({"execution": {"gpus": ["0", 1]}}, "job: execution.gpus[1] = 1: expected text"),
-        ({"execution": {"env": {"SEED": 3}}}, "job: execution.env.SEED = 3: expected text"),
+        ({"execution": {"gpus": ["0", 1]}}, "job: execution.gpus[1] = 1: expected a string"),
+        ({"execution": {"env": {"SEED": 3}}}, "job: execution.env.SEED = 3: expected a string"),
         ({"completion": {"target": "low"}}, "job: completion.target = 'low': expected a number"),
         ({"warm_start": ["a"]}, "job: warm_start[0] = 'a': expected a table of its options"),
     ],
@@ -381,7 +384,9 @@ def test_a_resumed_job_has_something_of_every_job_that_its_file_starts_from(tmp_
         [{"job": "job", "kind": "transfer"}],
         [{"job": "related"}],
     ):
-        with pytest.raises(InvalidJob, match=f"warm_start: .* nothing of '{changed[-1]['job']}'"):
+        with pytest.raises(
+            InvalidJob, match=f"warm_start: .* did not start from '{changed[-1]['job']}'"
+        ):
             resume(warm_start=changed)
     resume(warm_start=[*starts, {"job": "gone"}, {"job": "gone", "storage": "no/folder.db"}])
 
@@ -531,10 +536,17 @@ def test_json_is_what_toml_is() -> None:
 @pytest.mark.parametrize(
     ("given", "hint"),
     [
-        ({"completion": {"seed": 3}}, "seed is a key of the job, above its first [table]"),
-        ({"completion": {"workers": 3}}, "workers is a key of [execution]"),
-        ({"patience": 3}, "patience is a key of [completion]"),
-        ({"space": {"x": {**X, "inference": "map"}}}, "inference is a key of the job, above"),
+        (
+            {"completion": {"seed": 3}},
+            "seed is a key of the job itself and belongs above the first [table]",
+        ),
+        ({"completion": {"workers": 3}}, "workers belongs in [execution]"),
+        ({"patience": 3}, "patience belongs in [completion]"),
+        ({"kind": "same"}, "kind belongs in [[warm_start]]"),
+        (
+            {"space": {"x": {**X, "inference": "map"}}},
+            "inference is a key of the job itself and belongs above",
+        ),
     ],
 )
 def test_where_a_misplaced_key_belongs_is_said(given: dict[str, Any], hint: str) -> None:

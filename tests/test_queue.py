@@ -267,7 +267,7 @@ def test_a_job_that_died_before_it_had_its_queue_has_it_when_it_is_resumed(tmp_p
         (
             [{"x": 0.5, "seed": 3}],
             "job: queue[0]: params: unknown 'seed': expected the names 'x', 'y'; "
-            "keys of the job such as 'seed' go above [[queue]]",
+            "keys of the job, such as 'seed', go above [[queue]]",
         ),
         ([{}], "job: queue[0]: params: missing 'x', 'y'"),
         ({"x": 1}, "job: queue = {'x': 1}: expected a list"),

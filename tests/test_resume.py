@@ -337,7 +337,7 @@ def test_a_job_that_cannot_be_made_is_not_taken_for_one_that_there_is(
 def test_an_array_is_no_name_of_a_job_that_there_is(tmp_path: Path) -> None:
     SqliteStorage(tmp_path / "runs.db").create("other", {}).close()
     name: Any = np.array(["other", "job"])
-    with unchecked_shapes(), pytest.raises(InvalidOption, match=r"name=array.*: expected up to"):
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=r"name=array.*: expected 1 to 100"):
         Optimizer(SPACE, storage=tmp_path / "runs.db", name=name, exist_ok=True)
 
 

@@ -138,12 +138,16 @@ def test_a_line_of_output_is_read(metric: str | None, line: str, reading: Any) -
         ("train", "loss=(", "metric="),
         ("train", "loss", "expected a group"),
         ("train", r"(?P<step>\d+)", "expected a group"),
-        ("train {lr} > out.json", None, "no shell reads '>': expected it in quotes, or all of it"),
-        ("train 2>&1", None, "no shell reads '2>&1'"),
-        ("train | tail", None, r"no shell reads '\|'"),
-        ("cd a && train", None, "no shell reads '&&'"),
-        (3, None, "command=3: expected text"),
-        ("train", 3, "metric=3: expected text"),
+        (
+            "train {lr} > out.json",
+            None,
+            "no shell runs the command, so '>' has no special meaning: put it in quotes, or",
+        ),
+        ("train 2>&1", None, "no shell runs the command, so '2>&1'"),
+        ("train | tail", None, r"no shell runs the command, so '\|'"),
+        ("cd a && train", None, "no shell runs the command, so '&&'"),
+        (3, None, "command=3: expected a string"),
+        ("train", 3, "metric=3: expected a string"),
     ],
 )
 def test_a_command_that_cannot_work_is_refused(template: Any, metric: Any, message: str) -> None:
@@ -162,7 +166,9 @@ def test_what_is_quoted_is_no_operator_of_a_shell(template: str) -> None:
 def test_where_no_command_can_be_ended_none_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     check_is_here(Command("true"), {})
     monkeypatch.delattr("os.killpg")
-    with pytest.raises(InvalidOption, match="command='true': expected a system with groups"):
+    with pytest.raises(
+        InvalidOption, match="command='true': commands run only on systems with process groups"
+    ):
         check_is_here(Command("true"), {})
 
 
@@ -172,7 +178,7 @@ def test_a_worker_that_could_not_end_a_command_does_not_begin_it(
     begun = tmp_path / "begun"
     monkeypatch.delattr("os.killpg")
     outcome = evaluate(task(Command(f"touch {begun}"), tmp_path))
-    assert "expected a system with groups of processes" in str(outcome.reason)
+    assert "commands run only on systems with process groups" in str(outcome.reason)
     assert not begun.exists()
 
 
@@ -182,7 +188,9 @@ def test_parameters_are_filled_in_and_never_seen_by_a_shell() -> None:
     assert command.arguments(params) == [
         "train", "--lr", "1e-05", "--name", "$(rm -rf /); a model", "--raw", "{x}",
     ]  # fmt: skip
-    with pytest.raises(InvalidOption, match=r"'depth': expected \{name\} with a name of: lr, kind"):
+    with pytest.raises(
+        InvalidOption, match=r"'depth': expected in braces the name of a parameter, one of lr, kind"
+    ):
         Command("train {depth}").arguments(params)
 
 
