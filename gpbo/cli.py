@@ -55,7 +55,7 @@ app = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 
-_WHICH = "The job; by default that of the job file, or the latest of the storage."
+_WHICH = "The job's name; by default the one in the job file, or the newest in the storage."
 
 
 class StrategyName(StrEnum):
@@ -127,21 +127,25 @@ def problems() -> None:
 
 @app.command()
 def run(
-    problem: Annotated[str, typer.Argument(help="A name that `gpbo problems` lists.")],
-    strategy: Annotated[StrategyName, typer.Option(help="How to search.")] = StrategyName.EI,
+    problem: Annotated[
+        str, typer.Argument(help="The problem's name, as `gpbo problems` lists it.")
+    ],
+    strategy: Annotated[StrategyName, typer.Option(help="Search strategy.")] = StrategyName.EI,
     budget: Annotated[int, typer.Option(help="Number of trials.")] = 30,
-    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     dim: Annotated[int | None, typer.Option(help="Number of parameters.")] = None,
     inference: Annotated[
-        InferenceName, typer.Option(help="Treatment of the hyperparameters.")
+        InferenceName, typer.Option(help="How to infer the hyperparameters.")
     ] = InferenceName.HMC,
-    runs: Annotated[int, typer.Option(help="Runs at once, with consecutive seeds.")] = 1,
-    plot: Annotated[Path | None, typer.Option(help="Write the convergence plot here.")] = None,
+    runs: Annotated[int, typer.Option(help="Number of runs, with consecutive seeds.")] = 1,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write the convergence plot to this file.")
+    ] = None,
     slices: Annotated[
-        Path | None, typer.Option(help="Write the fitted surrogate along each parameter here.")
+        Path | None, typer.Option(help="Plot the surrogate along each parameter to this file.")
     ] = None,
     save: Annotated[
-        Path | None, typer.Option(help="Write the runs here, for gpbo.Replications.load.")
+        Path | None, typer.Option(help="Save the runs to this file, for gpbo.Replications.load.")
     ] = None,
     checkpoint: Annotated[
         Path | None,
@@ -150,7 +154,7 @@ def run(
 ) -> None:
     """Optimize a built-in problem in this process, once or many times, and print the regret.
 
-    Many runs, and a run with --save or --checkpoint, advance together in one batch.
+    Several runs, and a run with --save or --checkpoint, are made in one batch.
     """
     from gpbo.checks import path_to_write
 
@@ -170,7 +174,7 @@ def run(
     if runs != 1 or save is not None or checkpoint is not None:
         if slices is not None:
             raise InvalidOption(
-                f"--slices={slices}: expected a single run, without --save and --checkpoint"
+                f"--slices={slices}: expected a single run, without --save or --checkpoint"
             )
         _run_many(target, {**options, "runs": runs, "checkpoint": checkpoint}, plot, save)
         return
@@ -178,9 +182,7 @@ def run(
     result = gpbo.minimize(objective, target.space, constraints=target.limits, **options)
     print(result)
     if result.best is not None and result.best.value is not None:
-        print(
-            f"above the optimum {target.optimum:.10g} by {result.best.value - target.optimum:.3g}"
-        )
+        print(f"{result.best.value - target.optimum:.3g} above the optimum {target.optimum:.10g}")
     if plot is not None:
         result.plot(plot)
     if slices is not None and any(trial.value is not None for trial in result.trials):
@@ -206,7 +208,8 @@ def _run_many(
 
 
 TensorBoardFolder = Annotated[
-    Path | None, typer.Option("--tensorboard", help="Write a run per trial here.")
+    Path | None,
+    typer.Option("--tensorboard", help="Write a TensorBoard run per trial to this folder."),
 ]
 MLflowUri = Annotated[
     str | None, typer.Option("--mlflow", help="Log to MLflow at this tracking URI.")
@@ -219,7 +222,7 @@ def tune(
     tensorboard: TensorBoardFolder = None,
     mlflow: MLflowUri = None,
 ) -> None:
-    """Begin the tuning job that a file describes; GUIDE.md has an example and lists all keys."""
+    """Start the tuning job that a file describes; GUIDE.md has an example and lists all keys."""
     _run_job(file, _integrations(tensorboard, mlflow), resume=False)
 
 
@@ -229,7 +232,7 @@ def resume(
     tensorboard: TensorBoardFolder = None,
     mlflow: MLflowUri = None,
 ) -> None:
-    """Continue a file's job that was stopped, interrupted or killed; a script is run again."""
+    """Resume a file's job that was stopped or killed; for a script's job, run the script again."""
     _run_job(file, _integrations(tensorboard, mlflow), resume=True)
 
 
@@ -239,18 +242,20 @@ def show(
     name: Annotated[str | None, typer.Argument(help=_WHICH)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     html: Annotated[
-        Path | None, typer.Option(help="Write everything as a page for a browser here.")
+        Path | None, typer.Option(help="Write everything to this file, as a page for a browser.")
     ] = None,
-    watch: Annotated[bool, typer.Option(help="Keep showing it until it ends.")] = False,
+    watch: Annotated[bool, typer.Option(help="Update the display until the job ends.")] = False,
 ) -> None:
-    """Show the state of a job, what its workers do and its latest trials."""
+    """Show the state of a job, what its workers are doing, and its latest trials."""
     from rich.console import Console
     from rich.live import Live
 
     from gpbo import view
 
     if watch and (as_json or html is not None):
-        raise InvalidOption("--watch: expected neither --json nor --html, which show one moment")
+        raise InvalidOption(
+            "--watch: cannot be combined with --json or --html, which show a single moment"
+        )
     store, job, budget = _stored(where, name)
     if html is not None:
         from gpbo.report.page import write
@@ -266,7 +271,9 @@ def show(
     if store.folder(job).exists():
         console.print(f"logs of the trials: {store.folder(job)}", markup=False, soft_wrap=True)
     if others := [other for other in store.names() if other != job]:
-        console.print(f"also here: {', '.join(others)}", markup=False, soft_wrap=True)
+        console.print(
+            f"other jobs in this storage: {', '.join(others)}", markup=False, soft_wrap=True
+        )
     with Live(get_renderable=lambda: view.panel(latest, budget), console=console):
         while watch and latest.ended is None:
             time.sleep(0.5)
@@ -280,14 +287,14 @@ def stop(
     where: Annotated[Path, typer.Argument(help="A job file, or a storage.")],
     name: Annotated[str | None, typer.Argument(help=_WHICH)] = None,
 ) -> None:
-    """Ask the process that drives a job to end it; `gpbo resume`, or its script, continues it."""
+    """Ask the process that runs a job to stop it; `gpbo resume`, or its script, continues it."""
     from gpbo.completion import STOPPED
 
     store, job, _ = _stored(where, name)
     ended = _at_present(store, job).ended
     if ended is not None:
         why = STOPPED.get(ended, ended)
-        raise InvalidOption(f"name={job!r}: expected a job that runs, and this one does not: {why}")
+        raise InvalidOption(f"name={job!r}: expected a running job, but this one ended: {why}")
     store.request_stop(job)
     print(f"asked {job} to stop")
 
@@ -298,7 +305,9 @@ def _at_present(store: "SqliteStorage", job: str, *, latest: bool = True) -> "Re
     driven, record = store.is_driven(job), store.read(job, latest=latest)
     if driven or record.ended is not None:
         return record
-    return replace(record, ended="no process drives it, `gpbo resume` or its script goes on")
+    return replace(
+        record, ended="no process is running it (continue with `gpbo resume` or its script)"
+    )
 
 
 def _integrations(tensorboard: Path | None, mlflow: str | None) -> "list[Callback]":
@@ -346,7 +355,7 @@ def _run_job(file: Path, callbacks: "list[Callback]", *, resume: bool) -> None:
     if any(without_value(result.trials)):
         print(f"logs of the trials: {store.folder(job.name)}")
     if result.interrupted:
-        print(f"`gpbo resume {file}` goes on")
+        print(f"continue with `gpbo resume {file}`")
         raise typer.Exit(130)
     learned = any(trial.value is not None and not trial.added for trial in result.trials)
     if not learned or result.stopped in ("broken", "failures"):
@@ -365,7 +374,7 @@ def _stored(where: Path, name: str | None) -> "tuple[SqliteStorage, str, int | N
         if name is None or name == job.name:
             name, budget = job.name, job.budget
         where = job.storage
-        hint = f", and the storage of this job is not there yet: `gpbo tune {file}` begins it"
+        hint = f"; this job has no storage yet, start it with `gpbo tune {file}`"
     if not where.is_file():
         raise InvalidOption(
             f"where={str(where)!r}: expected a job file or a storage that exists{hint}"
@@ -373,5 +382,5 @@ def _stored(where: Path, name: str | None) -> "tuple[SqliteStorage, str, int | N
     store = SqliteStorage(where)
     names = store.names()
     if name is None and not names:
-        raise InvalidOption(f"where={str(where)!r}: it has no job")
+        raise InvalidOption(f"where={str(where)!r}: this storage has no jobs")
     return store, names[-1] if name is None else name, budget

@@ -18,14 +18,14 @@ Stopped = Literal["budget", "exhausted", "interrupted", "broken"] | Reason
 
 #: The same in words.
 STOPPED: Mapping[str, str] = {
-    "budget": "the budget was used",
+    "budget": "the budget was used up",
     "exhausted": "nothing was left to try",
     "interrupted": "interrupted",
     "broken": "trials could not be run",
-    "runtime": "the time was used",
+    "runtime": "the time was used up",
     "target": "the target was reached",
-    "failures": "one trial after another failed",
-    "no improvement": "no improvement any more",
+    "failures": "too many trials failed in a row",
+    "no improvement": "no further improvement",
 }
 
 
@@ -69,11 +69,11 @@ class Completion:
             if getattr(self, name) is not None:
                 whole_number(name, getattr(self, name), least=1)
         if not real_number("tolerance", self.tolerance, least=0.0) < 1:
-            raise InvalidOption(f"tolerance={self.tolerance!r}: expected 0 or more, below 1")
+            raise InvalidOption(f"tolerance={self.tolerance!r}: expected at least 0 and below 1")
         if self.tolerance and self.patience is None:
             raise InvalidOption(
-                f"tolerance={self.tolerance!r}, patience=None: expected a patience, "
-                "whose improvements it is about"
+                f"tolerance={self.tolerance!r}, patience=None: a tolerance has an effect only with "
+                "patience; set both or neither"
             )
 
     def reached(

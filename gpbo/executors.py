@@ -231,8 +231,8 @@ class LocalWorkers(Executor):
             raise
         except PicklingError as error:
             raise NotStarted(
-                f"the objective cannot be sent to its process{_raised(error)}: expected what it "
-                "uses to be made where it runs, or in a module that it imports"
+                f"the objective cannot be pickled for its process{_raised(error)}; create what it "
+                "uses inside the function, or in a module that it imports"
             ) from error
         except TimeoutError:
             self._discard(task.worker)
@@ -241,13 +241,13 @@ class LocalWorkers(Executor):
             self._discard(task.worker)
             if "task has failed to un-serialize" in str(error):  # loky's message
                 raise NotStarted(
-                    f"the process of the trial cannot read the objective{_raised(error)}: expected "
-                    "what it uses in a module that it imports"
+                    f"the process of the trial cannot unpickle the objective{_raised(error)}; "
+                    "define what it uses in a module that it imports"
                 ) from error
             if "result has failed to un-serialize" in str(error):
                 return Outcome(
-                    reason=f"what the objective returned cannot be read{_raised(error)}: expected "
-                    "numbers, or what is defined in a module that the job imports, too"
+                    reason=f"what the objective returned cannot be unpickled{_raised(error)}; "
+                    "return numbers, or what is defined in a module that the job imports too"
                 )
             return Outcome(reason="the process of the trial died" + _code(error), died=True)
 

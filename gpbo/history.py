@@ -133,7 +133,8 @@ class History:
             )
         if isinstance(trial, Trial) and not _equal(trial.params, known.params):
             raise UnknownTrial(
-                f"trial={trial!r}: trial {known.id} of this optimizer has params={known.params!r}"
+                f"trial={trial!r}: expected a trial of this optimizer, whose trial {known.id} has "
+                f"params={known.params!r}"
             )
         return known
 

@@ -187,7 +187,9 @@ class _Loop:
         callbacks: Sequence[Callback],
     ) -> None:
         if not callable(objective):
-            raise InvalidOption(f"objective={objective!r}: expected a function of a dict")
+            raise InvalidOption(
+                f"objective={objective!r}: expected a function that takes a configuration as a dict"
+            )
         one_of("mode", mode, get_args(Mode))
         instance_of("completion", completion, Completion | None)
         check_callbacks(callbacks)

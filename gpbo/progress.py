@@ -171,7 +171,7 @@ def _activity(state: State) -> str:
     last = state.running[-1]
     if len(state.running) == 1:
         return f"evaluating trial {last.id} ({last.origin}), {state.current_s:.1f} s"
-    return f"evaluating {len(state.running)} trials, the last {last.id} ({last.origin})"
+    return f"evaluating {len(state.running)} trials, the latest is {last.id} ({last.origin})"
 
 
 def _best(best: Trial | None, trial: Trial) -> tuple[str, str]:

@@ -222,7 +222,9 @@ class Replications:
             what, final = "true value at the best trial", self._final(self.reached)
         lines += over_runs(what, final[~np.isnan(final)])
         if self._is_optimum_beaten:
-            lines.append(f"the problem's optimum={self.optimum:.6g} is too large: regret below 0")
+            lines.append(
+                f"the problem's optimum={self.optimum:.6g} is too large: some runs found less"
+            )
         spent = ", ".join(f"{seconds:.1f} s {phase}" for phase, seconds in self.seconds.items())
         if self.excess.shape[-1]:
             without = int((self.incumbents[:, -1:] < 0).all(axis=-1).sum())
@@ -233,7 +235,7 @@ class Replications:
             f"{count} {status}" for status, count in zip(statuses, counts, strict=True) if status
         ]
         if fits:
-            lines.append(f"fits behind the trials: {', '.join(fits)}")
+            lines.append(f"fits of the model: {', '.join(fits)}")
         return "\n".join(lines)
 
     @property

@@ -157,7 +157,7 @@ class Result:
         added = len(self.trials) - len(own)
         failed, _ = without_value(own)
         counts = f"{len(failed)} failed{beside_failed(own)}"
-        beside = f" beside {added} added result{'s' * (added > 1)}" * bool(added)
+        beside = f" and {added} added result{'s' * (added > 1)}" * bool(added)
         lines = [f"{len(own)} trials ({counts}){beside}, {STOPPED.get(self.stopped, self.stopped)}"]
         if failed:
             alike: dict[str, list[Trial]] = {}

@@ -56,7 +56,7 @@ def pareto(shape: float) -> Times:
         InvalidOption: ``shape`` is not a finite number, or at most 1, so that there is no mean.
     """
     if real_number("shape", shape) <= 1:
-        raise InvalidOption(f"shape={shape!r}: expected more than 1")
+        raise InvalidOption(f"shape={shape!r}: expected a number above 1")
 
     def times(x: Float[Tensor, "r q d"], streams: Streams) -> Float[Tensor, "r q"]:
         return (shape - 1) / shape * (1 - streams.uniform(x.shape[1])) ** (-1 / shape)
@@ -171,7 +171,7 @@ class Simulation:
     def __str__(self) -> str:
         trials, running = self.trial.shape[1], self.unfinished.shape[1]
         lines = [
-            f"{len(self.seeds)} runs, {trials} trials of each ended and {running} were running, "
+            f"{len(self.seeds)} runs, in each {trials} trials ended and {running} were running, "
             f"{STOPPED[self.stopped]}"
         ]
         by = "" if math.isinf(self.horizon) else f" by time {self.horizon:g}"
@@ -183,7 +183,7 @@ class Simulation:
         if self.excess.shape[-1]:
             lines.append(not_counted(int((~counted).sum())))
         heard = self.evaluations.numpy(force=True)
-        return "\n".join([*lines, *over_runs(f"trials told{by}", heard)])
+        return "\n".join([*lines, *over_runs(f"results told{by}", heard)])
 
     def events(self, run: int = 0) -> Iterator[tuple[Literal["ask", "tell"], int]]:
         """The log of a run: the numbers of its trials, as they were asked and told.
@@ -309,11 +309,13 @@ def simulate(
         raise InvalidOption(f"times={times!r}: expected one of {', '.join(LAWS)}, or a function")
     horizon = positive_number("horizon", horizon)
     if budget is None and horizon == float("inf"):
-        raise InvalidOption("horizon=inf, budget=None: expected a positive number for one of them")
+        raise InvalidOption("horizon=inf, budget=None: expected a limit for at least one of them")
     if not is_among(latency, ("measured",)):
         seconds = finite(latency)
         if seconds is None or seconds < 0:
-            raise InvalidOption(f"latency={latency!r}: expected 'measured' or a number, 0 or more")
+            raise InvalidOption(
+                f"latency={latency!r}: expected 'measured' or a finite number, 0 or more"
+            )
         latency = seconds
     workers = whole_number("workers", workers, least=1)
     seed = whole_number("seed", seed, least=0)

@@ -243,7 +243,7 @@ class Simulator:
         took = self.times(x, clock)
         if not isinstance(took, Tensor) or took.shape != x.shape[:2] or not bool((took >= 0).all()):
             raise InvalidOption(
-                f"times returned {took!r}: expected a tensor of shape {tuple(x.shape[:2])} of "
+                f"times returned {took!r}: expected a tensor of shape {tuple(x.shape[:2])} with "
                 "numbers, 0 or more"
             )
         return took, *self.problem.results(x, noise)

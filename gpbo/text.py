@@ -103,14 +103,14 @@ def outcome(trial: Trial, most: int = 40) -> str:
 
 
 def beside_failed(trials: Sequence[Trial]) -> str:
-    """Text to follow the number of failures: how many trials were stopped early, withdrawn or
-    beyond a constraint, if any.
+    """Text to follow the number of failures: how many trials were stopped early, were
+    withdrawn or violate a constraint, if any.
     """
     _, stopped = without_value(trials)
     counts = {
         STOPPED_EARLY: len(stopped),
         WITHDRAWN: sum(trial.withdrawn for trial in trials),
-        "beyond a constraint": sum(bool(trial.violated) for trial in trials),
+        "violating a constraint": sum(bool(trial.violated) for trial in trials),
     }
     return "".join(f", {count} {what}" for what, count in counts.items() if count)
 

@@ -126,7 +126,7 @@ class Trial:
         if self.status is not TrialStatus.PENDING:
             result = self.reason if self.status is TrialStatus.FAILED else self.value
             raise TrialAlreadyFinished(
-                f"trial {self.id} has status {str(self.status)!r} already ({result!r}): "
+                f"trial {self.id} already has status {str(self.status)!r} ({result!r}): "
                 "expected a pending trial"
             )
 

@@ -137,8 +137,8 @@ class Tuner:
         for name in ("gpus", "env"):
             if executor is not None and getattr(self.execution, name):
                 raise InvalidOption(
-                    f"{name}={getattr(self.execution, name)!r}: expected none with an executor, "
-                    "whose workers have what it gives them"
+                    f"{name}={getattr(self.execution, name)!r}: cannot be combined with executor; "
+                    "set up the executor's own workers instead"
                 )
         self._executor = executor
         self._folder = folder
@@ -228,12 +228,12 @@ class Tuner:
                 stack.enter_context(lock.acquire(timeout=INHERITED_S))
         except Timeout as error:
             raise InvalidOption(
-                f"folder={place!r}: a job that runs has this folder: expected another one"
+                f"folder={place!r}: another running job uses this folder; choose a different one"
             ) from error
         except OSError as error:
             raise InvalidOption(
-                f"folder={place!r}: {error.strerror}: expected a folder to write in, or where to "
-                "make one"
+                f"folder={place!r}: {error.strerror}: expected a folder to write in, "
+                "which is made if needed"
             ) from error
         return folder
 

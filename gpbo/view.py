@@ -80,13 +80,13 @@ def summary(record: Record, budget: int | None = None) -> str:
     finished = [trial for trial in _finished(record) if not budget or not trial.added]
     failed, _ = without_value(finished)
     ended = record.ended
-    state = "not ended" if ended is None else f"ended: {STOPPED.get(ended, ended)}"
+    state = "has not ended" if ended is None else f"ended: {STOPPED.get(ended, ended)}"
     missing = f"{len(failed)} of them failed{beside_failed(finished)}"
     of_budget = f" of {budget}" if budget else ""
     pending = {trial.id for trial in record.trials if trial.status is TrialStatus.PENDING}
     waiting = len(pending - {attempt.trial for attempt in _running(record)})
     missing += f", {waiting} pending" * bool(waiting)
-    counts = f"{len(finished)}{of_budget} trials ended, {missing}; {state}"
+    counts = f"{len(finished)}{of_budget} trials ended, {missing}; the job {state}"
     best = _best(record)
     if best is None:
         return f"{counts}\n{none_is_best(record.trials)}"

@@ -69,10 +69,10 @@ def test_a_problem_is_optimized_and_plotted(tmp_path: Path) -> None:
     files = ["--plot", str(plot), "--slices", str(slices)]
     result = runner.invoke(app, ["run", "branin", *options, *files])
     assert result.exit_code == 0, result.output
-    assert "7 trials (0 failed), the budget was used" in result.output
+    assert "7 trials (0 failed), the budget was used up" in result.output
     best, above = (
-        float(re.findall(rf"{words} (\S+)", result.output)[0])
-        for words in ("best value", "above the optimum 0.3978873577 by")
+        float(re.findall(words, result.output)[0])
+        for words in (r"best value (\S+)", r"(\S+) above the optimum 0\.3978873577\n")
     )
     assert above == pytest.approx(best - 0.3978873577, rel=1e-2)
     assert plot.read_bytes().startswith(b"\x89PNG")
@@ -85,7 +85,7 @@ def test_many_runs_of_a_problem_are_summed_up_plotted_and_saved(tmp_path: Path) 
     files = ["--plot", str(plot), "--save", str(save)]
     result = runner.invoke(app, ["run", "branin", *options, *files])
     assert result.exit_code == 0, result.output
-    assert "3 runs of sobol on branin, 21 trials on cpu, the budget was used" in result.output
+    assert "3 runs of sobol on branin, 21 trials on cpu, the budget was used up" in result.output
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert gpbo.Replications.load(save).seeds == (5, 6, 7)
 
@@ -107,7 +107,7 @@ def test_a_problem_with_constraints_is_optimized_within_them(runs: int) -> None:
     assert result.exit_code == 0, result.output
     made = gpbo.replicate("gramacy", strategy="sobol", budget=9, seed=3, runs=runs, progress=False)
     if runs == 1:
-        above = float(re.findall(r"above the optimum 0.599788052 by (\S+)", result.output)[0])
+        above = float(re.findall(r"(\S+) above the optimum 0\.599788052\n", result.output)[0])
         assert above == pytest.approx(made.final_regret[0], rel=1e-2)
     else:
         assert "runs without a trial that meets the constraints, not counted: 0" in result.output
@@ -225,11 +225,11 @@ def test_a_job_is_tuned_shown_and_resumed(
     job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = called(monkeypatch, capsys, "tune", job)
-    assert (code, "4 trials (0 failed), the budget was used" in out) == (0, True)
+    assert (code, "4 trials (0 failed), the budget was used up" in out) == (0, True)
     assert err.count("trial ") == 4
     code, out, _ = called(monkeypatch, capsys, "show", job)
     assert out.endswith("╯\n")
-    assert "4 of 4 trials ended, 0 of them failed; ended: the budget was used" in out
+    assert "4 of 4 trials ended, 0 of them failed; the job ended: the budget was used up" in out
     code, out, _ = called(monkeypatch, capsys, "show", job.parent / "gpbo.db", "bowl", "--json")
     assert len(json.loads(out)["trials"]) == 4
     page = job.parent / "report.html"
@@ -302,7 +302,8 @@ def test_the_latest_job_of_a_storage_is_shown_unless_one_is_named(
         assert json.loads(out)["name"] == name
         assert json.loads(out)["folder"] == f"{storage}-trials/{name}"
         _, out, _ = called(monkeypatch, capsys, "show", storage, *arguments)
-        assert f"also here: {', '.join(n for n in ('zebra', 'yak', 'ant') if n != name)}" in out
+        others = ", ".join(n for n in ("zebra", "yak", "ant") if n != name)
+        assert f"other jobs in this storage: {others}" in out
 
 
 @pytest.mark.parametrize("option", [["--json"], ["--html", "page.html"]])
@@ -317,7 +318,8 @@ def test_what_shows_one_moment_is_not_watched(
     gpbo.Optimizer(gpbo.Space(gpbo.Real("x", 0, 1)), storage=storage, name="job").close()
     code, out, err = called(monkeypatch, capsys, "show", storage, "--watch", *option)
     assert (code, out) == (2, "")
-    assert err == "gpbo: --watch: expected neither --json nor --html, which show one moment\n"
+    told = "cannot be combined with --json or --html, which show a single moment"
+    assert err == f"gpbo: --watch: {told}\n"
     assert not (tmp_path / "page.html").exists()
 
 
@@ -335,9 +337,9 @@ def test_a_job_is_watched_until_it_ends(
 
         monkeypatch.setattr("gpbo.cli.time", SimpleNamespace(sleep=sleep))
         _, out, _ = called(monkeypatch, capsys, "show", storage)
-        assert "not ended" in out
+        assert "the job has not ended" in out
         _, out, _ = called(monkeypatch, capsys, "show", storage, "--watch")
-    assert "ended: the budget was used" in out
+    assert "the job ended: the budget was used up" in out
     assert next(looks, None) is None
 
 
@@ -351,7 +353,7 @@ def test_on_a_terminal_a_job_is_a_panel_and_no_lines(
     assert isinstance(shown.file, io.StringIO)
     panel = shown.file.getvalue()
     assert "gpbo minimize bowl" in panel
-    assert "4 trials ended, 0 of them failed; ended: the budget" in panel
+    assert "4 trials ended, 0 of them failed; the job ended: the budget" in panel
     assert [line for line in panel.splitlines() if "trial 0: " in line and "│" not in line] == []
 
 
@@ -400,7 +402,7 @@ def test_what_is_not_there_is_said(
     for arguments, message in (
         (("show", job.parent / "none.db"), "expected a job file or a storage that exists"),
         (("show", job), "expected a job file or a storage that exists"),
-        (("show", job), f"`gpbo tune {job}` begins it"),
+        (("show", job), f"this job has no storage yet, start it with `gpbo tune {job}`"),
         (("show", job.parent), "expected a job file or a storage that exists"),
         (("tune", job.parent), "expected a job file"),
         (("resume", job), "has no job of this name"),
@@ -470,13 +472,15 @@ def test_a_command_ends_with_the_driver_however_that_ends(
     if not killed:
         assert (driver.returncode, "interrupted" in out) == (130, True)
     until(lambda: not any(map(lives, commands)))
-    ended = "no process drives it, `gpbo resume` or its script goes on" if killed else "interrupted"
+    ended = "interrupted"
+    if killed:
+        ended = "no process is running it (continue with `gpbo resume` or its script)"
     _, out, _ = called(monkeypatch, capsys, "show", job, "--watch")
     assert ended in " ".join(out.replace("│", "").split())
     _, out, _ = called(monkeypatch, capsys, "show", job, "--json")
     assert json.loads(out)["driven"] is False
     code, _, err = called(monkeypatch, capsys, "stop", job)
-    assert (code, f"expected a job that runs, and this one does not: {ended}" in err) == (2, True)
+    assert (code, f"expected a running job, but this one ended: {ended}" in err) == (2, True)
     (job.parent / "run.sh").write_text("echo '{\"value\": 1}'")
     _, out, _ = called(monkeypatch, capsys, "resume", job)
     assert out.startswith("4 trials (0 failed)")
@@ -523,7 +527,7 @@ def test_a_job_that_one_failure_after_another_ends_ends_with_1(tmp_path: Path) -
     )
     driver = tuned_in(tmp_path)
     assert driver.returncode == 1
-    assert "4 trials (3 failed), one trial after another failed" in driver.stdout
+    assert "4 trials (3 failed), too many trials failed in a row" in driver.stdout
 
 
 def test_values_of_an_earlier_job_are_no_values_of_this_one(tmp_path: Path) -> None:

@@ -247,4 +247,4 @@ def test_a_rule_of_the_users_own_ends_a_loop() -> None:
     space = Space(Real("x", 0, 1))
     options: dict[str, Any] = {"strategy": "random", "budget": 9, "progress": False}
     result = minimize(lambda params: 1.0, space, completion=Three(), **options)
-    assert str(result).splitlines()[0] == "3 trials (0 failed), no improvement any more"
+    assert str(result).splitlines()[0] == "3 trials (0 failed), no further improvement"

@@ -642,7 +642,7 @@ def test_the_least_value_that_meets_the_constraints_is_found(strategy: Strategy)
     assert result.best.feasible
     assert abs(result.best.value - OPTIMUM) < 0.005
     text = str(result)
-    assert "beyond a constraint" in text
+    assert "violating a constraint" in text
     assert "with wave = " in text
 
 

@@ -71,7 +71,7 @@ def test_the_demo_runs_and_writes_its_plots(tmp_path: Path) -> None:
 def test_the_perceptron_is_tuned_reported_and_gone_on_with(tmp_path: Path) -> None:
     script = str(ROOT / "examples" / "tune_mlp.py")
     printed = run([script, "--budget", "3", "--output", "mlp"], tmp_path)
-    assert printed.startswith("3 trials (0 failed), the budget was used")
+    assert printed.startswith("3 trials (0 failed), the budget was used up")
     page = (tmp_path / "mlp" / "report.html").read_text()
     assert "plot-curves" in page
     printed = run([script, "--budget", "4", "--output", "mlp"], tmp_path)

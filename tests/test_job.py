@@ -148,7 +148,10 @@ def test_what_is_left_out_has_its_default() -> None:
         ({"execution": {"worker": 1}}, "job: execution.worker: unknown key: expected one of worke"),
         ({"execution": {"early_stopping": {"steps": 0}}}, "steps=0: expected a whole number, 1 or"),
         ({"completion": {"patience": 0}}, "patience=0: expected a whole number"),
-        ({"completion": {"tolerance": 0.1}}, "tolerance=0.1, patience=None: expected a patience"),
+        (
+            {"completion": {"tolerance": 0.1}},
+            "tolerance=0.1, patience=None: a tolerance has an effect only with patience",
+        ),
         ({"completion": {"target": "low"}}, "job: completion.target = 'low': "),
         ({"warm_start": [{}]}, "job: warm_start[0].job: missing"),
         ({"warm_start": [{"job": "a"}] * 6}, "at most 5 items"),

@@ -448,7 +448,9 @@ def test_a_trial_of_another_optimizer_is_refused() -> None:
     mine, other = by_map(seed=1), by_map(seed=2)
     trial = mine.ask()
     other.ask()
-    with pytest.raises(UnknownTrial, match="trial 0 of this optimizer has params"):
+    with pytest.raises(
+        UnknownTrial, match="expected a trial of this optimizer, whose trial 0 has params"
+    ):
         other.tell(trial, 1.0)
 
 
@@ -1017,7 +1019,9 @@ def test_a_trial_that_was_made_incomparable_is_not_of_this_optimizer() -> None:
     optimizer = Optimizer(LINE, "random")
     trial = optimizer.ask()
     other = replace(trial, params={"x": np.zeros(2)})
-    with pytest.raises(UnknownTrial, match="trial 0 of this optimizer has params"):
+    with pytest.raises(
+        UnknownTrial, match="expected a trial of this optimizer, whose trial 0 has params"
+    ):
         optimizer.tell(other, 1.0)
     with unchecked_shapes():
         assert optimizer.fail(trial, np.zeros(2)).reason == "[0. 0.]"  # type: ignore[arg-type]

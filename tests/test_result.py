@@ -110,7 +110,7 @@ def test_many_parameters_share_a_column() -> None:
 def test_a_result_prints_what_a_person_wants_to_know() -> None:
     text = str(result([2.0, None, 0.25]))
     lines = text.splitlines()
-    assert lines[0] == "3 trials (1 failed), the budget was used"
+    assert lines[0] == "3 trials (1 failed), the budget was used up"
     assert lines[1] == "failed: value=None has type NoneType: expected one real number"
     assert lines[2] == "best value 0.25 at trial 2:"
     assert lines[3].startswith("    rate = 0.")
@@ -158,9 +158,9 @@ def test_added_results_are_counted_by_themselves() -> None:
     done = result([2.0, None])
     added = Trial(7, {}, origin="added").completed(0.5, None)
     lines = str(replace(done, trials=(added, *done.trials))).splitlines()
-    assert lines[0] == "2 trials (1 failed) beside 1 added result, the budget was used"
+    assert lines[0] == "2 trials (1 failed) and 1 added result, the budget was used up"
     lines = str(replace(done, trials=(added, *done.trials, added))).splitlines()
-    assert lines[0] == "2 trials (1 failed) beside 2 added results, the budget was used"
+    assert lines[0] == "2 trials (1 failed) and 2 added results, the budget was used up"
 
 
 def test_what_was_stopped_early_has_not_failed() -> None:
@@ -171,7 +171,7 @@ def test_what_was_stopped_early_has_not_failed() -> None:
         Trial(3, {}, origin="random").failed("stopped early at step 5: worse", 1.0),
     ]
     lines = str(replace(done, trials=(*done.trials, *ended))).splitlines()
-    assert lines[0] == "4 trials (1 failed, 2 stopped early), the budget was used"
+    assert lines[0] == "4 trials (1 failed, 2 stopped early), the budget was used up"
     assert lines[1] == "failed: ValueError: stopped early"
     assert outcome(ended[1]) == "stopped early at step 3: worse"
     assert outcome(ended[1], 29) == "stopped early at step 3"
@@ -180,7 +180,7 @@ def test_what_was_stopped_early_has_not_failed() -> None:
 def test_what_was_withdrawn_is_counted_and_has_not_failed() -> None:
     done, withdrawn = result([2.0]), Trial(1, {}, origin="random").failed("withdrawn: cold", 1.0)
     lines = str(replace(done, trials=(*done.trials, withdrawn))).splitlines()
-    assert lines[0] == "2 trials (0 failed, 1 withdrawn), the budget was used"
+    assert lines[0] == "2 trials (0 failed, 1 withdrawn), the budget was used up"
     assert lines[1].startswith("best value 2 ")
 
 

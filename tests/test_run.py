@@ -354,7 +354,7 @@ def test_twenty_failures_in_a_row_end_the_loop_unless_it_may_go_on() -> None:
 
     result = quietly(optimizer(), objective, budget=50)
     assert (result.stopped, len(result.trials)) == ("failures", 23)
-    assert "one trial after another failed" in str(result)
+    assert "too many trials failed in a row" in str(result)
     patient = Completion(failures=None)
     result = quietly(optimizer(), lambda params: 1 / 0, budget=29, completion=patient)
     assert (result.stopped, len(result.trials)) == ("budget", 29)
@@ -469,7 +469,7 @@ def test_a_callback_may_interrupt_the_loop() -> None:
     ("option", "wrong", "expected"),
     [
         ("optimizer", LINE, "an instance of Optimizer"),
-        ("objective", 3, "a function of a dict"),
+        ("objective", 3, "a function that takes a configuration as a dict"),
         ("budget", 0, "a whole number, 1 or more"),
         ("completion", 3, "an instance of Completion"),
         ("executor", 3, "an instance of Executor"),

@@ -385,13 +385,14 @@ def test_the_summary_says_what_came_of_it() -> None:
     low, middle, high = np.quantile(result.regret_at(4.0), [0.25, 0.5, 0.75])
     first, regret, told = str(result).splitlines()
     trials = result.trial.shape[1]
-    assert first == f"5 runs, {trials} trials of each ended and 3 were running, the time was used"
+    ended = f"in each {trials} trials ended and 3 were running, the time was used up"
+    assert first == f"5 runs, {ended}"
     assert regret.startswith(
         f"simple regret by time 4: median {short(float(middle))} "
         f"(quartiles {short(float(low))} to {short(float(high))}), mean "
     )
     heard = np.quantile(result.evaluations, 0.5)
-    assert told.startswith(f"trials told by time 4: median {short(float(heard))} (")
+    assert told.startswith(f"results told by time 4: median {short(float(heard))} (")
     assert repr(result) == str(result)
     unknown = replace(result, optimum=math.nan)
     reached = short(float(middle) + BRANIN.optimum)

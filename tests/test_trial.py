@@ -34,9 +34,9 @@ def test_a_failed_trial_has_its_reason_and_no_value() -> None:
 
 @pytest.mark.parametrize("finished", [pending().completed(1.0, 1.0), pending().failed("no", 1.0)])
 def test_a_finished_trial_does_not_finish_again(finished: Trial) -> None:
-    with pytest.raises(TrialAlreadyFinished, match="trial 3 has status"):
+    with pytest.raises(TrialAlreadyFinished, match="trial 3 already has status"):
         finished.completed(2.0, at=2.0)
-    with pytest.raises(TrialAlreadyFinished, match="trial 3 has status"):
+    with pytest.raises(TrialAlreadyFinished, match="trial 3 already has status"):
         finished.failed("again", at=2.0)
 
 

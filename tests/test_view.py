@@ -45,7 +45,7 @@ def text(record: Record, budget: int | None = None) -> str:
 def test_workers_and_trials_are_shown(tmp_path: Path) -> None:
     shown = text(recorded(tmp_path))
     assert "gpbo maximize svm" in shown
-    assert "2 trials ended, 1 of them failed; not ended" in shown
+    assert "2 trials ended, 1 of them failed; the job has not ended" in shown
     assert "best 0.25 at trial 0: rate=0  kind=a" in shown
     rows = [line.strip("│ ").split() for line in shown.splitlines()]
     assert ["3", "2", "1", "30", "7", "nan"] in rows
@@ -55,7 +55,7 @@ def test_workers_and_trials_are_shown(tmp_path: Path) -> None:
 def test_of_a_known_budget_is_told_how_much_is_spent(tmp_path: Path) -> None:
     """Which added results are no part of."""
     record = recorded(tmp_path)
-    assert "2 of 9 trials ended, 1 of them failed; not ended" in text(record, 9)
+    assert "2 of 9 trials ended, 1 of them failed; the job has not ended" in text(record, 9)
     added = replace(record.trials[0], origin="added")
     of_others = replace(record, trials=(added, *record.trials[1:]))
     assert "1 of 9 trials ended" in text(of_others, 9)
@@ -65,12 +65,12 @@ def test_of_a_known_budget_is_told_how_much_is_spent(tmp_path: Path) -> None:
 def test_what_was_asked_and_no_worker_runs_is_told(tmp_path: Path) -> None:
     record = recorded(tmp_path)
     asked = replace(record, attempts=record.attempts[:1])
-    assert "2 trials ended, 1 of them failed, 1 pending; not ended" in text(asked)
+    assert "2 trials ended, 1 of them failed, 1 pending; the job has not ended" in text(asked)
     # A trial that failed is written down before its attempt has ended.
     failing = replace(record, attempts=(*record.attempts, Attempt(1, 1, 4, 2.5)))
-    assert "2 trials ended, 1 of them failed; not ended" in text(failing)
+    assert "2 trials ended, 1 of them failed; the job has not ended" in text(failing)
     left = replace(record, ended="interrupted")
-    assert "2 trials ended, 1 of them failed, 1 pending; ended: interrupted" in text(left)
+    assert "2 trials ended, 1 of them failed, 1 pending; the job ended: interrupted" in text(left)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_what_did_not_fail_by_itself_is_counted_by_itself(
     another = replace(record.trials[1], id=3, reason=reason)
     trials, finished = (*record.trials[:2], another), (*record.finished, 3)
     shown = text(replace(record, trials=trials, finished=finished))
-    assert f"3 trials ended, 1 of them failed, {counted}; not ended" in shown
+    assert f"3 trials ended, 1 of them failed, {counted}; the job has not ended" in shown
 
 
 def test_what_violates_a_constraint_is_counted(tmp_path: Path) -> None:
@@ -95,15 +95,16 @@ def test_what_violates_a_constraint_is_counted(tmp_path: Path) -> None:
     first, *others = record.trials
     beyond = replace(first, violated=("memory <= 16",))
     shown = text(replace(record, trials=(beyond, *others)))
-    assert "2 trials ended, 1 of them failed, 1 beyond a constraint; not ended" in shown
+    counted = "1 of them failed, 1 violating a constraint"
+    assert f"2 trials ended, {counted}; the job has not ended" in shown
 
 
 def test_an_added_trial_that_failed_is_none_of_the_budget_s(tmp_path: Path) -> None:
     record = recorded(tmp_path)
     added = replace(record.trials[1], origin="added")
     of_others = replace(record, trials=(record.trials[0], added, record.trials[2]))
-    assert "1 of 9 trials ended, 0 of them failed; not ended" in text(of_others, 9)
-    assert "2 trials ended, 1 of them failed; not ended" in text(of_others)
+    assert "1 of 9 trials ended, 0 of them failed; the job has not ended" in text(of_others, 9)
+    assert "2 trials ended, 1 of them failed; the job has not ended" in text(of_others)
 
 
 def test_a_job_that_ended_has_no_workers(tmp_path: Path) -> None:
@@ -156,5 +157,5 @@ def test_without_a_value_there_is_no_best(tmp_path: Path) -> None:
     journal = SqliteStorage(tmp_path / "runs.db").create("empty", SPEC)
     assert (
         summary(journal.read())
-        == "0 trials ended, 0 of them failed; not ended\nno trial has a value"
+        == "0 trials ended, 0 of them failed; the job has not ended\nno trial has a value"
     )

@@ -1055,7 +1055,7 @@ if __name__ == "__main__":
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     *values, unread = map(json.loads, ran.stdout.splitlines())
     assert values == [[8, None, False], [5, None, False], [True, None, False]]
-    assert unread.startswith("the process of the trial cannot read the objective: TypeError: ")
+    assert unread.startswith("the process of the trial cannot unpickle the objective: TypeError: ")
     name = b"__mp_main__" if spawned else b"__main__"
     assert name in (tmp_path / "0" / "net").read_bytes()
 
@@ -1143,8 +1143,8 @@ def measured(params):
     assert (read.value, after.value) == ((-1.0, {}), (-3.0, {}))
     assert not unread.died
     assert unread.reason == (
-        "what the objective returned cannot be read: ModuleNotFoundError: No module named "
-        "'elsewhere': expected numbers, or what is defined in a module that the job imports, too"
+        "what the objective returned cannot be unpickled: ModuleNotFoundError: No module named "
+        "'elsewhere'; return numbers, or what is defined in a module that the job imports too"
     )
 
 
