@@ -101,12 +101,12 @@ def diagnostics(report: gpbo.FitReport) -> Table:
     if report.rhat[0].isnan():
         table.add_row("R-hat, effective sample sizes", "known a few fits after a fresh start")
     else:
-        table.add_row("R-hat, the worst hyperparameter's", f"{report.rhat[0]:.3f}")
+        table.add_row("R-hat of the worst hyperparameter", f"{report.rhat[0]:.3f}")
         table.add_row("effective sample size, bulk", f"{report.ess_bulk[0]:.0f}")
         table.add_row("effective sample size, tails", f"{report.ess_tail[0]:.0f}")
     table.add_row("divergences", f"{report.divergences[0]:.0f}")
-    table.add_row("cut off at maximal tree depth", f"{report.depth_saturation[0]:.0%}")
-    table.add_row("leapfrog steps of a chain", f"{report.leapfrog_steps[0]:.0f}")
+    table.add_row("cut off at the maximum tree depth", f"{report.depth_saturation[0]:.0%}")
+    table.add_row("leapfrog steps per chain", f"{report.leapfrog_steps[0]:.0f}")
     table.add_row("seconds", f"{report.seconds:.2f}")
     return table
 

@@ -183,7 +183,9 @@ def as_number(name: str, value: object) -> float:
     try:
         return float(number)
     except OverflowError as error:
-        raise InvalidResult(f"{name} is too large for a double: expected a real number") from error
+        raise InvalidResult(
+            f"{name} is too large for a double: expected an absolute value of at most 1.8e308"
+        ) from error
 
 
 def _single(name: str, value: Any) -> object:
@@ -229,7 +231,7 @@ def path_to_write(name: str, path: str | Path) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise InvalidOption(f"{name}={path!r}: expected a path")
     target = Path(path)
-    expected = f"{name}={str(path)!r}: expected a path of a file, in a folder that exists"
+    expected = f"{name}={str(path)!r}: expected the path of a file in an existing folder"
     try:
         fits = target.parent.is_dir() and not target.is_dir() and "\0" not in target.name
         place = target if target.exists() else target.parent
@@ -238,5 +240,5 @@ def path_to_write(name: str, path: str | Path) -> Path:
     if not fits:
         raise InvalidOption(expected)
     if not os.access(place, os.W_OK):
-        raise InvalidOption(f"{name}={str(path)!r}: expected a place where a file may be written")
+        raise InvalidOption(f"{name}={str(path)!r}: expected a path that can be written to")
     return target

@@ -68,10 +68,13 @@ class Listed(Discrete):
         for value in plain:
             if not _can_be_key(value):
                 raise self._undefined(
-                    f"{field} has {value!r}: expected hashable values that are equal or are not"
+                    f"{field} has {value!r}, which is not hashable or cannot be compared: expected "
+                    "plain values such as strings and numbers"
                 )
             if value != value:
-                raise self._undefined(f"{field} has {value!r}, which equals nothing, not itself")
+                raise self._undefined(
+                    f"{field} has {value!r}, which does not equal itself; use None instead"
+                )
             if value in seen:
                 raise self._undefined(
                     f"{field} has {seen[value]!r} and {value!r}, which are equal: "

@@ -92,7 +92,7 @@ class Parameter(ABC):
 
     def _check_name(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise self._undefined("the name must be a string that is not empty")
+            raise self._undefined("the name must be a non-empty string")
 
 
 class Discrete(Parameter):
@@ -281,7 +281,7 @@ class Integer(Discrete):
             if number is None or abs(number) > LARGEST_INTEGER:
                 raise self._undefined(
                     f"{bound}={value!r}: expected an integer from -2**40 to 2**40 "
-                    "(use Real and round for more)"
+                    "(for larger ones, use Real and round)"
                 )
             object.__setattr__(self, bound, number)
         if not is_among(self.scale, ("linear", "log")):

@@ -82,7 +82,7 @@ class FitPlan:
         """
         size = int(self.data.counts.max())
         if size == 0:
-            raise InvalidData("no trial has a value yet: expected one or more to fit to")
+            raise InvalidData("no trial has a value yet: expected at least one to fit to")
         fitted = fitting.fit(
             self.data,
             self.model,

@@ -144,7 +144,7 @@ def convergence(
     _check_labelled("results", results, Result, Optimizer)
     directions = sorted({result.direction for result in results.values()})
     if len(directions) != 1:
-        raise InvalidOption(f"results have directions {directions}: expected the same of all")
+        raise InvalidOption(f"results have directions {directions}: expected all to have the same")
     figure, curves = Figure(figsize=(7.0, 4.2), layout="constrained"), convergence_data(results)
     _paint_convergence(figure.subplots(), curves, is_down=directions == ["minimize"])
     trials = [trial for result in results.values() for trial in _finished(result)]
@@ -251,14 +251,16 @@ def regret(
     _check_labelled("runs", runs, Replications)
     problem, *others = sorted({one.problem for one in runs.values()})
     if others:
-        raise InvalidOption(f"runs are of problems {[problem, *others]}: expected the same of all")
+        raise InvalidOption(f"runs are of problems {[problem, *others]}: expected a single problem")
     dims = sorted({one.points.shape[2] for one in runs.values()})
     if len(dims) > 1:
         raise InvalidOption(
-            f"runs of {problem!r} are in {dims} dimensions: expected as many in all"
+            f"runs of {problem!r} are in {dims} dimensions: expected all in the same number"
         )
     if any(math.isnan(one.optimum) for one in runs.values()):
-        raise InvalidOption(f"runs are of {problem!r}, whose optimum is not known: nor is regret")
+        raise InvalidOption(
+            f"runs are of {problem!r}, whose optimum is not known: regret needs a known optimum"
+        )
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     panels = list(figure.subplots(1, 2, sharex=True, sharey=True))
     _paint_regret(panels, {label: one.curve() for label, one in runs.items()})
@@ -505,10 +507,10 @@ def _check_labelled(name: str, given: object, *kinds: type) -> None:
         expected = " or ".join(f"gpbo.{kind.__name__}" for kind in kinds)
         raise InvalidOption(
             f"{name}={reprlib.repr(given)}: expected a {expected}, or a mapping from "
-            "labels, which are strings, to several"
+            "labels (strings) to several of them"
         )
     if not given:
-        raise InvalidOption(f"{name}={given!r}: expected one or more")
+        raise InvalidOption(f"{name}={given!r}: expected at least one")
 
 
 def _clean(axes: Axes) -> None:
@@ -527,7 +529,9 @@ def check_path(name: str, path: str | Path) -> Path:
     formats = sorted(FigureCanvasBase.get_supported_filetypes())
     if target.suffix.removeprefix(".").lower() not in formats:
         endings = ", ".join(f".{ending}" for ending in formats)
-        raise InvalidOption(f"{name}={str(path)!r}: expected an ending of {endings}")
+        raise InvalidOption(
+            f"{name}={str(path)!r}: expected a file name that ends in one of {endings}"
+        )
     return target
 
 

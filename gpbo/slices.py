@@ -81,7 +81,7 @@ def slices_data(source: Result | Optimizer, *, refit: bool = True) -> tuple[Slic
 
 def name_of_best(feasible: Sequence[bool]) -> str:
     """The label of the trial that `gpbo.trial.best_shown` returns."""
-    return "best trial" if any(feasible) else "best value, violates a constraint"
+    return "best trial" if any(feasible) else "best value (violates a constraint)"
 
 
 def _slice(

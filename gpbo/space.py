@@ -159,7 +159,7 @@ class Space:
         if any(isinstance(params, str) for params in configurations):  # such as a pandas table's
             raise InvalidParams(
                 f"configurations={configurations!r}: expected a list of mappings, not of names "
-                "(a pandas table gives one by to_dict('records'))"
+                "(of a pandas table, give table.to_dict('records'))"
             )
         valid = each_of("configurations", configurations, self.validate)
         return torch.cat(

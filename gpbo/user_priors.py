@@ -39,7 +39,7 @@ class FromDistribution(Prior):
 
     def __init__(self, distribution: Distribution, *, positive: bool) -> None:
         if distribution.batch_shape.numel() != 1 or distribution.event_shape.numel() != 1:
-            raise InvalidOption(f"{distribution!r}: expected a prior of one number, not of many")
+            raise InvalidOption(f"{distribution!r}: expected a prior of a single number")
         self.distribution: Distribution = _in_double_precision(distribution)
         self.positive = positive
         self._copies: dict[torch.device, _Copy] = {}
@@ -124,7 +124,7 @@ class FromDistribution(Prior):
                 natural = distribution.sample(torch.Size((number,)))
             except NotImplementedError as error:
                 raise InvalidOption(
-                    f"{self.distribution!r}: expected a distribution that can be drawn from"
+                    f"{self.distribution!r}: expected a distribution that can be sampled"
                 ) from error
             natural = natural.reshape(-1).to(DTYPE)
             u = transform.inv(natural[support.check(natural)])
@@ -194,5 +194,5 @@ def _support_of(distribution: Distribution) -> tuple[Any, Transform]:
             "torch.distributions.biject_to knows"
         ) from error
     if support.event_dim > 0:
-        raise InvalidOption(f"{distribution!r}: expected a prior of one number, not of many")
+        raise InvalidOption(f"{distribution!r}: expected a prior of a single number")
     return support, transform

@@ -297,7 +297,7 @@ def test_so_is_one_of_other_workers(option: str, other: Any, message: str, tmp_p
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     quiet = {**OPTIONS, "strategy": "random", "budget": 1}
     with pytest.raises(
-        InvalidOption, match=r"checkpoint=.*: expected a path of a file, in a folder"
+        InvalidOption, match=r"checkpoint=.*: expected the path of a file in an existing folder"
     ):
         replicate(BRANIN, checkpoint=tmp_path / "missing" / "runs", **quiet)
     other = tmp_path / "other"

@@ -255,7 +255,7 @@ def test_pages_and_panels_tell_who_violates_what(constrained: Optimizer, tmp_pat
     write(record, tmp_path / "job.html")
     page = (tmp_path / "job.html").read_text(encoding="utf-8")
     assert "violates depth" in page
-    assert f"to keep to {constrained.constraints[0]}".replace(">", "&gt;") in page
+    assert f"constraints: {constrained.constraints[0]}".replace(">", "&gt;") in page
     assert "circle-open" in page
     shown = slices_of(constrained)[0].best
     assert shown is not None
@@ -280,7 +280,7 @@ def test_a_page_has_dots_and_rings_each_with_a_place_in_the_legend(constrained: 
             for trial, text in zip(trials[kind], drawn[kind].hovertext, strict=True):
                 assert text.startswith(f"trial {trial.id} (")
     (star,) = (t for t in figures.slices(slices_of(constrained)).data if t.marker.symbol == "star")
-    unmet = "best value, violates a constraint"
+    unmet = "best value (violates a constraint)"
     assert star.name == ("best trial" if constrained.best else unmet)
 
 

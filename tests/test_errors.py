@@ -214,7 +214,7 @@ COUNT, POSITIVE = "expected a whole number", "expected a positive number"
         (plots.regret, {"runs": {"a": 3}}, InvalidOption, "runs={'a': 3}: expected a gpbo.Re"),
         (plots.slices, {"source": None}, InvalidOption, "source has type NoneType: expected a gp"),
         (plots.check_path, {"name": "path", "path": 3}, InvalidOption, "path=3: expected a path"),
-        (plots.check_path, {"name": "path", "path": "\0.png"}, InvalidOption, "path of a file, in"),
+        (plots.check_path, {"name": "path", "path": "\0.png"}, InvalidOption, "path of a file in"),
     ],
 )
 def test_what_is_of_a_wrong_kind_is_refused_by_name(

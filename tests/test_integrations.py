@@ -165,7 +165,7 @@ def test_a_place_that_mlflow_does_not_know_is_refused(monkeypatch: pytest.Monkey
         raise RuntimeError("unsupported URI")  # MLflow's own error is one of no builtin kind
 
     stand_in_for_mlflow(monkeypatch, refusing)
-    message = "uri='bad://x', experiment='gpbo': expected a place .*: unsupported URI"
+    message = "uri='bad://x', experiment='gpbo': expected a tracking URI .*: unsupported URI"
     with pytest.raises(InvalidOption, match=message):
         cli._integrations(None, "bad://x")
 
@@ -244,7 +244,7 @@ def test_a_tool_that_is_not_installed_is_named(
 ) -> None:
     monkeypatch.delitem(sys.modules, f"gpbo.integrations.{tool}", raising=False)
     monkeypatch.setitem(sys.modules, needed, None)
-    needs_extra = rf"expected pip install 'gpbo\[{tool}\]'"
+    needs_extra = rf"install it with: pip install 'gpbo\[{tool}\]'"
     with pytest.raises(ModuleNotFoundError, match=needs_extra):
         import_module(f"gpbo.integrations.{tool}")
     if tool != "ray":
@@ -258,7 +258,7 @@ def test_what_is_no_folder_is_refused_for_tensorboard(tmp_path: Path) -> None:
     from gpbo.integrations.tensorboard import TensorBoard
 
     (tmp_path / "runs").touch()
-    with pytest.raises(InvalidOption, match="runs': expected a folder, and this is a file"):
+    with pytest.raises(InvalidOption, match="runs': expected a folder, not a file"):
         TensorBoard(tmp_path / "runs")
     wrong: Any = 3
     with unchecked_shapes(), pytest.raises(InvalidOption, match="folder=3: expected an instance"):

@@ -242,7 +242,7 @@ def test_results_of_two_directions_are_not_compared() -> None:
     }
     with pytest.raises(InvalidOption, match=r"\['maximize', 'minimize'\]"):
         plots.convergence(results)
-    with pytest.raises(InvalidOption, match=r"results=\{\}: expected one or more"):
+    with pytest.raises(InvalidOption, match=r"results=\{\}: expected at least one"):
         plots.convergence({})
 
 
@@ -421,7 +421,7 @@ def test_the_star_of_slices_that_no_trial_may_be_is_not_called_the_best_trial() 
     optimizer.add({"x": 0.4}, 2.0, {"size": 2.0})
     figure = plots.slices(optimizer)
     ((*_, star, ring),) = _legend(figure)
-    assert (star, ring) == ("best value, violates a constraint", "violate a constraint")
+    assert (star, ring) == ("best value (violates a constraint)", "violate a constraint")
     box, page = figure.legends[0].get_window_extent(), figure.bbox
     assert page.x0 <= box.x0 < box.x1 <= page.x1
     optimizer.add({"x": 0.6}, 3.0, {"size": 1.0})

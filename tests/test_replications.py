@@ -228,9 +228,9 @@ def test_files_are_written_into_folders_that_exist(tmp_path: Path) -> None:
     runs = record([[5.0, 3.0]])
     for write, path, message in (
         (runs.save, tmp_path / "no" / "x.npz", "in a folder that exists"),
-        (runs.save, tmp_path, "expected a path of a file"),
+        (runs.save, tmp_path, "expected the path of a file"),
         (runs.plot, tmp_path / "no" / "x.png", "in a folder that exists"),
-        (runs.plot, tmp_path / "x.foo", "expected an ending of "),
+        (runs.plot, tmp_path / "x.foo", "expected a file name that ends in one of "),
     ):
         with pytest.raises(InvalidOption, match=message):
             write(path)
@@ -321,9 +321,9 @@ def test_runs_of_different_problems_make_no_plot() -> None:
     runs = record([[5.0]])
     with pytest.raises(InvalidOption, match=r"problems \['branin', 'levy'\]"):
         plots.regret({"a": runs, "b": replace(runs, problem="levy")})
-    with pytest.raises(InvalidOption, match=r"runs=\{\}: expected one or more"):
+    with pytest.raises(InvalidOption, match=r"runs=\{\}: expected at least one"):
         plots.regret({})
-    with unchecked_shapes(), pytest.raises(InvalidOption, match="labels, which are strings"):
+    with unchecked_shapes(), pytest.raises(InvalidOption, match=r"labels \(strings\)"):
         plots.regret({1: runs})  # type: ignore[dict-item]
 
 
@@ -335,7 +335,7 @@ def test_a_place_where_nothing_may_be_written_is_refused(
     for path, refused in ((tmp_path / "new.npz", tmp_path), (there, there)):
         with monkeypatch.context() as patch:
             patch.setattr(os, "access", lambda place, mode, refused=refused: place != refused)
-            with pytest.raises(InvalidOption, match="expected a place where a file may be written"):
+            with pytest.raises(InvalidOption, match="expected a path that can be written to"):
                 runs.save(path)
         runs.save(path)
 
@@ -344,7 +344,7 @@ def test_a_place_without_a_folder_is_told_once(tmp_path: Path) -> None:
     place = str(tmp_path / "nowhere" / "runs.npz")
     with pytest.raises(InvalidOption) as raised:
         record([[3.0]]).save(place)
-    expected = "expected a path of a file, in a folder that exists"
+    expected = "expected the path of a file in an existing folder"
     assert str(raised.value) == f"path={place!r}: {expected}"
 
 
@@ -368,6 +368,6 @@ def test_where_no_optimum_is_known_what_was_reached_is_told() -> None:
 def test_runs_in_other_dimensions_are_of_another_problem() -> None:
     runs = record([[5.0, 3.0, 4.0]])
     other = replace(runs, points=runs.points[..., :2])
-    message = r"runs of 'branin' are in \[2, 3\] dimensions: expected as many in all"
+    message = r"runs of 'branin' are in \[2, 3\] dimensions: expected all in the same number"
     with pytest.raises(InvalidOption, match=message):
         plots.regret({"a": runs, "b": other})

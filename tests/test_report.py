@@ -400,10 +400,10 @@ def test_of_many_parameters_those_that_matter_are_shown(strategy: str, tmp_path:
     names = [parameter.name for parameter in shown]
     if strategy == "ei":
         assert {*names} == {share.name for share in shares[:15]}
-        assert "Of 23 parameters, the 15 that matter most." in text
+        assert "Only the 15 most important of 23 parameters are shown." in text
     else:
         assert names == [f"x{i}" for i in range(15)]
-        assert "Of 23 parameters, the 15 that come first." in text
+        assert "Only the first 15 of 23 parameters are shown." in text
     assert names == sorted(names, key=lambda name: int(name[1:]))
     assert len(data.coordinates_data(optimizer, shown).axes) == 16
     assert len(data.slices_of(optimizer, shown)) == 15
@@ -526,7 +526,7 @@ def test_a_job_of_any_kind_has_a_report(kind: str, tmp_path: Path) -> None:
     assert ("coordinates" in plots) == (kind not in ("nothing yet", "failures only"))
     assert ("is not stored" in page) == (kind == "a prior of the user")
     assert ("ei with search = {" in page) == (kind == "a strategy of options")
-    assert ("a strategy of the user&#x27;s own" in page) == (kind == "a strategy of the user")
+    assert ("a user-defined strategy" in page) == (kind == "a strategy of the user")
     body = page[page.index("<body>") :]
     assert "violate a constraint are left out" not in body
     assert not re.search(r">(nan|inf)<", body)
@@ -550,7 +550,8 @@ def test_the_page_tells_what_the_model_recommends(tmp_path: Path) -> None:
     assert best.params == {"kind": "<b>"}
     page = html(read(tmp_path), 0.0)
     first, more = best.trials[0], len(best.trials) - 1
-    assert f"trial {first} and {more} more of the same, expected {best.median:.4g} without" in page
+    which = f"trial {first} (and {more} more with the same configuration)"
+    assert f"{which}, expected value {best.median:.4g} without" in page
     assert f"({best.low:.4g} to {best.high:.4g}): kind=&lt;b&gt;</p>" in page
 
 

@@ -72,7 +72,9 @@ def test_a_path_that_the_system_refuses_is_named(
     if name == "b":
         refused = PermissionError(13, "Permission denied")
         monkeypatch.setattr(Path, "is_dir", lambda *_: (_ for _ in ()).throw(refused))
-    with pytest.raises(InvalidOption, match=rf"path='.*{name}.png': expected a path of a file, in"):
+    with pytest.raises(
+        InvalidOption, match=rf"path='.*{name}.png': expected the path of a file in"
+    ):
         ended.plot(tmp_path / f"{name}.png")
 
 

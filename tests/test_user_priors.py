@@ -236,16 +236,20 @@ def test_a_prior_cut_off_to_nothing_cannot_be_drawn_from() -> None:
 @pytest.mark.parametrize(
     ("distribution", "positive", "says"),
     [
-        (gp.GammaPrior(torch.ones(2), torch.ones(2)), True, "one number, not of many"),
-        (gp.SmoothedBoxPrior(torch.zeros(2), torch.ones(2)), True, "one number, not of many"),
-        (td.Dirichlet(torch.ones(1)), True, "one number, not of many"),
+        (gp.GammaPrior(torch.ones(2), torch.ones(2)), True, "expected a prior of a single number"),
+        (
+            gp.SmoothedBoxPrior(torch.zeros(2), torch.ones(2)),
+            True,
+            "expected a prior of a single number",
+        ),
+        (td.Dirichlet(torch.ones(1)), True, "expected a prior of a single number"),
         (td.Poisson(torch.tensor(3.0)), True, "a support that torch.distributions.biject_to"),
         (td.Categorical(torch.ones(3)), False, "a support that torch.distributions.biject_to"),
         (gp.UniformPrior(-1.0, 1.0), True, "a prior on positive numbers"),
         (
             pyrod.ImproperUniform(td.constraints.positive, torch.Size(), torch.Size()),
             True,
-            "that can be drawn from",
+            "that can be sampled",
         ),
     ],
 )

@@ -14,5 +14,5 @@ def needs_extra(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        told = f"{error}; expected pip install 'gpbo[{extra}]'"
+        told = f"{error}; install it with: pip install 'gpbo[{extra}]'"
         raise ModuleNotFoundError(told, name=error.name) from error

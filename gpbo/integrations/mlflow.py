@@ -46,8 +46,8 @@ class MLflow(Callback):
             )
         except Exception as error:  # MLflow's own, its storage's, the network's
             raise InvalidOption(
-                f"uri={uri!r}, experiment={experiment!r}: expected a place where MLflow keeps "
-                f"runs: {error}"
+                f"uri={uri!r}, experiment={experiment!r}: expected a tracking URI "
+                f"and an experiment that MLflow can use: {error}"
             ) from error
         self._name = name
 

@@ -29,7 +29,7 @@ class TensorBoard(Callback):
         instance_of("folder", folder, str | Path)
         self._folder = Path(folder)
         if self._folder.is_file():
-            raise InvalidOption(f"folder={str(folder)!r}: expected a folder, and this is a file")
+            raise InvalidOption(f"folder={str(folder)!r}: expected a folder, not a file")
         self._writers: dict[int, SummaryWriter] = {}
 
     def started(self, optimizer: Optimizer) -> None:

@@ -278,14 +278,14 @@ def timeline(bars: Sequence[Bar]) -> go.Figure:
                 marker={"color": colour, "line": {"width": 1, "color": "white"}},
                 name=outcome,
                 hovertext=[_hover(bar.about) for bar in shown],
-                hovertemplate="%{hovertext}<br>%{x:.3g} s from %{base:.3g} s on<extra></extra>",
+                hovertemplate="%{hovertext}<br>%{x:.3g} s, started at %{base:.3g} s<extra></extra>",
             )
     names = [f"worker {number}" for number in range(workers)]
     figure.update_layout(barmode="overlay", bargap=0.25)
     figure.update_yaxes(
         categoryorder="array", categoryarray=names, autorange="reversed", automargin=True
     )
-    figure.update_xaxes(title="seconds since the job was made")
+    figure.update_xaxes(title="seconds since the job was created")
     return figure
 
 
@@ -319,7 +319,7 @@ def diagnostics(data: Diagnostics) -> go.Figure:
     if sampled:
         figure.add_hline(RHAT_LIMIT, line={"dash": "dot", "color": _GREY}, row=1, col=1)
     figure.update_xaxes(
-        title="results fitted to", range=_counted([float(size) for size in data.sizes])
+        title="number of results", range=_counted([float(size) for size in data.sizes])
     )
     figure.update_layout(legend={"x": 0.5, "xanchor": "center", "y": -0.28, "yanchor": "top"})
     return figure

@@ -56,10 +56,10 @@ def html(record: Record, now: float) -> str:
 
 def _recommendation(best: Recommendation) -> str:
     first, more = best.trials[0], len(best.trials) - 1
-    which = f"trial {first}" + (f" and {more} more of the same" if more else "")
+    which = f"trial {first}" + (f" (and {more} more with the same configuration)" if more else "")
     median, low, high = map(short, (best.median, best.low, best.high))
     return (
-        f"recommended by the model: {which}, expected {median} without noise "
+        f"recommended by the model: {which}, expected value {median} without noise "
         f"({low} to {high}): {short_params(best.params)}"
     )
 
@@ -70,11 +70,11 @@ def _head(record: Record, optimizer: Optimizer) -> str:
     lines = [
         best,
         counts,
-        f"{_strategy(record)}, values to be {optimizer.direction}d, seed {optimizer.seed}, "
+        f"{_strategy(record)}, values are {optimizer.direction}d, seed {optimizer.seed}, "
         f"{len(optimizer.space.parameters)} parameters",
     ]
     if optimizer.constraints:
-        lines.append(f"to keep to {', '.join(map(str, optimizer.constraints))}")
+        lines.append(f"constraints: {', '.join(map(str, optimizer.constraints))}")
     if optimizer.fit_report is not None and optimizer.best is not None:
         lines.insert(1, _recommendation(optimizer.recommend(refit=False)))
     return "".join(
@@ -87,7 +87,7 @@ def _strategy(record: Record) -> str:
     """The stored strategy and the options in which it differs from its defaults."""
     stored = record.spec["strategy"]
     if stored is None:
-        return "a strategy of the user's own"
+        return "a user-defined strategy"
     if isinstance(stored, str):
         return f"strategy {stored}"
     options = (f"{name} = {json.dumps(value)}" for name, value in stored.items() if name != "name")

@@ -21,16 +21,16 @@ _NO_TRIAL = "No trial has ended yet."
 _MOST_PARAMETERS = 15
 #: The numbers of a fit that the page lists, and their names; a point estimate has three of them.
 _FIT = {
-    "inference": "hyperparameters by",
+    "inference": "inference of the hyperparameters",
     "status": "outcome",
-    "rhat": "R-hat, the worst hyperparameter's",
+    "rhat": "R-hat of the worst hyperparameter",
     "ess_bulk": "effective sample size, bulk",
     "ess_tail": "effective sample size, tails",
     "divergences": "divergences",
-    "depth_saturation": "share cut off at maximal tree depth",
-    "leapfrog_steps": "leapfrog steps of a chain",
-    "transitions": "transitions kept of a chain",
-    "warm": "went on from the fit before",
+    "depth_saturation": "transitions cut off at the maximum tree depth",
+    "leapfrog_steps": "leapfrog steps per chain",
+    "transitions": "transitions kept per chain",
+    "warm": "continued from the previous fit",
     "seconds": "seconds",
 }
 
@@ -69,8 +69,8 @@ def _convergence(optimizer: Optimizer) -> Section:
     return Section(
         "convergence",
         "Convergence",
-        "The best value so far, over the trials in the order in which they ended; crosses are "
-        "trials without a value, rings those that violate a constraint. Point at a trial to see "
+        "The best value so far, over the trials in the order in which they ended. Crosses are "
+        "trials without a value, rings trials that violate a constraint. Point at a trial to see "
         "its configuration.",
         _plot(figures.progress(progress, optimizer.direction), "progress")
         if progress.trials
@@ -92,8 +92,9 @@ def _coordinates(optimizer: Optimizer, shown: Sequence[Parameter], of_many: str)
     return Section(
         "trials-in-parallel",
         "Parallel coordinates",
-        "A line is a completed trial; drag along an axis to select, and by its name to move it. "
-        f"Values far from most lie at the end of their axis.{left_out}{of_many}",
+        "Each line is a completed trial. Drag along an axis to select trials, or drag an axis by "
+        "its name to move it. Values far from most others lie at the end of their "
+        f"axis.{left_out}{of_many}",
         body,
     )
 
@@ -104,14 +105,14 @@ def _slices(
     about = _why_no_model(record, optimizer)
     if optimizer.fit_report is not None:
         about = (
-            "The line is the median of the surrogate, the band holds about 95 % of it over the "
-            "draws of the hyperparameters; both go through the best trial, along one parameter."
+            "The line is the median of the surrogate along one parameter through the best trial; "
+            "the band holds about 95 % of its distribution, over the draws of the hyperparameters."
             + _fitted(optimizer)
         )
     return Section(
         "slices",
         "Parameters",
-        f"The trials over each parameter, the darker the nearer to the best one. {about}{of_many}",
+        f"The trials over each parameter: the nearer to the best one, the darker. {about}{of_many}",
         _plot(figures.slices(data.slices_of(optimizer, shown)), "surrogate")
         if optimizer.finished
         else _nothing(_NO_TRIAL),
@@ -120,8 +121,8 @@ def _slices(
 
 def _importance(record: Record, optimizer: Optimizer, shares: Sequence[Importance]) -> Section:
     words = (
-        "How much of the variation that the model sees lies along each parameter: its range in "
-        "lengthscales, as a share of all parameters'."
+        "How much of the variation that the model sees lies along each parameter: the length of "
+        "its range in lengthscales, as a share of the sum over all parameters."
     )
     if not shares:
         body = _nothing(_why_no_model(record, optimizer))
@@ -130,7 +131,7 @@ def _importance(record: Record, optimizer: Optimizer, shares: Sequence[Importanc
     spread = "A point estimate of the hyperparameters has no uncertainty to show."
     if draws > 1:
         spread = (
-            f"The bar is the median of {draws} draws of the hyperparameters, the line holds 90 % "
+            f"The bar is the median of {draws} draws of the hyperparameters; the line spans 90 % "
             "of them."
         )
     words = f"{words}{_fitted(optimizer)} {spread}"
@@ -143,11 +144,11 @@ def _timeline(record: Record, now: float) -> Section:
     return Section(
         "timeline",
         "Workers",
-        "Which trial ran where and when."
+        "Which worker ran which trial, and when."
         + ("" if busy is None else f" Trials took {busy:.1%} of the workers' time."),
         _plot(figures.timeline(bars), "workers")
         if bars
-        else _nothing("No attempt was written down: the trials were not run by a tuning job."),
+        else _nothing("No attempts were recorded: the trials were not run by a tuning job."),
     )
 
 
@@ -155,8 +156,8 @@ def _diagnostics(record: Record, optimizer: Optimizer) -> Section:
     return Section(
         "diagnostics",
         "How the fits went",
-        "The hyperparameters' posterior, fit after fit; the dotted line is the R-hat above which "
-        "a first fit samples on.",
+        "How well each fit sampled the posterior of the hyperparameters. A first fit whose R-hat "
+        "is above the dotted line samples longer.",
         _plot(figures.diagnostics(data.diagnostics_data(record)), "fits") + _last_fit(record)
         if record.fits
         else _nothing(_why_no_model(record, optimizer)),
@@ -164,7 +165,8 @@ def _diagnostics(record: Record, optimizer: Optimizer) -> Section:
 
 
 def _fitted(optimizer: Optimizer) -> str:
-    return f" Its hyperparameters are of the last fit, to {optimizer.fitted_size} results."
+    size = optimizer.fitted_size
+    return f" The model's hyperparameters are those of the last fit, to {size} results."
 
 
 def _shown(optimizer: Optimizer, shares: Sequence[Importance]) -> tuple[Sequence[Parameter], str]:
@@ -174,8 +176,8 @@ def _shown(optimizer: Optimizer, shares: Sequence[Importance]) -> tuple[Sequence
         return every, ""
     names = [share.name for share in shares] or optimizer.space.names
     shown = {*names[:_MOST_PARAMETERS]}
-    which = "that matter most" if shares else "that come first"
-    words = f" Of {len(every)} parameters, the {_MOST_PARAMETERS} {which}."
+    which = f"{_MOST_PARAMETERS} most important" if shares else f"first {_MOST_PARAMETERS}"
+    words = f" Only the {which} of {len(every)} parameters are shown."
     return [parameter for parameter in every if parameter.name in shown], words
 
 
@@ -183,8 +185,8 @@ def _why_no_model(record: Record, optimizer: Optimizer) -> str:
     if record.spec["strategy"] is not None and not optimizer.strategy.uses_model:
         return f"The strategy {optimizer.strategy.name!r} has no model."
     if record.engine is not None and record.spec["model"] is None:
-        return "The model has a prior of the user's own, which is not stored."
-    return "No model was fitted yet."
+        return "The model has a user-defined prior, which is not stored."
+    return "No model has been fitted yet."
 
 
 def _nothing(words: str) -> str:
