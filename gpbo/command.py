@@ -119,8 +119,8 @@ class Command:
         except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
             names = ", ".join(params)
             raise InvalidOption(
-                f"command={self.template!r}: {error}: expected in braces the name of a "
-                f"parameter, one of {names} (write {{{{ and }}}} for literal braces)"
+                f"command={self.template!r}: {error}: expected in braces one of {names}, "
+                "with a format that fits its values (write {{ and }} for literal braces)"
             ) from error
 
     def reading(self, line: str) -> tuple[int | None, float] | None:

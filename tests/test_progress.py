@@ -56,7 +56,7 @@ def test_the_panel_before_the_first_result_and_after_the_last() -> None:
     assert "0/40 trials, 40 left" in start
     assert "choosing what to try, 0.8 s" in start
     several = replace(STATE, running=(*STATE.running, Trial(15, {"rate": 0.2}, origin="model:ts")))
-    assert "evaluating 2 trials, the last 15 (model:ts)" in text(panel(several))
+    assert "evaluating 2 trials, the latest is 15 (model:ts)" in text(panel(several))
     assert "done" in text(panel(replace(STATE, done=40, running=())))
 
 
