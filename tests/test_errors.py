@@ -177,7 +177,12 @@ COUNT, POSITIVE = "expected a whole number", "expected a positive number"
         (Integer, {"scale": np.array(["log", "x"])}, SpaceError, "expected 'linear' or 'log'"),
         (Optimizer, {"direction": np.array(["a", "b"])}, InvalidOption, "'minimize' or 'max"),
         (resolve_device, {"device": np.array(["a", "b"])}, InvalidOption, "expected 'auto', 'cpu'"),
-        (simulate, {"latency": np.array([1.0, 2.0])}, InvalidOption, "expected 'measured' or a nu"),
+        (
+            simulate,
+            {"latency": np.array([1.0, 2.0])},
+            InvalidOption,
+            "expected 'measured' or a finite n",
+        ),
         (simulate, {"progress": "no"}, InvalidOption, "progress='no': expected True or False"),
         (replicate, {"progress": 3}, InvalidOption, "progress=3: expected True or False"),
         (minimize, {"progress": "no"}, InvalidOption, "progress='no': expected True or False"),
