@@ -227,9 +227,9 @@ def test_a_device_or_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
 def test_files_are_written_into_folders_that_exist(tmp_path: Path) -> None:
     runs = record([[5.0, 3.0]])
     for write, path, message in (
-        (runs.save, tmp_path / "no" / "x.npz", "in a folder that exists"),
+        (runs.save, tmp_path / "no" / "x.npz", "in an existing folder"),
         (runs.save, tmp_path, "expected the path of a file"),
-        (runs.plot, tmp_path / "no" / "x.png", "in a folder that exists"),
+        (runs.plot, tmp_path / "no" / "x.png", "in an existing folder"),
         (runs.plot, tmp_path / "x.foo", "expected a file name that ends in one of "),
     ):
         with pytest.raises(InvalidOption, match=message):
