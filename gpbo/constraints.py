@@ -52,7 +52,7 @@ def read_constraints(texts: Sequence[str]) -> tuple[Constraint, ...]:
     constraints = tuple(map(_read, texts))
     for place, one in enumerate(constraints):
         if one in constraints[:place]:
-            raise InvalidOption(f"constraints: {str(one)!r} comes twice: expected it once")
+            raise InvalidOption(f"constraints: {str(one)!r} is given twice: expected it once")
     return constraints
 
 
@@ -72,7 +72,8 @@ def _read(text: object) -> Constraint:
         if limit is not None and not re.search("[<>]", name):
             return Constraint(name, "<=" if found["sense"] == "<=" else ">=", limit)
     raise InvalidOption(
-        f"constraints: {text!r}: expected a name, <= or >=, and a finite number: 'memory <= 16'"
+        f"constraints: {text!r}: expected a name, <= or >=, and a finite number, such as "
+        "'memory <= 16'"
     )
 
 
@@ -144,17 +145,19 @@ def _measurements(
     where: str, constraints: Sequence[Constraint], measured: object
 ) -> dict[str, float]:
     names = quantities(constraints)
-    expected = f"expected {', '.join(map(repr, names)) or 'nothing'}, of the constraints"
+    wanted = "nothing, since there are no constraints"
+    if names:
+        wanted = f"{', '.join(map(repr, names))}, which the constraints limit"
     given = {} if measured is None else as_mapping(measured)
     if not isinstance(given, Mapping):
         raise InvalidResult(
-            f"{where}measured={reprlib.repr(given)}: expected a mapping; {expected}"
+            f"{where}measured={reprlib.repr(given)}: expected a mapping with {wanted}"
         )
     missing = [name for name in names if name not in given]
     unknown = [name for name in given if name not in names]
     if missing or unknown:
         which = f"lacks {missing[0]!r}" if missing else f"has {reprlib.repr(unknown[0])}"
-        raise InvalidResult(f"{where}measured {which}: {expected}")
+        raise InvalidResult(f"{where}measured {which}: expected {wanted}")
     return {name: as_number(f"{where}{name}", given[name]) for name in names}
 
 

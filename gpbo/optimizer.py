@@ -137,7 +137,7 @@ class Optimizer:
         self._looked: dict[tuple[bool, int, int], Fitted] = {}  # the last model looked at
         self._ahead = False  # whether the journal may have more than what is remembered here
         if (storage is None) != (name is None):
-            raise InvalidOption(f"storage={storage!r}, name={name!r}: expected both or none")
+            raise InvalidOption(f"storage={storage!r}, name={name!r}: expected both or neither")
         self._journal: Journal | None = None
         truth_value("exist_ok", exist_ok)
         if storage is not None and name is not None:
@@ -196,8 +196,8 @@ class Optimizer:
         for option, value in given.items():
             if value is None and spec[option] is None:
                 raise InvalidOption(
-                    f"{option}=None: expected the {option} of this job, which is not stored: one "
-                    "of your own, or one with options that an older gpbo did not write down"
+                    f"{option}=None: expected the {option} of this job, which is not stored: it is "
+                    "one of your own, or an older gpbo did not store its options"
                 )
         optimizer = cls(
             read_space(spec["space"]),
@@ -415,8 +415,8 @@ class Optimizer:
         history = self._history
         if chosen.index != len(history):
             raise InvalidOption(
-                f"chosen.index={chosen.index}: expected {len(history)}, "
-                "no trial asked or added since the plan"
+                f"chosen.index={chosen.index}: expected {len(history)}: no trial may be asked or "
+                "added between `plan` and `register`"
             )
         if chosen.fitted is not None:
             self._check_own("chosen.fitted", chosen.fitted)
@@ -571,7 +571,9 @@ class Optimizer:
                 recorded.
         """
         if not isinstance(results, Iterable):
-            raise InvalidResult(f"results={results!r}: expected a list of pairs")
+            raise InvalidResult(
+                f"results={results!r}: expected a list of pairs (configuration, value)"
+            )
         if isinstance(queue, Mapping) or not isinstance(queue, Iterable):
             raise InvalidParams(f"queue={queue!r}: expected a list of configurations")
         now = time.time()
@@ -592,7 +594,10 @@ class Optimizer:
     def _checked(self, result: Sequence[Any]) -> tuple[dict[str, Any], Told]:
         """A result of `learn`: its configuration, and its value or failure."""
         if not isinstance(result, list | tuple) or len(result) not in (2, 3):
-            raise InvalidResult(f"result={result!r}: expected a configuration and its value")
+            raise InvalidResult(
+                f"result={result!r}: expected (configuration, value), or (configuration, value, "
+                "measured)"
+            )
         params, value, measured = (*result, None)[:3]
         valid = self.space.validate(params)
         return valid, result_told("", self.constraints, value, measured)
@@ -679,7 +684,7 @@ class Optimizer:
         if size > most or (outputs, dim) != (1 + limited, self.space.dim):
             raise InvalidOption(
                 f"{name}: expected a fit to at most {most} results, with {limited} constraints, in "
-                f"{self.space.dim} dimensions, not {size}, {outputs - 1} and {dim}"
+                f"{self.space.dim} dimensions; this one is to {size}, with {outputs - 1}, in {dim}"
             )
 
     def _is_newer(self, fitted: Fitted | None) -> bool:
@@ -804,7 +809,9 @@ class Optimizer:
             kept = Kept.from_bytes(record.engine, self.device)
         except Exception as error:  # noqa: BLE001  whatever is wrong with it, the trials are there
             why = type(error).__name__  # torch's message advises to run whatever code is in it
-            logger.warning("job %r: its last fit cannot be read: %s", record.name, why)
+            logger.warning(
+                "job %r: its last fit cannot be read and is ignored: %s", record.name, why
+            )
             return
         data = self._observations(kept.size)
         # A model of the user's own is recognised only by its density.

@@ -164,7 +164,7 @@ class Posterior:
             here = lie_within(with_fixed(self.space, fixed), surrogate.x)
             surrogate = replace(surrogate, eligible=surrogate.eligible & here)
         if not bool(surrogate.eligible.any()):
-            whose = "no trial" if fixed is None else f"fixed={fixed!r}: no trial with them"
+            whose = "no trial" if fixed is None else f"fixed={fixed!r}: no trial with these values"
             lacking = "has a value" if self.limits is None else "meets the constraints"
             raise InvalidData(f"{whose} {lacking} yet: expected one or more")
         params = self.completed[int(surrogate.recommended)].params

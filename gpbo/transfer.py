@@ -42,7 +42,7 @@ def warm_start(
         InvalidData: a job has no such trial.
     """
     if len(parents) > LARGEST_START:
-        raise InvalidOption(f"{len(parents)} jobs to start from: expected {LARGEST_START} or fewer")
+        raise InvalidOption(f"{len(parents)} jobs to start from: expected at most {LARGEST_START}")
     space, names = optimizer.space, quantities(optimizer.constraints)
     measured: list[list[Trial]] = []
     best_of_jobs: dict[Hashable, dict[str, Any]] = {}
@@ -66,8 +66,8 @@ def _measured(trials: Sequence[Trial], names: Sequence[str], parent: str) -> lis
     measured = [trial for trial in trials if trial.measured.keys() >= {*names}]
     if not measured:
         raise InvalidData(
-            f"job {parent!r} has no result with {', '.join(map(repr, names))}: expected "
-            "one or more, for the constraints"
+            f"job {parent!r} has no result with {', '.join(map(repr, names))}, which the "
+            "constraints limit: expected at least one"
         )
     return measured
 
@@ -125,5 +125,5 @@ def _usable(space: Space, parent: Record) -> list[Trial]:
         if trial.value is not None:
             usable.append(trial)
     if not usable:
-        raise InvalidData(f"job {parent.name!r} has no result in this space: expected one or more")
+        raise InvalidData(f"job {parent.name!r} has no result in this space: expected at least one")
     return usable

@@ -239,7 +239,7 @@ def test_what_is_measured_beyond_the_constraints_may_be_in_a_table_s_row() -> No
 
 def test_without_constraints_nothing_is_measured() -> None:
     optimizer = Optimizer(SQUARE, "random")
-    with pytest.raises(InvalidResult, match="expected nothing, of the constraints"):
+    with pytest.raises(InvalidResult, match="expected nothing, since there are no constraints"):
         optimizer.tell(optimizer.ask(), 1.0, {"memory": 1.0})
     assert optimizer.tell(0, 1.0, {}).feasible
 

@@ -254,11 +254,13 @@ def test_where_nothing_was_tried_nothing_is_recommended() -> None:
     made = optimizer(constraints=["memory <= 16"])
     made.add({"x": 0.5, "y": 0.5, "task": "easy"}, 1.0, {"memory": 1.0})
     made.add({"x": 0.5, "y": 0.5, "task": "hard"}, 1.0, {"memory": 17.0})
-    with pytest.raises(InvalidData, match=r"'hard'\}: no trial with them meets the constr"):
+    with pytest.raises(InvalidData, match=r"'hard'\}: no trial with these values meets the constr"):
         made.recommend(fixed={"task": "hard"})
     plain = optimizer()
     plain.add({"x": 0.5, "y": 0.5, "task": "easy"}, 1.0)
-    with pytest.raises(InvalidData, match=r"^fixed=\{'task': 'hard'\}: no trial with them has a"):
+    with pytest.raises(
+        InvalidData, match=r"^fixed=\{'task': 'hard'\}: no trial with these values has a"
+    ):
         plain.recommend(fixed={"task": "hard"})
     with pytest.raises(InvalidParams, match="task='no': expected one of 'easy', 'hard'"):
         plain.recommend(fixed={"task": "no"})

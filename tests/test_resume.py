@@ -229,7 +229,7 @@ def test_a_fit_that_cannot_be_read_is_made_anew_and_no_trial_is_lost(
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE job SET engine = ?", (written,))
     with Optimizer.resume(path, "job") as resumed:
-        assert "job 'job': its last fit cannot be read" in caplog.text
+        assert "job 'job': its last fit cannot be read and is ignored" in caplog.text
         assert resumed.trials == trials
         assert resumed.fit_report is None
         assert resumed.ask().origin == "model:ei"
@@ -420,7 +420,7 @@ def test_a_space_that_only_looks_like_the_stored_one_is_another(
 
 @pytest.mark.parametrize("options", [{"storage": "runs.db"}, {"name": "job"}])
 def test_a_storage_and_a_name_belong_together(options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidOption, match="expected both or none"):
+    with pytest.raises(InvalidOption, match="expected both or neither"):
         Optimizer(SPACE, **options)
 
 
