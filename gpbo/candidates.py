@@ -95,7 +95,7 @@ class Search:
             settle(self, name, whole_number, least=0)
         if not 1 <= self.restarts <= self.raw:
             raise InvalidOption(
-                f"restarts={self.restarts!r}: expected 1 to raw={self.raw!r} starting points"
+                f"restarts={self.restarts!r}: expected a whole number from 1 to raw={self.raw!r}"
             )
         if self.scouts > self.raw:
             raise InvalidOption(f"scouts={self.scouts!r}: expected at most raw={self.raw!r}")
@@ -162,7 +162,8 @@ def propose(
     search = search or Search()
     raw = _ranked(utility, raw_points(space, streams, best_x, search))
     if bool(raw.value.isneginf().all(1).any()):
-        logger.warning("the acquisition is NaN or -inf at all of %d points", raw.value.shape[1])
+        points = raw.value.shape[1]
+        logger.warning("the acquisition function is NaN or -inf at all %d points tried", points)
     if any_scale:
         utility, raw = _rescaled(utility, raw)
     found = maxima(utility, space, streams, raw, search)
@@ -425,7 +426,7 @@ def _first_free(
     for params in space.grid(len(taken) + 1):
         if space.key(space.round_trip(params)) not in taken:
             return space.encode([params])[0].to(choices)
-    every_one = f"all {space.size}" if space.size is not None else "all of the very few different"
+    every_one = "all" if space.size is None else f"all {space.size}"
     raise SpaceExhausted(f"{every_one} configurations of the space were tried or are pending")
 
 

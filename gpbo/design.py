@@ -44,8 +44,8 @@ def sobol(count: int, dim: int, streams: Streams, skip: int = 0) -> Float[Tensor
         raise InvalidOption(f"skip={skip!r}: expected 0 or more")
     if not 1 <= dim <= LARGEST_SOBOL_DIM:
         raise InvalidOption(
-            f"dim={dim!r}: expected 1 to {LARGEST_SOBOL_DIM} columns; a Categorical has one for "
-            "each choice, an Ordinal one in all"
+            f"dim={dim!r}: expected 1 to {LARGEST_SOBOL_DIM} columns; a Categorical has one column "
+            "per choice, every other parameter has one"
         )
     seeds: list[int] = streams.integers(2**62).tolist()
     if count == 0:

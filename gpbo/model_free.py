@@ -119,7 +119,8 @@ class GridSearch:
         if size > _LARGEST_GRID:
             raise InvalidOption(
                 f"points_per_real={self.points_per_real}: the grid has {size} points, expected "
-                f"at most {_LARGEST_GRID} to shuffle; lower points_per_real or set shuffle=False"
+                f"at most {_LARGEST_GRID} with shuffle=True; lower points_per_real or set "
+                "shuffle=False"
             )
         return situation.streams("grid", index=0).uniform(size).argsort(-1).tolist()
 
@@ -183,8 +184,8 @@ def _any_left(space: Space, taken: frozenset[Hashable], rank: float) -> Float[Te
     free = (params for params in everything if space.key(params) not in taken)
     left = list(itertools.islice(free, _REPLACEMENTS))
     if not left:
-        what = "a point not yet taken was not found" if space.size is None else "all are taken"
-        raise SpaceExhausted(f"the space has {space.size or 'too few'} configurations: {what}")
+        every_one = "nearly all" if space.size is None else f"all {space.size}"
+        raise SpaceExhausted(f"{every_one} configurations of the space were tried or are pending")
     return space.encode([left[int(rank * len(left))]])[0]
 
 

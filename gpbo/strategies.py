@@ -282,7 +282,7 @@ class CustomAcquisition(_Maximiser):
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise InvalidOption(f"name={self.name!r}: expected a text")
+            raise InvalidOption(f"name={self.name!r}: expected a string that is not empty")
         if not callable(self.acquisition):
             raise InvalidOption(
                 f"acquisition={self.acquisition!r}: expected a function of a surrogate"
@@ -502,10 +502,15 @@ def resolve_strategy(strategy: object) -> Strategy:
         truth_value(f"{type(strategy).__name__}.uses_model", strategy.uses_model)
         if isinstance(strategy.name, str) and strategy.name:
             return strategy
-        raise InvalidOption(f"{type(strategy).__name__}.name={strategy.name!r}: expected a text")
+        raise InvalidOption(
+            f"{type(strategy).__name__}.name={strategy.name!r}: expected a string that is not empty"
+        )
     if callable(getattr(strategy, "propose", None)) and not isinstance(strategy, type):
         lacking = [name for name in ("name", "uses_model") if not hasattr(strategy, name)]
-        raise InvalidOption(f"strategy={strategy!r} has no {' and no '.join(lacking)}")
+        raise InvalidOption(
+            f"strategy={strategy!r} has no {' and no '.join(lacking)}: expected the attributes "
+            "name, uses_model and propose"
+        )
     raise InvalidOption(
         f"strategy={strategy!r}: expected one of {', '.join(map(repr, STRATEGIES))}, "
         "or an object such as ExpectedImprovement()"

@@ -142,7 +142,7 @@ class NestedBoxes:
     def __post_init__(self) -> None:
         given = self.lengths
         if not isinstance(given, list | tuple) or not given:
-            raise InvalidOption(f"lengths={given!r}: expected one or more, in a tuple")
+            raise InvalidOption(f"lengths={given!r}: expected a tuple of one or more lengths")
         lengths = tuple(positive_number("lengths", length) for length in given)
         if list(lengths) != sorted(lengths, reverse=True):
             raise InvalidOption(f"lengths={given!r}: expected the longest first")
@@ -260,7 +260,7 @@ class TrustRegion:
             settle(self, name, positive_number)
         if not self.shortest <= self.length <= self.longest:
             raise InvalidOption(
-                f"length={self.length!r}: expected from shortest={self.shortest!r} "
+                f"length={self.length!r}: expected a length from shortest={self.shortest!r} "
                 f"to longest={self.longest!r}"
             )
 

@@ -116,7 +116,7 @@ def test_a_function_without_a_value_is_told_of(
     now = situation(LINE, [4])
     proposed = CustomAcquisition("own", lambda surrogate: nothing, SEARCH).propose(now, 1)
     assert proposed.shape == (1, 1, 1)
-    assert caplog.messages == ["the acquisition is NaN or -inf at all of 40 points"]
+    assert caplog.messages == ["the acquisition function is NaN or -inf at all 40 points tried"]
 
 
 def test_a_batch_is_new_distinct_and_what_single_proposals_are() -> None:

@@ -735,7 +735,7 @@ def test_one_trial_in_so_many_refines_and_the_others_ask_for_the_margin() -> Non
     [
         ({"name": "own"}, "has no uses_model"),
         ({}, "has no name and no uses_model"),
-        ({"name": None, "uses_model": True}, "name=None: expected a text"),
+        ({"name": None, "uses_model": True}, "name=None: expected a string"),
         ({"name": "own", "uses_model": "no"}, "uses_model='no': expected True or False"),
     ],
 )
