@@ -96,7 +96,8 @@ class Sampling:
         fewest = self.chains * min(self.draws, self.warm_draws)
         if self.kept > fewest:
             raise InvalidOption(
-                f"kept={self.kept}: expected at most as many as there are draws, {fewest}"
+                f"kept={self.kept}: expected at most {fewest}, which is chains * min(draws, "
+                "warm_draws)"
             )
 
 
@@ -213,7 +214,7 @@ def fit(
     """
     check_inference(inference)
     if not bool(data.mask.any(-1).all()):
-        raise InvalidData("a run has no observation yet: expected at least one to fit to")
+        raise InvalidData("a run has no observation yet: expected at least one in each run")
     with settings_for(data.x.device):
         return _fit(data, resolve_model(model), inference, sampling or Sampling(), warm, streams)
 

@@ -219,7 +219,7 @@ class _Recording:
             fresh: list[Tensor] = []
             results: list[Tensor] = []
             if _flatten(state, fresh) != description:
-                raise TypeError(f"{step.__qualname__}: the new state is not like the old one")
+                raise TypeError(f"{step.__qualname__}: the new state has another structure")
             _flatten(output, results)
             results = [_apart(result, buffers) for result in results]
             changed = [pair for pair in zip(buffers, fresh, strict=False) if pair[0] is not pair[1]]

@@ -101,14 +101,14 @@ def _resolved(name: str, prior: Prior | Distribution) -> Prior:
         prior = Fixed(value)
     if not isinstance(prior, Prior):
         raise InvalidOption(
-            f"{name}={prior!r}: expected a prior of gpbo.priors, a gpytorch prior or a "
-            "torch or pyro distribution"
+            f"{name}={prior!r}: expected a prior from gpbo.priors, a gpytorch prior, or a torch or "
+            "pyro distribution"
         )
     if prior.positive != positive and not isinstance(prior, Fixed):
         support = "positive numbers" if positive else "all real numbers"
         raise InvalidOption(f"{name}={prior!r}: expected a prior on {support}")
     if isinstance(prior, Saas) and name != "lengthscale":
-        raise InvalidOption(f"{name}={prior!r}: SAAS is a prior of lengthscales")
+        raise InvalidOption(f"{name}={prior!r}: Saas is a prior for lengthscale only")
     if isinstance(prior, Fixed) and positive:
         # The noise variance has a floor, so nothing need be added to it.
         is_no_more = prior.value == 0 and name == "noise_variance"
@@ -289,6 +289,7 @@ def resolve_prior(prior: str | HyperparameterPrior) -> HyperparameterPrior:
         return prior
     if not isinstance(prior, str) or prior not in PRIORS:
         raise InvalidOption(
-            f"prior={prior!r}: expected one of {sorted(PRIORS)} or a HyperparameterPrior"
+            f"prior={prior!r}: expected one of {', '.join(map(repr, sorted(PRIORS)))}, or a "
+            "HyperparameterPrior"
         )
     return PRIORS[prior]()

@@ -173,7 +173,10 @@ def sample_hyperparameters(
     x, y, mask = _batched(x, y, mask)
     log_posterior = resolve_model(model).log_posterior(x, y, mask)
     if not log_posterior.parametrization.size:
-        raise InvalidOption(f"model={model!r}: expected a prior that leaves something to sample")
+        raise InvalidOption(
+            f"model={model!r}: expected a prior that leaves a hyperparameter to sample, "
+            "and this one fixes all of them"
+        )
     if not isinstance(start, HyperparameterDraws | None):
         raise InvalidOption(f"start={start!r}: expected gpbo.HyperparameterDraws, or None")
     for name, number, least in (("chains", chains, 1), ("warmup", warmup, 0)):
@@ -217,7 +220,8 @@ def _batched(
     if not fits:
         raise InvalidData(
             f"x{list(x.shape)}, y{list(y.shape)}, mask{list(mask.shape)}: expected x[r,n,d] with "
-            "y[r,n] and mask[r,n], one run and dimension or more, or x[n,d] with y[n] and mask[n]"
+            "y[r,n] and mask[r,n], or x[n,d] with y[n] and mask[n], with at least one run and one "
+            "dimension"
         )
     x, y = x.to(DTYPE), y.to(DTYPE)
     outside = x[mask & x.isfinite().all(-1) & ((x < -_ROUNDING) | (x > 1 + _ROUNDING)).any(-1)]
@@ -240,8 +244,8 @@ def _warn_unless_standardised(y: Float[Tensor, "r n"], mask: Bool[Tensor, "r n"]
             least, most = float(deviation.min()), float(deviation.max())
             spread = f"standard deviations from {least:g} to {most:g}"
         warnings.warn(
-            f"y has means up to {float(mean.abs().max()):g} and {spread}: the priors are for "
-            "values of about zero mean and unit variance",
+            f"y has means up to {float(mean.abs().max()):g} and {spread}: the priors are meant for "
+            "values with a mean near 0 and a variance near 1; standardise y in each run",
             stacklevel=4,
         )
 

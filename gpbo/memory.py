@@ -68,7 +68,9 @@ def in_parts(
             most = rows * columns * bytes_each // 2
             _lowered[device] = max(most, _LEAST_BYTES)
             logger.warning(
-                "out of memory on %s: %d bytes at once from now on", device, _lowered[device]
+                "out of memory on %s: from now on, temporary tensors take at most %d bytes at once",
+                device,
+                _lowered[device],
             )
         released = True
         release(device)

@@ -324,8 +324,8 @@ def _check(prior: Prior, **valid: bool) -> None:
     for name, is_valid in valid.items():
         if not is_valid:
             raise InvalidOption(
-                f"{type(prior).__name__}: {name}={getattr(prior, name)!r} is out of range "
-                "(scales, shapes and rates are positive, those of normal distributions above "
-                "1e-154, bounds increase, all are finite)"
+                f"{type(prior).__name__}: {name}={getattr(prior, name)!r} is out of range: "
+                "expected finite numbers, with positive scales, shapes and rates (above 1e-154 in "
+                "normal distributions) and 0 <= low < high"
             )
         object.__setattr__(prior, name, _number(getattr(prior, name)))

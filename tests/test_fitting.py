@@ -1006,7 +1006,9 @@ def test_hyperparameters_that_are_all_fixed_are_taken_as_they_are(inference: Any
 def test_there_is_nothing_to_sample_of_fixed_hyperparameters() -> None:
     prior = HyperparameterPrior(Fixed(0.3), Fixed(2.0), Fixed(1e-3), Fixed(0.5))
     data = _data()
-    with pytest.raises(InvalidOption, match="expected a prior that leaves something to sample"):
+    with pytest.raises(
+        InvalidOption, match="expected a prior that leaves a hyperparameter to sample"
+    ):
         sample_hyperparameters(data.x, data.y, model=Model(prior=prior))
 
 

@@ -418,7 +418,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_known() -> None:
         ({"noise_floor": math.nan}, "noise_floor=nan"),
         ({"lengthscale": Normal()}, "lengthscale=Normal.*on positive numbers"),
         ({"mean": Gamma(1.0, 1.0)}, "mean=Gamma.*on all real numbers"),
-        ({"outputscale": Saas()}, "outputscale=Saas.*prior of lengthscales"),
+        ({"outputscale": Saas()}, "outputscale=Saas.*prior for lengthscale only"),
         ({"outputscale": Fixed(0.0)}, "outputscale=Fixed.*positive value"),
         ({"lengthscale": Fixed(-1.0)}, "lengthscale=Fixed.*positive value"),
         ({"noise_variance": Fixed(-1e-9)}, "noise_variance=Fixed.*positive value"),

@@ -762,7 +762,7 @@ def test_bad_input_is_refused_by_name(
 @pytest.mark.parametrize("wrong", [lambda y: 1e4 * y, lambda y: y + 5.0, lambda y: 1e-3 * y])
 def test_values_that_were_not_standardised_are_warned_of(wrong: Callable[[Tensor], Tensor]) -> None:
     _, y = _data(19, 2, 5, DIM)
-    with pytest.warns(UserWarning, match="the priors are for values of about zero mean"):
+    with pytest.warns(UserWarning, match="the priors are meant for values with a mean near 0"):
         _call(y=wrong(y))
 
 
