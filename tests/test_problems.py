@@ -410,7 +410,7 @@ def test_points_that_do_not_fit_the_problem_are_refused() -> None:
             many(torch.zeros(shape, dtype=DTYPE))
     with pytest.raises(InvalidData, match="expected a first axis of 2 runs"):
         many.evaluate({"x1": 0.0, "x2": 0.0, "x3": 0.0})
-    with pytest.raises(InvalidData, match="x: 2 runs: the streams have 3"):
+    with pytest.raises(InvalidData, match="x has 2 runs: expected 3, as many as streams has"):
         many.observe(torch.zeros(2, 5, 3, dtype=DTYPE), Streams.named(0, "noise", runs=3))
     with pytest.raises(InvalidOption, match="seeds"):
         many.shifted()
@@ -488,8 +488,8 @@ def test_a_function_of_whole_numbers_loses_no_digit() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"name": None}, "name=None: expected a text"),
-        ({"citation": 3}, "citation=3: expected a text"),
+        ({"name": None}, "name=None: expected a string"),
+        ({"citation": 3}, "citation=3: expected a string"),
         ({"function": None}, "function=None: expected a function of points"),
         ({"constraints": (len, 3)}, r"constraints\[1\]=3: expected a function of points"),
         ({"constraints": len}, "constraints=.*: expected a tuple of functions"),

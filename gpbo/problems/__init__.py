@@ -79,7 +79,8 @@ def resolve(problem: object, *, runs: int) -> Problem:
         raise InvalidOption(f"problem={problem!r}: expected a gpbo.problems.Problem or its name")
     if problem.shift is not None and problem.shift.shape[0] not in (1, runs):
         raise InvalidOption(
-            f"runs={runs}: expected {problem.shift.shape[0]}, for which the problem has shifts"
+            f"runs={runs}: expected {problem.shift.shape[0]}, the number of runs that the problem "
+            "has shifts for"
         )
     return problem
 

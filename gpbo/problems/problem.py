@@ -67,7 +67,7 @@ class Problem:
     def __post_init__(self) -> None:
         for name, given in (("name", self.name), ("citation", self.citation)):
             if not isinstance(given, str):
-                raise InvalidOption(f"{name}={given!r}: expected a text")
+                raise InvalidOption(f"{name}={given!r}: expected a string")
         if not isinstance(self.constraints, tuple | list):
             raise InvalidOption(f"constraints={self.constraints!r}: expected a tuple of functions")
         for name, function in (("function", self.function), *self._numbered):
@@ -227,7 +227,9 @@ class Problem:
             InvalidData: the streams are not of ``r`` runs.
         """
         if streams.runs != values.shape[0]:
-            raise InvalidData(f"x: {values.shape[0]} runs: the streams have {streams.runs}")
+            raise InvalidData(
+                f"x has {values.shape[0]} runs: expected {streams.runs}, as many as streams has"
+            )
         if self.noise:
             values = values + self.noise * streams.normal(values.shape[1])
         return torch.where(values.isfinite(), values, torch.nan)
@@ -261,8 +263,8 @@ class Problem:
             return self.shift[0].to(x.device)
         if x.ndim < 2 or x.shape[0] != runs:
             raise InvalidData(
-                f"x: shape {tuple(x.shape)}: expected a first axis of {runs} runs, "
-                "each of which has a shift of its own"
+                f"x has shape {tuple(x.shape)}: expected a first axis of {runs} runs, "
+                "since each has a shift of its own"
             )
         return self.shift.view(runs, *[1] * (x.ndim - 2), self.dim).to(x.device)
 
