@@ -72,18 +72,20 @@ def read(path: str | Path, names: Collection[str], *, writer: str) -> dict[str, 
         InvalidData: there is no such file, `write` did not write it, or a later version of gpbo
             did.
     """
-    another = f"{path}: expected a file that {writer} wrote"
+    another = f"expected a file that {writer} wrote"
     try:
         with np.load(path, allow_pickle=False) as file:
             values: dict[str, Any] = dict(file)
             values |= json.loads(str(values.pop("header")))
             is_later = values.pop("format") > _FORMAT
     except FileNotFoundError as error:
-        raise InvalidData(f"{another}: there is no such file") from error
+        raise InvalidData(f"{path}: there is no such file: {another}") from error
     except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-        raise InvalidData(another) from error
+        raise InvalidData(f"{path}: {another}") from error
     if is_later:
-        raise InvalidData(f"{path}: of a later version of gpbo, expected format {_FORMAT}")
+        raise InvalidData(
+            f"{path}: written by a later version of gpbo: expected format {_FORMAT} or earlier"
+        )
     if not values.keys() >= {*names}:
-        raise InvalidData(another)
+        raise InvalidData(f"{path}: {another}")
     return values

@@ -88,5 +88,5 @@ def as_step(given: Any) -> int:
     except (TypeError, ValueError, OverflowError):
         whole = False
     if not whole or not -_LARGEST_STEP <= step <= _LARGEST_STEP:
-        raise InvalidOption(f"step={given!r}: expected a whole number of 64 bits")
+        raise InvalidOption(f"step={given!r}: expected a whole number that fits in 64 bits")
     return step

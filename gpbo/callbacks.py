@@ -44,8 +44,8 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
         isinstance(callback, Callback) for callback in callbacks
     ):
         raise InvalidOption(
-            f"callbacks={callbacks!r}: expected a list of gpbo.callbacks.Callback objects, such as "
-            "one of a class of yours that overrides `ended(self, trial)`"
+            f"callbacks={callbacks!r}: expected a list of gpbo.callbacks.Callback objects; write a "
+            "class that inherits from it and overrides `ended(self, trial)`"
         )
 
 

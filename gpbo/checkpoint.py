@@ -90,10 +90,14 @@ class Checkpoint(Generic[_T]):
             layout, options, state = (whole[part] for part in ("layout", "options", "state"))
         except Exception as error:  # whatever torch raises for a file that is not ours
             raise InvalidData(
-                f"checkpoint={str(path)!r}: expected a file that an earlier call wrote, or none"
+                f"checkpoint={str(path)!r}: expected a file that an earlier call wrote, or a path "
+                "where there is no file yet"
             ) from error
         if layout != self._layout:
-            raise InvalidData(f"checkpoint={str(path)!r}: of another version of gpbo")
+            raise InvalidData(
+                f"checkpoint={str(path)!r}: written by another version of gpbo: expected a path "
+                "where there is no file yet"
+            )
         own = {**self.options, **{name: options[name] for name in free}}
         check_equal(own, options, f"the checkpoint {str(path)!r}", "another file")
         kept: _T = state

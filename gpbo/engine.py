@@ -77,7 +77,7 @@ class Engine:
 
     def mend(self, error: Exception) -> None:
         """Continue without the process."""
-        logger.warning("fits go on in a thread, where choices wait for them: %s", error)
+        logger.warning("fits continue in a thread, where they slow down choices: %s", error)
         self._apart = False
         self._leave_process()
 

@@ -50,10 +50,13 @@ class Execution:
             positive_number("time_limit_s", self.time_limit_s)
         instance_of("early_stopping", self.early_stopping, MedianRule | None)
         if isinstance(self.gpus, str) or not _are_texts(self.gpus):
-            raise InvalidOption(f"gpus={self.gpus!r}: expected a list of text, such as ['0', '1']")
+            raise InvalidOption(
+                f"gpus={self.gpus!r}: expected a list of strings, such as ['0', '1']"
+            )
         if not (isinstance(self.env, Mapping) and _are_texts([*self.env, *self.env.values()])):
             raise InvalidOption(
-                f"env={self.env!r}: expected a mapping from names to text, such as {{'SEED': '3'}}"
+                f"env={self.env!r}: expected a mapping from names to strings, "
+                "such as {'SEED': '3'}"
             )
 
 

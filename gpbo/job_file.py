@@ -23,8 +23,8 @@ def read_file(path: str | Path) -> dict[str, Any]:
         raise InvalidJob(f"{path}: {error.strerror}: expected a job file") from error
     except UnicodeDecodeError as error:
         raise InvalidJob(
-            f"{path}: expected a job file in TOML, which is text in UTF-8 (a job that a script "
-            "began in a database is resumed by that script)"
+            f"{path}: expected a job file, which is TOML in UTF-8; to resume a job that a script "
+            "started in a database, run the script again"
         ) from error
     except ValueError as error:
         raise InvalidJob(f"{path}: {error}") from error
@@ -58,5 +58,5 @@ def stored(path: Path) -> Stored:
 def _text(path: Path, content: dict[str, Any], key: str) -> str:
     value = content.get(key)
     if not isinstance(value, str):
-        raise InvalidJob(f"{path}: {key}={value!r}: expected a text")
+        raise InvalidJob(f"{path}: {key}={value!r}: expected a string")
     return value

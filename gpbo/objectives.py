@@ -40,7 +40,7 @@ def warn_of_unused(command: Command, space: Space) -> None:
     unused = [name for name in space.names if name not in used]
     if unused:
         logger.warning(
-            "command=%r has no %s: these parameters change nothing",
+            "command=%r does not use %s: these parameters have no effect",
             command.template,
             ", ".join(f"{{{name}}}" for name in unused),
         )
@@ -51,8 +51,8 @@ def warn_of_silence(objective: object) -> None:
     # One at a path cannot be called here: it is imported by the workers only.
     if callable(objective) and not takes_trial(objective):
         logger.warning(
-            "early_stopping=MedianRule(...) stops none of the trials of %r: it takes no running "
-            "trial to report to, `def objective(params, trial)`",
+            "early_stopping=MedianRule(...) cannot stop the trials of %r, which takes no running "
+            "trial to report to: expected `def objective(params, trial)`",
             objective,
         )
 
@@ -90,7 +90,7 @@ def _check_program(command: Command, env: Mapping[str, str]) -> None:
     if shutil.which(place, path=path) is None:
         raise InvalidOption(
             f"command={command.template!r}: {program!r} cannot be found: expected a program on "
-            "the PATH, or the path of one that may be run"
+            "the PATH, or the path of an executable file"
         )
 
 
@@ -103,6 +103,6 @@ def _check_module(imported: Imported) -> None:
         return
     if importlib.util.find_spec(name) is None:
         raise InvalidOption(
-            f"objective={imported.target!r}: there is no module {name!r}: expected one in "
-            f"{folder!r}, or an installed one"
+            f"objective={imported.target!r}: there is no module {name!r}: expected one in the "
+            f"folder {folder!r}, or an installed one"
         )

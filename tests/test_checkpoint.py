@@ -323,7 +323,7 @@ def test_so_is_one_of_a_version_whose_states_have_other_fields(tmp_path: Path) -
         whole = torch.load(path, weights_only=True)
     whole["layout"]["_Runs"].remove("truth")
     torch.save(whole, path)
-    with pytest.raises(InvalidData, match=r"checkpoint=.*: of another version of gpbo"):
+    with pytest.raises(InvalidData, match=r"checkpoint=.*: written by another version of gpbo"):
         replicate(BRANIN, **quiet)
 
 

@@ -280,9 +280,9 @@ except SystemExit as ended:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("name = 3", "name=3: expected a text"),
-        ("", "name=None: expected a text"),
-        ("name = 'bowl'\nstorage = ['a']", "storage=['a']: expected a text"),
+        ("name = 3", "name=3: expected a string"),
+        ("", "name=None: expected a string"),
+        ("name = 'bowl'\nstorage = ['a']", "storage=['a']: expected a string"),
     ],
 )
 def test_a_file_that_does_not_say_where_its_job_is_is_refused(

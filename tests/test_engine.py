@@ -71,7 +71,7 @@ def test_without_its_process_the_fits_go_on_in_a_thread(caplog: pytest.LogCaptur
         with pytest.raises(BrokenExecutor) as error:
             lost.result(60)
         engine.mend(error.value)
-        assert "fits go on in a thread" in caplog.text
+        assert "fits continue in a thread" in caplog.text
         assert {engine.fit(os.getpid).result() for _ in range(5)} == {os.getpid()}
 
 
@@ -125,5 +125,5 @@ def test_fits_go_on_in_a_thread_where_no_process_can_be_started(
     with Engine(apart=True) as engine:
         assert [engine.fit(os.getpid).result() for _ in range(2)] == [os.getpid()] * 2
     assert len(tried) == 1
-    assert "fits go on in a thread" in caplog.text
+    assert "fits continue in a thread" in caplog.text
     assert "no process could be started: OSError: Too many open files" in caplog.text

@@ -422,7 +422,7 @@ def test_a_warm_start_from_more_jobs_than_five_is_refused(tmp_path: Path) -> Non
     store.create("parent", {}).close()
     with pytest.raises(InvalidData, match="job 'parent' has no result"):
         warm_start(Optimizer(Space(Integer("n", 0, 9))), [(store.read("parent"), "same")] * 5)
-    with pytest.raises(InvalidOption, match="6 jobs to start from: expected 5 or fewer"):
+    with pytest.raises(InvalidOption, match="6 jobs to start from: expected at most 5"):
         warm_start(Optimizer(Space(Integer("n", 0, 9))), [(store.read("parent"), "same")] * 6)
 
 
@@ -577,5 +577,5 @@ def test_what_is_no_job_file_is_said(content: bytes | None, tmp_path: Path) -> N
 
 def test_who_resumes_a_database_is_told_that_its_script_does(tmp_path: Path) -> None:
     SqliteStorage(tmp_path / "runs.db").create("train", {}).close()
-    with pytest.raises(InvalidJob, match="in a database is resumed by that script"):
+    with pytest.raises(InvalidJob, match="in a database, run the script again"):
         read_file(tmp_path / "runs.db")

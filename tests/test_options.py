@@ -155,7 +155,10 @@ def test_a_distribution_is_not_written() -> None:
         ({"name": "random", "margin": 1.0}, "strategy 'random': unknown 'margin': it has no opt"),
         ({"name": "ei", "margin": -1.0}, "strategy 'ei': margin=-1.0: expected a finite number"),
         ({"name": "ei", "search": 3}, "strategy 'ei': search=3: expected a table"),
-        ({"name": "pi", "search": {"raw": 0}}, "strategy 'pi': search: restarts=16: expected 1 to"),
+        (
+            {"name": "pi", "search": {"raw": 0}},
+            "strategy 'pi': search: restarts=16: expected a whole number from 1 to",
+        ),
         ({"name": "ts", "region": "here"}, "region='here': expected one of 'cube', 'boxes', 'tru"),
         (
             {"name": "ts", "region": {"name": "cube", "others": 1}},
@@ -179,7 +182,7 @@ def test_what_is_wrong_with_a_strategy_is_said(given: Any, message: str) -> None
         ("botorch", "model='botorch': expected a table of its options"),
         ({"kernel": "rbf"}, "model: unknown 'kernel': expected one of nu, prior"),
         ({"nu": 2.0}, "model: nu=2.0: expected one of (0.5, 1.5, 2.5)"),
-        ({"prior": "flat"}, "model: prior='flat': expected one of ['botorch', "),
+        ({"prior": "flat"}, "model: prior='flat': expected one of 'botorch', "),
         ({"prior": 3}, "model: prior=3: expected a table of its options"),
         ({"prior": {"scale": "saas"}}, "model: prior: unknown 'scale': expected one of lengthscal"),
         ({"prior": {"mean": "flat"}}, "mean='flat': expected one of 'normal', 'log-normal', "),

@@ -201,7 +201,9 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
         Replications.load(path)
     with path.open("wb") as file:
         np.savez(file, header=np.array(json.dumps({"format": 2})))
-    with pytest.raises(InvalidData, match="of a later version of gpbo, expected format 1"):
+    with pytest.raises(
+        InvalidData, match="written by a later version of gpbo: expected format 1 or earlier"
+    ):
         Replications.load(path)
     record([[5.0, 3.0]]).save(path)
     damaged = bytearray(path.read_bytes())
@@ -209,7 +211,10 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(damaged)
     with pytest.raises(InvalidData, match=r"expected a file that Replications\.save wrote"):
         Replications.load(path)
-    with pytest.raises(InvalidData, match=r"none: expected a file that Replications\.save wrote"):
+    with pytest.raises(
+        InvalidData,
+        match=r"none: there is no such file: expected a file that Replications\.save wrote",
+    ):
         Replications.load(tmp_path / "none")
 
 

@@ -487,7 +487,7 @@ def test_an_objective_that_cannot_report_is_warned_of(caplog: pytest.LogCaptureF
     rule = Execution(early_stopping=MedianRule())
     for silent in (objectives.bowl, partial(objectives.bowl)):
         tuned(Optimizer(LINE), silent, budget=3, execution=rule)
-        assert "stops none of the trials of" in caplog.records[-1].message
+        assert "cannot stop the trials of" in caplog.records[-1].message
     tuned(Optimizer(LINE), budget=3)
     tuned(Optimizer(LINE), lambda params, trial: 0.5, budget=3, execution=rule)
     tuned(Optimizer(LINE), "math:sqrt", budget=3, execution=rule)
@@ -500,7 +500,7 @@ def test_a_command_without_a_parameter_is_warned_of(caplog: pytest.LogCaptureFix
     space = Space(Integer("depth", 1, 3), *reals)
     tuned(Optimizer(space), Command("train {depth:03} {{y}} {opt.lr}"), budget=3)
     (record,) = caplog.records
-    assert "has no {x}, {y}, {opt}: these parameters change nothing" in record.message
+    assert "does not use {x}, {y}, {opt}: these parameters have no effect" in record.message
     precise = Space(Integer("digits", 1, 3), reals[0])
     tuned(Optimizer(precise), Command("train {x:.{digits}f}"), budget=3)
     tuned(Optimizer(LINE), Command("train {x.real}"), budget=3)

@@ -410,7 +410,7 @@ def test_a_step_that_no_storage_holds_is_refused(step: Any, tmp_path: Path) -> N
         return 0.0
 
     reason = str(evaluate(task(objective, tmp_path)).reason)
-    assert f"step={step!r}: expected a whole number of 64 bits" in reason
+    assert f"step={step!r}: expected a whole number that fits in 64 bits" in reason
 
 
 @pytest.mark.parametrize("value", ["0.5", None, True, [1.0, 2.0]])
