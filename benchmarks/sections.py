@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gpbo.checks import one_of
+from gpbo.errors import InvalidOption
 
 from . import analysis, figures
 from .methods import METHODS
@@ -54,6 +55,11 @@ class Findings:
         sequential, parallel = rows[~several], rows[several]
         findings = cls(header, sequential, parallel, tuple(targets), chosen)
         if chosen is not None:
+            if not findings.valued:
+                raise InvalidOption(
+                    f"reference={chosen!r}: expected none: methods with workers on a simulated "
+                    "clock are not tested against one, and no other method has a value here"
+                )
             one_of("reference", chosen, findings.valued)
         return findings
 

@@ -110,6 +110,21 @@ def test_the_others_are_tested_against_the_method_that_was_chosen() -> None:
             sections.Findings.of(rows, header(6), (0.05,), wrong)
 
 
+@pytest.mark.parametrize(
+    ("method", "values"), [("ts-map-async4", [11.0, 11.0, 6.0, 1.25]), ("lost", [])]
+)
+def test_no_reference_can_be_chosen_where_there_are_no_tests(
+    method: str, values: list[float]
+) -> None:
+    """Of methods with several workers there are none, nor of methods without a value."""
+    failure = None if values else "no memory"
+    run = trace(method, 0, values, budget=4, failure=failure)
+    rows = table.rows("smoke", case(), [run]).to_pandas()
+    told = "reference='ei-hmc': expected none: .* no other method has a value here"
+    with pytest.raises(InvalidOption, match=told):
+        sections.Findings.of(rows, header(1), (0.05,), "ei-hmc")
+
+
 def test_a_report_is_written_anew_with_the_reference_that_is_named(results: Path) -> None:
     for options, reference in (([], "ei-hmc"), (["--reference", "random"], "random")):
         done = CliRunner().invoke(app, ["bench", "report", str(results), *options])
