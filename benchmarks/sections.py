@@ -114,7 +114,7 @@ def measured_where(findings: Findings) -> Section:
         "problem, noise and initial design. Runs of this commit were made "
         f"{header['processes']} at a time, with one thread each{others}. Seconds of gpbo's own "
         "methods are those of a batch of runs, divided by the number of runs; every run of a peer "
-        "is a process of its own."
+        "has a process of its own."
     ), {}
 
 
@@ -157,7 +157,7 @@ def verdict(findings: Findings) -> Section:
     else:
         apart = f"; differences in rank below {gap:.2f} are not significant"
     text = (
-        f"`{own}` is {place} by average rank ({average[own]:.2f} of "
+        f"`{own}` is {place} by average rank ({average[own]:.2f}, with "
         f"{counted(len(average), 'method')} on {counted(len(table), 'problem')}{apart})."
     )
     others = "; ".join(beaten) if beaten else "none"
@@ -165,7 +165,7 @@ def verdict(findings: Findings) -> Section:
     ended = findings.sequential.groupby("method")["failure"].agg(lambda runs: runs.notna().all())
     if ended.any():
         names = ", ".join(f"`{method}`" for method in ended[ended].index)
-        parts.append(f"All runs ended early of {names}.")
+        parts.append(f"All runs of {names} ended early.")
     return "\n\n".join(parts), {}
 
 
@@ -185,12 +185,12 @@ def rank_section(findings: Findings) -> Section:
     ]
     text = pipes(["method", "average rank", "regret / design's regret"], lines)
     note = (
-        f"Ranks by {findings.measure} regret at the end (1 is the least), for every seed, averaged "
-        f"over {counted(len(findings.header['seeds']), 'seed')} and then over "
-        f"{counted(len(table), 'problem')}. "
+        f"For every seed, methods are ranked by {findings.measure} regret at the end (1 is the "
+        f"best); ranks are averaged over {counted(len(findings.header['seeds']), 'seed')} and then "
+        f"over {counted(len(table), 'problem')}. "
         + "".join(said for figure, said in tests if not np.isnan(figure))
         + "The last column is the geometric mean over the problems of the median over the seeds; "
-        f"regret below {analysis.NEGLIGIBLE:g} of the design's is a tie."
+        f"regrets below {analysis.NEGLIGIBLE:g} of the design's count as equal."
     )
     drawn = {"ranks": figures.critical_difference(table)} if _tests(table) else {}
     return f"{text}\n\n{note}", drawn
@@ -214,7 +214,7 @@ def regret_section(findings: Findings) -> Section:
             cells = [_cell(own.loc[method], least) for method in methods]
             lines.append([problem, *cells])
         header = ["problem", *[f"`{method}`" for method in methods]]
-        caption = f"Median {measure} regret at the end of {seeds} (quartiles), the least in bold:"
+        caption = f"Median {measure} regret at the end over {seeds} (quartiles), the least in bold:"
         parts.append(f"{caption}\n\n{pipes(header, lines)}")
     drawn = {"regret": figures.against_evaluations(findings.sequential, findings.measure)}
     drawn["seconds"] = figures.against_seconds(findings.sequential)
@@ -261,9 +261,9 @@ def test_section(findings: Findings) -> Section:
     seeds = len(findings.header["seeds"])
     least = 2 / 2**seeds
     note = (
-        "Paired Wilcoxon signed-rank tests over the seeds, corrected by Holm for all tests of this "
-        f"table; effect: rank-biserial correlation. With {counted(seeds, 'seed')} no p is below "
-        f"{least:.2g}."
+        "Paired Wilcoxon signed-rank tests over the seeds, with Holm's correction for all tests of "
+        f"this table; effect: rank-biserial correlation. With {counted(seeds, 'seed')} no p is "
+        f"below {least:.2g}."
     )
     return f"{note}\n\n{pipes([*header, 'verdict'], lines)}", {}
 
@@ -285,8 +285,8 @@ def target_section(findings: Findings) -> Section:
     for share in findings.targets:
         header += [f"reached {share:g}", "evaluations", "seconds"]
     note = (
-        "Share of runs that reached a fraction of the initial design's regret; medians over all "
-        "runs of the evaluations and seconds until then, ∞ where most runs did not."
+        "Share of runs that reached a fraction of the initial design's regret; evaluations and "
+        "seconds until then are medians over all runs, ∞ where most runs did not reach it."
     )
     drawn = {"profile": figures.data_profile(findings.sequential, findings.targets)}
     return f"{note}\n\n{pipes(header, lines)}", drawn
@@ -340,9 +340,9 @@ def parallel_section(findings: Findings) -> Section:
     header = ["problem", "method", "time", "evaluations by then", "median regret then"]
     header += ["evaluations", "median regret after these"]
     note = (
-        "Workers on a simulated clock, on which an evaluation takes 1 on average and an ask takes "
-        "none. Compared at the time when the first method had used its budget, and at equally many "
-        "evaluations, if a single worker made that many."
+        "Workers on a simulated clock, on which an evaluation takes 1 on average and a proposal "
+        "takes no time. Methods are compared at the time when the first of them had used its "
+        "budget, and after equally many evaluations, unless a single worker made fewer."
     )
     return f"{note}\n\n{pipes(header, lines)}", {"clock": figures.against_clock(rows)}
 

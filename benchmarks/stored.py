@@ -15,7 +15,7 @@ from typing import Any
 
 from gpbo.errors import InvalidData
 
-from .words import number, pipes, where
+from .words import counted, number, pipes, where
 
 _Row = Mapping[str, Any]
 
@@ -46,11 +46,14 @@ def markdown(names: Sequence[str], results: Path) -> str:
     parts, said = [], set()
     for name in names:
         if name not in TABLES:
-            raise InvalidData(f"{name!r} of what is stored: expected one of {', '.join(TABLES)}")
+            raise InvalidData(f"{name!r} of the stored tables: expected one of {', '.join(TABLES)}")
         table = TABLES[name]
         path = results / f"{table.file}.json"
         if not path.exists():
-            raise InvalidData(f"{path}: expected what `python benchmarks/{table.command}` measures")
+            raise InvalidData(
+                f"{path}: there is no such file: expected one that "
+                f"`python benchmarks/{table.command}` wrote"
+            )
         kept = json.loads(path.read_text())
         if path not in said:
             # Older files do not state their arguments.
@@ -106,7 +109,7 @@ def _replications(figures: Any) -> Iterable[Sequence[str]]:
             for side in (row, peer)
         )
         yield (
-            f"{of}, runs: {row['runs']}, {row['method'].removeprefix('gpbo, ')}",
+            f"{of}, {counted(row['runs'], 'run')}, {row['method'].removeprefix('gpbo, ')}",
             *map(_seconds, (row["seconds"], seconds), regrets),
             number(row["ratio"]),
         )
@@ -116,7 +119,7 @@ def _updates(figures: Any) -> Iterable[Sequence[str]]:
     for row in figures["updates"]:
         yield (
             f"posterior updates, {row['runs']} runs x 16 chains, {_size(row)}",
-            f"{number(row['updates_per_s'])} a second",
+            f"{number(row['updates_per_s'])} per second",
             _seconds(row["botorch_s"], " each, 1 chain (NUTS)"),
             number(row.get("ratio", math.nan)),
         )
@@ -128,7 +131,7 @@ def _growth(figures: Any) -> Iterable[Sequence[str]]:
         yield (
             f"{_size(row)}, {'draws' if row['inference'] == 'hmc' else 'a point estimate'}",
             _seconds(row["first_s"]),
-            f"{gpbo_s} s, {fit_s} of them the fit",
+            f"{gpbo_s} s, of which the fit {fit_s} s",
             _seconds(row["botorch_map_s"]),
             number(row["ratio"]),
         )
@@ -138,13 +141,14 @@ def _profile(figures: Any) -> Iterable[Sequence[str]]:
     parts = ("factors", "inverses", "products", "kernel", "other", "python")
     for row in figures["profile"]:
         shares = (f"{100 * row[part]:.0f} %" for part in parts)
-        yield f"runs: {row['runs']}, {_size(row)}", number(row["seconds"]), *shares
+        yield f"{_size(row)}, {counted(row['runs'], 'run')}", number(row["seconds"]), *shares
 
 
 def _ascent(figures: Any) -> Iterable[Sequence[str]]:
     for row in figures["ascent"]:
         yield (
-            f"maxima of the acquisition, {row['runs']} runs x 16 draws x 20 restarts, {_size(row)}",
+            f"maxima of the acquisition function, {row['runs']} runs x 16 draws x 20 restarts, "
+            f"{_size(row)}",
             _seconds(row["gpbo_s"], f", as good in {100 * row['as_good']:.0f} % of the runs"),
             _seconds(row["botorch_s"], ", one run after another"),
             number(row["ratio"]),
@@ -153,9 +157,9 @@ def _ascent(figures: Any) -> Iterable[Sequence[str]]:
 
 def _paths(figures: Any) -> Iterable[Sequence[str]]:
     works = {
-        "draw": "functions drawn, {q} of 4096 waves (BoTorch's of 1024)",
-        "draw, 1024 features": "functions drawn, {q} of 1024 waves",
-        "batch": "functions and the minimum of each, {q}",
+        "draw": "drawing {q} functions of 4096 waves (BoTorch: 1024)",
+        "draw, 1024 features": "drawing {q} functions of 1024 waves",
+        "batch": "drawing {q} functions, with the minimum of each",
     }
     for row in figures["speed"]:
         yield (
@@ -192,10 +196,10 @@ def _against_numpyro(figures: Any) -> Iterable[Sequence[str]]:
         peer = row["numpyro_s"]  # or why it is missing
         if not isinstance(peer, str):
             compiled = _seconds(row["numpyro_compile_s"])
-            peer = f"{number(row['numpyro_ess_per_s'])}, compiled in {compiled} before"
+            peer = f"{number(row['numpyro_ess_per_s'])}, after {compiled} of compilation"
         for start in ("cold", "warm"):
             yield (
-                f"effective draws a second, {start}, runs: {row['runs']}, {_size(row)}",
+                f"effective draws per second, {start}, {counted(row['runs'], 'run')}, {_size(row)}",
                 number(row[f"{start}_ess_per_s"]),
                 peer,
                 number(row.get(f"{start}_ratio", math.nan)),
@@ -270,7 +274,7 @@ TABLES = {
         "profile",
         "speed.py profile",
         (
-            "warm update, 16 chains a run",
+            "warm update, 16 chains per run",
             "seconds",
             "Cholesky factors",
             "inverses",
@@ -287,7 +291,7 @@ TABLES = {
         (
             "results",
             "first proposal, gpbo",
-            "the next ones",
+            "later proposals, gpbo",
             "BoTorch, point estimate",
             "BoTorch / gpbo",
         ),
@@ -298,10 +302,10 @@ TABLES = {
         "thompson-cpu",
         "speed.py thompson",
         (
-            "work, seconds of the processor, memory",
+            "work: CPU time, memory",
             "gpbo",
             "BoTorch",
-            "times less time, and memory",
+            "BoTorch / gpbo: time, memory",
         ),
         _paths,
     ),
@@ -318,7 +322,7 @@ TABLES = {
             "Thompson sampling",
             "batch log EI",
             "BEEBO",
-            "all choices of a seed",
+            "all proposals of a seed",
             "commit",
         ),
         _rounds,
@@ -329,7 +333,7 @@ TABLES = {
     "storage": Table(
         "storage",
         "storage.py",
-        ("strategy", "ms of a trial", "kB of a trial"),
+        ("strategy", "ms per trial", "kB per trial"),
         _storage,
     ),
     "workers": Table(
@@ -338,8 +342,8 @@ TABLES = {
         (
             "case",
             *(f"`{method}`" for method in _SHOWN),
-            "`asyTS` less `synTS` (95 %)",
-            "after as many evaluations (95 %)",
+            "`asyTS` minus `synTS` (95 %)",
+            "the same after equally many evaluations (95 %)",
         ),
         _workers,
     ),

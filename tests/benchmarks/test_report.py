@@ -66,7 +66,7 @@ def test_the_typical_regret_is_made_of_the_medians_that_are_shown() -> None:
     findings = sections.Findings.of(rows, header(2), (0.1,))
     median = (0.02 + 4) / 2
     assert (
-        "regret at the end of 2 seeds (quartiles), the least in bold:"
+        "regret at the end over 2 seeds (quartiles), the least in bold:"
         in sections.regret_section(findings)[0]
     )
     assert f"| **{median:.3g}** (" in sections.regret_section(findings)[0]
@@ -331,7 +331,7 @@ def test_the_reference_has_values_and_else_is_the_first_by_rank(
     assert findings.reference == best
     assert text.startswith(f"`{best}` is first by average rank")
     ended = "ei-hmc" if default == "fails" else "ax"
-    assert text.endswith(f"All runs ended early of `{ended}`.")
+    assert text.endswith(f"All runs of `{ended}` ended early.")
     assert f"| `{best}` against |" in sections.test_section(findings)[0]
 
 
@@ -350,21 +350,21 @@ def test_with_too_few_methods_for_a_test_nothing_is_said_of_it(
 @pytest.mark.parametrize(
     ("problems", "methods", "said"),
     [
-        (["branin"], ["ei-hmc"], "of 1 method on 1 problem)"),
+        (["branin"], ["ei-hmc"], "with 1 method on 1 problem)"),
         (
             ["branin"],
             ["ei-hmc", "random"],
-            "of 2 methods on 1 problem; with so few of both, no difference in rank can be",
+            "with 2 methods on 1 problem; with so few of both, no difference in rank can be",
         ),
         (
             ["branin", "hartmann3"],
             ["ei-hmc", "ei-map", "random", "optuna-gp"],  # 3.32, and at most 3 apart
-            "of 4 methods on 2 problems; with so few of both, no difference in rank can be",
+            "with 4 methods on 2 problems; with so few of both, no difference in rank can be",
         ),
         (
             ["branin", "hartmann3", "third"],
             ["ei-hmc", "ei-map", "random", "optuna-gp"],
-            "of 4 methods on 3 problems; differences in rank below 2.71 are not significant)",
+            "with 4 methods on 3 problems; differences in rank below 2.71 are not significant)",
         ),
     ],
 )

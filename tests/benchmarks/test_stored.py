@@ -93,7 +93,12 @@ def test_the_regret_of_one_run_is_not_put_beside_the_median_of_many(tmp_path: Pa
 
 
 def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidData, match="'bogus' of what is stored: expected one of suggestions"):
+    with pytest.raises(
+        InvalidData, match="'bogus' of the stored tables: expected one of suggestions"
+    ):
         stored.markdown(["bogus"], tmp_path)
-    with pytest.raises(InvalidData, match=r"speed\.json: expected what `python benchmarks/speed"):
+    with pytest.raises(
+        InvalidData,
+        match=r"speed\.json: there is no such file: expected one that `python benchmarks/speed",
+    ):
         stored.markdown(["draws"], tmp_path)
