@@ -160,7 +160,10 @@ def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     except (OSError, pa.ArrowInvalid, KeyError, TypeError) as error:
         raise InvalidData(f"{path}: expected results that `gpbo bench` wrote") from error
     if header["format"] > FORMAT:
-        raise InvalidData(f"{path}: of a later version of gpbo, expected format {FORMAT}")
+        raise InvalidData(
+            f"{path}: written by a newer gpbo: expected format {FORMAT} or earlier; upgrade gpbo "
+            "to read it"
+        )
     return table, header
 
 

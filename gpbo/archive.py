@@ -84,7 +84,8 @@ def read(path: str | Path, names: Collection[str], *, writer: str) -> dict[str, 
         raise InvalidData(f"{path}: {another}") from error
     if is_later:
         raise InvalidData(
-            f"{path}: written by a later version of gpbo: expected format {_FORMAT} or earlier"
+            f"{path}: written by a newer gpbo: expected format {_FORMAT} or earlier; upgrade gpbo "
+            "to read it"
         )
     if not values.keys() >= {*names}:
         raise InvalidData(f"{path}: {another}")

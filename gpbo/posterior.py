@@ -166,7 +166,7 @@ class Posterior:
         if not bool(surrogate.eligible.any()):
             whose = "no trial" if fixed is None else f"fixed={fixed!r}: no trial with these values"
             lacking = "has a value" if self.limits is None else "meets the constraints"
-            raise InvalidData(f"{whose} {lacking} yet: expected one or more")
+            raise InvalidData(f"{whose} {lacking} yet: expected at least one")
         params = self.completed[int(surrogate.recommended)].params
         key = self.space.key(params)
         trials = [trial.id for trial in self.completed if self.space.key(trial.params) == key]

@@ -202,7 +202,7 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
     with path.open("wb") as file:
         np.savez(file, header=np.array(json.dumps({"format": 2})))
     with pytest.raises(
-        InvalidData, match="written by a later version of gpbo: expected format 1 or earlier"
+        InvalidData, match="written by a newer gpbo: expected format 1 or earlier; upgrade"
     ):
         Replications.load(path)
     record([[5.0, 3.0]]).save(path)

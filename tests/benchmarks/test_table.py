@@ -57,5 +57,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InvalidData, match=r"x\.parquet: expected results that `gpbo bench`"):
             table.read(path)
     table.write(path, pa.table({"a": [1]}), {"format": table.FORMAT + 1})
-    with pytest.raises(InvalidData, match="of a later version of gpbo, expected format 1"):
+    with pytest.raises(
+        InvalidData, match="written by a newer gpbo: expected format 1 or earlier; upgrade"
+    ):
         table.read(path)
