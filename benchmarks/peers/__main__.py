@@ -12,7 +12,9 @@ from .environments import environments, install, installed, interpreter, why_not
 from .failure import PeerFailure
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="The peers of gpbo's benchmarks."
+    add_completion=False,
+    no_args_is_help=True,
+    help="The peers of gpbo's benchmarks, which are the other packages that it is compared with.",
 )
 
 
@@ -41,7 +43,9 @@ def about(name: str) -> None:
 
 @app.command("install")
 def make(
-    names: Annotated[list[str], typer.Argument(help=f"'all', or of {', '.join(environments())}")],
+    names: Annotated[
+        list[str], typer.Argument(help=f"'all', or some of {', '.join(environments())}")
+    ],
 ) -> None:
     """Make environments with pinned versions, each in a folder of its own."""
     wanted = environments() if names == ["all"] else names

@@ -40,7 +40,7 @@ _ALL = (
         citation=_LOG_EI_PAPERS,
         licence=_MIT,
         settings="SingleTaskGP, fit_gpytorch_mll, LogExpectedImprovement, 10 restarts of 512 raw "
-        "samples; MixedSingleTaskGP and optimize_acqf_mixed_alternating where not all is real; "
+        "samples; MixedSingleTaskGP and optimize_acqf_mixed_alternating where not all are real; "
         "with constraints a model of each and LogConstrainedExpectedImprovement; "
         "in batches qLogExpectedImprovement, one point after another",
         constraints=True,
@@ -96,10 +96,10 @@ _ALL = (
         extra="peer-botorch",
         citation="Eriksson et al., Scalable Global Optimization via Local Bayesian Optimization, "
         "NeurIPS 2019",
-        licence="written by us after the paper; the authors' code, which is not for commercial "
-        "use, was not used",
+        licence="our own implementation of the paper; the authors' code, which is not for "
+        "commercial use, was not used",
         settings="one trust region, one point at a time, at least four failures before it halves; "
-        "other than real parameters rounded, categoricals one-hot",
+        "integers and ordinals rounded, categoricals one-hot",
     ),
     Peer(
         name="ax",
@@ -110,7 +110,7 @@ _ALL = (
         extra="peer-ax",
         citation="Olson et al., Ax: A Platform for Adaptive Experimentation, AutoML 2025",
         licence=_MIT,
-        settings="Client, method 'fast'; the design in the place of its centre and Sobol points",
+        settings="Client, method 'fast'; the design replaces its centre and Sobol points",
         constraints=True,
         batches=True,
     ),
@@ -123,7 +123,7 @@ _ALL = (
         extra="peer-optuna",
         citation=_OPTUNA_PAPER,
         licence=_MIT,
-        settings="GPSampler; the design in the place of its 10 random trials; ordinals as integers",
+        settings="GPSampler; the design replaces its 10 random trials; ordinals as integers",
         constraints=True,
         batches=True,
     ),
@@ -137,8 +137,7 @@ _ALL = (
         citation=f"{_OPTUNA_PAPER}; Bergstra et al., Algorithms for Hyper-Parameter Optimization, "
         "NeurIPS 2011",
         licence=_MIT,
-        settings="TPESampler; the design in the place of its 10 random trials; ordinals as "
-        "integers",
+        settings="TPESampler; the design replaces its 10 random trials; ordinals as integers",
         constraints=True,
         batches=True,
     ),
@@ -151,8 +150,8 @@ _ALL = (
         extra="peer-smac",
         citation=_SMAC_PAPER,
         licence=_BSD,
-        settings="BlackBoxFacade, deterministic, every configuration called once; the design in "
-        "the place of its Sobol points",
+        settings="BlackBoxFacade, deterministic, every configuration called once; the design "
+        "replaces its Sobol points",
     ),
     Peer(
         name="smac-rf",
@@ -171,13 +170,13 @@ _ALL = (
         adapter="hebo.py:Hebo",
         environment="hebo",
         distributions=("HEBO", "pymoo", "gpytorch", "torch", "numpy", "pandas"),
-        not_beside_gpbo="it names numpy < 1.25 and pymoo == 0.6.0, which nothing here works with; "
-        "it is installed without its own requirements",
+        not_beside_gpbo="it requires numpy < 1.25 and pymoo == 0.6.0, which nothing else here "
+        "works with, so it is installed without its own requirements",
         citation="Cowen-Rivers et al., HEBO: Pushing the Limits of Sample-Efficient "
         "Hyper-parameter Optimisation, JAIR 74, 2022",
         licence=_MIT,
-        settings="HEBO with its GP and MACE; the design in the place of its Sobol points; ordinals "
-        "as integers; not the same twice with one seed",
+        settings="HEBO with its GP and MACE; the design replaces its Sobol points; ordinals as "
+        "integers; runs of the same seed differ",
         batches=True,
     ),
     Peer(
@@ -189,8 +188,8 @@ _ALL = (
         extra="peer-skopt",
         citation="Head et al., scikit-optimize, Zenodo, doi:10.5281/zenodo.1157319",
         licence=_BSD,
-        settings="as gp_minimize sets it up; the design in the place of its random points; "
-        "ordinals as integers; batches by its default, the constant liar",
+        settings="as gp_minimize sets it up; the design replaces its random points; ordinals as "
+        "integers; batches by its default, the constant liar",
         batches=True,
     ),
     Peer(
@@ -203,8 +202,8 @@ _ALL = (
         citation="Hansen, Ostermeier, Completely Derandomized Self-Adaptation in Evolution "
         "Strategies, Evolutionary Computation 9, 2001; Nomura, Shibata, cmaes, arXiv:2402.01373",
         licence=_MIT,
-        settings="from the best point of the design with step size 0.2 of the range; CatCMA with "
-        "margin where not all is real; restarts with twice the population",
+        settings="from the best point of the design, with a step size of 0.2 of the range; CatCMA "
+        "with margin where not all parameters are real; restarts with twice the population",
     ),
 )
 

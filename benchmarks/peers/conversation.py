@@ -44,7 +44,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("start_s", "ask_s", "total_s"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected seconds, more than 0")
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected a positive number")
         if self.threads < 1:
             raise ValueError(f"threads={self.threads!r}: expected 1 or more")
 

@@ -64,7 +64,7 @@ def installed(peer: Peer) -> dict[str, str] | None:
 def why_not(peer: Peer) -> str | None:
     """Why a peer cannot run and what to do about it; None if it can."""
     if not hasattr(os, "killpg"):  # Windows, where what a peer starts would outlive it
-        return f"{peer.name}: peers need a system with groups of processes, as Linux and macOS have"
+        return "peers need a system with process groups, such as Linux or macOS"
     missing = _missing(peer)
     if not missing:
         return None
@@ -72,7 +72,8 @@ def why_not(peer: Peer) -> str | None:
     if peer.extra:
         ways.append(f"pip install 'gpbo[{peer.extra}]'")
     reason = f" ({peer.not_beside_gpbo})" if peer.not_beside_gpbo else ""
-    return f"{' and '.join(missing)} not installed{reason}: {' or '.join(ways)}"
+    verb = "is" if len(missing) == 1 else "are"
+    return f"{' and '.join(missing)} {verb} not installed{reason}: run {' or '.join(ways)}"
 
 
 def install(name: str) -> Path:

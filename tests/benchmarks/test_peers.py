@@ -89,7 +89,7 @@ def test_a_peer_that_is_not_installed_is_a_trace_that_says_how_to() -> None:
     peer = PEERS["smac-gp"]
     assert installed(peer) is None
     missing = (
-        "smac not installed: python -m gpbo_benchmarks.peers install smac "
+        "smac is not installed: run python -m gpbo_benchmarks.peers install smac "
         "or pip install 'gpbo[peer-smac]'"
     )
     assert why_not(peer) == missing

@@ -434,4 +434,4 @@ def test_where_no_peer_could_be_ended_none_is_begun(
     """As on Windows."""
     peer = false_peer()
     monkeypatch.delattr("os.killpg")
-    assert "need a system with groups of processes" in str(run(peer).failure)
+    assert "need a system with process groups" in str(run(peer).failure)
