@@ -72,14 +72,18 @@ def joined(kept: Path, results: Path) -> tuple[pa.Table, dict[str, Any]]:
     """
     (ours, header), (theirs, other) = map(table.read_table, (kept, results))
     if header["suite"] != other["suite"]:
-        raise InvalidData(f"{results}: suite {other['suite']!r}, expected {header['suite']!r}")
+        raise InvalidData(
+            f"{results}: suite {other['suite']!r}, expected {header['suite']!r} as in {kept}"
+        )
     twice = sorted(set(header["methods"]) & set(other["methods"]))
     if twice:
-        raise InvalidData(f"{results}: has {', '.join(twice)}, and so has {kept}: expected others")
+        raise InvalidData(
+            f"{results}: has {', '.join(twice)}, and so has {kept}: expected other methods"
+        )
     shared = {name: _in_common(ours, theirs, name) for name in ("problem", "seed")}
     for name, values in shared.items():
         if not values:
-            raise InvalidData(f"{results}: no {name} of {kept}")
+            raise InvalidData(f"{results}: has no {name} in common with {kept}")
     ours, theirs = (_only(part, shared) for part in (ours, theirs))
     _refuse_other_designs(ours.to_pandas(), theirs.to_pandas(), results)
     both = pa.concat_tables([ours, theirs])
@@ -115,13 +119,14 @@ def _refuse_other_designs(ours: pd.DataFrame, theirs: pd.DataFrame, results: Pat
     for problem, expected in _designs(ours).items():
         found = designs.get(problem)
         if found is None or expected.keys() != found.keys():
-            raise InvalidData(f"{results}: {problem}: other seeds, expected {sorted(expected)}")
+            raise InvalidData(f"{results}: {problem}: other seeds: expected {sorted(expected)}")
         for seed, design in expected.items():
             both = min(len(design), len(found[seed]))  # shorter if all runs ended within it
             pair = design[:both], found[seed][:both]
             if not np.allclose(*pair, rtol=_SAME, atol=0, equal_nan=True):
                 raise InvalidData(
-                    f"{results}: {problem}, seed {seed}: another budget or initial design"
+                    f"{results}: {problem}, seed {seed}: another budget or initial design than in "
+                    "the kept results: expected the same"
                 )
 
 

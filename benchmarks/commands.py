@@ -43,11 +43,12 @@ _NEEDED = ("pandas", "pyarrow", "scipy", "sklearn", "statsmodels", "scikit_posth
 SUITES = {
     "smoke": "Four problems, short: minutes on two cores.",
     "synthetic": "Sixteen problems in 2 to 20 dimensions, 20 evaluations per dimension up to 200.",
-    "highdim": "50 to 500 dimensions, with few that matter and with all.",
-    "noisy": "Noise from 2 to 50 % of the spread of the values; ranked by what is recommended.",
-    "batches": "Eight points at a time, ten rounds of them, in 4 to 8 dimensions.",
-    "constrained": "Constraints on what is measured beside the value, one to eleven.",
-    "tuning": "Estimators of scikit-learn on data that it ships, mixed spaces.",
+    "highdim": "50 to 500 dimensions, of which a few or all matter.",
+    "noisy": "Noise of 2 to 50 % of the spread of the values; methods are ranked by what they "
+    "recommend.",
+    "batches": "Ten batches of eight points, in 4 to 8 dimensions.",
+    "constrained": "One to eleven constraints on quantities that are measured with the value.",
+    "tuning": "Estimators of scikit-learn on data that it ships, in mixed spaces.",
     "kandasamy": "Thompson sampling with workers on a simulated clock (Kandasamy et al. 2018).",
 }
 
@@ -56,7 +57,10 @@ SUITES = {
 def _needs() -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
-        raise InvalidOption(f"{', '.join(missing)} not installed: pip install 'gpbo[suite]'")
+        verb = "is" if len(missing) == 1 else "are"
+        raise InvalidOption(
+            f"{', '.join(missing)} {verb} not installed: run pip install 'gpbo[suite]'"
+        )
 
 
 #: Where results go by default.
@@ -75,21 +79,23 @@ def _suite_command(name: str) -> Callable[..., None]:
             int | None, typer.Option(help="Number of seeds; by default the suite's.")
         ] = None,
         budget: Annotated[
-            int | None, typer.Option(help="At most this many evaluations per run: a dry run.")
+            int | None, typer.Option(help="At most this many evaluations per run, for a dry run.")
         ] = None,
         method: Annotated[
             list[str] | None,
-            typer.Option(help="Only this one (your own: module:attribute); may be repeated."),
+            typer.Option(
+                help="Run only this method (module:attribute for one of your own); may be repeated."
+            ),
         ] = None,
         problem: Annotated[
-            list[str] | None, typer.Option(help="Only this one; may be repeated.")
+            list[str] | None, typer.Option(help="Run only this problem; may be repeated.")
         ] = None,
         peers: Annotated[bool, typer.Option(help="Run other packages too.")] = True,
         peers_from: Annotated[
             Path | None,
             typer.Option(
                 help="Results of an earlier run, or kept ones: peers of the same versions are not "
-                "run again on the problems and seeds that are there."
+                "run again on the problems and seeds in them."
             ),
         ] = None,
         processes: _Processes = None,
@@ -109,10 +115,10 @@ def _suite_command(name: str) -> Callable[..., None]:
 
 
 _AGAIN = (
-    "\n\nThe same command continues an interrupted run, and tries again what failed, except "
-    "packages that ran out of time, which only --fresh tries again."
-    "\n\ntrials.parquet and the report hold what the last command named, and replace those of the "
-    "one before; other results stay in the folder, for a command that names them too."
+    "\n\nThe same command continues an interrupted run and retries what failed, except packages "
+    "that ran out of time, which only --fresh retries."
+    "\n\nEach command replaces trials.parquet and the report with what it asked for; other results "
+    "stay in the folder, for a command that asks for them too."
 )
 for _name, _about in SUITES.items():
     app.command(_name, help=_about + _AGAIN)(_suite_command(_name))
@@ -125,7 +131,7 @@ def speed(
     ] = 3,
     case: Annotated[
         list[str] | None,
-        typer.Option(help="Results and dimensions, such as 50,6; may be repeated."),
+        typer.Option(help="Numbers of results and dimensions, such as 50,6; may be repeated."),
     ] = None,
     output: _Output = OUTPUT,
 ) -> None:
@@ -189,7 +195,7 @@ def _asked(
         if peer in asked:
             raise InvalidOption(f"--method={peer}: {why}")
         if peers and not asked and suite.peers:
-            typer.echo(f"skipped {why}", err=True)
+            typer.echo(f"skipped {peer}: {why}", err=True)
     methods = chosen_methods(suite, asked, available if asked or (peers and suite.peers) else [])
     folder = _folder("--output", output) / paths.file_name(name)
     return Run(suite, methods, folder, _count(processes))
@@ -200,9 +206,9 @@ def _why_not(name: str, suite: "Suite") -> str | None:
     from .peers import PEERS, why_not
 
     if suite.constrained and not PEERS[name].constraints:
-        return f"{name}: it takes no constraints"
+        return "it takes no constraints"
     if suite.batched and not PEERS[name].batches:
-        return f"{name}: it proposes one point at a time"
+        return "it proposes one point at a time"
     return why_not(PEERS[name])
 
 
@@ -224,7 +230,7 @@ def _folder(option: str, path: Path) -> Path:
     """
     for part in (path, *path.parents):
         if part.exists() and not part.is_dir():
-            raise InvalidOption(f"{option}={path}: expected a folder, {part} is a file")
+            raise InvalidOption(f"{option}={path}: expected a folder, but {part} is a file")
     return path
 
 
@@ -237,7 +243,9 @@ def _to_keep_in(stored: Path | None) -> Path:
     from .record import RESULTS, is_checkout
 
     if stored is None and not is_checkout():
-        raise InvalidOption("--stored: expected a folder, since gpbo runs without its repository")
+        raise InvalidOption(
+            "--stored: expected a folder: there is no default, as gpbo runs outside its repository"
+        )
     return _folder("--stored", stored or RESULTS)
 
 
@@ -255,14 +263,14 @@ def _measure(run: "Run") -> None:
         results = run.execute(_show)
     except KeyboardInterrupt:
         same = "the same command" + " without --fresh" * run.fresh
-        typer.echo(f"interrupted: {same} goes on from here", err=True)
+        typer.echo(f"interrupted: run {same} to continue from here", err=True)
         raise typer.Exit(130) from None
     rows, header = table.read(results)
     markdown, page = report.write(rows, header, run.suite, results.parent)
     typer.echo(f"{results}\n{markdown}\n{page}")
     if run.others:
         rest = words.counted(run.others, "unit")
-        typer.echo(f"not in these: {rest} of {run.folder}, not named here", err=True)
+        typer.echo(f"not included: {rest} in {run.folder}, not asked for here", err=True)
     for problem, (least, optimum) in analysis.beaten_optima(rows).items():
         typer.echo(f"{problem}: {words.beaten(least, optimum)}", err=True)
     reasons = rows.drop_duplicates(analysis.RUN).set_index("method")["failure"]
@@ -285,13 +293,13 @@ def _measure(run: "Run") -> None:
 @app.command("report")
 def report_command(
     results: Annotated[
-        Path | None, typer.Argument(help="A file of results, whose report is written again.")
+        Path | None, typer.Argument(help="The file of results to write the report of again.")
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the report; by default that of a trials.parquet, and for one kept by "
-            "another name NAME-report beside it."
+            help="Folder for the report; by default the folder of a trials.parquet, and for a kept "
+            "NAME.parquet the folder NAME-report beside it."
         ),
     ] = None,
     reference: Annotated[
@@ -313,13 +321,21 @@ def report_command(
     from .words import counted
 
     if (results is None) == (not readme):
-        raise InvalidOption("results, --readme: expected one of the two")
+        raise InvalidOption("results, --readme: expected one of the two, and not both")
     if output is not None and results is None:
-        raise InvalidOption(f"--output={output}: expected results, --readme has no report")
+        raise InvalidOption(
+            f"--output={output}: expected results instead of --readme, which writes no report"
+        )
     if reference is not None and results is None:
-        raise InvalidOption(f"--reference={reference}: expected results, not --readme")
+        raise InvalidOption(
+            f"--reference={reference}: expected results instead of --readme, which always uses the "
+            "default reference"
+        )
     if stored is not None and not readme:
-        raise InvalidOption(f"--stored={stored}: expected --readme, results have their own report")
+        raise InvalidOption(
+            f"--stored={stored}: expected --readme instead of results, which are not looked up in "
+            "a folder"
+        )
     if results is not None:
         rows, header = table.read(results)
         of_a_run = results.name == "trials.parquet"
@@ -337,18 +353,18 @@ def report_command(
 
 @app.command()
 def keep(
-    results: Annotated[Path, typer.Argument(help="A trials.parquet.")],
+    results: Annotated[Path, typer.Argument(help="The trials.parquet to keep.")],
     stored: Annotated[
         Path | None, typer.Option(help="Folder to keep it in; by default the repository's.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name to keep it by; by default that of its suite.")
+        str | None, typer.Option(help="Name to keep it under; by default that of its suite.")
     ] = None,
     beside: Annotated[
         Path | None,
         typer.Option(
-            help="Kept results of other methods: all runs are kept of the problems and seeds that "
-            "both files have."
+            help="Kept results of other methods, to join with these: the runs of both are kept on "
+            "the problems and seeds that both files have."
         ),
     ] = None,
 ) -> None:
@@ -372,7 +388,7 @@ def check(
         Path | None, typer.Option(help="Folder of kept results; by default the repository's.")
     ] = None,
     update: Annotated[
-        bool, typer.Option(help="Store today's figures, to compare with from now on.")
+        bool, typer.Option(help="Store the new figures instead, for later checks to compare with.")
     ] = False,
 ) -> None:
     """Measure `smoke` and a few ratios of speed; fail if they are worse than stored ones."""

@@ -158,7 +158,10 @@ def check(smoke: Path, folder: Path) -> list[Finding]:
     found, _ = table.read(smoke)
     stored, _ = table.read(folder / _REGRET)
     if not (folder / _SPEED).exists():
-        raise InvalidData(f"{folder / _SPEED}: expected what `gpbo bench check --update` wrote")
+        raise InvalidData(
+            f"{folder / _SPEED}: there is no such file: expected one that `gpbo bench check "
+            "--update` wrote"
+        )
     known: dict[str, float] = json.loads((folder / _SPEED).read_text())["figures"]
     torch.set_num_threads(1)
     return compare_speed(speed_ratios(), known) + compare_regret(found, stored)
@@ -172,7 +175,9 @@ def keep(smoke: Path, folder: Path) -> None:
     """
     ended = [method for method, count in _failed(table.read(smoke)[0]).items() if count]
     if ended:
-        raise InvalidData(f"{smoke}: runs of {', '.join(ended)} ended early: expected none")
+        raise InvalidData(
+            f"{smoke}: runs of {', '.join(ended)} ended early: expected none; nothing is stored"
+        )
     torch.set_num_threads(1)
     medians = {name: statistics.median(ratios) for name, ratios in speed_ratios().items()}
     record.save(Path(_SPEED).stem, medians, record.machine(), folder)

@@ -113,7 +113,7 @@ for step in $steps; do
             elif has numpyro; then
                 JAX_PLATFORMS=cpu measure "one run" 400 speed
             else
-                summary+=("skipped one run: numpyro is missing, which BoTorch samples with")
+                summary+=("skipped one run: numpyro, which BoTorch samples with, is missing")
             fi
             ;;
         *) summary+=("skipped $step: there is no such step") ;;

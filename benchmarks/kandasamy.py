@@ -214,16 +214,18 @@ def begin(folder: Path, asked: dict[str, Any]) -> None:
 def main() -> None:
     """Measure, print, save and paint."""
     parser = script.parser(__doc__)
-    parser.add_argument("--full", action="store_true", help="as long, and as well, as the authors")
+    parser.add_argument("--full", action="store_true", help="as the authors did it")
     parser.add_argument("--case", action="append", choices=list(CASES))
     parser.add_argument("--runs", type=script.at_least(1), default=20)
     parser.add_argument(
-        "--share", type=script.at_least(0.01), help="of the time; by default all or a third"
+        "--share",
+        type=script.at_least(0.01),
+        help="share of the authors' time; default 1/3, with --full 1",
     )
-    parser.add_argument("--latency", action="store_true", help="count what choosing a point takes")
+    parser.add_argument("--latency", action="store_true", help="count the time to choose a point")
     parser.add_argument("--device", type=script.known_device, default="auto")
     parser.add_argument(
-        "--keep", type=Path, help="folder of what is done, with which it is not run again"
+        "--keep", type=Path, help="folder to keep finished runs in, which are not run again"
     )
     options = parser.parse_args()
     share = options.share or (1.0 if options.full else 1 / 3)

@@ -95,7 +95,10 @@ def compare(whole: Record, parts: Record, evaluations: list[int]) -> None:
         if expected != found:
             raise SystemExit(f"uninterrupted: {expected}\nkilled:        {found}")
     if whole.finished != parts.finished:
-        raise SystemExit(f"order of ends: {whole.finished} and {parts.finished}")
+        raise SystemExit(
+            f"order in which trials ended, uninterrupted: {whole.finished}\n"
+            f"killed:                                     {parts.finished}"
+        )
     for trial in parts.trials:
         interrupted = sum(
             attempt.reason == JOB_INTERRUPTED

@@ -40,7 +40,7 @@ def load(option: str, path: str) -> object:
         raise InvalidOption(f"{option}={path}: {why}") from error
     if not hasattr(module, attribute):
         raise InvalidOption(
-            f"{option}={path}: {name} has no attribute {attribute!r}: expected one of it"
+            f"{option}={path}: {name} has no attribute {attribute!r}: expected one that it has"
         )
     _hash(module)
     return getattr(module, attribute)

@@ -78,11 +78,13 @@ def main() -> None:
     parser.add_argument("--runs", type=script.at_least(1), default=16)
     parser.add_argument("--budget", type=script.at_least(1), default=30)
     parser.add_argument("--device", type=script.known_device, default="auto")
-    parser.add_argument("--peer-runs", type=script.at_least(1), help="default: as many")
+    parser.add_argument("--peer-runs", type=script.at_least(1), help="default: --runs")
     options = parser.parse_args()
     problem = gpbo.problems.get(options.problem)
     if problem.constraints:
-        parser.error(f"argument --problem: {options.problem!r}: expected one without constraints")
+        parser.error(
+            f"argument --problem: {options.problem!r}: expected a problem without constraints"
+        )
     initial = max(5, 2 * problem.dim)
     quiet: dict[str, Any] = {"initial": initial, "progress": False}
     design = gpbo.replicate(

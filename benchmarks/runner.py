@@ -162,7 +162,7 @@ class Run:
                     )
                 raise InvalidOption(
                     f"--output={self.folder.parent}: has results of {name} {there}, and this is "
-                    f"{here}: expected another folder, or --fresh to measure all anew"
+                    f"{here}: expected another folder, or --fresh to measure everything again"
                 )
 
 

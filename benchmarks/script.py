@@ -26,7 +26,7 @@ def parser(about: str | None, *, keeps: bool = True) -> argparse.ArgumentParser:
     """
     made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
     if keeps:
-        made.add_argument("--output", type=Path, default=RESULTS, help="folder of what is measured")
+        made.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
     return made
 
 

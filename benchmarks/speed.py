@@ -292,18 +292,21 @@ def main() -> None:
         "--case",
         type=sizes,
         action="append",
-        help="n,d; default 50,6 and 100,20; growth: n,d; of the others: runs,n,d",
+        help="n,d for suggestion (default 50,6 and 100,20) and growth; runs,n,d for the others",
     )
     parser.add_argument(
-        "--device", type=script.known_device, help="of thompson and of many runs; default cpu"
+        "--device", type=script.known_device, help="for thompson and many runs; default cpu"
     )
-    parser.add_argument("--peer-runs", type=script.at_least(1), help="of ascent; default 8 at most")
+    parser.add_argument(
+        "--peer-runs", type=script.at_least(1), help="for ascent; default 8 at most"
+    )
     options = parser.parse_args()
     for name, takers in TAKERS.items():
         if getattr(options, name) is not None and options.work not in takers:
             option = f"--{name.replace('_', '-')}"
             parser.error(
-                f"argument {option}: {options.work} takes none: expected one of {', '.join(takers)}"
+                f"argument {option}: {options.work} does not take it: expected one of "
+                f"{', '.join(takers)}"
             )
     options.device = options.device or "cpu"
     axes = ("n", "d") if options.work in ("suggestion", "growth") else ("runs", "n", "d")
@@ -311,7 +314,7 @@ def main() -> None:
         parser.error(f"argument --case: expected {','.join(axes)} for {options.work}")
     if options.work == "suggestion" and find_spec("numpyro") is None:
         parser.error(
-            "numpyro is not installed, which BoTorch samples with: pip install gpbo[bench]"
+            "numpyro is not installed, and BoTorch samples with it: run pip install 'gpbo[bench]'"
         )
     WORKS[options.work](options, script.begin(options.output))
 

@@ -107,7 +107,7 @@ class Suite:
             given = getattr(self, name)
             proper = isinstance(given, tuple | list) and all(isinstance(one, kind) for one in given)
             if not (proper and given):
-                raise InvalidOption(f"{name}={given!r}: expected a tuple of {what}, at least one")
+                raise InvalidOption(f"{name}={given!r}: expected a tuple of one or more {what}")
 
     def case(self, name: str) -> Case:
         """The case of this name.
@@ -311,8 +311,8 @@ def _at(path: str) -> Suite:
         given = [found] if isinstance(found, Problem) else found
         if not isinstance(given, Sequence) or not all(isinstance(one, Problem) for one in given):
             raise InvalidOption(
-                f"suite={path}: expected a Suite, a gpbo.problems.Problem or a sequence of these, "
-                f"and this is {type(found).__name__}"
+                f"suite={path}: expected a Suite, a gpbo.problems.Problem or a sequence of "
+                f"problems, and this is {type(found).__name__}"
             )
         suite = Suite(path, tuple(map(_posed, given)), seeds=20)
     cases = suite.cases
@@ -320,7 +320,9 @@ def _at(path: str) -> Suite:
         raise InvalidOption(f"suite={path}: cases={cases!r}: expected a Case for each problem")
     names = [case.name for case in cases]
     if not names or len({str(name).casefold() for name in names}) < len(names):  # as of files
-        raise InvalidOption(f"suite={path}: problems {names}: expected at least one, none twice")
+        raise InvalidOption(
+            f"suite={path}: problems {names}: expected at least one, and no name twice"
+        )
     for name in names:
         paths.check_name(f"suite={path}", name)
     return suite

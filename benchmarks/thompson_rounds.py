@@ -160,9 +160,9 @@ def main() -> None:
         "--last-fit",
         type=script.at_least(0),
         default=600,
-        help="to so many results at most; 0: to any number",
+        help="fit to at most this many results; 0 for no limit",
     )
-    parser.add_argument("--fresh", action="store_true", help="make runs again that are kept")
+    parser.add_argument("--fresh", action="store_true", help="repeat runs that are kept")
     options = parser.parse_args()
     made, alike = kept(options), decisive(vars(options))
     # The runs may come from several commands: what these have in common.

@@ -92,8 +92,8 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
             joined(kept, other)
 
     refused("has ei-map, and so has", {"ei-map": 1.0}, range(3))
-    refused("no seed of", {"hebo": 1.0}, range(7, 9))
-    refused("no problem of", {"hebo": 1.0}, range(3), problems=("ackley",))
+    refused("has no seed in common with", {"hebo": 1.0}, range(7, 9))
+    refused("has no problem in common with", {"hebo": 1.0}, range(3), problems=("ackley",))
     refused("suite 'noisy', expected 'smoke'", {"hebo": 1.0}, range(3), suite="noisy")
     refused("branin, seed 0: another budget or init", {"hebo": 1.0}, range(3), start=(5.0, 4.5))
     refused("branin, seed 0: another budget or init", {"hebo": 1.0}, range(3), start=(*START, 3.0))

@@ -34,10 +34,19 @@ MISTAKES = [
     (["speed", "--case", "0,6"], "gpbo: --case=0,6: expected two whole numbers above 0, such as"),
     (["speed", "--case", "²,6"], "gpbo: --case=²,6: expected two whole numbers above 0, such as"),
     (["speed", "--repeats", "0"], "gpbo: --repeats=0: expected a whole number, 1 or more"),
-    (["report"], "gpbo: results, --readme: expected one of the two"),
-    (["report", "--readme", "x", "--output", "y"], "gpbo: --output=y: expected results, --readme"),
-    (["report", "--readme", "x", "--reference", "y"], "gpbo: --reference=y: expected results, not"),
-    (["report", "x", "--stored", "y"], "gpbo: --stored=y: expected --readme, results have their"),
+    (["report"], "gpbo: results, --readme: expected one of the two, and not both"),
+    (
+        ["report", "--readme", "x", "--output", "y"],
+        "gpbo: --output=y: expected results instead of --readme",
+    ),
+    (
+        ["report", "--readme", "x", "--reference", "y"],
+        "gpbo: --reference=y: expected results instead of --readme",
+    ),
+    (
+        ["report", "x", "--stored", "y"],
+        "gpbo: --stored=y: expected --readme instead of results, which",
+    ),
     (["report", "no.parquet"], "gpbo: no.parquet: expected results that `gpbo bench` wrote"),
     (["report", "--readme", "no.md"], "gpbo: --readme=no.md: expected a file that exists"),
     (["keep", "x", "--name", "a/b"], "gpbo: --name=a/b: expected letters, digits, hyphens and"),
@@ -81,14 +90,14 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr(sys, "argv", ["gpbo", "bench", "smoke"])
     with pytest.raises(SystemExit):
         main()
-    assert "gpbo: pandas not installed: pip install 'gpbo[suite]'" in capsys.readouterr().err
+    assert "gpbo: pandas is not installed: run pip install 'gpbo[suite]'" in capsys.readouterr().err
 
 
 def test_peers_that_are_not_installed_are_skipped_with_a_message(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     ran: list[tuple[str, ...]] = []
-    reason = "cmaes: it is not installed: pip install cmaes"
+    reason = "it is not installed: pip install cmaes"
     monkeypatch.setattr(
         "gpbo_benchmarks.peers.why_not", lambda peer: reason if peer.name == "cmaes" else None
     )
@@ -96,7 +105,7 @@ def test_peers_that_are_not_installed_are_skipped_with_a_message(
     options = ["bench", "smoke", "--output", str(tmp_path)]
     done = CliRunner().invoke(app, options)
     assert done.exit_code == 0, done.output
-    assert f"skipped {reason}" in done.output
+    assert f"skipped cmaes: {reason}" in done.output
     assert "cmaes" not in ran[0]
     assert {"ei-hmc", "optuna-gp"} <= set(ran[0])
     CliRunner().invoke(app, [*options, "--no-peers"])
@@ -139,7 +148,7 @@ def test_peers_that_are_not_able_to_take_part_are_not_asked_to(
     assert f"skipped {peer}: {reason}" in done.output
     assert {*ran[0]} - {*METHODS} == able
     asked = CliRunner().invoke(app, [*options, "--method", peer])
-    assert str(asked.exception) == f"--method={peer}: {peer}: {reason}"
+    assert str(asked.exception) == f"--method={peer}: {reason}"
 
 
 def test_what_is_asked_for_twice_is_run_once(
@@ -172,13 +181,13 @@ def test_a_command_that_names_less_says_that_the_rest_is_not_in_its_report(
 ) -> None:
     both = bench("random", "sobol")
     assert both.exit_code == 0, both.output
-    assert "not in these" not in both.output
-    assert f"not in these: 1 unit of {tmp_path / 'smoke'}, not named" in bench("sobol").output
+    assert "not included" not in both.output
+    assert f"not included: 1 unit in {tmp_path / 'smoke'}, not asked" in bench("sobol").output
     rows, _ = table.read(tmp_path / "smoke" / "trials.parquet")
     assert set(rows["method"]) == {"sobol"}
     again = bench("random", "sobol").output
     assert "branin random" not in again  # what was measured is there
-    assert "not in these" not in again
+    assert "not included" not in again
 
 
 def test_a_run_of_which_everything_failed_ends_with_an_error(
@@ -230,7 +239,7 @@ def test_an_interrupted_run_says_which_command_goes_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "measured", interrupt)
-    goes_on = "interrupted: the same command goes on from here"
+    goes_on = "interrupted: run the same command to continue from here"
     assert goes_on in bench("random").output
     again = bench("random", options=("--fresh",))
     assert again.exit_code == 130

@@ -202,7 +202,7 @@ def test_a_folder_is_no_module_with_attributes(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     error = bench("no_module_of_mine:thing").exception
-    assert "no_module_of_mine has no attribute 'thing': expected one of it" in str(error)
+    assert "no_module_of_mine has no attribute 'thing': expected one that it has" in str(error)
 
 
 def test_a_module_that_was_changed_while_the_command_ran_is_noticed(module: str) -> None:
@@ -216,7 +216,7 @@ def test_a_module_that_was_changed_while_the_command_ran_is_noticed(module: str)
 
 NAMES = [
     ("smoke", "nowhere:x", "--method=nowhere:x: there is no module 'nowhere': expected one in "),
-    ("smoke", "own:x", "has no attribute 'x': expected one of it"),
+    ("smoke", "own:x", "has no attribute 'x': expected one that it has"),
     ("smoke", "sys:path", "--method=sys:path: expected a strategy or a Method: strategy="),
     ("smoke", "own:x:y", ":x:y: expected module:attribute"),
     ("smoke", "own:number", ":number: expected a strategy or a Method: strategy=3: expected"),
@@ -224,10 +224,22 @@ NAMES = [
     ("smoke", "own:hebo", ":hebo: expected another name than 'hebo', which is taken"),
     ("smoke", "own:slash", "name='a/b': expected letters, digits, dots, hyphens and underscores"),
     ("nowhere:x", "random", "suite=nowhere:x: there is no module 'nowhere': expected one in "),
-    ("own:number", "random", "expected a Suite, a gpbo.problems.Problem or a sequence of these, "),
-    ("own:twice", "random", "problems ['branin', 'branin']: expected at least one, none twice"),
-    ("own:in_two_cases", "random", "problems ['branin', 'Branin']: expected at least one, none t"),
-    ("own:empty", "random", "problems []: expected at least one, none twice"),
+    (
+        "own:number",
+        "random",
+        "expected a Suite, a gpbo.problems.Problem or a sequence of problems, ",
+    ),
+    (
+        "own:twice",
+        "random",
+        "problems ['branin', 'branin']: expected at least one, and no name twice",
+    ),
+    (
+        "own:in_two_cases",
+        "random",
+        "problems ['branin', 'Branin']: expected at least one, and no name t",
+    ),
+    ("own:empty", "random", "problems []: expected at least one, and no name twice"),
     ("own:uncased", "random", "expected a Case for each problem"),
     ("own:spaces", "random", "name='two words': expected letters, digits, dots, hyphens and"),
 ]

@@ -37,18 +37,24 @@ COUNT = "expected a whole number, 1 or more"
         ("speed updates --case 50,6", "argument --case: expected runs,n,d for updates"),
         (
             "speed thompson --case 1,50,6",
-            "argument --case: thompson takes none: expected one of su",
+            "argument --case: thompson does not take it: expected one of su",
         ),
         (
             "speed --device cpu",
-            "argument --device: suggestion takes none: expected one of thompson",
+            "argument --device: suggestion does not take it: expected one of thompson",
         ),
-        ("speed profile --device cpu", "argument --device: profile takes none: expected one of th"),
+        (
+            "speed profile --device cpu",
+            "argument --device: profile does not take it: expected one of th",
+        ),
         (
             "speed updates --peer-runs 2",
-            "argument --peer-runs: updates takes none: expected one of",
+            "argument --peer-runs: updates does not take it: expected one of",
         ),
-        ("replications --problem gardner", "argument --problem: 'gardner': expected one without"),
+        (
+            "replications --problem gardner",
+            "argument --problem: 'gardner': expected a problem without",
+        ),
         ("thompson_rounds --seeds 0", f"argument --seeds: '0': {COUNT}"),
         ("thompson_rounds --first-seed -1", "'-1': expected a whole number, 0 or more"),
         ("utilisation --budget 0", f"argument --budget: '0': {COUNT}"),

@@ -117,10 +117,10 @@ def test_a_dry_run_cuts_the_budget_and_the_design() -> None:
     ("wrong", "message"),
     [
         ({"seeds": 0}, "seeds=0: expected a whole number, 1 or more"),
-        ({"targets": ()}, r"targets=\(\): expected a tuple of shares, at least one"),
-        ({"targets": 0.1}, r"targets=0\.1: expected a tuple of shares, at least one"),
-        ({"methods": ()}, r"methods=\(\): expected a tuple of names, at least one"),
-        ({"methods": "random"}, "methods='random': expected a tuple of names, at least one"),
+        ({"targets": ()}, r"targets=\(\): expected a tuple of one or more shares"),
+        ({"targets": 0.1}, r"targets=0\.1: expected a tuple of one or more shares"),
+        ({"methods": ()}, r"methods=\(\): expected a tuple of one or more names"),
+        ({"methods": "random"}, "methods='random': expected a tuple of one or more names"),
     ],
 )
 def test_a_suite_of_the_user_s_own_is_checked(wrong: dict[str, Any], message: str) -> None:
