@@ -88,7 +88,7 @@ class Database:
             (str(path) == ":memory:", "the path of a file, as data in memory would be lost"),
             ("://" in str(path), "the path of a file, not a URL"),
             (is_folder, "the path of a file, not of a folder"),
-            (not has_folder, "a path in a folder that exists"),
+            (not has_folder, "the path of a file in an existing folder"),
             # A network path on Windows: a log would not be safe, and SQLite takes no such URI.
             (not self.path.as_uri().startswith("file:///"), "a path on a disk of this machine"),
         ):

@@ -245,7 +245,7 @@ def test_a_job_is_tuned_shown_and_resumed(
     code, out, err = called(monkeypatch, capsys, "show", job, "--json", "--html", page)
     assert (code, len(json.loads(out)["trials"]), err) == (0, 4, f"wrote {page}\n")
     code, _, err = called(monkeypatch, capsys, "show", job, "--html", job.parent / "no" / "r.html")
-    assert (code, "in a folder that exists" in err) == (2, True)
+    assert (code, "the path of a file in an existing folder" in err) == (2, True)
     code, _, err = called(monkeypatch, capsys, "tune", job)
     assert (code, "already has a job of this name" in err) == (2, True)
     job.write_text(JOB.replace("budget = 4", "budget = 6"))

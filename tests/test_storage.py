@@ -201,7 +201,7 @@ def test_mistakes_say_what_there_is(store: SqliteStorage, tmp_path: Path) -> Non
     for action in (store.open, store.read, store.request_stop):
         with pytest.raises(UnknownJob, match="it has 'mine'"):
             action("yours")
-    with pytest.raises(StorageError, match="folder that exists"):
+    with pytest.raises(StorageError, match="in an existing folder"):
         SqliteStorage(tmp_path / "none" / "runs.db")
     (tmp_path / "text.db").write_text("no database" * 100)
     with pytest.raises(StorageError, match="not a database"):
