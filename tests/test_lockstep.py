@@ -405,7 +405,7 @@ def test_the_device_is_chosen_for_the_work_that_there_is(
         ({"problem": "bogus"}, "problem='bogus': expected one of branin, six"),
         (
             {"problem": BRANIN.shifted(1, 2, 3)},
-            "runs=2: expected 3, for which",
+            "runs=2: expected 3, the number of runs",
         ),
     ],
 )
