@@ -317,14 +317,18 @@ def _awaited(pool: ProcessPoolExecutor, future: "Future[_T]", limit: float = mat
 
     Raises:
         BrokenExecutor: the process died.
-        TimeoutError: it took longer than the limit, in seconds.
+        TimeoutError: it took longer than the limit, in seconds; those in which this process was
+            stopped hardly count.
     """
     process = _process_of(pool)
-    until, dead = time.monotonic() + limit, False
-    while not wait([future], min(_LOOK_S, until - time.monotonic())).done:
+    now, left, dead = time.monotonic(), limit, False
+    while not wait([future], look := min(_LOOK_S, left)).done:
         if dead:  # since the last check: loky had time to report it, or a result
             raise BrokenExecutor(get_exitcodes_terminated_worker({0: process}))
-        if time.monotonic() >= until:
+        before, now = now, time.monotonic()
+        stopped = now - before > look + _LOOK_S  # as by Ctrl-Z, and so was loky
+        left -= look if stopped else now - before
+        if left <= 0 and not (stopped and wait([future], _LOOK_S).done):
             raise TimeoutError
         dead = process is not None and process.exitcode is not None
     return future.result()

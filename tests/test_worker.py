@@ -741,6 +741,34 @@ def test_what_a_process_told_as_it_ended_is_heard_at_the_next_look(
                 _awaited(pool, told, limit)
 
 
+@pytest.mark.parametrize(("limit", "tells"), [(2.0, True), (5.0, True), (5.0, False)])
+def test_while_a_process_is_stopped_hardly_any_time_of_its_trials_passes(
+    limit: float, tells: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by Ctrl-Z: of a result that came in time it hears only when it goes on."""
+    told: Future[int] = Future()
+    clock = [0.0]
+
+    def look(futures: list[Future[int]], seconds: float) -> Any:
+        clock[0] += max(seconds, 0.0)
+        if clock[0] == 2.0:  # at the second look we are stopped
+            clock[0] += 600.0
+        elif clock[0] > 602.0 and tells and not told.done():
+            told.set_result(7)
+        return SimpleNamespace(done={future for future in futures if future.done()})
+
+    monkeypatch.setattr("gpbo.executors.wait", look)
+    monkeypatch.setattr("gpbo.executors.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    pool: Any = SimpleNamespace(_processes={})
+    with unchecked_shapes():
+        if tells:
+            assert _awaited(pool, told, limit) == 7
+        else:
+            with pytest.raises(TimeoutError):
+                _awaited(pool, told, limit)
+            assert clock[0] == 600.0 + limit
+
+
 def test_what_a_function_started_ends_when_the_driver_is_killed(
     noted: Path, tmp_path: Path
 ) -> None:
