@@ -240,13 +240,15 @@ def die_with(driver: int) -> None:
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    # Ctrl-C in a terminal, and its end, reach the whole process group, but the driver decides what
-    # becomes of the trials. Commands would inherit SIG_IGN for SIGHUP, but not a handler.
+    # Ctrl-C and Ctrl-\ in a terminal, and its end, reach the whole process group, but the driver
+    # decides what becomes of the trials. Commands would inherit SIG_IGN, but not a handler.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):  # it was blocked until now
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, lambda number, frame: None)
+    for name in ("SIGHUP", "SIGQUIT"):
+        number = getattr(signal, name, None)  # Windows has neither
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda number, frame: None)
     # A process that ignores SIGCHLD, which is inherited, does not learn how its children ended: the
     # status of a command that failed would be 0.
     if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:

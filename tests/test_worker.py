@@ -992,6 +992,17 @@ def test_a_terminal_that_closes_ends_no_process_and_nohup_is_left_in_place(ignor
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such signal")
+def test_a_terminal_that_quits_the_driver_ends_no_process() -> None:
+    r"""By Ctrl-\: a process that went with the driver would leave its command running."""
+    pool = pool_of_one(initializer=die_with, initargs=(os.getpid(),))
+    try:
+        start(pool).result(60)
+        assert pool.submit(signal.raise_signal, signal.SIGQUIT).result(60) is None
+    finally:
+        end(pool)
+
+
 def test_a_worker_loads_no_tensors(tmp_path: Path) -> None:
     def loaded(params: dict[str, Any]) -> float:
         return float("torch" in sys.modules)
