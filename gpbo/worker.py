@@ -125,9 +125,10 @@ class Imported:
 
     def module(self) -> ModuleType:
         """The module that it is in."""
-        folder = str(self.folder or Path.cwd())
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
+        with contextlib.suppress(FileNotFoundError):  # an earlier trial removed where it had gone
+            folder = str(self.folder or Path.cwd())
+            if folder not in sys.path:
+                sys.path.insert(0, folder)
         return importlib.import_module(self.target.partition(":")[0])
 
 

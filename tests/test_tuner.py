@@ -468,6 +468,24 @@ def test_an_objective_may_change_its_folder(
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+def test_an_objective_that_is_imported_may_remove_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone.py").write_text(
+        """
+import os, tempfile
+
+def objective(params):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+    return 0.5
+"""
+    )
+    monkeypatch.chdir(tmp_path)
+    result = tuned(Optimizer(LINE, "sobol"), "gone:objective", budget=3).run()
+    assert [trial.value for trial in result.trials] == [0.5] * 3
+
+
 def test_a_command_is_an_objective(tmp_path: Path) -> None:
     command = Command("bash -c 'echo loss: {x}'", metric=r"loss: (\S+)")
     result = tuned(stored(tmp_path), command, budget=3).run()
