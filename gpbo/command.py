@@ -15,6 +15,8 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
+import psutil
+
 from gpbo.attempt import LOG, PROCESS, STOP, UNREADABLE, Outcome, as_step, write_report
 from gpbo.errors import InvalidOption
 
@@ -22,6 +24,8 @@ from gpbo.errors import InvalidOption
 _LOOK_S = 0.1
 #: Seconds that a command has to end after SIGTERM.
 _GRACE_S = 2.0
+#: Seconds between the start of a command and the writing of its process id, at most.
+_NOTED_S = 10.0
 #: How much of a log is read between two checks of the command and the clock.
 _CHUNK_BYTES = 1 << 20
 #: How much of a command's last line is kept as the reason of a failed trial.
@@ -247,6 +251,19 @@ def end_left(folder: Path) -> None:
         if os.getsid(group) != group:
             return  # the id has a new owner: a command leads a session of its own
     _end_group(group)
+
+
+def end_abandoned(folder: Path) -> None:
+    """`end_left` for a driver whose predecessor was killed together with its workers.
+
+    By now the id may belong to another process, or to one of another machine: the command's began
+    when the id was written.
+    """
+    note = folder / PROCESS
+    with contextlib.suppress(OSError, ValueError, psutil.Error):
+        began = psutil.Process(int(note.read_text())).create_time()
+        if abs(note.stat().st_mtime - began) < _NOTED_S:
+            end_left(folder)
 
 
 def _value_group(pattern: re.Pattern[str]) -> int | None:

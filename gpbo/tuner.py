@@ -20,7 +20,7 @@ from gpbo.backend import threads_beside
 from gpbo.callbacks import Callback, check_callbacks, tell
 from gpbo.checks import instance_of, legible, truth_value, whole_number
 from gpbo.chooser import Chooser
-from gpbo.command import Command
+from gpbo.command import Command, end_abandoned
 from gpbo.completion import Completion, Stopped, Streak
 from gpbo.constraints import Constraint, Told, quantities, result_told, returned
 from gpbo.engine import Engine
@@ -251,7 +251,10 @@ class Tuner:
         self._began_at = time.monotonic() - max(0.0, time.time() - record.created_at)
         attempts = record.ended_attempts()
         known = zip(record.attempts, attempts, strict=True)
-        self._write(attempts=[ended for before, ended in known if ended is not before])
+        interrupted = [ended for before, ended in known if ended is not before]
+        for one in interrupted:
+            end_abandoned(self._folder_of(one))
+        self._write(attempts=interrupted)
         self._attempts = {attempt.trial: attempt for attempt in attempts}
         self._deaths = Counter(attempt.trial for attempt in attempts if _has_died(attempt))
         for metric in record.metrics:
@@ -346,7 +349,7 @@ class Tuner:
             )
             self._attempts[trial.id] = attempt
             self._curves.pop(trial.id, None)
-            run = _Run(trial, attempt, self._root / f"{trial.id:05}.{attempt.number}")
+            run = _Run(trial, attempt, self._folder_of(attempt))
             self._write(attempts=[attempt])
             if run.folder.exists():  # of another job: its results would count as this one's
                 shutil.rmtree(run.folder)
@@ -364,6 +367,9 @@ class Tuner:
             except Exception as error:  # noqa: BLE001  broken, shut down, or a user's own
                 self._not_run(attempt, f"{type(error).__name__}: {error}")
                 return
+
+    def _folder_of(self, attempt: Attempt) -> Path:
+        return self._root / f"{attempt.trial:05}.{attempt.number}"
 
     def _not_run(self, attempt: Attempt, why: str) -> None:
         """Trials cannot be run: this one stays pending, and the job ends."""

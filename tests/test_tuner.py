@@ -22,7 +22,7 @@ import pytest
 import scipy.sparse
 
 from gpbo import optimizer as optimizer_module
-from gpbo.attempt import METRICS, STOP, write_report
+from gpbo.attempt import METRICS, PROCESS, STOP, write_report
 from gpbo.callbacks import Callback
 from gpbo.candidates import Search
 from gpbo.chooser import Chooser
@@ -1213,6 +1213,27 @@ def test_what_ran_when_the_driver_was_killed_ended_when_the_job_was_last_heard_o
         told.id: first.optimizer.trials[1].finished_at,
         waited.id: last + 3,
     }
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="runs no commands")
+@pytest.mark.parametrize("noted_ago", [0, 3600])
+def test_a_command_that_outlived_driver_and_worker_is_ended_when_the_job_goes_on(
+    noted_ago: int, tmp_path: Path
+) -> None:
+    """As by `kill -9` of the group; a process that began later only has the number of one."""
+    optimizer = stored(tmp_path)
+    trial = optimizer.ask()
+    assert optimizer.journal is not None
+    optimizer.journal.write(attempts=[Attempt(trial.id, 1, 0, time.time())])
+    note = optimizer.journal.folder / "00000.1" / PROCESS
+    optimizer.close()
+    note.parent.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "300"], start_new_session=True) as command:
+        note.write_text(str(command.pid))
+        os.utime(note, (time.time() - noted_ago,) * 2)
+        tuned(Optimizer.resume(tmp_path / "runs.db", "job"), budget=3).run()
+        assert command.poll() == (None if noted_ago else -signal.SIGTERM)
+        command.kill()
 
 
 def test_a_trial_that_failed_is_not_run_again_whenever_the_driver_dies(tmp_path: Path) -> None:
