@@ -20,7 +20,8 @@ class Execution:
             workers wait for the last one, and get their trials together.
         time_limit_s: Seconds that a trial may take; a longer one is killed and fails. Starting its
             process does not count, but importing what the objective needs does, in the first trial
-            of each process.
+            of each process. The time in which the job is stopped, as by Ctrl-Z, does not count
+            either, except for a command, which runs on, and in an executor of your own.
         retries: How often a trial is tried again if its process or command was killed, it exceeded
             the time limit, or its executor lost it. It is not tried again if its objective raised
             an exception or its command ended with an error. Interrupting the job does not count.
