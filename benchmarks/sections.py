@@ -179,9 +179,11 @@ def rank_section(findings: Findings) -> Section:
         for method, rank in table.mean().sort_values().items()
     ]
     p, gap = analysis.friedman(table), analysis.critical_difference(*table.shape)
+    # Averages vary less than the ranks of single runs, for which the critical difference is made.
+    averaged = ", or less, as ranks are averages over seeds" * (len(findings.header["seeds"]) > 1)
     tests = [
         (p, f"Friedman: p = {number(p)}. "),
-        (gap, f"Critical difference (Nemenyi, {analysis.CONFIDENCE:.0%}): {gap:.2f}. "),
+        (gap, f"Critical difference (Nemenyi, {analysis.CONFIDENCE:.0%}): {gap:.2f}{averaged}. "),
     ]
     text = pipes(["method", "average rank", "regret / design's regret"], lines)
     note = (

@@ -335,6 +335,19 @@ def test_the_reference_has_values_and_else_is_the_first_by_rank(
     assert f"| `{best}` against |" in sections.test_section(findings)[0]
 
 
+def test_the_critical_difference_of_averages_over_seeds_is_said_to_be_too_large() -> None:
+    few = [trace(name, 0, [9.0, end]) for name, end in (("ei-hmc", 1.2), ("random", 5.0))]
+    many = [*few, *[trace(name, 1, [9.0, end]) for name, end in (("ei-hmc", 2.0), ("random", 3.0))]]
+    said = []
+    for runs, seeds in ((few, 1), (many, 2)):
+        rows = table.rows("smoke", case(), runs).to_pandas()
+        findings = sections.Findings.of(rows, header(seeds), (0.1,))
+        said.append(
+            "or less, as ranks are averages over seeds" in sections.rank_section(findings)[0]
+        )
+    assert said == [False, True]
+
+
 @pytest.mark.parametrize("methods", [["ei-hmc"], ["ei-hmc", "random"]])
 def test_with_too_few_methods_for_a_test_nothing_is_said_of_it(
     methods: list[str], results: Path
