@@ -1,0 +1,102 @@
+"""Functions on which no default of gpbo was chosen: ``gpbo bench gpbo_benchmarks.heldout:SUITE``.
+
+From the library of Surjanovic and Bingham (2013, www.sfu.ca/~ssurjano), taken before anything was
+run on them. They stay of use as long as no decision is made by their results.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gpbo.backend import DTYPE
+from gpbo.problems import Problem
+
+from .suites import Case, Suite
+
+
+def goldstein_price(x: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
+    """Least where it is 3."""
+    a, b = x.unbind(-1)
+    one = 19 - 14 * a + 3 * a**2 - 14 * b + 6 * a * b + 3 * b**2
+    two = 18 - 32 * a + 12 * a**2 + 48 * b - 36 * a * b + 27 * b**2
+    return (1 + (a + b + 1) ** 2 * one) * (30 + (2 * a - 3 * b) ** 2 * two)
+
+
+def beale(x: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
+    """A long valley."""
+    a, b = x.unbind(-1)
+    return sum(
+        ((goal - a + a * b**power) ** 2 for power, goal in enumerate((1.5, 2.25, 2.625), start=1)),
+        torch.zeros_like(a),
+    )
+
+
+def levy13(x: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
+    """Ripples on a bowl."""
+    a, b = x.unbind(-1)
+    first = torch.sin(3 * math.pi * a) ** 2
+    second = (a - 1) ** 2 * (1 + torch.sin(3 * math.pi * b) ** 2)
+    return first + second + (b - 1) ** 2 * (1 + torch.sin(2 * math.pi * b) ** 2)
+
+
+def zakharov(x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
+    """A plate, which becomes steep."""
+    along = (0.5 * torch.arange(1, x.shape[-1] + 1).to(x) * x).sum(-1)
+    return x.square().sum(-1) + along**2 + along**4
+
+
+def schwefel(x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
+    """Many minima, the best ones far apart."""
+    return 418.98288727243369 * x.shape[-1] - (x * torch.sin(x.abs().sqrt())).sum(-1)
+
+
+def colville(x: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
+    """Two coupled valleys."""
+    a, b, c, d = x.unbind(-1)
+    valleys = 100 * (a**2 - b) ** 2 + 90 * (c**2 - d) ** 2
+    bowls = (a - 1) ** 2 + (c - 1) ** 2 + 10.1 * ((b - 1) ** 2 + (d - 1) ** 2)
+    return valleys + bowls + 19.8 * (b - 1) * (d - 1)
+
+
+def power_sum(x: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
+    """Four sums of powers that are to be met."""
+    sums = torch.stack([(x**power).sum(-1) for power in (1, 2, 3, 4)], -1)
+    return (sums - torch.tensor([8.0, 18.0, 44.0, 114.0]).to(x)).square().sum(-1)
+
+
+def _case(
+    name: str,
+    function: Callable[[Tensor], Tensor],
+    box: tuple[float, float],
+    minimizer: Sequence[float],
+    optimum: float = 0.0,
+) -> Case:
+    dim = len(minimizer)
+    problem = Problem(
+        name=name,
+        dim=dim,
+        bounds=torch.tensor(box, dtype=DTYPE)[:, None].repeat(1, dim),
+        optimum=optimum,
+        unshifted_minimizers=torch.tensor([minimizer], dtype=DTYPE),
+        citation="Surjanovic and Bingham 2013",
+        function=function,
+    )
+    return Case(name, problem, budget=20 * dim)
+
+
+SUITE = Suite(
+    "heldout",
+    (
+        _case("goldstein_price", goldstein_price, (-2.0, 2.0), (0.0, -1.0), 3.0),
+        _case("beale", beale, (-4.5, 4.5), (3.0, 0.5)),
+        _case("levy13", levy13, (-10.0, 10.0), (1.0, 1.0)),
+        _case("zakharov-3", zakharov, (-5.0, 10.0), (0.0,) * 3),
+        _case("schwefel-3", schwefel, (-500.0, 500.0), (420.968746359982,) * 3),
+        _case("colville", colville, (-10.0, 10.0), (1.0,) * 4),
+        _case("power_sum", power_sum, (0.0, 4.0), (1.0, 2.0, 2.0, 3.0)),
+    ),
+    seeds=20,
+)

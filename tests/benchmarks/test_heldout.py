@@ -1,0 +1,24 @@
+"""The functions on which no default was chosen: their minima, and that they are others."""
+
+import pytest
+import torch
+
+from gpbo import problems
+from gpbo.backend import DTYPE
+from gpbo_benchmarks.heldout import SUITE
+from gpbo_benchmarks.suites import Case
+
+
+@pytest.mark.parametrize("case", SUITE.cases, ids=lambda case: case.name)
+def test_the_minimum_is_where_it_is_stated_and_nothing_is_less(case: Case) -> None:
+    problem = case.of([3, 5])
+    at = problem(problem.minimizers)
+    torch.testing.assert_close(at, torch.full_like(at, problem.optimum), atol=1e-9, rtol=0)
+    cube = torch.quasirandom.SobolEngine(problem.dim, scramble=True, seed=0).draw(4001, dtype=DTYPE)
+    near = (problem.minimizers + 1e-3 * torch.randn(2, 101, problem.dim, dtype=DTYPE)).clamp(0, 1)
+    assert (problem(cube.expand(2, -1, -1)) > problem.optimum).all()
+    assert (problem(near) >= problem.optimum - 1e-9).all()
+
+
+def test_no_function_is_one_of_the_suites() -> None:
+    assert not {case.name.split("-")[0] for case in SUITE.cases} & set(problems.names())
