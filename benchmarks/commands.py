@@ -43,6 +43,7 @@ _NEEDED = ("pandas", "pyarrow", "scipy", "sklearn", "statsmodels", "scikit_posth
 SUITES = {
     "smoke": "Four problems, short: minutes on two cores.",
     "synthetic": "Sixteen problems in 2 to 20 dimensions, 20 evaluations per dimension up to 200.",
+    "heldout": "Seven problems on which no default of gpbo was chosen, in 2 to 4 dimensions.",
     "highdim": "50 to 500 dimensions, of which a few or all matter.",
     "noisy": "Noise of 2 to 50 % of the spread of the values; methods are ranked by what they "
     "recommend.",

@@ -1,7 +1,7 @@
-"""Functions on which no default of gpbo was chosen: ``gpbo bench gpbo_benchmarks.heldout:SUITE``.
+"""Functions on which no default of gpbo was chosen, and none may be.
 
 From the library of Surjanovic and Bingham (2013, www.sfu.ca/~ssurjano), taken before anything was
-run on them. They stay of use as long as no decision is made by their results.
+run on them.
 """
 
 import math
@@ -13,8 +13,6 @@ from torch import Tensor
 
 from gpbo.backend import DTYPE
 from gpbo.problems import Problem
-
-from .suites import Case, Suite
 
 
 def goldstein_price(x: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
@@ -67,15 +65,15 @@ def power_sum(x: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
     return (sums - torch.tensor([8.0, 18.0, 44.0, 114.0]).to(x)).square().sum(-1)
 
 
-def _case(
+def _problem(
     name: str,
     function: Callable[[Tensor], Tensor],
     box: tuple[float, float],
     minimizer: Sequence[float],
     optimum: float = 0.0,
-) -> Case:
+) -> Problem:
     dim = len(minimizer)
-    problem = Problem(
+    return Problem(
         name=name,
         dim=dim,
         bounds=torch.tensor(box, dtype=DTYPE)[:, None].repeat(1, dim),
@@ -84,19 +82,14 @@ def _case(
         citation="Surjanovic and Bingham 2013",
         function=function,
     )
-    return Case(name, problem, budget=20 * dim)
 
 
-SUITE = Suite(
-    "heldout",
-    (
-        _case("goldstein_price", goldstein_price, (-2.0, 2.0), (0.0, -1.0), 3.0),
-        _case("beale", beale, (-4.5, 4.5), (3.0, 0.5)),
-        _case("levy13", levy13, (-10.0, 10.0), (1.0, 1.0)),
-        _case("zakharov-3", zakharov, (-5.0, 10.0), (0.0,) * 3),
-        _case("schwefel-3", schwefel, (-500.0, 500.0), (420.968746359982,) * 3),
-        _case("colville", colville, (-10.0, 10.0), (1.0,) * 4),
-        _case("power_sum", power_sum, (0.0, 4.0), (1.0, 2.0, 2.0, 3.0)),
-    ),
-    seeds=20,
-)
+HELD_OUT = {
+    "goldstein_price": _problem("goldstein_price", goldstein_price, (-2.0, 2.0), (0.0, -1.0), 3.0),
+    "beale": _problem("beale", beale, (-4.5, 4.5), (3.0, 0.5)),
+    "levy13": _problem("levy13", levy13, (-10.0, 10.0), (1.0, 1.0)),
+    "zakharov-3": _problem("zakharov", zakharov, (-5.0, 10.0), (0.0,) * 3),
+    "schwefel-3": _problem("schwefel", schwefel, (-500.0, 500.0), (420.968746359982,) * 3),
+    "colville": _problem("colville", colville, (-10.0, 10.0), (1.0,) * 4),
+    "power_sum": _problem("power_sum", power_sum, (0.0, 4.0), (1.0, 2.0, 2.0, 3.0)),
+}

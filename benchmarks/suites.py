@@ -24,6 +24,7 @@ from gpbo.problems import Problem
 
 from . import asynchronous, paths
 from .estimators import TUNING
+from .heldout import HELD_OUT
 
 #: The methods of gpbo that a sequential comparison runs: every acquisition with hyperparameters
 #: integrated out and with their most probable values, and the two searches without a model.
@@ -224,6 +225,11 @@ def _synthetic() -> Suite:
     return Suite("synthetic", cases, seeds=20)
 
 
+def _heldout() -> Suite:
+    cases = tuple(Case(name, problem, _usual_budget(problem)) for name, problem in HELD_OUT.items())
+    return Suite("heldout", cases, seeds=20)
+
+
 def _highdim() -> Suite:
     cases = (
         _embedded("branin", 50),
@@ -293,6 +299,7 @@ def _kandasamy() -> Suite:
 _SUITES: dict[str, Callable[[], Suite]] = {
     "smoke": _smoke,
     "synthetic": _synthetic,
+    "heldout": _heldout,
     "highdim": _highdim,
     "noisy": _noisy,
     "batches": _batches,
