@@ -10,6 +10,7 @@ import torch
 from botorch.acquisition import AcquisitionFunction
 from botorch.optim import optimize_acqf
 from jaxtyping import Float
+from scipy import stats
 from torch import Tensor
 
 from gpbo import candidates
@@ -447,6 +448,19 @@ def test_points_near_the_best_ones_are_screened() -> None:
     assert (distance[15] < 0.3).all()
     assert (distance[3] < 0.05).all()
     assert (distance[0] > 0.0).all()
+
+
+def test_points_near_the_best_ones_lie_in_all_directions_at_distances_of_all_magnitudes() -> None:
+    """Normal, of a standard deviation that is log-uniform from 0.001 to 0.1; in turn around each
+    of the best. The coordinates of a point, of which there are many, tell its deviation."""
+    space = Space([Real(f"x{i}", 0, 1) for i in range(211)])
+    best_x = torch.tensor([0.45, 0.5, 0.55], dtype=DTYPE)[None, :, None].expand(1, 3, 211)
+    search = Search(raw=2, restarts=1, perturbed=301)
+    near = raw_points(space, _streams(), best_x, search)[0, 2:]
+    offset = near - best_x[0, torch.arange(301) % 3]
+    deviation = offset.square().mean(1, keepdim=True).sqrt()
+    assert stats.kstest((deviation.log10() + 3).flatten() / 2, "uniform").pvalue > 0.01
+    assert stats.kstest((offset / deviation).flatten(), "norm").pvalue > 0.01
 
 
 @pytest.mark.parametrize("space", [REALS, MIXED])
