@@ -129,6 +129,30 @@ def paired(seeds: int = 12) -> tuple[pd.DataFrame, np.ndarray]:
     return analysis.regrets(rows(*traces)), gain
 
 
+@pytest.mark.parametrize("scale", [2.0**-40, 2.0**40])
+def test_no_conclusion_depends_on_the_units_of_the_values(scale: float) -> None:
+    found, _ = paired(7)
+    beaten = rows(
+        trace("a", 0, [5.0, 3.0, 1.0 - 1e-7]), trace("a", 1, [5.0, 1.0 - 1e-12], problem="levy-8")
+    )
+
+    def scaled(plain: pd.DataFrame) -> pd.DataFrame:
+        columns = ["value", "truth", "recommended_truth", "optimum"]
+        return plain.assign(**{name: scale * plain[name] for name in columns})
+
+    assert list(analysis.beaten_optima(beaten)) == ["branin"]
+    assert list(analysis.beaten_optima(scaled(beaten))) == ["branin"]
+    other = analysis.regrets(scaled(found))
+    assert column(other, "simple", "b") == [scale * each for each in column(found, "simple", "b")]
+    for conclusion in (
+        analysis.ranks,
+        analysis.relative,
+        lambda table: analysis.compared(table, "a"),
+        lambda table: analysis.to_target(table, [0.3]),
+    ):
+        pd.testing.assert_frame_equal(conclusion(other), conclusion(found), rtol=1e-9)
+
+
 def test_the_paired_test_is_scipy_s_and_holm_s_correction_is_by_the_book() -> None:
     found, gain = paired()
     table = analysis.compared(found, "a").set_index("method")
