@@ -103,6 +103,20 @@ def test_a_draw_that_failed_has_no_hills(failed: int) -> None:
     assert not other_basins(bowl, bowl.x, best(bowl), height(bowl), 2)[1].any()
 
 
+@pytest.mark.parametrize("failed", [0, 1])
+def test_the_hills_are_those_of_a_draw_that_succeeded(failed: int) -> None:
+    alone, both = wells(CENTRES, 61), torch.ones(1, 2, dtype=DTYPE)
+    broken = torch.where(torch.arange(2) == failed, torch.nan, 1e-4 * both)
+    scales, y = 0.3 * torch.ones(1, 2, 2, dtype=DTYPE), alone.y[:, 0]
+    beside = Surrogate.condition(alone.x, y, alone.mask, scales, both, broken, 0 * both)
+    (points, present), (expected, there) = (
+        other_basins(model, alone.x, best(alone), height(alone), 2) for model in (beside, alone)
+    )
+    assert there.all()
+    assert present.all()
+    torch.testing.assert_close(points, expected)
+
+
 def test_a_slope_is_no_hill_from_whichever_end() -> None:
     x = torch.linspace(0, 1, 23, dtype=DTYPE).view(1, -1, 1)
     slope = observed(x, 3 * x[..., 0])
