@@ -91,6 +91,15 @@ def test_an_optimum_that_is_none_is_told_of() -> None:
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [2.0**-40, 1.0, 2.0**40])
+def test_an_optimum_is_none_by_more_than_a_rounding_whatever_the_units(scale: float) -> None:
+    for below, told in ((1e-12, False), (1e-7, True)):
+        plain = record([[5.0, 3.0, 0.9 - below]])
+        truth, optimum = scale * plain.truth, scale * plain.optimum
+        runs = replace(plain, values=scale * plain.values, truth=truth, optimum=optimum)
+        assert ("too large" in str(runs)) == told
+
+
 def test_values_near_the_largest_double_are_printed() -> None:
     alike = str(record([[1.7e308, 1.5e308], [1.6e308, 1.5e308], [1.5e308, 1.5e308]]))
     assert "simple regret: median 1.5e+308 (quartiles 1.5e+308 to 1.5e+308)" in alike
