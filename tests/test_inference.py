@@ -759,6 +759,17 @@ def test_bad_input_is_refused_by_name(
         _call(**changes)
 
 
+@pytest.mark.parametrize("end", [0.0, 1.0])
+@unchecked_shapes()
+def test_a_point_may_lie_outside_the_cube_by_a_rounding_but_by_no_more(end: float) -> None:
+    x, _ = _data(19, 2, 5, DIM)
+    x[1, 3, 1] = end + math.copysign(1e-7, end - 0.5)
+    assert _call(x=x).mean.isfinite().all()
+    x[1, 3, 1] = end + math.copysign(1e-5, end - 0.5)
+    with pytest.raises(InvalidData, match="expected 0 to 1"):
+        _call(x=x)
+
+
 @pytest.mark.parametrize("wrong", [lambda y: 1e4 * y, lambda y: y + 5.0, lambda y: 1e-3 * y])
 def test_values_that_were_not_standardised_are_warned_of(wrong: Callable[[Tensor], Tensor]) -> None:
     _, y = _data(19, 2, 5, DIM)
