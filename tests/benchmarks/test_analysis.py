@@ -196,6 +196,17 @@ def test_friedman_s_test_is_scipy_s() -> None:
     assert (np.diag(pairs) == 1).all()
 
 
+@pytest.mark.parametrize(("problems", "methods"), [(2, 3), (2, 5), (3, 7), (5, 3)])
+def test_methods_in_the_same_order_on_every_problem_have_the_greatest_statistic(
+    problems: int, methods: int
+) -> None:
+    """It is the number of problems times one less than that of methods (Friedman 1937, JASA 32)."""
+    table = pd.DataFrame(np.arange(problems)[:, None] + np.arange(methods) / methods)
+    degrees = methods - 1
+    expected = stats.chi2.sf(problems * degrees, degrees)
+    assert analysis.friedman(table) == pytest.approx(expected)
+
+
 def test_pairs_are_told_apart_where_their_ranks_differ_by_the_critical_difference() -> None:
     ranks = pd.DataFrame(np.random.default_rng(0).random((7, 4)) * 4, columns=list("abcd"))
     ranks["a"] = ranks["b"] - analysis.critical_difference(7, 4)
