@@ -110,6 +110,8 @@ def start(pool: ProcessPoolExecutor) -> "Future[int]":
 def end(pool: ProcessPoolExecutor) -> None:
     """Kill the process of a pool, if it runs."""
     process = _process_of(pool)
+    if pool._result_queue is not None:  # else loky waits for the rest of half a result
+        pool._result_queue._writer.close()
     try:
         pool.shutdown(kill_workers=True)
     except RuntimeError:  # the thread that would wait for the process cannot be started

@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from contextlib import suppress
+from multiprocessing import connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -701,6 +703,25 @@ def test_the_death_of_a_process_is_noticed_while_a_child_that_it_forked_lives(
         outcome = workers.submit(evaluate, task(forks, tmp_path)).result(60)
         assert lives(psutil.Process(int(noted.read_text())))
         assert (outcome.reason, outcome.died) == (f"the process of the trial died: {why}", True)
+        again = workers.submit(evaluate, task(objectives.bowl, tmp_path)).result(60)
+    assert again.value == pytest.approx(0.04)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its pipes have no halves of messages")
+def test_a_process_may_be_killed_while_it_tells_its_result(tmp_path: Path) -> None:
+    """loky has begun to read, and would wait for the rest."""
+
+    def dies_on_the_way(params: dict[str, Any]) -> float:
+        def half(pipe: Any, message: bytes) -> None:
+            os.write(pipe.fileno(), struct.pack("!i", len(message)) + message[:7])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        connection.Connection._send_bytes = half  # type: ignore[attr-defined]
+        return 0.5
+
+    with LocalWorkers(1) as workers:
+        outcome = workers.submit(evaluate, task(dies_on_the_way, tmp_path)).result(60)
+        assert outcome.reason == "the process of the trial died: SIGKILL(-9)"
         again = workers.submit(evaluate, task(objectives.bowl, tmp_path)).result(60)
     assert again.value == pytest.approx(0.04)
 
