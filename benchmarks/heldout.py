@@ -6,6 +6,7 @@ run on them.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -93,3 +94,22 @@ HELD_OUT = {
     "colville": _problem("colville", colville, (-10.0, 10.0), (1.0,) * 4),
     "power_sum": _problem("power_sum", power_sum, (0.0, 4.0), (1.0, 2.0, 2.0, 3.0)),
 }
+
+
+def lowered(problem: Problem) -> Problem:
+    """The problem with the median of its values in the box subtracted, to two digits.
+
+    Zero is no bound of its values then, which transforms of positive values take it for.
+    """
+    points = torch.quasirandom.SobolEngine(problem.dim, scramble=True, seed=0)
+    by = float(f"{problem(points.draw(4096, dtype=DTYPE)).median():.2g}")
+    return replace(
+        problem,
+        name=f"{problem.name}-lowered",
+        optimum=problem.optimum - by,
+        function=lambda x: problem.function(x) - by,
+    )
+
+
+#: ``gpbo bench gpbo_benchmarks.heldout:LOWERED``.
+LOWERED = tuple(map(lowered, HELD_OUT.values()))

@@ -6,6 +6,7 @@ import torch
 from gpbo import problems
 from gpbo.backend import DTYPE
 from gpbo_benchmarks import suites
+from gpbo_benchmarks.heldout import LOWERED
 from gpbo_benchmarks.suites import Case
 
 SUITE = suites.get("heldout")
@@ -24,3 +25,12 @@ def test_the_minimum_is_where_it_is_stated_and_nothing_is_less(case: Case) -> No
 
 def test_no_function_is_one_of_the_other_suites() -> None:
     assert not {case.problem.name for case in SUITE.cases} & set(problems.names())
+
+
+def test_lowered_values_have_their_median_near_zero_and_the_same_minimum() -> None:
+    for problem, case in zip(LOWERED, SUITE.cases, strict=True):
+        x = torch.rand(1009, problem.dim, dtype=DTYPE, generator=torch.Generator().manual_seed(7))
+        plain, low = case.problem(x), problem(x)
+        by = case.problem.optimum - problem.optimum
+        torch.testing.assert_close(low, plain - by)
+        assert 0.4 < float((low < 0).double().mean()) < 0.6
