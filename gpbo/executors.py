@@ -109,15 +109,20 @@ def start(pool: ProcessPoolExecutor) -> "Future[int]":
 
 def end(pool: ProcessPoolExecutor) -> None:
     """Kill the process of a pool, if it runs."""
-    process = _process_of(pool)
-    if pool._result_queue is not None:  # else loky waits for the rest of half a result
-        pool._result_queue._writer.close()
+    process, results = _process_of(pool), pool._result_queue
+    thread = pool._executor_manager_thread
     try:
-        pool.shutdown(kill_workers=True)
+        pool.shutdown(wait=False, kill_workers=True)
+        if thread is not None:
+            thread.join(_LOOK_S)
     except RuntimeError:  # the thread that would wait for the process cannot be started
         if process is not None:
             process.terminate()
             process.join()
+        return
+    if thread is not None and thread.is_alive():
+        results._writer.close()  # a process was killed with half a result told: loky waits for more
+        thread.join()
 
 
 @contextmanager
