@@ -1,12 +1,14 @@
 """The functions on which no default was chosen: their minima, and that they are others."""
 
+import math
+
 import pytest
 import torch
 
 from gpbo import problems
 from gpbo.backend import DTYPE
 from gpbo_benchmarks import suites
-from gpbo_benchmarks.heldout import LOWERED
+from gpbo_benchmarks.heldout import LOGARITHMS, LOWERED
 from gpbo_benchmarks.suites import Case
 
 SUITE = suites.get("heldout")
@@ -34,3 +36,13 @@ def test_lowered_values_have_their_median_near_zero_and_the_same_minimum() -> No
         by = case.problem.optimum - problem.optimum
         torch.testing.assert_close(low, plain - by)
         assert 0.4 < float((low < 0).double().mean()) < 0.6
+
+
+def test_logarithms_are_those_of_the_values_and_finite_at_the_minimum() -> None:
+    for problem, case in zip(LOGARITHMS, SUITE.cases, strict=True):
+        x = torch.rand(1009, problem.dim, dtype=DTYPE, generator=torch.Generator().manual_seed(7))
+        torch.testing.assert_close(10 ** problem(x), case.problem(x), atol=2e-9, rtol=1e-7)
+        least = max(case.problem.optimum, 1e-9)
+        assert problem.optimum == pytest.approx(math.log10(least), abs=1e-9)
+        at = problem(problem.minimizers)
+        torch.testing.assert_close(at, torch.full_like(at, problem.optimum), atol=0.01, rtol=0)
