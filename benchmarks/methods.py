@@ -190,8 +190,6 @@ def _own() -> dict[str, OwnMethod]:
         Method("ei-map-observed", observed, "map"),
         Method("ei-hmc-mean", mean, "hmc"),
         Method("ei-map-mean", mean, "map"),
-        Method("ei-hmc-matern32", plain["ei"], "hmc", Model(nu=1.5)),
-        Method("ei-map-matern32", plain["ei"], "map", Model(nu=1.5)),
         Method("ei-hmc-saas", plain["ei"], "hmc", Model(prior="saas")),
         Method("ei-nuts", plain["ei"], "nuts"),
         Method("ts-hmc-region", region, "hmc"),
