@@ -16,6 +16,10 @@ from gpbo.backend import DTYPE
 from gpbo.problems import Problem
 
 
+#: What is added to values before their logarithm is taken: it is finite where they are 0.
+_LEAST = 1e-9
+
+
 def goldstein_price(x: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
     """Least where it is 3."""
     a, b = x.unbind(-1)
@@ -114,9 +118,6 @@ def _less(by: float) -> Callable[[Tensor], Tensor]:
 def _logarithms(values: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     return (values + _LEAST).log10()
 
-
-#: What is added to values before their logarithm is taken: it is finite where they are 0.
-_LEAST = 1e-9
 
 #: The same less the median of their values in the box, so that zero is no bound of them, which
 #: transforms of positive values take it for: ``gpbo bench gpbo_benchmarks.heldout:LOWERED``.
