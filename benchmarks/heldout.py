@@ -15,7 +15,6 @@ from torch import Tensor
 from gpbo.backend import DTYPE
 from gpbo.problems import Problem
 
-
 #: What is added to values before their logarithm is taken: it is finite where they are 0.
 _LEAST = 1e-9
 
