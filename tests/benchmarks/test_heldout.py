@@ -4,14 +4,21 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from gpbo import problems
 from gpbo.backend import DTYPE
+from gpbo.problems import Problem
 from gpbo_benchmarks import suites
 from gpbo_benchmarks.heldout import LOGARITHMS, LOWERED
 from gpbo_benchmarks.suites import Case
 
 SUITE = suites.get("heldout")
+
+
+def _points(problem: Problem) -> Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.rand(1009, problem.dim, dtype=DTYPE, generator=generator)
 
 
 @pytest.mark.parametrize("case", SUITE.cases, ids=lambda case: case.name)
@@ -31,7 +38,7 @@ def test_no_function_is_one_of_the_other_suites() -> None:
 
 def test_lowered_values_have_their_median_near_zero_and_the_same_minimum() -> None:
     for problem, case in zip(LOWERED, SUITE.cases, strict=True):
-        x = torch.rand(1009, problem.dim, dtype=DTYPE, generator=torch.Generator().manual_seed(7))
+        x = _points(problem)
         plain, low = case.problem(x), problem(x)
         by = case.problem.optimum - problem.optimum
         torch.testing.assert_close(low, plain - by)
@@ -40,7 +47,7 @@ def test_lowered_values_have_their_median_near_zero_and_the_same_minimum() -> No
 
 def test_logarithms_are_those_of_the_values_and_finite_at_the_minimum() -> None:
     for problem, case in zip(LOGARITHMS, SUITE.cases, strict=True):
-        x = torch.rand(1009, problem.dim, dtype=DTYPE, generator=torch.Generator().manual_seed(7))
+        x = _points(problem)
         torch.testing.assert_close(10 ** problem(x), case.problem(x), atol=2e-9, rtol=1e-7)
         least = max(case.problem.optimum, 1e-9)
         assert problem.optimum == pytest.approx(math.log10(least), abs=1e-9)
