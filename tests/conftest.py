@@ -52,6 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip_long)
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(skip_gpu)
+    # By far the longest test: of two processes none is left with it when the other has ended.
+    items.sort(key=lambda item: item.path.name != "test_second_device.py")
 
 
 @pytest.fixture(autouse=True)
