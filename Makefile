@@ -34,6 +34,9 @@ $(VENV)/.bench-installed: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/python examples/tune_svm.py --output demo-output
 
+# Tests start many processes: the package is compiled once for all, even where the shell forbids it.
+test test-all: export PYTHONDONTWRITEBYTECODE =
+
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
