@@ -80,8 +80,8 @@ class Search:
             them than restarts.
 
     Raises:
-        InvalidOption: one is not a whole number or is negative, ``restarts`` is 0, or ``restarts``
-            or ``scouts`` exceeds ``raw``.
+        InvalidOption: one is not a whole number or is negative, ``raw`` or ``restarts`` is 0, or
+            ``restarts`` or ``scouts`` exceeds ``raw``.
     """
 
     raw: int = 512
@@ -91,14 +91,13 @@ class Search:
     scouts: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("raw", "perturbed", "restarts", "iterations", "scouts"):
+        for name in ("raw", "restarts"):
+            settle(self, name, whole_number, least=1)
+        for name in ("perturbed", "iterations", "scouts"):
             settle(self, name, whole_number, least=0)
-        if not 1 <= self.restarts <= self.raw:
-            raise InvalidOption(
-                f"restarts={self.restarts!r}: expected a whole number from 1 to raw={self.raw!r}"
-            )
-        if self.scouts > self.raw:
-            raise InvalidOption(f"scouts={self.scouts!r}: expected at most raw={self.raw!r}")
+        for name in ("restarts", "scouts"):
+            if (starts := getattr(self, name)) > self.raw:
+                raise InvalidOption(f"{name}={starts!r}: expected at most raw={self.raw!r}")
 
 
 @dataclass(frozen=True)

@@ -670,7 +670,9 @@ def test_a_flat_utility_draws_different_points_for_different_trials() -> None:
     ("options", "message"),
     [
         ({"restarts": 0}, "restarts=0"),
+        ({"raw": 0}, "raw=0: expected a whole number, 1 or more"),
         ({"raw": 4, "restarts": 5}, "restarts=5.*raw=4"),
+        ({"raw": 17, "scouts": 19}, "scouts=19: expected at most raw=17"),
         ({"perturbed": -1}, "perturbed=-1"),
         ({"iterations": -3}, "iterations=-3"),
         ({"raw": 100.0}, "raw=100.0: expected a whole number"),

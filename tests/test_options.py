@@ -157,7 +157,11 @@ def test_a_distribution_is_not_written() -> None:
         ({"name": "ei", "search": 3}, "strategy 'ei': search=3: expected a table"),
         (
             {"name": "pi", "search": {"raw": 0}},
-            "strategy 'pi': search: restarts=16: expected a whole number from 1 to",
+            "strategy 'pi': search: raw=0: expected a whole number, 1 or more",
+        ),
+        (
+            {"name": "pi", "search": {"raw": 7}},
+            "strategy 'pi': search: restarts=16: expected at most raw=7",
         ),
         ({"name": "ts", "region": "here"}, "region='here': expected one of 'cube', 'boxes', 'tru"),
         (
