@@ -14,7 +14,7 @@ import jaxtyping
 from beartype import beartype
 from jaxtyping import install_import_hook, jaxtyped
 
-FIRST = 7
+FIRST = 32
 EVERY = 61  # a prime: of callers that take turns none is always left out
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
