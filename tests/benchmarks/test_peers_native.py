@@ -46,6 +46,7 @@ def within_disk(params: Params, index: int) -> Evaluation:
     return replace(result, excess=(native_loops.beyond_disk(*params.values()),))
 
 
+@cache  # two tests look at the same run
 def behind_the_protocol(
     name: str, budget: int, evaluate: Evaluate = value_of, constraints: int = 0, batch: int = 1
 ) -> Trace:
@@ -61,12 +62,6 @@ def behind_the_protocol(
     )
     assert trace.failure is None, trace.failure
     return trace
-
-
-@cache
-def one_by_one(name: str, budget: int) -> Trace:
-    """Which two tests look at."""
-    return behind_the_protocol(name, budget)
 
 
 def by_itself(name: str, budget: int, loop: str | None = None) -> list[float]:
@@ -113,7 +108,7 @@ def test_botorch() -> None:
 def test_peers_with_a_loop_of_their_own(name: str) -> None:
     skip_unless_installed(name)
     budget = 30 if name in ("optuna-tpe", "cmaes") or name in UNREPEATABLE else 12
-    values = [value for value in one_by_one(name, budget).values if value is not None]
+    values = [value for value in behind_the_protocol(name, budget).values if value is not None]
     native = by_itself(name, budget)
     assert len(native) == budget
     if name in UNREPEATABLE:
@@ -162,7 +157,7 @@ def test_peers_in_batches(name: str) -> None:
         assert min(value for value in trace.values if value is not None) < worst
     else:
         assert list(trace.values) == pytest.approx(native, rel=1e-6)
-        assert trace.values != one_by_one(name, budget).values
+        assert trace.values != behind_the_protocol(name, budget).values
 
 
 def test_the_trust_region() -> None:
